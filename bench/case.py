@@ -1,0 +1,88 @@
+"""One measurement: which strategy loads which checkpoint onto which device."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from bench.history.record import Record, blank_record
+from bench.meters.child import Job
+from bench.strategies import STRATEGIES, Load, Strategy
+from bench.strategies.bounds import bound_bytes, expected_peaks
+from model.checkpoints import Checkpoint, Specification
+from model.gpt2 import REHEARSAL, first_logits
+from model.verify import check_model
+
+
+@dataclass(frozen=True)
+class Case:
+    """The names of one measurement."""
+
+    strategy_name: str
+    size: str
+    device: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.strategy_name}-{self.size}-{self.device}"
+
+    @property
+    def strategy(self) -> Strategy:
+        return STRATEGIES[self.strategy_name]
+
+    @property
+    def specification(self) -> Specification:
+        return Specification(self.size, self.dtype, self.strategy.layout)
+
+    @property
+    def rehearsal(self) -> Specification:
+        return Specification(REHEARSAL, self.dtype, self.strategy.layout)
+
+    @property
+    def host_bound_bytes(self) -> int:
+        """The private host memory that the load takes, as theory has it."""
+        footprint = self.specification.footprint
+        expression = expected_peaks(self.strategy, self.device)["host_private_peak_bytes"]
+        return bound_bytes(expression, footprint.state_bytes, footprint.largest_tensor_bytes)
+
+    def blank_record(self) -> Record:
+        """A record with everything that is known before anything is measured."""
+        footprint = self.specification.footprint
+        state, largest = footprint.state_bytes, footprint.largest_tensor_bytes
+        bounds = {
+            figure: bound_bytes(expression, state, largest) / state
+            for figure, expression in expected_peaks(self.strategy, self.device).items()
+        }
+        return blank_record() | {
+            "strategy": self.strategy_name,
+            "size": self.size,
+            "layout": self.strategy.layout,
+            "dtype": self.dtype,
+            "device": self.device,
+            "cache": "warm",
+            "ownership": "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned",
+            "state_bytes": state,
+            "largest_tensor_bytes": largest,
+            "device_bound_ratio": bounds.get("device_requested_peak_bytes"),
+            "host_bound_ratio": bounds["host_private_peak_bytes"],
+            "host_file_bound_ratio": bounds["host_file_peak_bytes"],
+        }
+
+
+def load_job(load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint, device: str) -> Job:
+    """What a child has to do to measure `load`."""
+    return Job(
+        rehearse=partial(_rehearse, load, rehearsal),
+        load=partial(run_load, load, checkpoint),
+        use=first_logits,
+        check=partial(check_model, checkpoint, torch.device(device)),
+    )
+
+
+def run_load(load: Load, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
+    return load(checkpoint.specification.build, checkpoint.path, device)
+
+
+def _rehearse(load: Load, rehearsal: Checkpoint, device: torch.device) -> None:
+    check_model(rehearsal, device, run_load(load, rehearsal, device))

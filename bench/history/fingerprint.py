@@ -1,0 +1,56 @@
+"""What makes two runs comparable: the hardware and software that a load's time depends on, and no names or paths."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+# What pytest-benchmark adds that names a machine (`node`) or varies from call to call (the clock rate in `cpu`).
+_CPU_FIELDS = ("brand_raw", "arch", "count")
+
+
+def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
+    """pytest-benchmark's `machine_info`, less what names the machine, with what this suite's figures depend on."""
+    kept = {key: value for key, value in machine_info.items() if key not in ("node", "cpu")}
+    cpu = {key: value for key, value in machine_info.get("cpu", {}).items() if key in _CPU_FIELDS}
+    return kept | {
+        "cpu": cpu,
+        "cores": psutil.cpu_count(logical=False),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "driver": _nvidia_driver(),
+        "allocator_settings": os.environ.get("PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF")),
+        "huge_pages": _huge_pages(),
+        "checkpoint_file_system": _file_system(checkpoints),
+    }
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What two fingerprints differ in, as `name: value -> other value`."""
+    names = sorted(one.keys() | other.keys())
+    return [f"{n}: {one.get(n)} -> {other.get(n)}" for n in names if one.get(n) != other.get(n)]
+
+
+def _nvidia_driver() -> str | None:
+    version = Path("/proc/driver/nvidia/version")
+    match = re.search(r"Kernel Module\D*([\d.]+)", version.read_text()) if version.exists() else None
+    return match and match[1]
+
+
+def _huge_pages() -> str | None:
+    """Which memory gets transparent huge pages: `always`, `madvise` or `never`."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    match = re.search(r"\[(\w+)\]", setting.read_text()) if setting.exists() else None
+    return match and match[1]
+
+
+def _file_system(folder: Path) -> str | None:
+    """The type of the file system that a folder is on: `ext4`, `tmpfs`, ..."""
+    mounts = {Path(partition.mountpoint): partition.fstype for partition in psutil.disk_partitions(all=True)}
+    return next((mounts[path] for path in (folder.resolve(), *folder.resolve().parents) if path in mounts), None)

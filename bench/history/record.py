@@ -1,0 +1,28 @@
+"""The record of one benchmark: what pytest-benchmark's JSON holds under `extra_info`.
+
+Bytes are integers, seconds are floats, and what was not measured is None, never 0. A peak-memory benchmark
+fills in the peaks, a load-time benchmark the seconds.
+"""
+
+from typing import Any
+
+Record = dict[str, Any]
+
+SCHEMA = 1
+
+FIELDS = (
+    *("schema", "strategy", "size", "layout", "dtype", "device", "cache", "ownership"),
+    *("state_bytes", "largest_tensor_bytes"),
+    *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),
+    *("device_peak_ratio", "device_bound_ratio"),
+    *("host_private_peak_bytes", "host_file_peak_bytes", "host_pinned_peak_bytes", "host_total_peak_bytes"),
+    *("host_peak_ratio", "host_bound_ratio", "host_file_bound_ratio"),
+    *("load_seconds", "first_logits_seconds", "forward_seconds"),
+    *("bytes_per_second", "limit_bytes_per_second", "limit_fraction"),
+    *("minor_faults", "major_faults"),
+)
+
+
+def blank_record() -> Record:
+    """A record of which nothing is known yet."""
+    return dict.fromkeys(FIELDS) | {"schema": SCHEMA}

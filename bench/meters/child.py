@@ -1,0 +1,121 @@
+"""One load, measured from inside the fresh process that runs it.
+
+The process is forked by a server that has torch imported, so it is ready in milliseconds; whatever it does
+to its memory ends with it.
+"""
+
+import os
+import resource
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import torch
+from torch import nn
+
+from bench.meters import device_meter
+from bench.meters.device import DeviceMeter, DevicePeaks
+from bench.meters.host import HostMemory, memory_reader, release_memory, reset_peak
+
+PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Job:
+    """A load to be measured, as functions that can be pickled; the child calls them in this order.
+
+    `rehearse(device)` does the same with a model so small that it does not count: what is imported or
+    cached at a first call belongs to no strategy. `load(device)` returns the loaded model, `use(model)`
+    runs until its first logits, `check(model)` raises if a weight is wrong.
+    """
+
+    rehearse: Callable[[torch.device], object]
+    load: Callable[[torch.device], nn.Module]
+    use: Callable[[nn.Module], object]
+    check: Callable[[nn.Module], object]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the child saw of its own load.
+
+    Device peaks are those of the load alone, faults those until the first logits. `host` was read after every
+    weight was read once, since a mapped weight takes memory only then.
+    """
+
+    device: DevicePeaks
+    host: HostMemory
+    minor_faults: int
+    major_faults: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was still held after the model was dropped, in bytes above the level before the load."""
+
+    host: HostMemory
+    device_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception in the child, as text: it may not survive pickling."""
+
+    kind: str
+    message: str
+    trace: str
+
+
+def run(connection: Connection, job: Job, device: str) -> None:
+    """Measure `job` on `device` in this process.
+
+    Sends the host's level, waits for a go-ahead, then sends `Seen` and `Kept`; or a `Failure` instead of any.
+    """
+    try:
+        with memory_reader(os.getpid()) as read_memory:
+            _measure(connection, job, device_meter(device), read_memory)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent is to say it
+        connection.send(Failure(type(error).__name__, str(error), traceback.format_exc()))
+
+
+def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: Callable[[], HostMemory]) -> None:
+    job.rehearse(meter.device)
+
+    meter.start()
+    release_memory()
+    reset_peak()
+    level = read_memory()
+    connection.send(level)
+    # By the go-ahead, somebody watches from outside.
+    connection.recv()
+
+    faults_before = resource.getrusage(resource.RUSAGE_SELF)
+    model = job.load(meter.device)
+    meter.synchronize()
+    device_peaks = meter.peaks()
+    job.use(model)
+    meter.synchronize()
+    faults = resource.getrusage(resource.RUSAGE_SELF)
+    read_every_page(model)
+    connection.send(
+        Seen(
+            device=device_peaks,
+            host=read_memory(),
+            minor_faults=faults.ru_minflt - faults_before.ru_minflt,
+            major_faults=faults.ru_majflt - faults_before.ru_majflt,
+        )
+    )
+
+    job.check(model)
+    del model
+    release_memory()
+    connection.send(Kept(host=read_memory().above(level), device_bytes=meter.held_bytes()))
+
+
+def read_every_page(model: nn.Module) -> None:
+    """Read one byte of every page of a model's weights that are in host memory."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            storage = tensor.untyped_storage()
+            torch.empty(0, dtype=torch.uint8).set_(storage)[::PAGE_BYTES].sum()

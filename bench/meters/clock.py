@@ -1,0 +1,57 @@
+"""How long a load takes, again and again in one process, with nothing left of the round before."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from bench.meters.device import DeviceMeter
+from bench.meters.host import release_memory
+
+
+class LoadClock:
+    """Times loads until their first logits, and checks the model of every one of them.
+
+    `load(device)` returns a model, `use(model)` runs until its first logits, `check(model)` raises if a
+    weight is wrong. The three lists of seconds grow by one entry a load.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[torch.device], nn.Module],
+        use: Callable[[nn.Module], object],
+        check: Callable[[nn.Module], object],
+        meter: DeviceMeter,
+    ) -> None:
+        self._load = load
+        self._use = use
+        self._check = check
+        self._meter = meter
+        self._model: nn.Module | None = None
+        self.load_seconds: list[float] = []
+        self.first_logits_seconds: list[float] = []
+        self.forward_seconds: list[float] = []
+
+    def load_and_use(self) -> None:
+        """The timed body. It keeps the model: a result would stay alive in the round that follows."""
+        start = time.perf_counter()
+        self._model = self._load(self._meter.device)
+        self._meter.synchronize()
+        self.load_seconds.append(time.perf_counter() - start)
+        self._use(self._model)
+        self._meter.synchronize()
+        self.first_logits_seconds.append(time.perf_counter() - start)
+
+    def finish_round(self) -> None:
+        """Before a round and after the last: time what a forward pass takes alone, check the model, drop it."""
+        if self._model is not None:
+            start = time.perf_counter()
+            self._use(self._model)
+            self._meter.synchronize()
+            self.forward_seconds.append(time.perf_counter() - start)
+            self._check(self._model)
+            self._model = None
+        # A load in a fresh process finds neither freed memory nor a filled cache of the device's allocator.
+        release_memory()
+        self._meter.start()

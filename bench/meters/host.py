@@ -1,0 +1,106 @@
+"""Host memory of a process: what it holds now, and the most it held.
+
+Private memory is what nobody can take back: anonymous pages and shared memory. File-backed memory is
+resident pages of mapped files, which the kernel reclaims under pressure. Their sum cannot rank loads that
+map the checkpoint, so the two are kept apart.
+
+Sources: `Documentation/filesystems/proc.rst` of Linux, under `/proc/PID/status` and `/proc/PID/clear_refs`.
+"""
+
+import ctypes
+import gc
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+_FIELDS = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class HostMemory:
+    """Bytes of one process; None where the system does not tell.
+
+    `total_peak_bytes` is the kernel's own high-water mark of the total, exact since the last `reset_peak`.
+    """
+
+    private_bytes: int | None
+    file_bytes: int | None
+    total_bytes: int
+    total_peak_bytes: int | None
+
+    def above(self, level: "HostMemory") -> "HostMemory":
+        """How much of it came after `level` was read; what shrank counts as 0."""
+        return HostMemory(
+            _above(self.private_bytes, level.private_bytes),
+            _above(self.file_bytes, level.file_bytes),
+            max(0, self.total_bytes - level.total_bytes),
+            _above(self.total_peak_bytes, level.total_bytes),
+        )
+
+    def peak_with(self, other: "HostMemory") -> "HostMemory":
+        """The larger of each figure."""
+        return HostMemory(
+            _larger(self.private_bytes, other.private_bytes),
+            _larger(self.file_bytes, other.file_bytes),
+            max(self.total_bytes, other.total_bytes),
+            _larger(self.total_peak_bytes, other.total_peak_bytes),
+        )
+
+
+def _above(value: int | None, level: int | None) -> int | None:
+    return None if value is None or level is None else max(0, value - level)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
+
+
+@contextmanager
+def memory_reader(pid: int) -> Iterator[Callable[[], HostMemory]]:
+    """A function that reads the memory of process `pid`, fast enough to be called every half a millisecond.
+
+    It raises `ProcessLookupError` when the process is gone.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        yield partial(_read_psutil, pid)
+        return
+    with status.open("rb", buffering=0) as file:
+        yield partial(_read_status, file.fileno(), pid)
+
+
+def _read_status(descriptor: int, pid: int) -> HostMemory:
+    fields = {name: 1024 * int(kib) for name, kib in _FIELDS.findall(os.pread(descriptor, 8192, 0))}
+    # A process that has ended, but whose exit status nobody has read, has no memory lines.
+    if b"RssAnon" not in fields:
+        raise ProcessLookupError(pid)
+    private = fields[b"RssAnon"] + fields[b"RssShmem"]
+    return HostMemory(private, fields[b"RssFile"], private + fields[b"RssFile"], fields[b"VmHWM"])
+
+
+def _read_psutil(pid: int) -> HostMemory:
+    try:
+        return HostMemory(None, None, psutil.Process(pid).memory_info().rss, None)
+    except psutil.NoSuchProcess as error:
+        raise ProcessLookupError(pid) from error
+
+
+def reset_peak() -> None:
+    """Set this process's `VmHWM` back to what it holds now, where the system can."""
+    clear_refs = Path("/proc/self/clear_refs")
+    if clear_refs.exists():
+        clear_refs.write_text("5")
+
+
+def release_memory() -> None:
+    """Give back to the system what this process freed but its allocators still hold."""
+    gc.collect()
+    # Only glibc has it; other allocators give large blocks back by themselves.
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

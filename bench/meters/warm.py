@@ -1,0 +1,27 @@
+"""Imported once by the fork server: what the first load of a process imports, and no strategy is to be charged for."""
+
+import gc
+import io
+
+import torch
+from torch import nn
+
+
+def _first_load() -> None:
+    # One thread: a pool of threads started here would be missing, and waited for, in every fork.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # The first embedding on meta imports some 800 modules: a second, and 75 MB.
+    with torch.device("meta"):
+        nn.Embedding(2, 2)
+    file = io.BytesIO()
+    torch.save(nn.Linear(2, 2).state_dict(), file)
+    file.seek(0)
+    torch.load(file, weights_only=True)
+    torch.set_num_threads(threads)
+
+
+_first_load()
+# Whatever is imported by now stays: a child's collector need not look at it, nor copy its pages to do so.
+gc.collect()
+gc.freeze()

@@ -1,0 +1,1 @@
+"""Runs for people: what a run's records say, in a terminal and on a CI page."""

@@ -1,0 +1,89 @@
+"""A run's records, one row a strategy and size."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bench.history.record import Record
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one benchmark measured, and what became of it: `ok`, or why not, in one line or more."""
+
+    strategy: str
+    size: str
+    verdict: str
+    record: Record = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Everything that a run found out about one strategy at one size: records merged, what went wrong listed."""
+
+    strategy: str
+    size: str
+    record: Record
+    problems: tuple[str, ...]
+
+
+def rows(outcomes: Iterable[Outcome]) -> list[Row]:
+    """One row a strategy and size, in the order in which they were measured."""
+    merged: dict[tuple[str, str], Row] = {}
+    for outcome in outcomes:
+        key = outcome.strategy, outcome.size
+        before = merged.get(key, Row(*key, {}, ()))
+        measured = {name: value for name, value in outcome.record.items() if value is not None}
+        problems = () if outcome.verdict == "ok" else (outcome.verdict,)
+        merged[key] = Row(*key, before.record | measured, tuple(dict.fromkeys(before.problems + problems)))
+    return list(merged.values())
+
+
+def best(table: list[Row]) -> str | None:
+    """One line: which strategy takes least memory where the weights end, and among equals is fastest.
+
+    Said of the largest size that was measured; None where no row has both memory and time.
+    """
+    whole = [row for row in table if not row.problems and {"peak", "seconds"} <= _ranked(row).keys()]
+    if not whole:
+        return None
+    largest = max(row.record["state_bytes"] for row in whole)
+    candidates = [row for row in whole if row.record["state_bytes"] == largest]
+    winner = min(candidates, key=_rank)
+    kind = "device" if "device_peak_ratio" in winner.record else "private"
+    line = f"Best here: {_praise(winner, f' {kind} memory')}"
+    if _mapped(winner) and (owned := [row for row in candidates if not _mapped(row)]):
+        line += f"; owning its weights: {_praise(min(owned, key=_rank))}"
+    return line
+
+
+def _ranked(row: Row) -> dict[str, float]:
+    memory = row.record.get("device_peak_ratio", row.record.get("host_peak_ratio"))
+    seconds = row.record.get("first_logits_seconds")
+    return {name: value for name, value in (("peak", memory), ("seconds", seconds)) if value is not None}
+
+
+def _rank(row: Row) -> tuple[float, float]:
+    # Peaks that differ by less than a twentieth of the model are equal to whoever has to choose.
+    ranked = _ranked(row)
+    return round(ranked["peak"] * 20), ranked["seconds"]
+
+
+def _mapped(row: Row) -> bool:
+    return row.record.get("ownership") == "mapped"
+
+
+def _praise(row: Row, what: str = "") -> str:
+    ranked = _ranked(row)
+    return f"{row.strategy} ({ranked['peak']:.2f}x{what}, first logits in {ranked['seconds']:.2f} s)"
+
+
+def scales(table: list[Row]) -> list[str]:
+    """What S and L of the bounds are, a line a size."""
+    records = {row.size: row.record for row in table if "state_bytes" in row.record}
+    return [
+        f"gpt2-{size}: S = {record['state_bytes']:,} bytes of state, L = {record['largest_tensor_bytes']:,} "
+        f"bytes in its largest tensor"
+        for size, record in records.items()
+    ]

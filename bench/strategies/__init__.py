@@ -1,0 +1,59 @@
+"""What is measured: one recipe a file, and one table of what theory says of each.
+
+A recipe is a function `(build, path, device)` that imports torch and the standard library only: it can be
+pasted into another project as it is. `build()` makes a freshly initialised model, or its skeleton under
+`torch.device("meta")`; `path` is the checkpoint; the loaded model is returned.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench.strategies.baseline import baseline
+from bench.strategies.meta_sequential import meta_sequential
+from bench.strategies.mmap_assign import mmap_assign
+from bench.strategies.per_tensor import per_tensor
+from bench.strategies.sequential import sequential
+
+Load = Callable[[Callable[[], nn.Module], Path, torch.device], nn.Module]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A recipe, and the peaks that theory gives it in S, the state bytes, and L, the largest tensor.
+
+    `layout` is the checkpoint it wants. `device` is the peak on a device with memory of its own, in requested
+    bytes, and `host` the private memory beside it; `one_pool` is the private memory where the device is the
+    host. `file` is the file-backed memory once every weight was read.
+    """
+
+    load: Load
+    layout: str
+    device: str
+    host: str
+    one_pool: str
+    file: str
+
+    @property
+    def name(self) -> str:
+        return self.load.__name__
+
+
+STRATEGIES = {
+    strategy.name: strategy
+    for strategy in (
+        #        recipe           layout        device   host  one_pool  file
+        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0"),
+        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0"),
+        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0"),
+        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S"),
+        Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0"),
+    )
+}  # fmt: skip
+
+# The device peak, as a multiple of S, that the notebook which started this suite states for a strategy. It is
+# held where S and L allow it: with S + L, from GPT-2 large upwards.
+STATED_DEVICE_RATIO = {"sequential": 1.1}

@@ -1,0 +1,67 @@
+"""Promise: the peak memory of a load is what theory says of its strategy, no more and no less."""
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.case import Case, load_job
+from bench.history.record import Record
+from bench.meters.child import Kept
+from bench.meters.measure import LoadDied, LoadFailed, Measurement, measure
+from bench.strategies.bounds import peak_breaches, peak_gates
+from model.checkpoints import Checkpoint
+
+# What a load may take before it is ended: a minute, and what a slow disk needs.
+LIMIT_SECONDS = 60.0
+LIMIT_BYTES_PER_SECOND = 20e6
+
+# What a dropped model may leave behind on the host: Python's own objects and caches. On the device: nothing.
+LEAK_SLACK_BYTES = 4 * 2**20
+
+
+def test_peak_memory(
+    case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, benchmark: BenchmarkFixture, record: Record
+) -> None:
+    """In a fresh process: every weight right, every peak at its bound, nothing left behind."""
+    job = load_job(case.strategy.load, checkpoint, rehearsal, case.device)
+    limit_seconds = LIMIT_SECONDS + record["state_bytes"] / LIMIT_BYTES_PER_SECOND
+    try:
+        measurement = benchmark.pedantic(measure, args=(job, case.device, limit_seconds))
+    except (LoadDied, LoadFailed) as error:
+        pytest.fail("\n".join((str(error), *getattr(error, "__notes__", ()))), pytrace=False)
+    record.update(peaks(measurement, record["state_bytes"]))
+    if not peak_gates(case.strategy, record):
+        pytest.skip(f"this system does not tell what a load to {case.device} takes")
+    if problems := peak_breaches(case.strategy, record) + leaks(measurement.kept):
+        pytest.fail("\n".join(problems), pytrace=False)
+
+
+def peaks(measurement: Measurement, state_bytes: int) -> Record:
+    """What a measurement says, in a record's fields."""
+    device, host = measurement.device, measurement.host
+    total = host.total_bytes if host.total_peak_bytes is None else host.total_peak_bytes
+    return {
+        "device_requested_peak_bytes": device.requested_bytes,
+        "device_allocated_peak_bytes": device.allocated_bytes,
+        "device_reserved_peak_bytes": device.reserved_bytes,
+        "device_peak_ratio": None if device.requested_bytes is None else device.requested_bytes / state_bytes,
+        "host_private_peak_bytes": host.private_bytes,
+        "host_file_peak_bytes": host.file_bytes,
+        "host_pinned_peak_bytes": device.pinned_bytes,
+        "host_total_peak_bytes": total,
+        "host_peak_ratio": None if host.private_bytes is None else host.private_bytes / state_bytes,
+        "minor_faults": measurement.minor_faults,
+        "major_faults": measurement.major_faults,
+    }
+
+
+def leaks(kept: Kept) -> list[str]:
+    """What a dropped model left behind, a line each."""
+    return [
+        f"{count / 1e6:,.1f} MB of {kind} memory are still held after the model was dropped: the strategy keeps them"
+        for kind, count, slack in (
+            ("device", kept.device_bytes, 0),
+            ("private host", kept.host.private_bytes, LEAK_SLACK_BYTES),
+            ("file-backed host", kept.host.file_bytes, LEAK_SLACK_BYTES),
+        )
+        if count is not None and count > slack
+    ]

@@ -1,0 +1,166 @@
+"""Wires the rooms together: options in, checkpoints and records for the tests, a table at the end."""
+
+import os
+from collections.abc import Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.case import Case
+from bench.history.fingerprint import differences, fingerprint
+from bench.history.record import Record
+from bench.options import Settings, add_options, settings
+from bench.report.progress import progress_bar, say, uncaptured
+from bench.report.rows import Outcome, rows
+from bench.report.table import markdown, terminal_lines
+from model.checkpoints import Checkpoint
+from model.layouts import LAYOUTS
+from model.shelf import DiskTooSmall, Shelf
+
+SETTINGS = pytest.StashKey[Settings]()
+SHELF = pytest.StashKey[Shelf]()
+OUTCOMES = pytest.StashKey[list[Outcome]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser.getgroup("weight loading"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        config.stash[SETTINGS] = chosen = settings(config.option)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), progress_bar)
+    config.stash[OUTCOMES] = list[Outcome]()
+    if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
+        config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SHELF in config.stash:
+        config.stash[SHELF].close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", metafunc.config.stash[SETTINGS].cases(), ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Do everything with one checkpoint before the next is made: the disk may not hold both."""
+    sizes = config.stash[SETTINGS].sizes
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        case = _case(item)
+        return (sizes.index(case.size), list(LAYOUTS).index(case.strategy.layout)) if case else (-1, 0)
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Say that the disk is too small before anything is written to it."""
+    specifications = {case.specification for item in session.items if (case := _case(item))}
+    if specifications and not session.config.option.collectonly:
+        session.config.stash[SETTINGS].checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            session.config.stash[SHELF].require_space(specifications)
+        except DiskTooSmall as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture
+def checkpoint(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
+    """The checkpoint of a case, made if it is not there; the test is skipped where memory cannot hold the load."""
+    available = psutil.virtual_memory().available
+    if available < case.host_bound_bytes:
+        pytest.skip(f"takes {case.host_bound_bytes / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available")
+    with uncaptured(pytestconfig):
+        return pytestconfig.stash[SHELF].get(case.specification)
+
+
+@pytest.fixture
+def rehearsal(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
+    """A checkpoint like that of a case, but so small that loading it measures nothing."""
+    return pytestconfig.stash[SHELF].get(case.rehearsal)
+
+
+@pytest.fixture
+def record(case: Case, benchmark: BenchmarkFixture) -> Record:
+    """The record of a benchmark, with all that is known beforehand: what the test adds goes into the JSON."""
+    benchmark.params = {"strategy": case.strategy_name, "size": case.size, "device": case.device}
+    benchmark.extra_info = case.blank_record()
+    return benchmark.extra_info
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if isinstance(item, pytest.Function) and (case := _case(item)) and (report.when == "call" or not report.passed):
+        verdict = "ok" if report.passed else str(call.excinfo and call.excinfo.value).partition("\n")[0]
+        if report.skipped:
+            verdict = f"skipped: {verdict}"
+        benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
+        if benchmark and report.failed:
+            # pytest-benchmark saves a failed test's figures otherwise, and compares the next run with them.
+            benchmark.has_error = True
+        record = benchmark.extra_info if benchmark else {}
+        item.config.stash[OUTCOMES].append(Outcome(case.strategy_name, case.size, verdict, dict(record)))
+    return report
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    replaced = fingerprint(machine_info, config.stash[SETTINGS].checkpoints)
+    machine_info.clear()
+    machine_info.update(replaced)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
+    """Compare the times of timed loads only; say in a line, not with two whole fingerprints, what else differs."""
+    compared_benchmark["benchmarks"] = [bench for bench in compared_benchmark["benchmarks"] if _timed(bench)]
+    if differing := differences(compared_benchmark["machine_info"], machine_info):
+        say(config, f"Compared with a run on another machine or set-up: {'; '.join(differing)}")
+        compared_benchmark["machine_info"] = machine_info
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_group_stats(benchmarks: list[dict[str, Any]]) -> None:
+    """Leave the loads whose memory was metered out of pytest-benchmark's table of times."""
+    benchmarks[:] = [bench for bench in benchmarks if _timed(bench)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, None, None]:
+    try:
+        yield
+    finally:
+        outcomes = config.stash[OUTCOMES]
+        if table := rows(outcomes):
+            chosen = config.stash[SETTINGS]
+            terminalreporter.section(f"weight loading: {chosen.dtype} to {chosen.device}, page cache warm")
+            for line in terminal_lines(table, config.get_terminal_writer().fullwidth):
+                terminalreporter.write_line(line)
+            if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+                with Path(summary).open("a") as file:
+                    file.write(markdown(table))
+
+
+def _timed(bench: dict[str, Any]) -> bool:
+    return bench["extra_info"].get("first_logits_seconds") is not None
+
+
+def _case(item: pytest.Item) -> Case | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("case") if callspec else None

@@ -1,0 +1,94 @@
+"""How a checkpoint lies on disk: written, and read back tensor by tensor for the check after a load."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import torch
+from torch import Tensor
+
+from model.weights import Progress
+
+# What a manifest says of one file: its `bytes` and its `sha256`.
+Entry = dict[str, int | str]
+
+
+class DigestedFile:
+    """A file that knows the SHA-256 of what was written to it, without reading it again."""
+
+    def __init__(self, file: IO[bytes], progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        self._sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: memoryview | bytes) -> int:
+        self._sha256.update(data)
+        self.bytes += (written := self._file.write(data))
+        self._progress(written)
+        return written
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def entry(self) -> Entry:
+        """What a manifest says of this file."""
+        return {"bytes": self.bytes, "sha256": self._sha256.hexdigest()}
+
+
+def save_digested(content: object, path: Path, progress: Progress) -> Entry:
+    """`torch.save` to a new file that is on the disk, not only in the page cache, on return."""
+    with path.open("xb") as file:
+        digested = DigestedFile(file, progress)
+        torch.save(content, cast("IO[bytes]", digested))  # It calls `write` and `flush`, nothing else.
+        file.flush()
+        os.fsync(file.fileno())
+    return digested.entry()
+
+
+def save_torch(state_dict: dict[str, Tensor], folder: Path, progress: Progress) -> dict[str, Entry]:
+    """One `torch.save` file."""
+    return {"checkpoint.pt": save_digested(state_dict, folder / "checkpoint.pt", progress)}
+
+
+def save_per_tensor(state_dict: dict[str, Tensor], folder: Path, progress: Progress) -> dict[str, Entry]:
+    """One `torch.save` file a tensor, buffers too, in a folder of their own."""
+    (folder / "tensors").mkdir()
+    return {
+        (relative := f"tensors/{name}.pt"): save_digested(tensor, folder / relative, progress)
+        for name, tensor in state_dict.items()
+    }
+
+
+def read_torch(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one `torch.save` file, mapped: nothing is read before it is looked at."""
+    state_dict: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    yield from state_dict.items()
+
+
+def read_per_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a folder, mapped one at a time."""
+    for file in sorted(path.glob("*.pt")):
+        yield file.stem, torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way for a checkpoint to lie on disk.
+
+    `save(state_dict, folder, progress)` returns the manifest's entry of every file it wrote, by its path
+    below the folder; `entrance` is the path below the folder that a strategy is given.
+    """
+
+    entrance: str
+    save: Callable[[dict[str, Tensor], Path, Progress], dict[str, Entry]]
+    read: Callable[[Path], Iterator[tuple[str, Tensor]]]
+
+
+LAYOUTS = {
+    "torch": Layout("checkpoint.pt", save_torch, read_torch),
+    "per_tensor": Layout("tensors", save_per_tensor, read_per_tensor),
+}

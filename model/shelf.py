@@ -1,0 +1,164 @@
+"""The folder where checkpoints are kept between runs: made once, found again, shared by runs at the same time."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import IO
+
+from model.checkpoints import Checkpoint, Specification, make, misfit
+from model.weights import Progress
+
+# Left free on the disk, whatever is made.
+RESERVE_BYTES = 64 * 2**20
+
+UNFINISHED = ".unfinished"
+
+# Opens a progress bar: given what is made and its bytes.
+ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
+
+
+class DiskTooSmall(Exception):
+    """Not even one of the checkpoints that a run needs fits the disk, with everything removable removed."""
+
+
+class Shelf:
+    """Checkpoints below `folder`, each in a folder of its own that is complete from the moment it has its name.
+
+    A run holds a shared lock on every checkpoint it uses, and an exclusive one to make, mend or remove one:
+    runs at the same time wait for each other instead of harming each other.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None], show_progress: ShowProgress) -> None:
+        self.folder = folder
+        self._say = say
+        self._show_progress = show_progress
+        self._held: dict[Specification, ExitStack] = {}
+
+    def get(self, specification: Specification) -> Checkpoint:
+        """The checkpoint, made if it is not there or no longer fits; nobody removes it before `close`.
+
+        Raises `DiskTooSmall` before the first byte is written.
+        """
+        if specification not in self._held:
+            self._held[specification] = self._hold(specification)
+        return Checkpoint(specification, self.folder / specification.name)
+
+    def close(self) -> None:
+        """Let other runs remove what this one used."""
+        for specification in list(self._held):
+            self._held.pop(specification).close()
+
+    def require_space(self, specifications: Collection[Specification]) -> None:
+        """Raise `DiskTooSmall` if a run that needs these, one at a time, could not have them all."""
+        for specification in specifications:
+            missing = specification.disk_bytes + RESERVE_BYTES - self._free_bytes() - self._removable_bytes()
+            if missing > 0 and not (self.folder / specification.name).exists():
+                raise DiskTooSmall(
+                    f"{specification.name} needs {_gb(specification.disk_bytes + RESERVE_BYTES)} of disk, "
+                    f"{_gb(self._free_bytes())} are free under --checkpoints: "
+                    f"free {_gb(missing)} more, or name a folder on another disk"
+                )
+
+    def _hold(self, specification: Specification) -> ExitStack:
+        """Lock the checkpoint against removal, made or mended first where it has to be."""
+        folder = self.folder / specification.name
+        made = False
+        with ExitStack() as stack:
+            lock = stack.enter_context(self._lock_file(specification.name))
+            while True:
+                self._wait_for(lock, fcntl.LOCK_SH)
+                # Between the two locks another run short of disk may have removed what was just made.
+                if (made and folder.exists()) or misfit(specification, folder) is None:
+                    return stack.pop_all()
+                self._wait_for(lock, fcntl.LOCK_EX)
+                if reason := misfit(specification, folder):
+                    if folder.exists():
+                        self._say(f"{specification.name}: {reason}; it is made again")
+                        shutil.rmtree(folder)
+                    self._make(specification, folder)
+                made = True
+
+    def _make(self, specification: Specification, folder: Path) -> None:
+        """Make a checkpoint whose exclusive lock is held: under another name first, then under its own."""
+        unfinished = folder.with_name(folder.name + UNFINISHED)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self._make_room(specification)
+        try:
+            work_bytes = 2 * specification.footprint.state_bytes
+            with self._show_progress(f"making {specification.name}", work_bytes) as progress:
+                make(specification, unfinished, progress)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        for changed in (unfinished, *(path for path in unfinished.iterdir() if path.is_dir())):
+            _sync_folder(changed)
+        unfinished.rename(folder)
+        _sync_folder(self.folder)
+
+    def _make_room(self, specification: Specification) -> None:
+        """Remove checkpoints, largest first, until this one fits: this run's own earlier ones, and idle ones."""
+        self.require_space([specification])
+        for folder in sorted(self._folders(), key=_bytes_below, reverse=True):
+            if self._free_bytes() >= specification.disk_bytes + RESERVE_BYTES:
+                return
+            for held in [held for held in self._held if held.name == folder.name]:
+                self._held.pop(held).close()
+            with self._lock_file(_lock_name(folder)) as lock:
+                if _lock_at_once(lock, fcntl.LOCK_EX):
+                    self._say(f"{folder.name}: removed, the disk is short")
+                    shutil.rmtree(folder)
+
+    def _removable_bytes(self) -> int:
+        total = 0
+        for folder in self._folders():
+            with self._lock_file(_lock_name(folder)) as lock:
+                if any(held.name == folder.name for held in self._held) or _lock_at_once(lock, fcntl.LOCK_EX):
+                    total += _bytes_below(folder)
+        return total
+
+    def _folders(self) -> list[Path]:
+        """Everything that this suite keeps here, what killed runs left unfinished included."""
+        return [path for path in self.folder.glob("gpt2-*") if path.is_dir()]
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self.folder).free
+
+    def _lock_file(self, name: str) -> IO[bytes]:
+        return (self.folder / f"{name}.lock").open("ab")
+
+    def _wait_for(self, lock: IO[bytes], operation: int) -> None:
+        if not _lock_at_once(lock, operation):
+            self._say(f"{Path(lock.name).stem}: waiting for another run that makes or uses it")
+            fcntl.flock(lock, operation)
+
+
+def _lock_name(folder: Path) -> str:
+    return folder.name.removesuffix(UNFINISHED)
+
+
+def _lock_at_once(lock: IO[bytes], operation: int) -> bool:
+    try:
+        fcntl.flock(lock, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make what was created or renamed in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

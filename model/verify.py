@@ -1,0 +1,65 @@
+"""Whether a loaded model is the model that was saved: every bit of every tensor, and what it computes."""
+
+import torch
+from torch import Tensor, nn
+
+from model.checkpoints import Checkpoint
+from model.gpt2 import first_logits
+
+# How far the first logits may be from the saved ones, relative to the largest: the tensors are equal to the
+# bit, but another device or another number of threads adds their products in another order.
+LOGITS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+class WrongModel(Exception):
+    """A loaded model differs from its checkpoint; the message names the tensor and what is wrong with it."""
+
+
+def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
+    """Raise `WrongModel` unless `model` is on `device`, and equal to `checkpoint` in every tensor and its logits."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.device.type != device.type:
+            raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
+    loaded = model.state_dict()
+    unexpected = set(loaded)
+    for name, saved in checkpoint.tensors():
+        if name not in loaded:
+            raise WrongModel(f"{name} is in the checkpoint, but not in the model")
+        unexpected.remove(name)
+        if difference := _difference(loaded[name], saved):
+            raise WrongModel(f"{name} {difference}")
+    if unexpected:
+        raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
+    _check_logits(first_logits(model).cpu(), checkpoint.logits())
+
+
+def _difference(loaded: Tensor, saved: Tensor) -> str | None:
+    """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included."""
+    if loaded.dtype != saved.dtype:
+        return f"is {loaded.dtype}, saved as {saved.dtype}"
+    if loaded.shape != saved.shape:
+        return f"has shape {list(loaded.shape)}, saved as {list(saved.shape)}"
+    loaded, saved = loaded.detach().cpu().reshape(-1), saved.reshape(-1)
+    if torch.equal(_bits(loaded), _bits(saved)):
+        return None
+    wrong = (loaded.view(torch.uint8) != saved.view(torch.uint8)).view(-1, saved.element_size()).any(1)
+    first = int(wrong.int().argmax())
+    return (
+        f"differs in {int(wrong.sum()):,} of {wrong.numel():,} values, first at flat index {first:,}: "
+        f"{loaded[first].item()}, saved as {saved[first].item()}"
+    )
+
+
+def _bits(flat: Tensor) -> Tensor:
+    """A flat tensor's memory as integers, which compare equal where NaNs do not; wide ones, which compare faster."""
+    wide = torch.int64.itemsize
+    fits = flat.nbytes % wide == 0 and flat.storage_offset() * flat.element_size() % wide == 0
+    return flat.view(torch.int64 if fits else torch.uint8)
+
+
+def _check_logits(logits: Tensor, saved: Tensor) -> None:
+    largest = saved.abs().max().item()
+    error = (logits.double() - saved.double()).abs().max().item()
+    # Written so that NaN fails.
+    if not error <= LOGITS_TOLERANCE[saved.dtype] * largest:
+        raise WrongModel(f"the first logits are off by {error:.3g}, where the saved model's reach {largest:.3g}")
