@@ -10,10 +10,10 @@ import psutil
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.case import Case
+from bench.cases.case import Case
+from bench.cases.options import Settings, add_options, settings
 from bench.history.fingerprint import differences, fingerprint
 from bench.history.record import Record
-from bench.options import Settings, add_options, settings
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines

@@ -6,7 +6,7 @@ from statistics import median
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.case import Case, run_load
+from bench.cases.case import Case, run_load
 from bench.history.record import Record
 from bench.meters import device_meter
 from bench.meters.clock import LoadClock

@@ -130,7 +130,7 @@ def misfit(specification: Specification, folder: Path) -> str | None:
         files = manifest.pop("files")
     except FileNotFoundError:
         return "it has no manifest: its making was interrupted"
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return "its manifest cannot be read"
     if differing := {key for key, value in specification.manifest().items() if manifest.get(key) != value}:
         return f"its {', '.join(sorted(differing))} differs"

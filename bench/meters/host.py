@@ -19,6 +19,9 @@ from pathlib import Path
 
 import psutil
 
+# Linux tells here what a process holds; other systems have no such folder.
+PROC = Path("/proc")
+
 _FIELDS = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -67,7 +70,7 @@ def memory_reader(pid: int) -> Iterator[Callable[[], HostMemory]]:
 
     It raises `ProcessLookupError` when the process is gone.
     """
-    status = Path(f"/proc/{pid}/status")
+    status = PROC / str(pid) / "status"
     if not status.exists():
         yield partial(_read_psutil, pid)
         return
@@ -93,7 +96,7 @@ def _read_psutil(pid: int) -> HostMemory:
 
 def reset_peak() -> None:
     """Set this process's `VmHWM` back to what it holds now, where the system can."""
-    clear_refs = Path("/proc/self/clear_refs")
+    clear_refs = PROC / "self" / "clear_refs"
     if clear_refs.exists():
         clear_refs.write_text("5")
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import TypeVar
@@ -69,8 +69,15 @@ def measure(job: Job, device: str, limit_seconds: float) -> Measurement:
         process.kill()
         process.join()
         connection.close()
-    peaks = most.peak_with(seen.host).above(level)
+    peaks = _mend_private(most.peak_with(seen.host).above(level))
     return Measurement(seen.device, peaks, seen.minor_faults, seen.major_faults, kept)
+
+
+def _mend_private(peaks: HostMemory) -> HostMemory:
+    """Private memory that stood too short to be looked at, but not to be in the kernel's exact peak of the total."""
+    if peaks.private_bytes is None or peaks.file_bytes is None or peaks.total_peak_bytes is None:
+        return peaks
+    return replace(peaks, private_bytes=max(peaks.private_bytes, peaks.total_peak_bytes - peaks.file_bytes))
 
 
 def _start(process: ForkServerProcess) -> None:

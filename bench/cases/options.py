@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bench.case import Case
+from bench.cases.case import Case
 from bench.strategies import STRATEGIES
 from model.checkpoints import DTYPES
 from model.gpt2 import SIZES

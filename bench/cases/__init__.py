@@ -1,0 +1,1 @@
+"""What a command line asks for: its options, and the measurements that they name."""

@@ -1,0 +1,207 @@
+"""The meters, proved by fault: each changes the figure that it should, and fails the gate that it should."""
+
+import ctypes
+import mmap
+import multiprocessing
+import os
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from functools import partial
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from bench.cases.case import Case, load_job
+from bench.history.record import Record
+from bench.meters.measure import LoadDied, LoadFailed, Measurement, measure
+from bench.strategies import STRATEGIES, Load
+from bench.strategies.bounds import peak_breaches
+from bench.strategies.mmap_assign import mmap_assign
+from bench.strategies.per_tensor import per_tensor
+from bench.test_peak_memory import leaks, peaks
+from model.shelf import Shelf
+
+MIB = 2**20
+NOISE = MIB
+KNOWN_BYTES = 48 * MIB
+
+# The strategy that all faults are injected into.
+CASE = Case("per_tensor", "tiny", "cpu", "float32")
+STATE = CASE.specification.footprint.state_bytes
+LARGEST = CASE.specification.footprint.largest_tensor_bytes
+
+Run = Callable[..., Measurement]
+
+KEPT: list[nn.Module] = []
+
+if not Path("/proc/self/clear_refs").exists():
+    pytest.skip("needs Linux's /proc", allow_module_level=True)
+
+
+def load_with_stray_copy(build, path, device):
+    """It lives as long as the model does, as a forgotten attribute would."""
+    model = per_tensor(build, path, device)
+    model.stray = [tensor.clone() for tensor in model.state_dict().values()]
+    return model
+
+
+def load_and_keep(build, path, device):
+    KEPT.append(per_tensor(build, path, device))
+    return KEPT[-1]
+
+
+def load_beside_known_bytes(build, path, device):
+    known = b"x" * KNOWN_BYTES
+    model = per_tensor(build, path, device)
+    assert known
+    return model
+
+
+def load_and_map_untouched(build, path, device):
+    model = per_tensor(build, path, device)
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(KNOWN_BYTES))
+        file.flush()
+        model.mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    return model
+
+
+def load_and_map_and_read(build, path, device):
+    model = load_and_map_untouched(build, path, device)
+    assert sum(model.mapped[:: mmap.PAGESIZE]) == 0
+    return model
+
+
+def load_wrong(build, path, device):
+    model = per_tensor(build, path, device)
+    model.state_dict()["trf_blocks.0.att.mask"].view(-1)[0] = 7
+    return model
+
+
+def load_and_be_killed(build, path, device):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def load_and_crash(build, path, device):
+    ctypes.string_at(0)
+
+
+def load_and_exit(build, path, device):
+    os._exit(3)
+
+
+def load_and_hang(build, path, device):
+    time.sleep(600)
+
+
+def load_and_raise(build, path, device):
+    raise KeyError("trf_blocks.7")
+
+
+def only_when_measured(load, rehearsed, build, path, device):
+    """The fault is in the load that is measured, not in its rehearsal."""
+    return (load if "tiny" in str(path) else rehearsed)(build, path, device)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Measures a load of the tiny checkpoint."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def run_one(load: Load, case: Case = CASE, limit_seconds: float = 60.0) -> Measurement:
+        with closing(Shelf(folder, print, lambda _what, _total: nullcontext(lambda _: None))) as shelf:
+            checkpoint, rehearsal = shelf.get(case.specification), shelf.get(case.rehearsal)
+            load = partial(only_when_measured, load, case.strategy.load)
+            return measure(load_job(load, checkpoint, rehearsal, case.device), case.device, limit_seconds)
+
+    return run_one
+
+
+def record_of(measurement: Measurement) -> Record:
+    return CASE.blank_record() | peaks(measurement, STATE)
+
+
+def problems_of(measurement: Measurement) -> list[str]:
+    return peak_breaches(CASE.strategy, record_of(measurement)) + leaks(measurement.kept, STATE)
+
+
+@pytest.fixture(scope="module")
+def healthy(run: Run) -> Measurement:
+    return run(per_tensor)
+
+
+def test_a_healthy_load_has_no_problems(healthy: Measurement) -> None:
+    assert problems_of(healthy) == []
+    assert healthy.host.private_bytes == pytest.approx(STATE + LARGEST, abs=NOISE)
+    assert healthy.minor_faults > STATE / 4096 / 2
+
+
+@pytest.mark.parametrize(
+    ("load", "private", "file", "problem"),
+    [
+        # The healthy peak, S + L, comes with the last tensor: a copy of the whole model after it adds L less.
+        (load_with_stray_copy, STATE - LARGEST, 0, r"host private peak is 2\.0.x .* above its bound S \+ L"),
+        (load_beside_known_bytes, KNOWN_BYTES, 0, r"host private peak is 2\.8.x .* above its bound S \+ L"),
+        (load_and_map_and_read, 0, KNOWN_BYTES, r"host file peak is 1\.4.x .* above its bound 0"),
+        (load_and_map_untouched, 0, 0, None),
+        (load_and_keep, 0, 0, r"3\d\.\d MB of private host memory are still held after the model was dropped"),
+    ],
+)
+def test_a_fault_changes_its_figure_and_fails_its_gate(
+    run: Run, healthy: Measurement, load: Load, private: int, file: int, problem: str | None
+) -> None:
+    measurement = run(load)
+    for name, expected in (("private_bytes", private), ("file_bytes", file)):
+        change = getattr(measurement.host, name) - getattr(healthy.host, name)
+        assert change == pytest.approx(expected, abs=NOISE), name
+    problems = problems_of(measurement)
+    assert len(problems) == (problem is not None), problems
+    assert problem is None or re.match(problem, problems[0])
+
+
+def test_a_load_that_takes_less_than_its_bound_fails_too(run: Run) -> None:
+    """A mapped load that says it is the baseline: half of what a broken meter would show."""
+    mapped = run(mmap_assign, Case("mmap_assign", "tiny", "cpu", "float32"))
+    private, file = peak_breaches(STRATEGIES["baseline"], record_of(mapped))
+    assert "below its bound 2S" in private
+    assert "above its bound 0" in file
+
+
+def test_wrong_weights_are_an_error_that_names_them(run: Run) -> None:
+    with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.att.mask differs in 1 of 1,048,576 values"):
+        run(load_wrong)
+
+
+def test_an_error_is_told_with_its_words_and_where_it_was(run: Run) -> None:
+    with pytest.raises(LoadFailed, match=r"^KeyError: 'trf_blocks.7'") as caught:
+        run(load_and_raise)
+    assert 'raise KeyError("trf_blocks.7")' in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("load", "manner"),
+    [
+        (load_and_be_killed, "killed by SIGKILL, most likely by the kernel, out of memory"),
+        (load_and_crash, "killed by SIGSEGV, a segmentation fault"),
+        (load_and_exit, "it exited with status 3"),
+    ],
+)
+def test_a_process_that_dies_says_how(run: Run, load: Load, manner: str) -> None:
+    with pytest.raises(LoadDied, match=rf"^the process of the load died: {manner}$"):
+        run(load)
+
+
+def test_a_load_that_hangs_is_ended(run: Run) -> None:
+    with pytest.raises(LoadDied, match=r"^the load was ended: it was not done within 2 s$"):
+        run(load_and_hang, limit_seconds=2.0)
+
+
+def test_no_process_is_left_behind(run: Run) -> None:
+    with pytest.raises(LoadDied):
+        run(load_and_hang, limit_seconds=1.0)
+    assert multiprocessing.active_children() == []

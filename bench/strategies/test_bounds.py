@@ -1,0 +1,88 @@
+from typing import Any
+
+import pytest
+
+from bench.history.record import blank_record
+from bench.strategies import STRATEGIES
+from bench.strategies.bounds import (
+    HOST_SLACK_BYTES,
+    HOST_SLACK_OF_STATE,
+    bound_bytes,
+    expected_peaks,
+    peak_breaches,
+    peak_gates,
+)
+
+S, L = 1_000_000_000, 100_000_000
+SLACK = HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * S)
+
+
+def record(device: str, **measured: Any) -> dict[str, Any]:
+    return blank_record() | {"device": device, "state_bytes": S, "largest_tensor_bytes": L} | measured
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [("0", 0), ("S", 100), ("L", 10), ("2S", 200), ("S + L", 110), ("S+2L", 120), ("12S + L", 1210)],
+)
+def test_bound_bytes(expression: str, expected: int) -> None:
+    assert bound_bytes(expression, 100, 10) == expected
+
+
+@pytest.mark.parametrize("expression", ["", "X", "S L", "S - L", "1.5S", "S +", "2", "-S", "S*2"])
+def test_what_is_no_bound_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match="is no bound: give a sum of multiples of S and L"):
+        bound_bytes(expression, 100, 10)
+
+
+@pytest.mark.parametrize(("off", "sound"), [(SLACK + 1, "above"), (-SLACK - 1, "below")])
+def test_a_host_peak_beyond_its_slack_is_a_breach_on_either_side(off: int, sound: str) -> None:
+    baseline = STRATEGIES["baseline"]
+    kept, broken = (record("cpu", host_private_peak_bytes=2 * S + by) for by in (off - off // abs(off), off))
+    assert peak_breaches(baseline, kept) == []
+    [breach] = peak_breaches(baseline, broken)
+    assert breach.startswith(f"host private peak is {(2 * S + off) / S:.2f}x")
+    assert f"0.02x (22.1 MB) {sound} its bound 2S = 2.00x (2,000.0 MB)" in breach
+    assert ("the meter missed it" in breach) == (sound == "below")
+
+
+@pytest.mark.parametrize("off", [1, -1])
+def test_a_requested_device_peak_has_no_slack(off: int) -> None:
+    sequential = STRATEGIES["sequential"]
+    assert peak_breaches(sequential, record("cuda", device_requested_peak_bytes=S + L)) == []
+    [breach] = peak_breaches(sequential, record("cuda", device_requested_peak_bytes=S + L + off))
+    assert breach.startswith("device requested peak is 1.10x")
+
+
+def test_what_was_not_measured_has_no_gate() -> None:
+    for strategy in STRATEGIES.values():
+        assert peak_gates(strategy, record("cpu")) == []
+
+
+def test_a_load_beside_a_device_is_held_to_other_bounds_than_one_into_host_memory() -> None:
+    assert expected_peaks(STRATEGIES["per_tensor"], "cpu") == {
+        "host_private_peak_bytes": "S + L",
+        "host_file_peak_bytes": "0",
+    }
+    assert expected_peaks(STRATEGIES["per_tensor"], "cuda:1") == {
+        "device_requested_peak_bytes": "S",
+        "host_private_peak_bytes": "L",
+        "host_file_peak_bytes": "0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("strategy", "bound", "measured", "breached"),
+    [
+        ("sequential", 1.05, 1.10, False),
+        ("sequential", 1.05, 1.11, True),
+        ("sequential", 1.22, 1.22, False),  # GPT-2 small: S + L is more than the notebook states.
+        ("baseline", 1.05, 2.00, False),
+    ],
+)
+def test_the_notebooks_own_figure_is_held_where_s_and_l_allow_it(
+    strategy: str, bound: float, measured: float, breached: bool
+) -> None:
+    filled = record("cuda", device_peak_ratio=measured, device_bound_ratio=bound)
+    breaches = peak_breaches(STRATEGIES[strategy], filled)
+    assert breaches == (["device peak is 1.11x, where sequential is stated to take at most 1.1x"] if breached else [])

@@ -1,0 +1,109 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoints import DTYPES, SEED, Checkpoint, misfit
+from model.gpt2 import CONFIGS, REHEARSAL, first_logits
+from model.layouts import LAYOUTS
+from model.weights import random_gpt2
+
+MakeOne = Callable[..., Checkpoint]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_checkpoint_holds_every_tensor_and_the_logits(made: MakeOne, layout: str, dtype: str) -> None:
+    checkpoint = made(layout, dtype)
+    model = random_gpt2(CONFIGS[REHEARSAL], DTYPES[dtype], SEED)
+    saved, expected = dict(checkpoint.tensors()), model.state_dict()
+    assert saved.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(saved[name], tensor), name
+        assert saved[name].dtype == tensor.dtype, name
+    assert torch.equal(checkpoint.logits(), first_logits(model))
+    assert misfit(checkpoint.specification, checkpoint.folder) is None
+
+
+def test_a_torch_checkpoint_is_what_people_have(made: MakeOne) -> None:
+    """Plain `torch.load` reads it, and each of its storages belongs to one tensor."""
+    state_dict = torch.load(made().path, weights_only=True)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in state_dict.values()}) == len(state_dict)
+
+
+def test_disk_bytes_is_no_less_than_what_is_written(made: MakeOne) -> None:
+    for layout in LAYOUTS:
+        checkpoint = made(layout)
+        files = [path for path in checkpoint.folder.rglob("*") if path.is_file()]
+        written = sum(path.stat().st_blocks * 512 for path in files)
+        assert written <= checkpoint.specification.disk_bytes
+
+
+def cut(folder: Path) -> None:
+    path = folder / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(folder: Path) -> None:
+    path = folder / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove_a_file(folder: Path) -> None:
+    (folder / "checkpoint.pt").unlink()
+
+
+def add_a_file(folder: Path) -> None:
+    (folder / "stray.pt").touch()
+
+
+def interrupt(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def scribble(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[]")
+
+
+def another_model(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["model"]["layers"] += 1
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (cut, "checkpoint.pt has"),
+        (flip_a_bit, "checkpoint.pt has changed"),
+        (remove_a_file, "checkpoint.pt is missing"),
+        (add_a_file, "stray.pt is not in its manifest"),
+        (interrupt, "no manifest"),
+        (scribble, "manifest cannot be read"),
+        (another_model, "its model differs"),
+    ],
+)
+def test_a_damaged_checkpoint_is_noticed(made: MakeOne, damage: Callable[[Path], None], reason: str) -> None:
+    checkpoint = made()
+    damage(checkpoint.folder)
+    assert reason in str(misfit(checkpoint.specification, checkpoint.folder))
+
+
+def test_a_flipped_bit_in_one_of_many_files_is_noticed(made: MakeOne) -> None:
+    checkpoint = made("per_tensor")
+    path = checkpoint.path / "final_norm.shift.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "final_norm.shift.pt has changed" in str(misfit(checkpoint.specification, checkpoint.folder))
+
+
+def test_a_checkpoint_of_another_dtype_does_not_fit(made: MakeOne) -> None:
+    checkpoint = made()
+    assert misfit(replace(checkpoint.specification, dtype="float16"), checkpoint.folder) == "its dtype differs"

@@ -1,0 +1,166 @@
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import pytest
+
+from model import shelf as shelf_module
+from model.checkpoints import Specification, make, misfit
+from model.gpt2 import REHEARSAL
+from model.shelf import DiskTooSmall, Shelf
+
+ONE = Specification(REHEARSAL, "float32", "torch")
+OTHER = Specification(REHEARSAL, "float16", "torch")
+
+Free = Callable[[int], None]
+
+
+def open_shelf(folder: Path, said: list[str]) -> Shelf:
+    return Shelf(folder, said.append, lambda _what, _total: nullcontext(lambda _: None))
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, said: list[str]) -> Iterator[Shelf]:
+    opened = open_shelf(tmp_path, said)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Free:
+    """Makes the disk one that has this many bytes in all; what lies on the shelf counts."""
+
+    def disk_of(capacity: int) -> None:
+        def free_bytes(_: Shelf) -> int:
+            return capacity - sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+        monkeypatch.setattr(shelf_module, "RESERVE_BYTES", 0)
+        monkeypatch.setattr(Shelf, "_free_bytes", free_bytes)
+
+    return disk_of
+
+
+def test_a_checkpoint_is_made_once(shelf: Shelf, tmp_path: Path, said: list[str]) -> None:
+    checkpoint = shelf.get(ONE)
+    assert misfit(ONE, checkpoint.folder) is None
+    written = checkpoint.path.stat().st_mtime_ns
+    shelf.close()
+    with closing(open_shelf(tmp_path, said)) as next_run:
+        assert next_run.get(ONE).path.stat().st_mtime_ns == written
+    assert said == []
+
+
+def test_a_damaged_checkpoint_is_said_and_made_again(shelf: Shelf, said: list[str]) -> None:
+    path = shelf.get(ONE).path
+    shelf.close()
+    path.write_bytes(path.read_bytes()[:100])
+    assert misfit(ONE, shelf.get(ONE).folder) is None
+    assert len(said) == 1
+    assert f"{ONE.name}: checkpoint.pt has 100 bytes" in said[0]
+
+
+def killed_while_writing(folder: Path) -> None:
+    def die(_: int) -> None:
+        if list(folder.glob("*.unfinished/checkpoint.pt")):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Shelf(folder, print, lambda _what, _total: nullcontext(die)).get(ONE)
+
+
+def test_what_a_killed_run_left_is_made_again(shelf: Shelf, tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=killed_while_writing, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / ONE.name).exists()
+    assert list(tmp_path.glob("*.unfinished"))
+    assert misfit(ONE, shelf.get(ONE).folder) is None
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def get_one(folder: Path, made: "multiprocessing.SimpleQueue[int]") -> None:
+    def count(_: object, __: int) -> nullcontext[Callable[[int], None]]:
+        made.put(os.getpid())
+        return nullcontext(lambda _: None)
+
+    assert misfit(ONE, Shelf(folder, print, count).get(ONE).folder) is None
+
+
+def test_of_two_runs_at_once_one_makes_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    made = context.SimpleQueue()
+    runs = [context.Process(target=get_one, args=(tmp_path, made)) for _ in range(3)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert [run.exitcode for run in runs] == [0, 0, 0]
+    made.get()
+    assert made.empty()
+
+
+def test_too_small_a_disk_is_said_before_anything_is_written(shelf: Shelf, tmp_path: Path, disk: Free) -> None:
+    disk(ONE.disk_bytes - 1)
+    for ask in (lambda: shelf.require_space([ONE]), lambda: shelf.get(ONE)):
+        with pytest.raises(DiskTooSmall, match=rf"{ONE.name} needs .* free under --checkpoints: free .* more"):
+            ask()
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_a_disk_for_one_holds_them_in_turn(shelf: Shelf, tmp_path: Path, disk: Free, said: list[str]) -> None:
+    disk(ONE.disk_bytes + 1000)
+    shelf.require_space([ONE, OTHER])
+    for specification in (ONE, OTHER, ONE):
+        shelf.get(specification)
+        assert [path.parent.name for path in tmp_path.glob("*/manifest.json")] == [specification.name]
+    assert said == [f"{ONE.name}: removed, the disk is short", f"{OTHER.name}: removed, the disk is short"]
+
+
+def test_what_another_run_uses_is_not_removed(shelf: Shelf, tmp_path: Path, disk: Free, said: list[str]) -> None:
+    shelf.get(ONE)
+    disk(ONE.disk_bytes + 1000)
+    with closing(open_shelf(tmp_path, said)) as other_run:
+        with pytest.raises(DiskTooSmall):
+            other_run.get(OTHER)
+        shelf.close()
+        assert other_run.get(OTHER).path.exists()
+    assert not (tmp_path / ONE.name).exists()
+
+
+def test_a_full_disk_leaves_nothing_half_made(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    def fill_the_disk(specification: Specification, folder: Path, _: object) -> None:
+        make(specification, folder, lambda _: None)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shelf_module, "make", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        shelf.get(ONE)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+    monkeypatch.undo()
+    assert misfit(ONE, shelf.get(ONE).folder) is None
+    assert said == []
+
+
+def test_progress_reaches_about_the_announced_total(tmp_path: Path) -> None:
+    told: list[int] = []
+    totals: list[int] = []
+
+    def show(_: str, total: int) -> nullcontext[Callable[[int], None]]:
+        totals.append(total)
+        return nullcontext(told.append)
+
+    tiny = Specification("tiny", "float32", "torch")
+    with closing(Shelf(tmp_path, print, show)) as shelf:
+        shelf.get(tiny)
+    assert totals == [2 * tiny.footprint.state_bytes]
+    assert sum(told) == pytest.approx(totals[0], rel=0.15)

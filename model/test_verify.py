@@ -1,0 +1,128 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.checkpoints import Checkpoint
+from model.gpt2 import GPT2
+from model.verify import WrongModel, check_model
+
+CPU = torch.device("cpu")
+NAME = "trf_blocks.0.ff.layers.0.weight"
+
+MakeOne = Callable[..., Checkpoint]
+
+
+def loaded(checkpoint: Checkpoint) -> GPT2:
+    model = checkpoint.specification.build()
+    model.load_state_dict({name: tensor.clone() for name, tensor in checkpoint.tensors()}, assign=True)
+    return model
+
+
+@pytest.mark.parametrize("layout", ["torch", "per_tensor"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_saved_model_passes(made: MakeOne, layout: str, dtype: str) -> None:
+    checkpoint = made(layout, dtype)
+    check_model(checkpoint, CPU, loaded(checkpoint))
+
+
+def test_a_model_made_afresh_does_not(made: MakeOne) -> None:
+    checkpoint = made()
+    with pytest.raises(WrongModel, match=r"tok_emb.weight differs in 1,024 of 1,024 values, first at flat index 0"):
+        check_model(checkpoint, CPU, checkpoint.specification.build())
+
+
+def flip_one_bit(tensor: Tensor) -> None:
+    tensor.view(torch.int32).view(-1)[5] ^= 1
+
+
+def make_not_a_number(tensor: Tensor) -> None:
+    tensor.view(-1)[5] = float("nan")
+
+
+@pytest.mark.parametrize("damage", [flip_one_bit, make_not_a_number])
+def test_one_wrong_value_is_named(made: MakeOne, damage: Callable[[Tensor], None]) -> None:
+    checkpoint = made()
+    model = loaded(checkpoint)
+    damage(model.state_dict()[NAME])
+    with pytest.raises(WrongModel, match=rf"{NAME} differs in 1 of 1,024 values, first at flat index 5: "):
+        check_model(checkpoint, CPU, model)
+
+
+def test_an_uninitialised_buffer_is_named(made: MakeOne) -> None:
+    """The notebook's own mistake: all parameters right, the mask left as it was."""
+    checkpoint = made()
+    model = loaded(checkpoint)
+    model.get_buffer("trf_blocks.0.att.mask").fill_(float("nan"))
+    with pytest.raises(WrongModel, match=r"trf_blocks.0.att.mask differs in 64 of 64 values"):
+        check_model(checkpoint, CPU, model)
+
+
+def test_what_stayed_on_meta_is_named(made: MakeOne) -> None:
+    """A non-persistent buffer is in no state dict: only a look at the model finds it."""
+    checkpoint = made()
+    model = loaded(checkpoint)
+    model.final_norm.register_buffer("scratch", torch.empty(3, device="meta"), persistent=False)
+    with pytest.raises(WrongModel, match=r"final_norm.scratch is on meta, not on cpu"):
+        check_model(checkpoint, CPU, model)
+
+
+def replaced(model: nn.Module, tensor: Tensor) -> nn.Module:
+    module, _, name = NAME.rpartition(".")
+    setattr(model.get_submodule(module), name, nn.Parameter(tensor))
+    return model
+
+
+def test_another_dtype_is_named(made: MakeOne) -> None:
+    checkpoint = made()
+    model = loaded(checkpoint)
+    wrong = replaced(model, model.state_dict()[NAME].double())
+    with pytest.raises(WrongModel, match=rf"{NAME} is torch.float64, saved as torch.float32"):
+        check_model(checkpoint, CPU, wrong)
+
+
+def test_another_shape_is_named(made: MakeOne) -> None:
+    checkpoint = made()
+    model = loaded(checkpoint)
+    wrong = replaced(model, model.state_dict()[NAME].T.clone())
+    with pytest.raises(WrongModel, match=rf"{NAME} has shape \[16, 64\], saved as \[64, 16\]"):
+        check_model(checkpoint, CPU, wrong)
+
+
+def test_a_missing_and_an_additional_tensor_are_named(made: MakeOne) -> None:
+    checkpoint = made()
+    model = loaded(checkpoint)
+    model.register_buffer("more", torch.zeros(1))
+    with pytest.raises(WrongModel, match=r"more is in the model, but not in the checkpoint"):
+        check_model(checkpoint, CPU, model)
+    del model.more, model.final_norm.shift
+    with pytest.raises(WrongModel, match=r"final_norm.shift is in the checkpoint, but not in the model"):
+        check_model(checkpoint, CPU, model)
+
+
+def test_right_weights_in_a_model_that_computes_something_else(made: MakeOne) -> None:
+    checkpoint = made()
+    model = loaded(checkpoint)
+    model.out_head.register_forward_hook(lambda _module, _args, logits: logits * 1.01)
+    with pytest.raises(WrongModel, match=r"the first logits are off by "):
+        check_model(checkpoint, CPU, model)
+    model.out_head.register_forward_hook(lambda _module, _args, logits: logits * float("nan"))
+    with pytest.raises(WrongModel, match=r"the first logits are off by nan"):
+        check_model(checkpoint, CPU, model)
+
+
+def test_bits_decide_not_values(made: MakeOne) -> None:
+    """A negative zero is not a zero, and NaNs of the same bits are equal."""
+    checkpoint = made()
+    # Copies: saving over a file that is mapped ends the process.
+    state_dict = {name: tensor.clone() for name, tensor in checkpoint.tensors()}
+    special = torch.zeros_like(state_dict[NAME])
+    special[0, 1] = float("nan")
+    torch.save({**state_dict, NAME: special}, checkpoint.path)
+    model = loaded(checkpoint)
+    with pytest.raises(WrongModel, match="the first logits are off by nan"):
+        check_model(checkpoint, CPU, model)
+    model.state_dict()[NAME][0, 0] = -0.0
+    with pytest.raises(WrongModel, match=rf"{NAME} differs in 1 of 1,024 values, first at flat index 0: -0.0"):
+        check_model(checkpoint, CPU, model)
