@@ -97,12 +97,12 @@ def get_one(folder: Path, made: "multiprocessing.SimpleQueue[int]") -> None:
 def test_of_two_runs_at_once_one_makes_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     made = context.SimpleQueue()
-    runs = [context.Process(target=get_one, args=(tmp_path, made)) for _ in range(3)]
+    runs = [context.Process(target=get_one, args=(tmp_path, made)) for _ in range(2)]
     for run in runs:
         run.start()
     for run in runs:
         run.join()
-    assert [run.exitcode for run in runs] == [0, 0, 0]
+    assert [run.exitcode for run in runs] == [0, 0]
     made.get()
     assert made.empty()
 

@@ -51,8 +51,7 @@ def best(table: list[Row]) -> str | None:
     largest = max(row.record["state_bytes"] for row in whole)
     candidates = [row for row in whole if row.record["state_bytes"] == largest]
     winner = min(candidates, key=_rank)
-    kind = "device" if "device_peak_ratio" in winner.record else "private"
-    line = f"Best here: {_praise(winner, f' {kind} memory')}"
+    line = f"Best here: {_praise(winner, ' device' if 'device_peak_ratio' in winner.record else ' private')}"
     if _mapped(winner) and (owned := [row for row in candidates if not _mapped(row)]):
         line += f"; owning its weights: {_praise(min(owned, key=_rank))}"
     return line
@@ -76,7 +75,7 @@ def _mapped(row: Row) -> bool:
 
 def _praise(row: Row, what: str = "") -> str:
     ranked = _ranked(row)
-    return f"{row.strategy} ({ranked['peak']:.2f}x{what}, first logits in {ranked['seconds']:.2f} s)"
+    return f"{row.strategy} ({ranked['peak']:.2f}x{what}, logits in {ranked['seconds']:.2f} s)"
 
 
 def scales(table: list[Row]) -> list[str]:

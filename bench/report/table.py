@@ -5,9 +5,6 @@ from collections.abc import Callable
 from bench.history.record import Record
 from bench.report.rows import GIB, Row, best, scales
 
-# Where a terminal is narrower, the columns marked so are left out.
-NARROW = 100
-
 
 def _gib(name: str) -> Callable[[Record], str | None]:
     return lambda record: None if record.get(name) is None else f"{record[name] / GIB:.2f}"
@@ -25,49 +22,61 @@ def _number(name: str, scale: float = 1.0) -> Callable[[Record], str | None]:
     return lambda record: None if record.get(name) is None else f"{record[name] * scale:.2f}"
 
 
-#   heading, shown only in wide terminals, how a record's figure is shown
+#   heading, how a record's figure is shown, and where the terminal is narrow: the higher, the sooner it is left out
 COLUMNS = (
-    ("device GiB", True, _gib("device_requested_peak_bytes")),
-    ("device", False, _ratio("device_peak_ratio")),
-    ("bound", False, _ratio("device_bound_ratio")),
-    ("alloc.", True, _ratio_to_state("device_allocated_peak_bytes")),
-    ("private GiB", True, _gib("host_private_peak_bytes")),
-    ("private", False, _ratio("host_peak_ratio")),
-    ("bound", False, _ratio("host_bound_ratio")),
-    ("file", False, _ratio_to_state("host_file_peak_bytes")),
-    ("bound", True, _ratio("host_file_bound_ratio")),
-    ("load s", False, _number("load_seconds")),
-    ("logits s", False, _number("first_logits_seconds")),
-    ("GB/s", False, _number("bytes_per_second", 1e-9)),
+    ("GiB", _gib("device_requested_peak_bytes"), 7),
+    ("device", _ratio("device_peak_ratio"), 0),
+    ("bound", _ratio("device_bound_ratio"), 1),
+    ("alloc.", _ratio_to_state("device_allocated_peak_bytes"), 9),
+    ("GiB", _gib("host_private_peak_bytes"), 8),
+    ("private", _ratio("host_peak_ratio"), 0),
+    ("bound", _ratio("host_bound_ratio"), 2),
+    ("file", _ratio_to_state("host_file_peak_bytes"), 3),
+    ("bound", _ratio("host_file_bound_ratio"), 6),
+    ("load s", _number("load_seconds"), 5),
+    ("logits s", _number("first_logits_seconds"), 0),
+    ("GB/s", _number("bytes_per_second", 1e-9), 4),
 )
+ALL = max(column[2] for column in COLUMNS)
 
 
 def terminal_lines(table: list[Row], width: int) -> list[str]:
-    """The table as lines of at most `width` columns, then what went wrong, then what is best here."""
-    cells = _cells(table, wide=width >= NARROW)
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = scales(table)
-    for row in cells:
-        names = [cell.ljust(space) for cell, space in zip(row[:2], widths, strict=False)]
-        figures = [cell.rjust(space) for cell, space in zip(row[2:-1], widths[2:], strict=False)]
-        lines.append("  ".join((*names, *figures, row[-1])).rstrip())
-    return lines + _problems(table) + _verdict(table)
+    """The table in `width` columns, if that is possible at all; then what went wrong, and what is best here."""
+    most = ALL
+    while max(map(len, lines := _aligned(_cells(table, most)))) > width and most > 0:
+        most -= 1
+    return [*scales(table), *lines, *_problems(table), *_verdict(table)]
+
+
+def _aligned(cells: list[list[str]]) -> list[str]:
+    """Names to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            (
+                *(cell.ljust(space) for cell, space in zip(row[:2], widths[:2], strict=True)),
+                *(cell.rjust(space) for cell, space in zip(row[2:-1], widths[2:-1], strict=True)),
+                row[-1],
+            )
+        )
+        for row in cells
+    ]
 
 
 def markdown(table: list[Row]) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
-    heading, *body = _cells(table, wide=True)
+    heading, *body = _cells(table, ALL)
     ruler = ["---", "---", *("---:" for _ in heading[2:-1]), "---"]
     lines = ["| " + " | ".join(row) + " |" for row in (heading, ruler, *body)]
     return "\n".join([*scales(table), "", *lines, "", *_problems(table), "", *_verdict(table), ""])
 
 
-def _cells(table: list[Row], *, wide: bool) -> list[list[str]]:
-    """Heading and rows; a column in which no row has a figure is left out."""
+def _cells(table: list[Row], most: int) -> list[list[str]]:
+    """Heading and rows; left out are columns in which no row has a figure, and those that go sooner than `most`."""
     heading, body = ["strategy", "size"], [[row.strategy, row.size] for row in table]
-    for name, only_wide, show in COLUMNS:
+    for name, show, left_out in COLUMNS:
         shown = [show(row.record) for row in table]
-        if any(shown) and (wide or not only_wide):
+        if any(shown) and left_out <= most:
             heading.append(name)
             for line, figure in zip(body, shown, strict=True):
                 line.append(figure or "-")

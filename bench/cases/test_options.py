@@ -1,0 +1,85 @@
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cases.options import OPTIONS, Settings, settings
+
+
+def chosen(**options: Any) -> Settings:
+    defaults = {name.removeprefix("--"): default for name, default, _, _ in OPTIONS}
+    return settings(Namespace(**defaults | options))
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def have(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return have
+
+
+def test_defaults(gpus: Any) -> None:
+    gpus(0)
+    default = chosen()
+    assert default.sizes == ("small",)
+    assert default.device == "cpu"
+    assert default.dtype == "float32"
+    assert [str(case) for case in default.cases()] == [
+        "baseline-small-cpu",
+        "sequential-small-cpu",
+        "meta_sequential-small-cpu",
+        "mmap_assign-small-cpu",
+        "per_tensor-small-cpu",
+    ]
+
+
+def test_auto_takes_a_gpu_where_there_is_one(gpus: Any) -> None:
+    gpus(1)
+    assert chosen().device == "cuda"
+
+
+def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
+    assert chosen(sizes="all").sizes == ("small", "medium", "large", "xl")
+    assert chosen(sizes="tiny, all,small").sizes == ("tiny", "small", "medium", "large", "xl")
+    assert chosen(strategies="per_tensor,baseline,per_tensor").strategies == ("per_tensor", "baseline")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sizes": "huge"}, "--sizes: there is no 'huge'; choose from tiny, small, medium, large, xl, all"),
+        ({"sizes": ""}, "--sizes: there is no ''; choose from"),
+        ({"sizes": "rehearsal"}, "--sizes: there is no 'rehearsal'; choose from"),
+        ({"strategies": "fast"}, "--strategies: there is no 'fast'; choose from baseline, sequential,"),
+        ({"dtype": "int8"}, "--dtype: there is no 'int8'; choose one of float32, bfloat16, float16"),
+        ({"device": "tpu"}, "--device: there is no 'tpu'; choose from auto, cpu, cuda, cuda:N"),
+        ({"device": "cuda:x"}, "--device: there is no 'cuda:x'; choose from"),
+        ({"device": "cuda"}, "--device cuda: torch .* finds no CUDA device; use --device cpu"),
+        ({"device": "cuda:0"}, "--device cuda:0: torch .* finds no CUDA device"),
+        ({"checkpoints": "/nowhere/at/all"}, "--checkpoints: /nowhere/at/all is not a folder; name one that exists"),
+        ({"checkpoints": __file__}, "--checkpoints: .*test_options.py is not a folder"),
+    ],
+)
+def test_an_unusable_option_is_one_line(gpus: Any, options: dict[str, str], message: str) -> None:
+    gpus(0)
+    with pytest.raises(ValueError, match=message) as caught:
+        chosen(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_is_not_there_is_told_from_those_that_are(gpus: Any) -> None:
+    gpus(2)
+    assert chosen(device="cuda:1").device == "cuda:1"
+    with pytest.raises(ValueError, match="--device cuda:2: there are 2 CUDA devices, the last is cuda:1"):
+        chosen(device="cuda:2")
+
+
+def test_checkpoints_are_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert chosen().checkpoints == tmp_path / "weight-loading"
+    assert list(tmp_path.iterdir()) == []
+    assert chosen(checkpoints=str(tmp_path)).checkpoints == tmp_path

@@ -1,0 +1,186 @@
+"""Runs of the suite itself, as users start them."""
+
+import getpass
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.history.record import FIELDS
+from bench.strategies import STRATEGIES
+
+ROOT = Path(__file__).parents[2]
+
+# A plugin that adds strategies with faults to the table.
+FAULTY = """
+from bench.meters.test_faults import load_with_stray_copy, load_wrong
+from bench.strategies import STRATEGIES, Strategy
+
+for load in (load_with_stray_copy, load_wrong):
+    STRATEGIES[load.__name__] = Strategy(load, "per_tensor", "S", "L", "S + L", "0")
+"""
+
+# A plugin that fills the disk.
+FULL_DISK = """
+from model.shelf import Shelf
+
+Shelf._free_bytes = lambda self: 1_000_000
+"""
+
+Bench = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs of this module keep their checkpoints and records."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "checkpoints").mkdir()
+    (folder / "plugins").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench(folder: Path) -> Bench:
+    """`pytest bench` on tiny in a process of its own; `plugin` is the text of one."""
+
+    def run(*options: str, plugin: str | None = None) -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {"COLUMNS": "120", "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
+        if plugin:
+            (folder / "plugins" / "injected.py").write_text(plugin)
+            environment["PYTHONPATH"] = str(folder / "plugins")
+            options = ("-p", "injected", *options)
+        where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
+        command = (sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", "--sizes", "tiny", *where)
+        return subprocess.run(
+            (*command, *options), cwd=ROOT, env=environment, text=True, capture_output=True, check=False
+        )
+
+    return run
+
+
+def last_record(folder: Path) -> dict[str, Any]:
+    return json.loads(max((folder / "results").rglob("*.json")).read_text())
+
+
+@pytest.fixture(scope="module")
+def whole_run(bench: Bench) -> "subprocess.CompletedProcess[str]":
+    return bench()
+
+
+def test_the_main_job_passes_and_prints_a_table(whole_run: "subprocess.CompletedProcess[str]") -> None:
+    assert whole_run.returncode == 0, whole_run.stdout
+    lines = whole_run.stdout.splitlines()
+    for strategy in STRATEGIES:
+        [row] = [line for line in lines if line.startswith(f"{strategy} ")]
+        assert row.endswith("  ok")
+    [best] = [line for line in lines if line.startswith("Best here: ")]
+    assert "mmap_assign (0.0" in best
+    assert "owning its weights: per_tensor (1.3" in best
+    own_table = lines[lines.index(next(line for line in lines if "weight loading:" in line)) :]
+    assert max(map(len, own_table)) <= 120
+
+
+@pytest.mark.usefixtures("whole_run")
+def test_every_benchmark_is_recorded_with_every_field(folder: Path) -> None:
+    benchmarks = {benchmark["fullname"]: benchmark for benchmark in last_record(folder)["benchmarks"]}
+    names = [f"{strategy}-tiny-cpu" for strategy in STRATEGIES]
+    assert benchmarks.keys() == {
+        *(f"bench/test_peak_memory.py::test_peak_memory[{name}]" for name in names),
+        *(f"bench/test_load_time.py::test_load_time[{name}]" for name in names),
+    }
+    for fullname, benchmark in benchmarks.items():
+        record = benchmark["extra_info"]
+        assert tuple(record) == FIELDS
+        assert benchmark["params"] == {name: record[name] for name in ("strategy", "size", "device")}
+        assert record["state_bytes"] == 34_782_720
+        memory, seconds = record["host_private_peak_bytes"], record["load_seconds"]
+        assert isinstance(memory if "peak_memory" in fullname else seconds, int if "peak_memory" in fullname else float)
+        assert (seconds if "peak_memory" in fullname else memory) is None
+
+
+@pytest.mark.usefixtures("whole_run")
+def test_a_record_says_what_the_machine_is_but_not_whose(folder: Path) -> None:
+    record = last_record(folder)
+    assert record["machine_info"]["torch"]
+    assert record["machine_info"]["memory_bytes"] > 0
+    assert record["machine_info"]["cpu"]["brand_raw"]
+    text = json.dumps(record)
+    for private in (platform.node(), str(Path.home()), str(ROOT), str(folder)):
+        assert private not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+@pytest.mark.usefixtures("whole_run")
+def test_the_job_page_gets_the_table(folder: Path) -> None:
+    summary = (folder / "summary.md").read_text()
+    assert "| strategy | size |" in summary
+    assert summary.count("| ok |") == len(STRATEGIES)
+
+
+@pytest.mark.usefixtures("whole_run")
+def test_a_later_run_is_compared_and_mends_what_was_damaged(bench: Bench, folder: Path) -> None:
+    damaged = folder / "checkpoints" / "gpt2-tiny-float32-per_tensor" / "tensors" / "out_head.weight.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    run = bench("--benchmark-compare", "-k", "per_tensor and load_time")
+    assert run.returncode == 0, run.stdout
+    assert "gpt2-tiny-float32-per_tensor: out_head.weight.pt has " in run.stdout
+    assert "it is made again" in run.stdout
+    assert "test_load_time[per_tensor-tiny-cpu] (0001_" in run.stdout
+    assert "test_load_time[per_tensor-tiny-cpu] (NOW)" in run.stdout
+
+
+@pytest.mark.usefixtures("whole_run")
+def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder: Path) -> None:
+    run = bench("--strategies", "load_with_stray_copy,load_wrong,per_tensor", plugin=FAULTY)
+    assert run.returncode == 1, run.stdout
+    recorded = [benchmark["name"] for benchmark in last_record(folder)["benchmarks"]]
+    assert sorted(recorded) == [
+        "test_load_time[load_with_stray_copy-tiny-cpu]",
+        "test_load_time[per_tensor-tiny-cpu]",
+        "test_peak_memory[per_tensor-tiny-cpu]",
+    ]
+    assert "load_with_stray_copy-tiny: host private peak is 2.0" in run.stdout
+    assert "load_wrong-tiny: WrongModel: trf_blocks.0.att.mask differs in 1 of" in run.stdout
+    verdicts = {line.split()[0]: line.split()[-1] for line in run.stdout.splitlines() if " tiny " in line}
+    assert verdicts == {"load_with_stray_copy": "FAILED", "load_wrong": "FAILED", "per_tensor": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("options", "plugin", "message"),
+    [
+        (("--sizes", "huge"), None, "ERROR: --sizes: there is no 'huge'; choose from"),
+        (("--device", "cuda:99"), None, "ERROR: --device cuda:99: "),
+        (("--dtype", "float16"), FULL_DISK, "ERROR: gpt2-tiny-float16-torch needs 0.1 GB of disk, 0.0 GB are free"),
+    ],
+)
+def test_an_unusable_option_is_one_line_and_writes_nothing(
+    bench: Bench, folder: Path, options: tuple[str, ...], plugin: str | None, message: str
+) -> None:
+    before = sorted(path for path in folder.rglob("*") if "plugins" not in path.parts and path.suffix != ".lock")
+    run = bench(*options, plugin=plugin)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert next(line for line in run.stderr.splitlines() if line.startswith("ERROR")).startswith(message)
+    assert "Traceback" not in run.stdout + run.stderr
+    after = sorted(path for path in folder.rglob("*") if "plugins" not in path.parts and path.suffix != ".lock")
+    assert after == before
+
+
+def test_tests_record_nothing(bench: Bench, folder: Path) -> None:
+    before = sorted((folder / "results").rglob("*"))
+    run = bench("--benchmark-disable", "-k", "load_time and mmap_assign")
+    assert run.returncode == 0, run.stdout
+    assert sorted((folder / "results").rglob("*")) == before
+
+
+def test_every_option_is_in_the_help_with_its_default(bench: Bench) -> None:
+    text = " ".join(bench("--help").stdout.split())
+    group = text[text.index("weight loading:") :]
+    for option in ("--sizes=LIST", "--device=DEVICE", "--strategies=LIST", "--dtype=DTYPE", "--checkpoints=FOLDER"):
+        described = group[group.index(option) :]
+        assert "(default: " in described[:250], option

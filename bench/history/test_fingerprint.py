@@ -1,0 +1,46 @@
+import json
+import platform
+from pathlib import Path
+
+from bench.history.fingerprint import differences, fingerprint
+from bench.history.record import FIELDS, SCHEMA, blank_record
+
+MACHINE_INFO = {"node": "somebodys-machine", "system": "Linux", "cpu": {"brand_raw": "A CPU", "hz_actual": [1, 2]}}
+
+
+def test_a_fingerprint_has_what_time_depends_on_and_no_names(tmp_path: Path) -> None:
+    found = fingerprint(MACHINE_INFO, tmp_path)
+    assert found["cpu"] == {"brand_raw": "A CPU"}
+    assert found["system"] == "Linux"
+    for name in ("cores", "threads", "memory_bytes", "torch"):
+        assert found[name], name
+    for name in ("cuda", "gpus", "driver", "allocator_settings", "huge_pages", "checkpoint_file_system"):
+        assert name in found
+    text = json.dumps(found)
+    assert "somebodys-machine" not in text
+    assert platform.node() not in text
+    assert str(tmp_path) not in text
+
+
+def test_a_fingerprint_is_the_same_twice(tmp_path: Path) -> None:
+    again = MACHINE_INFO | {"cpu": {"brand_raw": "A CPU", "hz_actual": [3, 4]}}
+    assert fingerprint(again, tmp_path) == fingerprint(MACHINE_INFO, tmp_path)
+
+
+def test_a_folder_that_is_not_there_yet_has_the_file_system_of_its_parent(tmp_path: Path) -> None:
+    one, other = (fingerprint({}, folder)["checkpoint_file_system"] for folder in (tmp_path, tmp_path / "new"))
+    assert one == other
+
+
+def test_differences_are_named() -> None:
+    assert differences({"torch": "2.13", "cores": 2}, {"torch": "2.14", "cores": 2, "driver": "580"}) == [
+        "driver: None -> 580",
+        "torch: 2.13 -> 2.14",
+    ]
+
+
+def test_a_blank_record_has_every_field_and_no_figures() -> None:
+    record = blank_record()
+    assert tuple(record) == FIELDS
+    assert {name for name, value in record.items() if value is not None} == {"schema"}
+    assert record["schema"] == SCHEMA == 1

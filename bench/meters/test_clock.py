@@ -1,0 +1,68 @@
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from bench.meters.clock import LoadClock
+from bench.meters.cpu import CpuMeter
+
+
+class CountingMeter(CpuMeter):
+    """A device that counts how often it was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.waits = 0
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+
+def test_nothing_of_a_round_is_alive_in_the_next() -> None:
+    alive: list[int] = []
+    models: list[weakref.ref[nn.Module]] = []
+
+    def load(_: torch.device) -> nn.Module:
+        alive.append(sum(model() is not None for model in models))
+        model = nn.Linear(2, 2)
+        models.append(weakref.ref(model))
+        return model
+
+    clock = LoadClock(load, lambda _: None, lambda _: None, CountingMeter())
+    for _ in range(3):
+        clock.finish_round()
+        assert clock.load_and_use() is None  # type: ignore[func-returns-value]
+    clock.finish_round()
+    assert alive == [0, 0, 0]
+    assert len(clock.load_seconds) == len(clock.first_logits_seconds) == len(clock.forward_seconds) == 3
+
+
+def test_the_device_is_waited_for_within_the_time() -> None:
+    meter = CountingMeter()
+    seen: list[int] = []
+    clock = LoadClock(lambda _: nn.Linear(2, 2), lambda _: seen.append(meter.waits), lambda _: None, meter)
+    clock.load_and_use()
+    assert seen == [1]
+    assert meter.waits == 2
+    assert clock.first_logits_seconds[0] >= clock.load_seconds[0]
+
+
+def test_the_model_of_every_round_is_checked() -> None:
+    checked: list[nn.Module] = []
+    clock = LoadClock(lambda _: nn.Linear(2, 2), lambda _: None, checked.append, CountingMeter())
+    for _ in range(2):
+        clock.finish_round()
+        clock.load_and_use()
+    clock.finish_round()
+    assert len({id(model) for model in checked}) == 2
+
+
+def test_a_wrong_model_ends_the_rounds() -> None:
+    def refuse(_: nn.Module) -> None:
+        raise ValueError("wrong")
+
+    clock = LoadClock(lambda _: nn.Linear(2, 2), lambda _: None, refuse, CountingMeter())
+    clock.load_and_use()
+    with pytest.raises(ValueError, match="wrong"):
+        clock.finish_round()

@@ -1,0 +1,122 @@
+from typing import Any
+
+import pytest
+
+from bench.report.rows import Outcome, rows
+from bench.report.table import markdown, terminal_lines
+
+S, L = 702_480_384, 154_389_504
+
+
+def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: bool = False) -> Outcome:
+    record: dict[str, Any] = {
+        "state_bytes": S,
+        "largest_tensor_bytes": L,
+        "ownership": "mapped" if mapped else "owned",
+        "device_requested_peak_bytes": device and int(device * S),
+        "device_allocated_peak_bytes": device and int(device * S),
+        "device_peak_ratio": device,
+        "device_bound_ratio": device,
+        "host_private_peak_bytes": int(ratio * S),
+        "host_peak_ratio": ratio,
+        "host_bound_ratio": ratio,
+        "host_file_peak_bytes": S if mapped else 0,
+        "host_file_bound_ratio": float(mapped),
+        "load_seconds": None,
+    }
+    return Outcome(strategy, "small", "ok", record)
+
+
+def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> Outcome:
+    times = {"load_seconds": first_logits / 2, "first_logits_seconds": first_logits, "bytes_per_second": 1.5e9}
+    return Outcome(strategy, "small", verdict, times)
+
+
+RUN = [
+    memory("baseline", 2.0),
+    memory("mmap_assign", 0.004, mapped=True),
+    memory("per_tensor", 1.22),
+    seconds("baseline", 3.0),
+    seconds("mmap_assign", 0.25),
+    seconds("per_tensor", 1.0),
+]
+
+
+def test_a_row_is_what_was_found_of_one_strategy() -> None:
+    [baseline, mapped, per_tensor] = rows(RUN)
+    assert (baseline.strategy, mapped.strategy, per_tensor.strategy) == ("baseline", "mmap_assign", "per_tensor")
+    assert baseline.record["host_peak_ratio"] == 2.0
+    assert baseline.record["load_seconds"] == 1.5
+
+
+def test_wide_table() -> None:
+    assert terminal_lines(rows(RUN), 120) == [
+        "gpt2-small: S = 702,480,384 bytes of state, L = 154,389,504 bytes in its largest tensor",
+        "strategy     size    GiB  private  bound   file  bound  load s  logits s  GB/s  verdict",
+        "baseline     small  1.31    2.00x  2.00x  0.00x  0.00x    1.50      3.00  1.50  ok",
+        "mmap_assign  small  0.00    0.00x  0.00x  1.00x  1.00x    0.12      0.25  1.50  ok",
+        "per_tensor   small  0.80    1.22x  1.22x  0.00x  0.00x    0.50      1.00  1.50  ok",
+        "Best here: mmap_assign (0.00x private, logits in 0.25 s); "
+        "owning its weights: per_tensor (1.22x, logits in 1.00 s)",
+    ]
+
+
+def full_table() -> list[Outcome]:
+    """The longest names and largest figures that a CUDA run may show."""
+    return [
+        *(memory(name, 12.25, device=12.25, mapped=True) for name in ("meta_sequential", "mmap_assign")),
+        *(seconds(name, 1234.56) for name in ("meta_sequential", "mmap_assign")),
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_its_terminal(width: int) -> None:
+    for table in (RUN, full_table()):
+        lines = terminal_lines(rows(table), width)
+        tabular = [line for line in lines if not line.startswith(("Best here", "gpt2-"))]
+        assert max(map(len, tabular)) <= width
+        assert max(map(len, lines)) <= 120
+
+
+def test_what_failed_is_marked_and_explained_and_never_best() -> None:
+    lines = terminal_lines(rows([*RUN, seconds("mmap_assign", 0.2, verdict="WrongModel: out_head.weight differs")]), 80)
+    [row] = [line for line in lines if line.startswith("mmap_assign ")]
+    assert row.endswith("FAILED")
+    assert "mmap_assign-small: WrongModel: out_head.weight differs" in lines
+    assert lines[-1] == "Best here: per_tensor (1.22x private, logits in 1.00 s)"
+
+
+def test_what_was_skipped_says_why() -> None:
+    lines = terminal_lines(rows([Outcome("baseline", "xl", "skipped: takes 13.5 GB of memory")] * 2), 120)
+    assert lines == [
+        "strategy  size  verdict",
+        "baseline  xl    skipped",
+        "baseline-xl: skipped: takes 13.5 GB of memory",
+    ]
+
+
+def test_without_times_or_memory_nothing_is_best() -> None:
+    assert not [line for line in terminal_lines(rows(RUN[:3]), 120) if "Best" in line]
+    assert not [line for line in terminal_lines(rows(RUN[3:]), 120) if "Best" in line]
+
+
+def test_equal_peaks_are_told_apart_by_time_and_devices_come_before_hosts() -> None:
+    run = [
+        *(memory("slow", 0.0, device=1.0), memory("quick", 1.0, device=1.001), memory("large", 0.0, device=2.0)),
+        *(seconds("slow", 2.0), seconds("quick", 1.0), seconds("large", 0.1)),
+    ]
+    assert terminal_lines(rows(run), 120)[-1] == "Best here: quick (1.00x device, logits in 1.00 s)"
+
+
+def test_what_is_best_is_said_of_the_largest_size() -> None:
+    small, xl = memory("baseline", 2.0), memory("sequential", 2.0)
+    xl = Outcome("sequential", "xl", "ok", xl.record | {"state_bytes": 10 * S})
+    run = [small, xl, seconds("baseline", 1.0), Outcome("sequential", "xl", "ok", seconds("", 9.0).record)]
+    assert terminal_lines(rows(run), 120)[-1].startswith("Best here: sequential")
+
+
+def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
+    lines = [line for line in markdown(rows(RUN)).splitlines() if line.startswith("|")]
+    assert len(lines) == 5
+    assert {line.count("|") for line in lines} == {12}
+    assert lines[1].startswith("| --- | --- | ---: |")
