@@ -14,6 +14,7 @@ from bench.cases.case import Case
 from bench.cases.options import Settings, add_options, settings
 from bench.history.fingerprint import differences, fingerprint
 from bench.history.record import Record
+from bench.meters import device_meter
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines
@@ -77,9 +78,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture
 def checkpoint(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
     """The checkpoint of a case, made if it is not there; the test is skipped where memory cannot hold the load."""
-    available = psutil.virtual_memory().available
-    if available < case.host_bound_bytes:
-        pytest.skip(f"takes {case.host_bound_bytes / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available")
+    meter = device_meter(case.device)
+    for kind, takes, free in (
+        ("host", case.bound_bytes("host_private_peak_bytes"), psutil.virtual_memory().available),
+        ("device", case.bound_bytes("device_requested_peak_bytes"), meter.free_bytes()),
+    ):
+        if takes is not None and free is not None and takes > free:
+            pytest.skip(f"takes {takes / 1e9:.1f} GB of {kind} memory, {free / 1e9:.1f} GB are free")
     with uncaptured(pytestconfig):
         return pytestconfig.stash[SHELF].get(case.specification)
 
@@ -152,7 +157,8 @@ def pytest_terminal_summary(
             terminalreporter.section(f"weight loading: {chosen.dtype} to {chosen.device}, page cache warm")
             for line in terminal_lines(table, config.get_terminal_writer().fullwidth):
                 terminalreporter.write_line(line)
-            if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            summary = os.environ.get("GITHUB_STEP_SUMMARY")
+            if summary and not config.option.benchmark_disable:
                 with Path(summary).open("a") as file:
                     file.write(markdown(table))
 

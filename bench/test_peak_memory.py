@@ -4,7 +4,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.cases.case import Case, load_job
-from bench.history.record import Record
+from bench.history.record import Record, ratio
 from bench.meters.child import Kept
 from bench.meters.measure import LoadDied, LoadFailed, Measurement, measure
 from bench.strategies.bounds import peak_breaches, peak_gates
@@ -45,12 +45,12 @@ def peaks(measurement: Measurement, state_bytes: int) -> Record:
         "device_requested_peak_bytes": device.requested_bytes,
         "device_allocated_peak_bytes": device.allocated_bytes,
         "device_reserved_peak_bytes": device.reserved_bytes,
-        "device_peak_ratio": None if device.requested_bytes is None else device.requested_bytes / state_bytes,
+        "device_peak_ratio": ratio(device.requested_bytes, state_bytes),
         "host_private_peak_bytes": host.private_bytes,
         "host_file_peak_bytes": host.file_bytes,
         "host_pinned_peak_bytes": device.pinned_bytes,
         "host_total_peak_bytes": total,
-        "host_peak_ratio": None if host.private_bytes is None else host.private_bytes / state_bytes,
+        "host_peak_ratio": ratio(host.private_bytes, state_bytes),
         "minor_faults": measurement.minor_faults,
         "major_faults": measurement.major_faults,
     }

@@ -14,6 +14,8 @@ from model.weights import Progress
 # Left free on the disk, whatever is made.
 RESERVE_BYTES = 64 * 2**20
 
+MB, GB = 10**6, 10**9
+
 UNFINISHED = ".unfinished"
 
 # Opens a progress bar: given what is made and its bytes.
@@ -53,13 +55,13 @@ class Shelf:
 
     def require_space(self, specifications: Collection[Specification]) -> None:
         """Raise `DiskTooSmall` if a run that needs these, one at a time, could not have them all."""
-        for specification in specifications:
+        for specification in sorted(specifications, key=lambda s: (-s.disk_bytes, s.name)):
             missing = specification.disk_bytes + RESERVE_BYTES - self._free_bytes() - self._removable_bytes()
             if missing > 0 and not (self.folder / specification.name).exists():
                 raise DiskTooSmall(
-                    f"{specification.name} needs {_gb(specification.disk_bytes + RESERVE_BYTES)} of disk, "
-                    f"{_gb(self._free_bytes())} are free under --checkpoints: "
-                    f"free {_gb(missing)} more, or name a folder on another disk"
+                    f"{specification.name} needs {_shown(specification.disk_bytes + RESERVE_BYTES)} of disk, "
+                    f"{_shown(self._free_bytes())} are free under --checkpoints: "
+                    f"free {_shown(missing)} more, or name a folder on another disk"
                 )
 
     def _hold(self, specification: Specification) -> ExitStack:
@@ -160,5 +162,5 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"
+def _shown(count: int) -> str:
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / MB:.1f} MB"

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from bench.history.record import Record, blank_record
+from bench.history.record import Record, blank_record, ratio
 from bench.meters.child import Job
 from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
@@ -39,21 +39,17 @@ class Case:
     def rehearsal(self) -> Specification:
         return Specification(REHEARSAL, self.dtype, self.strategy.layout)
 
-    @property
-    def host_bound_bytes(self) -> int:
-        """The private host memory that the load takes, as theory has it."""
+    def bound_bytes(self, figure: str) -> int | None:
+        """What theory says of a figure of the record; None where it says nothing."""
         footprint = self.specification.footprint
-        expression = expected_peaks(self.strategy, self.device)["host_private_peak_bytes"]
+        expression = expected_peaks(self.strategy, self.device).get(figure)
+        if expression is None:
+            return None
         return bound_bytes(expression, footprint.state_bytes, footprint.largest_tensor_bytes)
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""
-        footprint = self.specification.footprint
-        state, largest = footprint.state_bytes, footprint.largest_tensor_bytes
-        bounds = {
-            figure: bound_bytes(expression, state, largest) / state
-            for figure, expression in expected_peaks(self.strategy, self.device).items()
-        }
+        state = self.specification.footprint.state_bytes
         return blank_record() | {
             "strategy": self.strategy_name,
             "size": self.size,
@@ -63,10 +59,10 @@ class Case:
             "cache": "warm",
             "ownership": "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned",
             "state_bytes": state,
-            "largest_tensor_bytes": largest,
-            "device_bound_ratio": bounds.get("device_requested_peak_bytes"),
-            "host_bound_ratio": bounds["host_private_peak_bytes"],
-            "host_file_bound_ratio": bounds["host_file_peak_bytes"],
+            "largest_tensor_bytes": self.specification.footprint.largest_tensor_bytes,
+            "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), state),
+            "host_bound_ratio": ratio(self.bound_bytes("host_private_peak_bytes"), state),
+            "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
         }
 
 

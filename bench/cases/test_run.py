@@ -22,8 +22,11 @@ FAULTY = """
 from bench.meters.test_faults import load_with_stray_copy, load_wrong
 from bench.strategies import STRATEGIES, Strategy
 
-for load in (load_with_stray_copy, load_wrong):
-    STRATEGIES[load.__name__] = Strategy(load, "per_tensor", "S", "L", "S + L", "0")
+for strategy in (
+    Strategy(load_with_stray_copy, "torch", "S", "0", "0", "S"),
+    Strategy(load_wrong, "per_tensor", "S", "L", "S + L", "0"),
+):
+    STRATEGIES[strategy.name] = strategy
 """
 
 # A plugin that fills the disk.
@@ -120,17 +123,20 @@ def test_a_record_says_what_the_machine_is_but_not_whose(folder: Path) -> None:
 def test_the_job_page_gets_the_table(folder: Path) -> None:
     summary = (folder / "summary.md").read_text()
     assert "| strategy | size |" in summary
-    assert summary.count("| ok |") == len(STRATEGIES)
+    assert summary.count("| ok |") >= len(STRATEGIES)
 
 
 @pytest.mark.usefixtures("whole_run")
 def test_a_later_run_is_compared_and_mends_what_was_damaged(bench: Bench, folder: Path) -> None:
     damaged = folder / "checkpoints" / "gpt2-tiny-float32-per_tensor" / "tensors" / "out_head.weight.pt"
     damaged.write_bytes(damaged.read_bytes()[:-1])
+    [recorded] = (folder / "results").rglob("*.json")
+    recorded.write_text(recorded.read_text().replace('"torch": "', '"torch": "0.'))
     run = bench("--benchmark-compare", "-k", "per_tensor and load_time")
     assert run.returncode == 0, run.stdout
     assert "gpt2-tiny-float32-per_tensor: out_head.weight.pt has " in run.stdout
     assert "it is made again" in run.stdout
+    assert "Compared with a run on another machine or set-up: torch: 0.2" in run.stdout
     assert "test_load_time[per_tensor-tiny-cpu] (0001_" in run.stdout
     assert "test_load_time[per_tensor-tiny-cpu] (NOW)" in run.stdout
 
@@ -145,7 +151,7 @@ def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder:
         "test_load_time[per_tensor-tiny-cpu]",
         "test_peak_memory[per_tensor-tiny-cpu]",
     ]
-    assert "load_with_stray_copy-tiny: host private peak is 2.0" in run.stdout
+    assert "load_with_stray_copy-tiny: host private peak is 1.0" in run.stdout
     assert "load_wrong-tiny: WrongModel: trf_blocks.0.att.mask differs in 1 of" in run.stdout
     verdicts = {line.split()[0]: line.split()[-1] for line in run.stdout.splitlines() if " tiny " in line}
     assert verdicts == {"load_with_stray_copy": "FAILED", "load_wrong": "FAILED", "per_tensor": "ok"}
@@ -156,7 +162,11 @@ def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder:
     [
         (("--sizes", "huge"), None, "ERROR: --sizes: there is no 'huge'; choose from"),
         (("--device", "cuda:99"), None, "ERROR: --device cuda:99: "),
-        (("--dtype", "float16"), FULL_DISK, "ERROR: gpt2-tiny-float16-torch needs 0.1 GB of disk, 0.0 GB are free"),
+        (
+            ("--dtype", "float16"),
+            FULL_DISK,
+            "ERROR: gpt2-tiny-float16-per_tensor needs 89.1 MB of disk, 1.0 MB are free",
+        ),
     ],
 )
 def test_an_unusable_option_is_one_line_and_writes_nothing(

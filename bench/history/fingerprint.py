@@ -1,5 +1,6 @@
 """What makes two runs comparable: the hardware and software that a load's time depends on, and no names or paths."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, An
     """pytest-benchmark's `machine_info`, less what names the machine, with what this suite's figures depend on."""
     kept = {key: value for key, value in machine_info.items() if key not in ("node", "cpu")}
     cpu = {key: value for key, value in machine_info.get("cpu", {}).items() if key in _CPU_FIELDS}
-    return kept | {
+    found = kept | {
         "cpu": cpu,
         "cores": psutil.cpu_count(logical=False),
         "threads": torch.get_num_threads(),
@@ -29,6 +30,8 @@ def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, An
         "huge_pages": _huge_pages(),
         "checkpoint_file_system": _file_system(checkpoints),
     }
+    # As it will be read back: a list is no tuple, and would differ from it.
+    return json.loads(json.dumps(found))
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -26,3 +26,8 @@ FIELDS = (
 def blank_record() -> Record:
     """A record of which nothing is known yet."""
     return dict.fromkeys(FIELDS) | {"schema": SCHEMA}
+
+
+def ratio(count: int | None, state_bytes: int) -> float | None:
+    """A peak, or a bound, as a multiple of S."""
+    return None if count is None else count / state_bytes

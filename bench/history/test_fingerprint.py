@@ -32,6 +32,11 @@ def test_a_folder_that_is_not_there_yet_has_the_file_system_of_its_parent(tmp_pa
     assert one == other
 
 
+def test_a_fingerprint_read_back_is_equal(tmp_path: Path) -> None:
+    found = fingerprint({"python_build": ("main", "May 9")}, tmp_path)
+    assert differences(json.loads(json.dumps(found)), found) == []
+
+
 def test_differences_are_named() -> None:
     assert differences({"torch": "2.13", "cores": 2}, {"torch": "2.14", "cores": 2, "driver": "580"}) == [
         "driver: None -> 580",

@@ -20,5 +20,8 @@ class CpuMeter:
     def held_bytes(self) -> int | None:
         return None
 
+    def free_bytes(self) -> int | None:
+        return None
+
     def synchronize(self) -> None:
         pass

@@ -31,6 +31,9 @@ class CudaMeter:
         self._release()
         return self._read("current")["requested_bytes"] - self._level["requested_bytes"]
 
+    def free_bytes(self) -> int | None:
+        return torch.cuda.mem_get_info(self.device)[0]
+
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
 

@@ -34,5 +34,8 @@ class DeviceMeter(Protocol):
     def held_bytes(self) -> int | None:
         """What live tensors hold now, above the level of `start`."""
 
+    def free_bytes(self) -> int | None:
+        """What the device could still hand out."""
+
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""

@@ -42,7 +42,7 @@ def test_a_host_peak_beyond_its_slack_is_a_breach_on_either_side(off: int, sound
     assert peak_breaches(baseline, kept) == []
     [breach] = peak_breaches(baseline, broken)
     assert breach.startswith(f"host private peak is {(2 * S + off) / S:.2f}x")
-    assert f"0.02x (22.1 MB) {sound} its bound 2S = 2.00x (2,000.0 MB)" in breach
+    assert f"0.03x (28.4 MB) {sound} its bound 2S = 2.00x (2,000.0 MB)" in breach
     assert ("the meter missed it" in breach) == (sound == "below")
 
 
