@@ -85,8 +85,11 @@ def checkpoint(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
     ):
         if takes is not None and free is not None and takes > free:
             pytest.skip(f"takes {takes / 1e9:.1f} GB of {kind} memory, {free / 1e9:.1f} GB are free")
-    with uncaptured(pytestconfig):
-        return pytestconfig.stash[SHELF].get(case.specification)
+    try:
+        with uncaptured(pytestconfig):
+            return pytestconfig.stash[SHELF].get(case.specification)
+    except (DiskTooSmall, OSError) as error:
+        pytest.fail(f"{case.specification.name} cannot be made: {error}", pytrace=False)
 
 
 @pytest.fixture

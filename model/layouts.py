@@ -40,10 +40,17 @@ class DigestedFile:
 
 
 def save_digested(content: object, path: Path, progress: Progress) -> Entry:
-    """`torch.save` to a new file that is on the disk, not only in the page cache, on return."""
+    """`torch.save` to a new file that is on the disk, not only in the page cache, on return.
+
+    Raises `OSError` if it cannot be written.
+    """
     with path.open("xb") as file:
         digested = DigestedFile(file, progress)
-        torch.save(content, cast("IO[bytes]", digested))  # It calls `write` and `flush`, nothing else.
+        try:
+            torch.save(content, cast("IO[bytes]", digested))  # It calls `write` and `flush`, nothing else.
+        except RuntimeError as error:
+            # After a failed write torch still ends the archive, and hides the failure behind what that runs into.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error
         file.flush()
         os.fsync(file.fileno())
     return digested.entry()

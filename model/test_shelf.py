@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model import shelf as shelf_module
-from model.checkpoints import Specification, make, misfit
+from model.checkpoints import Specification, misfit
 from model.gpt2 import REHEARSAL
 from model.shelf import DiskTooSmall, Shelf
 
@@ -135,19 +135,17 @@ def test_what_another_run_uses_is_not_removed(shelf: Shelf, tmp_path: Path, disk
     assert not (tmp_path / ONE.name).exists()
 
 
-def test_a_full_disk_leaves_nothing_half_made(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
-) -> None:
-    def fill_the_disk(specification: Specification, folder: Path, _: object) -> None:
-        make(specification, folder, lambda _: None)
-        raise OSError(28, "No space left on device")
+def test_a_disk_that_fills_up_is_said_and_leaves_nothing_half_made(tmp_path: Path, said: list[str]) -> None:
+    def fill_up(_: int) -> None:
+        if list(tmp_path.glob("*.unfinished/checkpoint.pt")):
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shelf_module, "make", fill_the_disk)
-    with pytest.raises(OSError, match="No space left"):
-        shelf.get(ONE)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
-    monkeypatch.undo()
-    assert misfit(ONE, shelf.get(ONE).folder) is None
+    with closing(Shelf(tmp_path, said.append, lambda _what, _total: nullcontext(fill_up))) as shelf:
+        with pytest.raises(OSError, match="No space left on device"):
+            shelf.get(ONE)
+        assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+    with closing(open_shelf(tmp_path, said)) as next_run:
+        assert misfit(ONE, next_run.get(ONE).folder) is None
     assert said == []
 
 

@@ -14,6 +14,10 @@ def _ratio(name: str) -> Callable[[Record], str | None]:
     return lambda record: None if record.get(name) is None else f"{record[name]:.2f}x"
 
 
+def _bound(name: str, of: str) -> Callable[[Record], str | None]:
+    return lambda record: None if record.get(of) is None else f"{record[name]:.2f}x"
+
+
 def _ratio_to_state(name: str) -> Callable[[Record], str | None]:
     return lambda record: None if record.get(name) is None else f"{record[name] / record['state_bytes']:.2f}x"
 
@@ -26,13 +30,13 @@ def _number(name: str, scale: float = 1.0) -> Callable[[Record], str | None]:
 COLUMNS = (
     ("GiB", _gib("device_requested_peak_bytes"), 7),
     ("device", _ratio("device_peak_ratio"), 0),
-    ("bound", _ratio("device_bound_ratio"), 1),
+    ("bound", _bound("device_bound_ratio", "device_requested_peak_bytes"), 1),
     ("alloc.", _ratio_to_state("device_allocated_peak_bytes"), 9),
     ("GiB", _gib("host_private_peak_bytes"), 8),
     ("private", _ratio("host_peak_ratio"), 0),
-    ("bound", _ratio("host_bound_ratio"), 2),
+    ("bound", _bound("host_bound_ratio", "host_private_peak_bytes"), 2),
     ("file", _ratio_to_state("host_file_peak_bytes"), 3),
-    ("bound", _ratio("host_file_bound_ratio"), 6),
+    ("bound", _bound("host_file_bound_ratio", "host_file_peak_bytes"), 6),
     ("load s", _number("load_seconds"), 5),
     ("logits s", _number("first_logits_seconds"), 0),
     ("GB/s", _number("bytes_per_second", 1e-9), 4),
