@@ -89,7 +89,7 @@ def checkpoint(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
         with uncaptured(pytestconfig):
             return pytestconfig.stash[SHELF].get(case.specification)
     except (DiskTooSmall, OSError) as error:
-        pytest.fail(f"{case.specification.name} cannot be made: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"{case.specification.name} cannot be made: {error}", pytrace=False) from None
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ def test_peak_memory(
     try:
         measurement = benchmark.pedantic(measure, args=(job, case.device, limit_seconds))
     except (LoadDied, LoadFailed) as error:
-        pytest.fail("\n".join((str(error), *getattr(error, "__notes__", ()))), pytrace=False)
+        told = "\n".join((str(error), *getattr(error, "__notes__", ())))
+        raise pytest.fail.Exception(told, pytrace=False) from None
     record.update(peaks(measurement, record["state_bytes"]))
     if not peak_gates(case.strategy, record):
         pytest.skip(f"this system does not tell what a load to {case.device} takes")

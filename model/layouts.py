@@ -50,7 +50,7 @@ def save_digested(content: object, path: Path, progress: Progress) -> Entry:
             torch.save(content, cast("IO[bytes]", digested))  # It calls `write` and `flush`, nothing else.
         except RuntimeError as error:
             # After a failed write torch still ends the archive, and hides the failure behind what that runs into.
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         file.flush()
         os.fsync(file.fileno())
     return digested.entry()
