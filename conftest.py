@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -14,7 +13,6 @@ from bench.cases.case import Case
 from bench.cases.options import Settings, add_options, settings
 from bench.history.fingerprint import differences, fingerprint
 from bench.history.record import Record
-from bench.meters import device_meter
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines
@@ -78,13 +76,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture
 def checkpoint(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
     """The checkpoint of a case, made if it is not there; the test is skipped where memory cannot hold the load."""
-    meter = device_meter(case.device)
-    for kind, takes, free in (
-        ("host", case.bound_bytes("host_private_peak_bytes"), psutil.virtual_memory().available),
-        ("device", case.bound_bytes("device_requested_peak_bytes"), meter.free_bytes()),
-    ):
-        if takes is not None and free is not None and takes > free:
-            pytest.skip(f"takes {takes / 1e9:.1f} GB of {kind} memory, {free / 1e9:.1f} GB are free")
+    if shortage := case.shortage():
+        pytest.skip(shortage)
     try:
         with uncaptured(pytestconfig):
             return pytestconfig.stash[SHELF].get(case.specification)

@@ -2,11 +2,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model.checkpoints import Checkpoint
 from model.gpt2 import GPT2
-from model.verify import WrongModel, check_model
+from model.verify import WrongModel, _difference, check_model
 
 CPU = torch.device("cpu")
 NAME = "trf_blocks.0.ff.layers.0.weight"
@@ -126,3 +128,23 @@ def test_bits_decide_not_values(made: MakeOne) -> None:
     model.state_dict()[NAME][0, 0] = -0.0
     with pytest.raises(WrongModel, match=rf"{NAME} differs in 1 of 1,024 values, first at flat index 0: -0.0"):
         check_model(checkpoint, CPU, model)
+
+
+@given(
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.complex64]),
+    values=st.lists(st.integers(0, 255), min_size=1, max_size=9),
+    offset=st.integers(0, 3),
+    data=st.data(),
+)
+def test_any_flipped_bit_of_any_dtype_is_found(
+    dtype: torch.dtype, values: list[int], offset: int, data: st.DataObject
+) -> None:
+    """Wherever a tensor starts in its storage, and whatever its bits say: NaNs and infinities too."""
+    saved = torch.tensor(values * dtype.itemsize, dtype=torch.uint8).view(dtype)
+    loaded = torch.cat([torch.ones(offset, dtype=dtype), saved])[offset:]
+    assert _difference(loaded, saved) is None
+    place = data.draw(st.integers(0, len(values) * dtype.itemsize - 1))
+    loaded.view(torch.uint8)[place] ^= 1 << data.draw(st.integers(0, 7))
+    assert f"differs in 1 of {len(values)} values, first at flat index {place // dtype.itemsize}: " in str(
+        _difference(loaded, saved)
+    )

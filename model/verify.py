@@ -40,7 +40,10 @@ def _difference(loaded: Tensor, saved: Tensor) -> str | None:
     if loaded.shape != saved.shape:
         return f"has shape {list(loaded.shape)}, saved as {list(saved.shape)}"
     loaded, saved = loaded.detach().cpu().reshape(-1), saved.reshape(-1)
-    if torch.equal(_bits(loaded), _bits(saved)):
+    # As integers, which compare equal where NaNs do not; as wide ones where that is possible, for they are faster.
+    wide = _can_be_wide(loaded) and _can_be_wide(saved)
+    bits = torch.int64 if wide else torch.uint8
+    if torch.equal(loaded.view(bits), saved.view(bits)):
         return None
     wrong = (loaded.view(torch.uint8) != saved.view(torch.uint8)).view(-1, saved.element_size()).any(1)
     first = int(wrong.int().argmax())
@@ -50,11 +53,9 @@ def _difference(loaded: Tensor, saved: Tensor) -> str | None:
     )
 
 
-def _bits(flat: Tensor) -> Tensor:
-    """A flat tensor's memory as integers, which compare equal where NaNs do not; wide ones, which compare faster."""
-    wide = torch.int64.itemsize
-    fits = flat.nbytes % wide == 0 and flat.storage_offset() * flat.element_size() % wide == 0
-    return flat.view(torch.int64 if fits else torch.uint8)
+def _can_be_wide(flat: Tensor) -> bool:
+    width = torch.int64.itemsize
+    return flat.nbytes % width == 0 and flat.storage_offset() * flat.element_size() % width == 0
 
 
 def _check_logits(logits: Tensor, saved: Tensor) -> None:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from functools import partial
 
+import psutil
 import torch
 from torch import nn
 
 from bench.history.record import Record, blank_record, ratio
+from bench.meters import device_meter
 from bench.meters.child import Job
 from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
@@ -46,6 +48,16 @@ class Case:
         if expression is None:
             return None
         return bound_bytes(expression, footprint.state_bytes, footprint.largest_tensor_bytes)
+
+    def shortage(self) -> str | None:
+        """Which memory is too small for the load, in a line; None where there is enough of both."""
+        for kind, takes, free in (
+            ("host", self.bound_bytes("host_private_peak_bytes"), psutil.virtual_memory().available),
+            ("device", self.bound_bytes("device_requested_peak_bytes"), device_meter(self.device).free_bytes()),
+        ):
+            if takes is not None and free is not None and takes > free:
+                return f"takes {takes / 1e9:.1f} GB of {kind} memory, {free / 1e9:.1f} GB are free"
+        return None
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""

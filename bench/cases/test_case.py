@@ -1,0 +1,45 @@
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from bench.cases.case import Case
+from bench.meters.cuda import CudaMeter
+
+
+@pytest.mark.parametrize(
+    ("strategy", "host", "shortage"),
+    [
+        ("baseline", 13_506_832_384, None),
+        ("baseline", 13_506_832_383, "takes 13.5 GB of host memory, 13.5 GB are free"),
+        ("per_tensor", 7_075_060_992, None),
+        ("per_tensor", 7_000_000_000, "takes 7.1 GB of host memory, 7.0 GB are free"),
+        ("mmap_assign", 0, None),
+    ],
+)
+def test_what_memory_cannot_hold_is_told_beforehand(
+    monkeypatch: pytest.MonkeyPatch, strategy: str, host: int, shortage: str | None
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=host))
+    assert Case(strategy, "xl", "cpu", "float32").shortage() == shortage
+
+
+def test_so_is_what_the_device_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CudaMeter, "free_bytes", lambda _: 1_404_960_767)
+    case = Case("baseline", "small", "cuda", "float32")
+    assert case.shortage() == "takes 1.4 GB of device memory, 1.4 GB are free"
+    assert Case("sequential", "small", "cuda", "float32").shortage() is None
+
+
+def test_a_record_starts_with_what_is_known() -> None:
+    record = Case("sequential", "large", "cuda:0", "float32").blank_record()
+    assert (record["strategy"], record["size"], record["device"]) == ("sequential", "large", "cuda:0")
+    assert record["device_bound_ratio"] == pytest.approx(1.0734, abs=1e-4)
+    assert record["host_bound_ratio"] == 1.0
+    assert record["ownership"] == "owned"
+    assert record["device_peak_ratio"] is None
+
+
+def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
+    assert Case("mmap_assign", "small", "cpu", "float32").blank_record()["ownership"] == "mapped"
+    assert Case("mmap_assign", "small", "cuda", "float32").blank_record()["ownership"] == "owned"
