@@ -160,7 +160,8 @@ def pytest_terminal_summary(
 
 
 def _timed(bench: dict[str, Any]) -> bool:
-    return bench["extra_info"].get("first_logits_seconds") is not None
+    record = bench["extra_info"]
+    return "schema" not in record or record["first_logits_seconds"] is not None
 
 
 def _case(item: pytest.Item) -> Case | None:

@@ -16,7 +16,7 @@ from model.weights import Progress
 # What a manifest says of one file: its `bytes` and its `sha256`.
 Entry = dict[str, int | str]
 
-
+# What is smaller is written before a thread would have started.
 LARGE_BYTES = 2**20
 
 

@@ -18,6 +18,9 @@ from bench.meters.host import HostMemory, memory_reader
 # Between two looks at the child's memory while it loads.
 SAMPLE_SECONDS = 0.0005
 
+# What a process that has closed its connection may take to end.
+FAREWELL_SECONDS = 5.0
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 # pytest is there for the children of the `pytest` command, which import it as their main module.
 _CONTEXT.set_forkserver_preload(["pytest", "bench.meters.child", "bench.meters.warm"])
@@ -117,7 +120,7 @@ class _Child:
                 raise LoadDied(f"the load was ended: it was not done within {self.limit_seconds:g} s")
             message = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            self.process.join()
+            self.process.join(FAREWELL_SECONDS)
             raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}") from None
         if isinstance(message, Failure):
             failed = LoadFailed(f"{message.kind}: {message.message}")
@@ -128,7 +131,9 @@ class _Child:
 
 
 def _manner_of_death(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
+    if exit_code is None:
+        return "it stopped answering"
+    if exit_code >= 0:
         return f"it exited with status {exit_code}"
     name = signal.Signals(-exit_code).name
     likely = {

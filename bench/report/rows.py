@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.history.record import Record
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def best(table: list[Row]) -> str | None:
 
     Said of the largest size that was measured; None where no row has both memory and time.
     """
-    whole = [row for row in table if not row.problems and {"peak", "seconds"} <= _ranked(row).keys()]
+    whole = [row for row in table if not row.problems and None not in _choice(row)]
     if not whole:
         return None
     largest = max(row.record["state_bytes"] for row in whole)
@@ -57,16 +56,16 @@ def best(table: list[Row]) -> str | None:
     return line
 
 
-def _ranked(row: Row) -> dict[str, float]:
+def _choice(row: Row) -> tuple[Any, Any]:
+    """What a user weighs: the peak where the weights end, as a ratio, and the seconds until first logits."""
     memory = row.record.get("device_peak_ratio", row.record.get("host_peak_ratio"))
-    seconds = row.record.get("first_logits_seconds")
-    return {name: value for name, value in (("peak", memory), ("seconds", seconds)) if value is not None}
+    return memory, row.record.get("first_logits_seconds")
 
 
-def _rank(row: Row) -> tuple[float, float]:
+def _rank(row: Row) -> tuple[int, float]:
+    memory, seconds = _choice(row)
     # Peaks that differ by less than a twentieth of the model are equal to whoever has to choose.
-    ranked = _ranked(row)
-    return round(ranked["peak"] * 20), ranked["seconds"]
+    return round(memory * 20), seconds
 
 
 def _mapped(row: Row) -> bool:
@@ -74,8 +73,8 @@ def _mapped(row: Row) -> bool:
 
 
 def _praise(row: Row, what: str = "") -> str:
-    ranked = _ranked(row)
-    return f"{row.strategy} ({ranked['peak']:.2f}x{what}, logits in {ranked['seconds']:.2f} s)"
+    memory, seconds = _choice(row)
+    return f"{row.strategy} ({memory:.2f}x{what}, logits in {seconds:.2f} s)"
 
 
 def scales(table: list[Row]) -> list[str]:

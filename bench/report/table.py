@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from bench.history.record import Record
-from bench.report.rows import GIB, Row, best, scales
+from bench.report.rows import Row, best, scales
+
+GIB = 2**30
 
 
 def _gib(name: str) -> Callable[[Record], str | None]:
