@@ -1,6 +1,7 @@
 """Wires the rooms together: options in, checkpoints and records for the tests, a table at the end."""
 
 import os
+import warnings
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from pytest_benchmark.logger import PytestBenchmarkWarning
 
 from bench.cases.case import Case
 from bench.cases.options import Settings, add_options, settings
@@ -39,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OUTCOMES] = list[Outcome]()
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
+    # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
+    warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
