@@ -14,7 +14,9 @@ class LoadClock:
     """Times loads until their first logits, and checks the model of every one of them.
 
     `load(device)` returns a model, `use(model)` runs until its first logits, `check(model)` raises if a
-    weight is wrong. The three lists of seconds grow by one entry a load.
+    weight is wrong. The lists of seconds grow by one entry a load: until it returned, until its first logits, a
+    later forward pass alone, and all of the load: a first forward pass that takes longer than a later one
+    fetches weights that the load only mapped.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class LoadClock:
         self.load_seconds: list[float] = []
         self.first_logits_seconds: list[float] = []
         self.forward_seconds: list[float] = []
+        self.whole_load_seconds: list[float] = []
 
     def load_and_use(self) -> None:
         """The timed body. It keeps the model: a result would stay alive in the round that follows."""
@@ -50,6 +53,9 @@ class LoadClock:
             self._use(self._model)
             self._meter.synchronize()
             self.forward_seconds.append(time.perf_counter() - start)
+            first_forward_seconds = self.first_logits_seconds[-1] - self.load_seconds[-1]
+            fetch_seconds = max(0.0, first_forward_seconds - self.forward_seconds[-1])
+            self.whole_load_seconds.append(self.load_seconds[-1] + fetch_seconds)
             self._check(self._model)
             self._model = None
         # A load in a fresh process finds neither freed memory nor a filled cache of the device's allocator.

@@ -1,3 +1,4 @@
+import time
 import weakref
 
 import pytest
@@ -46,6 +47,23 @@ def test_the_device_is_waited_for_within_the_time() -> None:
     assert seen == [1]
     assert meter.waits == 2
     assert clock.first_logits_seconds[0] >= clock.load_seconds[0]
+
+
+def test_a_slow_first_forward_pass_is_part_of_the_load_and_a_quick_one_is_no_gift(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def whole_load_seconds(*readings: float) -> float:
+        left = list(readings)
+        clock = LoadClock(lambda _: nn.Linear(2, 2), lambda _: None, lambda _: None, CountingMeter())
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "perf_counter", lambda: left.pop(0))
+            clock.load_and_use()
+            clock.finish_round()
+        return clock.whole_load_seconds[0]
+
+    # Start, loaded, first logits; start and end of a later forward pass.
+    assert whole_load_seconds(0.0, 1.0, 5.0, 10.0, 11.0) == 4.0
+    assert whole_load_seconds(0.0, 1.0, 2.0, 10.0, 19.0) == 1.0
 
 
 def test_the_model_of_every_round_is_checked() -> None:
