@@ -18,9 +18,9 @@ from bench.history.record import Record
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines
-from model.checkpoints import Checkpoint
+from model.checkpoints import Checkpoint, Specification
 from model.layouts import LAYOUTS
-from model.shelf import DiskTooSmall, Shelf
+from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
 
 SETTINGS = pytest.StashKey[Settings]()
 SHELF = pytest.StashKey[Shelf]()
@@ -56,12 +56,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Do everything with one checkpoint before the next is made: the disk may not hold both."""
+    """Do everything with one checkpoint before the next is made: the disk may not hold both.
+
+    Loads in a process of their own come first: one that ends its process is not to end this one.
+    """
     sizes = config.stash[SETTINGS].sizes
 
-    def place(item: pytest.Item) -> tuple[int, int]:
+    def place(item: pytest.Item) -> tuple[int, int, bool]:
         case = _case(item)
-        return (sizes.index(case.size), list(LAYOUTS).index(case.strategy.layout)) if case else (-1, 0)
+        if case is None:
+            return -1, 0, False
+        return sizes.index(case.size), list(LAYOUTS).index(case.strategy.layout), "peak_memory" not in item.name
 
     items.sort(key=place)
 
@@ -70,11 +75,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Say that the disk is too small before anything is written to it."""
     specifications = {case.specification for item in session.items if (case := _case(item))}
     if specifications and not session.config.option.collectonly:
-        session.config.stash[SETTINGS].checkpoints.mkdir(parents=True, exist_ok=True)
         try:
+            session.config.stash[SETTINGS].checkpoints.mkdir(parents=True, exist_ok=True)
             session.config.stash[SHELF].require_space(specifications)
         except DiskTooSmall as error:
             raise pytest.UsageError(str(error)) from None
+        except OSError as error:
+            raise pytest.UsageError(f"checkpoints cannot be kept: {error}; name a folder with --checkpoints") from None
 
 
 @pytest.fixture
@@ -82,17 +89,23 @@ def checkpoint(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
     """The checkpoint of a case, made if it is not there; the test is skipped where memory cannot hold the load."""
     if shortage := case.shortage():
         pytest.skip(shortage)
-    try:
-        with uncaptured(pytestconfig):
-            return pytestconfig.stash[SHELF].get(case.specification)
-    except (DiskTooSmall, OSError) as error:
-        raise pytest.fail.Exception(f"{case.specification.name} cannot be made: {error}", pytrace=False) from None
+    return _get(pytestconfig, case.specification)
 
 
 @pytest.fixture
 def rehearsal(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
     """A checkpoint like that of a case, but so small that loading it measures nothing."""
-    return pytestconfig.stash[SHELF].get(case.rehearsal)
+    return _get(pytestconfig, case.rehearsal)
+
+
+def _get(config: pytest.Config, specification: Specification) -> Checkpoint:
+    try:
+        with uncaptured(config):
+            return config.stash[SHELF].get(specification)
+    except MemoryTooSmall as error:
+        raise pytest.skip.Exception(str(error)) from None
+    except (DiskTooSmall, OSError) as error:
+        raise pytest.fail.Exception(f"{specification.name} cannot be made: {error}", pytrace=False) from None
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ LEAK_SLACK_OF_STATE = 0.002
 
 
 def test_peak_memory(
-    case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, benchmark: BenchmarkFixture, record: Record
+    case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record
 ) -> None:
     """In a fresh process: every weight right, every peak at its bound, nothing left behind."""
     job = load_job(case.strategy.load, checkpoint, rehearsal, case.device)

@@ -126,14 +126,17 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
 def misfit(specification: Specification, folder: Path) -> str | None:
     """Why what lies in `folder` is not the checkpoint that `specification` means; None where it is, to the bit."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files = manifest.pop("files")
+        return _misfit(specification, folder, json.loads((folder / MANIFEST).read_bytes()))
     except FileNotFoundError:
         return "it has no manifest: its making was interrupted"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
+
+
+def _misfit(specification: Specification, folder: Path, manifest: dict[str, Any]) -> str | None:
     if differing := {key for key, value in specification.manifest().items() if manifest.get(key) != value}:
         return f"its {', '.join(sorted(differing))} differs"
+    files = manifest["files"]
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     if differing := found ^ set(files):
         return f"{min(differing)} is {'not in its manifest' if min(differing) in found else 'missing'}"

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from model.checkpoints import Checkpoint, Specification, make, misfit
 from model.weights import Progress
 
-# Left free on the disk, whatever is made.
+# Left free on the disk, whatever is made; or as much as is made, where that is less.
 RESERVE_BYTES = 64 * 2**20
 
 MB, GB = 10**6, 10**9
@@ -24,6 +26,10 @@ ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
 
 class DiskTooSmall(Exception):
     """Not even one of the checkpoints that a run needs fits the disk, with everything removable removed."""
+
+
+class MemoryTooSmall(Exception):
+    """The machine cannot hold the model whose checkpoint is to be made."""
 
 
 class Shelf:
@@ -40,9 +46,10 @@ class Shelf:
         self._held: dict[Specification, ExitStack] = {}
 
     def get(self, specification: Specification) -> Checkpoint:
-        """The checkpoint, made if it is not there or no longer fits; nobody removes it before `close`.
+        """The checkpoint, made if it is not there or no longer fits.
 
-        Raises `DiskTooSmall` before the first byte is written.
+        No other run removes it before `close`; this one may, to make room for another. Raises `DiskTooSmall` or
+        `MemoryTooSmall` before the first byte is written, `OSError` if it cannot be.
         """
         if specification not in self._held:
             self._held[specification] = self._hold(specification)
@@ -56,10 +63,10 @@ class Shelf:
     def require_space(self, specifications: Collection[Specification]) -> None:
         """Raise `DiskTooSmall` if a run that needs these, one at a time, could not have them all."""
         for specification in sorted(specifications, key=lambda s: (-s.disk_bytes, s.name)):
-            missing = specification.disk_bytes + RESERVE_BYTES - self._free_bytes() - self._removable_bytes()
+            missing = _space_for(specification) - self._free_bytes() - self._removable_bytes()
             if missing > 0 and not (self.folder / specification.name).exists():
                 raise DiskTooSmall(
-                    f"{specification.name} needs {_shown(specification.disk_bytes + RESERVE_BYTES)} of disk, "
+                    f"{specification.name} needs {_shown(_space_for(specification))} of disk, "
                     f"{_shown(self._free_bytes())} are free under --checkpoints: "
                     f"free {_shown(missing)} more, or name a folder on another disk"
                 )
@@ -87,6 +94,9 @@ class Shelf:
         """Make a checkpoint whose exclusive lock is held: under another name first, then under its own."""
         unfinished = folder.with_name(folder.name + UNFINISHED)
         shutil.rmtree(unfinished, ignore_errors=True)
+        takes, free = specification.footprint.state_bytes, psutil.virtual_memory().available
+        if takes > free:
+            raise MemoryTooSmall(f"making its checkpoint takes {_shown(takes)} of memory, {_shown(free)} are free")
         self._make_room(specification)
         try:
             work_bytes = 2 * specification.footprint.state_bytes
@@ -104,7 +114,7 @@ class Shelf:
         """Remove checkpoints, largest first, until this one fits: this run's own earlier ones, and idle ones."""
         self.require_space([specification])
         for folder in sorted(self._folders(), key=_bytes_below, reverse=True):
-            if self._free_bytes() >= specification.disk_bytes + RESERVE_BYTES:
+            if self._free_bytes() >= _space_for(specification):
                 return
             for held in [held for held in self._held if held.name == folder.name]:
                 self._held.pop(held).close()
@@ -135,6 +145,10 @@ class Shelf:
         if not _lock_at_once(lock, operation):
             self._say(f"{Path(lock.name).stem}: waiting for another run that makes or uses it")
             fcntl.flock(lock, operation)
+
+
+def _space_for(specification: Specification) -> int:
+    return specification.disk_bytes + min(RESERVE_BYTES, specification.disk_bytes)
 
 
 def _lock_name(folder: Path) -> str:

@@ -70,6 +70,21 @@ def scribble(folder: Path) -> None:
     (folder / "manifest.json").write_text("[]")
 
 
+def number(folder: Path) -> None:
+    (folder / "manifest.json").write_text("7")
+
+
+def rename_a_key(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"bytes"', '"bxtes"'))
+
+
+def list_the_files(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"files": list(manifest["files"])}))
+
+
 def another_model(folder: Path) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -86,6 +101,9 @@ def another_model(folder: Path) -> None:
         (add_a_file, "stray.pt is not in its manifest"),
         (interrupt, "no manifest"),
         (scribble, "manifest cannot be read"),
+        (number, "manifest cannot be read"),
+        (rename_a_key, "manifest cannot be read"),
+        (list_the_files, "manifest cannot be read"),
         (another_model, "its model differs"),
     ],
 )

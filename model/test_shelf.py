@@ -4,13 +4,15 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from model import shelf as shelf_module
 from model.checkpoints import Specification, misfit
 from model.gpt2 import REHEARSAL
-from model.shelf import DiskTooSmall, Shelf
+from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
 
 ONE = Specification(REHEARSAL, "float32", "torch")
 OTHER = Specification(REHEARSAL, "float16", "torch")
@@ -133,6 +135,25 @@ def test_what_another_run_uses_is_not_removed(shelf: Shelf, tmp_path: Path, disk
         shelf.close()
         assert other_run.get(OTHER).path.exists()
     assert not (tmp_path / ONE.name).exists()
+
+
+def test_too_little_memory_to_make_it_is_said_before_anything_is_written(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(MemoryTooSmall, match=r"^making its checkpoint takes 0.0 MB of memory, 0.0 MB are free$"):
+        shelf.get(ONE)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_a_small_checkpoint_does_not_drive_out_a_large_one(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """A rehearsal must not cost the checkpoint that it is the rehearsal of."""
+    shelf.get(OTHER)
+    monkeypatch.setattr(Shelf, "_free_bytes", lambda _: 2 * ONE.disk_bytes)
+    shelf.get(ONE)
+    assert said == []
 
 
 def test_a_disk_that_fills_up_is_said_and_leaves_nothing_half_made(tmp_path: Path, said: list[str]) -> None:

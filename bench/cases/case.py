@@ -1,6 +1,6 @@
 """One measurement: which strategy loads which checkpoint onto which device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import psutil
@@ -12,8 +12,8 @@ from bench.meters import device_meter
 from bench.meters.child import Job
 from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
-from model.checkpoints import Checkpoint, Specification
-from model.gpt2 import REHEARSAL, first_logits
+from model.checkpoints import DTYPES, Checkpoint, Specification
+from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
 from model.verify import check_model
 
 
@@ -81,7 +81,7 @@ class Case:
 def load_job(load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint, device: str) -> Job:
     """What a child has to do to measure `load`."""
     return Job(
-        rehearse=partial(_rehearse, load, rehearsal),
+        rehearse=partial(_rehearse, load, rehearsal, CONFIGS[checkpoint.specification.size]),
         load=partial(run_load, load, checkpoint),
         use=first_logits,
         check=partial(check_model, checkpoint, torch.device(device)),
@@ -92,5 +92,11 @@ def run_load(load: Load, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     return load(checkpoint.specification.build, checkpoint.path, device)
 
 
-def _rehearse(load: Load, rehearsal: Checkpoint, device: torch.device) -> None:
+def _rehearse(load: Load, rehearsal: Checkpoint, config: Config, device: torch.device) -> None:
     check_model(rehearsal, device, run_load(load, rehearsal, device))
+    if device.type != "cpu":
+        # A device's libraries load their kernels, and its driver its staging buffers, for the shapes that come.
+        with device:
+            model = GPT2(replace(config, layers=1), DTYPES[rehearsal.specification.dtype])
+        first_logits(model)
+        model.out_head.weight.detach().cpu().to(device)

@@ -87,15 +87,15 @@ def _device(text: str) -> str:
         raise ValueError(f"--device {text}: torch {torch.__version__} finds no CUDA device; use --device cpu")
     if index and int(index) >= gpus:
         raise ValueError(f"--device {text}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
-    return text
+    return f"{kind}:{int(index)}" if index else text
 
 
 def _checkpoints(text: str | None) -> Path:
     if text is None:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-loading"
     folder = Path(text)
-    if not folder.is_dir():
-        raise ValueError(f"--checkpoints: {text} is not a folder; name one that exists")
+    if not text or not folder.is_dir():
+        raise ValueError(f"--checkpoints: {text!r} is not a folder; name one that exists")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"--checkpoints: {text} cannot be written to; name a folder that can")
     return folder

@@ -60,8 +60,9 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
         ({"device": "cuda:x"}, "--device: there is no 'cuda:x'; choose from"),
         ({"device": "cuda"}, "--device cuda: torch .* finds no CUDA device; use --device cpu"),
         ({"device": "cuda:0"}, "--device cuda:0: torch .* finds no CUDA device"),
-        ({"checkpoints": "/nowhere/at/all"}, "--checkpoints: /nowhere/at/all is not a folder; name one that exists"),
-        ({"checkpoints": __file__}, "--checkpoints: .*test_options.py is not a folder"),
+        ({"checkpoints": "/nowhere/at/all"}, "--checkpoints: '/nowhere/at/all' is not a folder; name one that exists"),
+        ({"checkpoints": __file__}, "--checkpoints: .*test_options.py' is not a folder"),
+        ({"checkpoints": ""}, "--checkpoints: '' is not a folder"),
     ],
 )
 def test_an_unusable_option_is_one_line(gpus: Any, options: dict[str, str], message: str) -> None:
@@ -74,6 +75,7 @@ def test_an_unusable_option_is_one_line(gpus: Any, options: dict[str, str], mess
 def test_a_gpu_that_is_not_there_is_told_from_those_that_are(gpus: Any) -> None:
     gpus(2)
     assert chosen(device="cuda:1").device == "cuda:1"
+    assert chosen(device="cuda:01").device == "cuda:1"
     with pytest.raises(ValueError, match="--device cuda:2: there are 2 CUDA devices, the last is cuda:1"):
         chosen(device="cuda:2")
 

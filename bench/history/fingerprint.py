@@ -40,9 +40,9 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [f"{n}: {one.get(n)} -> {other.get(n)}" for n in names if one.get(n) != other.get(n)]
 
 
-def _nvidia_driver() -> str | None:
-    version = Path("/proc/driver/nvidia/version")
-    match = re.search(r"Kernel Module\D*([\d.]+)", version.read_text()) if version.exists() else None
+def _nvidia_driver(told: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """The version of NVIDIA's kernel module, of the closed and of the open one."""
+    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", told.read_text()) if told.exists() else None
     return match and match[1]
 
 

@@ -2,7 +2,9 @@ import json
 import platform
 from pathlib import Path
 
-from bench.history.fingerprint import differences, fingerprint
+import pytest
+
+from bench.history.fingerprint import _nvidia_driver, differences, fingerprint
 from bench.history.record import FIELDS, SCHEMA, blank_record
 
 MACHINE_INFO = {"node": "somebodys-machine", "system": "Linux", "cpu": {"brand_raw": "A CPU", "hz_actual": [1, 2]}}
@@ -35,6 +37,19 @@ def test_a_folder_that_is_not_there_yet_has_the_file_system_of_its_parent(tmp_pa
 def test_a_fingerprint_read_back_is_equal(tmp_path: Path) -> None:
     found = fingerprint({"python_build": ("main", "May 9")}, tmp_path)
     assert differences(json.loads(json.dumps(found)), found) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Sat Feb 17 22:55:48 UTC 2024", "535.161.08"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.57.08  Release Build", "575.57.08"),
+        ("something else", None),
+    ],
+)
+def test_the_drivers_version_is_found_in_both_kinds_of_module(tmp_path: Path, told: str, version: str | None) -> None:
+    (tmp_path / "version").write_text(told)
+    assert _nvidia_driver(tmp_path / "version") == version
 
 
 def test_differences_are_named() -> None:

@@ -1,6 +1,7 @@
 """How long a load takes, again and again in one process, with nothing left of the round before."""
 
 import time
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,10 @@ from torch import nn
 
 from bench.meters.device import DeviceMeter
 from bench.meters.host import release_memory
+
+
+class ModelKept(Exception):
+    """What a round loaded was still there when the next was to begin."""
 
 
 class LoadClock:
@@ -47,17 +52,28 @@ class LoadClock:
         self.first_logits_seconds.append(time.perf_counter() - start)
 
     def finish_round(self) -> None:
-        """Before a round and after the last: time what a forward pass takes alone, check the model, drop it."""
+        """Before a round and after the last: time what a forward pass takes alone, check the model, drop it.
+
+        Raises `ModelKept` if something else holds on to it.
+        """
         if self._model is not None:
-            start = time.perf_counter()
-            self._use(self._model)
-            self._meter.synchronize()
-            self.forward_seconds.append(time.perf_counter() - start)
-            first_forward_seconds = self.first_logits_seconds[-1] - self.load_seconds[-1]
-            fetch_seconds = max(0.0, first_forward_seconds - self.forward_seconds[-1])
-            self.whole_load_seconds.append(self.load_seconds[-1] + fetch_seconds)
-            self._check(self._model)
-            self._model = None
-        # A load in a fresh process finds neither freed memory nor a filled cache of the device's allocator.
-        release_memory()
+            model = weakref.ref(self._model)
+            try:
+                self._time_forward(self._model)
+                self._check(self._model)
+            finally:
+                self._model = None
+            # A load in a fresh process finds neither freed memory nor a filled cache of the device's allocator.
+            release_memory()
+            if model() is not None or self._meter.held_bytes():
+                raise ModelKept("the strategy keeps the model of the round before, or some of its memory")
         self._meter.start()
+
+    def _time_forward(self, model: nn.Module) -> None:
+        start = time.perf_counter()
+        self._use(model)
+        self._meter.synchronize()
+        self.forward_seconds.append(time.perf_counter() - start)
+        first_forward_seconds = self.first_logits_seconds[-1] - self.load_seconds[-1]
+        fetch_seconds = max(0.0, first_forward_seconds - self.forward_seconds[-1])
+        self.whole_load_seconds.append(self.load_seconds[-1] + fetch_seconds)

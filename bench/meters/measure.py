@@ -109,8 +109,10 @@ class _Child:
         most = level
         # A process that has ended cannot be read: the next `receive` says how it did.
         with suppress(ProcessLookupError), memory_reader(self.process.pid) as read_memory:
-            while not self.connection.poll(SAMPLE_SECONDS) and time.monotonic() < self.deadline:
+            while not self.connection.poll() and time.monotonic() < self.deadline:
                 most = most.peak_with(read_memory())
+                # Not a wait for the connection: that is rounded up to whole milliseconds.
+                time.sleep(SAMPLE_SECONDS)
         return most
 
     def receive(self, kind: type[Message]) -> Message:

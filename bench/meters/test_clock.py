@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.meters.clock import LoadClock
+from bench.meters.clock import LoadClock, ModelKept
 from bench.meters.cpu import CpuMeter
 
 
@@ -67,13 +67,41 @@ def test_a_slow_first_forward_pass_is_part_of_the_load_and_a_quick_one_is_no_gif
 
 
 def test_the_model_of_every_round_is_checked() -> None:
-    checked: list[nn.Module] = []
-    clock = LoadClock(lambda _: nn.Linear(2, 2), lambda _: None, checked.append, CountingMeter())
+    checked: list[int] = []
+    widths = iter((1, 2))
+    clock = LoadClock(
+        load=lambda _: nn.Linear(next(widths), 1),
+        use=lambda _: None,
+        check=lambda model: checked.append(model.get_parameter("weight").numel()),
+        meter=CountingMeter(),
+    )
     for _ in range(2):
         clock.finish_round()
         clock.load_and_use()
     clock.finish_round()
-    assert len({id(model) for model in checked}) == 2
+    assert checked == [1, 2]
+
+
+def test_a_strategy_that_keeps_the_model_of_the_round_before_fails() -> None:
+    kept: list[nn.Module] = []
+
+    def load_and_keep(_: torch.device) -> nn.Module:
+        kept.append(nn.Linear(2, 2))
+        return kept[-1]
+
+    clock = LoadClock(load_and_keep, lambda _: None, lambda _: None, CountingMeter())
+    clock.load_and_use()
+    with pytest.raises(ModelKept, match="the strategy keeps the model of the round before"):
+        clock.finish_round()
+
+
+def test_so_does_one_that_keeps_memory_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CountingMeter, "held_bytes", lambda _: 512)
+    clock = LoadClock(lambda _: nn.Linear(2, 2), lambda _: None, lambda _: None, CountingMeter())
+    clock.finish_round()
+    clock.load_and_use()
+    with pytest.raises(ModelKept):
+        clock.finish_round()
 
 
 def test_a_wrong_model_ends_the_rounds() -> None:
