@@ -8,24 +8,32 @@ from bench.report.rows import Row, best, scales
 GIB = 2**30
 
 
-def _gib(name: str) -> Callable[[Record], str | None]:
-    return lambda record: None if record.get(name) is None else f"{record[name] / GIB:.2f}"
+Show = Callable[[Record], str | None]
 
 
-def _ratio(name: str) -> Callable[[Record], str | None]:
-    return lambda record: None if record.get(name) is None else f"{record[name]:.2f}x"
+def _shown(name: str, show: Callable[[Record], str]) -> Show:
+    """How a record's figure is shown; None where the record has not measured the one of this name."""
+    return lambda record: None if record.get(name) is None else show(record)
 
 
-def _bound(name: str, of: str) -> Callable[[Record], str | None]:
-    return lambda record: None if record.get(of) is None else f"{record[name]:.2f}x"
+def _gib(name: str) -> Show:
+    return _shown(name, lambda record: f"{record[name] / GIB:.2f}")
 
 
-def _ratio_to_state(name: str) -> Callable[[Record], str | None]:
-    return lambda record: None if record.get(name) is None else f"{record[name] / record['state_bytes']:.2f}x"
+def _ratio(name: str) -> Show:
+    return _bound(name, of=name)
 
 
-def _number(name: str, scale: float = 1.0) -> Callable[[Record], str | None]:
-    return lambda record: None if record.get(name) is None else f"{record[name] * scale:.2f}"
+def _bound(name: str, of: str) -> Show:
+    return _shown(of, lambda record: f"{record[name]:.2f}x")
+
+
+def _ratio_to_state(name: str) -> Show:
+    return _shown(name, lambda record: f"{record[name] / record['state_bytes']:.2f}x")
+
+
+def _number(name: str, scale: float = 1.0) -> Show:
+    return _shown(name, lambda record: f"{record[name] * scale:.2f}")
 
 
 #   heading, how a record's figure is shown, and where the terminal is narrow: the higher, the sooner it is left out
