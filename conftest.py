@@ -2,9 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Generator
-from functools import partial
+from collections.abc import Callable, Generator, Iterator
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ from bench.cases.case import Case
 from bench.cases.options import Settings, add_options, settings
 from bench.history.fingerprint import differences, fingerprint
 from bench.history.record import Record
+from bench.report.alive import explanation
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines
-from model.checkpoints import Checkpoint, Specification
+from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.layouts import LAYOUTS
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
 
@@ -52,7 +54,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", metafunc.config.stash[SETTINGS].cases(), ids=str)
+        real = metafunc.definition.get_closest_marker("real_device") is not None
+        metafunc.parametrize("case", metafunc.config.stash[SETTINGS].cases(real=real), ids=str)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -61,6 +64,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Loads in a process of their own come first: one that ends its process is not to end this one.
     """
     sizes = config.stash[SETTINGS].sizes
+    # Where there is nothing to measure, pytest makes one item of a test that it would skip.
+    idle = [item for item in items if "case" in getattr(item, "fixturenames", ()) and not _case(item)]
+    items[:] = [item for item in items if item not in idle]
+    config.hook.pytest_deselected(items=idle)
 
     def place(item: pytest.Item) -> tuple[int, int, bool]:
         case = _case(item)
@@ -73,23 +80,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Say that the disk is too small before anything is written to it."""
-    specifications = {case.specification for item in session.items if (case := _case(item))}
+    cases = [case for item in session.items if (case := _case(item))]
+    specifications = {case.rehearsal if case.planned else case.specification for case in cases}
     if specifications and not session.config.option.collectonly:
         try:
             session.config.stash[SETTINGS].checkpoints.mkdir(parents=True, exist_ok=True)
             session.config.stash[SHELF].require_space(specifications)
         except DiskTooSmall as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(f"{error}, or count the peaks with --plan") from None
         except OSError as error:
             raise pytest.UsageError(f"checkpoints cannot be kept: {error}; name a folder with --checkpoints") from None
 
 
 @pytest.fixture
-def checkpoint(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
+def checkpoint(
+    case: Case, pytestconfig: pytest.Config, planned_checkpoint: Callable[[Specification], Checkpoint]
+) -> Checkpoint:
     """The checkpoint of a case, made if it is not there; the test is skipped where memory cannot hold the load."""
+    if case.planned:
+        return planned_checkpoint(case.specification)
     if shortage := case.shortage():
-        pytest.skip(shortage)
+        pytest.skip(f"{shortage}; --plan counts the peaks of such a load")
     return _get(pytestconfig, case.specification)
+
+
+@pytest.fixture(scope="session")
+def planned_checkpoint() -> Iterator[Callable[[Specification], Checkpoint]]:
+    """Makes checkpoints of which only the sizes are there; they last as long as the run."""
+    with TemporaryDirectory(prefix="plan-") as folder:
+
+        @cache
+        def get(specification: Specification) -> Checkpoint:
+            make_sparse(specification, Path(folder) / specification.name)
+            return Checkpoint(specification, Path(folder) / specification.name)
+
+        yield get
 
 
 @pytest.fixture
@@ -106,6 +131,12 @@ def _get(config: pytest.Config, specification: Specification) -> Checkpoint:
         raise pytest.skip.Exception(str(error)) from None
     except (DiskTooSmall, OSError) as error:
         raise pytest.fail.Exception(f"{specification.name} cannot be made: {error}", pytrace=False) from None
+
+
+@pytest.fixture
+def explain(pytestconfig: pytest.Config) -> bool:
+    """Whether every peak is to be explained, not only those that are not what they should be."""
+    return pytestconfig.stash[SETTINGS].explain
 
 
 @pytest.fixture
@@ -167,8 +198,9 @@ def pytest_terminal_summary(
         outcomes = config.stash[OUTCOMES]
         if table := rows(outcomes):
             chosen = config.stash[SETTINGS]
-            terminalreporter.section(f"weight loading: {chosen.dtype} to {chosen.device}, page cache warm")
-            for line in terminal_lines(table, config.get_terminal_writer().fullwidth):
+            terminalreporter.section(f"weight loading: {chosen.title}")
+            explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
+            for line in (*explained, *terminal_lines(table, config.get_terminal_writer().fullwidth)):
                 terminalreporter.write_line(line)
             summary = os.environ.get("GITHUB_STEP_SUMMARY")
             if summary and not config.option.benchmark_disable:
@@ -183,4 +215,5 @@ def _timed(bench: dict[str, Any]) -> bool:
 
 def _case(item: pytest.Item) -> Case | None:
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get("case") if callspec else None
+    case = callspec.params.get("case") if callspec else None
+    return case if isinstance(case, Case) else None

@@ -3,6 +3,7 @@
 from functools import partial
 from statistics import median
 
+import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -17,6 +18,7 @@ from model.verify import check_model
 ROUNDS = 3
 
 
+@pytest.mark.real_device
 def test_load_time(case: Case, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
     """Several loads in this process, the model of each one checked; no memory meter runs."""
     clock = LoadClock(

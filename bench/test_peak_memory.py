@@ -1,12 +1,16 @@
 """Promise: the peak memory of a load is what theory says of its strategy, no more and no less."""
 
+from dataclasses import asdict
+
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases.case import Case, load_job
+from bench.cases.case import Case
 from bench.history.record import Record, ratio
 from bench.meters.child import Kept
+from bench.meters.device import Alive
 from bench.meters.measure import LoadDied, LoadFailed, Measurement, measure
+from bench.report.alive import alive_lines
 from bench.strategies.bounds import peak_breaches, peak_gates
 from model.checkpoints import Checkpoint
 
@@ -21,20 +25,33 @@ LEAK_SLACK_OF_STATE = 0.002
 
 
 def test_peak_memory(
-    case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record
+    case: Case,
+    rehearsal: Checkpoint,
+    checkpoint: Checkpoint,
+    benchmark: BenchmarkFixture,
+    record: Record,
+    explain: bool,
 ) -> None:
     """In a fresh process: every weight right, every peak at its bound, nothing left behind."""
-    job = load_job(case.strategy.load, checkpoint, rehearsal, case.device)
-    limit_seconds = LIMIT_SECONDS + record["state_bytes"] / LIMIT_BYTES_PER_SECOND
+    job = case.job(case.strategy.load, checkpoint, rehearsal)
+    limit_seconds = LIMIT_SECONDS + (0 if case.planned else record["state_bytes"] / LIMIT_BYTES_PER_SECOND)
     try:
-        measurement = benchmark.pedantic(measure, args=(job, case.device, limit_seconds))
+        measurement = benchmark.pedantic(measure, args=(job, limit_seconds))
+        record.update(peaks(measurement, record["state_bytes"]))
+        if not peak_gates(case.strategy, record):
+            pytest.skip(f"this system does not tell what a load to {case.device} takes")
+        breaches = peak_breaches(case.strategy, record)
+        alive = measurement.alive
+        if (explain or breaches) and not alive:
+            # To know what was alive has its price: it is paid by a load of its own.
+            explained = case.job(case.strategy.load, checkpoint, rehearsal, explained=True)
+            alive = measure(explained, limit_seconds).alive
     except (LoadDied, LoadFailed) as error:
         told = "\n".join((str(error), *getattr(error, "__notes__", ())))
         raise pytest.fail.Exception(told, pytrace=False) from None
-    record.update(peaks(measurement, record["state_bytes"]))
-    if not peak_gates(case.strategy, record):
-        pytest.skip(f"this system does not tell what a load to {case.device} takes")
-    if problems := peak_breaches(case.strategy, record) + leaks(measurement.kept, record["state_bytes"]):
+    if explain:
+        record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
+    if problems := explained_breaches(breaches, alive) + leaks(measurement.kept, record["state_bytes"]):
         pytest.fail("\n".join(problems), pytrace=False)
 
 
@@ -55,6 +72,11 @@ def peaks(measurement: Measurement, state_bytes: int) -> Record:
         "minor_faults": measurement.minor_faults,
         "major_faults": measurement.major_faults,
     }
+
+
+def explained_breaches(breaches: dict[str, str], alive: Alive) -> list[str]:
+    """Every breach, and under it what was alive at that peak."""
+    return [line for figure, breach in breaches.items() for line in (breach, *alive_lines(alive.get(figure, ())))]
 
 
 def leaks(kept: Kept, state_bytes: int) -> list[str]:

@@ -6,16 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.serialization import config as serialization
 
 from model.gpt2 import CONFIGS, GPT2, first_logits
-from model.layouts import LAYOUTS, Entry, save_digested
+from model.layouts import LAYOUTS, Entry, save_digested, save_sparse
 from model.weights import Progress, random_gpt2
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -115,12 +116,23 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
     """
     folder.mkdir()
     model = random_gpt2(CONFIGS[specification.size], DTYPES[specification.dtype], SEED, progress)
-    files = LAYOUTS[specification.layout].save(model.state_dict(), folder, progress)
+    save = partial(save_digested, progress=progress)
+    files: dict[str, Entry] = LAYOUTS[specification.layout].save(model.state_dict(), folder, save)
     files[LOGITS] = save_digested(first_logits(model), folder / LOGITS, progress)
     with (folder / MANIFEST).open("x") as file:
         json.dump(specification.manifest() | {"files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+
+
+def make_sparse(specification: Specification, folder: Path) -> None:
+    """Write a checkpoint into `folder`, which is new, with holes for the bytes: a plan does not read them.
+
+    It has no logits and no manifest, and takes some KB a tensor of the disk, whatever the size of the model.
+    """
+    folder.mkdir()
+    with FakeTensorMode():
+        LAYOUTS[specification.layout].save(specification.build().state_dict(), folder, save_sparse)
 
 
 def misfit(specification: Specification, folder: Path) -> str | None:

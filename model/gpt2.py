@@ -30,6 +30,7 @@ SIZES = {
     "medium": Config(1024, 24, 16),  #       406,286,336       413   1,725,808,640
     "large": Config(1280, 36, 20),  #        838,359,040       617   3,504,431,104
     "xl": Config(1600, 48, 25),  #         1,638,022,400       821   6,753,416,192
+    "gpt3": Config(12288, 96, 96),  #    175,209,234,432     1,637 701,239,590,912
 }
 
 # Loaded before a measured load, so that what happens only once in a process has happened.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from model.weights import Progress
 
 # What a manifest says of one file: its `bytes` and its `sha256`.
 Entry = dict[str, int | str]
+
+# Writes something to a new file with `torch.save`, or as that would.
+Saved = TypeVar("Saved")
+Save = Callable[[object, Path], Saved]
 
 # What is smaller is written before a thread would have started.
 LARGE_BYTES = 2**20
@@ -68,18 +72,21 @@ def save_digested(content: object, path: Path, progress: Progress) -> Entry:
     return digested.entry()
 
 
-def save_torch(state_dict: dict[str, Tensor], folder: Path, progress: Progress) -> dict[str, Entry]:
-    """One `torch.save` file."""
-    return {"checkpoint.pt": save_digested(state_dict, folder / "checkpoint.pt", progress)}
+def save_sparse(content: object, path: Path) -> None:
+    """`torch.save` of fake tensors to a new file that has holes where their bytes would be."""
+    with torch.serialization.skip_data(materialize_fake_tensors=True):
+        torch.save(content, path)
 
 
-def save_per_tensor(state_dict: dict[str, Tensor], folder: Path, progress: Progress) -> dict[str, Entry]:
-    """One `torch.save` file a tensor, buffers too, in a folder of their own."""
+def save_torch(state_dict: dict[str, Tensor], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
+    """One file."""
+    return {"checkpoint.pt": save(state_dict, folder / "checkpoint.pt")}
+
+
+def save_per_tensor(state_dict: dict[str, Tensor], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
+    """One file a tensor, buffers too, in a folder of their own."""
     (folder / "tensors").mkdir()
-    return {
-        (relative := f"tensors/{name}.pt"): save_digested(tensor, folder / relative, progress)
-        for name, tensor in state_dict.items()
-    }
+    return {(relative := f"tensors/{name}.pt"): save(tensor, folder / relative) for name, tensor in state_dict.items()}
 
 
 def read_torch(path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -98,12 +105,12 @@ def read_per_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
 class Layout:
     """One way for a checkpoint to lie on disk.
 
-    `save(state_dict, folder, progress)` returns the manifest's entry of every file it wrote, by its path
-    below the folder; `entrance` is the path below the folder that a strategy is given.
+    `save(state_dict, folder, save)` calls `save(content, path)` for every file, and returns what that returned by
+    the file's path below the folder; `entrance` is the path below the folder that a strategy is given.
     """
 
     entrance: str
-    save: Callable[[dict[str, Tensor], Path, Progress], dict[str, Entry]]
+    save: Callable[[dict[str, Tensor], Path, Save[Any]], dict[str, Any]]
     read: Callable[[Path], Iterator[tuple[str, Tensor]]]
 
 

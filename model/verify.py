@@ -1,5 +1,7 @@
 """Whether a loaded model is the model that was saved: every bit of every tensor, and what it computes."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,18 @@ class WrongModel(Exception):
 
 def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
     """Raise `WrongModel` unless `model` is on `device`, and equal to `checkpoint` in every tensor and its logits."""
+    _check_tensors(checkpoint, device, model, _difference)
+    _check_logits(first_logits(model).cpu(), checkpoint.logits())
+
+
+def check_structure(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
+    """The same as far as it goes without values: where every tensor is, its name, dtype and shape."""
+    _check_tensors(checkpoint, device, model, _difference_in_kind)
+
+
+def _check_tensors(
+    checkpoint: Checkpoint, device: torch.device, model: nn.Module, difference: Callable[[Tensor, Tensor], str | None]
+) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device.type != device.type:
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
@@ -26,19 +40,24 @@ def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) 
         if name not in loaded:
             raise WrongModel(f"{name} is in the checkpoint, but not in the model")
         unexpected.remove(name)
-        if difference := _difference(loaded[name], saved):
-            raise WrongModel(f"{name} {difference}")
+        if differing := difference(loaded[name], saved):
+            raise WrongModel(f"{name} {differing}")
     if unexpected:
         raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
-    _check_logits(first_logits(model).cpu(), checkpoint.logits())
 
 
-def _difference(loaded: Tensor, saved: Tensor) -> str | None:
-    """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included."""
+def _difference_in_kind(loaded: Tensor, saved: Tensor) -> str | None:
     if loaded.dtype != saved.dtype:
         return f"is {loaded.dtype}, saved as {saved.dtype}"
     if loaded.shape != saved.shape:
         return f"has shape {list(loaded.shape)}, saved as {list(saved.shape)}"
+    return None
+
+
+def _difference(loaded: Tensor, saved: Tensor) -> str | None:
+    """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included."""
+    if difference := _difference_in_kind(loaded, saved):
+        return difference
     loaded, saved = loaded.detach().cpu().reshape(-1), saved.reshape(-1)
     # As integers, which compare equal where NaNs do not; as wide ones where that is possible, for they are faster.
     wide = _can_be_wide(loaded) and _can_be_wide(saved)

@@ -1,5 +1,6 @@
 """One measurement: which strategy loads which checkpoint onto which device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,21 +11,26 @@ from torch import nn
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
 from bench.meters.child import Job
+from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
 from model.checkpoints import DTYPES, Checkpoint, Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
-from model.verify import check_model
+from model.verify import check_model, check_structure
+
+# Raises if a model is not that of a checkpoint.
+Check = Callable[[Checkpoint, torch.device, nn.Module], None]
 
 
 @dataclass(frozen=True)
 class Case:
-    """The names of one measurement."""
+    """The names of one measurement; `planned`: nothing of it is real, peaks are counted."""
 
     strategy_name: str
     size: str
     device: str
     dtype: str
+    planned: bool = False
 
     def __str__(self) -> str:
         return f"{self.strategy_name}-{self.size}-{self.device}"
@@ -51,6 +57,8 @@ class Case:
 
     def shortage(self) -> str | None:
         """Which memory is too small for the load, in a line; None where there is enough of both."""
+        if self.planned:
+            return None
         for kind, takes, free in (
             ("host", self.bound_bytes("host_private_peak_bytes"), psutil.virtual_memory().available),
             ("device", self.bound_bytes("device_requested_peak_bytes"), device_meter(self.device).free_bytes()),
@@ -68,6 +76,7 @@ class Case:
             "layout": self.strategy.layout,
             "dtype": self.dtype,
             "device": self.device,
+            "planned": self.planned,
             "cache": "warm",
             "ownership": "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned",
             "state_bytes": state,
@@ -77,24 +86,47 @@ class Case:
             "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
         }
 
+    def job(
+        self,
+        load: Load,
+        checkpoint: Checkpoint,
+        rehearsal: Checkpoint,
+        *,
+        explained: bool = False,
+        settings: AllocatorSettings | None = None,
+    ) -> Job:
+        """What a child has to do to measure `load`, as this case's strategy; see `device_meter` for the options."""
+        meter = partial(
+            device_meter, self.device, self.strategy.source, settings, planned=self.planned, explained=explained
+        )
+        device = meter().device
+        # What is simulated has no values.
+        has_values = self.device != "sim" and not self.planned
+        check = check_model if has_values else check_structure
+        rehearse = partial(
+            _rehearse, load, rehearsal, check, CONFIGS[self.size] if has_values and device.type != "cpu" else None
+        )
+        return Job(
+            meter=meter,
+            rehearse=rehearse,
+            load=partial(run_load, load, checkpoint),
+            use=first_logits if has_values else _do_not_use,
+            check=partial(check, checkpoint, device),
+        )
 
-def load_job(load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint, device: str) -> Job:
-    """What a child has to do to measure `load`."""
-    return Job(
-        rehearse=partial(_rehearse, load, rehearsal, CONFIGS[checkpoint.specification.size]),
-        load=partial(run_load, load, checkpoint),
-        use=first_logits,
-        check=partial(check_model, checkpoint, torch.device(device)),
-    )
+
+def _do_not_use(_: nn.Module) -> None:
+    """Without values there are no logits."""
 
 
 def run_load(load: Load, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
     return load(checkpoint.specification.build, checkpoint.path, device)
 
 
-def _rehearse(load: Load, rehearsal: Checkpoint, config: Config, device: torch.device) -> None:
-    check_model(rehearsal, device, run_load(load, rehearsal, device))
-    if device.type != "cpu":
+def _rehearse(load: Load, rehearsal: Checkpoint, check: Check, config: Config | None, device: torch.device) -> None:
+    """`config` is that of the model whose kernels a real device is to have loaded."""
+    check(rehearsal, device, run_load(load, rehearsal, device))
+    if config is not None:
         # A device's libraries load their kernels, and its driver its staging buffers, for the shapes that come.
         with device:
             model = GPT2(replace(config, layers=1), DTYPES[rehearsal.specification.dtype])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bench.cases.case import Case
+from bench.meters.simulated.allocator_settings import settings_of
 from bench.strategies import STRATEGIES
 from model.checkpoints import DTYPES
 from model.gpt2 import SIZES
@@ -17,43 +18,78 @@ ALL_SIZES = ("small", "medium", "large", "xl")
 
 OPTIONS = (
     ("--sizes", "small", "LIST", f"GPT-2 sizes: a comma list of {', '.join(SIZES)}; all: the four real ones"),
-    ("--device", "auto", "DEVICE", "where the weights must end: cpu, cuda, cuda:N; auto: CUDA if there is one"),
+    (
+        *("--device", "auto", "DEVICE"),
+        "where the weights must end: cpu, cuda, cuda:N, sim (simulated CUDA); auto: CUDA if there is one, "
+        "else memory on sim and time on cpu",
+    ),
     ("--strategies", "all", "LIST", f"a comma list of {', '.join(STRATEGIES)}; all: those that can run here"),
     ("--dtype", "float32", "DTYPE", f"of the checkpoint: {', '.join(DTYPES)}"),
     ("--checkpoints", None, "FOLDER", "where checkpoints are made and kept (default: a cache folder of this user)"),
+    ("--plan", False, None, "count the peaks of loads that this machine could not hold: nothing is read or filled"),
+    ("--explain", False, None, "say of every peak what was alive at it, and which line of the strategy asked for it"),
 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is to be measured, and where its checkpoints are kept."""
+    """What is to be measured, and where its checkpoints are kept.
+
+    `real_device` is the device of measurements that want values, times for one; None: they are left out.
+    """
 
     sizes: tuple[str, ...]
     strategies: tuple[str, ...]
     device: str
+    real_device: str | None
     dtype: str
     checkpoints: Path
+    planned: bool
+    explain: bool
 
-    def cases(self) -> list[Case]:
-        """Every measurement, size by size."""
-        return [Case(strategy, size, self.device, self.dtype) for size in self.sizes for strategy in self.strategies]
+    def cases(self, *, real: bool) -> list[Case]:
+        """Every measurement, size by size; `real`: of those that want values."""
+        device = self.real_device if real else self.device
+        return [
+            Case(strategy, size, device, self.dtype, self.planned)
+            for size in self.sizes
+            for strategy in self.strategies
+            if device is not None
+        ]
+
+    @property
+    def title(self) -> str:
+        """What is measured where, in a few words."""
+        if self.planned:
+            return f"{self.dtype} to {self.device}, planned"
+        times = "" if self.real_device in (None, self.device) else f", times on {self.real_device}"
+        return f"{self.dtype} to {self.device}{times}, page cache warm"
 
 
 def add_options(group: Any) -> None:
     """Give pytest's option group every option of `OPTIONS`."""
     for name, default, metavar, meaning in OPTIONS:
-        shown = "" if default is None else f" (default: {default})"
-        group.addoption(name, default=default, metavar=metavar, help=meaning + shown)
+        if metavar is None:
+            group.addoption(name, action="store_true", default=default, help=f"{meaning} (default: off)")
+        else:
+            shown = "" if default is None else f" (default: {default})"
+            group.addoption(name, default=default, metavar=metavar, help=meaning + shown)
 
 
 def settings(options: Any) -> Settings:
     """The options of one run, checked. Raises `ValueError` with one line: what is wrong, and what would be right."""
+    device, real_device = _devices(options.device, planned=options.plan)
+    if device == "sim":
+        settings_of(os.environ)
     return Settings(
         sizes=_names("--sizes", options.sizes, SIZES, ALL_SIZES),
         strategies=_names("--strategies", options.strategies, STRATEGIES, tuple(STRATEGIES)),
-        device=_device(options.device),
+        device=device,
+        real_device=real_device,
         dtype=_dtype(options.dtype),
         checkpoints=_checkpoints(options.checkpoints),
+        planned=options.plan,
+        explain=options.explain,
     )
 
 
@@ -76,15 +112,27 @@ def _dtype(text: str) -> str:
     return text
 
 
-def _device(text: str) -> str:
+def _devices(text: str, *, planned: bool) -> tuple[str, str | None]:
+    """The device on which memory is measured, and that of what wants values; None where nothing has any."""
+    if planned:
+        if text not in ("auto", "sim", "cpu"):
+            raise ValueError(f"--device {text}: a plan is made for sim or cpu; leave out --plan to measure on {text}")
+        return ("cpu" if text == "cpu" else "sim"), None
+    if text == "sim":
+        return "sim", None
+    if text == "auto" and not torch.cuda.is_available():
+        return "sim", "cpu"
+    device = _real_device("cuda" if text == "auto" else text)
+    return device, device
+
+
+def _real_device(text: str) -> str:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if text == "auto":
-        return "cuda" if gpus else "cpu"
     kind, _, index = text.partition(":")
     if text not in ("cpu", "cuda") and not (kind == "cuda" and index.isdecimal()):
-        raise ValueError(f"--device: there is no {text!r}; choose from auto, cpu, cuda, cuda:N")
+        raise ValueError(f"--device: there is no {text!r}; choose from auto, cpu, cuda, cuda:N, sim")
     if kind == "cuda" and not gpus:
-        raise ValueError(f"--device {text}: torch {torch.__version__} finds no CUDA device; use --device cpu")
+        raise ValueError(f"--device {text}: torch {torch.__version__} finds no CUDA device; use --device sim or cpu")
     if index and int(index) >= gpus:
         raise ValueError(f"--device {text}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
     return f"{kind}:{int(index)}" if index else text

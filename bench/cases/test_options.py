@@ -26,20 +26,49 @@ def test_defaults(gpus: Any) -> None:
     gpus(0)
     default = chosen()
     assert default.sizes == ("small",)
-    assert default.device == "cpu"
     assert default.dtype == "float32"
-    assert [str(case) for case in default.cases()] == [
-        "baseline-small-cpu",
-        "sequential-small-cpu",
-        "meta_sequential-small-cpu",
-        "mmap_assign-small-cpu",
-        "per_tensor-small-cpu",
+    assert not default.planned
+    assert not default.explain
+    assert [str(case) for case in default.cases(real=False)] == [
+        "baseline-small-sim",
+        "sequential-small-sim",
+        "meta_sequential-small-sim",
+        "mmap_assign-small-sim",
+        "per_tensor-small-sim",
     ]
+    assert [str(case) for case in default.cases(real=True)][:2] == ["baseline-small-cpu", "sequential-small-cpu"]
 
 
-def test_auto_takes_a_gpu_where_there_is_one(gpus: Any) -> None:
-    gpus(1)
-    assert chosen().device == "cuda"
+@pytest.mark.parametrize(
+    ("count", "options", "memory", "values", "title"),
+    [
+        (1, {}, "cuda", "cuda", "float32 to cuda, page cache warm"),
+        (0, {}, "sim", "cpu", "float32 to sim, times on cpu, page cache warm"),
+        (1, {"device": "sim"}, "sim", None, "float32 to sim, page cache warm"),
+        (1, {"device": "cpu"}, "cpu", "cpu", "float32 to cpu, page cache warm"),
+        (1, {"plan": True}, "sim", None, "float32 to sim, planned"),
+        (0, {"plan": True, "device": "cpu"}, "cpu", None, "float32 to cpu, planned"),
+    ],
+)
+def test_memory_is_measured_on_a_gpu_or_a_simulated_one_and_times_where_values_are(
+    gpus: Any, count: int, options: dict[str, Any], memory: str, values: str | None, title: str
+) -> None:
+    gpus(count)
+    settings = chosen(**options)
+    assert {case.device for case in settings.cases(real=False)} == {memory}
+    assert {case.device for case in settings.cases(real=True)} == ({values} if values else set())
+    assert settings.title == title
+
+
+def test_an_allocator_setting_that_is_not_modelled_is_refused_where_it_would_matter(
+    gpus: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(0)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "garbage_collection_threshold:0.8")
+    assert chosen(device="cpu").device == "cpu"
+    for options in ({}, {"device": "sim"}, {"plan": True}):
+        with pytest.raises(ValueError, match=r"allocator settings: garbage_collection_threshold:0\.8 is not modelled"):
+            chosen(**options)
 
 
 def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
@@ -51,14 +80,15 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sizes": "huge"}, "--sizes: there is no 'huge'; choose from tiny, small, medium, large, xl, all"),
+        ({"sizes": "huge"}, "--sizes: there is no 'huge'; choose from tiny, small, medium, large, xl, gpt3, all"),
         ({"sizes": ""}, "--sizes: there is no ''; choose from"),
         ({"sizes": "rehearsal"}, "--sizes: there is no 'rehearsal'; choose from"),
         ({"strategies": "fast"}, "--strategies: there is no 'fast'; choose from baseline, sequential,"),
         ({"dtype": "int8"}, "--dtype: there is no 'int8'; choose one of float32, bfloat16, float16"),
         ({"device": "tpu"}, "--device: there is no 'tpu'; choose from auto, cpu, cuda, cuda:N"),
         ({"device": "cuda:x"}, "--device: there is no 'cuda:x'; choose from"),
-        ({"device": "cuda"}, "--device cuda: torch .* finds no CUDA device; use --device cpu"),
+        ({"device": "cuda"}, "--device cuda: torch .* finds no CUDA device; use --device sim or cpu"),
+        ({"device": "cuda", "plan": True}, "--device cuda: a plan is made for sim or cpu; leave out --plan"),
         ({"device": "cuda:0"}, "--device cuda:0: torch .* finds no CUDA device"),
         ({"checkpoints": "/nowhere/at/all"}, "--checkpoints: '/nowhere/at/all' is not a folder; name one that exists"),
         ({"checkpoints": __file__}, "--checkpoints: .*test_options.py' is not a folder"),

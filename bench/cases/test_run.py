@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,12 +20,13 @@ ROOT = Path(__file__).parents[2]
 
 # A plugin that adds strategies with faults to the table.
 FAULTY = """
-from bench.meters.test_faults import load_with_stray_copy, load_wrong
+from bench.meters.test_faults import load_and_look, load_with_stray_copy, load_wrong
 from bench.strategies import STRATEGIES, Strategy
 
 for strategy in (
     Strategy(load_with_stray_copy, "torch", "S", "0", "0", "S"),
     Strategy(load_wrong, "per_tensor", "S", "L", "S + L", "0"),
+    Strategy(load_and_look, "torch", "S", "0", "0", "S"),
 ):
     STRATEGIES[strategy.name] = strategy
 """
@@ -63,8 +65,7 @@ def bench(folder: Path) -> Bench:
             environment["PYTHONPATH"] = str(folder / "plugins")
             options = ("-p", "injected", *options)
         where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
-        what = ("--sizes", "tiny", "--device", "cpu")
-        command = (sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", *what, *where)
+        command = (sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", "--sizes", "tiny", *where)
         return subprocess.run(
             (*command, *options), cwd=ROOT, env=environment, text=True, capture_output=True, check=False
         )
@@ -88,8 +89,7 @@ def test_the_main_job_passes_and_prints_a_table(whole_run: "subprocess.Completed
         [row] = [line for line in lines if line.startswith(f"{strategy} ")]
         assert row.endswith("  ok")
     [best] = [line for line in lines if line.startswith("Best here: ")]
-    assert "mmap_assign (0.0" in best
-    assert "owning its weights: per_tensor (1.3" in best
+    assert re.search(r"mmap_assign \(1\.00x device, logits in \d+\.\d\d s on cpu\)|per_tensor \(1\.00x device", best)
     own_table = lines[lines.index(next(line for line in lines if "weight loading:" in line)) :]
     assert max(map(len, own_table)) <= 120
 
@@ -97,10 +97,9 @@ def test_the_main_job_passes_and_prints_a_table(whole_run: "subprocess.Completed
 @pytest.mark.usefixtures("whole_run")
 def test_every_benchmark_is_recorded_with_every_field(folder: Path) -> None:
     benchmarks = {benchmark["fullname"]: benchmark for benchmark in last_record(folder)["benchmarks"]}
-    names = [f"{strategy}-tiny-cpu" for strategy in STRATEGIES]
     assert benchmarks.keys() == {
-        *(f"bench/test_peak_memory.py::test_peak_memory[{name}]" for name in names),
-        *(f"bench/test_load_time.py::test_load_time[{name}]" for name in names),
+        *(f"bench/test_peak_memory.py::test_peak_memory[{strategy}-tiny-sim]" for strategy in STRATEGIES),
+        *(f"bench/test_load_time.py::test_load_time[{strategy}-tiny-cpu]" for strategy in STRATEGIES),
     }
     for fullname, benchmark in benchmarks.items():
         record = benchmark["extra_info"]
@@ -110,6 +109,9 @@ def test_every_benchmark_is_recorded_with_every_field(folder: Path) -> None:
         memory, seconds = record["host_private_peak_bytes"], record["load_seconds"]
         assert isinstance(memory if "peak_memory" in fullname else seconds, int if "peak_memory" in fullname else float)
         assert (seconds if "peak_memory" in fullname else memory) is None
+        device_peak = record["device_reserved_peak_bytes"]
+        assert isinstance(device_peak, int) if "peak_memory" in fullname else device_peak is None
+        assert (record["planned"], record["alive_at_peak"]) == (False, None)
 
 
 @pytest.mark.usefixtures("whole_run")
@@ -148,7 +150,8 @@ def test_a_later_run_is_compared_and_mends_what_was_damaged(bench: Bench, folder
 
 @pytest.mark.usefixtures("whole_run")
 def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder: Path) -> None:
-    run = bench("--strategies", "load_with_stray_copy,load_wrong,per_tensor", plugin=FAULTY)
+    faulty = ("--strategies", "load_with_stray_copy,load_wrong,per_tensor")
+    run = bench(*faulty, "--device", "cpu", plugin=FAULTY)
     assert run.returncode == 1, run.stdout
     recorded = [benchmark["name"] for benchmark in last_record(folder)["benchmarks"]]
     assert sorted(recorded) == [
@@ -157,9 +160,49 @@ def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder:
         "test_peak_memory[per_tensor-tiny-cpu]",
     ]
     assert "load_with_stray_copy-tiny: host private peak is 1.0" in run.stdout
+    # A breach is explained, though nothing but its own load was asked to explain itself.
+    assert re.search(r"33\.17 MiB in 39 tensors: test_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", run.stdout)
     assert "load_wrong-tiny: WrongModel: trf_blocks.0.att.mask differs in 1 of" in run.stdout
     verdicts = {line.split()[0]: line.split()[-1] for line in run.stdout.splitlines() if " tiny " in line}
     assert verdicts == {"load_with_stray_copy": "FAILED", "load_wrong": "FAILED", "per_tensor": "ok"}
+
+
+def test_a_breach_on_the_simulated_device_says_which_line_asked(bench: Bench) -> None:
+    run = bench("--device", "sim", "--strategies", "load_with_stray_copy,load_and_look", plugin=FAULTY)
+    assert run.returncode == 1, run.stdout
+    assert "load_with_stray_copy-tiny: device requested peak is 2.00x" in run.stdout
+    assert re.search(r"33\.17 MiB in 39 tensors: test_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", run.stdout)
+    assert re.search(
+        r"load_and_look-tiny: NotSimulated: test_faults\.py:\d+ reads values back from the device "
+        r"\(torch\.Tensor\.item\): a simulated one has none; use --device cpu or cuda",
+        run.stdout,
+    )
+
+
+def test_a_plan_needs_no_checkpoint_and_explains_itself(bench: Bench, folder: Path) -> None:
+    run = bench("--plan", "--explain", "--sizes", "xl", "--strategies", "sequential,mmap_assign")
+    assert run.returncode == 0, run.stdout
+    assert "weight loading: float32 to sim, planned" in run.stdout
+    assert "2 passed, 1 deselected" in run.stdout
+    lines = run.stdout.splitlines()
+    start = lines.index("sequential-xl: device requested peak 6.59 GiB")
+    assert lines[start + 1 : start + 3] == [
+        "    6.29 GiB in 821 tensors: sequential.py:6 model = build().to(device)",
+        "    0.30 GiB in 1 tensor: sequential.py:14 tensor.copy_(state_dict[name].to(device))",
+    ]
+    assert "mmap_assign-xl: host file peak 6.29 GiB" in lines
+    assert not [path for path in (folder / "checkpoints").iterdir() if "xl" in path.name]
+    benchmarks = last_record(folder)["benchmarks"]
+    assert [benchmark["name"] for benchmark in benchmarks] == [
+        "test_peak_memory[sequential-xl-sim]",
+        "test_peak_memory[mmap_assign-xl-sim]",
+    ]
+    record = benchmarks[0]["extra_info"]
+    assert record["planned"]
+    assert record["minor_faults"] is None
+    [model, tensor] = record["alive_at_peak"]["device_requested_peak_bytes"]
+    assert model["bytes"] + tensor["bytes"] == record["device_requested_peak_bytes"] == 7_075_060_992
+    assert str(ROOT) not in json.dumps(record)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +215,7 @@ def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder:
             FULL_DISK,
             "ERROR: gpt2-tiny-float16-per_tensor needs 44.0 MB of disk, 1.0 MB are free",
         ),
+        (("--plan", "--device", "cuda"), None, "ERROR: --device cuda: a plan is made for sim or cpu"),
     ],
 )
 def test_an_unusable_option_is_one_line_and_writes_nothing(
@@ -196,6 +240,7 @@ def test_tests_record_nothing(bench: Bench, folder: Path) -> None:
 def test_every_option_is_in_the_help_with_its_default(bench: Bench) -> None:
     text = " ".join(bench("--help").stdout.split())
     group = text[text.index("weight loading:") :]
-    for option in ("--sizes=LIST", "--device=DEVICE", "--strategies=LIST", "--dtype=DTYPE", "--checkpoints=FOLDER"):
+    options = ("--sizes=LIST", "--device=DEVICE", "--strategies=LIST", "--dtype=DTYPE", "--checkpoints=FOLDER")
+    for option in (*options, "--plan", "--explain"):
         described = group[group.index(option) + len(option) :].partition(" --")[0]
         assert "(default: " in described, option

@@ -26,7 +26,7 @@ def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, An
         "cuda": torch.version.cuda,
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "driver": _nvidia_driver(),
-        "allocator_settings": os.environ.get("PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF")),
+        "allocator_settings": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", os.environ.get("PYTORCH_ALLOC_CONF")),
         "huge_pages": _huge_pages(),
         "checkpoint_file_system": _file_system(checkpoints),
     }

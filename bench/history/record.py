@@ -11,7 +11,7 @@ Record = dict[str, Any]
 SCHEMA = 1
 
 FIELDS = (
-    *("schema", "strategy", "size", "layout", "dtype", "device", "cache", "ownership"),
+    *("schema", "strategy", "size", "layout", "dtype", "device", "planned", "cache", "ownership"),
     *("state_bytes", "largest_tensor_bytes"),
     *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),
     *("device_peak_ratio", "device_bound_ratio"),
@@ -20,6 +20,7 @@ FIELDS = (
     *("load_seconds", "first_logits_seconds", "forward_seconds"),
     *("bytes_per_second", "limit_bytes_per_second", "limit_fraction"),
     *("minor_faults", "major_faults"),
+    "alive_at_peak",
 )
 
 

@@ -14,8 +14,7 @@ from multiprocessing.connection import Connection
 import torch
 from torch import nn
 
-from bench.meters import device_meter
-from bench.meters.device import DeviceMeter, DevicePeaks
+from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader, release_memory, reset_peak
 
 PAGE_BYTES = 4096
@@ -25,11 +24,12 @@ PAGE_BYTES = 4096
 class Job:
     """A load to be measured, as functions that can be pickled; the child calls them in this order.
 
-    `rehearse(device)` does the same with a model so small that it does not count: what is imported or
-    cached at a first call belongs to no strategy. `load(device)` returns the loaded model, `use(model)`
-    runs until its first logits, `check(model)` raises if a weight is wrong.
+    `meter()` makes the meter of the device. `rehearse(device)` does all that follows with a model so small that
+    it does not count: what is imported or cached at a first call belongs to no strategy. `load(device)` returns
+    the loaded model, `use(model)` runs until its first logits, `check(model)` raises if a weight is wrong.
     """
 
+    meter: Callable[[], DeviceMeter]
     rehearse: Callable[[torch.device], object]
     load: Callable[[torch.device], nn.Module]
     use: Callable[[nn.Module], object]
@@ -41,13 +41,16 @@ class Seen:
     """What the child saw of its own load.
 
     Device peaks are those of the load alone, faults those until the first logits. `host` was read after every
-    weight was read once, since a mapped weight takes memory only then.
+    weight was read once, since a mapped weight takes memory only then. Where it is `counted`, none of it is real:
+    then it is above the level already, and there are no faults. `alive` is what the meter can tell of the peaks.
     """
 
     device: DevicePeaks
     host: HostMemory
-    minor_faults: int
-    major_faults: int
+    counted: bool
+    minor_faults: int | None
+    major_faults: int | None
+    alive: Alive
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,15 @@ class Failure:
     trace: str
 
 
-def run(connection: Connection, job: Job, device: str) -> None:
-    """Measure `job` on `device` in this process.
+def run(connection: Connection, job: Job) -> None:
+    """Measure `job` in this process.
 
     Sends the host's level, waits for a go-ahead, then sends `Seen` and `Kept`; or a `Failure` instead of any.
     """
     try:
-        with memory_reader(os.getpid()) as read_memory:
-            _measure(connection, job, device_meter(device), read_memory)
+        meter = job.meter()
+        with memory_reader(os.getpid()) as read_memory, meter.watching():
+            _measure(connection, job, meter, read_memory)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent is to say it
         connection.send(Failure(type(error).__name__, str(error), traceback.format_exc()))
 
@@ -98,19 +102,22 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     meter.synchronize()
     faults = resource.getrusage(resource.RUSAGE_SELF)
     read_every_page(model)
+    counted = meter.host_peaks()
     connection.send(
         Seen(
             device=device_peaks,
-            host=read_memory(),
-            minor_faults=faults.ru_minflt - faults_before.ru_minflt,
-            major_faults=faults.ru_majflt - faults_before.ru_majflt,
+            host=counted or read_memory(),
+            counted=counted is not None,
+            minor_faults=None if counted else faults.ru_minflt - faults_before.ru_minflt,
+            major_faults=None if counted else faults.ru_majflt - faults_before.ru_majflt,
+            alive=meter.alive(),
         )
     )
 
     job.check(model)
     del model
     release_memory()
-    connection.send(Kept(host=read_memory().above(level), device_bytes=meter.held_bytes()))
+    connection.send(Kept(meter.host_held() or read_memory().above(level), meter.held_bytes()))
 
 
 def read_every_page(model: nn.Module) -> None:

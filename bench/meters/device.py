@@ -1,9 +1,13 @@
-"""What a kind of device must be able to tell about a load. A new kind is one file and one row."""
+"""What a meter can tell about a load to one kind of device. A new kind is one file and one row."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
+
+from bench.meters.host import HostMemory
+from bench.meters.simulated.peaks import Held
 
 
 @dataclass(frozen=True)
@@ -20,22 +24,49 @@ class DevicePeaks:
     pinned_bytes: int | None = None
 
 
-class DeviceMeter(Protocol):
-    """Counts what one device holds; `device` is what a strategy is given."""
+# What was alive at a peak, by the figure of the record that says how high it was.
+Alive = Mapping[str, tuple[Held, ...]]
 
-    device: torch.device
+
+class DeviceMeter:
+    """Counts what one device holds; `device` is what a strategy is given.
+
+    As it is, it counts nothing, and is the meter of device `cpu`: a weight there is host memory like every other.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def watching(self) -> AbstractContextManager[object]:
+        """What has to be in force while the load runs."""
+        return nullcontext()
 
     def start(self) -> None:
         """Free what is cached, reset the peaks, and remember what is held now as the level."""
 
     def peaks(self) -> DevicePeaks:
         """The peaks since `start`, above its level."""
+        return DevicePeaks()
 
     def held_bytes(self) -> int | None:
         """What live tensors hold now, above the level of `start`."""
+        return None
 
     def free_bytes(self) -> int | None:
         """What the device could still hand out."""
+        return None
 
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""
+
+    def host_peaks(self) -> HostMemory | None:
+        """The most of the host's memory since `start`, where it is counted, since nothing of it is real."""
+        return None
+
+    def host_held(self) -> HostMemory | None:
+        """What of the host's memory is held now, where it is counted."""
+        return None
+
+    def alive(self) -> Alive:
+        """What was alive at the peaks that `peaks` and `host_peaks` found last, as far as this meter can tell."""
+        return {}

@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import TypeVar
 
 from bench.meters.child import Failure, Job, Kept, Seen, run
-from bench.meters.device import DevicePeaks
+from bench.meters.device import Alive, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader
 
 # Between two looks at the child's memory while it loads.
@@ -41,24 +41,25 @@ class Measurement:
     """The peaks of one load, in bytes above the level before it; None where they could not be measured.
 
     Host figures reach until every weight was read once, device figures until the load returned. `kept` is
-    what stayed behind when the model was dropped.
+    what stayed behind when the model was dropped, `alive` what was there at the peaks, as far as that is known.
     """
 
     device: DevicePeaks
     host: HostMemory
-    minor_faults: int
-    major_faults: int
+    minor_faults: int | None
+    major_faults: int | None
     kept: Kept
+    alive: Alive
 
 
-def measure(job: Job, device: str, limit_seconds: float) -> Measurement:
-    """Run `job` on `device` in a fresh process, and measure the memory of its load.
+def measure(job: Job, limit_seconds: float) -> Measurement:
+    """Run `job` in a fresh process, and measure the memory of its load.
 
     Raises `LoadDied` if the process is killed, crashes, or takes longer than `limit_seconds`, and
     `LoadFailed`, with the exception's own words, if anything in it raised.
     """
     connection, other_end = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=run, args=(other_end, job, device), daemon=True)
+    process = _CONTEXT.Process(target=run, args=(other_end, job), daemon=True)
     _start(process)
     other_end.close()
     child = _Child(process, connection, limit_seconds, time.monotonic() + limit_seconds)
@@ -72,8 +73,8 @@ def measure(job: Job, device: str, limit_seconds: float) -> Measurement:
         process.kill()
         process.join()
         connection.close()
-    peaks = _mend_private(most.peak_with(seen.host).above(level))
-    return Measurement(seen.device, peaks, seen.minor_faults, seen.major_faults, kept)
+    host = seen.host if seen.counted else _mend_private(most.peak_with(seen.host).above(level))
+    return Measurement(seen.device, host, seen.minor_faults, seen.major_faults, kept, seen.alive)
 
 
 def _mend_private(peaks: HostMemory) -> HostMemory:

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from bench.meters.clock import LoadClock, ModelKept
-from bench.meters.cpu import CpuMeter
+from bench.meters.device import DeviceMeter
 
 
-class CountingMeter(CpuMeter):
+class CountingMeter(DeviceMeter):
     """A device that counts how often it was waited for."""
 
     def __init__(self) -> None:

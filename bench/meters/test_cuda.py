@@ -1,12 +1,21 @@
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 
-from bench.meters.cuda import CudaMeter
+from bench.meters.cuda import CudaMeter, recorded_events
 from bench.meters.device import DevicePeaks
+from bench.meters.simulated.ledger import Line
+from bench.meters.simulated.peaks import Held, sum_peak
 
 MIB = 2**20
+
+
+def entry(action: str, address: int, size: int, *frames: tuple[str, int]) -> dict[str, Any]:
+    """As `torch.cuda.memory._snapshot` tells of one event."""
+    shown = [{"filename": filename, "line": line, "name": "load"} for filename, line in frames]
+    return {"action": action, "addr": address, "size": size, "stream": 0, "frames": shown}
 
 
 class FakeAllocator:
@@ -87,6 +96,45 @@ def test_peaks_are_read_when_the_device_is_done(allocator: FakeAllocator, meter:
     allocator.calls.clear()
     meter.peaks()
     assert allocator.calls == ["synchronize"]
+
+
+def test_what_the_allocator_recorded_becomes_a_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = [
+        {"action": "free_completed", "addr": 7, "size": 4096, "frames": []},
+        {"action": "segment_alloc", "addr": 64, "size": 2 * MIB, "frames": []},
+        entry("alloc", 64, 100, ("torch/nn.py", 9), (__file__, 1), (__file__, 3)),
+        entry("alloc", 1024, 50, ("torch/nn.py", 9)),
+        entry("free_requested", 64, 100, (__file__, 5)),
+        entry("free_completed", 64, 100, (__file__, 5)),
+        entry("alloc", 64, 70, (__file__, 3)),
+    ]
+    events = recorded_events(trace, __file__)
+    first, second = Line(__file__, 1), Line(__file__, 3)
+    assert [(event.bytes, event.line) for event in events] == [(100, first), (50, None), (-100, None), (70, second)]
+    assert sum_peak(events).bytes == 150
+
+
+def test_peaks_are_explained_from_the_recorded_history(
+    allocator: FakeAllocator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, Any]] = []
+    traces = [[], [entry("alloc", 64, 100, (__file__, 1))]]
+    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", lambda **options: started.append(options))
+    monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda _: {"device_traces": traces})
+    meter = CudaMeter(torch.device("cuda", 1), __file__)
+    meter.start()
+    assert [options["clear_history"] for options in started] == [True]
+    meter.peaks()
+    assert meter.alive() == {
+        "device_requested_peak_bytes": (Held(100, 1, "test_cuda.py:1", "from collections import Counter"),)
+    }
+
+
+def test_without_the_recipes_file_no_history_is_recorded(allocator: FakeAllocator, meter: CudaMeter) -> None:
+    """It takes time and memory, and there is no CUDA here to record it with."""
+    meter.start()
+    meter.peaks()
+    assert meter.alive() == {}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

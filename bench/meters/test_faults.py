@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from bench.cases.case import Case, load_job
+from bench.cases.case import Case
 from bench.history.record import Record
 from bench.meters.measure import LoadDied, LoadFailed, Measurement, measure
 from bench.strategies import STRATEGIES, Load
@@ -87,6 +87,12 @@ def load_wrong(build, path, device):
     return model
 
 
+def load_and_look(build, path, device):
+    model = mmap_assign(build, path, device)
+    assert model.out_head.weight.sum().item() != 0
+    return model
+
+
 def load_and_be_killed(build, path, device):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -121,17 +127,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         with closing(Shelf(folder, print, lambda _what, _total: nullcontext(lambda _: None))) as shelf:
             checkpoint, rehearsal = shelf.get(case.specification), shelf.get(case.rehearsal)
             load = partial(only_when_measured, load, case.strategy.load)
-            return measure(load_job(load, checkpoint, rehearsal, case.device), case.device, limit_seconds)
+            return measure(case.job(load, checkpoint, rehearsal), limit_seconds)
 
     return run_one
 
 
-def record_of(measurement: Measurement) -> Record:
-    return CASE.blank_record() | peaks(measurement, STATE)
+def record_of(measurement: Measurement, case: Case = CASE) -> Record:
+    return case.blank_record() | peaks(measurement, STATE)
 
 
 def problems_of(measurement: Measurement, case: Case = CASE) -> list[str]:
-    return peak_breaches(case.strategy, record_of(measurement)) + leaks(measurement.kept, STATE)
+    breaches = peak_breaches(case.strategy, record_of(measurement, case))
+    return [*breaches.values(), *leaks(measurement.kept, STATE)]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +182,7 @@ def test_a_load_that_keeps_what_it_owns_is_told_of(run: Run) -> None:
 
 def test_a_load_that_takes_less_than_its_bound_fails_too(healthy: Measurement) -> None:
     """A mapped load that says it is the baseline shows what a meter would that misses private memory."""
-    private, file = peak_breaches(STRATEGIES["baseline"], record_of(healthy))
+    private, file = peak_breaches(STRATEGIES["baseline"], record_of(healthy)).values()
     assert "below its bound 2S" in private
     assert "above its bound 0" in file
 

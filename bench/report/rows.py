@@ -35,7 +35,10 @@ def rows(outcomes: Iterable[Outcome]) -> list[Row]:
         before = merged.get(key, Row(*key, {}, ()))
         measured = {name: value for name, value in outcome.record.items() if value is not None}
         problems = () if outcome.verdict == "ok" else (outcome.verdict,)
-        merged[key] = Row(*key, before.record | measured, tuple(dict.fromkeys(before.problems + problems)))
+        if measured.get("first_logits_seconds"):
+            measured["timed_on"] = measured.get("device")
+        # Memory comes first, and what it says of the device is what the row is about, wherever times were taken.
+        merged[key] = Row(*key, measured | before.record, tuple(dict.fromkeys(before.problems + problems)))
     return list(merged.values())
 
 
@@ -74,14 +77,16 @@ def _mapped(row: Row) -> bool:
 
 def _praise(row: Row, what: str = "") -> str:
     memory, seconds = _choice(row)
-    return f"{row.strategy} ({memory:.2f}x{what}, logits in {seconds:.2f} s)"
+    elsewhere = row.record.get("timed_on") != row.record.get("device")
+    where = f" on {row.record['timed_on']}" if elsewhere else ""
+    return f"{row.strategy} ({memory:.2f}x{what}, logits in {seconds:.2f} s{where})"
 
 
 def scales(table: list[Row]) -> list[str]:
     """What S and L of the bounds are, a line a size."""
     records = {row.size: row.record for row in table if "state_bytes" in row.record}
     return [
-        f"gpt2-{size}: S = {record['state_bytes']:,} bytes of state, L = {record['largest_tensor_bytes']:,} "
-        f"bytes in its largest tensor"
+        f"{size}: S = {record['state_bytes']:,} bytes of state, L = {record['largest_tensor_bytes']:,} bytes in its "
+        f"largest tensor"
         for size, record in records.items()
     ]

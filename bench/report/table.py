@@ -42,6 +42,7 @@ COLUMNS = (
     ("device", _ratio("device_peak_ratio"), 0),
     ("bound", _bound("device_bound_ratio", "device_requested_peak_bytes"), 1),
     ("alloc.", _ratio_to_state("device_allocated_peak_bytes"), 9),
+    ("reserved", _ratio_to_state("device_reserved_peak_bytes"), 10),
     ("GiB", _gib("host_private_peak_bytes"), 8),
     ("private", _ratio("host_peak_ratio"), 0),
     ("bound", _bound("host_bound_ratio", "host_private_peak_bytes"), 2),

@@ -41,6 +41,11 @@ class Strategy:
     def name(self) -> str:
         return self.load.__name__
 
+    @property
+    def source(self) -> str:
+        """The file that the recipe is written in."""
+        return self.load.__code__.co_filename
+
 
 STRATEGIES = {
     strategy.name: strategy

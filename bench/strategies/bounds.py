@@ -91,10 +91,11 @@ def peak_gates(strategy: Strategy, record: Record) -> list[Gate]:
     ]
 
 
-def peak_breaches(strategy: Strategy, record: Record) -> list[str]:
-    """Everything that is wrong with the peaks of `record`, a line each."""
-    breaches = [gate.breach for gate in peak_gates(strategy, record)]
-    return [breach for breach in (*breaches, _stated_breach(strategy, record)) if breach]
+def peak_breaches(strategy: Strategy, record: Record) -> dict[str, str]:
+    """Everything that is wrong with the peaks of `record`: the figure, and what is wrong with it in a line."""
+    breaches = {gate.figure: gate.breach for gate in peak_gates(strategy, record)}
+    breaches["device_peak_ratio"] = _stated_breach(strategy, record)
+    return {figure: breach for figure, breach in breaches.items() if breach}
 
 
 def _stated_breach(strategy: Strategy, record: Record) -> str | None:

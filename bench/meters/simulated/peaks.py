@@ -1,0 +1,93 @@
+"""From what a ledger wrote down to peaks, and to what was alive at each of them."""
+
+import linecache
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from bench.meters.simulated.allocator import CachingAllocator
+from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.simulated.ledger import Event, Line
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one line of a recipe had alive: its bytes, in how many tensors, and the line, as `file.py:8` and code."""
+
+    bytes: int
+    tensors: int
+    line: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most bytes at one time, and who had them, the most first. `alive` adds up to `bytes`."""
+
+    bytes: int = 0
+    alive: tuple[Held, ...] = ()
+
+
+ELSEWHERE = "outside the recipe"
+CACHED = "cached by the allocator"
+
+
+def sum_peak(events: list[Event]) -> Peak:
+    """The peak of what was asked for, in one place."""
+    totals = list(accumulate(event.bytes for event in events))
+    return _peak(events, totals, {event.storage: event.bytes for event in events if event.bytes > 0})
+
+
+def total_peak(events: list[Event], places: Iterable[str]) -> int:
+    """The most bytes at one time in several places together."""
+    chosen = set(places)
+    return max(accumulate((event.bytes for event in events if event.place in chosen), initial=0))
+
+
+def device_peaks(events: list[Event], settings: AllocatorSettings) -> dict[str, Peak]:
+    """The peaks of one device, by figure: `requested`, `allocated` in blocks, and `reserved` in segments."""
+    allocator = CachingAllocator(settings)
+    blocks, sizes, allocated, reserved = {}, {}, [], []
+    for event in events:
+        if event.bytes > 0:
+            blocks[event.storage] = block = allocator.allocate(event.bytes)
+            sizes[event.storage] = block.size
+        elif event.bytes < 0:
+            allocator.free(blocks.pop(event.storage))
+        else:
+            allocator.empty_cache()
+        allocated.append(allocator.allocated_bytes)
+        reserved.append(allocator.reserved_bytes)
+    return {
+        "requested": sum_peak(events),
+        "allocated": _peak(events, allocated, sizes),
+        "reserved": _peak(events, reserved, sizes),
+    }
+
+
+def _peak(events: list[Event], totals: list[int], sizes: dict[int, int]) -> Peak:
+    """The first of the largest totals, one for each event; what of it no storage holds is cached."""
+    if not totals or max(totals) == 0:
+        return Peak()
+    most = max(totals)
+    alive: dict[int, Event] = {}
+    for event in events[: totals.index(most) + 1]:
+        if event.bytes > 0:
+            alive[event.storage] = event
+        elif event.bytes < 0:
+            del alive[event.storage]
+    by_line: dict[Line | None, list[int]] = defaultdict(list)
+    for event in alive.values():
+        by_line[event.line].append(sizes[event.storage])
+    held = [Held(sum(counts), len(counts), *_shown(line)) for line, counts in by_line.items()]
+    if cached := most - sum(one.bytes for one in held):
+        held.append(Held(cached, 0, CACHED, ""))
+    return Peak(most, tuple(sorted(held, key=lambda one: -one.bytes)))
+
+
+def _shown(line: Line | None) -> tuple[str, str]:
+    if line is None:
+        return ELSEWHERE, ""
+    return f"{Path(line.file).name}:{line.number}", linecache.getline(line.file, line.number).strip()

@@ -1,0 +1,42 @@
+"""The context in which CUDA is simulated."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+import torch
+
+from bench.meters.simulated.calls import Calls
+from bench.meters.simulated.ledger import Ledger
+from bench.meters.simulated.operations import Operations
+from bench.meters.simulated.storages import replacements
+from bench.meters.simulated.world import World
+
+
+@contextmanager
+def simulation(ledger: Ledger, *, planned: bool) -> Iterator[World]:
+    """Simulate `cuda`, and tell `ledger` of all that is on it and on the host; `planned`: the host has no bytes."""
+    world = World(ledger, planned=planned)
+    run = threading.Thread.run
+
+    def run_simulated(thread: threading.Thread) -> None:
+        with _in_this_thread(world):
+            run(thread)
+
+    with ExitStack() as stack:
+        for owner, name, replacement in (*replacements(world), (threading.Thread, "run", run_simulated)):
+            stack.enter_context(patch.object(owner, name, replacement))
+        stack.enter_context(_in_this_thread(world))
+        yield world
+
+
+@contextmanager
+def _in_this_thread(world: World) -> Iterator[None]:
+    """What has to be in force in every thread of its own."""
+    with ExitStack() as stack:
+        if world.planned:
+            stack.enter_context(torch.serialization.skip_data())
+        stack.enter_context(Operations(world))
+        stack.enter_context(Calls(world))
+        yield

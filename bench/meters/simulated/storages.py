@@ -1,0 +1,125 @@
+"""Hears what is done to storages themselves, which neither calls nor operations tell of, and to checkpoints."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bench.meters.simulated.ledger import Mapping, Storage
+from bench.meters.simulated.world import CPU, META, World, meta_storage
+
+# What has to be replaced while CUDA is simulated: owner, name, and what is there meanwhile.
+Replacement = tuple[object, str, Any]
+
+
+def replacements(world: World) -> list[Replacement]:
+    """Everything that is to be there instead, with the originals still called where they can do what is wanted."""
+    return [
+        *_creation(world),
+        *_copies(world),
+        *_checkpoints(world),
+        (torch.cuda, "synchronize", lambda _=None: None),
+        (torch.cuda, "empty_cache", lambda: world.ledger.cache_emptied("cuda:0")),
+    ]
+
+
+def _creation(world: World) -> list[Replacement]:
+    data_ptr, resize = Storage.data_ptr, Storage.resize_
+
+    def new(kind: type[Storage], *args: Any, device: Any = None, **options: Any) -> Storage:
+        stand_in, place = world.target(device if device is not None else CPU)
+        storage: Storage = torch._C.StorageBase.__new__(kind, *args, device=stand_in, **options)  # type: ignore[call-arg]
+        world.adopt(storage, place)
+        return storage
+
+    def resize_and_notice(storage: Storage, size: int) -> Storage:
+        resized = resize(storage, size)
+        world.ledger.resized(storage)
+        return resized
+
+    def data_ptr_or_address(storage: Storage) -> int:
+        address = world.ledger.address(storage) if storage.device.type == "meta" else None
+        return data_ptr(storage) if address is None else address
+
+    return [
+        (Storage, "__new__", new),
+        (Storage, "resize_", resize_and_notice),
+        (Storage, "data_ptr", data_ptr_or_address),
+    ]
+
+
+def _copies(world: World) -> list[Replacement]:
+    to, cpu, copy = Storage.to, Storage.cpu, Storage.copy_
+
+    def to_device(storage: Storage, *, device: Any, non_blocking: bool = False) -> Storage:
+        stand_in, place = world.target(device)
+        if stand_in != META or place == world.place_of(storage):
+            return to(storage, device=device, non_blocking=non_blocking)
+        return world.upload(storage, str(place))
+
+    def to_host(storage: Storage) -> Storage:
+        if world.place_of(storage).startswith("cuda"):
+            raise world.refusal("a copy to the host")
+        return storage if world.holds_no_values(storage) else cpu(storage)
+
+    def copy_from(storage: Storage, source: Storage, *options: Any) -> Storage:
+        if world.holds_no_values(storage):
+            world.read(source)
+            return storage
+        if world.holds_no_values(source):
+            raise world.refusal("a copy to the host")
+        return copy(storage, source, *options)
+
+    return [
+        (Storage, "to", to_device),
+        (Storage, "cpu", to_host),
+        (Storage, "copy_", copy_from),
+        (Storage, "__getitem__", _with_values(world, Storage.__getitem__)),
+        (Storage, "_write_file", _with_values(world, Storage._write_file)),
+    ]
+
+
+def _with_values(world: World, read: Callable[..., Any]) -> Callable[..., Any]:
+    def read_values(storage: Storage, *args: Any) -> Any:
+        if world.holds_no_values(storage):
+            raise world.refusal(f"{read.__name__} of a storage")
+        return read(storage, *args)
+
+    return read_values
+
+
+def _checkpoints(world: World) -> list[Replacement]:
+    serialization, from_file = torch.serialization, Storage.from_file
+    location_reader, restore = serialization._get_restore_location, serialization.default_restore_location
+    # Of the file that is being loaded, from when it is mapped until its storages are.
+    being_loaded: list[Mapping] = []
+
+    def map_file(*args: Any, **options: Any) -> Storage:
+        mapping = Mapping([])
+        weakref.finalize(mapping, world.ledger.unmapped, mapping.touched).atexit = False
+        whole: Storage = meta_storage(0) if world.planned else from_file(*args, **options)  # type: ignore[assignment]
+        # The mapping lasts as long as the whole of it, or a part, is held.
+        weakref.finalize(whole, _let_go, mapping).atexit = False
+        being_loaded[:] = [mapping]
+        return whole
+
+    def read_to_location(map_location: Any) -> Callable[[Storage, str], Storage]:
+        mapping = being_loaded.pop() if being_loaded else None
+        to_location = location_reader(map_location)
+        return lambda storage, location: to_location(world.from_checkpoint(storage, mapping), location)
+
+    def restore_or_upload(storage: Storage, location: str) -> Storage:
+        if not location.startswith("cuda"):
+            return restore(storage, location)
+        return world.upload(storage, str(world.target(location)[1]))
+
+    return [
+        (Storage, "from_file", map_file),
+        (serialization, "_get_restore_location", read_to_location),
+        (serialization, "default_restore_location", restore_or_upload),
+    ]
+
+
+def _let_go(_: Mapping) -> None:
+    """Held until now, by the finalizer that calls this."""

@@ -1,0 +1,75 @@
+import pytest
+
+from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.simulated.ledger import Event, Line
+from bench.meters.simulated.peaks import CACHED, ELSEWHERE, Held, Peak, device_peaks, sum_peak, total_peak
+
+MIB = 2**20
+HERE = __file__
+FIRST = Line(HERE, 1)
+SECOND = Line(HERE, 3)
+FIRST_SHOWN = ("test_peaks.py:1", "import pytest")
+SECOND_SHOWN = ("test_peaks.py:3", "from bench.meters.simulated.allocator_settings import AllocatorSettings")
+
+
+def test_without_events_there_is_no_peak() -> None:
+    assert sum_peak([]) == Peak()
+    assert device_peaks([], AllocatorSettings()) == dict.fromkeys(("requested", "allocated", "reserved"), Peak())
+
+
+def test_what_is_alive_at_the_peak_is_grouped_by_line_and_adds_up() -> None:
+    events = [
+        Event("cuda:0", 1, 100, FIRST),
+        Event("cuda:0", 2, 900, SECOND),
+        Event("cuda:0", 2, -900, None),
+        Event("cuda:0", 3, 40, FIRST),
+        Event("cuda:0", 4, 950, SECOND),
+        Event("cuda:0", 5, 7, None),
+        Event("cuda:0", 1, -100, None),
+        Event("cuda:0", 6, 50, SECOND),
+    ]
+    peak = sum_peak(events)
+    assert peak == Peak(1097, (Held(950, 1, *SECOND_SHOWN), Held(140, 2, *FIRST_SHOWN), Held(7, 1, ELSEWHERE, "")))
+    assert peak.bytes == sum(held.bytes for held in peak.alive)
+
+
+def test_of_equal_peaks_the_first_is_explained() -> None:
+    events = [Event("h", 1, 5, FIRST), Event("h", 1, -5, None), Event("h", 2, 5, SECOND)]
+    assert sum_peak(events).alive == (Held(5, 1, *FIRST_SHOWN),)
+
+
+def test_places_have_their_peak_together() -> None:
+    events = [Event("a", 1, 5, None), Event("b", 2, 3, None), Event("a", 1, -5, None), Event("c", 3, 100, None)]
+    assert total_peak(events, ("a", "b")) == 8
+    assert total_peak(events, ("b",)) == 3
+    assert total_peak([], ("b",)) == 0
+
+
+def test_blocks_and_segments_are_explained_in_their_own_sizes() -> None:
+    events = [Event("cuda:0", 1, 12 * MIB + 1, FIRST), Event("cuda:0", 2, 100, SECOND)]
+    peaks = device_peaks(events, AllocatorSettings())
+    assert peaks["requested"].bytes == 12 * MIB + 101
+    assert peaks["allocated"] == Peak(
+        12 * MIB + 512 + 512, (Held(12 * MIB + 512, 1, *FIRST_SHOWN), Held(512, 1, *SECOND_SHOWN))
+    )
+    assert peaks["reserved"].bytes == 16 * MIB
+    assert peaks["reserved"].alive[1] == Held(16 * MIB - 12 * MIB - 1024, 0, CACHED, "")
+
+
+def test_figures_peak_at_different_times() -> None:
+    """A cache that was emptied no longer counts, one that was not does."""
+    events = [
+        *(Event("cuda:0", 1, 30 * MIB, FIRST), Event("cuda:0", 1, -30 * MIB, None)),
+        Event("cuda:0", 2, 40 * MIB, SECOND),
+    ]
+    kept = device_peaks(events, AllocatorSettings())
+    assert (kept["requested"].bytes, kept["reserved"].bytes) == (40 * MIB, 70 * MIB)
+    emptied = [*events[:2], Event("cuda:0", -1, 0, None), *events[2:]]
+    assert device_peaks(emptied, AllocatorSettings())["reserved"].bytes == 40 * MIB
+
+
+@pytest.mark.parametrize("expandable", [False, True])
+def test_settings_reach_the_allocator(expandable: bool) -> None:
+    events = [Event("cuda:0", 1, 30 * MIB, FIRST)]
+    reserved = device_peaks(events, AllocatorSettings(expandable_segments=expandable))["reserved"].bytes
+    assert reserved == (40 if expandable else 30) * MIB

@@ -1,0 +1,141 @@
+"""Which tensors are where while CUDA is simulated. The listeners ask, and say what comes."""
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.meters.simulated.ledger import HOST, Ledger, Mapping, Storage
+
+META = torch.device("meta")
+CPU = torch.device("cpu")
+
+# The place of what costs nothing.
+SKELETON = "skeleton"
+
+PAGE_BYTES = 4096
+
+
+class NotSimulated(Exception):
+    """A load did what can only be done where the tensors have values; the message names the line."""
+
+
+class World:
+    """What is known of every tensor. In a plan the host's have no bytes."""
+
+    def __init__(self, ledger: Ledger, *, planned: bool) -> None:
+        self.ledger = ledger
+        self.planned = planned
+        # The place that the call being made has named. Calls of other threads name their own.
+        self._thread = threading.local()
+
+    @property
+    def named(self) -> str | None:
+        return getattr(self._thread, "named", None)
+
+    @contextmanager
+    def naming(self, place: str | None) -> Iterator[None]:
+        """What is made in this block is made in `place`; None: where its inputs are."""
+        before, self._thread.named = self.named, place
+        try:
+            yield
+        finally:
+            self._thread.named = before
+
+    def place(self, tensor: Tensor) -> str:
+        """Where a tensor is: on the device of that name, in `HOST`, `FILE` or `SKELETON`."""
+        return self.place_of(storage_of(tensor))
+
+    def place_of(self, storage: Storage) -> str:
+        return self.ledger.place(storage) or (SKELETON if storage.device.type == "meta" else HOST)
+
+    def holds_no_values(self, storage: Storage) -> bool:
+        """Whether a storage stands for one that has values."""
+        return storage.device.type == "meta" and self.place_of(storage) != SKELETON
+
+    def target(self, device: torch.device | str | int) -> tuple[torch.device, str | None]:
+        """The device that stands for a named one, and the place that it means; None: it stands for itself."""
+        named = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        if named.type == "cuda":
+            return META, f"cuda:{named.index or 0}"
+        if named.type == "meta":
+            return META, SKELETON
+        return (META, HOST) if self.planned and named.type == "cpu" else (named, None)
+
+    def adopt(self, storage: Storage, place: str | None) -> None:
+        """Enter a storage into the ledger, if it is not there yet and takes anything."""
+        if place and place != SKELETON and self.ledger.place(storage) is None:
+            self.ledger.born(storage, place)
+
+    def upload(self, storage: Storage, place: str) -> Storage:
+        """A copy of a storage on a device."""
+        self.read(storage)
+        copied = meta_storage(storage.nbytes())
+        self.ledger.born(copied, place)
+        return copied
+
+    def read(self, storage: Storage) -> None:
+        """Read every page of a storage of the host, as a copy of it does."""
+        self.ledger.touched(storage)
+        if storage.device.type == "cpu" and storage.nbytes():
+            content = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
+            memoryview(content).cast("B")[::PAGE_BYTES].tobytes()
+
+    def from_checkpoint(self, storage: Storage, mapping: Mapping | None) -> Storage:
+        """Enter a storage that `torch.load` has just read, or mapped."""
+        if mapping:
+            self.ledger.mapped(storage, mapping)
+        else:
+            self.adopt(storage, HOST)
+        return storage
+
+    @contextmanager
+    def without_values(self, what: str, given: list[Tensor]) -> Iterator[None]:
+        """A block that PyTorch may refuse for want of values; if they are what was simulated, it is told as that."""
+        try:
+            yield
+        except (NotImplementedError, RuntimeError) as error:
+            # PyTorch's own words for "no data", from wherever in a call they come.
+            if "meta" in str(error).lower() and any(self.holds_no_values(storage_of(tensor)) for tensor in given):
+                raise self.refusal(what) from None
+            raise
+
+    def refusal(self, what: str) -> NotSimulated:
+        """The error for a recipe that wants values."""
+        line = self.ledger.asking_line()
+        where = f"{Path(line.file).name}:{line.number}" if line else "the load"
+        if self.planned:
+            return NotSimulated(f"{where} reads values ({what}): a plan has none; measure it without --plan")
+        return NotSimulated(
+            f"{where} reads values back from the device ({what}): a simulated one has none; use --device cpu or cuda"
+        )
+
+
+def storage_of(tensor: Tensor) -> Storage:
+    return tensor.untyped_storage()
+
+
+def is_meta(tensor: Tensor) -> bool:
+    """Whether a tensor has no bytes, whatever it stands for."""
+    return storage_of(tensor).device.type == "meta"
+
+
+def meta_storage(size: int) -> Storage:
+    # While CUDA is simulated, `Storage` makes others.
+    return torch._C.StorageBase.__new__(Storage, size, device=META)  # type: ignore[call-arg]
+
+
+def tensors(values: Any) -> list[Tensor]:
+    """Every tensor among values, and in the lists and tuples among them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple | type({}.values())):
+            found += tensors(value)
+    return found

@@ -1,0 +1,37 @@
+"""What was alive at a peak, in lines that say which line of the recipe asked for it."""
+
+from collections.abc import Iterator, Sequence
+
+from bench.meters.simulated.peaks import Held
+from bench.report.rows import Outcome
+
+GIB, MIB = 2**30, 2**20
+
+# More lines than a recipe has explain nothing.
+MOST_LINES = 8
+
+
+def alive_lines(alive: Sequence[Held]) -> list[str]:
+    """A line for every line of the recipe, the one with most bytes first."""
+    lines = [_line(held.bytes, held.tensors, f"{held.line} {held.code}".strip()) for held in alive[:MOST_LINES]]
+    if rest := alive[MOST_LINES:]:
+        lines.append(_line(sum(h.bytes for h in rest), sum(h.tensors for h in rest), f"{len(rest)} other lines"))
+    return lines
+
+
+def explanation(outcome: Outcome) -> Iterator[str]:
+    """What was alive at the peaks of a measurement, figure by figure."""
+    for figure, alive in (outcome.record.get("alive_at_peak") or {}).items():
+        if alive:
+            name = figure.removesuffix("_bytes").replace("_", " ")
+            yield f"{outcome.strategy}-{outcome.size}: {name} {_size(outcome.record[figure])}"
+            yield from alive_lines([Held(**held) for held in alive])
+
+
+def _line(count: int, tensors: int, where: str) -> str:
+    many = "" if tensors == 0 else f" in {tensors:,} tensor{'s' * (tensors != 1)}"
+    return f"    {_size(count)}{many}: {where}"
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / MIB:.2f} MiB"
