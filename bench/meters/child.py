@@ -17,8 +17,6 @@ from torch import nn
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader, release_memory, reset_peak
 
-PAGE_BYTES = 4096
-
 
 @dataclass(frozen=True)
 class Job:
@@ -37,17 +35,23 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What the host holds before the load; None where that is counted: then there is nothing to watch."""
+
+    level: HostMemory | None
+
+
+@dataclass(frozen=True)
 class Seen:
     """What the child saw of its own load.
 
     Device peaks are those of the load alone, faults those until the first logits. `host` was read after every
-    weight was read once, since a mapped weight takes memory only then. Where it is `counted`, none of it is real:
-    then it is above the level already, and there are no faults. `alive` is what the meter can tell of the peaks.
+    weight was read once, since a mapped weight takes memory only then; where it is counted, it is above the level
+    already, and there are no faults. `alive` is what the meter can tell of the peaks.
     """
 
     device: DevicePeaks
     host: HostMemory
-    counted: bool
     minor_faults: int | None
     major_faults: int | None
     alive: Alive
@@ -73,7 +77,7 @@ class Failure:
 def run(connection: Connection, job: Job) -> None:
     """Measure `job` in this process.
 
-    Sends the host's level, waits for a go-ahead, then sends `Seen` and `Kept`; or a `Failure` instead of any.
+    Sends `Ready`, waits for a go-ahead, then sends `Seen` and `Kept`; or a `Failure` instead of any.
     """
     try:
         meter = job.meter()
@@ -90,7 +94,7 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     release_memory()
     reset_peak()
     level = read_memory()
-    connection.send(level)
+    connection.send(Ready(None if meter.counts_host else level))
     # By the go-ahead, somebody watches from outside.
     connection.recv()
 
@@ -101,15 +105,13 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     job.use(model)
     meter.synchronize()
     faults = resource.getrusage(resource.RUSAGE_SELF)
-    read_every_page(model)
-    counted = meter.host_peaks()
+    _read_every_page(model, meter)
     connection.send(
         Seen(
             device=device_peaks,
-            host=counted or read_memory(),
-            counted=counted is not None,
-            minor_faults=None if counted else faults.ru_minflt - faults_before.ru_minflt,
-            major_faults=None if counted else faults.ru_majflt - faults_before.ru_majflt,
+            host=meter.host_peaks() if meter.counts_host else read_memory(),
+            minor_faults=None if meter.counts_host else faults.ru_minflt - faults_before.ru_minflt,
+            major_faults=None if meter.counts_host else faults.ru_majflt - faults_before.ru_majflt,
             alive=meter.alive(),
         )
     )
@@ -117,12 +119,12 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     job.check(model)
     del model
     release_memory()
-    connection.send(Kept(meter.host_held() or read_memory().above(level), meter.held_bytes()))
+    host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
+    connection.send(Kept(host_held, meter.held_bytes()))
 
 
-def read_every_page(model: nn.Module) -> None:
-    """Read one byte of every page of a model's weights that are in host memory."""
+def _read_every_page(model: nn.Module, meter: DeviceMeter) -> None:
+    """Of a model's weights that are in host memory: what is mapped takes memory only then."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
-            storage = tensor.untyped_storage()
-            torch.empty(0, dtype=torch.uint8).set_(storage)[::PAGE_BYTES].sum()
+            meter.read(tensor.untyped_storage())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.meters.host import HostMemory
+from bench.meters.host import HostMemory, read_pages
 from bench.meters.simulated.peaks import Held
 
 
@@ -34,6 +34,9 @@ class DeviceMeter:
     As it is, it counts nothing, and is the meter of device `cpu`: a weight there is host memory like every other.
     """
 
+    # Whether the host's memory is counted, since nothing of it is real: `host_peaks` and `host_held` say what it is.
+    counts_host = False
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
@@ -59,14 +62,18 @@ class DeviceMeter:
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""
 
-    def host_peaks(self) -> HostMemory | None:
-        """The most of the host's memory since `start`, where it is counted, since nothing of it is real."""
-        return None
+    def read(self, storage: torch.UntypedStorage) -> None:
+        """Read every page of a storage of the host."""
+        read_pages(storage.data_ptr(), storage.nbytes())
 
-    def host_held(self) -> HostMemory | None:
+    def host_peaks(self) -> HostMemory:
+        """The most of the host's memory since `start`, where it is counted."""
+        raise NotImplementedError
+
+    def host_held(self) -> HostMemory:
         """What of the host's memory is held now, where it is counted."""
-        return None
+        raise NotImplementedError
 
     def alive(self) -> Alive:
-        """What was alive at the peaks that `peaks` and `host_peaks` found last, as far as this meter can tell."""
+        """What was alive at the peaks on the device, as `peaks` saw it last, and on the host, as far as is known."""
         return {}

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import TypeVar
 
-from bench.meters.child import Failure, Job, Kept, Seen, run
+from bench.meters.child import Failure, Job, Kept, Ready, Seen, run
 from bench.meters.device import Alive, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader
 
@@ -64,16 +64,16 @@ def measure(job: Job, limit_seconds: float) -> Measurement:
     other_end.close()
     child = _Child(process, connection, limit_seconds, time.monotonic() + limit_seconds)
     try:
-        level = child.receive(HostMemory)
+        level = child.receive(Ready).level
         connection.send("go")
-        most = child.watch(level)
+        most = level and child.watch(level)
         seen = child.receive(Seen)
         kept = child.receive(Kept)
     finally:
         process.kill()
         process.join()
         connection.close()
-    host = seen.host if seen.counted else _mend_private(most.peak_with(seen.host).above(level))
+    host = _mend_private(most.peak_with(seen.host).above(level)) if level and most else seen.host
     return Measurement(seen.device, host, seen.minor_faults, seen.major_faults, kept, seen.alive)
 
 

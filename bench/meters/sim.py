@@ -23,13 +23,12 @@ class SimMeter(DeviceMeter):
         super().__init__(device)
         self._ledger = Ledger(source)
         self._settings = settings
-        self._planned = planned
+        self.counts_host = planned
         self._device_peaks: dict[str, Peak] = {}
-        self._host_peaks: dict[str, Peak] = {}
         self._place = f"{device.type}:{device.index or 0}" if device.type == "cuda" else HOST
 
     def watching(self) -> AbstractContextManager[object]:
-        return simulation(self._ledger, planned=self._planned)
+        return simulation(self._ledger, planned=self.counts_host)
 
     def start(self) -> None:
         self._ledger.restart()
@@ -43,20 +42,25 @@ class SimMeter(DeviceMeter):
     def held_bytes(self) -> int | None:
         return None if self._place == HOST else self._ledger.held_bytes(self._place)
 
-    def host_peaks(self) -> HostMemory | None:
-        self._host_peaks = {place: sum_peak(in_place(self._ledger.events, place)) for place in (HOST, FILE)}
-        if not self._planned:
-            return None
-        total = total_peak(self._ledger.events, (HOST, FILE))
-        return HostMemory(self._host_peaks[HOST].bytes, self._host_peaks[FILE].bytes, total, total)
+    def read(self, storage: torch.UntypedStorage) -> None:
+        self._ledger.touched(storage)
+        if not self.counts_host:
+            super().read(storage)
 
-    def host_held(self) -> HostMemory | None:
-        if not self._planned:
-            return None
+    def host_peaks(self) -> HostMemory:
+        private, file = (peak.bytes for peak in self._host_peaks())
+        total = total_peak(self._ledger.events, (HOST, FILE))
+        return HostMemory(private, file, total, total)
+
+    def host_held(self) -> HostMemory:
         private, file = (self._ledger.held_bytes(place) for place in (HOST, FILE))
         return HostMemory(private, file, private + file, None)
 
     def alive(self) -> Alive:
         on_device = {f"device_{figure}_peak_bytes": peak.alive for figure, peak in self._device_peaks.items()}
-        private, file = (self._host_peaks[place].alive for place in (HOST, FILE))
+        private, file = (peak.alive for peak in self._host_peaks())
         return on_device | {"host_private_peak_bytes": private, "host_file_peak_bytes": file}
+
+    def _host_peaks(self) -> tuple[Peak, Peak]:
+        """Of private and of file-backed memory."""
+        return sum_peak(in_place(self._ledger.events, HOST)), sum_peak(in_place(self._ledger.events, FILE))

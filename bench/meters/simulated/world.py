@@ -1,6 +1,5 @@
 """Which tensors are where while CUDA is simulated. The listeners ask, and say what comes."""
 
-import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.meters.host import read_pages
 from bench.meters.simulated.ledger import HOST, Ledger, Mapping, Storage
 
 META = torch.device("meta")
@@ -17,8 +17,6 @@ CPU = torch.device("cpu")
 
 # The place of what costs nothing.
 SKELETON = "skeleton"
-
-PAGE_BYTES = 4096
 
 
 class NotSimulated(Exception):
@@ -82,9 +80,8 @@ class World:
     def read(self, storage: Storage) -> None:
         """Read every page of a storage of the host, as a copy of it does."""
         self.ledger.touched(storage)
-        if storage.device.type == "cpu" and storage.nbytes():
-            content = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
-            memoryview(content).cast("B")[::PAGE_BYTES].tobytes()
+        if storage.device.type == "cpu":
+            read_pages(storage.data_ptr(), storage.nbytes())
 
     def from_checkpoint(self, storage: Storage, mapping: Mapping | None) -> Storage:
         """Enter a storage that `torch.load` has just read, or mapped."""
