@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -9,29 +8,32 @@ from bench.meters.measure import Measurement, measure
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from model.checkpoints import Checkpoint, Specification, make, make_sparse
 
-Plan = Callable[..., Measurement]
+Measure = Callable[..., Measurement]
 
 LIMIT_SECONDS = 120.0
 
 
 @pytest.fixture(scope="session")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """Plans a load; a case that was planned with the same settings before is not planned again."""
-    folder = tmp_path_factory.mktemp("plan")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Specification, bool], Checkpoint]:
+    """Checkpoints that are made once: real ones, or with holes for the bytes."""
+    folder = tmp_path_factory.mktemp("shelf")
 
     @cache
-    def sparse(specification: Specification) -> Checkpoint:
-        make_sparse(specification, folder / specification.name)
-        return Checkpoint(specification, folder / specification.name)
+    def get(specification: Specification, holes: bool) -> Checkpoint:
+        place = folder / f"{specification.name}{'-holes' * holes}"
+        make_sparse(specification, place) if holes else make(specification, place, lambda _: None)
+        return Checkpoint(specification, place)
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def load(shelf: Callable[[Specification, bool], Checkpoint]) -> Measure:
+    """Measures the load of a case in a process of its own; what was measured before is not measured again."""
 
     @cache
-    def rehearsal(specification: Specification) -> Checkpoint:
-        make(specification, Path(folder / specification.name), lambda _: None)
-        return Checkpoint(specification, folder / specification.name)
+    def measured(case: Case, settings: AllocatorSettings | None = None) -> Measurement:
+        checkpoint, rehearsal = shelf(case.specification, case.planned), shelf(case.rehearsal, False)
+        return measure(case.job(case.strategy.load, checkpoint, rehearsal, settings=settings), LIMIT_SECONDS)
 
-    @cache
-    def planned(case: Case, settings: AllocatorSettings | None = None) -> Measurement:
-        job = case.job(case.strategy.load, sparse(case.specification), rehearsal(case.rehearsal), settings=settings)
-        return measure(job, LIMIT_SECONDS)
-
-    return planned
+    return measured

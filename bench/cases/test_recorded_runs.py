@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.cases.case import Case
-from bench.cases.conftest import Plan
+from bench.cases.conftest import Measure
 from bench.history.deviation import deviations
 from bench.meters.simulated.allocator_settings import allocator_settings
 from bench.test_peak_memory import peaks
@@ -27,9 +27,9 @@ def recorded_on_cuda(folder: Path) -> list[tuple[str, dict[str, Any], dict[str, 
     return found
 
 
-def deviations_of(plan: Plan, machine: dict[str, Any], record: dict[str, Any]) -> list[str]:
+def deviations_of(load: Measure, machine: dict[str, Any], record: dict[str, Any]) -> list[str]:
     case = Case(record["strategy"], record["size"], "sim", record["dtype"], planned=True)
-    measurement = plan(case, allocator_settings(machine["allocator_settings"]))
+    measurement = load(case, allocator_settings(machine["allocator_settings"]))
     return deviations(record, peaks(measurement, record["state_bytes"]), machine["torch"])
 
 
@@ -38,9 +38,9 @@ def deviations_of(plan: Plan, machine: dict[str, Any], record: dict[str, Any]) -
     [pytest.param(machine, record, id=name) for name, machine, record in recorded_on_cuda(RESULTS)],
 )
 def test_the_simulation_agrees_with_every_gpu_that_was_recorded(
-    plan: Plan, machine: dict[str, Any], record: dict[str, Any]
+    load: Measure, machine: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    assert deviations_of(plan, machine, record) == []
+    assert deviations_of(load, machine, record) == []
 
 
 def run_on(device: str, figures: dict[str, Any]) -> dict[str, Any]:
@@ -51,9 +51,9 @@ def run_on(device: str, figures: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_a_recorded_run_is_found_and_held_against_the_simulation(plan: Plan, tmp_path: Path) -> None:
+def test_a_recorded_run_is_found_and_held_against_the_simulation(load: Measure, tmp_path: Path) -> None:
     case = Case("sequential", "tiny", "sim", "float32", planned=True)
-    agreeing = peaks(plan(case, allocator_settings("roundup_power2_divisions:1")), 34_782_720)
+    agreeing = peaks(load(case, allocator_settings("roundup_power2_divisions:1")), 34_782_720)
     deviating = agreeing | {"device_requested_peak_bytes": agreeing["device_requested_peak_bytes"] + 1}
     timed = dict.fromkeys(agreeing)
     for number, (device, figures) in enumerate(
@@ -62,7 +62,7 @@ def test_a_recorded_run_is_found_and_held_against_the_simulation(plan: Plan, tmp
         (tmp_path / f"{number:04}_run.json").write_text(json.dumps(run_on(device, figures)))
     found = recorded_on_cuda(tmp_path)
     assert [name for name, _, _ in found] == ["0000-sequential-tiny-cuda", "0001-sequential-tiny-cuda:0"]
-    [agreed, deviated] = [deviations_of(plan, machine, record) for _, machine, record in found]
+    [agreed, deviated] = [deviations_of(load, machine, record) for _, machine, record in found]
     assert agreed == []
     assert len(deviated) == 1
     assert deviated[0].startswith(

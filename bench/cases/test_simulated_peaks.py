@@ -5,38 +5,38 @@ from typing import Any
 import pytest
 
 from bench.cases.case import Case
-from bench.cases.conftest import Plan
+from bench.cases.conftest import Measure
 from bench.cases.options import ALL_SIZES
 from bench.strategies import STRATEGIES
-from bench.strategies.bounds import bound_bytes, peak_breaches
+from bench.strategies.bounds import HOST_SLACK_BYTES, HOST_SLACK_OF_STATE, bound_bytes, peak_breaches
 from bench.test_peak_memory import leaks, peaks
 
 GIB = 2**30
 
 
-def case(strategy: str, size: str, device: str = "sim") -> Case:
+def planned(strategy: str, size: str, device: str = "sim") -> Case:
     return Case(strategy, size, device, "float32", planned=True)
 
 
 @pytest.mark.parametrize("size", ALL_SIZES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_planned_load_takes_what_theory_says_to_the_byte(plan: Plan, strategy: str, size: str) -> None:
-    measurement, footprint = plan(case(strategy, size)), case(strategy, size).specification.footprint
+def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strategy: str, size: str) -> None:
+    measurement, footprint = load(planned(strategy, size)), planned(strategy, size).specification.footprint
     state, largest = footprint.state_bytes, footprint.largest_tensor_bytes
     row = STRATEGIES[strategy]
     assert measurement.device.requested_bytes == bound_bytes(row.device, state, largest)
     assert measurement.host.private_bytes == bound_bytes(row.host, state, largest)
     assert measurement.host.file_bytes == bound_bytes(row.file, state, largest)
-    record = case(strategy, size).blank_record() | peaks(measurement, state)
+    record = planned(strategy, size).blank_record() | peaks(measurement, state)
     assert peak_breaches(row, record) == {}
     assert leaks(measurement.kept, state) == []
     assert measurement.minor_faults is None
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_so_does_one_to_the_cpu(plan: Plan, strategy: str) -> None:
+def test_so_does_one_to_the_cpu(load: Measure, strategy: str) -> None:
     """There is one pool: the model and its checkpoint share the host's memory."""
-    measurement, footprint = plan(case(strategy, "small", "cpu")), case(strategy, "small").specification.footprint
+    measurement, footprint = load(planned(strategy, "small", "cpu")), planned(strategy, "small").specification.footprint
     expected = bound_bytes(STRATEGIES[strategy].one_pool, footprint.state_bytes, footprint.largest_tensor_bytes)
     assert measurement.host.private_bytes == expected
     assert measurement.device.requested_bytes is None
@@ -47,23 +47,37 @@ NOTEBOOK = {"baseline": 12.8, "sequential": 6.7, "meta_sequential": 12.8, "mmap_
 
 
 @pytest.mark.parametrize("strategy", NOTEBOOK)
-def test_the_notebooks_figures_come_out(plan: Plan, strategy: str) -> None:
-    allocated = plan(case(strategy, "xl")).device.allocated_bytes
+def test_the_notebooks_figures_come_out(load: Measure, strategy: str) -> None:
+    allocated = load(planned(strategy, "xl")).device.allocated_bytes
     assert allocated is not None
     assert round(allocated / GIB, 1) == NOTEBOOK[strategy]
 
 
-def test_before_its_first_copy_sequential_has_the_model_alone(plan: Plan) -> None:
+def test_before_its_first_copy_sequential_has_the_model_alone(load: Measure) -> None:
     """The notebook prints 6.4 for the model, and 6.7 with one tensor beside it."""
-    alive = plan(case("sequential", "xl")).alive["device_allocated_peak_bytes"]
+    alive = load(planned("sequential", "xl")).alive["device_allocated_peak_bytes"]
     assert [(held.tensors, held.line) for held in alive] == [(821, "sequential.py:6"), (1, "sequential.py:14")]
     assert round(alive[0].bytes / GIB, 1) == 6.4
     assert "build().to(device)" in alive[0].code
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_was_alive_adds_up_to_every_peak(plan: Plan, strategy: str) -> None:
-    measurement = plan(case(strategy, "small"))
+def test_a_plan_and_a_real_load_agree(load: Measure, strategy: str) -> None:
+    """To the byte on the device, allocator and all; on the host a real process has more than tensors."""
+    plan = load(planned(strategy, "tiny"))
+    real = load(Case(strategy, "tiny", "sim", "float32"))
+    assert plan.device == real.device
+    assert {figure: alive for figure, alive in plan.alive.items() if "device" in figure} == {
+        figure: alive for figure, alive in real.alive.items() if "device" in figure
+    }
+    slack = HOST_SLACK_BYTES + HOST_SLACK_OF_STATE * planned(strategy, "tiny").specification.footprint.state_bytes
+    assert real.host.private_bytes == pytest.approx(plan.host.private_bytes, abs=slack)
+    assert real.host.file_bytes == pytest.approx(plan.host.file_bytes, abs=slack)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_was_alive_adds_up_to_every_peak(load: Measure, strategy: str) -> None:
+    measurement = load(planned(strategy, "small"))
     record: dict[str, Any] = peaks(measurement, 1)
     assert measurement.alive.keys() == {
         *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),

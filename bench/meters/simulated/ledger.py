@@ -50,6 +50,7 @@ class _Entry:
     number: int | None
     address: int
     gone: "weakref.ref[Storage]"
+    line: Line | None
     mapping: Mapping | None = None
 
 
@@ -82,7 +83,8 @@ class Ledger:
 
     def born(self, storage: Storage, place: str) -> None:
         """Follow a storage from now on."""
-        self._follow(storage, place).number = self._came(place, storage.nbytes())
+        entry = self._follow(storage, place)
+        entry.number = self._came(place, entry.bytes, entry.line)
 
     def mapped(self, storage: Storage, mapping: Mapping) -> None:
         """Follow a storage that lies in a mapped file: of it counts what is read, see `touched`.
@@ -98,7 +100,8 @@ class Ledger:
         """Every page of a mapped storage was read."""
         entry = self._entries.get(storage._cdata)
         if entry and entry.mapping and entry.number is None:
-            entry.number = self._came(FILE, entry.bytes)
+            # Whoever reads it: the line that mapped it brought it there.
+            entry.number = self._came(FILE, entry.bytes, entry.line)
             entry.mapping.touched.append((entry.number, entry.bytes))
 
     def unmapped(self, touched: Iterable[tuple[int, int]]) -> None:
@@ -112,7 +115,7 @@ class Ledger:
         if entry and storage.nbytes() != entry.bytes:
             old, old_bytes = entry.number, entry.bytes
             entry.bytes = storage.nbytes()
-            entry.number = self._came(entry.place, entry.bytes)
+            entry.number = self._came(entry.place, entry.bytes, self.asking_line())
             if old is not None:
                 self._went(entry.place, old, old_bytes)
 
@@ -134,15 +137,16 @@ class Ledger:
 
     def _follow(self, storage: Storage, place: str) -> _Entry:
         key, size = storage._cdata, storage.nbytes()
-        entry = _Entry(place, size, None, self._next_address, weakref.ref(storage, lambda _: self._gone(key)))
+        gone = weakref.ref(storage, lambda _: self._gone(key))
+        entry = _Entry(place, size, None, self._next_address, gone, self.asking_line())
         self._next_address += max(size, 1)
         self._entries[key] = entry
         return entry
 
-    def _came(self, place: str, size: int) -> int:
+    def _came(self, place: str, size: int, line: Line | None) -> int:
         self._storages += 1
         if size:
-            self.events.append(Event(place, self._storages, size, self.asking_line()))
+            self.events.append(Event(place, self._storages, size, line))
         return self._storages
 
     def _went(self, place: str, number: int, size: int) -> None:
