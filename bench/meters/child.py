@@ -16,6 +16,7 @@ from torch import nn
 
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader, release_memory, reset_peak
+from bench.meters.simulated.world import NotSimulated
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def run(connection: Connection, job: Job) -> None:
         meter = job.meter()
         with memory_reader(os.getpid()) as read_memory, meter.watching():
             _measure(connection, job, meter, read_memory)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent is to say it
+    except (Exception, NotSimulated) as error:  # noqa: BLE001 - whatever it is, the parent is to say it
         connection.send(Failure(type(error).__name__, str(error), traceback.format_exc()))
 
 

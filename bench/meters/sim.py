@@ -43,7 +43,7 @@ class SimMeter(DeviceMeter):
         return None if self._place == HOST else self._ledger.held_bytes(self._place)
 
     def read(self, storage: torch.UntypedStorage) -> None:
-        self._ledger.touched(storage)
+        self._ledger.touched(storage, 0, storage.nbytes())
         if not self.counts_host:
             super().read(storage)
 

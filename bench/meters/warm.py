@@ -4,6 +4,7 @@ import gc
 import io
 
 import torch
+import torch._dynamo  # What simulates a device needs it: some seconds, once.
 from torch import nn
 
 

@@ -1,6 +1,7 @@
 """Hears every call of PyTorch's interface as it was made, with the devices that were named in it."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,10 +10,16 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._device import _device_constructors
 
 from bench.meters.simulated.ledger import FILE, HOST
-from bench.meters.simulated.world import CPU, META, SKELETON, World, is_meta, storage_of, tensors
+from bench.meters.simulated.world import CPU, SKELETON, World, is_meta, storage_of, tensors
 
-# Calls that are given a device and do nothing with it but understand it.
-_PARSERS = (torch.device, torch._C._nn._parse_to)
+# Calls that make a tensor where no operation is heard.
+_UNHEARD = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
+
+
+@cache
+def _makers() -> frozenset[Any]:
+    """Calls that may make a tensor without being told of a device."""
+    return frozenset((*_UNHEARD, *_device_constructors()))
 
 
 class Calls(TorchFunctionMode):
@@ -23,29 +30,47 @@ class Calls(TorchFunctionMode):
         self._world = world
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = dict(kwargs) if kwargs else {}
         answer = _ANSWERS.get(func)
-        with self._world.without_values(_name(func), tensors((args, kwargs.values()))):
-            return answer(self._world, *args, **kwargs) if answer else self._call(func, args, kwargs)
+        try:
+            if answer:
+                return answer(self._world, *args, **kwargs)
+            if kwargs or func in _makers() or torch.device in map(type, args):
+                return self._call(func, args, kwargs)
+            # Most calls ask for a shape, or the like: they are to take no longer than they do.
+            return func(*args)
+        except (NotImplementedError, RuntimeError) as error:
+            # PyTorch's own words for "no data", from wherever in a call they come.
+            given = map(storage_of, tensors((args, kwargs.values())))
+            if "meta" in str(error).lower() and any(map(self._world.holds_no_values, given)):
+                raise self._world.refusal(_name(func)) from None
+            raise
 
     def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         world, place = self._world, None
-        if (device := kwargs.get("device")) is not None:
+        if kwargs.pop("pin_memory", False):
+            raise world.lack("page-locked memory")
+        device = kwargs.get("device")
+        if device is None and func in _device_constructors():
+            # Set by `set_default_device`; a device in a `with` statement is in `kwargs` by now.
+            device = torch.utils._device.CURRENT_DEVICE
+            if device is None and world.planned:
+                device = CPU
+        if device is not None:
             kwargs["device"], place = world.target(device)
-        elif func not in _PARSERS and any(isinstance(value, torch.device) for value in args):
+        elif any(isinstance(value, torch.device) for value in args):
             targets = [world.target(value) if isinstance(value, torch.device) else (value, None) for value in args]
             args = tuple(value for value, _ in targets)
             place = next((named for _, named in targets if named), None)
-        elif world.planned and func in _device_constructors():
-            kwargs["device"], place = META, HOST
         if place is None:
-            return func(*args, **kwargs)
-        with world.naming(place):
             out = func(*args, **kwargs)
-        # `torch.tensor` makes its result where no operation is heard.
-        for tensor in tensors((out,)):
-            if is_meta(tensor):
-                world.adopt(storage_of(tensor), place)
+        else:
+            with world.naming(place):
+                out = func(*args, **kwargs)
+        if func in _UNHEARD:
+            places = (place, *map(world.place, tensors(args)))
+            for tensor in tensors((out,)):
+                world.adopt(storage_of(tensor), next((known for known in places if known), HOST))
         return out
 
 
@@ -59,8 +84,10 @@ def _get_device(world: World, tensor: Tensor) -> int:
     return -1 if index is None else index
 
 
-def _set_data(_: World, tensor: Tensor, data: Tensor) -> None:
+def _set_data(world: World, tensor: Tensor, data: Tensor) -> None:
     """`tensor.data = data`, between a host and a device too, which are not to differ as CPU and meta do."""
+    if not _same_kind(world, tensor, data):
+        raise RuntimeError("`variable.set_data(tensor)`: `variable` and `tensor` have incompatible tensor type.")
     if is_meta(tensor) == is_meta(data):
         Tensor.data.__set__(tensor, data)  # type: ignore[attr-defined]
         return
@@ -77,15 +104,22 @@ def _same_kind(world: World, one: Tensor, other: Tensor) -> bool:
     return is_meta(one) != is_meta(other) or torch._has_compatible_shallow_copy_type(one, other)
 
 
-def _to(world: World, tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
+def _parse_to(world: World, *args: Any, **kwargs: Any) -> tuple[Any, Any, bool, Any]:
+    """What `Tensor.to` and `Module.to` are given, as PyTorch's own parser tells it: device, dtype, ..."""
     if args and isinstance(args[0], int) and not isinstance(args[0], bool):
         args = (f"cuda:{args[0]}", *args[1:])
-    device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **kwargs)  # As `Module.to` does.
-    if args and isinstance(args[0], Tensor):
-        device = _device(world, args[0])
+    if isinstance(kwargs.get("device"), int):
+        kwargs["device"] = f"cuda:{kwargs['device']}"
+    device, *others = torch._C._nn._parse_to(*args, **kwargs)
+    return _device(world, args[0]) if args and isinstance(args[0], Tensor) else device, *others  # type: ignore[return-value]
+
+
+def _to(world: World, tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
+    if [type(value) for value in args[-2:]] == [bool, bool]:
+        *args, copy = args  # type: ignore[assignment]
+    device, dtype, non_blocking, memory_format = _parse_to(world, *args, **kwargs)
     source = world.place(tensor)
-    stand_in, target = (tensor.device, None) if device is None else world.target(device)
-    target = target or (HOST if stand_in.type == "cpu" else source)
+    stand_in, target = (tensor.device, HOST if source == FILE else source) if device is None else world.target(device)
     if source == SKELETON != target:
         raise NotImplementedError(
             "Cannot copy out of meta tensor; no data! Please use torch.nn.Module.to_empty() instead of "
@@ -102,12 +136,39 @@ def _to(world: World, tensor: Tensor, *args: Any, copy: bool = False, **kwargs: 
         )
 
 
-def _cuda(world: World, tensor: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
-    return _to(world, tensor, "cuda" if device is None else device, non_blocking=non_blocking)
+def _type_as(world: World, tensor: Tensor, other: Tensor) -> Tensor:
+    return _to(world, tensor, _device(world, other), other.dtype)
 
 
-def _cpu(world: World, tensor: Tensor) -> Tensor:
-    return _to(world, tensor, CPU)
+def _as_tensor(func: Any) -> Callable[..., Any]:
+    """A call that takes a tensor as it is, or moved."""
+
+    def as_tensor(world: World, data: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
+        if isinstance(data, Tensor) and not options:
+            return _to(world, data, _device(world, data) if device is None else device, dtype or data.dtype)
+        return Calls(world)._call(func, (data,), {"dtype": dtype, "device": device, **options})
+
+    return as_tensor
+
+
+def _set_item(world: World, tensor: Tensor, index: Any, value: Any) -> None:
+    """`tensor[index] = value`: a number is a value on the device from the start."""
+    if isinstance(value, Tensor) or not world.holds_no_values(storage_of(tensor)):
+        tensor[index] = value
+    else:
+        tensor[index].fill_(value)
+
+
+def _cuda(world: World, tensor: Tensor, device: Any = None, non_blocking: bool = False, **options: Any) -> Tensor:
+    return _to(world, tensor, "cuda" if device is None else device, non_blocking=non_blocking, **options)
+
+
+def _cpu(world: World, tensor: Tensor, **options: Any) -> Tensor:
+    return _to(world, tensor, CPU, **options)
+
+
+def _pin_memory(world: World, *_: Any) -> Tensor:
+    raise world.lack("page-locked memory")
 
 
 def _data_ptr(world: World, tensor: Tensor) -> int:
@@ -140,6 +201,14 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.get_device: _get_device,
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.data_ptr: _data_ptr,
+    torch.get_device: _get_device,
+    torch._C._nn._parse_to: _parse_to,
+    torch.device: lambda _, *args, **kwargs: torch.device(*args, **kwargs),
+    torch.as_tensor: _as_tensor(torch.as_tensor),
+    torch.asarray: _as_tensor(torch.asarray),
+    Tensor.type_as: _type_as,
+    Tensor.pin_memory: _pin_memory,
+    Tensor.__setitem__: _set_item,
     Tensor.to: _to,
     Tensor.cuda: _cuda,
     Tensor.cpu: _cpu,

@@ -4,9 +4,11 @@ A ledger only writes down; `peaks.py` makes sums of it.
 """
 
 import sys
+import threading
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -34,6 +36,9 @@ class Event(NamedTuple):
     line: Line | None
 
 
+Span = tuple[int, int]
+
+
 @dataclass(eq=False)
 class Mapping:
     """A mapped file: pages of it that were read stay until the last storage that lies in it is gone."""
@@ -52,6 +57,7 @@ class _Entry:
     gone: "weakref.ref[Storage]"
     line: Line | None
     mapping: Mapping | None = None
+    read: list[Span] = field(default_factory=list)
 
 
 class Ledger:
@@ -62,8 +68,10 @@ class Ledger:
         self.events: list[Event] = []
         self._source = source
         self._entries: dict[int, _Entry] = {}
-        self._storages = 0
+        self._numbers = count(1)
         self._next_address = 2**40
+        # Threads load too; and a storage may go, which is heard at once, while another is being entered.
+        self._lock = threading.RLock()
 
     def restart(self) -> None:
         """Forget what was written down; what is alive now counts no more."""
@@ -83,26 +91,31 @@ class Ledger:
 
     def born(self, storage: Storage, place: str) -> None:
         """Follow a storage from now on."""
-        entry = self._follow(storage, place)
-        entry.number = self._came(place, entry.bytes, entry.line)
+        with self._lock:
+            entry = self._follow(storage, place)
+            entry.number = self._came(place, entry.bytes, entry.line)
 
     def mapped(self, storage: Storage, mapping: Mapping) -> None:
         """Follow a storage that lies in a mapped file: of it counts what is read, see `touched`.
 
         If it was told of just now as one with memory of its own, that is taken back.
         """
-        entry = self._entries.get(storage._cdata)
-        if entry and self.events and self.events[-1].storage == entry.number:
-            self.events.pop()
-        self._follow(storage, FILE).mapping = mapping
+        with self._lock:
+            entry = self._entries.get(storage._cdata)
+            if entry:
+                self.events[:] = [event for event in self.events if event.storage != entry.number]
+            self._follow(storage, FILE).mapping = mapping
 
-    def touched(self, storage: Storage) -> None:
-        """Every page of a mapped storage was read."""
+    def touched(self, storage: Storage, start: int, end: int) -> None:
+        """These bytes of a mapped storage were read."""
         entry = self._entries.get(storage._cdata)
-        if entry and entry.mapping and entry.number is None:
-            # Whoever reads it: the line that mapped it brought it there.
-            entry.number = self._came(FILE, entry.bytes, entry.line)
-            entry.mapping.touched.append((entry.number, entry.bytes))
+        if entry and entry.mapping:
+            with self._lock:
+                before = sum(last - first for first, last in entry.read)
+                entry.read = _joined([*entry.read, (start, end)])
+                if added := sum(last - first for first, last in entry.read) - before:
+                    # Whoever reads it: the line that mapped it brought it there.
+                    entry.mapping.touched.append((self._came(FILE, added, entry.line), added))
 
     def unmapped(self, touched: Iterable[tuple[int, int]]) -> None:
         """A mapped file is gone, and with it the pages of the storages that were read."""
@@ -113,11 +126,12 @@ class Ledger:
         """Notice if a storage that is followed has changed its size: the new one is there before the old one goes."""
         entry = self._entries.get(storage._cdata)
         if entry and storage.nbytes() != entry.bytes:
-            old, old_bytes = entry.number, entry.bytes
-            entry.bytes = storage.nbytes()
-            entry.number = self._came(entry.place, entry.bytes, self.asking_line())
-            if old is not None:
-                self._went(entry.place, old, old_bytes)
+            with self._lock:
+                old, old_bytes = entry.number, entry.bytes
+                entry.bytes = storage.nbytes()
+                entry.number = self._came(entry.place, entry.bytes, self.asking_line())
+                if old is not None:
+                    self._went(entry.place, old, old_bytes)
 
     def cache_emptied(self, place: str) -> None:
         self.events.append(Event(place, -1, 0, None))
@@ -139,25 +153,38 @@ class Ledger:
         key, size = storage._cdata, storage.nbytes()
         gone = weakref.ref(storage, lambda _: self._gone(key))
         entry = _Entry(place, size, None, self._next_address, gone, self.asking_line())
-        self._next_address += max(size, 1)
+        # Where an allocator would put it: at a multiple of 512.
+        self._next_address += max(-(-size // 512), 1) * 512
         self._entries[key] = entry
         return entry
 
     def _came(self, place: str, size: int, line: Line | None) -> int:
-        self._storages += 1
+        number = next(self._numbers)
         if size:
-            self.events.append(Event(place, self._storages, size, line))
-        return self._storages
+            self.events.append(Event(place, number, size, line))
+        return number
 
     def _went(self, place: str, number: int, size: int) -> None:
         if size:
             self.events.append(Event(place, number, -size, None))
 
     def _gone(self, key: int) -> None:
-        entry = self._entries.pop(key)
-        if entry.number is not None and entry.mapping is None:
-            self._went(entry.place, entry.number, entry.bytes)
+        with self._lock:
+            entry = self._entries.pop(key)
+            if entry.number is not None and entry.mapping is None:
+                self._went(entry.place, entry.number, entry.bytes)
 
 
 def in_place(events: Iterable[Event], place: str) -> list[Event]:
     return [event for event in events if event.place == place]
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """The same bytes in spans that do not overlap."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined

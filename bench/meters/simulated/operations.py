@@ -1,5 +1,7 @@
 """Hears every operation, those that a call is made of included, and the storages that come of it."""
 
+from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -32,52 +34,91 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self._world = world
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled; to say so to PyTorch's compiler would import it, which takes seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         world, kwargs = self._world, kwargs or {}
         inputs = tensors((args, kwargs.values()))
         places = [world.place(tensor) for tensor in inputs]
-        on_device = next((place for place in places if place.startswith("cuda")), None)
-        target = world.named or on_device
-        if func in _COPIES and target and target.startswith("cuda"):
-            world.read(storage_of(inputs[-1]))
-        if func is aten.copy_.default and places[0] == on_device != places[1]:
-            non_blocking = len(args) > 2 and args[2]  # noqa: PLR2004 - its third argument
-            self._copy_to_device(on_device, *args[:2], source=places[1], non_blocking=non_blocking)
+        on_device = next((place for place in places if place.startswith("cuda")), None) if places else None
         # Where there is nothing to fill, PyTorch takes a millisecond to find that out.
-        out = args[0] if func in _FILLS and is_meta(inputs[0]) else func(*args, **kwargs)
-        changed = inputs[:1] if func._schema.is_mutable else []
-        fresh = self._fresh(out, inputs)
-        if on_device and (HOST in map(world.place, changed) or not all(map(is_meta, fresh))):
+        out = args[0] if func in _FILLS and is_meta(args[0]) else func(*args, **kwargs)
+        written = _written(func)
+        changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in written) if written else []
+        known = {storage_of(tensor)._cdata for tensor in inputs}
+        fresh = [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
+        if not (fresh or changed):
+            return out
+        if on_device and (HOST in map(world.place, changed) or self._has_values(fresh)):
             raise world.refusal(str(func))
         for tensor in changed:
             world.ledger.resized(storage_of(tensor))
         for tensor in fresh:
             on_host = not is_meta(tensor) or (world.planned and not {HOST, FILE}.isdisjoint(places))
-            world.adopt(storage_of(tensor), target or (HOST if on_host else SKELETON))
-        if fresh or changed:
+            world.adopt(storage_of(tensor), world.named or on_device or (HOST if on_host else SKELETON))
+        if func in _COPIES:
+            self._copied(inputs[-1], places[-1], out, non_blocking=_non_blocking(func, args, kwargs))
+        elif FILE in places:
             for tensor, place in zip(inputs, places, strict=True):
                 if place == FILE:
-                    world.ledger.touched(storage_of(tensor))
+                    world.read(tensor)
         return out
 
-    def _fresh(self, out: Any, inputs: list[Tensor]) -> list[Tensor]:
-        """What an operation made that shares no storage with what it was given."""
-        known = {storage_of(tensor)._cdata for tensor in inputs}
-        return [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
+    def _has_values(self, fresh: list[Tensor]) -> bool:
+        """Whether something came to the host that nobody asked to be made there."""
+        return self._world.named != HOST and not all(map(is_meta, fresh))
 
-    def _copy_to_device(
-        self, place: str, destination: Tensor, copied: Tensor, *, source: str, non_blocking: bool
-    ) -> None:
-        """What CUDA makes in between where a copy cannot be one transfer: see `copy_kernel_cuda` in `Copy.cu`."""
-        if source == SKELETON:
+    def _copied(self, source: Tensor, place: str, destination: Tensor, *, non_blocking: bool) -> None:
+        """Do for a copy between two places what CUDA does, beside having its result."""
+        target = self._world.place(destination)
+        if place == SKELETON != target:
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
-        same_dtype = destination.dtype == copied.dtype
-        contiguous = destination.is_contiguous()
-        if same_dtype and (destination.stride() == copied.stride() or (contiguous and copied.is_contiguous())):
+        if place in (HOST, FILE) and target.startswith("cuda"):
+            self._world.read(source)
+            self._make_in_between(target, destination, source, non_blocking=non_blocking)
+        elif place == FILE:
+            self._world.read(source)
+
+    def _make_in_between(self, target: str, destination: Tensor, source: Tensor, *, non_blocking: bool) -> None:
+        """What CUDA makes where a copy cannot be one transfer: see `copy_kernel_cuda` in `Copy.cu`.
+
+        What is not contiguous is put together where it is, and a conversion is the host's work unless the copy is
+        not waited for.
+        """
+        if destination.dtype == source.dtype and _same_order(destination, source):
             return
-        between = copied if non_blocking else copied.to(destination.dtype)
-        if is_meta(between):
-            self._world.adopt(storage_of(between), HOST)
-        if not contiguous or (non_blocking and not same_dtype):
-            staged = torch.empty(destination.shape, dtype=between.dtype, device=META)
-            self._world.adopt(storage_of(staged), place)
+        converted = source if non_blocking else source.to(destination.dtype)
+        in_order = converted.expand_as(destination).contiguous()
+        for made in (converted, in_order):
+            if is_meta(made):
+                self._world.adopt(storage_of(made), HOST)
+        if not destination.is_contiguous() or in_order.dtype != destination.dtype:
+            staged = torch.empty(destination.shape, dtype=in_order.dtype, device=META)
+            self._world.adopt(storage_of(staged), target)
+
+
+@cache
+def _written(func: Any) -> tuple[tuple[int, str], ...]:
+    """The arguments that an operation writes to, by position and name."""
+    arguments = enumerate(func._schema.arguments)
+    return tuple((at, one.name) for at, one in arguments if one.alias_info and one.alias_info.is_write)
+
+
+def _non_blocking(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs.get("non_blocking") or (func is aten.copy_.default and args[2:] == (True,)))
+
+
+def _same_order(one: Tensor, other: Tensor) -> bool:
+    """Whether the values of two tensors lie in memory in the same order, and without gaps."""
+    if one.shape != other.shape:
+        return False
+    if one.is_contiguous() and other.is_contiguous():
+        return True
+    # In memory without gaps, as a transposed matrix is: from the innermost dimension out, each spans the ones before.
+    spans = sorted((stride, size) for stride, size in zip(one.stride(), one.shape, strict=True) if size > 1)
+    return one.stride() == other.stride() and all(
+        stride == prod(size for _, size in spans[:place]) for place, (stride, _) in enumerate(spans)
+    )

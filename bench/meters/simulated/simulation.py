@@ -1,5 +1,6 @@
 """The context in which CUDA is simulated."""
 
+import importlib
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,15 +18,23 @@ from bench.meters.simulated.world import World
 @contextmanager
 def simulation(ledger: Ledger, *, planned: bool) -> Iterator[World]:
     """Simulate `cuda`, and tell `ledger` of all that is on it and on the host; `planned`: the host has no bytes."""
+    # Operations without values are partly Python, and import it: it is not to find what is replaced here.
+    importlib.import_module("torch._dynamo")
     world = World(ledger, planned=planned)
-    run = threading.Thread.run
+    start = threading.Thread.start
 
-    def run_simulated(thread: threading.Thread) -> None:
-        with _in_this_thread(world):
-            run(thread)
+    def start_simulated(thread: threading.Thread) -> None:
+        run = thread.run
+
+        def run_simulated() -> None:
+            with _in_this_thread(world):
+                run()
+
+        thread.run = run_simulated  # type: ignore[method-assign]
+        start(thread)
 
     with ExitStack() as stack:
-        for owner, name, replacement in (*replacements(world), (threading.Thread, "run", run_simulated)):
+        for owner, name, replacement in (*replacements(world), (threading.Thread, "start", start_simulated)):
             stack.enter_context(patch.object(owner, name, replacement))
         stack.enter_context(_in_this_thread(world))
         yield world

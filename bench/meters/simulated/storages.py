@@ -1,5 +1,6 @@
 """Hears what is done to storages themselves, which neither calls nor operations tell of, and to checkpoints."""
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +20,7 @@ def replacements(world: World) -> list[Replacement]:
         *_creation(world),
         *_copies(world),
         *_checkpoints(world),
-        (torch.cuda, "synchronize", lambda _=None: None),
-        (torch.cuda, "empty_cache", lambda: world.ledger.cache_emptied("cuda:0")),
+        *_device(world),
     ]
 
 
@@ -50,7 +50,7 @@ def _creation(world: World) -> list[Replacement]:
 
 
 def _copies(world: World) -> list[Replacement]:
-    to, cpu, copy = Storage.to, Storage.cpu, Storage.copy_
+    to, cpu, copy, clone = Storage.to, Storage.cpu, Storage.copy_, Storage.clone
 
     def to_device(storage: Storage, *, device: Any, non_blocking: bool = False) -> Storage:
         stand_in, place = world.target(device)
@@ -65,24 +65,32 @@ def _copies(world: World) -> list[Replacement]:
 
     def copy_from(storage: Storage, source: Storage, *options: Any) -> Storage:
         if world.holds_no_values(storage):
-            world.read(source)
+            world.read_storage(source, 0, source.nbytes())
             return storage
         if world.holds_no_values(source):
             raise world.refusal("a copy to the host")
         return copy(storage, source, *options)
 
+    def clone_in_place(storage: Storage) -> Storage:
+        if not world.holds_no_values(storage):
+            return clone(storage)
+        return world.upload(storage, world.place_of(storage))
+
     return [
+        (Storage, "clone", clone_in_place),
         (Storage, "to", to_device),
         (Storage, "cpu", to_host),
         (Storage, "copy_", copy_from),
         (Storage, "__getitem__", _with_values(world, Storage.__getitem__)),
         (Storage, "_write_file", _with_values(world, Storage._write_file)),
+        (torch.TypedStorage, "__getitem__", _with_values(world, torch.TypedStorage.__getitem__)),
+        (torch.TypedStorage, "tolist", _with_values(world, torch.TypedStorage.tolist)),
     ]
 
 
 def _with_values(world: World, read: Callable[..., Any]) -> Callable[..., Any]:
-    def read_values(storage: Storage, *args: Any) -> Any:
-        if world.holds_no_values(storage):
+    def read_values(storage: Any, *args: Any) -> Any:
+        if world.holds_no_values(getattr(storage, "_untyped_storage", storage)):
             raise world.refusal(f"{read.__name__} of a storage")
         return read(storage, *args)
 
@@ -92,8 +100,8 @@ def _with_values(world: World, read: Callable[..., Any]) -> Callable[..., Any]:
 def _checkpoints(world: World) -> list[Replacement]:
     serialization, from_file = torch.serialization, Storage.from_file
     location_reader, restore = serialization._get_restore_location, serialization.default_restore_location
-    # Of the file that is being loaded, from when it is mapped until its storages are.
-    being_loaded: list[Mapping] = []
+    # Of the file that a thread is loading, from when it is mapped until its storages are.
+    loading = threading.local()
 
     def map_file(*args: Any, **options: Any) -> Storage:
         mapping = Mapping([])
@@ -101,11 +109,11 @@ def _checkpoints(world: World) -> list[Replacement]:
         whole: Storage = meta_storage(0) if world.planned else from_file(*args, **options)  # type: ignore[assignment]
         # The mapping lasts as long as the whole of it, or a part, is held.
         weakref.finalize(whole, _let_go, mapping).atexit = False
-        being_loaded[:] = [mapping]
+        loading.mapping = mapping
         return whole
 
     def read_to_location(map_location: Any) -> Callable[[Storage, str], Storage]:
-        mapping = being_loaded.pop() if being_loaded else None
+        mapping, loading.mapping = getattr(loading, "mapping", None), None
         to_location = location_reader(map_location)
         return lambda storage, location: to_location(world.from_checkpoint(storage, mapping), location)
 
@@ -114,10 +122,43 @@ def _checkpoints(world: World) -> list[Replacement]:
             return restore(storage, location)
         return world.upload(storage, str(world.target(location)[1]))
 
+    def save(*_args: Any, **_options: Any) -> None:
+        raise world.refusal("torch.save")
+
+    # What a plan saved would be a file of holes.
     return [
+        *([(torch, "save", save), (serialization, "save", save)] if world.planned else []),
         (Storage, "from_file", map_file),
         (serialization, "_get_restore_location", read_to_location),
         (serialization, "default_restore_location", restore_or_upload),
+    ]
+
+
+def _device(world: World) -> list[Replacement]:
+    """What a recipe may do with the device itself: there is one, and it is never busy."""
+
+    def empty_cache() -> None:
+        world.ledger.cache_emptied("cuda:0")
+
+    def nothing(*_args: Any, **_options: Any) -> None:
+        pass
+
+    def lack(*_args: Any, **_options: Any) -> None:
+        raise world.lack("more of torch.cuda than its tensors")
+
+    def memory_allocated(device: Any = None) -> int:
+        return world.ledger.held_bytes(str(world.target("cuda" if device is None else device)[1]))
+
+    return [
+        *((torch.cuda, name, lambda: True) for name in ("is_available", "is_initialized")),
+        (torch.cuda, "device_count", lambda: 1),
+        (torch.cuda, "current_device", lambda: 0),
+        (torch.cuda, "memory_allocated", memory_allocated),
+        *((owner, name, nothing) for owner in (torch.cuda, torch.accelerator) for name in ("synchronize",)),
+        *((torch.cuda, name, nothing) for name in ("init", "set_device", "ipc_collect", "reset_peak_memory_stats")),
+        *((owner, "empty_cache", empty_cache) for owner in (torch.cuda, torch.cuda.memory, torch.accelerator)),
+        # All the rest asks for the real one first.
+        (torch.cuda, "_lazy_init", lack),
     ]
 
 

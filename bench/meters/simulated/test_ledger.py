@@ -99,11 +99,14 @@ def test_a_mapped_storage_counts_from_when_it_is_read_until_the_whole_file_is_un
     ledger.mapped(read, mapping)
     ledger.mapped(unread, mapping)
     assert ledger.events == []
-    ledger.touched(read)
-    ledger.touched(read)
-    assert changes(ledger) == [(FILE, 100)]
+    ledger.touched(read, 0, 60)
+    ledger.touched(read, 20, 60)
+    ledger.touched(read, 80, 90)
+    assert changes(ledger) == [(FILE, 60), (FILE, 10)]
+    ledger.touched(read, 0, 100)
+    ledger.touched(read, 0, 100)
     del read
-    assert changes(ledger) == [(FILE, 100)]
+    assert changes(ledger)[2:] == [(FILE, 30)]
     ledger.unmapped(mapping.touched)
     assert ledger.held_bytes(FILE) == 0
 

@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,16 @@ def numbers(count: int, **options: Any) -> Tensor:
         lambda: numbers(10).to(torch.empty(0, device=CUDA)),
         lambda: nn.Parameter(numbers(10).to(CUDA)),
         lambda: torch.UntypedStorage(40, device=CUDA),
+        lambda: numbers(10).to(device=0),
+        lambda: numbers(10).to(CUDA, torch.float32, False, True),
+        lambda: numbers(10).type_as(torch.empty(0, device=CUDA)),
+        lambda: torch.as_tensor(numbers(10), device=CUDA),
+        lambda: torch.asarray(numbers(10), device=CUDA),
+        lambda: torch.empty(0, device=CUDA).new_tensor([1.0] * 10),
+        lambda: torch.empty(0, device=CUDA).new(10),
+        lambda: torch.empty(0, device=CUDA).new_zeros(10),
+        lambda: numbers(10).untyped_storage().to(device=CUDA),
+        lambda: torch.add(numbers(10), 1).cuda(memory_format=torch.contiguous_format),
     ],
 )
 def test_what_is_made_on_the_device_takes_what_it_asks_for(world: World, make: Callable[[], object]) -> None:
@@ -146,6 +157,34 @@ def test_resizing_holds_both_sizes_for_a_moment(world: World) -> None:
     assert held(world) == 80
 
 
+def test_what_an_operation_is_given_for_its_result_grows(world: World) -> None:
+    result = torch.empty(0, device=CUDA)
+    torch.add(numbers(10, device=CUDA), 1, out=result)
+    assert held(world) == 40
+
+
+def test_a_number_can_be_put_into_a_tensor(world: World) -> None:
+    tensor = numbers(10, device=CUDA)
+    tensor[3] = 2
+    tensor[2:5] = 0.5
+    tensor[...] = 1
+    assert peak(world) == 40
+
+
+def test_what_is_made_on_the_host_from_the_device_without_its_values_is_on_the_host(world: World) -> None:
+    like = numbers(10, device=CUDA)
+    assert like.new_zeros(3, device="cpu").device.type == "cpu"
+    assert torch.empty_like(like, device="cpu").device.type == "cpu"
+    assert peak(world) == 40
+
+
+def test_a_copied_storage_is_another(world: World) -> None:
+    one = numbers(10, device=CUDA)
+    other = one.untyped_storage().clone()
+    assert held(world) == 80
+    assert other.data_ptr() != one.data_ptr()
+
+
 def test_set_lets_go_of_the_storage_before(world: World) -> None:
     one, other = numbers(10, device=CUDA), numbers(5, device=CUDA)
     one.set_(other)  # type: ignore[call-overload]
@@ -170,6 +209,24 @@ def test_a_module_moves_tensor_by_tensor_and_keeps_its_parameters(world: World) 
     assert weight.device.type == "cuda"
     assert isinstance(weight, nn.Parameter)
     assert held(world) == peak(world) == LINEAR_BYTES - 8
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda model: model.to("cuda"),
+        lambda model: model.to(0),
+        lambda model: model.to(device=CUDA),
+        lambda model: model.to(device="cuda", dtype=torch.float32),
+        lambda model: model.to(torch.empty(0, device=CUDA)),
+        lambda model: model.cuda(),
+        lambda model: model.cuda(0),
+    ],
+)
+def test_a_module_moves_however_it_is_told(world: World, move: Callable[[nn.Module], nn.Module]) -> None:
+    model = move(linear())
+    assert all(parameter.is_cuda for parameter in model.parameters())
+    assert held(world) == LINEAR_BYTES - 8
 
 
 def test_tied_weights_stay_tied_when_they_move_and_are_untied_by_to_empty(world: World) -> None:
@@ -201,6 +258,17 @@ def test_data_can_be_set_from_host_to_device_and_back_to_a_skeleton(world: World
     assert held(world) == 0
 
 
+def test_a_skeletons_data_cannot_be_set_and_a_state_dict_not_loaded_into_the_host(world: World) -> None:
+    with torch.device("meta"):
+        skeleton = linear()
+    with pytest.raises(RuntimeError, match="incompatible tensor type"):
+        skeleton.weight.data = numbers(8, device=CUDA).view(4, 2)
+    # `load_state_dict` makes a `RuntimeError` of its own of every exception.
+    state_dict = linear().to(CUDA).state_dict()
+    with pytest.raises(NotSimulated):
+        linear().load_state_dict(state_dict)
+
+
 def test_a_model_leaves_the_device_for_a_skeleton(world: World) -> None:
     model = linear().to(CUDA)
     assert model.to("meta").weight.is_meta
@@ -213,6 +281,32 @@ def test_building_under_the_device_makes_the_model_there(world: World) -> None:
     assert model.weight.is_cuda
     assert held(world) == LINEAR_BYTES - 8
     assert peak(world, HOST) == 0
+
+
+def test_the_device_can_be_the_default_one(world: World) -> None:
+    torch.set_default_device("cuda")
+    try:
+        model = linear()
+    finally:
+        torch.set_default_device(None)
+    assert model.weight.is_cuda
+    assert held(world) == LINEAR_BYTES - 8
+
+
+def test_the_device_is_there_for_who_asks(world: World) -> None:
+    assert torch.cuda.is_available()
+    assert (torch.cuda.device_count(), torch.cuda.current_device()) == (1, 0)
+    tensor = numbers(10, device=CUDA)
+    torch.cuda.synchronize(device=CUDA)
+    assert torch.cuda.memory_allocated() == tensor.nbytes
+    with pytest.raises(NotSimulated, match="which is not simulated; use --device cpu or cuda"):
+        torch.cuda.get_device_properties(0)
+
+
+@pytest.mark.parametrize("ask", [lambda: numbers(10).pin_memory(), lambda: torch.empty(10, pin_memory=True)])
+def test_page_locked_memory_is_refused(world: World, ask: Callable[[], Tensor]) -> None:
+    with pytest.raises(NotSimulated, match="page-locked memory, which is not simulated"):
+        ask()
 
 
 def test_a_converted_model_takes_less(world: World) -> None:
@@ -246,7 +340,31 @@ def test_threads_load_too(world: World) -> None:
     thread = threading.Thread(target=lambda: made.append(numbers(30, device=CUDA)))
     thread.start()
     thread.join()
-    assert held(world) == 240
+    timer = threading.Timer(0, lambda: made.append(numbers(40, device=CUDA)))
+    timer.start()
+    timer.join()
+    assert held(world) == 400
+
+
+def test_threads_do_not_get_in_each_others_way(checkpoint: Path, world: World) -> None:
+    """Storages come and go in all of them, while the interpreter changes from one to the other all the time."""
+
+    def load(_: int) -> int:
+        mapped = torch.load(checkpoint, weights_only=True, mmap=True)
+        read = torch.load(checkpoint, map_location=CUDA, weights_only=True)
+        return mapped["own"].to(CUDA).nbytes + read["own"].nbytes
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(load, range(64))) == {80}
+    finally:
+        sys.setswitchinterval(interval)
+    device_peaks(in_place(world.ledger.events, DEVICE), AllocatorSettings())
+    assert len({event.storage for event in world.ledger.events if event.bytes > 0}) == sum(
+        event.bytes > 0 for event in world.ledger.events
+    )
 
 
 # --- copies ------------------------------------------------------------------------------------------------------
@@ -265,6 +383,8 @@ def test_threads_load_too(world: World) -> None:
         (lambda: numbers(100, device=CUDA), lambda: numbers(200)[::2], False, 0),
         (lambda: numbers(100, device=CUDA).view(10, 10).t(), lambda: numbers(100).view(10, 10).t(), False, 0),
         (lambda: numbers(100, device=CUDA).view(10, 10).t(), lambda: numbers(100).view(10, 10), False, 400),
+        (lambda: numbers(100, device=CUDA).view(10, 10)[:, :5], lambda: numbers(100).view(10, 10)[:, :5], False, 200),
+        (lambda: numbers(100, device=CUDA).view(10, 10), lambda: numbers(10), False, 0),
         # On one device nothing is needed in between.
         (lambda: numbers(200, device=CUDA)[::2], lambda: numbers(100, device=CUDA).half(), False, 0),
     ],
@@ -281,6 +401,26 @@ def test_a_copy_makes_in_between_what_cudas_does(
     to.copy_(copied, non_blocking=non_blocking)
     assert peak(world) == between
     assert held(world) == 0
+
+
+def test_a_conversion_on_the_way_is_made_where_cuda_makes_it() -> None:
+    """On the host, or, where the copy is not waited for, on the device: beside what it is made from."""
+    with simulation(Ledger(__file__), planned=True) as world:
+        tensor = numbers(100)
+        world.ledger.restart()
+        tensor.to(CUDA, torch.float16)
+        assert (peak(world), peak(world, HOST)) == (200, 200)
+        world.ledger.restart()
+        tensor.to(CUDA, torch.float16, non_blocking=True)
+        assert (peak(world), peak(world, HOST)) == (200 + 400, 0)
+
+
+def test_what_is_not_in_order_is_put_in_order_on_the_host() -> None:
+    with simulation(Ledger(__file__), planned=True) as world:
+        destination, transposed = numbers(100, device=CUDA).view(10, 10), numbers(100).view(10, 10).t()
+        world.ledger.restart()
+        destination.copy_(transposed)
+        assert (peak(world), peak(world, HOST)) == (0, 400)
 
 
 # --- checkpoints -------------------------------------------------------------------------------------------------
@@ -314,11 +454,28 @@ def test_a_mapped_checkpoint_counts_where_it_is_read_and_while_it_is_mapped(chec
     loaded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     assert (peak(world, FILE), peak(world, HOST)) == (0, 0)
     moved = loaded["half"].to(CUDA)
-    assert world.ledger.held_bytes(FILE) == 400
+    # Of the storage that it shares with another, its own half.
+    assert world.ledger.held_bytes(FILE) == 200
     assert held(world) == 200
+    loaded["whole"].sum()
+    assert world.ledger.held_bytes(FILE) == 400
     del loaded
     assert world.ledger.held_bytes(FILE) == 0
     assert moved.is_cuda
+
+
+def test_a_mapped_tensor_that_is_converted_is_the_hosts(checkpoint: Path, world: World) -> None:
+    loaded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    converted = loaded["whole"].to(torch.float16)
+    assert converted.device.type == "cpu"
+    assert (peak(world, FILE), world.ledger.held_bytes(HOST)) == (400, 200)
+
+
+def test_of_a_slice_of_a_mapped_tensor_only_that_is_read(checkpoint: Path, world: World) -> None:
+    loaded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    for part in loaded["whole"].chunk(10)[:3]:
+        part.to(CUDA)
+    assert world.ledger.held_bytes(FILE) == 120
 
 
 def test_a_checkpoint_mapped_to_the_device_is_read_and_unmapped(checkpoint: Path, world: World) -> None:
@@ -383,19 +540,22 @@ READS: dict[str, Callable[[Tensor], object]] = {
     "unique": lambda tensor: tensor.unique(),
     "copy": lambda tensor: torch.ones(10).copy_(tensor),
     "storage": lambda tensor: tensor.untyped_storage().tolist(),
+    "typed storage": lambda tensor: tensor._typed_storage()._untyped_storage[0],
+    "storage copy": lambda tensor: torch.UntypedStorage(40, device="cpu").copy_(tensor.untyped_storage()),
+    "addition": lambda tensor: torch.ones(10).add_(tensor),
     "pickle": pickle.dumps,
     "save": lambda tensor: torch.save({"weight": tensor}, io.BytesIO()),
 }
 
 
-# A plan has no values to write either: it writes a file with holes.
-UNPLANNED = ("pickle", "save")
+# In a plan the host has no values to put them beside.
+UNPLANNED = ("storage copy",)
 
 
 @pytest.mark.parametrize("read", READS)
 def test_values_cannot_be_read_back_and_the_line_is_named(world: World, read: str) -> None:
     if world.planned and read in UNPLANNED:
-        pytest.skip("a plan writes a file with holes")
+        pytest.skip("a plan's host has no values either")
     tensor = numbers(10).to(CUDA)
     with pytest.raises(NotSimulated) as caught:
         READS[read](tensor)
@@ -436,7 +596,7 @@ def test_everything_is_as_before_when_it_ends(planned: bool, checkpoint: Path) -
         *((torch.UntypedStorage, name) for name in ("data_ptr", "resize_", "from_file")),
         *((torch.serialization, name) for name in ("_get_restore_location", "default_restore_location")),
         *((torch.cuda, name) for name in ("synchronize", "empty_cache")),
-        (threading.Thread, "run"),
+        (threading.Thread, "start"),
     ]
     before = [getattr(owner, name) for owner, name in replaced]
 

@@ -19,8 +19,11 @@ CPU = torch.device("cpu")
 SKELETON = "skeleton"
 
 
-class NotSimulated(Exception):
-    """A load did what can only be done where the tensors have values; the message names the line."""
+class NotSimulated(BaseException):
+    """A load did what can only be done where the tensors have values, or on a GPU; the message names the line.
+
+    No `Exception`: those are caught in many places, `load_state_dict` one of them, and forgotten.
+    """
 
 
 class World:
@@ -50,6 +53,7 @@ class World:
         return self.place_of(storage_of(tensor))
 
     def place_of(self, storage: Storage) -> str:
+        """The same of a storage."""
         return self.ledger.place(storage) or (SKELETON if storage.device.type == "meta" else HOST)
 
     def holds_no_values(self, storage: Storage) -> bool:
@@ -57,13 +61,15 @@ class World:
         return storage.device.type == "meta" and self.place_of(storage) != SKELETON
 
     def target(self, device: torch.device | str | int) -> tuple[torch.device, str | None]:
-        """The device that stands for a named one, and the place that it means; None: it stands for itself."""
+        """The device that stands for a named one, and the place that it means; None: no place that is known."""
         named = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
         if named.type == "cuda":
             return META, f"cuda:{named.index or 0}"
         if named.type == "meta":
             return META, SKELETON
-        return (META, HOST) if self.planned and named.type == "cpu" else (named, None)
+        if named.type == "cpu":
+            return (META if self.planned else CPU), HOST
+        return named, None
 
     def adopt(self, storage: Storage, place: str | None) -> None:
         """Enter a storage into the ledger, if it is not there yet and takes anything."""
@@ -72,16 +78,23 @@ class World:
 
     def upload(self, storage: Storage, place: str) -> Storage:
         """A copy of a storage on a device."""
-        self.read(storage)
+        self.read_storage(storage, 0, storage.nbytes())
         copied = meta_storage(storage.nbytes())
         self.ledger.born(copied, place)
         return copied
 
-    def read(self, storage: Storage) -> None:
-        """Read every page of a storage of the host, as a copy of it does."""
-        self.ledger.touched(storage)
+    def read(self, tensor: Tensor) -> None:
+        """Read every page of a tensor of the host, as a copy of it does."""
+        start = int(tensor.storage_offset()) * tensor.element_size()
+        reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        end = start + (reach + 1) * tensor.element_size()
+        self.read_storage(storage_of(tensor), start, end if tensor.numel() else start)
+
+    def read_storage(self, storage: Storage, start: int, end: int) -> None:
+        """Read the pages of some bytes of a storage of the host."""
+        self.ledger.touched(storage, start, end)
         if storage.device.type == "cpu":
-            read_pages(storage.data_ptr(), storage.nbytes())
+            read_pages(storage.data_ptr() + start, end - start)
 
     def from_checkpoint(self, storage: Storage, mapping: Mapping | None) -> Storage:
         """Enter a storage that `torch.load` has just read, or mapped."""
@@ -91,26 +104,21 @@ class World:
             self.adopt(storage, HOST)
         return storage
 
-    @contextmanager
-    def without_values(self, what: str, given: list[Tensor]) -> Iterator[None]:
-        """A block that PyTorch may refuse for want of values; if they are what was simulated, it is told as that."""
-        try:
-            yield
-        except (NotImplementedError, RuntimeError) as error:
-            # PyTorch's own words for "no data", from wherever in a call they come.
-            if "meta" in str(error).lower() and any(self.holds_no_values(storage_of(tensor)) for tensor in given):
-                raise self.refusal(what) from None
-            raise
-
     def refusal(self, what: str) -> NotSimulated:
         """The error for a recipe that wants values."""
-        line = self.ledger.asking_line()
-        where = f"{Path(line.file).name}:{line.number}" if line else "the load"
         if self.planned:
-            return NotSimulated(f"{where} reads values ({what}): a plan has none; measure it without --plan")
-        return NotSimulated(
-            f"{where} reads values back from the device ({what}): a simulated one has none; use --device cpu or cuda"
+            return self._refused(f"reads values ({what}): a plan has none; measure it without --plan")
+        return self._refused(
+            f"reads values back from the device ({what}): a simulated one has none; use --device cpu or cuda"
         )
+
+    def lack(self, what: str) -> NotSimulated:
+        """The error for a recipe that wants something of CUDA that is not simulated."""
+        return self._refused(f"uses {what}, which is not simulated; use --device cpu or cuda")
+
+    def _refused(self, why: str) -> NotSimulated:
+        line = self.ledger.asking_line()
+        return NotSimulated(f"{Path(line.file).name}:{line.number} {why}" if line else f"the load {why}")
 
 
 def storage_of(tensor: Tensor) -> Storage:

@@ -233,7 +233,7 @@ def check(allocator: CachingAllocator, live: list[tuple[Block, int]]) -> None:
 
 
 @pytest.mark.parametrize("text", SETTINGS)
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None, report_multiple_bugs=False)
 @hypothesis.given(steps=STEPS)
 def test_whatever_is_done_no_byte_is_lost_or_handed_out_twice(text: str, steps: list[int]) -> None:
     allocator = CachingAllocator(allocator_settings(text))
@@ -246,7 +246,7 @@ def test_whatever_is_done_no_byte_is_lost_or_handed_out_twice(text: str, steps: 
 
 
 @pytest.mark.parametrize("text", SETTINGS)
-@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.settings(max_examples=10, deadline=None, report_multiple_bugs=False)
 @hypothesis.given(steps=STEPS, more=STEPS)
 def test_what_is_done_later_changes_no_figure_before_it(text: str, steps: list[int], more: list[int]) -> None:
     """So no peak is lower for doing more."""
@@ -292,7 +292,7 @@ def naive_figures(steps: list[int]) -> Iterator[tuple[int, int, int]]:
         yield sum(used for _, used in every), sum(size for size, used in every if used), sum(size for size, _ in every)
 
 
-@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None, report_multiple_bugs=False)
 @hypothesis.given(steps=STEPS)
 def test_the_default_rules_are_those_of_a_naive_allocator(steps: list[int]) -> None:
     allocator = CachingAllocator(DEFAULT)
