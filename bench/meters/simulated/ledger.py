@@ -96,14 +96,8 @@ class Ledger:
             entry.number = self._came(place, entry.bytes, entry.line)
 
     def mapped(self, storage: Storage, mapping: Mapping) -> None:
-        """Follow a storage that lies in a mapped file: of it counts what is read, see `touched`.
-
-        If it was told of just now as one with memory of its own, that is taken back.
-        """
+        """Follow a storage that lies in a mapped file: of it counts what is read, see `touched`."""
         with self._lock:
-            entry = self._entries.get(storage._cdata)
-            if entry:
-                self.events[:] = [event for event in self.events if event.storage != entry.number]
             self._follow(storage, FILE).mapping = mapping
 
     def touched(self, storage: Storage, start: int, end: int) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
-import torch
-
 from bench.meters.simulated.calls import Calls
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.operations import Operations
@@ -27,7 +25,7 @@ def simulation(ledger: Ledger, *, planned: bool) -> Iterator[World]:
         run = thread.run
 
         def run_simulated() -> None:
-            with _in_this_thread(world):
+            with Operations(world), Calls(world):
                 run()
 
         thread.run = run_simulated  # type: ignore[method-assign]
@@ -36,16 +34,7 @@ def simulation(ledger: Ledger, *, planned: bool) -> Iterator[World]:
     with ExitStack() as stack:
         for owner, name, replacement in (*replacements(world), (threading.Thread, "start", start_simulated)):
             stack.enter_context(patch.object(owner, name, replacement))
-        stack.enter_context(_in_this_thread(world))
-        yield world
-
-
-@contextmanager
-def _in_this_thread(world: World) -> Iterator[None]:
-    """What has to be in force in every thread of its own."""
-    with ExitStack() as stack:
-        if world.planned:
-            stack.enter_context(torch.serialization.skip_data())
+        # They are in force in one thread only.
         stack.enter_context(Operations(world))
         stack.enter_context(Calls(world))
-        yield
+        yield world

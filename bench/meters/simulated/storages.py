@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -103,13 +104,14 @@ def _checkpoints(world: World) -> list[Replacement]:
     # Of the file that a thread is loading, from when it is mapped until its storages are.
     loading = threading.local()
 
-    def map_file(*args: Any, **options: Any) -> Storage:
-        mapping = Mapping([])
+    def map_file(*args: Any, **options: Any) -> Any:
+        loading.mapping = mapping = Mapping([])
         weakref.finalize(mapping, world.ledger.unmapped, mapping.touched).atexit = False
-        whole: Storage = meta_storage(0) if world.planned else from_file(*args, **options)  # type: ignore[assignment]
+        if world.planned:
+            return _PlannedFile(mapping)
+        whole = from_file(*args, **options)
         # The mapping lasts as long as the whole of it, or a part, is held.
         weakref.finalize(whole, _let_go, mapping).atexit = False
-        loading.mapping = mapping
         return whole
 
     def read_to_location(map_location: Any) -> Callable[[Storage, str], Storage]:
@@ -122,16 +124,36 @@ def _checkpoints(world: World) -> list[Replacement]:
             return restore(storage, location)
         return world.upload(storage, str(world.target(location)[1]))
 
-    def save(*_args: Any, **_options: Any) -> None:
-        raise world.refusal("torch.save")
-
-    # What a plan saved would be a file of holes.
     return [
-        *([(torch, "save", save), (serialization, "save", save)] if world.planned else []),
+        *(_plan(world) if world.planned else []),
         (Storage, "from_file", map_file),
         (serialization, "_get_restore_location", read_to_location),
         (serialization, "default_restore_location", restore_or_upload),
     ]
+
+
+def _plan(world: World) -> list[Replacement]:
+    def leave_unread(_reader: Any, _name: str, size: int, _kind: Any) -> Any:
+        return torch.empty(size, dtype=torch.uint8)
+
+    def save(*_args: Any, **_options: Any) -> None:
+        raise world.refusal("torch.save")
+
+    return [
+        (torch._C.PyTorchFileReader, "get_storage_from_record", leave_unread),
+        (torch, "save", save),
+        (torch.serialization, "save", save),
+    ]
+
+
+@dataclass(frozen=True)
+class _PlannedFile:
+    """Stands for a mapped file where there are no bytes to map: its parts have sizes."""
+
+    mapping: Mapping
+
+    def __getitem__(self, part: slice) -> Storage:
+        return meta_storage(part.stop - part.start)
 
 
 def _device(world: World) -> list[Replacement]:

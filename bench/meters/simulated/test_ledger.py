@@ -111,14 +111,6 @@ def test_a_mapped_storage_counts_from_when_it_is_read_until_the_whole_file_is_un
     assert ledger.held_bytes(FILE) == 0
 
 
-def test_a_storage_that_turns_out_to_be_mapped_had_no_memory_of_its_own(ledger: Ledger) -> None:
-    storage = tensor(100).untyped_storage()
-    ledger.born(storage, HOST)
-    ledger.mapped(storage, Mapping([]))
-    assert ledger.events == []
-    assert ledger.place(storage) == FILE
-
-
 def test_a_storage_without_bytes_asks_for_nothing(ledger: Ledger) -> None:
     storage: Storage | None = tensor(0).untyped_storage()
     ledger.born(storage, "cuda:0")  # type: ignore[arg-type]
