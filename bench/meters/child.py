@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
-from bench.meters.host import HostMemory, memory_reader, release_memory, reset_peak
+from bench.meters.host import HostMemory, give_back_at_once, memory_reader, release_memory, reset_peak
 from bench.meters.simulated.world import NotSimulated
 
 
@@ -81,6 +81,7 @@ def run(connection: Connection, job: Job) -> None:
     Sends `Ready`, waits for a go-ahead, then sends `Seen` and `Kept`; or a `Failure` instead of any.
     """
     try:
+        give_back_at_once()
         meter = job.meter()
         with memory_reader(os.getpid()) as read_memory, meter.watching():
             _measure(connection, job, meter, read_memory)

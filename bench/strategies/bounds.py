@@ -8,8 +8,8 @@ from bench.strategies import STATED_DEVICE_RATIO, Strategy
 
 _TERM = re.compile(r"(\d*)([SL])|0")
 
-# Python's objects add some KB a tensor, and malloc keeps blocks of some MB that were freed. Seen beyond the
-# bound: 0.1 % of S; where one tensor after the other comes and goes, 4 MB at tiny and 0.8 to 1.4 % elsewhere.
+# Python's objects add some KB a tensor, and a GPU's libraries what they load late. Seen beyond the bound: 1 to 2 MB
+# and 0.2 % of S.
 HOST_SLACK_BYTES = 8 * 2**20
 HOST_SLACK_OF_STATE = 0.02
 

@@ -254,5 +254,4 @@ def _round_up(count: int, step: int) -> int:
 def _power_of_two_step(count: int, divisions: int) -> int:
     """What `count` is rounded up to a multiple of: the power of two at or below it, in so many parts."""
     floor = 1 << (count.bit_length() - 1)
-    # With more divisions than bytes there is only the next power of two.
-    return floor >> (divisions.bit_length() - 1) or floor << 1
+    return floor >> (divisions.bit_length() - 1)
