@@ -18,7 +18,7 @@ def planned(strategy: str, size: str, device: str = "sim") -> Case:
     return Case(strategy, size, device, "float32", planned=True)
 
 
-@pytest.mark.parametrize("size", ALL_SIZES)
+@pytest.mark.parametrize("size", [*ALL_SIZES, "gpt3"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strategy: str, size: str) -> None:
     measurement, footprint = load(planned(strategy, size)), planned(strategy, size).specification.footprint

@@ -38,16 +38,16 @@ def _number(name: str, scale: float = 1.0) -> Show:
 
 #   heading, how a record's figure is shown, and where the terminal is narrow: the higher, the sooner it is left out
 COLUMNS = (
-    ("GiB", _gib("device_requested_peak_bytes"), 7),
+    ("GiB", _gib("device_requested_peak_bytes"), 8),
     ("device", _ratio("device_peak_ratio"), 0),
     ("bound", _bound("device_bound_ratio", "device_requested_peak_bytes"), 1),
-    ("alloc.", _ratio_to_state("device_allocated_peak_bytes"), 9),
-    ("reserved", _ratio_to_state("device_reserved_peak_bytes"), 10),
-    ("GiB", _gib("host_private_peak_bytes"), 8),
+    ("alloc.", _ratio_to_state("device_allocated_peak_bytes"), 7),
+    ("reserved", _ratio_to_state("device_reserved_peak_bytes"), 6),
+    ("GiB", _gib("host_private_peak_bytes"), 9),
     ("private", _ratio("host_peak_ratio"), 0),
     ("bound", _bound("host_bound_ratio", "host_private_peak_bytes"), 2),
     ("file", _ratio_to_state("host_file_peak_bytes"), 3),
-    ("bound", _bound("host_file_bound_ratio", "host_file_peak_bytes"), 6),
+    ("bound", _bound("host_file_bound_ratio", "host_file_peak_bytes"), 10),
     ("load s", _number("load_seconds"), 5),
     ("logits s", _number("first_logits_seconds"), 0),
     ("GB/s", _number("bytes_per_second", 1e-9), 4),

@@ -15,6 +15,7 @@ def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: 
         "ownership": "mapped" if mapped else "owned",
         "device_requested_peak_bytes": device and int(device * S),
         "device_allocated_peak_bytes": device and int(device * S),
+        "device_reserved_peak_bytes": device and int(device * S),
         "device_peak_ratio": device,
         "device_bound_ratio": device,
         "host_private_peak_bytes": int(ratio * S),
@@ -76,6 +77,23 @@ def test_the_table_fits_its_terminal(width: int) -> None:
         tabular = [line for line in lines if not line.startswith(("Best here", "small: "))]
         assert max(map(len, tabular)) <= width
         assert max(map(len, lines)) <= 120
+
+
+def test_the_three_device_figures_fit_a_wide_terminal_beside_times() -> None:
+    run = [memory("meta_sequential", 1.0, device=2.0), seconds("meta_sequential", 1.0)]
+    heading, row = terminal_lines(rows(run), 120)[1:3]
+    figures = dict(zip(heading.split(), row.split(), strict=False))
+    assert max(len(heading), len(row)) <= 120
+    assert figures["reserved"] == figures["alloc."] == figures["device"] == "2.00x"
+    assert "logits" in heading
+
+
+def test_times_that_were_taken_elsewhere_say_where() -> None:
+    simulated, timed = memory("per_tensor", 0.2, device=1.0), seconds("per_tensor", 1.0)
+    simulated.record["device"], timed.record["device"] = "sim", "cpu"
+    [row] = rows([simulated, timed])
+    assert row.record["device"] == "sim"
+    assert terminal_lines([row], 120)[-1] == "Best here: per_tensor (1.00x device, logits in 1.00 s on cpu)"
 
 
 def test_what_failed_is_marked_and_explained_and_never_best() -> None:
