@@ -41,7 +41,7 @@ class Calls(TorchFunctionMode):
             return func(*args)
         except (NotImplementedError, RuntimeError) as error:
             # PyTorch's own words for "no data", from wherever in a call they come.
-            given = map(storage_of, tensors((args, kwargs.values())))
+            given = map(storage_of, tensors((*args, *kwargs.values())))
             if "meta" in str(error).lower() and any(map(self._world.holds_no_values, given)):
                 raise self._world.refusal(_name(func)) from None
             raise

@@ -1,5 +1,6 @@
 """Hears every operation, those that a call is made of included, and the storages that come of it."""
 
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import Any
@@ -41,13 +42,13 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         world, kwargs = self._world, kwargs or {}
-        inputs = tensors((args, kwargs.values()))
+        kind = _kind(func)
+        inputs = tensors((*args, *kwargs.values()))
         places = [world.place(tensor) for tensor in inputs]
         on_device = next((place for place in places if place.startswith("cuda")), None) if places else None
         # Where there is nothing to fill, PyTorch takes a millisecond to find that out.
-        out = args[0] if func in _FILLS and is_meta(args[0]) else func(*args, **kwargs)
-        written = _written(func)
-        changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in written) if written else []
+        out = args[0] if kind.fills and is_meta(args[0]) else func(*args, **kwargs)
+        changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in kind.written)
         known = {storage_of(tensor)._cdata for tensor in inputs}
         fresh = [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
         if not (fresh or changed):
@@ -59,7 +60,7 @@ class Operations(TorchDispatchMode):
         for tensor in fresh:
             on_host = not is_meta(tensor) or (world.planned and not {HOST, FILE}.isdisjoint(places))
             world.adopt(storage_of(tensor), world.named or on_device or (HOST if on_host else SKELETON))
-        if func in _COPIES:
+        if kind.copies:
             self._copied(inputs[-1], places[-1], out, non_blocking=_non_blocking(func, args, kwargs))
         elif FILE in places:
             for tensor, place in zip(inputs, places, strict=True):
@@ -100,11 +101,20 @@ class Operations(TorchDispatchMode):
             self._world.adopt(storage_of(staged), target)
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What an operation does, and the arguments that it writes to, by position and name."""
+
+    copies: bool
+    fills: bool
+    written: tuple[tuple[int, str], ...]
+
+
 @cache
-def _written(func: Any) -> tuple[tuple[int, str], ...]:
-    """The arguments that an operation writes to, by position and name."""
+def _kind(func: Any) -> _Kind:
     arguments = enumerate(func._schema.arguments)
-    return tuple((at, one.name) for at, one in arguments if one.alias_info and one.alias_info.is_write)
+    written = tuple((at, one.name) for at, one in arguments if one.alias_info and one.alias_info.is_write)
+    return _Kind(func in _COPIES, func in _FILLS, written)
 
 
 def _non_blocking(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

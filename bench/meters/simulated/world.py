@@ -1,7 +1,7 @@
 """Which tensors are where while CUDA is simulated. The listeners ask, and say what comes."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from bench.meters.simulated.ledger import HOST, Ledger, Mapping, Storage
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
+
+_SEQUENCES = (list, tuple)
 
 # The place of what costs nothing.
 SKELETON = "skeleton"
@@ -135,12 +137,12 @@ def meta_storage(size: int) -> Storage:
     return torch._C.StorageBase.__new__(Storage, size, device=META)  # type: ignore[call-arg]
 
 
-def tensors(values: Any) -> list[Tensor]:
+def tensors(values: Iterable[Any]) -> list[Tensor]:
     """Every tensor among values, and in the lists and tuples among them."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
-        elif isinstance(value, list | tuple | type({}.values())):
+        elif isinstance(value, _SEQUENCES):
             found += tensors(value)
     return found
