@@ -3,7 +3,6 @@
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -107,16 +106,12 @@ def _checkpoints(world: World) -> list[Replacement]:
     def map_file(*args: Any, **options: Any) -> Any:
         loading.mapping = mapping = Mapping([])
         weakref.finalize(mapping, world.ledger.unmapped, mapping.touched).atexit = False
-        if world.planned:
-            return _PlannedFile(mapping)
-        whole = from_file(*args, **options)
-        # The mapping lasts as long as the whole of it, or a part, is held.
-        weakref.finalize(whole, _let_go, mapping).atexit = False
-        return whole
+        return _PlannedFile() if world.planned else from_file(*args, **options)
 
     def read_to_location(map_location: Any) -> Callable[[Storage, str], Storage]:
         mapping, loading.mapping = getattr(loading, "mapping", None), None
         to_location = location_reader(map_location)
+        # The mapping lasts as long as the load does, or a storage of the file is held.
         return lambda storage, location: to_location(world.from_checkpoint(storage, mapping), location)
 
     def restore_or_upload(storage: Storage, location: str) -> Storage:
@@ -146,11 +141,8 @@ def _plan(world: World) -> list[Replacement]:
     ]
 
 
-@dataclass(frozen=True)
 class _PlannedFile:
     """Stands for a mapped file where there are no bytes to map: its parts have sizes."""
-
-    mapping: Mapping
 
     def __getitem__(self, part: slice) -> Storage:
         return meta_storage(part.stop - part.start)
@@ -182,7 +174,3 @@ def _device(world: World) -> list[Replacement]:
         # All the rest asks for the real one first.
         (torch.cuda, "_lazy_init", lack),
     ]
-
-
-def _let_go(_: Mapping) -> None:
-    """Held until now, by the finalizer that calls this."""

@@ -73,9 +73,18 @@ def test_the_hosts_values_can_be_read() -> None:
         assert pickle.loads(pickle.dumps(tensor)).tolist() == list(range(10))  # noqa: S301
 
 
-def test_a_plans_host_has_no_values_to_read() -> None:
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: torch.arange(10).sum().item(),
+        lambda: torch.save(torch.arange(10), io.BytesIO()),
+        lambda: torch.serialization.save(torch.arange(10), io.BytesIO()),
+        lambda: pickle.dumps(torch.arange(10)),
+    ],
+)
+def test_a_plans_host_has_no_values_to_read_or_write(read: Callable[[], object]) -> None:
     with simulation(Ledger(__file__), planned=True), pytest.raises(NotSimulated, match="measure it without --plan"):
-        torch.arange(10).sum().item()
+        read()
 
 
 def test_addresses_tell_storages_apart(world: World) -> None:
