@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A storage that came (`bytes` above 0) or went (below 0), or a cache that was emptied (0)."""
+    """A storage that came (`bytes` above 0) or went (below 0), or a part of one, or a cache that was emptied (0)."""
 
     place: str
     storage: int
@@ -109,7 +109,8 @@ class Ledger:
                 entry.read = _joined([*entry.read, (start, end)])
                 if added := sum(last - first for first, last in entry.read) - before:
                     # Whoever reads it: the line that mapped it brought it there.
-                    entry.mapping.touched.append((self._came(FILE, added, entry.line), added))
+                    entry.number = self._came(FILE, added, entry.line, entry.number)
+                    entry.mapping.touched.append((entry.number, added))
 
     def unmapped(self, touched: Iterable[tuple[int, int]]) -> None:
         """A mapped file is gone, and with it the pages of the storages that were read."""
@@ -152,8 +153,9 @@ class Ledger:
         self._entries[key] = entry
         return entry
 
-    def _came(self, place: str, size: int, line: Line | None) -> int:
-        number = next(self._numbers)
+    def _came(self, place: str, size: int, line: Line | None, number: int | None = None) -> int:
+        """Write down a storage, or more of the one of that number."""
+        number = next(self._numbers) if number is None else number
         if size:
             self.events.append(Event(place, number, size, line))
         return number

@@ -36,8 +36,7 @@ CACHED = "cached by the allocator"
 
 def sum_peak(events: list[Event]) -> Peak:
     """The peak of what was asked for, in one place."""
-    totals = list(accumulate(event.bytes for event in events))
-    return _peak(events, totals, {event.storage: event.bytes for event in events if event.bytes > 0})
+    return _peak(events, list(accumulate(event.bytes for event in events)), {})
 
 
 def total_peak(events: list[Event], places: Iterable[str]) -> int:
@@ -68,19 +67,22 @@ def device_peaks(events: list[Event], settings: AllocatorSettings) -> dict[str, 
 
 
 def _peak(events: list[Event], totals: list[int], sizes: dict[int, int]) -> Peak:
-    """The first of the largest totals, one for each event; what of it no storage holds is cached."""
+    """The first of the largest totals, one for each event; what of it no storage holds is cached.
+
+    `sizes` are those of storages that count for more than they asked for.
+    """
     if not totals or max(totals) == 0:
         return Peak()
     most = max(totals)
-    alive: dict[int, Event] = {}
+    alive: dict[int, int] = defaultdict(int)
+    lines: dict[int, Line | None] = {}
     for event in events[: totals.index(most) + 1]:
-        if event.bytes > 0:
-            alive[event.storage] = event
-        elif event.bytes < 0:
-            del alive[event.storage]
+        alive[event.storage] += event.bytes
+        lines.setdefault(event.storage, event.line)
     by_line: dict[Line | None, list[int]] = defaultdict(list)
-    for event in alive.values():
-        by_line[event.line].append(sizes[event.storage])
+    for storage, count in alive.items():
+        if count:
+            by_line[lines[storage]].append(sizes.get(storage, count))
     held = [Held(sum(counts), len(counts), *_shown(line)) for line, counts in by_line.items()]
     if cached := most - sum(one.bytes for one in held):
         held.append(Held(cached, 0, CACHED, ""))

@@ -33,6 +33,12 @@ def test_what_is_alive_at_the_peak_is_grouped_by_line_and_adds_up() -> None:
     assert peak.bytes == sum(held.bytes for held in peak.alive)
 
 
+def test_a_storage_that_comes_in_parts_is_one() -> None:
+    events = [Event("file", 1, 60, FIRST), Event("file", 2, 5, FIRST), Event("file", 1, 40, FIRST)]
+    assert sum_peak(events).alive == (Held(105, 2, *FIRST_SHOWN),)
+    assert sum_peak([*events, Event("file", 1, -60, None), Event("file", 1, -40, None)]).bytes == 105
+
+
 def test_of_equal_peaks_the_first_is_explained() -> None:
     events = [Event("h", 1, 5, FIRST), Event("h", 1, -5, None), Event("h", 2, 5, SECOND)]
     assert sum_peak(events).alive == (Held(5, 1, *FIRST_SHOWN),)
