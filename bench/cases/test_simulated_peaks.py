@@ -7,6 +7,8 @@ import pytest
 from bench.cases.case import Case
 from bench.cases.conftest import Measure
 from bench.cases.options import ALL_SIZES
+from bench.meters import device_meter
+from bench.meters.device import DevicePeaks
 from bench.strategies import STRATEGIES
 from bench.strategies.bounds import HOST_SLACK_BYTES, HOST_SLACK_OF_STATE, bound_bytes, peak_breaches
 from bench.test_peak_memory import leaks, peaks
@@ -40,6 +42,14 @@ def test_so_does_one_to_the_cpu(load: Measure, strategy: str) -> None:
     expected = bound_bytes(STRATEGIES[strategy].one_pool, footprint.state_bytes, footprint.largest_tensor_bytes)
     assert measurement.host.private_bytes == expected
     assert measurement.device.requested_bytes is None
+
+
+def test_a_cpus_peaks_do_not_depend_on_a_gpus_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "backend:cudaMallocAsync")
+    for meter in (device_meter("cpu", planned=True), device_meter("cpu", explained=True), device_meter("cpu")):
+        assert meter.peaks() == DevicePeaks()
+    with pytest.raises(ValueError, match="is not modelled"):
+        device_meter("sim")
 
 
 # `torch.cuda.max_memory_allocated` of GPT-2 xl as the notebook that started this suite prints it, in GiB.

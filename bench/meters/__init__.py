@@ -25,8 +25,10 @@ def device_meter(
     them the environment's. `planned`: for a load of which nothing is real.
     """
     named = torch.device("cuda" if device == "sim" else device)
-    if device == "sim" or planned or (explained and named.type == "cpu"):
+    if device == "sim":
         return SimMeter(named, source, settings or settings_of(os.environ), planned=planned)
     if named.type == "cpu":
-        return DeviceMeter(named)
+        # The settings are those of an allocator that is not asked for anything there.
+        counts = planned or explained
+        return SimMeter(named, source, AllocatorSettings(), planned=planned) if counts else DeviceMeter(named)
     return CudaMeter(named, source if explained else None)

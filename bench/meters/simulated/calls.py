@@ -36,7 +36,7 @@ class Calls(TorchFunctionMode):
             if answer:
                 return answer(self._world, *args, **kwargs)
             if kwargs or func in _makers() or torch.device in map(type, args):
-                return self._call(func, args, kwargs)
+                return _call(self._world, func, args, kwargs)
             # Most calls ask for a shape, or the like: they are to take no longer than they do.
             return func(*args)
         except (NotImplementedError, RuntimeError) as error:
@@ -46,32 +46,34 @@ class Calls(TorchFunctionMode):
                 raise self._world.refusal(_name(func)) from None
             raise
 
-    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        world, place = self._world, None
-        if kwargs.pop("pin_memory", False):
-            raise world.lack("page-locked memory")
-        device = kwargs.get("device")
-        if device is None and func in _device_constructors():
-            # Set by `set_default_device`; a device in a `with` statement is in `kwargs` by now.
-            device = torch.utils._device.CURRENT_DEVICE
-            if device is None and world.planned:
-                device = CPU
-        if device is not None:
-            kwargs["device"], place = world.target(device)
-        elif any(isinstance(value, torch.device) for value in args):
-            targets = [world.target(value) if isinstance(value, torch.device) else (value, None) for value in args]
-            args = tuple(value for value, _ in targets)
-            place = next((named for _, named in targets if named), None)
-        if place is None:
+
+def _call(world: World, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Make a call with the stand-ins of the devices it names, and what it makes in the places they mean."""
+    place = None
+    if kwargs.pop("pin_memory", False):
+        raise world.lack("page-locked memory")
+    device = kwargs.get("device")
+    if device is None and func in _device_constructors():
+        # Set by `set_default_device`; a device in a `with` statement is in `kwargs` by now.
+        device = torch.utils._device.CURRENT_DEVICE
+        if device is None and world.planned:
+            device = CPU
+    if device is not None:
+        kwargs["device"], place = world.target(device)
+    elif any(isinstance(value, torch.device) for value in args):
+        targets = [world.target(value) if isinstance(value, torch.device) else (value, None) for value in args]
+        args = tuple(value for value, _ in targets)
+        place = next((named for _, named in targets if named), None)
+    if place is None:
+        out = func(*args, **kwargs)
+    else:
+        with world.naming(place):
             out = func(*args, **kwargs)
-        else:
-            with world.naming(place):
-                out = func(*args, **kwargs)
-        if func in _UNHEARD:
-            places = (place, *map(world.place, tensors(args)))
-            for tensor in tensors((out,)):
-                world.adopt(storage_of(tensor), next((known for known in places if known), HOST))
-        return out
+    if func in _UNHEARD:
+        places = (place, *map(world.place, tensors(args)))
+        for tensor in tensors((out,)):
+            world.adopt(storage_of(tensor), next((known for known in places if known), HOST))
+    return out
 
 
 def _device(world: World, tensor: Tensor) -> torch.device:
@@ -146,7 +148,7 @@ def _as_tensor(func: Any) -> Callable[..., Any]:
     def as_tensor(world: World, data: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
         if isinstance(data, Tensor) and not options:
             return _to(world, data, _device(world, data) if device is None else device, dtype or data.dtype)
-        return Calls(world)._call(func, (data,), {"dtype": dtype, "device": device, **options})
+        return _call(world, func, (data,), {"dtype": dtype, "device": device, **options})
 
     return as_tensor
 

@@ -78,6 +78,8 @@ class Ledger:
         self.events.clear()
         for entry in self._entries.values():
             entry.number = None
+            if entry.mapping:
+                entry.mapping.touched.clear()
 
     def place(self, storage: Storage) -> str | None:
         """Where a storage is; None if the ledger does not know it."""

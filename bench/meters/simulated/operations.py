@@ -45,7 +45,7 @@ class Operations(TorchDispatchMode):
         kind = _kind(func)
         inputs = tensors((*args, *kwargs.values()))
         places = [world.place(tensor) for tensor in inputs]
-        on_device = next((place for place in places if place.startswith("cuda")), None) if places else None
+        on_device = next((place for place in places if place.startswith("cuda")), None)
         # Where there is nothing to fill, PyTorch takes a millisecond to find that out.
         out = args[0] if kind.fills and is_meta(args[0]) else func(*args, **kwargs)
         changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in kind.written)

@@ -86,6 +86,17 @@ def test_what_was_there_before_the_start_counts_no_more(ledger: Ledger) -> None:
     assert ledger.events == []
 
 
+def test_so_does_what_was_read_of_a_mapped_file_before(ledger: Ledger) -> None:
+    mapping, storage = Mapping([]), tensor(100).untyped_storage()
+    ledger.mapped(storage, mapping)
+    ledger.touched(storage, 0, 40)
+    ledger.restart()
+    ledger.touched(storage, 0, 100)
+    assert changes(ledger) == [(FILE, 60)]
+    ledger.unmapped(mapping.touched)
+    assert changes(ledger) == [(FILE, 60), (FILE, -60)]
+
+
 def test_places_are_kept_apart(ledger: Ledger) -> None:
     one, other = tensor(100), tensor(200)
     ledger.born(one.untyped_storage(), "cuda:0")
