@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
+from urllib.parse import quote, unquote
 
 import torch
 from torch import Tensor
@@ -84,9 +85,36 @@ def save_torch(state_dict: dict[str, Tensor], folder: Path, save: Save[Saved]) -
 
 
 def save_per_tensor(state_dict: dict[str, Tensor], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
-    """One file a tensor, buffers too, in a folder of their own."""
+    """One file a tensor, buffers too, in a folder of their own; a tied tensor has one, under its first name.
+
+    Raises `ValueError` for names that some file systems hold to be one.
+    """
     (folder / "tensors").mkdir()
-    return {(relative := f"tensors/{name}.pt"): save(tensor, folder / relative) for name, tensor in state_dict.items()}
+    names: dict[str, str] = {}
+    for name in _untied(state_dict):
+        if (other := names.setdefault(file_name(name).casefold(), name)) != name:
+            raise ValueError(f"{other} and {name} would be one file where case does not count: rename one of them")
+    return {
+        (relative := f"tensors/{file_name(name)}"): save(state_dict[name], folder / relative) for name in names.values()
+    }
+
+
+def file_name(name: str) -> str:
+    """The file that a tensor has for its own: whatever its name is, one below the folder, and legible."""
+    return f"{quote(name, safe='')}.pt"
+
+
+def _untied(state_dict: dict[str, Any]) -> list[str]:
+    """The names, of those that mean one tensor the first."""
+    first: dict[object, str] = {}
+    return [name for name, tensor in state_dict.items() if first.setdefault(_place(name, tensor), name) == name]
+
+
+def _place(name: str, tensor: Any) -> object:
+    """What is equal for two names of one tensor, and for nothing else."""
+    if not isinstance(tensor, Tensor):
+        return name
+    return tensor.untyped_storage(), tensor.dtype, tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def read_torch(path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -98,7 +126,7 @@ def read_torch(path: Path) -> Iterator[tuple[str, Tensor]]:
 def read_per_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a folder, mapped one at a time."""
     for file in sorted(path.glob("*.pt")):
-        yield file.stem, torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        yield unquote(file.stem), torch.load(file, map_location="cpu", weights_only=True, mmap=True)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from urllib.parse import quote
 
 import torch
 
@@ -6,14 +7,31 @@ import torch
 def per_tensor(build, path, device):
     """Allocate a meta skeleton on the device uninitialised, and fill it from one file a tensor."""
     with torch.device("meta"):
-        skeleton = build()
-    model = skeleton.to_empty(device=device)
+        model = build()
+    # Tied names are one tensor, which has one file, under the first of them.
+    tensors = dict((*model.named_parameters(), *model.named_buffers()))
+    files = {name: Path(path, f"{quote(name, safe='')}.pt") for name in tensors}
+    if differing := {file.name for file in files.values()} ^ {file.name for file in Path(path).iterdir()}:
+        raise ValueError(f"{path} does not fit the model in {', '.join(sorted(differing))}")
 
-    # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
-    destination = model.state_dict()
-    files = {file.stem: file for file in Path(path).glob("*.pt")}
-    if differing := destination.keys() ^ files.keys():
-        raise KeyError(f"missing or unexpected in {path}: {', '.join(sorted(differing))}")
-    for name, tensor in destination.items():
-        tensor.copy_(torch.load(files[name], map_location="cpu", weights_only=True))
+    storages = set()
+    for name, tensor in tensors.items():
+        if tensor.untyped_storage() in storages:
+            raise ValueError(f"{name} shares memory with another tensor: of that a file a tensor says nothing")
+        storages.add(tensor.untyped_storage())
+        # `to_empty` would untie: a tensor that is swapped stays itself to all of its names, and to an optimizer.
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+        if isinstance(tensor, torch.nn.Parameter):
+            empty = torch.nn.Parameter(empty, tensor.requires_grad)
+        torch.utils.swap_tensors(tensor, empty)
+
+    for name, tensor in tensors.items():
+        if files[name].is_symlink() or not files[name].is_file():
+            raise ValueError(f"{files[name]} is not a file of its own")
+        saved = torch.load(files[name], map_location="cpu", weights_only=True)
+        # `copy_` broadcasts and casts.
+        if (saved.dtype, saved.shape, saved.stride()) != (tensor.dtype, tensor.shape, tensor.stride()):
+            raise ValueError(f"{files[name]} does not fit the model: its {name} is a {tensor.dtype} {tensor.shape}")
+        tensor.detach().copy_(saved)
+        del saved  # Before the next one is read.
     return model

@@ -8,8 +8,19 @@ def sequential(build, path, device):
 
     # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
     destination = model.state_dict()
-    if differing := destination.keys() ^ state_dict.keys():
-        raise KeyError(f"missing or unexpected in {path}: {', '.join(sorted(differing))}")
+    if extra := sorted(name for name in destination if name.endswith("_extra_state")):
+        raise ValueError(f"{', '.join(extra)}: only load_state_dict sets what is not a tensor of the model")
+
+    def form(tensors):
+        first = {}  # The first name of every storage: tied names have it in common.
+        return {
+            (name, t.dtype, t.shape, t.stride(), first.setdefault(t.untyped_storage(), name))
+            for name, t in tensors.items()
+        }
+
+    # `copy_` broadcasts and casts, and lets the last of several tied names win.
+    if differing := form(destination) ^ form(state_dict):
+        raise ValueError(f"{path} does not fit the model in {', '.join(sorted({name for name, *_ in differing}))}")
     for name, tensor in destination.items():
         tensor.copy_(state_dict[name].to(device))
     return model

@@ -32,7 +32,7 @@ def test_a_recipe_can_be_pasted(strategy: Strategy) -> None:
             assert {str(name).partition(".")[0] for name in names} <= {"torch", *sys.stdlib_module_names}
     assert list(signature(strategy.load).parameters) == ["build", "path", "device"]
     assert strategy.load.__doc__
-    assert len(getsource(strategy.load).splitlines()) < 25
+    assert len(getsource(strategy.load).splitlines()) < 40
 
 
 @every_strategy
@@ -70,5 +70,5 @@ def test_a_missing_or_unexpected_key_is_named(
     change(state_dict)
     layout = LAYOUTS[strategy.layout]
     layout.save(state_dict, tmp_path, torch.save)
-    with pytest.raises((KeyError, RuntimeError), match=name):
+    with pytest.raises(ValueError, match=name):
         strategy.load(build, tmp_path / layout.entrance, CPU)
