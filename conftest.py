@@ -3,10 +3,11 @@
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -14,9 +15,13 @@ from pytest_benchmark.logger import PytestBenchmarkWarning
 
 from bench.cases.case import Case
 from bench.cases.options import Settings, add_options, settings
+from bench.conformance import profiles
+from bench.conformance.sweep import Cell
+from bench.conformance.trial import Trial
 from bench.history.fingerprint import differences, fingerprint
 from bench.history.record import Record
 from bench.report.alive import explanation
+from bench.report.conformance import conformance_lines
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines
@@ -24,9 +29,15 @@ from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.layouts import LAYOUTS
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
 
+Parameter = TypeVar("Parameter")
+
 SETTINGS = pytest.StashKey[Settings]()
 SHELF = pytest.StashKey[Shelf]()
 OUTCOMES = pytest.StashKey[list[Outcome]]()
+CELLS = pytest.StashKey[list[Cell]]()
+
+# Before hypothesis looks for the profile that its own option names.
+profiles.register()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), progress_bar)
     config.stash[OUTCOMES] = list[Outcome]()
+    config.stash[CELLS] = list[Cell]()
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
@@ -56,6 +68,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         real = metafunc.definition.get_closest_marker("real_device") is not None
         metafunc.parametrize("case", metafunc.config.stash[SETTINGS].cases(real=real), ids=str)
+    if "trial" in metafunc.fixturenames:
+        metafunc.parametrize("trial", metafunc.config.stash[SETTINGS].trials(), ids=str)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -65,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     sizes = config.stash[SETTINGS].sizes
     # Where there is nothing to measure, pytest makes one item of a test that it would skip.
-    idle = [item for item in items if "case" in getattr(item, "fixturenames", ()) and not _case(item)]
+    idle = [item for item in items if _wants(item, "case", Case) or _wants(item, "trial", Trial)]
     items[:] = [item for item in items if item not in idle]
     config.hook.pytest_deselected(items=idle)
 
@@ -134,6 +148,12 @@ def _get(config: pytest.Config, specification: Specification) -> Checkpoint:
 
 
 @pytest.fixture
+def cells(pytestconfig: pytest.Config) -> list[Cell]:
+    """Where the cells of the conformance table are kept until the end of the run."""
+    return pytestconfig.stash[CELLS]
+
+
+@pytest.fixture
 def explain(pytestconfig: pytest.Config) -> bool:
     """Whether every peak is to be explained, not only those that are not what they should be."""
     return pytestconfig.stash[SETTINGS].explain
@@ -171,6 +191,10 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info.update(replaced)
 
 
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    output_json["conformance"] = [asdict(cell) for cell in config.stash[CELLS]]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_compare_machine_info(
     config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
@@ -195,12 +219,16 @@ def pytest_terminal_summary(
     try:
         yield
     finally:
+        chosen, width = config.stash[SETTINGS], config.get_terminal_writer().fullwidth
+        if cells := config.stash[CELLS]:
+            terminalreporter.section("conformance")
+            for line in conformance_lines(cells, width, whole=chosen.conformance):
+                terminalreporter.write_line(line)
         outcomes = config.stash[OUTCOMES]
         if table := rows(outcomes):
-            chosen = config.stash[SETTINGS]
             terminalreporter.section(f"weight loading: {chosen.title}")
             explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
-            for line in (*explained, *terminal_lines(table, config.get_terminal_writer().fullwidth)):
+            for line in (*explained, *terminal_lines(table, width)):
                 terminalreporter.write_line(line)
             summary = os.environ.get("GITHUB_STEP_SUMMARY")
             if summary and not config.option.benchmark_disable:
@@ -214,6 +242,15 @@ def _timed(bench: dict[str, Any]) -> bool:
 
 
 def _case(item: pytest.Item) -> Case | None:
+    return _parameter(item, "case", Case)
+
+
+def _parameter(item: pytest.Item, name: str, kind: type[Parameter]) -> Parameter | None:
     callspec = getattr(item, "callspec", None)
-    case = callspec.params.get("case") if callspec else None
-    return case if isinstance(case, Case) else None
+    value = callspec.params.get(name) if callspec else None
+    return value if isinstance(value, kind) else None
+
+
+def _wants(item: pytest.Item, name: str, kind: type) -> bool:
+    """Whether a test asks for a parameter of which there is none."""
+    return name in getattr(item, "fixturenames", ()) and _parameter(item, name, kind) is None

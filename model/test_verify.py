@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model.checkpoints import Checkpoint
 from model.gpt2 import GPT2
-from model.verify import WrongModel, _difference, check_model
+from model.verify import WrongModel, check_model, difference
 
 CPU = torch.device("cpu")
 NAME = "trf_blocks.0.ff.layers.0.weight"
@@ -142,9 +142,9 @@ def test_any_flipped_bit_of_any_dtype_is_found(
     """Wherever a tensor starts in its storage, and whatever its bits say: NaNs and infinities too."""
     saved = torch.tensor(values * dtype.itemsize, dtype=torch.uint8).view(dtype)
     loaded = torch.cat([torch.ones(offset, dtype=dtype), saved])[offset:]
-    assert _difference(loaded, saved) is None
+    assert difference(loaded, saved) is None
     place = data.draw(st.integers(0, len(values) * dtype.itemsize - 1))
     loaded.view(torch.uint8)[place] ^= 1 << data.draw(st.integers(0, 7))
     assert f"differs in 1 of {len(values)} values, first at flat index {place // dtype.itemsize}: " in str(
-        _difference(loaded, saved)
+        difference(loaded, saved)
     )

@@ -18,13 +18,19 @@ class WrongModel(Exception):
 
 
 def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
-    """Raise `WrongModel` unless `model` is on `device`, and equal to `checkpoint` in every tensor and its logits."""
-    _check_tensors(checkpoint, device, model, _difference)
-    _check_logits(first_logits(model).cpu(), checkpoint.logits())
+    """Raise `WrongModel` unless `model` is on `device`, and equal to `checkpoint` in every tensor and its logits.
+
+    Raises `UntrustedCheckpoint` if a file of the checkpoint was changed or replaced since it was found to be sound.
+    """
+    checkpoint.require_unchanged()
+    _check_tensors(checkpoint, device, model, difference)
+    check_logits(first_logits(model).cpu(), checkpoint.logits())
+    checkpoint.require_unchanged()
 
 
 def check_structure(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
     """The same as far as it goes without values: where every tensor is, its name, dtype and shape."""
+    checkpoint.require_unchanged()
     _check_tensors(checkpoint, device, model, _difference_in_kind)
 
 
@@ -54,11 +60,11 @@ def _difference_in_kind(loaded: Tensor, saved: Tensor) -> str | None:
     return None
 
 
-def _difference(loaded: Tensor, saved: Tensor) -> str | None:
+def difference(loaded: Tensor, saved: Tensor) -> str | None:
     """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included."""
     if difference := _difference_in_kind(loaded, saved):
         return difference
-    loaded, saved = loaded.detach().cpu().reshape(-1), saved.reshape(-1)
+    loaded, saved = _flat(loaded), _flat(saved)
     # As integers, which compare equal where NaNs do not; as wide ones where that is possible, for they are faster.
     wide = _can_be_wide(loaded) and _can_be_wide(saved)
     bits = torch.int64 if wide else torch.uint8
@@ -72,12 +78,19 @@ def _difference(loaded: Tensor, saved: Tensor) -> str | None:
     )
 
 
+def _flat(tensor: Tensor) -> Tensor:
+    """Its values one after the other, on the host; copied only where they do not lie so already."""
+    contiguous = tensor.detach().cpu().contiguous()
+    # Not `view(-1)`: a tensor of one element is contiguous whatever its stride, and keeps it.
+    return contiguous.as_strided((contiguous.numel(),), (1,))
+
+
 def _can_be_wide(flat: Tensor) -> bool:
     width = torch.int64.itemsize
     return flat.nbytes % width == 0 and flat.storage_offset() * flat.element_size() % width == 0
 
 
-def _check_logits(logits: Tensor, saved: Tensor) -> None:
+def check_logits(logits: Tensor, saved: Tensor) -> None:
     largest = saved.abs().max().item()
     error = (logits.double() - saved.double()).abs().max().item()
     # Written so that NaN fails.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from bench.cases.case import Case
+from bench.conformance.properties import PROPERTIES
+from bench.conformance.trial import Trial
 from bench.meters.simulated.allocator_settings import settings_of
 from bench.strategies import STRATEGIES
 from model.checkpoints import DTYPES
@@ -27,6 +29,7 @@ OPTIONS = (
     ("--dtype", "float32", "DTYPE", f"of the checkpoint: {', '.join(DTYPES)}"),
     ("--checkpoints", None, "FOLDER", "where checkpoints are made and kept (default: a cache folder of this user)"),
     ("--plan", False, None, "count the peaks of loads that this machine could not hold: nothing is read or filled"),
+    ("--conformance", False, None, "print which properties of models each strategy keeps: a table ready to paste"),
     ("--explain", False, None, "say of every peak what was alive at it, and which line of the strategy asked for it"),
 )
 
@@ -46,6 +49,7 @@ class Settings:
     checkpoints: Path
     planned: bool
     explain: bool
+    conformance: bool
 
     def cases(self, *, real: bool) -> list[Case]:
         """Every measurement, size by size; `real`: of those that want values."""
@@ -55,6 +59,13 @@ class Settings:
             for size in self.sizes
             for strategy in self.strategies
             if device is not None
+        ]
+
+    def trials(self) -> list[Trial]:
+        """Every cell of the conformance table, strategy by strategy; none where nothing has values."""
+        device = self.real_device
+        return [
+            Trial(strategy, row, device) for strategy in self.strategies for row in PROPERTIES if device is not None
         ]
 
     @property
@@ -90,6 +101,7 @@ def settings(options: Any) -> Settings:
         checkpoints=_checkpoints(options.checkpoints),
         planned=options.plan,
         explain=options.explain,
+        conformance=options.conformance,
     )
 
 

@@ -27,7 +27,8 @@ class Strategy:
 
     `layout` is the checkpoint it wants. `device` is the peak on a device with memory of its own, in requested
     bytes, and `host` the private memory beside it; `one_pool` is the private memory where the device is the
-    host. `file` is the file-backed memory once every weight was read.
+    host. `file` is the file-backed memory once every weight was read. `refuses` are properties of models that it
+    cannot load and says so, `refuses_moved` those that it cannot load where the device is not the host.
     """
 
     load: Load
@@ -36,6 +37,8 @@ class Strategy:
     host: str
     one_pool: str
     file: str
+    refuses: str = ""
+    refuses_moved: str = ""
 
     @property
     def name(self) -> str:
@@ -46,16 +49,20 @@ class Strategy:
         """The file that the recipe is written in."""
         return self.load.__code__.co_filename
 
+    def refused(self, device: str) -> frozenset[str]:
+        """The properties that keep it from loading a model to `device`."""
+        return frozenset(f"{self.refuses} {'' if device == 'cpu' else self.refuses_moved}".split())
+
 
 STRATEGIES = {
     strategy.name: strategy
     for strategy in (
-        #        recipe           layout        device   host  one_pool  file
-        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0"),
-        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0"),
-        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0"),
-        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S"),
-        Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0"),
+        #        recipe           layout        device   host  one_pool  file  refuses, and when moved to a device
+        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0",  "", "views gaps"),
+        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0",  "", "views gaps"),
+        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0",  "nonpersistent views"),
+        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  "nonpersistent"),
+        Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0",  "nonpersistent views extra_state"),
     )
 }  # fmt: skip
 

@@ -7,16 +7,17 @@ def baseline(build, path, device):
     state_dict = torch.load(path, map_location=device, weights_only=True)
 
     def form(tensors):
-        first = {}  # The first name of every storage: names that share one are told apart by nothing else.
+        first = {}  # The first name of every storage: tied names have it in common.
         return {
-            (name, t.dtype, t.shape, t.stride(), first.setdefault(t.untyped_storage(), name))
-            if isinstance(t, torch.Tensor)
-            else (name,)
-            for name, t in tensors.items()
+            (name,)
+            if name.endswith("_extra_state")
+            else (name, t.dtype, t.shape, t.stride(), t.numel() and first.setdefault(t.untyped_storage(), name))
+            for name, t in sorted(tensors.items())
         }
 
     # `load_state_dict` casts to the model's dtype, and lets the last of several tied names win.
     if differing := form(model.state_dict()) ^ form(state_dict):
-        raise ValueError(f"{path} does not fit the model in {', '.join(sorted({name for name, *_ in differing}))}")
+        names = sorted({name for name, *_ in differing})
+        raise ValueError(f"{path} and the model differ in names, dtypes, shapes, strides or ties: {names}")
     model.load_state_dict(state_dict)
     return model

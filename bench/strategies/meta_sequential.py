@@ -5,6 +5,9 @@ def meta_sequential(build, path, device):
     """Allocate a meta skeleton on the device uninitialised, and copy a state dict that is on the device too."""
     with torch.device("meta"):
         model = build()
+    # What no checkpoint holds, and meta has no value for.
+    if lost := sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()):
+        raise ValueError(f"{lost} are not persistent: they have values only where the model is built on {device}")
     # `to_empty` would untie: a tensor that is swapped stays itself to all of its names, and to an optimizer.
     for tensor in (*model.parameters(), *model.buffers()):
         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
@@ -13,22 +16,23 @@ def meta_sequential(build, path, device):
         torch.utils.swap_tensors(tensor, empty)
     state_dict = torch.load(path, map_location=device, weights_only=True)
 
-    # Everything that the skeleton has no value for: buffers that are in no state dict too.
-    destination = dict(model.named_parameters(remove_duplicate=False))
-    destination |= dict(model.named_buffers(remove_duplicate=False))
-
     def form(tensors):
         first = {}  # The first name of every storage: tied names have it in common.
         return {
-            (name, t.dtype, t.shape, t.stride(), first.setdefault(t.untyped_storage(), name))
-            if isinstance(t, torch.Tensor)
-            else (name,)
-            for name, t in tensors.items()
+            (name,)
+            if name.endswith("_extra_state")
+            else (name, t.dtype, t.shape, t.stride(), t.numel() and first.setdefault(t.untyped_storage(), name))
+            for name, t in sorted(tensors.items())
         }
 
+    # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
+    destination = model.state_dict()
     # `copy_` broadcasts and casts, and lets the last of several tied names win.
     if differing := form(destination) ^ form(state_dict):
-        raise ValueError(f"{path} does not fit the model in {', '.join(sorted({name for name, *_ in differing}))}")
-    for name, tensor in destination.items():
-        tensor.detach().copy_(state_dict[name])
+        names = sorted({name for name, *_ in differing})
+        raise ValueError(f"{path} and the model differ in names, dtypes, shapes, strides or ties: {names}")
+    extra = {name: state_dict.pop(name) for name in destination if name.endswith("_extra_state")}
+    for name, tensor in state_dict.items():
+        destination[name].copy_(tensor)
+    model.load_state_dict(extra, strict=False)
     return model

@@ -1,5 +1,5 @@
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import torch
 
@@ -8,16 +8,19 @@ def per_tensor(build, path, device):
     """Allocate a meta skeleton on the device uninitialised, and fill it from one file a tensor."""
     with torch.device("meta"):
         model = build()
+    # What no checkpoint holds, and meta has no value for.
+    if lost := sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()):
+        raise ValueError(f"{lost} are not persistent: they have values only where the model is built on {device}")
     # Tied names are one tensor, which has one file, under the first of them.
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
     files = {name: Path(path, f"{quote(name, safe='')}.pt") for name in tensors}
     if differing := {file.name for file in files.values()} ^ {file.name for file in Path(path).iterdir()}:
-        raise ValueError(f"{path} does not fit the model in {', '.join(sorted(differing))}")
+        raise ValueError(f"{path} and the model differ in {sorted(unquote(f.removesuffix('.pt')) for f in differing)}")
 
     storages = set()
     for name, tensor in tensors.items():
         if tensor.untyped_storage() in storages:
-            raise ValueError(f"{name} shares memory with another tensor: of that a file a tensor says nothing")
+            raise ValueError(f"{name!r} shares the memory of another tensor, which has a file of its own")
         storages.add(tensor.untyped_storage())
         # `to_empty` would untie: a tensor that is swapped stays itself to all of its names, and to an optimizer.
         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
@@ -31,7 +34,7 @@ def per_tensor(build, path, device):
         saved = torch.load(files[name], map_location="cpu", weights_only=True)
         # `copy_` broadcasts and casts.
         if (saved.dtype, saved.shape, saved.stride()) != (tensor.dtype, tensor.shape, tensor.stride()):
-            raise ValueError(f"{files[name]} does not fit the model: its {name} is a {tensor.dtype} {tensor.shape}")
+            raise ValueError(f"{files[name]} does not fit {name!r}, a {tensor.dtype} of shape {list(tensor.shape)}")
         tensor.detach().copy_(saved)
         del saved  # Before the next one is read.
     return model

@@ -6,21 +6,23 @@ def sequential(build, path, device):
     model = build().to(device)
     state_dict = torch.load(path, map_location="cpu", weights_only=True)
 
-    # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
-    destination = model.state_dict()
-    if extra := sorted(name for name in destination if name.endswith("_extra_state")):
-        raise ValueError(f"{', '.join(extra)}: only load_state_dict sets what is not a tensor of the model")
-
     def form(tensors):
         first = {}  # The first name of every storage: tied names have it in common.
         return {
-            (name, t.dtype, t.shape, t.stride(), first.setdefault(t.untyped_storage(), name))
-            for name, t in tensors.items()
+            (name,)
+            if name.endswith("_extra_state")
+            else (name, t.dtype, t.shape, t.stride(), t.numel() and first.setdefault(t.untyped_storage(), name))
+            for name, t in sorted(tensors.items())
         }
 
+    # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
+    destination = model.state_dict()
     # `copy_` broadcasts and casts, and lets the last of several tied names win.
     if differing := form(destination) ^ form(state_dict):
-        raise ValueError(f"{path} does not fit the model in {', '.join(sorted({name for name, *_ in differing}))}")
-    for name, tensor in destination.items():
-        tensor.copy_(state_dict[name].to(device))
+        names = sorted({name for name, *_ in differing})
+        raise ValueError(f"{path} and the model differ in names, dtypes, shapes, strides or ties: {names}")
+    extra = {name: state_dict.pop(name) for name in destination if name.endswith("_extra_state")}
+    for name, tensor in state_dict.items():
+        destination[name].copy_(tensor.to(device))
+    model.load_state_dict(extra, strict=False)
     return model

@@ -1,0 +1,128 @@
+"""What differs between the model that was saved and the one that was loaded: everything that can."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.conformance.specimens import named_tensors
+from model.verify import difference
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is wrong with a loaded model: the check that found it, the name of the tensor or module, and what it is."""
+
+    check: str
+    name: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.what}" if self.name else self.what
+
+
+def differences(saved: nn.Module, loaded: nn.Module, device: torch.device) -> list[Difference]:
+    """Everything in which `loaded`, which is to be on `device`, is not the model `saved`, which is on the host."""
+    if left := [Difference("meta", name, "is still on meta") for name in _on_meta(loaded)]:
+        return left
+    if unlike := list(_in_names(saved, loaded)):
+        return unlike
+    return [
+        *(d for check in (_in_tensors, _in_sharing, _in_modes) for d in check(saved, loaded)),
+        *(
+            Difference("device", name, f"is on {tensor.device}, not on {device}")
+            for name, tensor in named_tensors(loaded)
+            if tensor.device.type != device.type
+        ),
+        *_in_extra_state(saved, loaded),
+    ]
+
+
+def _on_meta(model: nn.Module) -> Iterator[str]:
+    for path, module in model.named_modules():
+        for name, value in (*module._parameters.items(), *module._buffers.items(), *vars(module).items()):
+            if isinstance(value, Tensor) and value.is_meta:
+                yield f"{path}.{name}".lstrip(".")
+
+
+def _in_names(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+    """Keys and their order, and whether each is a parameter, a buffer, or one that is not persistent."""
+    before, after = list(saved.state_dict()), list(loaded.state_dict())
+    yield from (Difference("keys", name, "is not in the state dict") for name in before if name not in after)
+    yield from (Difference("keys", name, "is new in the state dict") for name in after if name not in before)
+    roles, found = _roles(saved), _roles(loaded)
+    for name in roles | found:
+        if roles.get(name) != found.get(name):
+            yield Difference("roles", name, f"is {found.get(name, 'gone')}, was {roles.get(name, 'not there')}")
+    if before != after and set(before) == set(after):
+        yield Difference("order", "", "the keys of the state dict are in another order")
+
+
+def _roles(model: nn.Module) -> dict[str, str]:
+    roles = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            roles[prefix + name] = "a parameter" if parameter is not None else "no parameter"
+        for name, buffer in module._buffers.items():
+            transient = "not persistent" if name in module._non_persistent_buffers_set else "persistent"
+            roles[prefix + name] = f"a buffer, {transient}" if buffer is not None else "no buffer"
+    return roles
+
+
+def _in_tensors(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+    after = dict(named_tensors(loaded))
+    for name, tensor in named_tensors(saved):
+        found = after[name]
+        if what := difference(found, tensor):
+            check = "dtype" if found.dtype != tensor.dtype else "shape" if found.shape != tensor.shape else "values"
+            yield Difference(check, name, what)
+        elif found.stride() != tensor.stride():
+            yield Difference("strides", name, f"has strides {found.stride()}, saved with {tensor.stride()}")
+        if found.requires_grad != tensor.requires_grad:
+            yield Difference("requires_grad", name, f"has requires_grad={found.requires_grad}, which it had not")
+        if not found.is_leaf or found.grad is not None:
+            yield Difference("requires_grad", name, "has a history: an optimizer cannot step it")
+
+
+def _in_sharing(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+    """Which names are one tensor, and which tensors are in one memory."""
+    for kind, key in (("one tensor with", id), ("in the memory of", _memory)):
+        before, after = _first_names(saved, key), _first_names(loaded, key)
+        for name, first in before.items():
+            if after[name] != first:
+                was, now = (f"{kind} {other}" if other != name else "by itself" for other in (first, after[name]))
+                yield Difference("sharing", name, f"was {was}, and is {now}")
+
+
+def _memory(tensor: Tensor) -> object:
+    """The same for tensors that share memory; those without elements share none."""
+    return tensor.untyped_storage() if tensor.numel() else id(tensor)
+
+
+def _first_names(model: nn.Module, key: Callable[[Tensor], object]) -> dict[str, str]:
+    first: dict[object, str] = {}
+    return {name: first.setdefault(key(tensor), name) for name, tensor in named_tensors(model)}
+
+
+def _in_modes(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+    after = dict(loaded.named_modules(remove_duplicate=False))
+    for path, module in saved.named_modules(remove_duplicate=False):
+        if path not in after or module.training != after[path].training:
+            yield Difference("training", path or "the model", f"has training={not module.training}, which it had not")
+
+
+def _in_extra_state(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+    after = loaded.state_dict()
+    for name, value in saved.state_dict().items():
+        found = after[name]
+        if name.endswith("_extra_state") and not _equal(found, value):
+            yield Difference("extra state", name, f"is {found!r}, saved as {value!r}")
+
+
+def _equal(found: Any, value: Any) -> bool:
+    if isinstance(found, Tensor) and isinstance(value, Tensor):
+        return torch.equal(found.cpu(), value)
+    return type(found) is type(value) and found == value

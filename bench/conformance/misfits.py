@@ -1,0 +1,91 @@
+"""Checkpoints that do not fit the model, though a careless loader makes them fit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.conformance.specimens import Blueprint
+
+StateDict = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`alter(state_dict, name)` makes a state dict another's; `victims(model)` are the names that it can be done to."""
+
+    alter: Callable[[StateDict, str], object]
+    victims: Callable[[Blueprint], list[str]]
+
+
+def _saved_names(model: Blueprint) -> list[str]:
+    return [name.path for name in model.names if name.tensor is not None]
+
+
+def _tied_names(model: Blueprint) -> list[str]:
+    tensors = [name.tensor for name in model.names]
+    return [name.path for name in model.names if name.tensor is not None and tensors.count(name.tensor) > 1]
+
+
+def _drop(state_dict: StateDict, name: str) -> None:
+    del state_dict[name]
+
+
+def _add(state_dict: StateDict, name: str) -> None:
+    state_dict[f"{name}_of_another"] = torch.ones(2)
+
+
+def _cast(state_dict: StateDict, name: str) -> None:
+    """To a dtype that a copy turns back without a word."""
+    tensor: Tensor = state_dict[name]
+    state_dict[name] = torch.ones_like(tensor, dtype=torch.float16 if tensor.dtype != torch.float16 else torch.float32)
+
+
+def _broadcast(state_dict: StateDict, name: str) -> None:
+    """To a shape that a copy spreads over the whole tensor."""
+    tensor: Tensor = state_dict[name]
+    state_dict[name] = tensor.new_ones(()) if tensor.shape == (1,) else tensor.new_ones((1,))
+
+
+def _untie(state_dict: StateDict, name: str) -> None:
+    """Another value under one of the names of a tensor."""
+    state_dict[name] = torch.ones_like(state_dict[name])
+
+
+MISFITS = {
+    "missing": Kind(_drop, _saved_names),
+    "surplus": Kind(_add, _saved_names),
+    "dtype": Kind(_cast, _saved_names),
+    "shape": Kind(_broadcast, _saved_names),
+    "untied": Kind(_untie, _tied_names),
+}
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A model, and a checkpoint that differs from its own in one name. To load it would be wrong."""
+
+    model: Blueprint
+    kind: str
+    name: str
+
+    def build(self) -> nn.Module:
+        return self.model.build()
+
+    def saved(self) -> nn.Module:
+        return self.model.saved()
+
+    def state_dict(self, model: nn.Module) -> StateDict:
+        state_dict = dict(model.state_dict())
+        MISFITS[self.kind].alter(state_dict, self.name)
+        return state_dict
+
+    def suspects(self) -> set[str]:
+        """The name that differs, and the others of its tensor."""
+        [tensor] = [name.tensor for name in self.model.names if name.path == self.name]
+        return {name.path for name in self.model.names if name.tensor == tensor}
+
+    def __str__(self) -> str:
+        return f"{self.model}; in the checkpoint {self.name} is {self.kind}"

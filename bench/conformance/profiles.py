@@ -1,0 +1,16 @@
+"""How many examples hypothesis draws: a few at a desk, more before a merge, many by night."""
+
+import os
+
+from hypothesis import settings
+
+# Of every strategy, shared out among the properties; of every other test that draws its examples.
+EXAMPLES = {"dev": 100, "ci": 300, "nightly": 2000}
+
+
+def register() -> None:
+    """Make `--hypothesis-profile` know them, and choose one for a run that names none."""
+    for name, examples in EXAMPLES.items():
+        # What fails once is kept in the database, and tried first the next time, by whatever profile.
+        settings.register_profile(name, settings.get_profile("default"), max_examples=examples, deadline=None)
+    settings.load_profile("ci" if os.environ.get("CI") else "dev")

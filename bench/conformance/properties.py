@@ -1,0 +1,70 @@
+"""What a loader may be asked to keep, and what it may be asked to refuse: the columns of the conformance table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from bench.conformance.drawn import FEATURES, blueprints, crowds, misfits, transformers
+from bench.conformance.misfits import Misfit
+from bench.conformance.specimens import Blueprint, Transformer
+
+Specimen = Blueprint | Transformer | Misfit
+
+
+@dataclass(frozen=True)
+class Property:
+    """`specimens(refused)` draws models that have it, without the features that a loader is known to refuse.
+
+    `share`: how many examples it gets, where most get one; large models take as long as many small ones.
+    `fits`: whether the checkpoint is the model's, and has to be loaded; otherwise it has to be refused.
+    """
+
+    name: str
+    meaning: str
+    specimens: Callable[[frozenset[str]], st.SearchStrategy[Specimen]]
+    share: float = 1.0
+    fits: bool = True
+
+
+def _one(*features: str) -> Callable[[frozenset[str]], st.SearchStrategy[Specimen]]:
+    """Models that have the first of some features, and may have the others."""
+    return lambda _: blueprints(set(features), features[0] if features else None)
+
+
+def _mixed(refused: frozenset[str]) -> st.SearchStrategy[Specimen]:
+    return blueprints(set(FEATURES) - refused)
+
+
+def _misfit(kind: str, meaning: str) -> Property:
+    return Property(kind, meaning, lambda _: misfits(kind), share=0.5, fits=False)
+
+
+PROPERTIES = {
+    row.name: row
+    for row in (
+        Property("plain", "float32 parameters in modules of any depth and width", _one()),
+        Property("dtypes", "floats of all widths, float8, integers, booleans, complex numbers", _one("dtypes")),
+        Property("buffers", "persistent buffers, and ones that are None", _one("buffers", "dtypes")),
+        Property("nonpersistent", "buffers that are in no state dict", _one("nonpersistent", "buffers")),
+        Property("ties", "parameters with two or three names, in any order", _one("ties", "dtypes")),
+        Property("views", "tensors in the memory of others", _one("views", "buffers")),
+        Property("frozen", "parameters without gradients, modules in evaluation mode", _one("frozen", "ties")),
+        Property("empty", "tensors without dimensions, and without elements", _one("empty", "buffers", "dtypes")),
+        Property("strides", "transposed and channels-last tensors", _one("strides", "buffers", "dtypes")),
+        Property("gaps", "tensors that skip elements of their memory", _one("gaps", "buffers", "dtypes")),
+        Property("values", "NaNs, infinities, negative zeros, denormals", _one("values", "dtypes")),
+        Property("names", "names with any character, and of methods", _one("names", "buffers")),
+        Property("extra_state", "extra state of modules, which is no tensor of them", _one("extra_state")),
+        Property("crowds", "thousands of small tensors beside a huge one", lambda _: crowds(), share=0.05),
+        Property(
+            "gpt2", "GPT-2 of any depth and width, tied or not, and its logits", lambda _: transformers(), share=0.5
+        ),
+        Property("mixed", "all of these at once, but for what the loader refuses", _mixed, share=3.0),
+        _misfit("missing", "a tensor is not in the checkpoint"),
+        _misfit("surplus", "a tensor is not in the model"),
+        _misfit("dtype", "a tensor has another dtype"),
+        _misfit("shape", "a tensor has a shape that would broadcast"),
+        _misfit("untied", "the names of one tensor have different values"),
+    )
+}

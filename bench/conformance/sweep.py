@@ -1,0 +1,64 @@
+"""One cell of the conformance table: what hypothesis finds out about one loader and one property."""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import find, settings
+from hypothesis.errors import NoSuchExample
+
+from bench.conformance.judge import Outcome, Verdict, judge
+from bench.conformance.properties import PROPERTIES, Property, Specimen
+from bench.strategies import Strategy
+
+# What the shares of all properties add up to: an example of a profile is one of a strategy, whatever the property.
+SHARES = sum(row.share for row in PROPERTIES.values())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`example` is the smallest specimen that was refused, or that came back wrong, and `why` what was said of it.
+
+    `checks` found what is wrong; `named`: whether every refusal named a tensor.
+    """
+
+    strategy: str
+    property: str
+    outcome: Outcome
+    examples: int
+    example: str = ""
+    why: str = ""
+    checks: tuple[str, ...] = ()
+    named: bool = True
+
+
+def sweep(strategy: Strategy, row: Property, device: torch.device, profile: settings | None = None) -> Cell:
+    """Let hypothesis look for a specimen that a strategy loads wrongly; it shrinks and keeps what it finds.
+
+    The property gets its share of the examples that a profile gives a strategy.
+    """
+    verdicts: list[tuple[Specimen, Verdict]] = []
+
+    def comes_back_wrong(specimen: Specimen) -> bool:
+        verdict = judge(strategy.load, strategy.layout, specimen, device, fits=row.fits)
+        verdicts.append((specimen, verdict))
+        return verdict.outcome == Outcome.WRONG
+
+    chosen = profile or settings()
+    chosen = settings(chosen, max_examples=max(1, round(chosen.max_examples * row.share / SHARES)))
+    key = f"{strategy.name}-{row.name}-{device.type}".encode()
+    try:
+        specimens = row.specimens(strategy.refused(device.type))
+        found = find(specimens, comes_back_wrong, settings=chosen, database_key=key)
+    except NoSuchExample:
+        return _without_wrong(strategy.name, row.name, verdicts)
+    verdict = next(verdict for specimen, verdict in reversed(verdicts) if specimen == found)
+    return Cell(strategy.name, row.name, Outcome.WRONG, len(verdicts), str(found), verdict.why, verdict.checks)
+
+
+def _without_wrong(strategy: str, name: str, verdicts: list[tuple[Specimen, Verdict]]) -> Cell:
+    refusals = [(str(specimen), verdict) for specimen, verdict in verdicts if verdict.outcome == Outcome.REFUSED]
+    if not refusals:
+        return Cell(strategy, name, Outcome.PASSED, len(verdicts))
+    # One that names nothing is worth more than a small one.
+    example, verdict = min(refusals, key=lambda refusal: (refusal[1].named, len(refusal[0])))
+    return Cell(strategy, name, Outcome.REFUSED, len(verdicts), example, verdict.why, named=verdict.named)

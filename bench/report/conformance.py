@@ -1,0 +1,84 @@
+"""The conformance table: strategies in rows, properties in columns, as Markdown that is legible in a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from bench.conformance.judge import Outcome
+from bench.conformance.properties import PROPERTIES
+from bench.conformance.sweep import Cell
+
+WORDS = {Outcome.PASSED: "ok", Outcome.REFUSED: "refused", Outcome.WRONG: "WRONG"}
+
+
+def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list[str]:
+    """The table, if it is wanted `whole`, in as many parts as `width` columns need, and every cell explained.
+
+    Otherwise a line, and what came back wrong.
+    """
+    wrong = [line for cell in cells if cell.outcome == Outcome.WRONG for line in _told(cell)]
+    if not whole:
+        return [*wrong, f"{_summary(cells)}; --conformance prints the table"]
+    refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and _fits(cell) for line in _told(cell)]
+    columns = list(dict.fromkeys(cell.property for cell in cells))
+    meanings = [f"- {name}: {_meaning(name)}" for name in columns]
+    return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), _summary(cells)]
+
+
+def _fits(cell: Cell) -> bool:
+    return PROPERTIES[cell.property].fits
+
+
+def _meaning(name: str) -> str:
+    row = PROPERTIES[name]
+    return row.meaning if row.fits else f"a checkpoint that does not fit: {row.meaning}"
+
+
+def _summary(cells: Sequence[Cell]) -> str:
+    loaded = sum(cell.outcome == Outcome.PASSED for cell in cells)
+    refused = sum(cell.outcome == Outcome.REFUSED and _fits(cell) for cell in cells)
+    misfits = sum(cell.outcome == Outcome.REFUSED and not _fits(cell) for cell in cells)
+    wrong = sum(cell.outcome == Outcome.WRONG for cell in cells)
+    return (
+        f"{sum(cell.examples for cell in cells):,} models drawn: {loaded} cells ok, {refused} refused with an error, "
+        f"{wrong} silently wrong; {misfits} kinds of checkpoints that do not fit refused"
+    )
+
+
+def _table(cells: Sequence[Cell], columns: Sequence[str], width: int) -> Iterator[str]:
+    found = {(cell.strategy, cell.property): WORDS[cell.outcome] for cell in cells}
+    strategies = list(dict.fromkeys(cell.strategy for cell in cells))
+    names = ["strategy", *strategies]
+    bodies = [[column, *(found.get((strategy, column), "-") for strategy in strategies)] for column in columns]
+    for part in _parts(bodies, width - _width(names) - len("|")):
+        rows = list(zip(*(_padded(column) for column in (names, *part)), strict=True))
+        ruler = ["-" * len(cell) for cell in rows[0]]
+        yield from (f"| {' | '.join(row)} |" for row in (rows[0], ruler, *rows[1:]))
+        yield ""
+
+
+def _parts(bodies: Sequence[list[str]], width: int) -> Iterator[list[list[str]]]:
+    """As many columns as fit, then the next, each part at least one."""
+    part: list[list[str]] = []
+    for body in bodies:
+        if part and sum(map(_width, (*part, body))) > width:
+            yield part
+            part = []
+        part.append(body)
+    yield part
+
+
+def _width(column: list[str]) -> int:
+    """What a column takes with what separates it from the one before."""
+    return max(map(len, column)) + len(" | ")
+
+
+def _padded(column: list[str]) -> list[str]:
+    longest = max(map(len, column))
+    return [cell.ljust(longest) for cell in column]
+
+
+def _told(cell: Cell) -> Iterator[str]:
+    """What became of a model that is as small as it can be."""
+    first, *more = cell.why.splitlines()
+    yield f"{cell.strategy}, {cell.property}: {WORDS[cell.outcome]}: {first}"
+    yield from (f"    {line}" for line in more)
+    yield f"    {cell.example}"
