@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from hypothesis import strategies as st
 
 from bench.conformance.misfits import MISFITS, Misfit
-from bench.conformance.specimens import A_TENSOR, Blueprint, Name, Stored, Transformer, View
+from bench.conformance.specimens import A_TENSOR, Blueprint, Crowd, Name, Stored, Transformer, View
 from model.gpt2 import Config
 
 OTHER_DTYPES = (
@@ -121,16 +121,9 @@ def _names(
     return tuple(Name(f"{name.path}{place}", name.tensor, name.persistent) for place, name in enumerate(ordered))
 
 
-def crowds() -> st.SearchStrategy[Blueprint]:
+def crowds() -> st.SearchStrategy[Crowd]:
     """Models of thousands of small tensors beside a huge one."""
-    return st.builds(
-        lambda small, huge: Blueprint(
-            (Stored(shape=(huge,)), *(Stored(shape=(1,)),) * small),
-            (*(Name(f"block.weight{i}", i) for i in range(1, small + 1)), Name("head.weight")),
-        ),
-        st.integers(1000, 3000),
-        st.integers(2**18, 2**22),
-    )
+    return st.builds(Crowd, st.integers(1000, 3000), st.integers(2**18, 2**22))
 
 
 def transformers() -> st.SearchStrategy[Transformer]:

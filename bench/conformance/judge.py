@@ -66,8 +66,8 @@ def judge(load: Load, layout: str, specimen: Specimen, device: torch.device, *, 
         if not fits:
             return Verdict(Outcome.WRONG, "was loaded without a word", ("fit",))
         found = list(_wrong(specimen, first, second, device))
-        if not found and _digest(path) != written:
-            found = [Difference("checkpoint", "", "the checkpoint changes with the model that was loaded from it")]
+        if _digest(path) != written:
+            found.append(Difference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
     if not found:
         return Verdict(Outcome.PASSED)
     return Verdict(Outcome.WRONG, "\n".join(map(str, found)), tuple(dict.fromkeys(d.check for d in found)))

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from bench.conformance.drawn import FEATURES, blueprints, crowds, misfits, transformers
 from bench.conformance.misfits import Misfit
-from bench.conformance.specimens import Blueprint, Transformer
+from bench.conformance.specimens import Blueprint, Crowd, Transformer
 
-Specimen = Blueprint | Transformer | Misfit
+Specimen = Blueprint | Crowd | Transformer | Misfit
 
 
 @dataclass(frozen=True)

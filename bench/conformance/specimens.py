@@ -211,6 +211,37 @@ class Blueprint:
             yield f"{path or 'the model'}: evaluating"
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """A model of many tensors with a single element, and one of many elements."""
+
+    small: int
+    huge: int
+
+    @property
+    def model(self) -> Blueprint:
+        names = (Name(f"block.weight{index}", index) for index in range(1, self.small + 1))
+        return Blueprint(
+            (Stored(shape=(self.huge,)), *(Stored(shape=(1,)),) * self.small), (*names, Name("head.weight"))
+        )
+
+    def build(self) -> nn.Module:
+        return self.model.build()
+
+    def saved(self) -> nn.Module:
+        return self.model.saved()
+
+    def state_dict(self, model: nn.Module) -> dict[str, Any]:
+        return model.state_dict()
+
+    def suspects(self) -> set[str]:
+        """None: every loader can load it."""
+        return set()
+
+    def __str__(self) -> str:
+        return f"{self.small:,} parameters of 1 element, and one of {self.huge:,}"
+
+
 def _shown(name: Name) -> str:
     path = name.path if name.path.isprintable() and " " not in name.path else repr(name.path)
     return path if name.persistent else f"{path} (not persistent)"

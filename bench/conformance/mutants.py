@@ -1,0 +1,249 @@
+"""Loaders that are wrong on purpose, each in a way in which real ones have been: the suite has to catch them all."""
+
+import mmap
+
+import torch
+from torch import nn
+
+
+def parameters_only(build, path, device):
+    """As in the notebook that this suite grew from: buffers are never copied."""
+    with torch.device("meta"):
+        model = build()
+    model = model.to_empty(device=device)
+    state_dict = torch.load(path, map_location=device, weights_only=True)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(state_dict[name])
+    return model
+
+
+def not_strict(build, path, device):
+    model = build().to(device)
+    model.load_state_dict(torch.load(path, map_location=device, weights_only=True), strict=False)
+    return model
+
+
+def plain_load_state_dict(build, path, device):
+    """What everybody writes. It casts, and lets the last of several tied names win."""
+    model = build().to(device)
+    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    return model
+
+
+def broadcasting(build, path, device):
+    model = build().to(device)
+    state_dict = torch.load(path, map_location=device, weights_only=True)
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(state_dict[name])
+    return model
+
+
+def in_float32(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.float()
+    return model
+
+
+def through_bfloat16(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for tensor in model.parameters():
+        tensor.data.copy_(tensor.data.bfloat16())
+    return model
+
+
+def without_special_values(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for tensor in model.parameters():
+        if tensor.dtype in (torch.float32, torch.float64, torch.bfloat16):
+            tensor.data.nan_to_num_()
+    return model
+
+
+def assigned(build, path, device):
+    """Meta and `assign=True`: ties are broken, and what is in no state dict stays on meta."""
+    with torch.device("meta"):
+        model = build()
+    model.load_state_dict(torch.load(path, map_location=device, weights_only=True), assign=True)
+    return model
+
+
+def emptied(build, path, device):
+    """`to_empty`: tied names get memory of their own, non-persistent buffers no value at all."""
+    with torch.device("meta"):
+        model = build()
+    model = model.to_empty(device=device)
+    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    return model
+
+
+def first_of_tied(build, path, device):
+    """Skips the names of what it has loaded already, though `to_empty` has untied them."""
+    with torch.device("meta"):
+        model = build()
+    model = model.to_empty(device=device)
+    state_dict = torch.load(path, map_location=device, weights_only=True)
+    done = set()
+    for name, tensor in model.state_dict().items():
+        if state_dict[name].untyped_storage() not in done:
+            done.add(state_dict[name].untyped_storage())
+            tensor.copy_(state_dict[name])
+    return model
+
+
+def packed(build, path, device):
+    """As some formats save tensors: contiguous, and without their neighbours in memory."""
+    model = build()
+    state_dict = torch.load(path, map_location=device, weights_only=True)
+    made = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        made[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device=device).copy_(tensor.detach())
+        if name in state_dict:
+            made[name].copy_(state_dict[name])
+        tensor.data = made[name]
+    return model
+
+
+def under_other_names(build, path, device):
+    """What has the same shape and dtype may change places."""
+    model = build().to(device)
+    state_dict = torch.load(path, map_location=device, weights_only=True)
+    destination = model.state_dict()
+    for name, other in zip(destination, reversed(destination), strict=True):
+        alike = destination[name].shape == destination[other].shape
+        alike = alike and destination[name].dtype == destination[other].dtype
+        destination[name].copy_(state_dict[other if alike else name])
+    return model
+
+
+def under_printable_names(build, path, device):
+    """Finds no tensor whose name it would have to escape."""
+    model = build().to(device)
+    state_dict = torch.load(path, map_location=device, weights_only=True)
+    for name, tensor in model.state_dict().items():
+        if name.isascii() and name.isprintable():
+            tensor.copy_(state_dict[name])
+    return model
+
+
+def thawed(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return model
+
+
+def with_gradients(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    return model
+
+
+def evaluating(build, path, device):
+    return plain_load_state_dict(build, path, device).eval()
+
+
+def with_persistent_buffers(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, buffer, persistent=True)
+    return model
+
+
+def with_buffers_for_parameters(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                delattr(module, name)
+                module.register_buffer(name, parameter.data)
+    return model
+
+
+def in_another_order(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for module in model.modules():
+        for name, parameter in reversed(list(module.named_parameters(recurse=False))):
+            delattr(module, name)
+            module.register_parameter(name, parameter)
+    return model
+
+
+def without_extra_state(build, path, device):
+    model = build().to(device)
+    state_dict = torch.load(path, map_location=device, weights_only=True)
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor) and tensor.shape == getattr(state_dict[name], "shape", None):
+            tensor.copy_(state_dict[name])
+    return model
+
+
+def the_first_thousand(build, path, device):
+    model = build().to(device)
+    state_dict = torch.load(path, map_location=device, weights_only=True)
+    for name, tensor in list(model.state_dict().items())[:1000]:
+        tensor.copy_(state_dict[name])
+    return model
+
+
+def replaced(build, path, device):
+    """Right in every tensor, but an optimizer that was made before has others."""
+    model = build().to(device)
+    made = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter not in made:
+                made[parameter] = nn.Parameter(parameter.detach(), parameter.requires_grad)
+            setattr(module, name, made[parameter])
+    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    return model
+
+
+_BORROWED = {}
+
+
+def borrowed(build, path, device):
+    """Hands out the same memory for every load of a file, as a staging buffer that is reused."""
+    model = build().to(device)
+    if path not in _BORROWED:
+        _BORROWED.clear()
+        _BORROWED[path] = torch.load(path, map_location=device, weights_only=True)
+    for name, parameter in model.named_parameters():
+        parameter.data = _BORROWED[path][name]
+    return model
+
+
+def written_through(build, path, device):
+    """Maps the file so that who trains the model writes to the checkpoint."""
+    model = build().to(device)
+    with torch.serialization.set_default_mmap_options(mmap.MAP_SHARED):
+        state_dict = torch.load(path, map_location=device, weights_only=True, mmap=True)
+    for name, parameter in model.named_parameters():
+        parameter.data = state_dict[name]
+    return model
+
+
+def computing_otherwise(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    model.register_forward_hook(lambda _module, _args, output: output * 2 + 1)
+    return model
+
+
+def without_dimensions(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.reshape(parameter.shape or (1,))
+    return model
+
+
+def untied_if_frozen(build, path, device):
+    model = plain_load_state_dict(build, path, device)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+    return model
