@@ -31,7 +31,7 @@ def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) 
 def check_structure(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
     """The same as far as it goes without values: where every tensor is, its name, dtype and shape."""
     checkpoint.require_unchanged()
-    _check_tensors(checkpoint, device, model, _difference_in_kind)
+    _check_tensors(checkpoint, device, model, difference_in_kind)
 
 
 def _check_tensors(
@@ -52,7 +52,8 @@ def _check_tensors(
         raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
 
 
-def _difference_in_kind(loaded: Tensor, saved: Tensor) -> str | None:
+def difference_in_kind(loaded: Tensor, saved: Tensor) -> str | None:
+    """What is wrong with the dtype or the shape of a loaded tensor."""
     if loaded.dtype != saved.dtype:
         return f"is {loaded.dtype}, saved as {saved.dtype}"
     if loaded.shape != saved.shape:
@@ -62,7 +63,7 @@ def _difference_in_kind(loaded: Tensor, saved: Tensor) -> str | None:
 
 def difference(loaded: Tensor, saved: Tensor) -> str | None:
     """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included."""
-    if difference := _difference_in_kind(loaded, saved):
+    if difference := difference_in_kind(loaded, saved):
         return difference
     loaded, saved = _flat(loaded), _flat(saved)
     # As integers, which compare equal where NaNs do not; as wide ones where that is possible, for they are faster.

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.conformance.specimens import named_tensors
-from model.verify import difference
+from model.verify import difference, difference_in_kind
+
+# What is wrong with a loaded tensor, given the saved one.
+Differ = Callable[[Tensor, Tensor], str | None]
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,26 @@ class Difference:
         return f"{self.name} {self.what}" if self.name else self.what
 
 
-def differences(saved: nn.Module, loaded: nn.Module, device: torch.device) -> list[Difference]:
-    """Everything in which `loaded`, which is to be on `device`, is not the model `saved`, which is on the host."""
+def differences(saved: nn.Module, loaded: nn.Module, device: torch.device, *, values: bool = True) -> list[Difference]:
+    """Everything in which `loaded`, which is to be on `device`, is not the model `saved`, which is on the host.
+
+    `values`: whether `loaded` has any; on a simulated device it has none.
+    """
+    differ = difference if values else difference_in_kind
     if left := [Difference("meta", name, "is still on meta") for name in _on_meta(loaded)]:
         return left
     if unlike := list(_in_names(saved, loaded)):
         return unlike
     return [
-        *(d for check in (_in_tensors, _in_sharing, _in_modes) for d in check(saved, loaded)),
+        *_in_tensors(saved, loaded, differ),
+        *_in_sharing(saved, loaded),
+        *_in_modes(saved, loaded),
         *(
             Difference("device", name, f"is on {tensor.device}, not on {device}")
             for name, tensor in named_tensors(loaded)
             if tensor.device.type != device.type
         ),
-        *_in_extra_state(saved, loaded),
+        *_in_extra_state(saved, loaded, differ),
     ]
 
 
@@ -72,11 +80,11 @@ def _roles(model: nn.Module) -> dict[str, str]:
     return roles
 
 
-def _in_tensors(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+def _in_tensors(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iterator[Difference]:
     after = dict(named_tensors(loaded))
     for name, tensor in named_tensors(saved):
         found = after[name]
-        if what := difference(found, tensor):
+        if what := differ(found, tensor):
             check = "dtype" if found.dtype != tensor.dtype else "shape" if found.shape != tensor.shape else "values"
             yield Difference(check, name, what)
         elif found.stride() != tensor.stride():
@@ -114,15 +122,13 @@ def _in_modes(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
             yield Difference("training", path or "the model", f"has training={not module.training}, which it had not")
 
 
-def _in_extra_state(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+def _in_extra_state(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iterator[Difference]:
     after = loaded.state_dict()
     for name, value in saved.state_dict().items():
-        found = after[name]
-        if name.endswith("_extra_state") and not _equal(found, value):
-            yield Difference("extra state", name, f"is {found!r}, saved as {value!r}")
-
-
-def _equal(found: Any, value: Any) -> bool:
-    if isinstance(found, Tensor) and isinstance(value, Tensor):
-        return torch.equal(found.cpu(), value)
-    return type(found) is type(value) and found == value
+        if name.endswith("_extra_state"):
+            found = after[name]
+            if isinstance(found, Tensor) and isinstance(value, Tensor):
+                if what := differ(found, value):
+                    yield Difference("extra state", name, what)
+            elif type(found) is not type(value) or found != value:
+                yield Difference("extra state", name, f"is {found!r}, saved as {value!r}")

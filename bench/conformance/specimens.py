@@ -101,10 +101,10 @@ class DrawnWithState(Drawn):
         self.extra: Any = "not loaded"
 
     def get_extra_state(self) -> Any:
-        return torch.tensor([1.5, 2.5]) if self.extra == A_TENSOR else self.extra
+        return self.extra
 
     def set_extra_state(self, state: Any) -> None:
-        self.extra = A_TENSOR if isinstance(state, Tensor) and state.tolist() == [1.5, 2.5] else state
+        self.extra = state
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Blueprint:
                 values = payload(tensor.dtype, count, generator, special=stored.special)
                 torch.empty(0, dtype=tensor.dtype).set_(storage).copy_(values)
         for path, value in self.extra_state:
-            self._descend(model, path).extra = value
+            self._descend(model, path).extra = torch.tensor([1.5, 2.5]) if value == A_TENSOR else value
         return model
 
     def state_dict(self, model: nn.Module) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""What moving to a device does to ties, views and strides, where there is no device: all but the values, on `sim`."""
+
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from hypothesis import Phase, find, settings
+from hypothesis.errors import NoSuchExample
+
+from bench.conformance.comparison import Difference, differences
+from bench.conformance.properties import PROPERTIES, Specimen
+from bench.meters.simulated.ledger import Ledger
+from bench.meters.simulated.simulation import simulation
+from bench.strategies import STRATEGIES, Strategy
+from model.layouts import LAYOUTS
+
+CUDA = torch.device("cuda")
+
+FEW = settings(max_examples=8, phases=[Phase.generate], deadline=None, database=None)
+
+
+class Refused(Exception):
+    """A recipe raised."""
+
+
+def load_to_cuda(strategy: Strategy, specimen: Specimen) -> list[Difference]:
+    """What differs after a load to a simulated device, its values apart. Raises `Refused` if the load raises."""
+    layout = LAYOUTS[strategy.layout]
+    with TemporaryDirectory() as folder:
+        saved = specimen.saved()
+        layout.save(specimen.state_dict(saved), Path(folder), torch.save)
+        with simulation(Ledger(strategy.source), planned=False):
+            try:
+                loaded = strategy.load(specimen.build, Path(folder) / layout.entrance, CUDA)
+            except (ValueError, KeyError, RuntimeError) as error:
+                raise Refused from error
+            return differences(specimen.saved(), loaded, CUDA, values=False)
+
+
+@pytest.mark.parametrize("name", [name for name in PROPERTIES if name != "crowds"])
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_a_load_to_a_device_keeps_what_its_row_says(strategy: Strategy, name: str) -> None:
+    row, refusals = PROPERTIES[name], []
+
+    def comes_back_wrong(specimen: Specimen) -> bool:
+        try:
+            return bool(load_to_cuda(strategy, specimen))
+        except Refused as refused:
+            refusals.append(refused)
+            return False
+
+    with suppress(NoSuchExample):
+        wrong = find(row.specimens(strategy.refused("cuda")), comes_back_wrong, settings=FEW)
+        pytest.fail(f"{wrong}: {', '.join(map(str, load_to_cuda(strategy, wrong)))}")
+    assert bool(refusals) == (name in strategy.refused("cuda") or not row.fits)
