@@ -20,6 +20,7 @@ from bench.conformance.sweep import Cell
 from bench.conformance.trial import Trial
 from bench.history.fingerprint import differences, fingerprint
 from bench.history.record import Record
+from bench.history.storage import keep_whole_files
 from bench.report.alive import explanation
 from bench.report.conformance import conformance_lines
 from bench.report.progress import progress_bar, say, uncaptured
@@ -57,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    keep_whole_files(session.config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
