@@ -1,0 +1,97 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import Phase, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+from bench.conformance import mutants
+from bench.conformance.judge import Outcome, judge
+from bench.conformance.misfits import Misfit
+from bench.conformance.profiles import EXAMPLES
+from bench.conformance.properties import PROPERTIES
+from bench.conformance.specimens import Blueprint, Name, Stored
+from bench.conformance.sweep import SHARES, Cell, sweep
+from bench.conformance.trial import Trial
+from bench.strategies import STRATEGIES, Strategy
+from bench.strategies.mmap_assign import mmap_assign
+
+CPU = torch.device("cpu")
+
+PASSED = Cell("mmap_assign", "plain", Outcome.PASSED, 9)
+REFUSED = Cell("mmap_assign", "plain", Outcome.REFUSED, 9, "weight: parameter", "ValueError: weight")
+WRONG = Cell("mmap_assign", "plain", Outcome.WRONG, 9, "weight: parameter", "weight is still on meta", ("meta",))
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "cell", "breach"),
+    [
+        ("plain", "cpu", PASSED, None),
+        ("plain", "cpu", REFUSED, "refused, of which its row in the table of strategies says nothing"),
+        ("plain", "cpu", WRONG, "silently wrong"),
+        ("nonpersistent", "cpu", REFUSED, None),
+        ("nonpersistent", "cpu", PASSED, "passed, where its row in the table of strategies says that it refuses"),
+        ("nonpersistent", "cpu", replace(REFUSED, named=False), "refused without the name of a tensor"),
+        ("missing", "cpu", REFUSED, None),
+        ("missing", "cpu", replace(REFUSED, named=False), "refused without the name of a tensor"),
+        ("missing", "cpu", WRONG, "silently wrong"),
+    ],
+)
+def test_a_cell_is_held_against_the_table_of_strategies(name: str, device: str, cell: Cell, breach: str | None) -> None:
+    trial = Trial("mmap_assign", name, device)
+    found = trial.breach(cell)
+    assert (found and found.splitlines()[0]) == (breach and f"mmap_assign-{name}-{device}: {breach}")
+    if cell is WRONG:
+        assert found is not None
+        assert found.splitlines()[1:] == ["weight is still on meta", "The smallest model: weight: parameter"]
+
+
+def test_what_a_strategy_refuses_may_depend_on_where_it_loads_to() -> None:
+    baseline = STRATEGIES["baseline"]
+    assert baseline.refused("cpu") == frozenset()
+    assert baseline.refused("cuda") == {"views", "gaps"}
+    for strategy in STRATEGIES.values():
+        assert strategy.refused("cuda") <= PROPERTIES.keys()
+
+
+ONE = Blueprint((Stored(),), (Name("weight"),))
+
+
+def raising(build: object, path: Path, device: torch.device) -> torch.nn.Module:
+    raise ValueError(f"{path}\nis   not for me")
+
+
+def test_an_error_is_told_in_a_line_without_the_folder() -> None:
+    verdict = judge(raising, "torch", ONE, CPU)
+    assert verdict.outcome == Outcome.REFUSED
+    assert verdict.why == "ValueError: checkpoint.pt is not for me"
+    assert not verdict.named
+
+
+@pytest.mark.parametrize("kind", ["missing", "surplus", "dtype", "shape"])
+def test_a_refusal_names_what_does_not_fit(kind: str) -> None:
+    verdict = judge(mmap_assign, "torch", Misfit(ONE, kind, "weight"), CPU, fits=False)
+    assert (verdict.outcome, verdict.named) == (Outcome.REFUSED, True)
+    assert verdict.why.startswith("ValueError: checkpoint.pt and the model differ in names, dtypes, shapes, ")
+
+
+def test_a_find_is_replayed_the_next_time(tmp_path: Path) -> None:
+    """What one profile found by night is the first that another one tries by day."""
+    strategy = Strategy(mutants.untied_if_frozen, "torch", "S", "S", "S", "0")
+    database = DirectoryBasedExampleDatabase(tmp_path)
+    by_night = sweep(strategy, PROPERTIES["frozen"], CPU, settings(max_examples=2000, database=database))
+    replay = settings(max_examples=round(SHARES), database=database, phases=[Phase.reuse])
+    by_day = sweep(strategy, PROPERTIES["frozen"], CPU, replay)
+    assert (by_day.outcome, by_day.example) == (Outcome.WRONG, by_night.example)
+    # Tried, and tried once more to be sure.
+    assert by_day.examples <= 2 < by_night.examples
+    assert sweep(strategy, PROPERTIES["frozen"], CPU, settings(replay, database=None)).examples == 0
+
+
+def test_profiles() -> None:
+    assert EXAMPLES["dev"] < EXAMPLES["ci"] < EXAMPLES["nightly"] == 2000
+    for name, examples in EXAMPLES.items():
+        profile = settings.get_profile(name)
+        assert profile.max_examples == examples
+        assert profile.database is not None
