@@ -17,7 +17,6 @@ from bench.cases.case import Case
 from bench.cases.options import Settings, add_options, settings
 from bench.conformance import profiles
 from bench.conformance.sweep import Cell
-from bench.conformance.trial import Trial
 from bench.history.fingerprint import differences, fingerprint
 from bench.history.record import Record
 from bench.history.storage import keep_whole_files
@@ -36,6 +35,9 @@ SETTINGS = pytest.StashKey[Settings]()
 SHELF = pytest.StashKey[Shelf]()
 OUTCOMES = pytest.StashKey[list[Outcome]]()
 CELLS = pytest.StashKey[list[Cell]]()
+
+# Of a page that wraps by itself.
+JOB_PAGE_COLUMNS = 1000
 
 # Before hypothesis looks for the profile that its own option names.
 profiles.register()
@@ -82,9 +84,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Loads in a process of their own come first: one that ends its process is not to end this one.
     """
-    sizes = config.stash[SETTINGS].sizes
+    sizes, nothing_real = config.stash[SETTINGS].sizes, config.stash[SETTINGS].real_device is None
     # Where there is nothing to measure, pytest makes one item of a test that it would skip.
-    idle = [item for item in items if _wants(item, "case", Case) or _wants(item, "trial", Trial)]
+    idle = [
+        item
+        for item in items
+        if _wants(item, "case", Case) or (nothing_real and item.get_closest_marker("real_device"))
+    ]
     items[:] = [item for item in items if item not in idle]
     config.hook.pytest_deselected(items=idle)
 
@@ -225,20 +231,21 @@ def pytest_terminal_summary(
         yield
     finally:
         chosen, width = config.stash[SETTINGS], config.get_terminal_writer().fullwidth
-        if cells := config.stash[CELLS]:
+        cells, outcomes = config.stash[CELLS], config.stash[OUTCOMES]
+        if cells:
             terminalreporter.section("conformance")
             for line in conformance_lines(cells, width, whole=chosen.conformance):
                 terminalreporter.write_line(line)
-        outcomes = config.stash[OUTCOMES]
         if table := rows(outcomes):
             terminalreporter.section(f"weight loading: {chosen.title}")
             explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
             for line in (*explained, *terminal_lines(table, width)):
                 terminalreporter.write_line(line)
-            summary = os.environ.get("GITHUB_STEP_SUMMARY")
-            if summary and not config.option.benchmark_disable:
-                with Path(summary).open("a") as file:
-                    file.write(markdown(table))
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary and (cells or table) and not config.option.benchmark_disable:
+            with Path(summary).open("a") as file:
+                file.write(markdown(table) if table else "")
+                file.writelines(f"{line}\n" for line in conformance_lines(cells, JOB_PAGE_COLUMNS, whole=True) if cells)
 
 
 def _timed(bench: dict[str, Any]) -> bool:

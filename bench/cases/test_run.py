@@ -7,12 +7,15 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.conformance.properties import PROPERTIES
 from bench.history.record import FIELDS
 from bench.strategies import STRATEGIES
 
@@ -29,6 +32,13 @@ for strategy in (
     Strategy(load_and_look, "torch", "S", "0", "0", "S"),
 ):
     STRATEGIES[strategy.name] = strategy
+"""
+
+# A plugin that draws one model a property.
+FEW_MODELS = """
+from bench.conformance import profiles
+
+profiles.EXAMPLES.update(dev=1, ci=1)
 """
 
 # A plugin that fills the disk.
@@ -79,7 +89,7 @@ def last_record(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole_run(bench: Bench) -> "subprocess.CompletedProcess[str]":
-    return bench()
+    return bench("--conformance", plugin=FEW_MODELS)
 
 
 def test_the_main_job_passes_and_prints_a_table(whole_run: "subprocess.CompletedProcess[str]") -> None:
@@ -114,6 +124,25 @@ def test_every_benchmark_is_recorded_with_every_field(folder: Path) -> None:
         assert (record["planned"], record["alive_at_peak"]) == (False, None)
 
 
+def test_the_conformance_table_is_printed_and_recorded(
+    whole_run: "subprocess.CompletedProcess[str]", folder: Path
+) -> None:
+    cells = last_record(folder)["conformance"]
+    assert {(cell["strategy"], cell["property"]) for cell in cells} == set(product(STRATEGIES, PROPERTIES))
+    for cell in cells:
+        strategy, row = STRATEGIES[cell["strategy"]], PROPERTIES[cell["property"]]
+        refused = row.name in strategy.refused("cpu") or not row.fits
+        assert cell["outcome"] == ("refused" if refused else "passed")
+        assert bool(cell["example"]) == refused
+    lines = whole_run.stdout.splitlines()
+    assert len([line for line in lines if line.startswith("| meta_sequential ")]) > 1
+    assert (
+        "mmap_assign, nonpersistent: refused: ValueError: ['weight0'] are not persistent: they have values only "
+        in (whole_run.stdout)
+    )
+    assert "| mmap_assign     | ok    |" in (folder / "summary.md").read_text()
+
+
 @pytest.mark.usefixtures("whole_run")
 def test_a_record_says_what_the_machine_is_but_not_whose(folder: Path) -> None:
     record = last_record(folder)
@@ -121,7 +150,7 @@ def test_a_record_says_what_the_machine_is_but_not_whose(folder: Path) -> None:
     assert record["machine_info"]["memory_bytes"] > 0
     assert record["machine_info"]["cpu"]["brand_raw"]
     text = json.dumps(record)
-    for private in (platform.node(), str(Path.home()), str(ROOT), str(folder)):
+    for private in (platform.node(), str(Path.home()), str(ROOT), str(folder), tempfile.gettempdir()):
         assert private not in text
     assert f'"{getpass.getuser()}"' not in text
 
@@ -151,7 +180,7 @@ def test_a_later_run_is_compared_and_mends_what_was_damaged(bench: Bench, folder
 @pytest.mark.usefixtures("whole_run")
 def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder: Path) -> None:
     faulty = ("--strategies", "load_with_stray_copy,load_wrong,per_tensor")
-    run = bench(*faulty, "--device", "cpu", plugin=FAULTY)
+    run = bench(*faulty, "--device", "cpu", "-k", "peak_memory or load_time", plugin=FAULTY)
     assert run.returncode == 1, run.stdout
     recorded = [benchmark["name"] for benchmark in last_record(folder)["benchmarks"]]
     assert sorted(recorded) == [
@@ -241,6 +270,6 @@ def test_every_option_is_in_the_help_with_its_default(bench: Bench) -> None:
     text = " ".join(bench("--help").stdout.split())
     group = text[text.index("weight loading:") :]
     options = ("--sizes=LIST", "--device=DEVICE", "--strategies=LIST", "--dtype=DTYPE", "--checkpoints=FOLDER")
-    for option in (*options, "--plan", "--explain"):
+    for option in (*options, "--plan", "--conformance", "--explain"):
         described = group[group.index(option) + len(option) :].partition(" --")[0]
         assert "(default: " in described, option

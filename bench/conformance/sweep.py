@@ -44,7 +44,8 @@ def sweep(strategy: Strategy, row: Property, device: torch.device, profile: sett
         return verdict.outcome == Outcome.WRONG
 
     chosen = profile or settings()
-    chosen = settings(chosen, max_examples=max(1, round(chosen.max_examples * row.share / SHARES)))
+    examples = max(1, round(chosen.max_examples * row.share / SHARES))
+    chosen = settings(chosen, max_examples=examples, deadline=None)
     key = f"{strategy.name}-{row.name}-{device.type}".encode()
     try:
         specimens = row.specimens(strategy.refused(device.type))

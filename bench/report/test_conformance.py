@@ -1,0 +1,74 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from bench.conformance.judge import Outcome
+from bench.conformance.properties import PROPERTIES
+from bench.conformance.sweep import Cell
+from bench.report.conformance import conformance_lines
+from bench.strategies import STRATEGIES
+
+CELLS = [
+    Cell(strategy, name, Outcome.PASSED if row.fits else Outcome.REFUSED, 10, "weight0: parameter", "ValueError: no")
+    for strategy in STRATEGIES
+    for name, row in PROPERTIES.items()
+]
+WRONG = Cell("baseline", "ties", Outcome.WRONG, 3, "weight0 = weight1: parameter", "weight1 was tied\nso was weight2")
+
+
+def changed(**outcome: Outcome) -> list[Cell]:
+    return [replace(cell, outcome=outcome.get(cell.property, cell.outcome)) for cell in CELLS]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 1000])
+def test_the_table_fits_its_terminal_and_can_be_pasted(width: int) -> None:
+    lines = conformance_lines(CELLS, width, whole=True)
+    table = [line for line in lines if line.startswith("|")]
+    assert max(map(len, table)) <= width
+    headings = [cell.strip() for line in table if line.startswith("| strategy") for cell in line.split("|")[2:-1]]
+    assert headings == list(PROPERTIES)
+    for line, ruler in pairwise(table):
+        if line.startswith("| strategy"):
+            assert set(ruler) == {"|", " ", "-"}
+            assert len(ruler) == len(line)
+    assert len(table) % (len(STRATEGIES) + 2) == 0
+    assert (len(table) == len(STRATEGIES) + 2) == (width == 1000)
+
+
+def test_every_property_is_explained() -> None:
+    lines = conformance_lines(CELLS, 80, whole=True)
+    for name, row in PROPERTIES.items():
+        [line] = [line for line in lines if line.startswith(f"- {name}: ")]
+        assert row.meaning in line
+        assert ("does not fit" in line) == (not row.fits)
+
+
+def test_without_the_option_there_is_a_line() -> None:
+    assert conformance_lines(CELLS, 80, whole=False) == [
+        "1,050 models drawn: 80 cells ok, 0 refused with an error, 0 silently wrong; 25 kinds of checkpoints that do "
+        "not fit refused; --conformance prints the table"
+    ]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_comes_back_wrong_is_told_with_its_smallest_model(whole: bool) -> None:
+    lines = conformance_lines([WRONG], 80, whole=whole)
+    start = lines.index("baseline, ties: WRONG: weight1 was tied")
+    assert lines[start + 1 : start + 3] == ["    so was weight2", "    weight0 = weight1: parameter"]
+    assert ("| baseline | WRONG |" in lines) == whole
+
+
+def test_a_refusal_is_told_in_the_whole_table_only() -> None:
+    cells = changed(views=Outcome.REFUSED)
+    told = "mmap_assign, views: refused: ValueError: no"
+    assert told in conformance_lines(cells, 80, whole=True)
+    [line] = conformance_lines(cells, 80, whole=False)
+    assert "75 cells ok, 5 refused with an error" in line
+
+
+def test_a_cell_that_was_not_tried_is_a_dash() -> None:
+    cells = [
+        cell for cell in CELLS if (cell.strategy, cell.property) in {("baseline", "plain"), ("per_tensor", "ties")}
+    ]
+    assert "| baseline   | ok    | -    |" in conformance_lines(cells, 80, whole=True)
