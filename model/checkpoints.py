@@ -17,6 +17,7 @@ from torch.utils.serialization import config as serialization
 
 from model.gpt2 import CONFIGS, GPT2, first_logits
 from model.layouts import LAYOUTS, Entry, save_digested, save_sparse
+from model.trust import UntrustedCheckpoint
 from model.weights import Progress, random_gpt2
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -88,16 +89,41 @@ def _footprint(size: str, dtype: str) -> Footprint:
 
 
 @dataclass(frozen=True)
+class Stamp:
+    """Which file there is below a checkpoint's folder: of an other one, or a changed one, something differs."""
+
+    name: str
+    inode: int
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk that fits its specification."""
+    """A checkpoint on disk that fits its specification.
+
+    `stamps` are those of its files when they were found to be sound; without any, none is held to be changed.
+    """
 
     specification: Specification
     folder: Path
+    stamps: tuple[Stamp, ...] = ()
 
     @property
     def path(self) -> Path:
         """What a strategy is given: a file, or a folder of files."""
         return self.folder / LAYOUTS[self.specification.layout].entrance
+
+    def require_unchanged(self) -> None:
+        """Raise `UntrustedCheckpoint` for a file that is no longer the one that was found to be sound."""
+        for stamp in self.stamps:
+            try:
+                found = _stamp(self.folder, self.folder / stamp.name)
+            except OSError as error:
+                reason = f"was sound, and can no longer be found: {error.strerror}"
+                raise UntrustedCheckpoint(self.folder / stamp.name, None, reason) from None
+            if found != stamp:
+                raise UntrustedCheckpoint(self.folder / stamp.name, None, _what_happened(stamp, found))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every saved tensor with its name, mapped."""
@@ -106,6 +132,24 @@ class Checkpoint:
     def logits(self) -> Tensor:
         """The first logits of the model that was saved, `[1, 3, vocabulary]`, on the host."""
         return torch.load(self.folder / LOGITS, map_location="cpu", weights_only=True)
+
+
+def stamps(folder: Path) -> tuple[Stamp, ...]:
+    """What identifies every file below `folder` as it is now."""
+    return tuple(_stamp(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _stamp(folder: Path, path: Path) -> Stamp:
+    status = path.stat()
+    return Stamp(str(path.relative_to(folder)), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _what_happened(before: Stamp, now: Stamp) -> str:
+    if now.inode != before.inode:
+        return "was replaced by another file while it was in use"
+    if now.bytes != before.bytes:
+        return f"was changed from {before.bytes:,} bytes to {now.bytes:,} while it was in use"
+    return "was written to while it was in use"
 
 
 def make(specification: Specification, folder: Path, progress: Progress) -> None:

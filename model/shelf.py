@@ -10,7 +10,7 @@ from typing import IO
 
 import psutil
 
-from model.checkpoints import Checkpoint, Specification, make, misfit
+from model.checkpoints import Checkpoint, Specification, make, misfit, stamps
 from model.weights import Progress
 
 # Left free on the disk, whatever is made; or as much as is made, where that is less.
@@ -43,22 +43,25 @@ class Shelf:
         self.folder = folder
         self._say = say
         self._show_progress = show_progress
-        self._held: dict[Specification, ExitStack] = {}
+        self._held: dict[Specification, tuple[ExitStack, Checkpoint]] = {}
 
     def get(self, specification: Specification) -> Checkpoint:
-        """The checkpoint, made if it is not there or no longer fits.
+        """The checkpoint, made if it is not there or no longer fits; of one that is held, as it was when it fitted.
 
         No other run removes it before `close`; this one may, to make room for another. Raises `DiskTooSmall` or
         `MemoryTooSmall` before the first byte is written, `OSError` if it cannot be.
         """
         if specification not in self._held:
             self._held[specification] = self._hold(specification)
-        return Checkpoint(specification, self.folder / specification.name)
+        return self._held[specification][1]
 
     def close(self) -> None:
         """Let other runs remove what this one used."""
         for specification in list(self._held):
-            self._held.pop(specification).close()
+            self._let_go(specification)
+
+    def _let_go(self, specification: Specification) -> None:
+        self._held.pop(specification)[0].close()
 
     def require_space(self, specifications: Collection[Specification]) -> None:
         """Raise `DiskTooSmall` if a run that needs these, one at a time, could not have them all."""
@@ -71,7 +74,7 @@ class Shelf:
                     f"free {_shown(missing)} more, or name a folder on another disk"
                 )
 
-    def _hold(self, specification: Specification) -> ExitStack:
+    def _hold(self, specification: Specification) -> tuple[ExitStack, Checkpoint]:
         """Lock the checkpoint against removal, made or mended first where it has to be."""
         folder = self.folder / specification.name
         made = False
@@ -79,9 +82,11 @@ class Shelf:
             lock = stack.enter_context(self._lock_file(specification.name))
             while True:
                 self._wait_for(lock, fcntl.LOCK_SH)
+                # Taken first: what is changed while it is looked at is to be told from what was found.
+                found = stamps(folder)
                 # Between the two locks another run short of disk may have removed what was just made.
                 if (made and folder.exists()) or misfit(specification, folder) is None:
-                    return stack.pop_all()
+                    return stack.pop_all(), Checkpoint(specification, folder, found)
                 self._wait_for(lock, fcntl.LOCK_EX)
                 if reason := misfit(specification, folder):
                     if folder.exists():
@@ -117,7 +122,7 @@ class Shelf:
             if self._free_bytes() >= _space_for(specification):
                 return
             for held in [held for held in self._held if held.name == folder.name]:
-                self._held.pop(held).close()
+                self._let_go(held)
             with self._lock_file(_lock_name(folder)) as lock:
                 if _lock_at_once(lock, fcntl.LOCK_EX):
                     self._say(f"{folder.name}: removed, the disk is short")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoints import DTYPES, SEED, Checkpoint, misfit
+from model.checkpoints import DTYPES, SEED, Checkpoint, misfit, stamps
 from model.gpt2 import CONFIGS, REHEARSAL, first_logits
 from model.layouts import LAYOUTS
+from model.trust import UntrustedCheckpoint
 from model.weights import random_gpt2
 
 MakeOne = Callable[..., Checkpoint]
@@ -125,3 +126,35 @@ def test_a_flipped_bit_in_one_of_many_files_is_noticed(made: MakeOne) -> None:
 def test_a_checkpoint_of_another_dtype_does_not_fit(made: MakeOne) -> None:
     checkpoint = made()
     assert misfit(replace(checkpoint.specification, dtype="float16"), checkpoint.folder) == "its dtype differs"
+
+
+def rewrite(path: Path) -> None:
+    path.write_bytes(path.read_bytes())
+
+
+def put_a_copy_in_its_place(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+@pytest.mark.parametrize("file", ["tensors/final_norm.scale.pt", "logits.pt"])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (rewrite, "was written to while it was in use"),
+        (put_a_copy_in_its_place, "was replaced by another file while it was in use"),
+        (lambda path: path.write_bytes(b"12"), r"was changed from [\d,]+ bytes to 2 while it was in use"),
+        (Path.unlink, "was sound, and can no longer be found: No such file or directory"),
+    ],
+)
+def test_a_checkpoint_knows_its_files(made: MakeOne, file: str, change: Callable[[Path], None], reason: str) -> None:
+    """That they hold the same bytes again does not count: a load may have read others in between."""
+    checkpoint = made("per_tensor")
+    known = replace(checkpoint, stamps=stamps(checkpoint.folder))
+    known.require_unchanged()
+    change(checkpoint.folder / file)
+    with pytest.raises(UntrustedCheckpoint, match=reason) as caught:
+        known.require_unchanged()
+    assert caught.value.file == checkpoint.folder / file
+    checkpoint.require_unchanged()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from model import shelf as shelf_module
-from model.checkpoints import Specification, misfit
+from model.checkpoints import Specification, misfit, stamps
 from model.gpt2 import REHEARSAL
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
 
@@ -67,6 +67,18 @@ def test_a_damaged_checkpoint_is_said_and_made_again(shelf: Shelf, said: list[st
     assert misfit(ONE, shelf.get(ONE).folder) is None
     assert len(said) == 1
     assert f"{ONE.name}: checkpoint.pt has 100 bytes" in said[0]
+
+
+def test_a_checkpoint_stays_what_it_was_when_it_was_looked_at(shelf: Shelf, tmp_path: Path, said: list[str]) -> None:
+    """What is changed within a run is for its checks to tell, not for the next test to find sound again."""
+    first = shelf.get(ONE)
+    assert first.stamps == stamps(first.folder)
+    assert {stamp.name for stamp in first.stamps} == {"checkpoint.pt", "logits.pt", "manifest.json"}
+    os.utime(first.path)
+    assert shelf.get(ONE).stamps == first.stamps != stamps(first.folder)
+    with closing(open_shelf(tmp_path, said)) as next_run:
+        assert next_run.get(ONE).stamps == stamps(first.folder)
+    assert said == []
 
 
 def killed_while_writing(folder: Path) -> None:

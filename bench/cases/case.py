@@ -16,6 +16,7 @@ from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
 from model.checkpoints import DTYPES, Checkpoint, Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
+from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_model, check_structure
 
 # Raises if a model is not that of a checkpoint.
@@ -120,7 +121,26 @@ def _do_not_use(_: nn.Module) -> None:
 
 
 def run_load(load: Load, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
-    return load(checkpoint.specification.build, checkpoint.path, device)
+    """The loaded model. Raises `UntrustedCheckpoint` instead of what `load` raised if the checkpoint is at fault."""
+    try:
+        return load(checkpoint.specification.build, checkpoint.path, device)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        _diagnose(checkpoint, error)
+        raise
+
+
+def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
+    """Raise `UntrustedCheckpoint` if the checkpoint is why a load failed with `error`."""
+    specification = checkpoint.specification
+    with torch.device("meta"):
+        expected = specification.build().state_dict()
+    try:
+        examine(specification.layout, checkpoint.path, expected)
+        checkpoint.require_unchanged()
+    except UntrustedCheckpoint as untrusted:
+        raise untrusted from error
 
 
 def _rehearse(load: Load, rehearsal: Checkpoint, check: Check, config: Config | None, device: torch.device) -> None:

@@ -1,10 +1,16 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
+from torch import nn
 
-from bench.cases.case import Case
+from bench.cases.case import Case, run_load
 from bench.meters.cuda import CudaMeter
+from model.checkpoints import Checkpoint, make
+from model.gpt2 import REHEARSAL
+from model.trust import UntrustedCheckpoint
 
 
 @pytest.mark.parametrize(
@@ -43,3 +49,30 @@ def test_a_record_starts_with_what_is_known() -> None:
 def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
     assert Case("mmap_assign", "small", "cpu", "float32").blank_record()["ownership"] == "mapped"
     assert Case("mmap_assign", "small", "cuda", "float32").blank_record()["ownership"] == "owned"
+
+
+class Unusual(BaseException):
+    """What is not to be explained, as `NotSimulated` is not."""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("error", [ValueError("mine"), MemoryError(), torch.OutOfMemoryError("full"), Unusual()])
+def test_the_checkpoint_is_blamed_where_it_is_at_fault(tmp_path: Path, error: BaseException, broken: bool) -> None:
+    """A lack of memory, or what a simulation cannot do, says nothing of a checkpoint."""
+    specification = Case("baseline", REHEARSAL, "cpu", "float32").specification
+    make(specification, tmp_path / "made", lambda _: None)
+    checkpoint = Checkpoint(specification, tmp_path / "made")
+    if broken:
+        checkpoint.path.write_bytes(b"")
+
+    def load(*_: object) -> nn.Module:
+        raise error
+
+    blamed = broken and isinstance(error, ValueError)
+    with pytest.raises(UntrustedCheckpoint if blamed else type(error)) as caught:
+        run_load(load, checkpoint, torch.device("cpu"))
+    if blamed:
+        assert str(caught.value) == f"{checkpoint.path}: is empty"
+        assert caught.value.__cause__ is error
+    else:
+        assert caught.value is error

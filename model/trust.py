@@ -1,0 +1,172 @@
+"""Whether a checkpoint can be trusted: told from what it says of itself, before anything of it is loaded.
+
+Nothing here runs what a checkpoint holds, waits for what is no file, or reads values, unless it is asked to.
+"""
+
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from torch import Tensor
+
+from model.layouts import file_name
+from model.pickled import DuplicateKey, SavedTensor
+from model.saved_file import form, kind_of, read_saved
+from model.zip_directory import Unsound
+
+# Of a name or a reason that a hostile file may have made long.
+LONGEST_SHOWN = 300
+
+EXTRA_STATE = "_extra_state"
+
+
+class UntrustedCheckpoint(Exception):
+    """What lies at a path is not the checkpoint that it is to be: `file`, the `key` that is concerned, the `reason`."""
+
+    def __init__(self, file: Path, key: str | None, reason: str) -> None:
+        super().__init__(file, key, reason)
+        self.file = file
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        subject = f"{self.file}: {self.key}" if self.key is not None else str(self.file)
+        return f"{_one_line(subject)}: {_one_line(self.reason)}"
+
+
+def _one_line(text: str) -> str:
+    """The text without what would move a terminal's cursor, and not without end."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: 2 * LONGEST_SHOWN])
+    return shown if len(shown) <= 2 * LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}...{shown[-LONGEST_SHOWN:]}"
+
+
+def examine(layout: str, path: Path, expected: Mapping[str, Any], *, contents: bool = False) -> None:
+    """Raise `UntrustedCheckpoint` unless what lies at `path` is a sound checkpoint of a model.
+
+    `expected` is the model's state dict; that of a meta skeleton will do, for values are not looked at. With
+    `contents` every byte is read, and has to have the CRC-32 that was written with it; else only headers are.
+    """
+    EXAMINERS[layout](path, expected, contents)
+
+
+@contextmanager
+def _naming(file: Path, key: str | None = None) -> Iterator[None]:
+    """Turn what goes wrong with a file in this block into `UntrustedCheckpoint`."""
+    try:
+        yield
+    except DuplicateKey as error:
+        raise UntrustedCheckpoint(file, error.key, str(error)) from None
+    except Unsound as error:
+        raise UntrustedCheckpoint(file, key, str(error)) from None
+    except FileNotFoundError:
+        raise UntrustedCheckpoint(file, key, "is missing") from None
+    except OSError as error:
+        raise UntrustedCheckpoint(file, key, f"cannot be read: {error.strerror}") from None
+
+
+def _examine_torch(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
+    with _naming(path):
+        saved = read_saved(path, contents, follow=True)
+    if not isinstance(saved, dict):
+        raise UntrustedCheckpoint(path, None, f"holds {_described(saved)}, no state dict")
+    for key in saved:
+        if not isinstance(key, str):
+            raise UntrustedCheckpoint(path, str(key), "is a key of the state dict, but no string")
+    for key in expected:
+        if key not in saved:
+            raise UntrustedCheckpoint(path, key, "is missing")
+    for key, value in saved.items():
+        if key not in expected:
+            raise UntrustedCheckpoint(path, key, "is not in the model")
+        _compare(path, key, value, expected[key])
+    _compare_sharing(path, saved, expected)
+
+
+def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
+    files = {file_name(key): key for key in _untied(expected)}
+    with _naming(path):
+        if not stat.S_ISDIR(mode := path.stat().st_mode):
+            raise Unsound(f"is {kind_of(mode)} where a folder is to be")
+        found = sorted(entry.name for entry in path.iterdir())
+    for name in found:
+        if name not in files:
+            meant = unquote(name.removesuffix(".pt"))
+            raise UntrustedCheckpoint(path / name, meant, _why_strange(name, meant, files, found))
+    for name, key in files.items():
+        with _naming(path / name, key):
+            saved = read_saved(path / name, contents, follow=False)
+        _compare(path / name, key, saved, expected[key])
+
+
+def _why_strange(name: str, meant: str, files: Mapping[str, str], found: list[str]) -> str:
+    """What is wrong with a file that no tensor of the model has."""
+    if meant in files.values():
+        return f"is another spelling of {file_name(meant)}"
+    if same := next(
+        (other for other in (*files, *found) if other != name and other.casefold() == name.casefold()), None
+    ):
+        return f"would be one file with {same} where case does not count"
+    if "/" in meant or "\\" in meant or meant in {".", ".."} or meant.startswith("../"):
+        return "stands for a name that leads out of the folder"
+    return "belongs to no tensor of the model"
+
+
+EXAMINERS: dict[str, Callable[[Path, Mapping[str, Any], bool], None]] = {
+    "torch": _examine_torch,
+    "per_tensor": _examine_folder,
+}
+
+
+def _described(value: object) -> str:
+    return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.strip('_').lower()}"
+
+
+def _compare(file: Path, key: str, saved: object, expected: object) -> None:
+    """Raise unless a saved value is one that the model can take without changing it."""
+    if key.endswith(EXTRA_STATE):
+        return
+    if not isinstance(saved, SavedTensor) or not isinstance(expected, Tensor):
+        raise UntrustedCheckpoint(file, key, f"is {_described(saved)}, where the model has {_described(expected)}")
+    dtype, shape, stride = form(expected)
+    if saved.dtype != dtype:
+        raise UntrustedCheckpoint(file, key, f"is {saved.dtype}, where the model has {dtype}: a copy would cast it")
+    if saved.shape != shape:
+        raise UntrustedCheckpoint(
+            file, key, f"has the shape {list(saved.shape)}, where the model has {list(shape)}: a copy may broadcast it"
+        )
+    if saved.stride != stride:
+        raise UntrustedCheckpoint(
+            file, key, f"lies in memory with the strides {list(saved.stride)}, where the model has {list(stride)}"
+        )
+
+
+def _compare_sharing(file: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise unless the same keys share a storage, each as far behind the first of them."""
+    firsts: tuple[dict[object, str], dict[object, str]] = ({}, {})
+    for key, wanted in expected.items():
+        if not isinstance(saved[key], SavedTensor) or not isinstance(wanted, Tensor):
+            continue
+        there = firsts[0].setdefault(saved[key].storage.key, key)
+        here = firsts[1].setdefault(wanted.untyped_storage(), key)
+        if there != here:
+            shown = [
+                f"shares its memory with {other}" if other != key else "has its own memory" for other in (there, here)
+            ]
+            raise UntrustedCheckpoint(file, key, f"{shown[0]}, where in the model it {shown[1]}")
+        if saved[key].offset - saved[there].offset != wanted.storage_offset() - expected[here].storage_offset():
+            raise UntrustedCheckpoint(file, key, f"is at another place of the memory that it shares with {here}")
+
+
+def _untied(expected: Mapping[str, Any]) -> list[str]:
+    """The keys that have a file in a folder of tensors: of those that mean one tensor the first."""
+    first: dict[object, str] = {}
+    return [key for key, value in expected.items() if first.setdefault(_place(key, value), key) == key]
+
+
+def _place(key: str, value: object) -> object:
+    if not isinstance(value, Tensor):
+        return key
+    return value.untyped_storage(), value.storage_offset(), form(value)
