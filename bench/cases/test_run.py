@@ -217,7 +217,7 @@ def test_a_plan_needs_no_checkpoint_and_explains_itself(bench: Bench, folder: Pa
     start = lines.index("sequential-xl: device requested peak 6.59 GiB")
     assert lines[start + 1 : start + 3] == [
         "    6.29 GiB in 821 tensors: sequential.py:6 model = build().to(device)",
-        "    0.30 GiB in 1 tensor: sequential.py:26 destination[name].copy_(tensor.to(device))",
+        "    0.30 GiB in 1 tensor: sequential.py:27 destination[name].copy_(tensor.to(device))",
     ]
     assert "mmap_assign-xl: host file peak 6.29 GiB" in lines
     assert not [path for path in (folder / "checkpoints").iterdir() if "xl" in path.name]

@@ -139,6 +139,7 @@ def transformers() -> st.SearchStrategy[Transformer]:
 @st.composite
 def misfits(draw: st.DrawFn, kind: str) -> Misfit:
     """A model, and a checkpoint that is another's in one tensor."""
-    needed = "ties" if kind == "untied" else None
-    model = draw(blueprints({"buffers", "dtypes", "ties"} if needed else {"buffers", "dtypes"}, needed))
+    needed = {"untied": "ties", "moved": "views"}.get(kind)
+    features = {"buffers", "dtypes"} if needed is None else {"buffers", "dtypes", needed}
+    model = draw(blueprints(features, needed).filter(MISFITS[kind].victims))
     return Misfit(model, kind, draw(st.sampled_from(MISFITS[kind].victims(model))))

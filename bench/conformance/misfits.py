@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.conformance.specimens import Blueprint
+from bench.conformance.specimens import Blueprint, View
 
 StateDict = dict[str, Any]
 
@@ -54,12 +54,30 @@ def _untie(state_dict: StateDict, name: str) -> None:
     state_dict[name] = torch.ones_like(state_dict[name])
 
 
+def _seeing_tails(model: Blueprint) -> list[str]:
+    """Names of views that start behind the first element of a tensor that is in the checkpoint too."""
+    saved = {name.tensor for name in model.names if name.persistent}
+    tails = {
+        index
+        for index, tensor in enumerate(model.tensors)
+        if isinstance(tensor, View) and not tensor.whole and tensor.of in saved
+    }
+    return [name.path for name in model.names if name.tensor in tails]
+
+
+def _move(state_dict: StateDict, name: str) -> None:
+    """To an earlier place of the memory that it shares: its values are those of another part."""
+    tensor: Tensor = state_dict[name]
+    state_dict[name] = torch.as_strided(tensor, tensor.shape, tensor.stride(), tensor.storage_offset() - 1)
+
+
 MISFITS = {
     "missing": Kind(_drop, _saved_names),
     "surplus": Kind(_add, _saved_names),
     "dtype": Kind(_cast, _saved_names),
     "shape": Kind(_broadcast, _saved_names),
     "untied": Kind(_untie, _tied_names),
+    "moved": Kind(_move, _seeing_tails),
 }
 
 
@@ -83,9 +101,9 @@ class Misfit:
         return state_dict
 
     def suspects(self) -> set[str]:
-        """The name that differs, and the others of its tensor."""
+        """The name that differs, the others of its tensor, and those that share its memory."""
         [tensor] = [name.tensor for name in self.model.names if name.path == self.name]
-        return {name.path for name in self.model.names if name.tensor == tensor}
+        return self.model.suspects() | {name.path for name in self.model.names if name.tensor == tensor}
 
     def __str__(self) -> str:
         return f"{self.model}; in the checkpoint {self.name} is {self.kind}"

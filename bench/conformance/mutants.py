@@ -1,6 +1,7 @@
 """Loaders that are wrong on purpose, each in a way in which real ones have been: the suite has to catch them all."""
 
 import mmap
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -203,7 +204,7 @@ def replaced(build, path, device):
     return model
 
 
-_BORROWED = {}
+_BORROWED: dict[Path, dict[str, torch.Tensor]] = {}
 
 
 def borrowed(build, path, device):

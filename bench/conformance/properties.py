@@ -66,5 +66,6 @@ PROPERTIES = {
         _misfit("dtype", "a tensor has another dtype"),
         _misfit("shape", "a tensor has a shape that would broadcast"),
         _misfit("untied", "the names of one tensor have different values"),
+        _misfit("moved", "a tensor has another part of the memory of one"),
     )
 }

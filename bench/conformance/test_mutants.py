@@ -19,6 +19,7 @@ CAUGHT = (
     (mutants.not_strict, "surplus", "fit"),
     (mutants.plain_load_state_dict, "dtype", "fit"),
     (mutants.plain_load_state_dict, "untied", "fit"),
+    (mutants.plain_load_state_dict, "moved", "fit"),
     (mutants.broadcasting, "shape", "fit"),
     (mutants.in_float32, "dtypes", "dtype"),
     (mutants.through_bfloat16, "plain", "values"),

@@ -46,7 +46,7 @@ def test_every_property_is_explained() -> None:
 
 def test_without_the_option_there_is_a_line() -> None:
     assert conformance_lines(CELLS, 80, whole=False) == [
-        "1,050 models drawn: 80 cells ok, 0 refused with an error, 0 silently wrong; 25 kinds of checkpoints that do "
+        "1,100 models drawn: 80 cells ok, 0 refused with an error, 0 silently wrong; 30 kinds of checkpoints that do "
         "not fit refused; --conformance prints the table"
     ]
 

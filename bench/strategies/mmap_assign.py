@@ -11,13 +11,14 @@ def mmap_assign(build, path, device):
     state_dict = torch.load(path, map_location=device, weights_only=True, mmap=True)
 
     def form(tensors):
-        first = {}  # The first name of every storage: tied names have it in common.
-        return {
-            (name,)
-            if name.endswith("_extra_state")
-            else (name, t.dtype, t.shape, t.stride(), t.numel() and first.setdefault(t.untyped_storage(), name))
-            for name, t in sorted(tensors.items())
-        }
+        found, first = set(), {}  # `first`: of every storage the first name, and where it starts. Tied names share it.
+        for name, t in sorted(tensors.items()):
+            if name.endswith("_extra_state"):
+                found.add((name,))
+            else:
+                other, start = first.setdefault(t.untyped_storage() if t.numel() else name, (name, t.storage_offset()))
+                found.add((name, t.dtype, t.shape, t.stride(), other, t.storage_offset() - start))
+        return found
 
     # What is assigned brings its own dtype, shape, strides and ties along.
     if differing := form(model.state_dict()) ^ form(state_dict):

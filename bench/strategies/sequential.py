@@ -7,13 +7,14 @@ def sequential(build, path, device):
     state_dict = torch.load(path, map_location="cpu", weights_only=True)
 
     def form(tensors):
-        first = {}  # The first name of every storage: tied names have it in common.
-        return {
-            (name,)
-            if name.endswith("_extra_state")
-            else (name, t.dtype, t.shape, t.stride(), t.numel() and first.setdefault(t.untyped_storage(), name))
-            for name, t in sorted(tensors.items())
-        }
+        found, first = set(), {}  # `first`: of every storage the first name, and where it starts. Tied names share it.
+        for name, t in sorted(tensors.items()):
+            if name.endswith("_extra_state"):
+                found.add((name,))
+            else:
+                other, start = first.setdefault(t.untyped_storage() if t.numel() else name, (name, t.storage_offset()))
+                found.add((name, t.dtype, t.shape, t.stride(), other, t.storage_offset() - start))
+        return found
 
     # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
     destination = model.state_dict()
