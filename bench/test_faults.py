@@ -28,6 +28,8 @@ from model.gpt2 import REHEARSAL
 from model.layouts import LAYOUTS
 from model.trust import UntrustedCheckpoint, examine
 
+pytestmark = pytest.mark.real_device
+
 CPU = torch.device("cpu")
 # All loads together take seconds, unless one waits for what never comes.
 LIMIT_SECONDS = 120.0

@@ -16,11 +16,11 @@ def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list
     """
     wrong = [line for cell in cells if cell.outcome == Outcome.WRONG for line in _told(cell)]
     if not whole:
-        return [*wrong, f"{_summary(cells)}; --conformance prints the table"]
+        return [*wrong, *_summary(cells), "--conformance prints the table"]
     refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and _fits(cell) for line in _told(cell)]
     columns = list(dict.fromkeys(cell.property for cell in cells))
     meanings = [f"- {name}: {_meaning(name)}" for name in columns]
-    return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), _summary(cells)]
+    return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), *_summary(cells)]
 
 
 def _fits(cell: Cell) -> bool:
@@ -32,15 +32,19 @@ def _meaning(name: str) -> str:
     return row.meaning if row.fits else f"a checkpoint that does not fit: {row.meaning}"
 
 
-def _summary(cells: Sequence[Cell]) -> str:
-    loaded = sum(cell.outcome == Outcome.PASSED for cell in cells)
-    refused = sum(cell.outcome == Outcome.REFUSED and _fits(cell) for cell in cells)
-    misfits = sum(cell.outcome == Outcome.REFUSED and not _fits(cell) for cell in cells)
+def _summary(cells: Sequence[Cell]) -> Iterator[str]:
+    """What came out, in lines that fit every terminal."""
+
+    def count(outcome: Outcome, *, fits: bool) -> int:
+        return sum(cell.outcome == outcome and _fits(cell) == fits for cell in cells)
+
     wrong = sum(cell.outcome == Outcome.WRONG for cell in cells)
-    return (
-        f"{sum(cell.examples for cell in cells):,} models drawn: {loaded} cells ok, {refused} refused with an error, "
-        f"{wrong} silently wrong; {misfits} kinds of checkpoints that do not fit refused"
+    yield (
+        f"{sum(cell.examples for cell in cells):,} models drawn: {count(Outcome.PASSED, fits=True)} cells ok, "
+        f"{count(Outcome.REFUSED, fits=True)} refused with an error, {wrong} silently wrong"
     )
+    if misfits := count(Outcome.REFUSED, fits=False):
+        yield f"{misfits} cells of checkpoints that do not fit: refused, as they have to be"
 
 
 def _table(cells: Sequence[Cell], columns: Sequence[str], width: int) -> Iterator[str]:
