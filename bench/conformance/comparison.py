@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.specimens import named_tensors
-from model.verify import difference, difference_in_kind
+from model.verify import difference
 
 # What is wrong with a loaded tensor, given the saved one.
 Differ = Callable[[Tensor, Tensor], str | None]
@@ -25,12 +25,10 @@ class Difference:
         return f"{self.name} {self.what}" if self.name else self.what
 
 
-def differences(saved: nn.Module, loaded: nn.Module, device: torch.device, *, values: bool = True) -> list[Difference]:
-    """Everything in which `loaded`, which is to be on `device`, is not the model `saved`, which is on the host.
-
-    `values`: whether `loaded` has any; on a simulated device it has none.
-    """
-    differ = difference if values else difference_in_kind
+def differences(
+    saved: nn.Module, loaded: nn.Module, device: torch.device, differ: Differ = difference
+) -> list[Difference]:
+    """Everything in which `loaded`, which is to be on `device`, is not the model `saved`, which is on the host."""
     if left := [Difference("meta", name, "is still on meta") for name in _on_meta(loaded)]:
         return left
     if unlike := list(_in_names(saved, loaded)):

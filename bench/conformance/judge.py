@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from bench.conformance.comparison import Difference, differences
@@ -19,7 +19,7 @@ from bench.conformance.specimens import Transformer
 from bench.strategies import Load
 from model.gpt2 import first_logits
 from model.layouts import LAYOUTS
-from model.verify import WrongModel, check_logits
+from model.verify import WrongModel, check_logits, difference
 
 # What SGD has kernels for.
 STEPPED = {torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128}
@@ -54,12 +54,13 @@ class Loaded:
 
 def judge(load: Load, layout: str, specimen: Specimen, device: torch.device, *, fits: bool = True) -> Verdict:
     """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit."""
-    with TemporaryDirectory(prefix="specimen-") as folder, poisoned():
+    with TemporaryDirectory(prefix="specimen-") as folder:
         try:
             LAYOUTS[layout].save(specimen.state_dict(specimen.saved()), Path(folder), torch.save)
             path = Path(folder) / LAYOUTS[layout].entrance
             written = _digest(path)
-            first, second = (_loaded(load, specimen.build, path, device) for _ in range(2))
+            with poisoned():
+                first, second = (_loaded(load, specimen.build, path, device) for _ in range(2))
         except Exception as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
             said = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(f"{folder}/", "")
             return Verdict(Outcome.REFUSED, said, named=any(_name_in(said, name) for name in specimen.suspects()))
@@ -102,7 +103,7 @@ def _wrong(specimen: Specimen, first: Loaded, second: Loaded, device: torch.devi
     for optimizer in (first.optimizer, _optimizer(first.model)):
         _step(stepped, _optimizer(stepped))
         _step(first.model, optimizer)
-        if found := differences(stepped, first.model, device):
+        if found := differences(stepped, first.model, device, _difference_in_numbers):
             yield from (replace(d, check="optimizer", what=f"{d.what} (stepped by an optimizer)") for d in found)
             return
     for found_later in differences(saved, second.model, device):
@@ -123,6 +124,15 @@ def _step(model: nn.Module, optimizer: Optimizer | None) -> None:
         optimizer.step()
     for parameter in trained:
         parameter.grad = None
+
+
+def _difference_in_numbers(found: Tensor, expected: Tensor) -> str | None:
+    """The same as a difference in bits, but that every NaN which was calculated is like any other."""
+    if found.dtype not in STEPPED or found.shape != expected.shape or found.dtype != expected.dtype:
+        return difference(found, expected)
+    found = found.detach().cpu()
+    no_number = found.isnan() & expected.isnan()
+    return difference(found.masked_fill(no_number, 0), expected.detach().masked_fill(no_number, 0))
 
 
 def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:

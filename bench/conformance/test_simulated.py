@@ -15,6 +15,7 @@ from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.strategies import STRATEGIES, Strategy
 from model.layouts import LAYOUTS
+from model.verify import difference_in_kind
 
 CUDA = torch.device("cuda")
 
@@ -36,7 +37,7 @@ def load_to_cuda(strategy: Strategy, specimen: Specimen) -> list[Difference]:
                 loaded = strategy.load(specimen.build, Path(folder) / layout.entrance, CUDA)
             except (ValueError, KeyError, RuntimeError) as error:
                 raise Refused from error
-            return differences(specimen.saved(), loaded, CUDA, values=False)
+            return differences(specimen.saved(), loaded, CUDA, difference_in_kind)
 
 
 @pytest.mark.parametrize("name", [name for name in PROPERTIES if name != "crowds"])
