@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.conformance.properties import PROPERTIES
 from bench.strategies import STATED_DEVICE_RATIO, STRATEGIES, Strategy
 from bench.strategies.bounds import bound_bytes
 from model.checkpoints import DTYPES, Checkpoint, Specification, make
@@ -35,11 +36,23 @@ def test_a_recipe_can_be_pasted(strategy: Strategy) -> None:
     assert len(getsource(strategy.load).splitlines()) < 40
 
 
+def test_what_recipes_have_in_common_is_the_same_in_all() -> None:
+    """Each has its own copy, to be pasted: what is mended in one is to be mended in the others."""
+    inner = {
+        ast.unparse(node)
+        for strategy in STRATEGIES.values()
+        for node in ast.walk(ast.parse(getsource(strategy.load)))
+        if isinstance(node, ast.FunctionDef) and node.name == "form"
+    }
+    assert len(inner) == 1
+
+
 @every_strategy
 def test_a_row_of_the_table_makes_sense(strategy: Strategy) -> None:
     assert strategy.layout in LAYOUTS
     for expression in (strategy.device, strategy.host, strategy.one_pool, strategy.file):
         assert bound_bytes(expression, 100, 10) in {0, 10, 100, 110, 200}
+    assert strategy.refused("cuda") <= PROPERTIES.keys()
     assert STATED_DEVICE_RATIO.keys() <= STRATEGIES.keys()
 
 
