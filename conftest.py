@@ -19,7 +19,7 @@ from bench.conformance import profiles
 from bench.conformance.sweep import Cell
 from bench.history.fingerprint import differences, fingerprint
 from bench.history.record import Record
-from bench.history.storage import keep_whole_files
+from bench.history.storage import keep_whole_files, unsaved
 from bench.report.alive import explanation
 from bench.report.conformance import conformance_lines
 from bench.report.progress import progress_bar, say, uncaptured
@@ -64,6 +64,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     keep_whole_files(session.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    yield
+    if unsaved(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -241,6 +248,8 @@ def pytest_terminal_summary(
             explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
             for line in (*explained, *terminal_lines(table, width)):
                 terminalreporter.write_line(line)
+        if reason := unsaved(config):
+            terminalreporter.write_line(f"ERROR: {reason}", red=True)
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary and (cells or table) and not config.option.benchmark_disable:
             with Path(summary).open("a") as file:

@@ -52,6 +52,16 @@ Shelf._removable_bytes = lambda self: 0
 if not Path("/proc/self/clear_refs").exists():
     pytest.skip("needs Linux's /proc", allow_module_level=True)
 
+# A plugin that fills the disk when the run is recorded.
+FULL_RESULTS = """
+import os
+
+def full(_):
+    raise OSError(28, "No space left on device")
+
+os.fsync = full
+"""
+
 Bench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -257,6 +267,20 @@ def test_an_unusable_option_is_one_line_and_writes_nothing(
     assert "Traceback" not in run.stdout + run.stderr
     after = sorted(path for path in folder.rglob("*") if "plugins" not in path.parts and path.suffix != ".lock")
     assert after == before
+
+
+def test_a_run_that_cannot_be_recorded_shows_what_it_measured_and_fails(bench: Bench, folder: Path) -> None:
+    bench("-k", "load_time and mmap_assign")
+    before = sorted((folder / "results").rglob("*"))
+    run = bench("-k", "load_time and mmap_assign", plugin=FULL_RESULTS)
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    lines = run.stdout.splitlines()
+    [row] = [line for line in lines if line.startswith("mmap_assign ")]
+    assert row.endswith("  ok")
+    [error] = [line for line in lines if line.startswith("ERROR: ")]
+    assert re.fullmatch(r"ERROR: this run is not recorded: [\w-]+\.json cannot be written: No space left on device", error)
+    assert "Traceback" not in run.stdout + run.stderr
+    assert sorted((folder / "results").rglob("*")) == before
 
 
 def test_tests_record_nothing(bench: Bench, folder: Path) -> None:
