@@ -16,6 +16,7 @@ StateDict = dict[str, Any]
 class Kind:
     """`alter(state_dict, name)` makes a state dict another's; `victims(model)` are the names that it can be done to."""
 
+    told: str
     alter: Callable[[StateDict, str], object]
     victims: Callable[[Blueprint], list[str]]
 
@@ -72,12 +73,12 @@ def _move(state_dict: StateDict, name: str) -> None:
 
 
 MISFITS = {
-    "missing": Kind(_drop, _saved_names),
-    "surplus": Kind(_add, _saved_names),
-    "dtype": Kind(_cast, _saved_names),
-    "shape": Kind(_broadcast, _saved_names),
-    "untied": Kind(_untie, _tied_names),
-    "moved": Kind(_move, _seeing_tails),
+    "missing": Kind("is missing", _drop, _saved_names),
+    "surplus": Kind("has one beside it that the model has not", _add, _saved_names),
+    "dtype": Kind("has another dtype", _cast, _saved_names),
+    "shape": Kind("has another shape", _broadcast, _saved_names),
+    "untied": Kind("has other values than the names it is tied to", _untie, _tied_names),
+    "moved": Kind("starts at another element", _move, _seeing_tails),
 }
 
 
@@ -106,4 +107,4 @@ class Misfit:
         return self.model.suspects() | {name.path for name in self.model.names if name.tensor == tensor}
 
     def __str__(self) -> str:
-        return f"{self.model}; in the checkpoint {self.name} is {self.kind}"
+        return f"{self.model}; in the checkpoint {self.name} {MISFITS[self.kind].told}"
