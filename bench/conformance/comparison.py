@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.conformance.specimens import named_tensors
+from bench.conformance.modules import named_tensors
 from model.verify import difference
 
 # What is wrong with a loaded tensor, given the saved one.

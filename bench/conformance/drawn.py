@@ -5,8 +5,9 @@ from math import prod
 
 from hypothesis import strategies as st
 
+from bench.conformance.blueprint import A_TENSOR, Blueprint, Name, Stored, View
 from bench.conformance.misfits import MISFITS, Misfit
-from bench.conformance.specimens import A_TENSOR, Blueprint, Crowd, Name, Stored, Transformer, View
+from bench.conformance.specimens import Crowd, Transformer
 from model.gpt2 import Config
 
 OTHER_DTYPES = (

@@ -14,8 +14,7 @@ from torch.optim import SGD, Optimizer
 
 from bench.conformance.comparison import Difference, differences
 from bench.conformance.poison import poisoned
-from bench.conformance.properties import Specimen
-from bench.conformance.specimens import Transformer
+from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
 from model.gpt2 import first_logits
 from model.layouts import LAYOUTS

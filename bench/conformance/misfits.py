@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.conformance.specimens import Blueprint, View
+from bench.conformance.blueprint import Blueprint, View
 
 StateDict = dict[str, Any]
 

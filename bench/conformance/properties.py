@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from bench.conformance.drawn import FEATURES, blueprints, crowds, misfits, transformers
-from bench.conformance.misfits import Misfit
-from bench.conformance.specimens import Blueprint, Crowd, Transformer
-
-Specimen = Blueprint | Crowd | Transformer | Misfit
+from bench.conformance.specimens import Specimen
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from hypothesis import find, settings
 from hypothesis.errors import NoSuchExample
 
 from bench.conformance.judge import Outcome, Verdict, judge
-from bench.conformance.properties import PROPERTIES, Property, Specimen
+from bench.conformance.properties import PROPERTIES, Property
+from bench.conformance.specimens import Specimen
 from bench.strategies import Strategy
 
 # What the shares of all properties add up to: an example of a profile is one of a strategy, whatever the property.

@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
+from bench.conformance.blueprint import Blueprint, Name, Stored
 from bench.conformance.comparison import differences
-from bench.conformance.specimens import Blueprint, Name, Stored
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -10,7 +10,8 @@ from hypothesis import Phase, find, settings
 from hypothesis.errors import NoSuchExample
 
 from bench.conformance.comparison import Difference, differences
-from bench.conformance.properties import PROPERTIES, Specimen
+from bench.conformance.properties import PROPERTIES
+from bench.conformance.specimens import Specimen
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.strategies import STRATEGIES, Strategy

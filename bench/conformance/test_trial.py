@@ -8,11 +8,11 @@ from hypothesis import Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from bench.conformance import mutants
+from bench.conformance.blueprint import Blueprint, Name, Stored
 from bench.conformance.judge import Outcome, judge
 from bench.conformance.misfits import Misfit
 from bench.conformance.profiles import EXAMPLES
 from bench.conformance.properties import PROPERTIES
-from bench.conformance.specimens import Blueprint, Name, Stored
 from bench.conformance.sweep import SHARES, Cell, sweep
 from bench.conformance.trial import Trial
 from bench.strategies import STRATEGIES, Strategy

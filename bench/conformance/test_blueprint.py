@@ -4,10 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bench.conformance.blueprint import A_TENSOR, Blueprint, Name, Stored, View
 from bench.conformance.comparison import differences
 from bench.conformance.drawn import FEATURES, OTHER_DTYPES, blueprints
+from bench.conformance.modules import named_tensors
 from bench.conformance.poison import payload, poisoned
-from bench.conformance.specimens import A_TENSOR, Blueprint, Crowd, Name, Stored, View, named_tensors
+from bench.conformance.specimens import Crowd
 
 CPU = torch.device("cpu")
 DTYPES = ("float32", *OTHER_DTYPES)
