@@ -89,7 +89,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Do everything with one checkpoint before the next is made: the disk may not hold both.
 
-    Loads in a process of their own come first: one that ends its process is not to end this one.
+    Memory comes first: what its record says of the device is what a row of the table is about.
     """
     sizes, nothing_real = config.stash[SETTINGS].sizes, config.stash[SETTINGS].real_device is None
     # Where there is nothing to measure, pytest makes one item of a test that it would skip.

@@ -20,7 +20,8 @@ from bench.cases.case import Case, run_load
 from bench.faults import FAULTS
 from bench.faults.loads import REFUSED, RIGHT, WRONG, Attempt, run_attempts
 from bench.faults.pickles import EXECUTED
-from bench.meters.measure import LoadDied, measure
+from bench.meters.measure import measure
+from bench.meters.process import LoadDied
 from bench.strategies import STRATEGIES
 from model.archive import Record, read_archive
 from model.checkpoints import Checkpoint, Specification, make, misfit

@@ -9,14 +9,11 @@ from bench.cases.case import Case
 from bench.history.record import Record, ratio
 from bench.meters.child import Kept
 from bench.meters.device import Alive
-from bench.meters.measure import LoadDied, LoadFailed, Measurement, measure
+from bench.meters.measure import Measurement, measure
+from bench.meters.process import LoadEnded
 from bench.report.alive import alive_lines
 from bench.strategies.bounds import peak_breaches, peak_gates
 from model.checkpoints import Checkpoint
-
-# What a load may take before it is ended: a minute, and what a slow disk needs.
-LIMIT_SECONDS = 60.0
-LIMIT_BYTES_PER_SECOND = 20e6
 
 # What a dropped model may leave behind on the host: Python's own objects and caches, a few KB a tensor. On the
 # device it may leave nothing.
@@ -34,9 +31,8 @@ def test_peak_memory(
 ) -> None:
     """In a fresh process: every weight right, every peak at its bound, nothing left behind."""
     job = case.job(case.strategy.load, checkpoint, rehearsal)
-    limit_seconds = LIMIT_SECONDS + (0 if case.planned else record["state_bytes"] / LIMIT_BYTES_PER_SECOND)
     try:
-        measurement = benchmark.pedantic(measure, args=(job, limit_seconds))
+        measurement = benchmark.pedantic(measure, args=(job, case.limit_seconds))
         record.update(peaks(measurement, record["state_bytes"]))
         if not peak_gates(case.strategy, record):
             pytest.skip(f"this system does not tell what a load to {case.device} takes")
@@ -45,10 +41,9 @@ def test_peak_memory(
         if (explain or breaches) and not alive:
             # To know what was alive has its price: it is paid by a load of its own.
             explained = case.job(case.strategy.load, checkpoint, rehearsal, explained=True)
-            alive = measure(explained, limit_seconds).alive
-    except (LoadDied, LoadFailed) as error:
-        told = "\n".join((str(error), *getattr(error, "__notes__", ())))
-        raise pytest.fail.Exception(told, pytrace=False) from None
+            alive = measure(explained, case.limit_seconds).alive
+    except LoadEnded as error:
+        raise pytest.fail.Exception(error.told, pytrace=False) from None
     if explain:
         record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
     if problems := explained_breaches(breaches, alive) + leaks(measurement.kept, record["state_bytes"]):

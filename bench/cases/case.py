@@ -11,6 +11,7 @@ from torch import nn
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
 from bench.meters.child import Job
+from bench.meters.clock import LoadClock
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
@@ -18,6 +19,9 @@ from model.checkpoints import DTYPES, Checkpoint, Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_model, check_structure
+
+LIMIT_SECONDS = 60.0
+LIMIT_BYTES_PER_SECOND = 20e6
 
 # Raises if a model is not that of a checkpoint.
 Check = Callable[[Checkpoint, torch.device, nn.Module], None]
@@ -87,6 +91,17 @@ class Case:
             "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
         }
 
+    @property
+    def limit_seconds(self) -> float:
+        """What one load may take before it is ended: a minute, and what a slow disk needs."""
+        return LIMIT_SECONDS + (
+            0 if self.planned else self.specification.footprint.state_bytes / LIMIT_BYTES_PER_SECOND
+        )
+
+    def clock(self, load: Load, checkpoint: Checkpoint) -> Callable[[], LoadClock]:
+        """Makes the clock that times `load`, in whichever process it is called."""
+        return partial(_clock, self.device, load, checkpoint)
+
     def job(
         self,
         load: Load,
@@ -114,6 +129,15 @@ class Case:
             use=first_logits if has_values else _do_not_use,
             check=partial(check, checkpoint, device),
         )
+
+
+def _clock(device: str, load: Load, checkpoint: Checkpoint) -> LoadClock:
+    return LoadClock(
+        load=partial(run_load, load, checkpoint),
+        use=first_logits,
+        check=partial(check_model, checkpoint, torch.device(device)),
+        meter=device_meter(device),
+    )
 
 
 def _do_not_use(_: nn.Module) -> None:

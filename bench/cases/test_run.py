@@ -23,13 +23,14 @@ ROOT = Path(__file__).parents[2]
 
 # A plugin that adds strategies with faults to the table.
 FAULTY = """
-from bench.meters.test_faults import load_and_look, load_with_stray_copy, load_wrong
+from bench.meters.test_faults import load_and_be_killed, load_and_look, load_with_stray_copy, load_wrong
 from bench.strategies import STRATEGIES, Strategy
 
 for strategy in (
     Strategy(load_with_stray_copy, "torch", "S", "0", "0", "S"),
     Strategy(load_wrong, "per_tensor", "S", "L", "S + L", "0"),
     Strategy(load_and_look, "torch", "S", "0", "0", "S"),
+    Strategy(load_and_be_killed, "torch", "S", "0", "0", "S"),
 ):
     STRATEGIES[strategy.name] = strategy
 """
@@ -189,7 +190,7 @@ def test_a_later_run_is_compared_and_mends_what_was_damaged(bench: Bench, folder
 
 @pytest.mark.usefixtures("whole_run")
 def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder: Path) -> None:
-    faulty = ("--strategies", "load_with_stray_copy,load_wrong,per_tensor")
+    faulty = ("--strategies", "load_with_stray_copy,load_wrong,load_and_be_killed,per_tensor")
     run = bench(*faulty, "--device", "cpu", "-k", "peak_memory or load_time", plugin=FAULTY)
     assert run.returncode == 1, run.stdout
     recorded = [benchmark["name"] for benchmark in last_record(folder)["benchmarks"]]
@@ -202,8 +203,14 @@ def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder:
     # A breach is explained, though nothing but its own load was asked to explain itself.
     assert re.search(r"33\.17 MiB in 39 tensors: test_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", run.stdout)
     assert "load_wrong-tiny: WrongModel: trf_blocks.0.att.mask differs in 1 of" in run.stdout
+    # Neither a measured load nor a timed one takes the run with it.
+    assert run.stdout.count("FAILED bench/test_load_time.py::test_load_time[load_and_be_killed-tiny-cpu] - ") == 1
+    assert "load_and_be_killed-tiny: the process of the load died: killed by SIGKILL" in run.stdout
     verdicts = {line.split()[0]: line.split()[-1] for line in run.stdout.splitlines() if " tiny " in line}
-    assert verdicts == {"load_with_stray_copy": "FAILED", "load_wrong": "FAILED", "per_tensor": "ok"}
+    assert verdicts == {
+        **dict.fromkeys(("load_with_stray_copy", "load_wrong", "load_and_be_killed"), "FAILED"),
+        "per_tensor": "ok",
+    }
 
 
 def test_a_breach_on_the_simulated_device_says_which_line_asked(bench: Bench) -> None:

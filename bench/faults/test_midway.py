@@ -18,7 +18,8 @@ from torch import nn
 
 from bench.cases.case import Case, run_load
 from bench.meters.child import Job
-from bench.meters.measure import LoadDied, LoadFailed, measure
+from bench.meters.measure import measure
+from bench.meters.process import LoadDied, LoadFailed
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.sequential import sequential

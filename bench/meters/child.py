@@ -6,7 +6,6 @@ to its memory ends with it.
 
 import os
 import resource
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -16,7 +15,7 @@ from torch import nn
 
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory, give_back_at_once, memory_reader, release_memory, reset_peak
-from bench.meters.simulated.world import NotSimulated
+from bench.meters.process import telling_failures
 
 
 @dataclass(frozen=True)
@@ -66,27 +65,16 @@ class Kept:
     device_bytes: int | None
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An exception in the child, as text: it may not survive pickling."""
-
-    kind: str
-    message: str
-    trace: str
-
-
 def run(connection: Connection, job: Job) -> None:
     """Measure `job` in this process.
 
     Sends `Ready`, waits for a go-ahead, then sends `Seen` and `Kept`; or a `Failure` instead of any.
     """
-    try:
+    with telling_failures(connection):
         give_back_at_once()
         meter = job.meter()
         with memory_reader(os.getpid()) as read_memory, meter.watching():
             _measure(connection, job, meter, read_memory)
-    except (Exception, NotSimulated) as error:  # noqa: BLE001 - whatever it is, the parent is to say it
-        connection.send(Failure(type(error).__name__, str(error), traceback.format_exc()))
 
 
 def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: Callable[[], HostMemory]) -> None:

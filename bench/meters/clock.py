@@ -2,13 +2,17 @@
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import torch
 from torch import nn
 
 from bench.meters.device import DeviceMeter
 from bench.meters.host import release_memory
+from bench.meters.process import Child, child_process, telling_failures
 
 
 class ModelKept(Exception):
@@ -77,3 +81,57 @@ class LoadClock:
         first_forward_seconds = self.first_logits_seconds[-1] - self.load_seconds[-1]
         fetch_seconds = max(0.0, first_forward_seconds - self.forward_seconds[-1])
         self.whole_load_seconds.append(self.load_seconds[-1] + fetch_seconds)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a clock has measured by now, an entry a load; see `LoadClock`."""
+
+    load: tuple[float, ...]
+    first_logits: tuple[float, ...]
+    forward: tuple[float, ...]
+    whole_load: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RemoteClock:
+    """A `LoadClock` in a process of its own. Its methods raise `LoadDied` and `LoadFailed` beside."""
+
+    child: Child
+
+    def load_and_use(self) -> None:
+        self._ask("load_and_use")
+
+    def finish_round(self) -> None:
+        self._ask("finish_round")
+
+    def seconds(self) -> Seconds:
+        return self._ask("")
+
+    def _ask(self, method: str) -> Seconds:
+        # Of a process that has ended, the answer says how it did.
+        with suppress(ConnectionError):
+            self.child.connection.send(method)
+        return self.child.receive(Seconds, self.child.deadline())
+
+
+@contextmanager
+def clock_apart(make_clock: Callable[[], LoadClock], limit_seconds: float) -> Iterator[RemoteClock]:
+    """A clock that is made, and times, in a process of its own; each of its methods may take `limit_seconds`."""
+    with child_process(_serve, make_clock, limit_seconds) as child:
+        yield RemoteClock(child)
+
+
+def _serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
+    """Call what is asked for, until it fails or nobody asks any more, and send what was measured by then."""
+    with telling_failures(connection):
+        clock = make_clock()
+        while True:
+            try:
+                method = connection.recv()
+            except EOFError:
+                return
+            if method:
+                getattr(clock, method)()
+            seconds = (clock.load_seconds, clock.first_logits_seconds, clock.forward_seconds, clock.whole_load_seconds)
+            connection.send(Seconds(*map(tuple, seconds)))

@@ -1,12 +1,17 @@
+import mmap
+import multiprocessing
+import tempfile
 import time
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-from bench.meters.clock import LoadClock, ModelKept
+from bench.meters.clock import LoadClock, ModelKept, clock_apart
 from bench.meters.device import DeviceMeter
+from bench.meters.process import LoadDied, LoadFailed
 
 
 class CountingMeter(DeviceMeter):
@@ -102,6 +107,69 @@ def test_so_does_one_that_keeps_memory_on_the_device(monkeypatch: pytest.MonkeyP
     clock.load_and_use()
     with pytest.raises(ModelKept):
         clock.finish_round()
+
+
+def small_clock() -> LoadClock:
+    return LoadClock(lambda _: nn.Linear(2, 2), lambda _: None, lambda _: None, CountingMeter())
+
+
+def test_a_clock_in_a_process_of_its_own_tells_what_it_measured() -> None:
+    with clock_apart(small_clock, 60.0) as clock:
+        for _ in range(3):
+            clock.finish_round()
+            clock.load_and_use()
+        seconds = clock.seconds()
+        assert (len(seconds.load), len(seconds.first_logits), len(seconds.forward)) == (3, 3, 2)
+        clock.finish_round()
+        assert len(clock.seconds().forward) == len(clock.seconds().whole_load) == 3
+        assert clock.seconds().load == seconds.load
+    assert multiprocessing.active_children() == []
+
+
+def wrong(_: nn.Module) -> None:
+    raise ValueError("wrong")
+
+
+def clock_of_wrong_models() -> LoadClock:
+    return LoadClock(lambda _: nn.Linear(2, 2), lambda _: None, wrong, CountingMeter())
+
+
+def cut_and_read(_: torch.device) -> nn.Module:
+    """What is mapped of a file is no longer there."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(mmap.PAGESIZE)
+        mapped = mmap.mmap(file.fileno(), 0)
+        file.truncate(0)
+        return nn.Linear(mapped[0], 1)
+
+
+def clock_of_cut_files() -> LoadClock:
+    return LoadClock(cut_and_read, lambda _: None, lambda _: None, CountingMeter())
+
+
+def clock_that_hangs() -> LoadClock:
+    return LoadClock(lambda _: time.sleep(600), lambda _: None, lambda _: None, CountingMeter())  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("make_clock", "limit_seconds", "error", "told"),
+    [
+        (clock_of_wrong_models, 60.0, LoadFailed, "^ValueError: wrong"),
+        (clock_of_cut_files, 60.0, LoadDied, "killed by SIGBUS, a mapped file that was cut or could not be read$"),
+        (clock_that_hangs, 1.0, LoadDied, "^the load was ended: it was not done within 1 s$"),
+    ],
+)
+def test_what_ends_a_timed_load_ends_its_own_process_alone(
+    make_clock: Callable[[], LoadClock], limit_seconds: float, error: type[Exception], told: str
+) -> None:
+    def one_round() -> None:
+        with clock_apart(make_clock, limit_seconds) as clock:
+            clock.load_and_use()
+            clock.finish_round()
+
+    with pytest.raises(error, match=told):
+        one_round()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_wrong_model_ends_the_rounds() -> None:

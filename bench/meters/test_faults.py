@@ -18,7 +18,8 @@ from torch import nn
 
 from bench.cases.case import Case
 from bench.history.record import Record
-from bench.meters.measure import LoadDied, LoadFailed, Measurement, measure
+from bench.meters.measure import Measurement, measure
+from bench.meters.process import LoadDied, LoadFailed
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.bounds import peak_breaches
 from bench.strategies.mmap_assign import mmap_assign

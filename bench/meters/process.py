@@ -1,0 +1,135 @@
+"""A process of its own for whatever a load may do: to end it ends a measurement, and not the run."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any, TypeVar
+
+from bench.meters.simulated.world import NotSimulated
+
+# What a process that has closed its connection may take to end.
+FAREWELL_SECONDS = 5.0
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# pytest is there for the children of the `pytest` command, which import it as their main module.
+_CONTEXT.set_forkserver_preload(["pytest", "bench.meters.child", "bench.meters.clock", "bench.meters.warm"])
+
+Message = TypeVar("Message")
+
+
+class LoadEnded(Exception):
+    """A load did not come to its end."""
+
+    @property
+    def told(self) -> str:
+        """Why, and where that is known."""
+        return "\n".join((str(self), *getattr(self, "__notes__", ())))
+
+
+class LoadDied(LoadEnded):
+    """The process of a load ended, or had to be ended, before it could say what it saw."""
+
+
+class LoadFailed(LoadEnded):
+    """A load, its first logits or its check raised an exception in its process."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception in a child, as text: it may not survive pickling."""
+
+    kind: str
+    message: str
+    trace: str
+
+
+@contextmanager
+def telling_failures(connection: Connection) -> Iterator[None]:
+    """In a child: send a `Failure` for whatever is raised in this block."""
+    try:
+        yield
+    except (Exception, NotSimulated) as error:  # noqa: BLE001 - whatever it is, the parent is to say it
+        connection.send(Failure(type(error).__name__, str(error), traceback.format_exc()))
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that runs for somebody, and the connection to it."""
+
+    process: ForkServerProcess
+    connection: Connection
+    limit_seconds: float
+
+    def deadline(self) -> float:
+        """By when, on the monotonic clock, what is asked for now has to be done."""
+        return time.monotonic() + self.limit_seconds
+
+    def receive(self, kind: type[Message], deadline: float) -> Message:
+        """The child's next message, which is to be of this kind.
+
+        Raises `LoadDied` if the process is killed, crashes, or says nothing until the deadline, and `LoadFailed`, with
+        the exception's own words, if anything in it raised.
+        """
+        try:
+            if not self.connection.poll(max(0.0, deadline - time.monotonic())):
+                raise LoadDied(f"the load was ended: it was not done within {self.limit_seconds:g} s")
+            message = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join(FAREWELL_SECONDS)
+            raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}") from None
+        if isinstance(message, Failure):
+            failed = LoadFailed(f"{message.kind}: {message.message}")
+            failed.add_note(message.trace)
+            raise failed
+        assert isinstance(message, kind)
+        return message
+
+
+@contextmanager
+def child_process(run: Callable[[Connection, Any], object], task: object, limit_seconds: float) -> Iterator[Child]:
+    """Call `run(connection, task)` in a fresh process, which ends with this block at the latest."""
+    connection, other_end = _CONTEXT.Pipe()
+    process = _CONTEXT.Process(target=run, args=(other_end, task), daemon=True)
+    _start(process)
+    other_end.close()
+    try:
+        yield Child(process, connection, limit_seconds)
+    finally:
+        process.kill()
+        process.join()
+        connection.close()
+
+
+def _start(process: ForkServerProcess) -> None:
+    """Start a child, and the fork server with the first one: it looks for its modules where this process does."""
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        process.start()
+    finally:
+        if inherited is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = inherited
+
+
+def _manner_of_death(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "it stopped answering"
+    if exit_code >= 0:
+        return f"it exited with status {exit_code}"
+    name = signal.Signals(-exit_code).name
+    likely = {
+        "SIGKILL": ", most likely by the kernel, out of memory",
+        "SIGSEGV": ", a segmentation fault",
+        "SIGBUS": ", a mapped file that was cut or could not be read",
+    }
+    return f"killed by {name}{likely.get(name, '')}"
