@@ -70,7 +70,7 @@ def _stored(draw: st.DrawFn, features: Collection[str], needed: str | None = Non
     dtype = draw(st.sampled_from(OTHER_DTYPES)) if has("dtypes") else "float32"
     orders = [order for feature, orders in FEATURE_ORDERS.items() if has(feature) for order in orders]
     order = draw(st.sampled_from(orders or ["contiguous"]))
-    dimensions, least = {"contiguous": (1, 1), "transposed": (2, 2), "channels_last": (4, 2), "every second": (1, 1)}[
+    dimensions, least = {"contiguous": (1, 1), "transposed": (2, 2), "channels_last": (4, 2), "every second": (1, 2)}[
         order
     ]
     shape = tuple(draw(st.lists(st.integers(least, 4), min_size=dimensions, max_size=max(dimensions, 3))))

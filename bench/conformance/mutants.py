@@ -242,9 +242,11 @@ def without_dimensions(build, path, device):
 
 
 def untied_if_frozen(build, path, device):
+    """Right in all but this: even the strides are kept."""
     model = plain_load_state_dict(build, path, device)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if not parameter.requires_grad:
-                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+                copied = torch.empty_strided(parameter.shape, parameter.stride(), dtype=parameter.dtype, device=device)
+                setattr(module, name, nn.Parameter(copied.copy_(parameter), requires_grad=False))
     return model
