@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,9 +34,6 @@ pytestmark = pytest.mark.real_device
 CPU = torch.device("cpu")
 # All loads together take seconds, unless one waits for what never comes.
 LIMIT_SECONDS = 120.0
-
-# A loader that starts a test takes a moment now and then: the time of one example says nothing.
-unhurried = settings(deadline=None)
 
 BIT = st.integers(0, 7)
 
@@ -241,7 +238,6 @@ def test_a_file_cut_at_any_boundary_is_refused(archive: Archive) -> None:
             torch.load(archive.copy, weights_only=True)
 
 
-@unhurried
 @given(data=st.data())
 def test_a_file_cut_anywhere_is_refused(archive: Archive, data: st.DataObject) -> None:
     archive.copy.write_bytes(archive.content[: data.draw(st.integers(0, len(archive.content) - 1))])
@@ -252,7 +248,6 @@ def flipped(content: bytes, place: int, bit: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
 
 
-@unhurried
 @given(data=st.data())
 def test_a_bit_flipped_outside_the_values_is_refused_or_harmless(
     corpus: Corpus, archive: Archive, data: st.DataObject
@@ -266,7 +261,6 @@ def test_a_bit_flipped_outside_the_values_is_refused_or_harmless(
     assert refusal(archive.copy) or is_right(archive.copy, corpus.sound("torch"))
 
 
-@unhurried
 @given(data=st.data())
 def test_a_pickle_changed_with_its_crc_put_right_is_refused_or_harmless(
     corpus: Corpus, archive: Archive, data: st.DataObject
@@ -280,7 +274,6 @@ def test_a_pickle_changed_with_its_crc_put_right_is_refused_or_harmless(
     assert refusal(archive.copy) or is_right(archive.copy, corpus.sound("torch"))
 
 
-@unhurried
 @given(data=st.data())
 def test_a_bit_flipped_in_the_values_is_found_by_the_manifest_and_by_the_crc(
     corpus: Corpus, archive: Archive, data: st.DataObject

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ def save_per_tensor(state_dict: dict[str, Tensor], folder: Path, save: Save[Save
     """
     (folder / "tensors").mkdir()
     names: dict[str, str] = {}
-    for name in _untied(state_dict):
+    for name in untied(state_dict):
         if (other := names.setdefault(file_name(name).casefold(), name)) != name:
             raise ValueError(f"{other} and {name} would be one file where case does not count: rename one of them")
     return {
@@ -104,7 +104,7 @@ def file_name(name: str) -> str:
     return f"{quote(name, safe='')}.pt"
 
 
-def _untied(state_dict: dict[str, Any]) -> list[str]:
+def untied(state_dict: Mapping[str, Any]) -> list[str]:
     """The names, of those that mean one tensor the first."""
     first: dict[object, str] = {}
     return [name for name, tensor in state_dict.items() if first.setdefault(_place(name, tensor), name) == name]

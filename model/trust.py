@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from torch import Tensor
 
-from model.layouts import file_name
+from model.layouts import file_name, untied
 from model.pickled import DuplicateKey, SavedTensor
 from model.saved_file import form, kind_of, read_saved
 from model.zip_directory import Unsound
@@ -20,6 +20,7 @@ from model.zip_directory import Unsound
 # Of a name or a reason that a hostile file may have made long.
 LONGEST_SHOWN = 300
 
+# What PyTorch calls extra state in a state dict.
 EXTRA_STATE = "_extra_state"
 
 
@@ -86,7 +87,7 @@ def _examine_torch(path: Path, expected: Mapping[str, Any], contents: bool) -> N
 
 
 def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
-    files = {file_name(key): key for key in _untied(expected)}
+    files = {file_name(key): key for key in untied(expected)}
     with _naming(path):
         if not stat.S_ISDIR(mode := path.stat().st_mode):
             raise Unsound(f"is {kind_of(mode)} where a folder is to be")
@@ -158,15 +159,3 @@ def _compare_sharing(file: Path, saved: Mapping[str, Any], expected: Mapping[str
             raise UntrustedCheckpoint(file, key, f"{shown[0]}, where in the model it {shown[1]}")
         if saved[key].offset - saved[there].offset != wanted.storage_offset() - expected[here].storage_offset():
             raise UntrustedCheckpoint(file, key, f"is at another place of the memory that it shares with {here}")
-
-
-def _untied(expected: Mapping[str, Any]) -> list[str]:
-    """The keys that have a file in a folder of tensors: of those that mean one tensor the first."""
-    first: dict[object, str] = {}
-    return [key for key, value in expected.items() if first.setdefault(_place(key, value), key) == key]
-
-
-def _place(key: str, value: object) -> object:
-    if not isinstance(value, Tensor):
-        return key
-    return value.untyped_storage(), value.storage_offset(), form(value)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.conformance.modules import EXTRA_STATE, Drawn, DrawnWithState, named_tensors
+from bench.conformance.modules import Drawn, DrawnWithState, named_tensors
 from bench.conformance.poison import payload, poisoned
+from model.trust import EXTRA_STATE
 
 Shape = tuple[int, ...]
 
@@ -36,9 +37,7 @@ class Stored:
     special: bool = False
 
     def make(self, _: list[Tensor]) -> Tensor:
-        return self.wrap(ORDERS[self.order](self.shape, getattr(torch, self.dtype)))
-
-    def wrap(self, tensor: Tensor) -> Tensor:
+        tensor = ORDERS[self.order](self.shape, getattr(torch, self.dtype))
         return nn.Parameter(tensor, self.requires_grad) if self.parameter else tensor
 
     def __str__(self) -> str:

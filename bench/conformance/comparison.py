@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.modules import named_tensors
+from model.trust import EXTRA_STATE
 from model.verify import difference
 
 # What is wrong with a loaded tensor, given the saved one.
@@ -123,7 +124,7 @@ def _in_modes(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
 def _in_extra_state(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iterator[Difference]:
     after = loaded.state_dict()
     for name, value in saved.state_dict().items():
-        if name.endswith("_extra_state"):
+        if name.endswith(EXTRA_STATE):
             found = after[name]
             if isinstance(found, Tensor) and isinstance(value, Tensor):
                 if what := differ(found, value):

@@ -6,9 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# What PyTorch calls extra state in a state dict.
-EXTRA_STATE = "_extra_state"
-
 
 class Drawn(nn.Module):
     """Computes one number out of every bit that it reaches by name, the same on every device."""
