@@ -80,8 +80,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        real = metafunc.definition.get_closest_marker("real_device") is not None
-        metafunc.parametrize("case", metafunc.config.stash[SETTINGS].cases(real=real), ids=str)
+        chosen, marker = metafunc.config.stash[SETTINGS], metafunc.definition.get_closest_marker
+        cases = chosen.limits() if marker("limit") else chosen.cases(real=marker("real_device") is not None)
+        metafunc.parametrize("case", cases, ids=str)
     if "trial" in metafunc.fixturenames:
         metafunc.parametrize("trial", metafunc.config.stash[SETTINGS].trials(), ids=str)
 
@@ -180,7 +181,7 @@ def explain(pytestconfig: pytest.Config) -> bool:
 @pytest.fixture
 def record(case: Case, benchmark: BenchmarkFixture) -> Record:
     """The record of a benchmark, with all that is known beforehand: what the test adds goes into the JSON."""
-    benchmark.params = {"strategy": case.strategy_name, "size": case.size, "device": case.device}
+    benchmark.params = {"strategy": case.row, "size": case.size, "device": case.device}
     benchmark.extra_info = case.blank_record()
     return benchmark.extra_info
 
@@ -199,7 +200,7 @@ def pytest_runtest_makereport(
             # pytest-benchmark saves a failed test's figures otherwise, and compares the next run with them.
             benchmark.has_error = True
         record = benchmark.extra_info if benchmark else {}
-        item.config.stash[OUTCOMES].append(Outcome(case.strategy_name, case.size, verdict, dict(record)))
+        item.config.stash[OUTCOMES].append(Outcome(case.row, case.size, verdict, dict(record)))
     return report
 
 
@@ -259,7 +260,7 @@ def pytest_terminal_summary(
 
 def _timed(bench: dict[str, Any]) -> bool:
     record = bench["extra_info"]
-    return "schema" not in record or record["first_logits_seconds"] is not None
+    return "schema" not in record or record["bytes_per_second"] is not None
 
 
 def _case(item: pytest.Item) -> Case | None:

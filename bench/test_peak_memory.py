@@ -10,6 +10,7 @@ from bench.history.record import Record, ratio
 from bench.meters.child import Kept
 from bench.meters.device import Alive
 from bench.meters.measure import Measurement, measure
+from bench.meters.page_cache import evict
 from bench.meters.process import LoadEnded
 from bench.report.alive import alive_lines
 from bench.strategies.bounds import peak_breaches, peak_gates
@@ -31,6 +32,8 @@ def test_peak_memory(
 ) -> None:
     """In a fresh process: every weight right, every peak at its bound, nothing left behind."""
     job = case.job(case.strategy.load, checkpoint, rehearsal)
+    if case.cache == "cold":
+        evict(checkpoint.files)
     try:
         measurement = benchmark.pedantic(measure, args=(job, case.limit_seconds))
         record.update(peaks(measurement, record["state_bytes"]))

@@ -114,6 +114,12 @@ class Checkpoint:
         """What a strategy is given: a file, or a folder of files."""
         return self.folder / LAYOUTS[self.specification.layout].entrance
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that a load reads, wherever it is told of the others."""
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return tuple(sorted(path for path in files if path.name not in (MANIFEST, LOGITS)))
+
     def require_unchanged(self) -> None:
         """Raise `UntrustedCheckpoint` for a file that is no longer the one that was found to be sound."""
         for stamp in self.stamps:

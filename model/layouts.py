@@ -1,5 +1,6 @@
 """How a checkpoint lies on disk: written, and read back tensor by tensor for the check after a load."""
 
+import ctypes
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -12,17 +13,26 @@ from urllib.parse import quote, unquote
 import torch
 from torch import Tensor
 
+from model.safetensors_file import contents, read_safetensors
+from model.sharded import index, read_index, shards
 from model.weights import Progress
 
 # What a manifest says of one file: its `bytes` and its `sha256`.
 Entry = dict[str, int | str]
 
-# Writes something to a new file with `torch.save`, or as that would.
+# Writes something to a new file: `Raw` as it is, all else with `torch.save`.
 Saved = TypeVar("Saved")
 Save = Callable[[object, Path], Saved]
 
 # What is smaller is written before a thread would have started.
 LARGE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a file holds that `torch.save` does not write: bytes, and the bytes of contiguous tensors."""
+
+    parts: list[bytes | Tensor]
 
 
 class DigestedFile:
@@ -56,15 +66,32 @@ class DigestedFile:
         return {"bytes": self.bytes, "sha256": self._sha256.hexdigest()}
 
 
+def save_plain(content: object, path: Path) -> None:
+    """To a new file."""
+    with path.open("xb") as file:
+        _write(content, file)
+
+
+def _write(content: object, file: IO[bytes]) -> None:
+    if not isinstance(content, Raw):
+        torch.save(content, file)
+        return
+    for part in content.parts:
+        if isinstance(part, bytes):
+            file.write(part)
+        elif part.nbytes:
+            file.write(memoryview((ctypes.c_ubyte * part.nbytes).from_address(part.data_ptr())).cast("B"))
+
+
 def save_digested(content: object, path: Path, progress: Progress) -> Entry:
-    """`torch.save` to a new file that is on the disk, not only in the page cache, on return.
+    """To a new file that is on the disk, not only in the page cache, on return.
 
     Raises `OSError` if it cannot be written.
     """
     with path.open("xb") as file:
         digested = DigestedFile(file, progress)
         try:
-            torch.save(content, cast("IO[bytes]", digested))  # It calls `write` and `flush`, nothing else.
+            _write(content, cast("IO[bytes]", digested))  # It calls `write` and `flush`, nothing else.
         except RuntimeError as error:
             # After a failed write torch still ends the archive, and hides the failure behind what that runs into.
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
@@ -74,9 +101,18 @@ def save_digested(content: object, path: Path, progress: Progress) -> Entry:
 
 
 def save_sparse(content: object, path: Path) -> None:
-    """`torch.save` of fake tensors to a new file that has holes where their bytes would be."""
-    with torch.serialization.skip_data(materialize_fake_tensors=True):
-        torch.save(content, path)
+    """To a new file that has holes where the bytes of fake tensors would be."""
+    if not isinstance(content, Raw):
+        with torch.serialization.skip_data(materialize_fake_tensors=True):
+            torch.save(content, path)
+        return
+    with path.open("xb") as file:
+        for part in content.parts:
+            if isinstance(part, bytes):
+                file.write(part)
+            else:
+                file.seek(part.nbytes, os.SEEK_CUR)
+        file.truncate()
 
 
 def save_torch(state_dict: dict[str, Tensor], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
@@ -99,6 +135,33 @@ def save_per_tensor(state_dict: dict[str, Tensor], folder: Path, save: Save[Save
     }
 
 
+def save_torch_sharded(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
+    """A few files of `torch.save`, and their index."""
+    return _save_shards(shards(state_dict), folder, save, "pytorch_model{}.bin", lambda part: part)
+
+
+def save_safetensors_sharded(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
+    """A few .safetensors files, and their index; a tied tensor is in them under its first name alone.
+
+    Raises `ValueError` for what is no tensor, or no plain one.
+    """
+    parts = shards({name: state_dict[name] for name in untied(state_dict)})
+    return _save_shards(parts, folder, save, "model{}.safetensors", lambda part: Raw(contents(part)))
+
+
+def _save_shards(
+    parts: list[dict[str, Any]],
+    folder: Path,
+    save: Save[Saved],
+    name: str,
+    content: Callable[[dict[str, Any]], object],
+) -> dict[str, Saved]:
+    files = {name.format(f"-{at:05}-of-{len(parts):05}"): part for at, part in enumerate(parts, 1)}
+    saved = {file: save(content(part), folder / file) for file, part in files.items()}
+    entrance = f"{name.format('')}.index.json"
+    return saved | {entrance: save(Raw([index(files)]), folder / entrance)}
+
+
 def file_name(name: str) -> str:
     """The file that a tensor has for its own: whatever its name is, one below the folder, and legible."""
     return f"{quote(name, safe='')}.pt"
@@ -106,8 +169,13 @@ def file_name(name: str) -> str:
 
 def untied(state_dict: Mapping[str, Any]) -> list[str]:
     """The names, of those that mean one tensor the first."""
+    return list(dict.fromkeys(first_names(state_dict).values()))
+
+
+def first_names(state_dict: Mapping[str, Any]) -> dict[str, str]:
+    """Every name, with the first of those that mean its tensor."""
     first: dict[object, str] = {}
-    return [name for name, tensor in state_dict.items() if first.setdefault(_place(name, tensor), name) == name]
+    return {name: first.setdefault(_place(name, tensor), name) for name, tensor in state_dict.items()}
 
 
 def _place(name: str, tensor: Any) -> object:
@@ -129,6 +197,18 @@ def read_per_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
         yield unquote(file.stem), torch.load(file, map_location="cpu", weights_only=True, mmap=True)
 
 
+def read_torch_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a few files, mapped one at a time."""
+    for file in read_index(path):
+        yield from read_torch(path.with_name(file))
+
+
+def read_safetensors_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The same of .safetensors files."""
+    for file in read_index(path):
+        yield from read_safetensors(path.with_name(file)).items()
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way for a checkpoint to lie on disk.
@@ -145,4 +225,6 @@ class Layout:
 LAYOUTS = {
     "torch": Layout("checkpoint.pt", save_torch, read_torch),
     "per_tensor": Layout("tensors", save_per_tensor, read_per_tensor),
+    "torch_sharded": Layout("pytorch_model.bin.index.json", save_torch_sharded, read_torch_sharded),
+    "safetensors_sharded": Layout("model.safetensors.index.json", save_safetensors_sharded, read_safetensors_sharded),
 }

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.serialization import DEFAULT_PROTOCOL
 
-from model.zip_directory import Unsound
+from model.zip_directory import Unsound, UnsoundKey
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,11 @@ class _Dict(dict[str | int, Any]):
             self[key] = value
 
 
-class DuplicateKey(Unsound):
-    """A key that a dict of the pickle is given twice."""
+class DuplicateKey(UnsoundKey):
+    """A key that a dict is given twice."""
 
     def __init__(self, key: str) -> None:
-        super().__init__("is there twice, and readers differ in which of the two they take")
-        self.key = key
+        super().__init__(key, "is there twice, and readers differ in which of the two they take")
 
 
 def read_pickle(content: bytes) -> object:

@@ -21,7 +21,7 @@ def read_saved(file: Path, contents: bool, *, follow: bool) -> object:
 
     With `contents` every record has to have the CRC-32 that was written with it. Raises `Unsound` or `OSError`.
     """
-    with _opened(file, follow=follow) as opened:
+    with open_regular(file, follow=follow) as opened:
         descriptor = opened.fileno()
         records = read_archive(descriptor)
         small = {name: read_record(descriptor, record, name) for name, record in records.items() if _is_small(name)}
@@ -40,7 +40,7 @@ def read_saved(file: Path, contents: bool, *, follow: bool) -> object:
 
 
 @contextmanager
-def _opened(file: Path, *, follow: bool) -> Iterator[IO[bytes]]:
+def open_regular(file: Path, *, follow: bool) -> Iterator[IO[bytes]]:
     """A regular file, open; raises instead of waiting for anything else, or for its writer."""
     mode = (file.stat() if follow else file.lstat()).st_mode
     if not stat.S_ISREG(mode):

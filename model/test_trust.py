@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from model.checkpoints import Checkpoint
-from model.layouts import LAYOUTS, save_per_tensor, save_sparse
+from model.checkpoints import Checkpoint, misfit
+from model.layouts import LAYOUTS, save_per_tensor, save_plain, save_sparse
 from model.pickled import read_pickle
 from model.trust import EXAMINERS, UntrustedCheckpoint, examine
 from model.zip_directory import Unsound
@@ -89,6 +89,26 @@ def test_so_does_a_folder_of_tensors(tmp_path: Path) -> None:
     examine("per_tensor", tmp_path / "tensors", expected, contents=True)
 
 
+@pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])
+def test_so_do_shards_of_which_one_has_a_tied_tensor(layout: str, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        expected = Tied().state_dict()
+    LAYOUTS[layout].save(Tied().state_dict(), tmp_path, save_plain)
+    path = tmp_path / LAYOUTS[layout].entrance
+    examine(layout, path, expected, contents=True)
+    untied = {name: torch.empty(tensor.shape, device="meta") for name, tensor in expected.items()}
+    assert "other.weight: " in refusal(path, untied, layout)
+
+
+@pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])
+def test_names_of_one_tensor_in_two_shards_are_not_one(layout: str, tmp_path: Path) -> None:
+    """Both would be loaded, and either could win."""
+    state_dict = {name: tensor.clone() for name, tensor in Tied().state_dict().items()}
+    LAYOUTS[layout].save(state_dict, tmp_path, save_plain)
+    reason = refusal(tmp_path / LAYOUTS[layout].entrance, Tied().state_dict(), layout)
+    assert reason.endswith("other.weight: has its own memory, where in the model it shares its memory with one.weight")
+
+
 @pytest.mark.parametrize("large_bytes", [600 * 2**20, 5 * 2**30])
 def test_a_file_of_many_gigabytes_is_examined_in_no_time(tmp_path: Path, large_bytes: int) -> None:
     """Its index is written otherwise: beyond 4 GiB sizes and places take more digits."""
@@ -153,22 +173,24 @@ def test_tensors_that_share_memory_have_their_own_places_in_it(tmp_path: Path) -
     assert reason == ": b: is at another place of the memory that it shares with a"
 
 
-def test_contents_are_read_when_asked_for(made: MakeOne) -> None:
-    for layout in LAYOUTS:
-        checkpoint = made(layout)
-        path = checkpoint.path / "final_norm.scale.pt" if layout == "per_tensor" else checkpoint.path
-        value = dict(checkpoint.tensors())["final_norm.scale"].clone()
-        content = path.read_bytes()
-        place = (
-            content.index(value.view(torch.uint8).numpy().tobytes())
-            if False
-            else content.index(bytes(value.view(torch.uint8).tolist()))
-        )
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with torch.device("meta"):
-            expected = checkpoint.specification.build().state_dict()
-        examine(layout, checkpoint.path, expected)
-        assert "CRC-32 is not the one that was written" in refusal(checkpoint.path, expected, layout, contents=True)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_contents_are_read_when_asked_for(made: MakeOne, layout: str) -> None:
+    """Where something was written with them to hold them against: a .safetensors file has nothing."""
+    checkpoint = made(layout)
+    value = bytes(dict(checkpoint.tensors())["final_norm.scale"].view(torch.uint8).tolist())
+    [path] = [path for path in checkpoint.folder.rglob("*") if path.is_file() and value in path.read_bytes()]
+    content = path.read_bytes()
+    place = content.index(value)
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with torch.device("meta"):
+        expected = checkpoint.specification.build().state_dict()
+    examine(layout, checkpoint.path, expected)
+    if layout == "safetensors_sharded":
+        examine(layout, checkpoint.path, expected, contents=True)
+    else:
+        reason = refusal(checkpoint.path, expected, layout, contents=True)
+        assert "CRC-32 is not the one that was written" in reason
+    assert f"{path.name} has changed" in str(misfit(checkpoint.specification, checkpoint.folder))
 
 
 @pytest.mark.parametrize(

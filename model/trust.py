@@ -12,10 +12,12 @@ from urllib.parse import unquote
 
 from torch import Tensor
 
-from model.layouts import file_name, untied
-from model.pickled import DuplicateKey, SavedTensor
+from model.layouts import file_name, first_names, untied
+from model.pickled import SavedTensor, Storage
+from model.safetensors_file import Extent, contiguous_stride, read_header
 from model.saved_file import form, kind_of, read_saved
-from model.zip_directory import Unsound
+from model.sharded import read_index
+from model.zip_directory import Unsound, UnsoundKey
 
 # Of a name or a reason that a hostile file may have made long.
 LONGEST_SHOWN = 300
@@ -48,7 +50,8 @@ def examine(layout: str, path: Path, expected: Mapping[str, Any], *, contents: b
     """Raise `UntrustedCheckpoint` unless what lies at `path` is a sound checkpoint of a model.
 
     `expected` is the model's state dict; that of a meta skeleton will do, for values are not looked at. With
-    `contents` every byte is read, and has to have the CRC-32 that was written with it; else only headers are.
+    `contents` every byte is read, and has to have the CRC-32 that was written with it; else only headers are. A
+    .safetensors file has none: of its values the SHA-256 in a manifest alone can tell.
     """
     EXAMINERS[layout](path, expected, contents)
 
@@ -58,7 +61,7 @@ def _naming(file: Path, key: str | None = None) -> Iterator[None]:
     """Turn what goes wrong with a file in this block into `UntrustedCheckpoint`."""
     try:
         yield
-    except DuplicateKey as error:
+    except UnsoundKey as error:
         raise UntrustedCheckpoint(file, error.key, str(error)) from None
     except Unsound as error:
         raise UntrustedCheckpoint(file, key, str(error)) from None
@@ -71,19 +74,49 @@ def _naming(file: Path, key: str | None = None) -> Iterator[None]:
 def _examine_torch(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
     with _naming(path):
         saved = read_saved(path, contents, follow=True)
+    _compare_all(path, {path: _state_dict(path, saved)}, expected)
+
+
+def _state_dict(path: Path, saved: object) -> dict[str, Any]:
     if not isinstance(saved, dict):
         raise UntrustedCheckpoint(path, None, f"holds {_described(saved)}, no state dict")
     for key in saved:
         if not isinstance(key, str):
             raise UntrustedCheckpoint(path, str(key), "is a key of the state dict, but no string")
-    for key in expected:
-        if key not in saved:
-            raise UntrustedCheckpoint(path, key, "is missing")
-    for key, value in saved.items():
-        if key not in expected:
-            raise UntrustedCheckpoint(path, key, "is not in the model")
-        _compare(path, key, value, expected[key])
-    _compare_sharing(path, saved, expected)
+    return saved
+
+
+def _examine_torch_sharded(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
+    def read(file: Path) -> dict[str, Any]:
+        return _state_dict(file, read_saved(file, contents, follow=True))
+
+    _examine_shards(path, expected, read)
+
+
+def _examine_safetensors_sharded(path: Path, expected: Mapping[str, Any], _: bool) -> None:
+    def read(file: Path) -> dict[str, Any]:
+        return {key: _saved_tensor(key, extent) for key, extent in read_header(file).items()}
+
+    _examine_shards(path, expected, read)
+
+
+def _saved_tensor(key: str, extent: Extent) -> SavedTensor:
+    storage = Storage(key, extent.dtype, extent.end - extent.start)
+    return SavedTensor(storage, extent.dtype, 0, extent.shape, contiguous_stride(extent.shape))
+
+
+def _examine_shards(path: Path, expected: Mapping[str, Any], read: Callable[[Path], dict[str, Any]]) -> None:
+    """Every file of an index has the keys that the index gives it, no less and no more, and they are the model's."""
+    with _naming(path):
+        keys = {path.with_name(file): set(listed) for file, listed in read_index(path).items()}
+    parts: dict[Path, dict[str, Any]] = {}
+    for file, listed in keys.items():
+        with _naming(file):
+            parts[file] = read(file)
+        for key in sorted(parts[file].keys() ^ listed):
+            where = "is here, and not by the index" if key in parts[file] else "is here by the index, and is not"
+            raise UntrustedCheckpoint(file, key, where)
+    _compare_all(path, parts, expected)
 
 
 def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
@@ -118,11 +151,28 @@ def _why_strange(name: str, meant: str, files: Mapping[str, str], found: list[st
 EXAMINERS: dict[str, Callable[[Path, Mapping[str, Any], bool], None]] = {
     "torch": _examine_torch,
     "per_tensor": _examine_folder,
+    "torch_sharded": _examine_torch_sharded,
+    "safetensors_sharded": _examine_safetensors_sharded,
 }
 
 
 def _described(value: object) -> str:
     return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.strip('_').lower()}"
+
+
+def _compare_all(path: Path, parts: Mapping[Path, Mapping[str, Any]], expected: Mapping[str, Any]) -> None:
+    """Raise unless the files have what the model has, and nothing else; of the names of a tensor one will do."""
+    saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
+    firsts = first_names(expected)
+    held = {firsts[key]: found for key, found in saved.items() if key in firsts}
+    for key, first in firsts.items():
+        if first not in held:
+            raise UntrustedCheckpoint(path, key, "is missing")
+    for key, (file, value) in saved.items():
+        if key not in expected:
+            raise UntrustedCheckpoint(file, key, "is not in the model")
+        _compare(file, key, value, expected[key])
+    _compare_sharing({key: saved.get(key, held[first]) for key, first in firsts.items()}, expected)
 
 
 def _compare(file: Path, key: str, saved: object, expected: object) -> None:
@@ -144,18 +194,19 @@ def _compare(file: Path, key: str, saved: object, expected: object) -> None:
         )
 
 
-def _compare_sharing(file: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise unless the same keys share a storage, each as far behind the first of them."""
+def _compare_sharing(saved: Mapping[str, tuple[Path, Any]], expected: Mapping[str, Any]) -> None:
+    """Raise unless the same keys share a storage of a file, each as far behind the first of them."""
     firsts: tuple[dict[object, str], dict[object, str]] = ({}, {})
     for key, wanted in expected.items():
-        if not isinstance(saved[key], SavedTensor) or not isinstance(wanted, Tensor):
+        file, value = saved[key]
+        if not isinstance(value, SavedTensor) or not isinstance(wanted, Tensor):
             continue
-        there = firsts[0].setdefault(saved[key].storage.key, key)
+        there = firsts[0].setdefault((file, value.storage.key), key)
         here = firsts[1].setdefault(wanted.untyped_storage(), key)
         if there != here:
             shown = [
                 f"shares its memory with {other}" if other != key else "has its own memory" for other in (there, here)
             ]
             raise UntrustedCheckpoint(file, key, f"{shown[0]}, where in the model it {shown[1]}")
-        if saved[key].offset - saved[there].offset != wanted.storage_offset() - expected[here].storage_offset():
+        if value.offset - saved[there][1].offset != wanted.storage_offset() - expected[here].storage_offset():
             raise UntrustedCheckpoint(file, key, f"is at another place of the memory that it shares with {here}")

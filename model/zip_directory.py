@@ -25,6 +25,14 @@ class Unsound(ValueError):
     """What is wrong with a file, in words that follow its name."""
 
 
+class UnsoundKey(Unsound):
+    """What is wrong with one key of a file, in words that follow the key."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the directory says of a record."""

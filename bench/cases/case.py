@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
+from typing import cast
 
 import psutil
 import torch
@@ -12,6 +14,7 @@ from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
+from bench.meters.limit import DISK, Limit, direct_is_faster
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
@@ -22,6 +25,9 @@ from model.verify import check_model, check_structure
 
 LIMIT_SECONDS = 60.0
 LIMIT_BYTES_PER_SECOND = 20e6
+
+# What can be taken for a moment without asking for memory that others are about to use.
+MOST_OF_FREE_MEMORY = 0.9
 
 # Raises if a model is not that of a checkpoint.
 Check = Callable[[Checkpoint, torch.device, nn.Module], None]
@@ -36,9 +42,15 @@ class Case:
     device: str
     dtype: str
     planned: bool = False
+    cache: str = "warm"
 
     def __str__(self) -> str:
         return f"{self.strategy_name}-{self.size}-{self.device}"
+
+    @property
+    def row(self) -> str:
+        """What the table calls it."""
+        return self.strategy_name
 
     @property
     def strategy(self) -> Strategy:
@@ -82,14 +94,38 @@ class Case:
             "dtype": self.dtype,
             "device": self.device,
             "planned": self.planned,
-            "cache": "warm",
-            "ownership": "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned",
+            "cache": self.cache,
+            "limit": self.limit,
+            "ownership": self.ownership,
             "state_bytes": state,
             "largest_tensor_bytes": self.specification.footprint.largest_tensor_bytes,
             "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), state),
             "host_bound_ratio": ratio(self.bound_bytes("host_private_peak_bytes"), state),
             "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
         }
+
+    @property
+    def ownership(self) -> str:
+        """Where the weights end: in memory of their own, or in the pages of the file."""
+        return "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned"
+
+    @property
+    def limit(self) -> str:
+        """What is the best that the machine can do for such a load: one of `LIMITS`."""
+        if self.cache == "cold":
+            return DISK
+        if self.device.startswith("cuda"):
+            return "pinned"
+        return "mapping" if self.ownership == "mapped" else "memory"
+
+    def limit_of(self, checkpoint: Checkpoint) -> Limit:
+        """The same, to be measured with this checkpoint."""
+        takes = self.bound_bytes("host_private_peak_bytes") or 0
+        # Before the load that is taken by what it is held against, or beside it by the page cache.
+        if self.limit in ("memory", DISK):
+            takes += self.specification.footprint.state_bytes
+        free = int(psutil.virtual_memory().available * MOST_OF_FREE_MEMORY)
+        return Limit(self.limit, checkpoint.files, torch.device(self.device), min(takes, free))
 
     @property
     def limit_seconds(self) -> float:
@@ -100,7 +136,7 @@ class Case:
 
     def clock(self, load: Load, checkpoint: Checkpoint) -> Callable[[], LoadClock]:
         """Makes the clock that times `load`, in whichever process it is called."""
-        return partial(_clock, self.device, load, checkpoint)
+        return partial(_clock, self.device, load, checkpoint, self.limit_of(checkpoint))
 
     def job(
         self,
@@ -131,12 +167,36 @@ class Case:
         )
 
 
-def _clock(device: str, load: Load, checkpoint: Checkpoint) -> LoadClock:
+@dataclass(frozen=True)
+class LimitCase(Case):
+    """What the machine can do at best for the loads of a strategy, and of others that have the same limit."""
+
+    def __str__(self) -> str:
+        return f"{self.limit}-{self.size}-{self.device}"
+
+    @property
+    def row(self) -> str:
+        return f"limit: {self.limit}"
+
+    def bound_bytes(self, figure: str) -> int | None:
+        """What is read takes memory of its own; nothing else is taken."""
+        return self.specification.footprint.state_bytes if figure == "host_private_peak_bytes" else None
+
+    def blank_record(self) -> Record:
+        known = ("size", "layout", "dtype", "device", "cache", "state_bytes", "largest_tensor_bytes", "limit")
+        whole = super().blank_record()
+        return blank_record() | {name: whole[name] for name in known}
+
+
+def _clock(device: str, load: Load, checkpoint: Checkpoint, limit: Limit) -> LoadClock:
+    if limit.kind == DISK and "direct" in signature(load).parameters:
+        load = partial(cast("Callable[..., nn.Module]", load), direct=direct_is_faster(limit.files))
     return LoadClock(
         load=partial(run_load, load, checkpoint),
         use=first_logits,
         check=partial(check_model, checkpoint, torch.device(device)),
         meter=device_meter(device),
+        prepare=limit.prepare,
     )
 
 

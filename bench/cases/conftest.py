@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -26,9 +27,13 @@ def load(
         return Checkpoint(specification, folder / specification.name)
 
     @cache
-    def measured(case: Case, settings: AllocatorSettings | None = None) -> Measurement:
-        checkpoint = (planned_checkpoint if case.planned else real_checkpoint)(case.specification)
-        rehearsal = real_checkpoint(case.rehearsal)
+    def measured(case: Case, settings: AllocatorSettings | None = None, layout: str | None = None) -> Measurement:
+        """`layout`: of the checkpoint, where it is not the one that the strategy is measured with."""
+        specification, small = (
+            replace(one, layout=layout or one.layout) for one in (case.specification, case.rehearsal)
+        )
+        checkpoint = (planned_checkpoint if case.planned else real_checkpoint)(specification)
+        rehearsal = real_checkpoint(small)
         return measure(case.job(case.strategy.load, checkpoint, rehearsal, settings=settings), LIMIT_SECONDS)
 
     return measured

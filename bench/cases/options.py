@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from bench.cases.case import Case
-from bench.conformance.properties import PROPERTIES
+from bench.cases.case import Case, LimitCase
+from bench.conformance.properties import columns
 from bench.conformance.trial import Trial
 from bench.meters.simulated.allocator_settings import settings_of
 from bench.strategies import STRATEGIES
@@ -28,6 +28,10 @@ OPTIONS = (
     ("--strategies", "all", "LIST", f"a comma list of {', '.join(STRATEGIES)}; all: those that can run here"),
     ("--dtype", "float32", "DTYPE", f"of the checkpoint: {', '.join(DTYPES)}"),
     ("--checkpoints", None, "FOLDER", "where checkpoints are made and kept (default: a cache folder of this user)"),
+    (
+        *("--cache", "warm", "STATE"),
+        "of the checkpoint before each load: warm, in the page cache; cold, evicted from it",
+    ),
     ("--plan", False, None, "count the peaks of loads that this machine could not hold: nothing is read or filled"),
     ("--conformance", False, None, "print which properties of models each strategy keeps: a table ready to paste"),
     ("--explain", False, None, "say of every peak what was alive at it, and which line of the strategy asked for it"),
@@ -47,6 +51,7 @@ class Settings:
     real_device: str | None
     dtype: str
     checkpoints: Path
+    cache: str
     planned: bool
     explain: bool
     conformance: bool
@@ -55,17 +60,28 @@ class Settings:
         """Every measurement, size by size; `real`: of those that want values."""
         device = self.real_device if real else self.device
         return [
-            Case(strategy, size, device, self.dtype, self.planned)
+            Case(strategy, size, device, self.dtype, self.planned, self.cache)
             for size in self.sizes
             for strategy in self.strategies
             if device is not None
         ]
 
+    def limits(self) -> list[LimitCase]:
+        """What the loads are held against, each kind once a size."""
+        kinds: dict[str, LimitCase] = {}
+        for case in self.cases(real=True):
+            limit = LimitCase(**vars(case))
+            kinds.setdefault(str(limit), limit)
+        return list(kinds.values())
+
     def trials(self) -> list[Trial]:
         """Every cell of the conformance table, strategy by strategy; none where nothing has values."""
         device = self.real_device
         return [
-            Trial(strategy, row, device) for strategy in self.strategies for row in PROPERTIES if device is not None
+            Trial(strategy, row, device)
+            for strategy in self.strategies
+            for row in columns(STRATEGIES[strategy])
+            if device is not None
         ]
 
     @property
@@ -74,7 +90,7 @@ class Settings:
         if self.planned:
             return f"{self.dtype} to {self.device}, planned"
         times = "" if self.real_device in (None, self.device) else f", times on {self.real_device}"
-        return f"{self.dtype} to {self.device}{times}, page cache warm"
+        return f"{self.dtype} to {self.device}{times}, page cache {self.cache}"
 
 
 def add_options(group: Any) -> None:
@@ -99,6 +115,7 @@ def settings(options: Any) -> Settings:
         real_device=real_device,
         dtype=_dtype(options.dtype),
         checkpoints=_checkpoints(options.checkpoints),
+        cache=_cache(options.cache, planned=options.plan),
         planned=options.plan,
         explain=options.explain,
         conformance=options.conformance,
@@ -121,6 +138,16 @@ def _names(option: str, text: str, known: Collection[str], everything: tuple[str
 def _dtype(text: str) -> str:
     if text not in DTYPES:
         raise ValueError(f"--dtype: there is no {text!r}; choose one of {', '.join(DTYPES)}")
+    return text
+
+
+def _cache(text: str, *, planned: bool) -> str:
+    if text not in ("warm", "cold"):
+        raise ValueError(f"--cache: there is no {text!r}; choose warm or cold")
+    if text == "cold" and planned:
+        raise ValueError("--cache cold: a plan reads no file; leave out --plan to measure cold loads")
+    if text == "cold" and not hasattr(os, "posix_fadvise"):
+        raise ValueError("--cache cold: this system does not let a file be evicted; leave it out")
     return text
 
 

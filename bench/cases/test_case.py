@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cases.case import Case, run_load
+from bench.cases.case import MOST_OF_FREE_MEMORY, Case, LimitCase, run_load
+from bench.history.record import FIELDS
 from bench.meters.cuda import CudaMeter
+from bench.meters.limit import LIMITS
 from model.checkpoints import Checkpoint, make
 from model.gpt2 import REHEARSAL
 from model.trust import UntrustedCheckpoint
@@ -49,6 +51,86 @@ def test_a_record_starts_with_what_is_known() -> None:
 def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
     assert Case("mmap_assign", "small", "cpu", "float32").blank_record()["ownership"] == "mapped"
     assert Case("mmap_assign", "small", "cuda", "float32").blank_record()["ownership"] == "owned"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "device", "cache", "limit"),
+    [
+        ("baseline", "cpu", "warm", "memory"),
+        ("streamed", "cpu", "warm", "memory"),
+        ("mmap_assign", "cpu", "warm", "mapping"),
+        ("baseline", "cuda", "warm", "pinned"),
+        ("mmap_assign", "cuda:1", "warm", "pinned"),
+        ("baseline", "cpu", "cold", "disk"),
+        ("mmap_assign", "cpu", "cold", "disk"),
+        ("mmap_assign", "cuda", "cold", "disk"),
+    ],
+)
+def test_what_the_machine_can_do_at_best_depends_on_where_weights_end_and_come_from(
+    strategy: str, device: str, cache: str, limit: str
+) -> None:
+    case = Case(strategy, "small", device, "float32", cache=cache)
+    assert limit in LIMITS
+    assert case.limit == limit
+    assert (case.blank_record()["limit"], case.blank_record()["cache"]) == (limit, cache)
+    assert case.limit_of(Checkpoint(case.specification, Path("/nowhere"))).kind == limit
+
+
+S, L = Case("baseline", "small", "cpu", "float32").blank_record()["state_bytes"], 154_389_504
+
+
+@pytest.mark.parametrize(
+    ("strategy", "device", "cache", "takes"),
+    [
+        ("baseline", "cpu", "warm", 3 * S),
+        ("per_tensor", "cpu", "warm", 2 * S + L),
+        ("streamed", "cpu", "warm", 2 * S),
+        ("mmap_assign", "cpu", "warm", 0),
+        ("per_tensor", "cuda", "warm", L),
+        ("mmap_assign", "cuda", "warm", 0),
+        ("baseline", "cpu", "cold", 3 * S),
+        ("streamed", "cpu", "cold", 2 * S),
+        ("mmap_assign", "cpu", "cold", S),
+    ],
+)
+def test_memory_is_settled_for_a_load_and_its_limit_or_the_page_cache(
+    monkeypatch: pytest.MonkeyPatch, strategy: str, device: str, cache: str, takes: int
+) -> None:
+    case = Case(strategy, "small", device, "float32", cache=cache)
+    checkpoint = Checkpoint(case.specification, Path("/nowhere"))
+    for free, most in ((10 * S, takes), (S, min(takes, int(S * MOST_OF_FREE_MEMORY))), (0, 0)):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        assert case.limit_of(checkpoint).host_bytes == most
+
+
+def test_a_limit_is_measured_with_the_files_of_the_checkpoint(tmp_path: Path) -> None:
+    case = Case("per_tensor", REHEARSAL, "cpu", "float32")
+    make(case.specification, tmp_path / "made", lambda _: None)
+    checkpoint = Checkpoint(case.specification, tmp_path / "made")
+    limit = case.limit_of(checkpoint)
+    assert limit.device == torch.device("cpu")
+    assert limit.files == checkpoint.files
+    assert sum(file.stat().st_size for file in limit.files) >= case.specification.footprint.state_bytes
+
+
+def test_a_limit_is_no_strategys() -> None:
+    case = LimitCase("mmap_assign", "small", "cpu", "bfloat16", cache="cold")
+    assert (str(case), case.row) == ("disk-small-cpu", "limit: disk")
+    record = case.blank_record()
+    assert set(record) == set(FIELDS)
+    known = {name: value for name, value in record.items() if value is not None}
+    assert known == {
+        "schema": 1,
+        "size": "small",
+        "layout": "torch",
+        "dtype": "bfloat16",
+        "device": "cpu",
+        "cache": "cold",
+        "limit": "disk",
+        "state_bytes": 376_406_016,
+        "largest_tensor_bytes": L // 2,
+    }
+    assert str(LimitCase("baseline", "small", "cpu", "float32")) == "memory-small-cpu"
 
 
 class Unusual(BaseException):

@@ -1,3 +1,4 @@
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from bench.cases.options import OPTIONS, Settings, settings
+from bench.strategies import STRATEGIES
 
 
 def chosen(**options: Any) -> Settings:
@@ -29,14 +31,9 @@ def test_defaults(gpus: Any) -> None:
     assert default.dtype == "float32"
     assert not default.planned
     assert not default.explain
-    assert [str(case) for case in default.cases(real=False)] == [
-        "baseline-small-sim",
-        "sequential-small-sim",
-        "meta_sequential-small-sim",
-        "mmap_assign-small-sim",
-        "per_tensor-small-sim",
-    ]
-    assert [str(case) for case in default.cases(real=True)][:2] == ["baseline-small-cpu", "sequential-small-cpu"]
+    assert default.cache == "warm"
+    assert [str(case) for case in default.cases(real=False)] == [f"{name}-small-sim" for name in STRATEGIES]
+    assert [str(case) for case in default.cases(real=True)] == [f"{name}-small-cpu" for name in STRATEGIES]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +45,8 @@ def test_defaults(gpus: Any) -> None:
         (1, {"device": "cpu"}, "cpu", "cpu", "float32 to cpu, page cache warm"),
         (1, {"plan": True}, "sim", None, "float32 to sim, planned"),
         (0, {"plan": True, "device": "cpu"}, "cpu", None, "float32 to cpu, planned"),
+        (1, {"cache": "cold"}, "cuda", "cuda", "float32 to cuda, page cache cold"),
+        (0, {"cache": "cold"}, "sim", "cpu", "float32 to sim, times on cpu, page cache cold"),
     ],
 )
 def test_memory_is_measured_on_a_gpu_or_a_simulated_one_and_times_where_values_are(
@@ -90,12 +89,19 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
         ({"device": "cuda"}, "--device cuda: torch .* finds no CUDA device; use --device sim or cpu"),
         ({"device": "cuda", "plan": True}, "--device cuda: a plan is made for sim or cpu; leave out --plan"),
         ({"device": "cuda:0"}, "--device cuda:0: torch .* finds no CUDA device"),
+        ({"cache": "hot"}, "--cache: there is no 'hot'; choose warm or cold$"),
+        ({"cache": ""}, "--cache: there is no ''; choose warm or cold$"),
+        (
+            {"cache": "cold", "plan": True},
+            "--cache cold: a plan reads no file; leave out --plan to measure cold loads$",
+        ),
+        ({"cache": "hot", "plan": True}, "--cache: there is no 'hot'; choose warm or cold$"),
         ({"checkpoints": "/nowhere/at/all"}, "--checkpoints: '/nowhere/at/all' is not a folder; name one that exists"),
         ({"checkpoints": __file__}, "--checkpoints: .*test_options.py' is not a folder"),
         ({"checkpoints": ""}, "--checkpoints: '' is not a folder"),
     ],
 )
-def test_an_unusable_option_is_one_line(gpus: Any, options: dict[str, str], message: str) -> None:
+def test_an_unusable_option_is_one_line(gpus: Any, options: dict[str, Any], message: str) -> None:
     gpus(0)
     with pytest.raises(ValueError, match=message) as caught:
         chosen(**options)
@@ -115,3 +121,57 @@ def test_checkpoints_are_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatch
     assert chosen().checkpoints == tmp_path / "weight-loading"
     assert list(tmp_path.iterdir()) == []
     assert chosen(checkpoints=str(tmp_path)).checkpoints == tmp_path
+
+
+@pytest.mark.parametrize("cache", ["warm", "cold"])
+def test_every_case_knows_the_state_of_the_page_cache(gpus: Any, cache: str) -> None:
+    gpus(0)
+    run = chosen(cache=cache)
+    assert run.cache == cache
+    assert {case.cache for real in (False, True) for case in run.cases(real=real)} == {cache}
+    assert {case.cache for case in run.limits()} == {cache}
+
+
+def test_a_plan_is_made_whatever_warm_means(gpus: Any) -> None:
+    gpus(0)
+    assert chosen(cache="warm", plan=True).planned
+
+
+def test_where_no_file_can_be_evicted_loads_are_warm(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(0)
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    assert chosen().cache == "warm"
+    with pytest.raises(ValueError, match="--cache cold: this system does not let a file be evicted"):
+        chosen(cache="cold")
+
+
+@pytest.mark.parametrize(
+    ("options", "limits"),
+    [
+        ({"sizes": "tiny,small"}, {"memory-tiny-cpu", "mapping-tiny-cpu", "memory-small-cpu", "mapping-small-cpu"}),
+        ({"strategies": "mmap_assign"}, {"mapping-small-cpu"}),
+        ({"strategies": "per_tensor,streamed"}, {"memory-small-cpu"}),
+        ({"device": "cuda:1"}, {"pinned-small-cuda:1"}),
+        ({"device": "cuda", "cache": "cold"}, {"disk-small-cuda"}),
+        ({"cache": "cold"}, {"disk-small-cpu"}),
+        ({"device": "sim"}, set()),
+        ({"plan": True}, set()),
+    ],
+)
+def test_a_limit_is_measured_once_a_size(gpus: Any, options: dict[str, Any], limits: set[str]) -> None:
+    gpus(2 if str(options.get("device")).startswith("cuda") else 0)
+    found = [str(case) for case in chosen(**options).limits()]
+    assert len(found) == len(limits)
+    assert set(found) == limits
+
+
+def test_a_limit_is_measured_as_the_first_strategy_that_has_it_is(gpus: Any) -> None:
+    gpus(0)
+    limits = chosen(strategies="per_tensor,mmap_assign,baseline").limits()
+    assert {case.limit: case.strategy_name for case in limits} == {"memory": "per_tensor", "mapping": "mmap_assign"}
+
+
+def test_limits_are_in_the_order_of_sizes_and_strategies(gpus: Any) -> None:
+    gpus(0)
+    found = [str(case) for case in chosen(sizes="small,tiny", strategies="baseline,mmap_assign,streamed").limits()]
+    assert found == ["memory-small-cpu", "mapping-small-cpu", "memory-tiny-cpu", "mapping-tiny-cpu"]

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.conformance.properties import PROPERTIES
+from bench.conformance.properties import PROPERTIES, columns
 from bench.history.record import FIELDS
 from bench.strategies import STRATEGIES
 
@@ -109,8 +108,9 @@ def test_the_main_job_passes_and_prints_a_table(whole_run: "subprocess.Completed
     for strategy in STRATEGIES:
         [row] = [line for line in lines if line.startswith(f"{strategy} ")]
         assert row.endswith("  ok")
+    assert [line for line in lines if line.startswith("limit: memory ")]
     [best] = [line for line in lines if line.startswith("Best here: ")]
-    assert re.search(r"mmap_assign \(1\.00x device, logits in \d+\.\d\d s on cpu\)|per_tensor \(1\.00x device", best)
+    assert re.search(r"(mmap_assign|streamed|per_tensor) \(1\.00x device, logits in \d+\.\d\d s on cpu\)", best)
     own_table = lines[lines.index(next(line for line in lines if "weight loading:" in line)) :]
     assert max(map(len, own_table)) <= 120
 
@@ -121,10 +121,16 @@ def test_every_benchmark_is_recorded_with_every_field(folder: Path) -> None:
     assert benchmarks.keys() == {
         *(f"bench/test_peak_memory.py::test_peak_memory[{strategy}-tiny-sim]" for strategy in STRATEGIES),
         *(f"bench/test_load_time.py::test_load_time[{strategy}-tiny-cpu]" for strategy in STRATEGIES),
+        *(f"bench/test_limit.py::test_limit[{kind}-tiny-cpu]" for kind in ("memory", "mapping")),
     }
     for fullname, benchmark in benchmarks.items():
         record = benchmark["extra_info"]
         assert tuple(record) == FIELDS
+        assert (record["limit_bytes_per_second"] is None) == ("peak_memory" in fullname)
+        assert (record["limit_fraction"] is not None) == ("load_time" in fullname)
+        if "test_limit" in fullname:
+            assert (record["strategy"], record["bytes_per_second"]) == (None, record["limit_bytes_per_second"])
+            continue
         assert benchmark["params"] == {name: record[name] for name in ("strategy", "size", "device")}
         assert record["state_bytes"] == 34_782_720
         memory, seconds = record["host_private_peak_bytes"], record["load_seconds"]
@@ -139,7 +145,9 @@ def test_the_conformance_table_is_printed_and_recorded(
     whole_run: "subprocess.CompletedProcess[str]", folder: Path
 ) -> None:
     cells = last_record(folder)["conformance"]
-    assert {(cell["strategy"], cell["property"]) for cell in cells} == set(product(STRATEGIES, PROPERTIES))
+    assert {(cell["strategy"], cell["property"]) for cell in cells} == {
+        (name, column) for name, strategy in STRATEGIES.items() for column in columns(strategy)
+    }
     for cell in cells:
         strategy, row = STRATEGIES[cell["strategy"]], PROPERTIES[cell["property"]]
         refused = row.name in strategy.refused("cpu") or not row.fits
@@ -233,8 +241,8 @@ def test_a_plan_needs_no_checkpoint_and_explains_itself(bench: Bench, folder: Pa
     lines = run.stdout.splitlines()
     start = lines.index("sequential-xl: device requested peak 6.59 GiB")
     assert lines[start + 1 : start + 3] == [
-        "    6.29 GiB in 821 tensors: sequential.py:6 model = build().to(device)",
-        "    0.30 GiB in 1 tensor: sequential.py:27 destination[name].copy_(tensor.to(device))",
+        "    6.29 GiB in 821 tensors: sequential.py:7 model = build().to(device)",
+        "    0.30 GiB in 1 tensor: sequential.py:15 destination.copy_(state_dict[name].to(device))",
     ]
     assert "mmap_assign-xl: host file peak 6.29 GiB" in lines
     assert not [path for path in (folder / "checkpoints").iterdir() if "xl" in path.name]
@@ -261,6 +269,8 @@ def test_a_plan_needs_no_checkpoint_and_explains_itself(bench: Bench, folder: Pa
             FULL_DISK,
             "ERROR: gpt2-tiny-float16-per_tensor needs 44.0 MB of disk, 1.0 MB are free",
         ),
+        (("--cache", "tepid"), None, "ERROR: --cache: there is no 'tepid'; choose warm or cold"),
+        (("--plan", "--cache", "cold"), None, "ERROR: --cache cold: a plan reads no file"),
         (("--plan", "--device", "cuda"), None, "ERROR: --device cuda: a plan is made for sim or cpu"),
     ],
 )
@@ -291,6 +301,16 @@ def test_a_run_that_cannot_be_recorded_shows_what_it_measured_and_fails(bench: B
     assert sorted((folder / "results").rglob("*")) == before
 
 
+def test_a_cold_load_shows_what_it_fetched(bench: Bench, folder: Path) -> None:
+    run = bench("--cache", "cold", "--device", "cpu", "-k", "(load_time or peak_memory) and mmap_assign")
+    assert run.returncode == 0, run.stdout
+    assert "page cache cold" in run.stdout
+    records = {one["name"].partition("[")[0]: one["extra_info"] for one in last_record(folder)["benchmarks"]}
+    for record in records.values():
+        assert (record["cache"], record["limit"]) == ("cold", "disk")
+        assert record["major_faults"] > 0
+
+
 def test_tests_record_nothing(bench: Bench, folder: Path) -> None:
     before = sorted((folder / "results").rglob("*"))
     run = bench("--benchmark-disable", "-k", "load_time and mmap_assign")
@@ -302,6 +322,6 @@ def test_every_option_is_in_the_help_with_its_default(bench: Bench) -> None:
     text = " ".join(bench("--help").stdout.split())
     group = text[text.index("weight loading:") :]
     options = ("--sizes=LIST", "--device=DEVICE", "--strategies=LIST", "--dtype=DTYPE", "--checkpoints=FOLDER")
-    for option in (*options, "--plan", "--conformance", "--explain"):
+    for option in (*options, "--cache=STATE", "--plan", "--conformance", "--explain"):
         described = group[group.index(option) + len(option) :].partition(" --")[0]
         assert "(default: " in described, option

@@ -11,6 +11,7 @@ from bench.meters import device_meter
 from bench.meters.device import DevicePeaks
 from bench.strategies import STRATEGIES
 from bench.strategies.bounds import HOST_SLACK_BYTES, HOST_SLACK_OF_STATE, bound_bytes, peak_breaches
+from bench.strategies.reading.memory import HUGE_PAGE_BYTES
 from bench.test_peak_memory import leaks, peaks
 
 GIB = 2**30
@@ -29,6 +30,7 @@ def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strate
     assert measurement.device.requested_bytes == bound_bytes(row.device, state, largest)
     assert measurement.host.private_bytes == bound_bytes(row.host, state, largest)
     assert measurement.host.file_bytes == bound_bytes(row.file, state, largest)
+    assert measurement.device.pinned_bytes == bound_bytes(row.pinned, state, largest)
     record = planned(strategy, size).blank_record() | peaks(measurement, state)
     assert peak_breaches(row, record) == {}
     assert leaks(measurement.kept, state) == []
@@ -40,8 +42,14 @@ def test_so_does_one_to_the_cpu(load: Measure, strategy: str) -> None:
     """There is one pool: the model and its checkpoint share the host's memory."""
     measurement, footprint = load(planned(strategy, "small", "cpu")), planned(strategy, "small").specification.footprint
     expected = bound_bytes(STRATEGIES[strategy].one_pool, footprint.state_bytes, footprint.largest_tensor_bytes)
-    assert measurement.host.private_bytes == expected
+    assert expected <= (measurement.host.private_bytes or 0) <= expected + asked_beside(strategy, "cpu")
     assert measurement.device.requested_bytes is None
+
+
+def asked_beside(strategy: str, device: str) -> int:
+    """What is asked for and never touched: blocks of huge pages start in the first of one more."""
+    blocks = 6  # Of small, in one file or three.
+    return blocks * HUGE_PAGE_BYTES if (strategy, device) == ("streamed", "cpu") else 0
 
 
 def test_a_cpus_peaks_do_not_depend_on_a_gpus_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +74,7 @@ def test_the_notebooks_figures_come_out(load: Measure, strategy: str) -> None:
 def test_before_its_first_copy_sequential_has_the_model_alone(load: Measure) -> None:
     """The notebook prints 6.4 for the model, and 6.7 with one tensor beside it."""
     alive = load(planned("sequential", "xl")).alive["device_allocated_peak_bytes"]
-    assert [(held.tensors, held.line) for held in alive] == [(821, "sequential.py:6"), (1, "sequential.py:27")]
+    assert [(held.tensors, held.line) for held in alive] == [(821, "sequential.py:7"), (1, "sequential.py:15")]
     assert round(alive[0].bytes / GIB, 1) == 6.4
     assert "build().to(device)" in alive[0].code
 
@@ -83,6 +91,30 @@ def test_a_plan_and_a_real_load_agree(load: Measure, strategy: str) -> None:
     slack = HOST_SLACK_BYTES + HOST_SLACK_OF_STATE * planned(strategy, "tiny").specification.footprint.state_bytes
     assert real.host.private_bytes == pytest.approx(plan.host.private_bytes, abs=slack)
     assert real.host.file_bytes == pytest.approx(plan.host.file_bytes, abs=slack)
+
+
+in_shards = pytest.mark.parametrize("strategy", [name for name, row in STRATEGIES.items() if row.also])
+
+
+@pytest.mark.parametrize("device", ["sim", "cpu"])
+@pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])
+@in_shards
+def test_shards_take_what_one_file_takes(load: Measure, strategy: str, layout: str, device: str) -> None:
+    if (strategy, layout) == ("mmap_assign", "safetensors_sharded"):
+        pytest.skip("a plan maps what torch.load maps, and nothing else")
+    case = planned(strategy, "small", device)
+    one, shards = load(case), load(case, layout=layout)
+    assert shards.device == one.device
+    assert shards.host.private_bytes == pytest.approx(one.host.private_bytes, abs=asked_beside(strategy, device))
+    # What is moved to a device is unmapped file by file: of those before it no page is held.
+    file_by_file = (strategy, device) == ("mmap_assign", "sim")
+    assert (shards.host.file_bytes == one.host.file_bytes) != file_by_file
+
+
+@in_shards
+def test_so_do_safetensors_that_are_read(load: Measure, strategy: str) -> None:
+    case = Case(strategy, "tiny", "sim", "float32")
+    assert load(case, layout="safetensors_sharded").device == load(case).device
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

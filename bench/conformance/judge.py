@@ -17,7 +17,7 @@ from bench.conformance.poison import poisoned
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
 from model.gpt2 import first_logits
-from model.layouts import LAYOUTS
+from model.layouts import LAYOUTS, save_plain
 from model.verify import WrongModel, check_logits, difference
 
 # What SGD has kernels for.
@@ -55,9 +55,9 @@ def judge(load: Load, layout: str, specimen: Specimen, device: torch.device, *, 
     """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit."""
     with TemporaryDirectory(prefix="specimen-") as folder:
         try:
-            LAYOUTS[layout].save(specimen.state_dict(specimen.saved()), Path(folder), torch.save)
+            LAYOUTS[layout].save(specimen.state_dict(specimen.saved()), Path(folder), save_plain)
             path = Path(folder) / LAYOUTS[layout].entrance
-            written = _digest(path)
+            written = _digest(Path(folder))
             with poisoned():
                 first, second = (_loaded(load, specimen.build, path, device) for _ in range(2))
         except Exception as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
@@ -66,7 +66,7 @@ def judge(load: Load, layout: str, specimen: Specimen, device: torch.device, *, 
         if not fits:
             return Verdict(Outcome.WRONG, "was loaded without a word", ("fit",))
         found = list(_wrong(specimen, first, second, device))
-        if _digest(path) != written:
+        if _digest(Path(folder)) != written:
             found.append(Difference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
     if not found:
         return Verdict(Outcome.PASSED)
@@ -145,6 +145,6 @@ def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iter
         yield Difference("logits", "", "computes something else")
 
 
-def _digest(path: Path) -> str:
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+def _digest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

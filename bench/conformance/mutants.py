@@ -1,10 +1,13 @@
 """Loaders that are wrong on purpose, each in a way in which real ones have been: the suite has to catch them all."""
 
+import json
 import mmap
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from model.layouts import read_safetensors_sharded
 
 
 def parameters_only(build, path, device):
@@ -249,4 +252,21 @@ def untied_if_frozen(build, path, device):
             if not parameter.requires_grad:
                 copied = torch.empty_strided(parameter.shape, parameter.stride(), dtype=parameter.dtype, device=device)
                 setattr(module, name, nn.Parameter(copied.copy_(parameter), requires_grad=False))
+    return model
+
+
+def all_but_the_last_file(build, path, device):
+    """As one that counts from 1 to the number of files, less the last."""
+    model = build().to(device)
+    for file in sorted(set(json.loads(path.read_bytes())["weight_map"].values()))[:-1]:
+        model.load_state_dict(torch.load(path.with_name(file), map_location=device, weights_only=True), strict=False)
+    return model
+
+
+def zeros_for_other_names(build, path, device):
+    """What is under one name of several in the file is missed under the others."""
+    model = build().to(device)
+    state_dict = dict(read_safetensors_sharded(path))
+    zeros = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name not in state_dict}
+    model.load_state_dict(state_dict | zeros)
     return model

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
+from bench.conformance.blueprint import Stored
 from bench.conformance.drawn import FEATURES, blueprints, crowds, misfits, transformers
 from bench.conformance.specimens import Specimen
+from bench.strategies import Strategy
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class Property:
     """`specimens(refused)` draws models that have it, without the features that a loader is known to refuse.
 
     `share`: how many examples it gets, where most get one; large models take as long as many small ones.
-    `fits`: whether the checkpoint is the model's, and has to be loaded; otherwise it has to be refused.
+    `fits`: whether the checkpoint is the model's, and has to be loaded; otherwise it has to be refused. `layout`: how
+    the checkpoint lies on disk, where that is not the loader's own to say.
     """
 
     name: str
@@ -22,6 +25,7 @@ class Property:
     specimens: Callable[[frozenset[str]], st.SearchStrategy[Specimen]]
     share: float = 1.0
     fits: bool = True
+    layout: str | None = None
 
 
 def _one(*features: str) -> Callable[[frozenset[str]], st.SearchStrategy[Specimen]]:
@@ -31,6 +35,14 @@ def _one(*features: str) -> Callable[[frozenset[str]], st.SearchStrategy[Specime
 
 def _mixed(refused: frozenset[str]) -> st.SearchStrategy[Specimen]:
     return blueprints(set(FEATURES) - refused)
+
+
+def _of_safetensors(refused: frozenset[str]) -> st.SearchStrategy[Specimen]:
+    """Models that the format can hold."""
+    held = set(FEATURES) - {"views", "strides", "gaps", "extra_state"} - refused
+    return blueprints(held).filter(
+        lambda model: all(isinstance(t, Stored) and t.dtype != "complex128" for t in model.tensors)
+    )
 
 
 def _misfit(kind: str, meaning: str) -> Property:
@@ -58,6 +70,13 @@ PROPERTIES = {
             "gpt2", "GPT-2 of any depth and width, tied or not, and its logits", lambda _: transformers(), share=0.5
         ),
         Property("mixed", "all of these at once, but for what the loader refuses", _mixed, share=3.0),
+        Property("torch_sharded", "tensors in several files, with an index", _mixed, layout="torch_sharded"),
+        Property(
+            "safetensors_sharded",
+            "tensors in several .safetensors files, with an index: plain ones, a tied one under one name",
+            _of_safetensors,
+            layout="safetensors_sharded",
+        ),
         _misfit("missing", "a tensor is not in the checkpoint"),
         _misfit("surplus", "a tensor is not in the model"),
         _misfit("dtype", "a tensor has another dtype"),
@@ -66,3 +85,8 @@ PROPERTIES = {
         _misfit("moved", "a tensor has another part of the memory of one"),
     )
 }
+
+
+def columns(strategy: Strategy) -> list[str]:
+    """The properties that a strategy can be tried for: it knows the layout that their checkpoints have."""
+    return [name for name, row in PROPERTIES.items() if row.layout in (None, *strategy.layouts)]

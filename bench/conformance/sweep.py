@@ -40,7 +40,7 @@ def sweep(strategy: Strategy, row: Property, device: torch.device, profile: sett
     verdicts: list[tuple[Specimen, Verdict]] = []
 
     def comes_back_wrong(specimen: Specimen) -> bool:
-        verdict = judge(strategy.load, strategy.layout, specimen, device, fits=row.fits)
+        verdict = judge(strategy.load, row.layout or strategy.layout, specimen, device, fits=row.fits)
         verdicts.append((specimen, verdict))
         return verdict.outcome == Outcome.WRONG
 

@@ -50,6 +50,8 @@ CAUGHT = (
     (mutants.computing_otherwise, "gpt2", "logits"),
     (mutants.without_dimensions, "empty", "shape"),
     (mutants.untied_if_frozen, "mixed", "sharing"),
+    (mutants.all_but_the_last_file, "torch_sharded", "values"),
+    (mutants.zeros_for_other_names, "safetensors_sharded", "values"),
 )
 
 

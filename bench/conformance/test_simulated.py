@@ -10,12 +10,12 @@ from hypothesis import Phase, find, settings
 from hypothesis.errors import NoSuchExample
 
 from bench.conformance.comparison import Difference, differences
-from bench.conformance.properties import PROPERTIES
+from bench.conformance.properties import PROPERTIES, Property, columns
 from bench.conformance.specimens import Specimen
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.strategies import STRATEGIES, Strategy
-from model.layouts import LAYOUTS
+from model.layouts import LAYOUTS, save_plain
 from model.verify import difference_in_kind
 
 CUDA = torch.device("cuda")
@@ -27,12 +27,12 @@ class Refused(Exception):
     """A recipe raised."""
 
 
-def load_to_cuda(strategy: Strategy, specimen: Specimen) -> list[Difference]:
+def load_to_cuda(strategy: Strategy, row: Property, specimen: Specimen) -> list[Difference]:
     """What differs after a load to a simulated device, its values apart. Raises `Refused` if the load raises."""
-    layout = LAYOUTS[strategy.layout]
+    layout = LAYOUTS[row.layout or strategy.layout]
     with TemporaryDirectory() as folder:
         saved = specimen.saved()
-        layout.save(specimen.state_dict(saved), Path(folder), torch.save)
+        layout.save(specimen.state_dict(saved), Path(folder), save_plain)
         with simulation(Ledger(strategy.source), planned=False):
             try:
                 loaded = strategy.load(specimen.build, Path(folder) / layout.entrance, CUDA)
@@ -41,19 +41,26 @@ def load_to_cuda(strategy: Strategy, specimen: Specimen) -> list[Difference]:
             return differences(specimen.saved(), loaded, CUDA, difference_in_kind)
 
 
-@pytest.mark.parametrize("name", [name for name in PROPERTIES if name != "crowds"])
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [
+        pytest.param(strategy, name, id=f"{strategy.name}-{name}")
+        for strategy in STRATEGIES.values()
+        for name in columns(strategy)
+        if name != "crowds"
+    ],
+)
 def test_a_load_to_a_device_keeps_what_its_row_says(strategy: Strategy, name: str) -> None:
     row, refusals = PROPERTIES[name], []
 
     def comes_back_wrong(specimen: Specimen) -> bool:
         try:
-            return bool(load_to_cuda(strategy, specimen))
+            return bool(load_to_cuda(strategy, row, specimen))
         except Refused as refused:
             refusals.append(refused)
             return False
 
     with suppress(NoSuchExample):
         wrong = find(row.specimens(strategy.refused("cuda")), comes_back_wrong, settings=FEW)
-        pytest.fail(f"{wrong}: {', '.join(map(str, load_to_cuda(strategy, wrong)))}")
+        pytest.fail(f"{wrong}: {', '.join(map(str, load_to_cuda(strategy, row, wrong)))}")
     assert bool(refusals) == (name in strategy.refused("cuda") or not row.fits)

@@ -18,7 +18,7 @@ NAME = "final_norm.scale"
 EXECUTED = ".executed"
 
 
-class _Call:
+class Call:
     """Pickled as a call."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
@@ -39,7 +39,7 @@ class _Items:
 
 
 def _executes(path: Path) -> None:
-    torch.save({NAME: _Call(os.mkdir, f"{path}{EXECUTED}")}, path)
+    torch.save({NAME: Call(os.mkdir, f"{path}{EXECUTED}")}, path)
 
 
 def _pickled(content: bytes) -> Inject:
@@ -71,7 +71,7 @@ def _tensor_of(**changed: Any) -> Inject:
         hooks: dict[str, object] = OrderedDict()
         layout: list[object] = [given["offset"], given["shape"], given["stride"]]
         arguments = (storage, *layout, False, hooks, given["metadata"])
-        state_dict[NAME] = _Call(torch._utils._rebuild_tensor_v2, *arguments)  # noqa: SLF001
+        state_dict[NAME] = Call(torch._utils._rebuild_tensor_v2, *arguments)  # noqa: SLF001
         torch.save(state_dict, path)
 
     return inject

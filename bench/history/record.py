@@ -18,7 +18,7 @@ FIELDS = (
     *("host_private_peak_bytes", "host_file_peak_bytes", "host_pinned_peak_bytes", "host_total_peak_bytes"),
     *("host_peak_ratio", "host_bound_ratio", "host_file_bound_ratio"),
     *("load_seconds", "first_logits_seconds", "forward_seconds"),
-    *("bytes_per_second", "limit_bytes_per_second", "limit_fraction"),
+    *("bytes_per_second", "limit", "limit_bytes_per_second", "limit_fraction"),
     *("minor_faults", "major_faults"),
     "alive_at_peak",
 )

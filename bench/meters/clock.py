@@ -1,11 +1,13 @@
 """How long a load takes, again and again in one process, with nothing left of the round before."""
 
+import resource
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection
+from statistics import median
 
 import torch
 from torch import nn
@@ -23,9 +25,9 @@ class LoadClock:
     """Times loads until their first logits, and checks the model of every one of them.
 
     `load(device)` returns a model, `use(model)` runs until its first logits, `check(model)` raises if a
-    weight is wrong. The lists of seconds grow by one entry a load: until it returned, until its first logits, a
-    later forward pass alone, and all of the load: a first forward pass that takes longer than a later one
-    fetches weights that the load only mapped.
+    weight is wrong, `prepare()` puts the machine into the state that every load is to find, and returns the bytes a
+    second that it could do just now. The lists grow by one entry a load: seconds until it returned, until its first
+    logits, and of a later forward pass alone; that limit; and page faults until the first logits.
     """
 
     def __init__(
@@ -34,19 +36,24 @@ class LoadClock:
         use: Callable[[nn.Module], object],
         check: Callable[[nn.Module], object],
         meter: DeviceMeter,
+        prepare: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._load = load
         self._use = use
         self._check = check
         self._meter = meter
+        self._prepare = prepare
         self._model: nn.Module | None = None
+        self.limits: list[float | None] = []
+        self.minor_faults: list[int] = []
+        self.major_faults: list[int] = []
         self.load_seconds: list[float] = []
         self.first_logits_seconds: list[float] = []
         self.forward_seconds: list[float] = []
-        self.whole_load_seconds: list[float] = []
 
     def load_and_use(self) -> None:
         """The timed body. It keeps the model: a result would stay alive in the round that follows."""
+        before = resource.getrusage(resource.RUSAGE_SELF)
         start = time.perf_counter()
         self._model = self._load(self._meter.device)
         self._meter.synchronize()
@@ -54,9 +61,17 @@ class LoadClock:
         self._use(self._model)
         self._meter.synchronize()
         self.first_logits_seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        self.minor_faults.append(after.ru_minflt - before.ru_minflt)
+        self.major_faults.append(after.ru_majflt - before.ru_majflt)
+
+    def begin_round(self) -> None:
+        """Finish the round before, and prepare the machine for the next."""
+        self.finish_round()
+        self.limits.append(self._prepare())
 
     def finish_round(self) -> None:
-        """Before a round and after the last: time what a forward pass takes alone, check the model, drop it.
+        """After a round: time what a forward pass takes alone, check the model, drop it.
 
         Raises `ModelKept` if something else holds on to it.
         """
@@ -78,19 +93,33 @@ class LoadClock:
         self._use(model)
         self._meter.synchronize()
         self.forward_seconds.append(time.perf_counter() - start)
-        first_forward_seconds = self.first_logits_seconds[-1] - self.load_seconds[-1]
-        fetch_seconds = max(0.0, first_forward_seconds - self.forward_seconds[-1])
-        self.whole_load_seconds.append(self.load_seconds[-1] + fetch_seconds)
 
 
 @dataclass(frozen=True)
-class Seconds:
+class Readings:
     """What a clock has measured by now, an entry a load; see `LoadClock`."""
 
-    load: tuple[float, ...]
-    first_logits: tuple[float, ...]
-    forward: tuple[float, ...]
-    whole_load: tuple[float, ...]
+    load_seconds: tuple[float, ...]
+    first_logits_seconds: tuple[float, ...]
+    forward_seconds: tuple[float, ...]
+    limits: tuple[float | None, ...]
+    minor_faults: tuple[int, ...]
+    major_faults: tuple[int, ...]
+
+    def last(self, rounds: int) -> "Readings":
+        """Those of so many loads: a warm-up before them does not count."""
+        return Readings(**{name: values[-rounds:] for name, values in vars(self).items()})
+
+    @property
+    def whole_load_seconds(self) -> list[float]:
+        """Of every load, with what its first forward pass takes longer than a later one.
+
+        In that it fetches weights that the load only mapped. A forward pass varies by more than some loads take, and
+        so it is the same for all of them, by the median.
+        """
+        passes = zip(self.load_seconds, self.first_logits_seconds, self.forward_seconds, strict=True)
+        fetch_seconds = median(first_logits - load - forward for load, first_logits, forward in passes)
+        return [seconds + max(0.0, fetch_seconds) for seconds in self.load_seconds]
 
 
 @dataclass(frozen=True)
@@ -102,17 +131,20 @@ class RemoteClock:
     def load_and_use(self) -> None:
         self._ask("load_and_use")
 
+    def begin_round(self) -> None:
+        self._ask("begin_round")
+
     def finish_round(self) -> None:
         self._ask("finish_round")
 
-    def seconds(self) -> Seconds:
+    def readings(self) -> Readings:
         return self._ask("")
 
-    def _ask(self, method: str) -> Seconds:
+    def _ask(self, method: str) -> Readings:
         # Of a process that has ended, the answer says how it did.
         with suppress(ConnectionError):
             self.child.connection.send(method)
-        return self.child.receive(Seconds, self.child.deadline())
+        return self.child.receive(Readings, self.child.deadline())
 
 
 @contextmanager
@@ -133,5 +165,4 @@ def _serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
                 return
             if method:
                 getattr(clock, method)()
-            seconds = (clock.load_seconds, clock.first_logits_seconds, clock.forward_seconds, clock.whole_load_seconds)
-            connection.send(Seconds(*map(tuple, seconds)))
+            connection.send(Readings(**{field.name: tuple(getattr(clock, field.name)) for field in fields(Readings)}))

@@ -9,9 +9,12 @@ Sources: `Documentation/filesystems/proc.rst` of Linux, under `/proc/PID/status`
 
 import ctypes
 import gc
+import mmap
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +28,18 @@ PAGE_BYTES = 4096
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK_BYTES = 256 * 2**10
 
+# What one thread touches at a time.
+TOUCHED_BYTES = 64 * 2**20
+# Linux hands free memory to the host two seconds after some was freed (`mm/page_reporting.c`), and then that of after
+# it too. What is freed later stays for two seconds, which is long enough for a load; little memory is loaded before.
+REPORTING_SECONDS = 2.5
+LITTLE_BYTES = 2 * 2**30
+
 # Linux tells here what a process holds; other systems have no such folder.
 PROC = Path("/proc")
+VIRTIO = Path("/sys/bus/virtio/devices")
+# Of the virtio specification: what a memory balloon is, and its feature to be told of free pages.
+BALLOON, REPORTING = "0x0005", 5
 
 _FIELDS = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
 
@@ -116,6 +129,43 @@ def give_back_at_once() -> None:
     # Only glibc has it; other allocators give large blocks back by themselves.
     with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+
+
+def fresh_memory(size: int) -> mmap.mmap:
+    """Memory that nobody has touched yet, in huge pages where the system has them."""
+    # Shared memory, Python's default, would come in small pages: to fill those takes several times as long.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def touch_free_memory(size: int) -> None:
+    """Take so much free memory, write to every page of it, and give it back.
+
+    The host of a virtual machine may have taken back what was free for some seconds, and to get it again takes ten
+    times as long as to fill it. Without this that would be measured now and then, instead of a load.
+    """
+    if not size:
+        return
+    start = time.monotonic()
+    with fresh_memory(size) as memory:
+        first = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(first)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for place in range(0, size, TOUCHED_BYTES):
+                pool.submit(ctypes.memset, address + place, 1, min(TOUCHED_BYTES, size - place))
+        del first  # It keeps the memory open.
+        if size > LITTLE_BYTES and reports_free_memory():
+            time.sleep(max(0.0, start + REPORTING_SECONDS - time.monotonic()))
+
+
+def reports_free_memory() -> bool:
+    """Whether this is a virtual machine that hands free memory back to its host by itself."""
+    return any(
+        (device / "device").read_text().strip() == BALLOON and (device / "features").read_text()[REPORTING] == "1"
+        for device in VIRTIO.glob("*")
+    )
 
 
 def read_pages(address: int, size: int) -> None:

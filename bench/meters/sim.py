@@ -10,8 +10,8 @@ import torch
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory
 from bench.meters.simulated.allocator_settings import AllocatorSettings
-from bench.meters.simulated.ledger import FILE, HOST, Ledger, in_place
-from bench.meters.simulated.peaks import Peak, device_peaks, sum_peak, total_peak
+from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
+from bench.meters.simulated.peaks import Peak, device_peaks, host_held, host_peak, sum_peak
 from bench.meters.simulated.simulation import simulation
 
 
@@ -31,13 +31,17 @@ class SimMeter(DeviceMeter):
         return simulation(self._ledger, planned=self.counts_host)
 
     def start(self) -> None:
+        # As on CUDA: what the rehearsal left cached is not to serve the load. Torch 2.10 has no public name for it.
+        torch._C._host_emptyCache()  # noqa: SLF001
         self._ledger.restart()
 
     def peaks(self) -> DevicePeaks:
         if self._place == HOST:
             return DevicePeaks()
         self._device_peaks = device_peaks(in_place(self._ledger.events, self._place), self._settings)
-        return DevicePeaks(**{f"{figure}_bytes": peak.bytes for figure, peak in self._device_peaks.items()})
+        pinned = host_peak(in_place(self._ledger.events, PINNED)).bytes
+        on_device = {f"{figure}_bytes": peak.bytes for figure, peak in self._device_peaks.items()}
+        return DevicePeaks(**on_device, pinned_bytes=pinned)
 
     def held_bytes(self) -> int | None:
         return None if self._place == HOST else self._ledger.held_bytes(self._place)
@@ -49,11 +53,12 @@ class SimMeter(DeviceMeter):
 
     def host_peaks(self) -> HostMemory:
         private, file = (peak.bytes for peak in self._host_peaks())
-        total = total_peak(self._ledger.events, (HOST, FILE))
+        total = host_peak(in_place(self._ledger.events, HOST, PINNED, FILE)).bytes
         return HostMemory(private, file, total, total)
 
     def host_held(self) -> HostMemory:
-        private, file = (self._ledger.held_bytes(place) for place in (HOST, FILE))
+        private = host_held(in_place(self._ledger.events, HOST, PINNED))
+        file = self._ledger.held_bytes(FILE)
         return HostMemory(private, file, private + file, None)
 
     def alive(self) -> Alive:
@@ -62,5 +67,5 @@ class SimMeter(DeviceMeter):
         return on_device | {"host_private_peak_bytes": private, "host_file_peak_bytes": file}
 
     def _host_peaks(self) -> tuple[Peak, Peak]:
-        """Of private and of file-backed memory."""
-        return sum_peak(in_place(self._ledger.events, HOST)), sum_peak(in_place(self._ledger.events, FILE))
+        """Of private memory, page-locked included, and of file-backed memory."""
+        return host_peak(in_place(self._ledger.events, HOST, PINNED)), sum_peak(in_place(self._ledger.events, FILE))

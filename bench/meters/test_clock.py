@@ -4,14 +4,18 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from bench.meters.clock import LoadClock, ModelKept, clock_apart
+from bench.meters.clock import LoadClock, ModelKept, Readings, clock_apart
 from bench.meters.device import DeviceMeter
+from bench.meters.page_cache import evict
 from bench.meters.process import LoadDied, LoadFailed
+from bench.meters.test_page_cache import on_disk
 
 
 class CountingMeter(DeviceMeter):
@@ -54,21 +58,32 @@ def test_the_device_is_waited_for_within_the_time() -> None:
     assert clock.first_logits_seconds[0] >= clock.load_seconds[0]
 
 
-def test_a_slow_first_forward_pass_is_part_of_the_load_and_a_quick_one_is_no_gift(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def whole_load_seconds(*readings: float) -> float:
-        left = list(readings)
-        clock = LoadClock(lambda _: nn.Linear(2, 2), lambda _: None, lambda _: None, CountingMeter())
-        with monkeypatch.context() as patch:
-            patch.setattr(time, "perf_counter", lambda: left.pop(0))
-            clock.load_and_use()
-            clock.finish_round()
-        return clock.whole_load_seconds[0]
+def read_off(**readings: tuple[float, ...]) -> Readings:
+    """A clock's readings, where nothing else was measured."""
+    return Readings(**dict.fromkeys((field.name for field in fields(Readings)), ()) | readings)  # type: ignore[arg-type]
 
-    # Start, loaded, first logits; start and end of a later forward pass.
-    assert whole_load_seconds(0.0, 1.0, 5.0, 10.0, 11.0) == 4.0
-    assert whole_load_seconds(0.0, 1.0, 2.0, 10.0, 19.0) == 1.0
+
+@pytest.mark.parametrize(
+    ("first_logits", "whole"),
+    [
+        # Later passes take 2 seconds: what a first one takes longer was fetched in it, in most of the rounds.
+        ((6.0, 6.0, 6.0), [4.0, 2.0, 4.0]),
+        # A quick first one is no gift.
+        ((4.0, 3.0, 4.0), [3.0, 1.0, 3.0]),
+        # One that was disturbed fetches nothing.
+        ((5.0, 3.0, 55.0), [3.0, 1.0, 3.0]),
+    ],
+)
+def test_a_slow_first_forward_pass_is_part_of_the_load(first_logits: tuple[float, ...], whole: list[float]) -> None:
+    readings = read_off(
+        load_seconds=(3.0, 1.0, 3.0), first_logits_seconds=first_logits, forward_seconds=(2.0, 2.0, 2.0)
+    )
+    assert readings.whole_load_seconds == whole
+
+
+def test_a_warm_up_does_not_count() -> None:
+    readings = read_off(load_seconds=(9.0, 1.0, 2.0), limits=(9.0, 3.0, 4.0), minor_faults=(9, 5, 6)).last(2)
+    assert (readings.load_seconds, readings.limits, readings.minor_faults) == ((1.0, 2.0), (3.0, 4.0), (5, 6))
 
 
 def test_the_model_of_every_round_is_checked() -> None:
@@ -116,13 +131,13 @@ def small_clock() -> LoadClock:
 def test_a_clock_in_a_process_of_its_own_tells_what_it_measured() -> None:
     with clock_apart(small_clock, 60.0) as clock:
         for _ in range(3):
-            clock.finish_round()
+            clock.begin_round()
             clock.load_and_use()
-        seconds = clock.seconds()
-        assert (len(seconds.load), len(seconds.first_logits), len(seconds.forward)) == (3, 3, 2)
+        readings = clock.readings()
+        assert [len(values) for values in vars(readings).values()] == [3, 3, 2, 3, 3, 3]
         clock.finish_round()
-        assert len(clock.seconds().forward) == len(clock.seconds().whole_load) == 3
-        assert clock.seconds().load == seconds.load
+        assert len(clock.readings().forward_seconds) == len(clock.readings().whole_load_seconds) == 3
+        assert clock.readings().load_seconds == readings.load_seconds
     assert multiprocessing.active_children() == []
 
 
@@ -170,6 +185,86 @@ def test_what_ends_a_timed_load_ends_its_own_process_alone(
     with pytest.raises(error, match=told):
         one_round()
     assert multiprocessing.active_children() == []
+
+
+def test_the_machine_is_prepared_when_the_model_of_the_round_before_is_gone() -> None:
+    models: list[weakref.ref[nn.Module]] = []
+    alive: list[list[bool]] = []
+
+    def load(_: torch.device) -> nn.Module:
+        model = nn.Linear(2, 2)
+        models.append(weakref.ref(model))
+        return model
+
+    def prepare() -> float:
+        alive.append([model() is not None for model in models])
+        return float(len(alive))
+
+    clock = LoadClock(load, lambda _: None, lambda _: None, CountingMeter(), prepare)
+    for loads in range(3):
+        clock.begin_round()
+        assert len(alive) == loads + 1
+        clock.load_and_use()
+    clock.finish_round()
+    assert alive == [[], [False], [False, False]]
+    assert clock.limits == [1.0, 2.0, 3.0]
+
+
+def test_without_anything_to_prepare_there_is_no_limit() -> None:
+    clock = small_clock()
+    clock.begin_round()
+    clock.begin_round()
+    assert clock.limits == [None, None]
+
+
+PAGES = 4096
+
+
+def write_to_pages(path: Path, pages: int) -> None:
+    """Of a mapped file; each of them is copied, at a fault of its own."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        for page in range(pages):
+            mapped[page * mmap.PAGESIZE] = 1
+
+
+def test_faults_are_counted_round_by_round_until_the_first_logits(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(PAGES * mmap.PAGESIZE))
+    in_load, in_use = iter([0, PAGES, 0]), iter([0, 0, PAGES])
+
+    def load(_: torch.device) -> nn.Module:
+        write_to_pages(tmp_path / "file", next(in_load))
+        return nn.Linear(2, 2)
+
+    # A later forward pass is not part of the load.
+    later = LoadClock(
+        load, lambda _: write_to_pages(tmp_path / "file", next(in_use, PAGES)), lambda _: None, CountingMeter()
+    )
+    for _ in range(3):
+        later.load_and_use()
+    quiet, loaded, used = later.minor_faults
+    assert quiet < PAGES // 2
+    assert PAGES <= loaded < 2 * PAGES
+    assert PAGES <= used < 2 * PAGES
+    later.finish_round()
+    assert later.minor_faults == [quiet, loaded, used]
+
+
+def test_pages_that_come_from_the_disk_are_major_faults(tmp_path: Path) -> None:
+    path = on_disk(tmp_path) / "file"
+    path.write_bytes(bytes(PAGES * mmap.PAGESIZE))
+    places = iter([[], [0, PAGES // 2, PAGES - 1]])
+
+    def load(_: torch.device) -> nn.Module:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            mapped.madvise(mmap.MADV_RANDOM)
+            return nn.Linear(1 + sum(mapped[page * mmap.PAGESIZE] for page in next(places)), 1)
+
+    clock = LoadClock(load, lambda _: None, lambda _: None, CountingMeter())
+    clock.load_and_use()
+    evict([path])
+    clock.load_and_use()
+    none, some = clock.major_faults
+    assert some >= none + 3
 
 
 def test_a_wrong_model_ends_the_rounds() -> None:

@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,8 +32,11 @@ class FakeAllocator:
         monkeypatch.setattr(torch.cuda, "reset_peak_host_memory_stats", self._reset)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda _: self.calls.append("synchronize"))
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: self.calls.append("empty cache"))
-        clear = "_cuda_clearCublasWorkspaces"
-        monkeypatch.setattr(torch._C, clear, lambda: self.calls.append("clear workspaces"), raising=False)
+        for name, call in (
+            ("_cuda_clearCublasWorkspaces", "clear workspaces"),
+            ("_host_emptyCache", "empty host cache"),
+        ):
+            monkeypatch.setattr(torch._C, name, partial(self.calls.append, call), raising=False)
 
     def hold(self, change: int, *figures: str) -> None:
         for figure in figures:
@@ -88,7 +92,7 @@ def test_what_is_still_held_is_told_after_caches_and_workspaces_are_gone(
     allocator.hold(4096, "requested_bytes")
     allocator.calls.clear()
     assert meter.held_bytes() == 4096
-    assert allocator.calls == ["synchronize", "clear workspaces", "empty cache"]
+    assert allocator.calls == ["synchronize", "clear workspaces", "empty cache", "empty host cache"]
 
 
 def test_peaks_are_read_when_the_device_is_done(allocator: FakeAllocator, meter: CudaMeter) -> None:

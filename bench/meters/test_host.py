@@ -1,14 +1,26 @@
+import ctypes
 import mmap
 import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.meters import host
-from bench.meters.host import HostMemory, memory_reader, release_memory, reset_peak
+from bench.meters.host import (
+    HostMemory,
+    fresh_memory,
+    memory_reader,
+    release_memory,
+    reports_free_memory,
+    reset_peak,
+    touch_free_memory,
+)
 
 MIB = 2**20
 NOISE = MIB
@@ -99,3 +111,81 @@ def test_without_proc_the_total_is_psutils_and_the_rest_is_unknown(monkeypatch: 
     reset_peak()
     with pytest.raises(ProcessLookupError), memory_reader(2**30) as read:
         read()
+
+
+def test_fresh_memory_takes_none_until_it_is_written_to(gained: Gained) -> None:
+    def fill() -> mmap.mmap:
+        memory = fresh_memory(64 * MIB)
+        memory.write(b"x" * (64 * MIB))
+        return memory
+
+    assert gained(lambda: fresh_memory(64 * MIB)).private_bytes == pytest.approx(0, abs=NOISE)
+    # Huge pages are whole, whatever part of them was asked for.
+    assert gained(fill).private_bytes == pytest.approx(64 * MIB, abs=4 * MIB)
+
+
+def test_fresh_memory_comes_in_pages_as_large_as_those_of_a_tensor() -> None:
+    """Or a limit would be one that no load has to keep to: shared memory was seen to be four times slower."""
+
+    def faults(address: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        ctypes.memset(address, 1, 64 * MIB)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    tensor, memory = torch.empty(66 * MIB, dtype=torch.uint8), fresh_memory(64 * MIB)
+    address = -(-tensor.data_ptr() // (2 * MIB)) * 2 * MIB
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(64 * MIB), mmap.MADV_HUGEPAGE)
+    # The first and the last huge page may be small ones.
+    assert faults(ctypes.addressof(ctypes.c_char.from_buffer(memory))) <= faults(address) + 2 * 512
+
+
+@pytest.mark.parametrize("size", [64 * MIB, 3 * 64 * MIB + 1, 1, 0])
+def test_all_of_so_much_free_memory_is_touched_and_given_back(gained: Gained, size: int) -> None:
+    gain = gained(lambda: touch_free_memory(size))
+    assert gain.private_bytes == pytest.approx(0, abs=NOISE)
+    assert gain.total_peak_bytes == pytest.approx(size, abs=4 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("size", "reported", "touched", "slept"),
+    [(65 * MIB, True, 1.0, [1.5]), (65 * MIB, True, 3.0, [0.0]), (65 * MIB, False, 1.0, []), (64 * MIB, True, 1.0, [])],
+)
+def test_much_is_held_until_what_was_free_before_is_the_hosts(
+    monkeypatch: pytest.MonkeyPatch, size: int, reported: bool, touched: float, slept: list[float]
+) -> None:
+    """It is given back after that, or the host would take it in the middle of a load."""
+    times, sleeps = iter((100.0, 100.0 + touched)), list[float]()
+
+    def sleep(seconds: float) -> None:
+        with memory_reader(os.getpid()) as read:
+            assert (read().private_bytes or 0) > size
+        sleeps.append(seconds)
+
+    monkeypatch.setattr(host, "LITTLE_BYTES", 64 * MIB)
+    monkeypatch.setattr(host, "reports_free_memory", lambda: reported)
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(time, "sleep", sleep)
+    touch_free_memory(size)
+    assert sleeps == slept
+
+
+@pytest.mark.parametrize(
+    ("devices", "reported"),
+    [
+        ({}, False),
+        ({"virtio0": ("0x0002", "1" * 64)}, False),
+        ({"virtio0": ("0x0005", "11111011")}, False),
+        ({"virtio0": ("0x0002", "0" * 64), "virtio1": ("0x0005", "000001" + "0" * 58)}, True),
+    ],
+)
+def test_a_balloon_that_is_told_of_free_pages_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, devices: dict[str, tuple[str, str]], reported: bool
+) -> None:
+    for name, (kind, features) in devices.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "device").write_text(f"{kind}\n")
+        (tmp_path / name / "features").write_text(f"{features}\n")
+    monkeypatch.setattr(host, "VIRTIO", tmp_path)
+    assert reports_free_memory() == reported
+    monkeypatch.setattr(host, "VIRTIO", tmp_path / "nowhere")
+    assert not reports_free_memory()

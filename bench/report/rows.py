@@ -28,7 +28,7 @@ class Row:
 
 
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
-    """One row a strategy and size, in the order in which they were measured."""
+    """One row a strategy and size, in the order in which they were measured; limits end the rows of their size."""
     merged: dict[tuple[str, str], Row] = {}
     for outcome in outcomes:
         key = outcome.strategy, outcome.size
@@ -37,9 +37,19 @@ def rows(outcomes: Iterable[Outcome]) -> list[Row]:
         problems = () if outcome.verdict == "ok" else (outcome.verdict,)
         if measured.get("first_logits_seconds"):
             measured["timed_on"] = measured.get("device")
+            # What a meter does to a load shows in its faults.
+            timed = {name: measured[name] for name in ("minor_faults", "major_faults") if name in measured}
+        else:
+            timed = {}
         # Memory comes first, and what it says of the device is what the row is about, wherever times were taken.
-        merged[key] = Row(*key, measured | before.record, tuple(dict.fromkeys(before.problems + problems)))
-    return list(merged.values())
+        merged[key] = Row(*key, measured | before.record | timed, tuple(dict.fromkeys(before.problems + problems)))
+    sizes = list(dict.fromkeys(size for _, size in merged))
+    return sorted(merged.values(), key=lambda row: (sizes.index(row.size), _is_limit(row)))
+
+
+def _is_limit(row: Row) -> bool:
+    """Whether it says what the machine can do at best, and not what a strategy does."""
+    return "limit" in row.record and "strategy" not in row.record
 
 
 def best(table: list[Row]) -> str | None:

@@ -32,25 +32,39 @@ def _ratio_to_state(name: str) -> Show:
     return _shown(name, lambda record: f"{record[name] / record['state_bytes']:.2f}x")
 
 
-def _number(name: str, scale: float = 1.0) -> Show:
-    return _shown(name, lambda record: f"{record[name] * scale:.2f}")
+def _number(name: str) -> Show:
+    return _shown(name, lambda record: f"{record[name]:.2f}")
+
+
+def _three_digits(name: str, scale: float) -> Show:
+    def show(record: Record) -> str:
+        figure = record[name] * scale
+        return next(text for digits in (2, 1, 0) if len(text := f"{figure:.{digits}f}") <= len("0.00") or not digits)
+
+    return _shown(name, show)
+
+
+def _faults(record: Record) -> str:
+    return f"{record['minor_faults'] + record['major_faults']:,}"
 
 
 #   heading, how a record's figure is shown, and where the terminal is narrow: the higher, the sooner it is left out
 COLUMNS = (
-    ("GiB", _gib("device_requested_peak_bytes"), 8),
+    ("GiB", _gib("device_requested_peak_bytes"), 10),
     ("device", _ratio("device_peak_ratio"), 0),
     ("bound", _bound("device_bound_ratio", "device_requested_peak_bytes"), 1),
-    ("alloc.", _ratio_to_state("device_allocated_peak_bytes"), 7),
-    ("reserved", _ratio_to_state("device_reserved_peak_bytes"), 6),
-    ("GiB", _gib("host_private_peak_bytes"), 9),
+    ("alloc.", _ratio_to_state("device_allocated_peak_bytes"), 9),
+    ("reserved", _ratio_to_state("device_reserved_peak_bytes"), 8),
+    ("GiB", _gib("host_private_peak_bytes"), 11),
     ("private", _ratio("host_peak_ratio"), 0),
-    ("bound", _bound("host_bound_ratio", "host_private_peak_bytes"), 2),
-    ("file", _ratio_to_state("host_file_peak_bytes"), 3),
-    ("bound", _bound("host_file_bound_ratio", "host_file_peak_bytes"), 10),
-    ("load s", _number("load_seconds"), 5),
+    ("bound", _bound("host_bound_ratio", "host_private_peak_bytes"), 4),
+    ("file", _ratio_to_state("host_file_peak_bytes"), 5),
+    ("bound", _bound("host_file_bound_ratio", "host_file_peak_bytes"), 12),
+    ("load s", _number("load_seconds"), 6),
     ("logits s", _number("first_logits_seconds"), 0),
-    ("GB/s", _number("bytes_per_second", 1e-9), 4),
+    ("GB/s", _three_digits("bytes_per_second", 1e-9), 3),
+    ("limit", _number("limit_fraction"), 2),
+    ("faults", _shown("minor_faults", _faults), 7),
 )
 ALL = max(column[2] for column in COLUMNS)
 

@@ -1,9 +1,11 @@
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bench.report.rows import Outcome, rows
-from bench.report.table import markdown, terminal_lines
+from bench.report.table import COLUMNS, markdown, terminal_lines
 
 S, L = 702_480_384, 154_389_504
 
@@ -31,6 +33,18 @@ def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: 
 def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> Outcome:
     times = {"load_seconds": first_logits / 2, "first_logits_seconds": first_logits, "bytes_per_second": 1.5e9}
     return Outcome(strategy, "small", verdict, times)
+
+
+def against_limit(strategy: str, first_logits: float, fraction: float, faults: tuple[int, int]) -> Outcome:
+    """A timed load that was held against the best that the machine could do."""
+    timed = seconds(strategy, first_logits)
+    timed.record.update(limit_fraction=fraction, minor_faults=faults[0], major_faults=faults[1])
+    return timed
+
+
+def limit(kind: str, rate: float) -> Outcome:
+    record = {"strategy": None, "limit": kind, "state_bytes": S, "largest_tensor_bytes": L, "bytes_per_second": rate}
+    return Outcome(f"limit: {kind}", "small", "ok", record)
 
 
 RUN = [
@@ -63,10 +77,11 @@ def test_wide_table() -> None:
 
 
 def full_table() -> list[Outcome]:
-    """The longest names and largest figures that a CUDA run may show."""
+    """The longest names and largest figures that a CUDA run may show, in every column that there is."""
     return [
+        limit("mapping", 123.45e9),
         *(memory(name, 12.25, device=12.25, mapped=True) for name in ("meta_sequential", "mmap_assign")),
-        *(seconds(name, 1234.56) for name in ("meta_sequential", "mmap_assign")),
+        *(against_limit(name, 1234.56, 10.25, (12_345_678, 999)) for name in ("meta_sequential", "mmap_assign")),
     ]
 
 
@@ -77,6 +92,80 @@ def test_the_table_fits_its_terminal(width: int) -> None:
         tabular = [line for line in lines if not line.startswith(("Best here", "small: "))]
         assert max(map(len, tabular)) <= width
         assert max(map(len, lines)) <= 120
+
+
+def test_where_there_is_room_every_column_is_shown() -> None:
+    lines = terminal_lines(rows(full_table()), 1000)
+    [heading] = [line for line in lines if line.startswith("strategy")]
+    assert re.split("  +", heading) == ["strategy", "size", *(column[0] for column in COLUMNS), "verdict"]
+    [heading] = [line for line in markdown(rows(full_table())).splitlines() if line.startswith("| strategy")]
+    assert heading.count("|") == len(COLUMNS) + 4
+
+
+def test_what_a_load_makes_of_the_limit_is_in_every_table_and_its_faults_in_most() -> None:
+    narrow, wide = (terminal_lines(rows(full_table()), width) for width in (80, 120))
+    assert " limit " in narrow[1]
+    assert " limit " in wide[1]
+    assert "faults" in wide[1]
+
+
+def test_limits_have_a_figure_in_a_narrow_table() -> None:
+    run = [
+        limit("mapping", 96.02e9),
+        memory("meta_sequential", 1.0, device=2.0),
+        against_limit("streamed", 99.5, 0.86, (1, 2)),
+    ]
+    shown = terminal_lines(rows(run), 80)[1:]
+    assert " ".join(shown[0].split()) == "strategy size device bound private logits s GB/s limit verdict"
+    assert shown[-1].split() == ["limit:", "mapping", "small", "-", "-", "-", "-", "96.0", "-", "ok"]
+
+
+def test_a_load_is_shown_as_a_part_of_its_limit_with_its_faults() -> None:
+    run = [limit("memory", 2e9), against_limit("baseline", 3.0, 0.754, (171_000, 34)), seconds("per_tensor", 1.0)]
+    assert terminal_lines(rows(run), 120)[1:] == [
+        "strategy       size   load s  logits s  GB/s  limit   faults  verdict",
+        "baseline       small    1.50      3.00  1.50   0.75  171,034  ok",
+        "per_tensor     small    0.50      1.00  1.50      -        -  ok",
+        "limit: memory  small       -         -  2.00      -        -  ok",
+    ]
+
+
+def test_limits_end_the_rows_of_their_size() -> None:
+    small = [limit("memory", 2e9), *RUN[:2], limit("mapping", 3e9), RUN[2]]
+    large = [replace(outcome, size="large") for outcome in small]
+    names = ["baseline", "mmap_assign", "per_tensor", "limit: memory", "limit: mapping"]
+    for run in (small + large, large + small):
+        assert [row.strategy for row in rows(run)] == names * 2
+        assert [row.size for row in rows(run)] == [run[0].size] * 5 + [run[-1].size] * 5
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [(0.004, "0.00"), (9.994, "9.99"), (9.996, "10.0"), (99.94, "99.9"), (99.96, "100"), (1234.5, "1234")],
+)
+def test_speeds_have_three_digits(rate: float, shown: str) -> None:
+    assert terminal_lines(rows([limit("memory", rate * 1e9)]), 80)[-1].split()[-2] == shown
+
+
+def test_no_faults_are_a_figure() -> None:
+    [row] = rows([against_limit("baseline", 3.0, 1.0, (0, 0))])
+    assert terminal_lines([row], 120)[-1].split()[-2:] == ["0", "ok"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_faults_are_those_of_the_load_that_no_meter_disturbed(order: int) -> None:
+    metered, timed = memory("baseline", 2.0), against_limit("baseline", 3.0, 1.0, (100, 1))
+    metered.record.update(minor_faults=99_000, major_faults=5)
+    [row] = rows([metered, timed][::order])
+    assert (row.record["minor_faults"], row.record["major_faults"]) == (100, 1)
+    [row] = rows([metered])
+    assert (row.record["minor_faults"], row.record["major_faults"]) == (99_000, 5)
+
+
+def test_a_limit_is_never_best() -> None:
+    best = terminal_lines(rows(RUN), 120)[-1]
+    assert terminal_lines(rows([limit("memory", 1e12), *RUN, limit("mapping", 1e12)]), 120)[-1] == best
+    assert not [line for line in terminal_lines(rows([limit("memory", 1e12)]), 120) if "Best" in line]
 
 
 def test_the_three_device_figures_fit_a_wide_terminal_beside_times() -> None:

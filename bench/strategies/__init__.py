@@ -13,22 +13,25 @@ import torch
 from torch import nn
 
 from bench.strategies.baseline import baseline
+from bench.strategies.load_assign import load_assign
 from bench.strategies.meta_sequential import meta_sequential
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.per_tensor import per_tensor
 from bench.strategies.sequential import sequential
+from bench.strategies.streamed import streamed
 
 Load = Callable[[Callable[[], nn.Module], Path, torch.device], nn.Module]
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A recipe, and the peaks that theory gives it in S, the state bytes, and L, the largest tensor.
+    """A recipe, and the peaks that theory gives it in S, the state bytes, L, the largest tensor, and R, a ring.
 
-    `layout` is the checkpoint it wants. `device` is the peak on a device with memory of its own, in requested
-    bytes, and `host` the private memory beside it; `one_pool` is the private memory where the device is the
-    host. `file` is the file-backed memory once every weight was read. `refuses` are properties of models that it
-    cannot load and says so, `refuses_moved` those that it cannot load where the device is not the host.
+    `layout` is the checkpoint that it is measured with, and `also` are other layouts that it loads. `device` is the
+    peak on a device with memory of its own, in requested bytes, and `host` the private memory beside it; `one_pool`
+    is the private memory where the device is the host. `file` is the file-backed memory once every weight was read,
+    `pinned` the page-locked memory beside a device. `refuses` are properties of models that it cannot load and says
+    so, `refuses_moved` those that it cannot load where the device is not the host.
     """
 
     load: Load
@@ -39,10 +42,17 @@ class Strategy:
     file: str
     refuses: str = ""
     refuses_moved: str = ""
+    also: str = ""
+    pinned: str = "0"
 
     @property
     def name(self) -> str:
         return self.load.__name__
+
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """All that it loads, of `LAYOUTS`."""
+        return self.layout, *self.also.split()
 
     @property
     def source(self) -> str:
@@ -54,15 +64,19 @@ class Strategy:
         return frozenset(f"{self.refuses} {'' if device == 'cpu' else self.refuses_moved}".split())
 
 
+SHARDS = "torch_sharded safetensors_sharded"
+
 STRATEGIES = {
     strategy.name: strategy
     for strategy in (
         #        recipe           layout        device   host  one_pool  file  refuses, and when moved to a device
-        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0",  "", "views gaps"),
-        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0",  "", "views gaps"),
-        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0",  "nonpersistent views"),
-        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  "nonpersistent"),
+        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0",  "", "views gaps", also=SHARDS),
+        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0",  "", "views gaps", also=SHARDS),
+        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0",  "nonpersistent views", also=SHARDS),
+        Strategy(load_assign,     "torch",      "S",     "L",  "S",      "0",  "nonpersistent", also=SHARDS),
+        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  "nonpersistent", also=SHARDS),
         Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0",  "nonpersistent views extra_state"),
+        Strategy(streamed,        "torch",      "S",     "R",  "S",      "0",  "nonpersistent", "", SHARDS, pinned="R"),
     )
 }  # fmt: skip
 

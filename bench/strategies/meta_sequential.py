@@ -1,13 +1,14 @@
 import torch
 
+from bench.strategies.reading.fit import load_extra_state, require_fit, require_persistent
+from bench.strategies.reading.state_dict import read
+
 
 def meta_sequential(build, path, device):
     """Allocate a meta skeleton on the device uninitialised, and copy a state dict that is on the device too."""
     with torch.device("meta"):
         model = build()
-    # What no checkpoint holds, and meta has no value for.
-    if lost := sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()):
-        raise ValueError(f"{lost} are not persistent: they have values only where the model is built on {device}")
+    require_persistent(model)
     # `to_empty` would untie: a tensor that is swapped stays itself to all of its names, and to an optimizer. One module
     # after the other, as there: all parameters before all buffers would leave more gaps in a GPU's memory.
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
@@ -16,26 +17,12 @@ def meta_sequential(build, path, device):
         if isinstance(tensor, torch.nn.Parameter):
             empty = torch.nn.Parameter(empty, tensor.requires_grad)
         torch.utils.swap_tensors(tensor, empty)
-    state_dict = torch.load(path, map_location=device, weights_only=True)
-
-    def form(tensors):
-        found, first = set(), {}  # `first`: of every storage the first name, and where it starts. Tied names share it.
-        for name, t in sorted(tensors.items()):
-            if name.endswith("_extra_state"):
-                found.add((name,))
-            else:
-                other, start = first.setdefault(t.untyped_storage() if t.numel() else name, (name, t.storage_offset()))
-                found.add((name, t.dtype, t.shape, t.stride(), other, t.storage_offset() - start))
-        return found
-
-    # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
-    destination = model.state_dict()
+    state_dict = read(path, device, model)
     # `copy_` broadcasts and casts, and lets the last of several tied names win.
-    if differing := form(destination) ^ form(state_dict):
-        names = sorted({name for name, *_ in differing})
-        raise ValueError(f"{path} and the model differ in names, dtypes, shapes, strides or ties: {names}")
-    extra = {name: state_dict.pop(name) for name in destination if name.endswith("_extra_state")}
-    for name, tensor in state_dict.items():
-        destination[name].copy_(tensor)
-    model.load_state_dict(extra, strict=False)
+    require_fit(path, model, state_dict)
+    load_extra_state(model, state_dict)
+    # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
+    for name, destination in model.state_dict().items():
+        if not name.endswith("_extra_state"):
+            destination.copy_(state_dict[name])
     return model

@@ -3,14 +3,14 @@ from urllib.parse import quote, unquote
 
 import torch
 
+from bench.strategies.reading.fit import require_persistent
+
 
 def per_tensor(build, path, device):
     """Allocate a meta skeleton on the device uninitialised, and fill it from one file a tensor."""
     with torch.device("meta"):
         model = build()
-    # What no checkpoint holds, and meta has no value for.
-    if lost := sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()):
-        raise ValueError(f"{lost} are not persistent: they have values only where the model is built on {device}")
+    require_persistent(model)
     # Tied names are one tensor, which has one file, under the first of them. One module after the other: all
     # parameters before all buffers would leave more gaps in a GPU's memory.
     named = dict((*model.named_parameters(), *model.named_buffers()))

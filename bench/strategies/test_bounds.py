@@ -29,9 +29,25 @@ def test_bound_bytes(expression: str, expected: int) -> None:
     assert bound_bytes(expression, 100, 10) == expected
 
 
+@pytest.mark.parametrize(("state", "ring"), [(100, 128), (128, 128), (2**26, 2**26), (2**26 + 1, 2**26), (1, 1)])
+def test_a_ring_is_no_larger_than_what_passes_through_it(state: int, ring: int) -> None:
+    assert bound_bytes("R", state, 1) == ring
+
+
+@pytest.mark.parametrize("on", ["cuda:0", "sim"])
+def test_page_locked_memory_is_exact_and_need_not_be_the_processs_on_a_gpu(on: str) -> None:
+    streamed = STRATEGIES["streamed"]
+    ring = bound_bytes("R", S, L)
+    assert peak_breaches(streamed, record(on, host_private_peak_bytes=ring, host_pinned_peak_bytes=ring)) == {}
+    assert "host_pinned_peak_bytes" in peak_breaches(streamed, record(on, host_pinned_peak_bytes=ring + 1))
+    assert "host_pinned_peak_bytes" in peak_breaches(streamed, record(on, host_pinned_peak_bytes=ring - 1))
+    elsewhere = peak_breaches(streamed, record(on, host_private_peak_bytes=0, host_pinned_peak_bytes=ring))
+    assert ("host_private_peak_bytes" in elsewhere) == (on == "sim")
+
+
 @pytest.mark.parametrize("expression", ["", "X", "S L", "S - L", "1.5S", "S +", "2", "-S", "S*2"])
 def test_what_is_no_bound_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match="is no bound: give a sum of multiples of S and L"):
+    with pytest.raises(ValueError, match="is no bound: give a sum of multiples of S, L and R"):
         bound_bytes(expression, 100, 10)
 
 
@@ -69,6 +85,7 @@ def test_a_load_beside_a_device_is_held_to_other_bounds_than_one_into_host_memor
         "device_requested_peak_bytes": "S",
         "host_private_peak_bytes": "L",
         "host_file_peak_bytes": "0",
+        "host_pinned_peak_bytes": "0",
     }
 
 

@@ -1,67 +1,93 @@
 import ast
+import json
+import struct
 import sys
 from collections.abc import Callable
 from functools import partial
 from inspect import getsource, signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.conformance.properties import PROPERTIES
 from bench.strategies import STATED_DEVICE_RATIO, STRATEGIES, Strategy
 from bench.strategies.bounds import bound_bytes
 from model.checkpoints import DTYPES, Checkpoint, Specification, make
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
-from model.layouts import LAYOUTS
+from model.layouts import LAYOUTS, save_plain
+from model.trust import examine
 from model.verify import check_model
 
 CPU = torch.device("cpu")
 
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+every_layout = pytest.mark.parametrize(
+    ("strategy", "layout"),
+    [
+        pytest.param(strategy, layout, id=f"{strategy.name}-{layout}")
+        for strategy in STRATEGIES.values()
+        for layout in strategy.layouts
+    ],
+)
 
 
 @every_strategy
 def test_a_recipe_can_be_pasted(strategy: Strategy) -> None:
-    """It imports torch and the standard library only, and says in a sentence what it does."""
+    """Together with what recipes have in common, it wants torch and the standard library only."""
     path = Path(strategy.load.__code__.co_filename)
     assert path.name == f"{strategy.name}.py"
+    shared = [file for file in path.with_name("reading").glob("*.py") if not file.name.startswith("test_")]
+    for file in (path, *shared):
+        ours = {name for name in imported(file) if name.startswith("bench.strategies.reading.")}
+        assert imported(file) - ours <= {"torch", *sys.stdlib_module_names}
+    assert list(signature(strategy.load).parameters)[:3] == ["build", "path", "device"]
+    assert strategy.load.__doc__
+    assert len(getsource(strategy.load).splitlines()) < 50
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports: of this suite their whole names, of others the first part."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            assert {str(name).partition(".")[0] for name in names} <= {"torch", *sys.stdlib_module_names}
-    assert list(signature(strategy.load).parameters) == ["build", "path", "device"]
-    assert strategy.load.__doc__
-    assert len(getsource(strategy.load).splitlines()) < 40
-
-
-def test_what_recipes_have_in_common_is_the_same_in_all() -> None:
-    """Each has its own copy, to be pasted: what is mended in one is to be mended in the others."""
-    inner = {
-        ast.unparse(node)
-        for strategy in STRATEGIES.values()
-        for node in ast.walk(ast.parse(getsource(strategy.load)))
-        if isinstance(node, ast.FunctionDef) and node.name == "form"
-    }
-    assert len(inner) == 1
+            found |= {name if name.startswith("bench") else name.partition(".")[0] for name in map(str, names)}
+    return found
 
 
 @every_strategy
 def test_a_row_of_the_table_makes_sense(strategy: Strategy) -> None:
-    assert strategy.layout in LAYOUTS
-    for expression in (strategy.device, strategy.host, strategy.one_pool, strategy.file):
-        assert bound_bytes(expression, 100, 10) in {0, 10, 100, 110, 200}
+    assert set(strategy.layouts) <= LAYOUTS.keys()
+    for expression in (strategy.device, strategy.host, strategy.one_pool, strategy.file, strategy.pinned):
+        assert bound_bytes(expression, 100, 10) in {0, 10, 100, 110, 128, 200}
     assert strategy.refused("cuda") <= PROPERTIES.keys()
     assert STATED_DEVICE_RATIO.keys() <= STRATEGIES.keys()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@every_strategy
-def test_the_model_is_the_one_that_was_saved(strategy: Strategy, dtype: str, tmp_path: Path) -> None:
-    specification = Specification(REHEARSAL, dtype, strategy.layout)
+@every_layout
+def test_the_model_is_the_one_that_was_saved(strategy: Strategy, layout: str, dtype: str, tmp_path: Path) -> None:
+    specification = Specification(REHEARSAL, dtype, layout)
     make(specification, tmp_path / "made", lambda _: None)
     checkpoint = Checkpoint(specification, tmp_path / "made")
+    check_model(checkpoint, CPU, strategy.load(specification.build, checkpoint.path, CPU))
+
+
+@pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])
+@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+def test_files_of_an_index_may_be_links(strategy: Strategy, layout: str, tmp_path: Path) -> None:
+    """As those in the cache of the Hugging Face Hub are."""
+    specification = Specification(REHEARSAL, "float32", layout)
+    make(specification, tmp_path / "made", lambda _: None)
+    checkpoint = Checkpoint(specification, tmp_path / "made")
+    for number, file in enumerate(checkpoint.files):
+        file.rename(tmp_path / f"blob-{number}")
+        file.symlink_to(tmp_path / f"blob-{number}")
+    with torch.device("meta"):
+        examine(layout, checkpoint.path, specification.build().state_dict())
     check_model(checkpoint, CPU, strategy.load(specification.build, checkpoint.path, CPU))
 
 
@@ -74,14 +100,79 @@ def with_one_more(state_dict: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(("change", "name"), [(without_a_mask, "trf_blocks.0.att.mask"), (with_one_more, "stranger")])
-@every_strategy
+@every_layout
 def test_a_missing_or_unexpected_key_is_named(
-    strategy: Strategy, change: Callable[[dict[str, Tensor]], None], name: str, tmp_path: Path
+    strategy: Strategy, layout: str, change: Callable[[dict[str, Tensor]], None], name: str, tmp_path: Path
 ) -> None:
     build = partial(GPT2, CONFIGS[REHEARSAL])
     state_dict = dict(build().state_dict())
     change(state_dict)
-    layout = LAYOUTS[strategy.layout]
-    layout.save(state_dict, tmp_path, torch.save)
+    LAYOUTS[layout].save(state_dict, tmp_path, save_plain)
     with pytest.raises(ValueError, match=name):
-        strategy.load(build, tmp_path / layout.entrance, CPU)
+        strategy.load(build, tmp_path / LAYOUTS[layout].entrance, CPU)
+
+
+class Tied(nn.Module):
+    flag: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("flag", torch.ones(1, dtype=torch.bool))
+        self.one = nn.Parameter(torch.zeros(3))
+        self.other = self.one
+
+
+OTHER = {"dtype": "F32", "shape": [3], "data_offsets": [1, 13]}
+FLAG = {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}
+VALUES = b"\0" + struct.pack("<3f", 1.0, 2.0, -3.0)
+
+
+def written(folder: Path, header: dict[str, Any], values: bytes = VALUES) -> Path:
+    """A file whose header may be as wrong as it is given."""
+    text = json.dumps(header).encode()
+    path = folder / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + values)
+    return path
+
+
+of_safetensors = pytest.mark.parametrize(
+    "strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name
+)
+
+
+@of_safetensors
+def test_a_safetensors_file_of_any_writer_is_loaded(strategy: Strategy, tmp_path: Path) -> None:
+    """With a tensor under its second name, at a place that is no multiple of its width."""
+    loaded = strategy.load(Tied, written(tmp_path, {"other": OTHER, "flag": FLAG}), CPU)
+    assert isinstance(loaded, Tied)
+    assert loaded.one is loaded.other
+    assert (loaded.one.tolist(), loaded.flag.tolist()) == ([1.0, 2.0, -3.0], [False])
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in (loaded.one, loaded.flag))
+
+
+@pytest.mark.parametrize(
+    ("other", "values"),
+    [
+        ({"dtype": "F4"}, VALUES),
+        ({"data_offsets": [0, 12]}, VALUES),
+        ({"data_offsets": [5, 17]}, VALUES[:1] + bytes(4) + VALUES[1:]),
+        ({"data_offsets": [1, 17]}, VALUES + bytes(4)),
+        ({"shape": [4]}, VALUES),
+        ({}, VALUES[:-1]),
+    ],
+    ids=("dtype", "overlap", "gap", "end", "shape", "cut"),
+)
+@of_safetensors
+def test_a_header_that_cannot_be_is_refused_by_name(
+    strategy: Strategy, other: dict[str, object], values: bytes, tmp_path: Path
+) -> None:
+    path = written(tmp_path, {"other": OTHER | other, "flag": FLAG}, values)
+    with pytest.raises(ValueError, match=r"model\.safetensors has 'other' with a dtype, shape or place that cannot be"):
+        strategy.load(Tied, path, CPU)
+
+
+@of_safetensors
+def test_bytes_of_no_tensor_are_refused(strategy: Strategy, tmp_path: Path) -> None:
+    path = written(tmp_path, {"other": OTHER, "flag": FLAG}, VALUES + b"\0")
+    with pytest.raises(ValueError, match=r"model\.safetensors has \d+ bytes, of which its tensors take the first"):
+        strategy.load(Tied, path, CPU)

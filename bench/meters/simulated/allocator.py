@@ -1,7 +1,7 @@
 """A model of PyTorch's CUDA caching allocator: which blocks and segments requests take, without a GPU.
 
-Only what changes byte counts is here: one device, one stream, and memory that does not run out. The rules are
-those of `c10/cuda/CUDACachingAllocator.cpp`, torch 2.10 to 2.14; the names are its own.
+Only what changes byte counts is here: one device, streams that are never busy, and memory that does not run out.
+The rules are those of `c10/cuda/CUDACachingAllocator.cpp`, torch 2.10 to 2.14; the names are its own.
 """
 
 from bisect import bisect_left, insort
@@ -44,7 +44,7 @@ class Block:
 
 @dataclass(eq=False)
 class _Pool:
-    """The cached blocks for small or for large requests, smallest first, and the unmapped ones by address."""
+    """The cached blocks of a stream for small or for large requests, smallest first; the unmapped ones by address."""
 
     small: bool
     cached: list[tuple[int, int, Block]] = field(default_factory=list)
@@ -71,14 +71,14 @@ class CachingAllocator:
         self.requested_bytes = 0
         self.allocated_bytes = 0
         self.reserved_bytes = 0
-        self._small = _Pool(small=True)
-        self._large = _Pool(small=False)
+        # What was made for a stream serves no other: each has a pool for small requests and one for large.
+        self._pools: dict[tuple[int, bool], _Pool] = {}
         self._next_address = 0
 
-    def allocate(self, requested: int) -> Block:
-        """A block for a request of one byte or more."""
+    def allocate(self, requested: int, stream: int = 0) -> Block:
+        """A block for a request of one byte or more, made while `stream` is the current one."""
         size = self._rounded(requested)
-        pool = self._small if size <= SMALL_BYTES else self._large
+        pool = self._pool(stream, small=size <= SMALL_BYTES)
         block = self._cached_block(pool, size) or self._new_block(pool, size)
         if self._should_split(block, size):
             pool.add(self._cut(block, size))
@@ -97,13 +97,19 @@ class CachingAllocator:
 
     def empty_cache(self) -> None:
         """Give back to the driver what no block in use is a part of."""
-        for pool in (self._small, self._large):
+        for pool in self._pools.values():
             for _, _, block in list(pool.cached):
                 if block.expandable:
                     self._unmap(block)
                 elif not block.split:
                     pool.remove(block)
                     self.reserved_bytes -= block.size
+
+    def _pool(self, stream: int, *, small: bool) -> _Pool:
+        pool = self._pools.get((stream, small))
+        if pool is None:
+            pool = self._pools[stream, small] = _Pool(small)
+        return pool
 
     def _rounded(self, requested: int) -> int:
         if requested < MIN_BLOCK_BYTES:

@@ -17,9 +17,10 @@ VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 # From 1 MiB to 64 GiB, in powers of two: each may be divided in its own way.
 INTERVALS = 16
 
-# These change when something happens, or what happens on the host, but not what a device's tensors take.
+# These change when something happens, or how, but not what tensors take.
 _WITHOUT_EFFECT = re.compile(
-    "pinned_.*|release_lock_on_(cuda|hip)malloc|graph_capture_record_stream_reuse|throw_on_cudamalloc_oom"
+    "pinned_use_(background_threads|cuda_host_register|hip_host_register)|pinned_num_register_threads"
+    "|release_lock_on_(cuda|hip)malloc|graph_capture_record_stream_reuse|throw_on_cudamalloc_oom"
 )
 
 _SETTING = re.compile(r"(\w+):(\[[^]]*]|[^],:[]+)(?:,|$)")

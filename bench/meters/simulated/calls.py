@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._device import _device_constructors
 
-from bench.meters.simulated.ledger import FILE, HOST
-from bench.meters.simulated.world import CPU, SKELETON, World, is_meta, storage_of, tensors
+from bench.meters.simulated.ledger import HOST, ON_HOST, PINNED, without_asking
+from bench.meters.simulated.world import CPU, META, SKELETON, World, is_meta, storage_of, tensors
 
 # Calls that make a tensor where no operation is heard.
 _UNHEARD = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
@@ -51,7 +51,7 @@ def _call(world: World, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     """Make a call with the stand-ins of the devices it names, and what it makes in the places they mean."""
     place = None
     if kwargs.pop("pin_memory", False):
-        raise world.lack("page-locked memory")
+        return _made_pinned(world, func, args, kwargs)
     device = kwargs.get("device")
     if device is None and func in _device_constructors():
         # Set by `set_default_device`; a device in a `with` statement is in `kwargs` by now.
@@ -71,14 +71,35 @@ def _call(world: World, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
             out = func(*args, **kwargs)
     if func in _UNHEARD:
         places = (place, *map(world.place, tensors(args)))
+        known = next((known for known in places if known), HOST)
         for tensor in tensors((out,)):
-            world.adopt(storage_of(tensor), next((known for known in places if known), HOST))
+            world.adopt(storage_of(tensor), without_asking(known))
     return out
+
+
+def _made_pinned(world: World, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a call makes, in page-locked memory."""
+    device = kwargs.get("device")
+    if device is None and func in _device_constructors():
+        device = torch.utils._device.CURRENT_DEVICE
+    places = map(world.place, tensors(args)) if device is None else [world.target(device)[1]]
+    if not ON_HOST.issuperset(places):
+        raise RuntimeError("Only dense CPU tensors can be pinned")
+    pinned = world.pinned(_call(world, func, args, {**kwargs, "device": META}))
+    name = func.__name__
+    with torch.no_grad():
+        if "zeros" in name:
+            pinned.zero_()
+        elif "empty" not in name and not world.planned:
+            pinned.copy_(_call(world, func, args, kwargs))
+    return pinned.requires_grad_(kwargs.get("requires_grad", False))
 
 
 def _device(world: World, tensor: Tensor) -> torch.device:
     place = world.place(tensor)
-    return torch.device({HOST: "cpu", FILE: "cpu", SKELETON: "meta"}.get(place, place))
+    if place in ON_HOST:
+        return CPU
+    return META if place == SKELETON else torch.device(place)
 
 
 def _get_device(world: World, tensor: Tensor) -> int:
@@ -121,7 +142,8 @@ def _to(world: World, tensor: Tensor, *args: Any, copy: bool = False, **kwargs: 
         *args, copy = args  # type: ignore[assignment]
     device, dtype, non_blocking, memory_format = _parse_to(world, *args, **kwargs)
     source = world.place(tensor)
-    stand_in, target = (tensor.device, HOST if source == FILE else source) if device is None else world.target(device)
+    stays = without_asking(source)
+    stand_in, target = (tensor.device, stays) if device is None else world.target(device)
     if source == SKELETON != target:
         raise NotImplementedError(
             "Cannot copy out of meta tensor; no data! Please use torch.nn.Module.to_empty() instead of "
@@ -130,7 +152,7 @@ def _to(world: World, tensor: Tensor, *args: Any, copy: bool = False, **kwargs: 
     if target == HOST and source.startswith("cuda"):
         raise world.refusal("a copy to the host")
     # Between two places that both are on the meta device PyTorch sees nothing to do.
-    moves = is_meta(tensor) and source != target and (source, target) != (FILE, HOST)
+    moves = is_meta(tensor) and target not in (source, stays)
     options = {} if memory_format is None else {"memory_format": memory_format}
     with world.naming(target):
         return tensor.to(
@@ -169,8 +191,14 @@ def _cpu(world: World, tensor: Tensor, **options: Any) -> Tensor:
     return _to(world, tensor, CPU, **options)
 
 
-def _pin_memory(world: World, *_: Any) -> Tensor:
-    raise world.lack("page-locked memory")
+def _pin_memory(world: World, tensor: Tensor, *_: Any, **_options: Any) -> Tensor:
+    place = world.place(tensor)
+    if place == PINNED:
+        return tensor
+    if place not in ON_HOST:
+        raise RuntimeError(f"cannot pin a tensor of {_device(world, tensor)}: only dense CPU tensors can be pinned")
+    with torch.no_grad():
+        return world.pinned(tensor).copy_(tensor)
 
 
 def _data_ptr(world: World, tensor: Tensor) -> int:
@@ -210,6 +238,7 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     torch.asarray: _as_tensor(torch.asarray),
     Tensor.type_as: _type_as,
     Tensor.pin_memory: _pin_memory,
+    Tensor.is_pinned: lambda world, tensor, *_, **_options: world.place(tensor) == PINNED,
     Tensor.__setitem__: _set_item,
     Tensor.to: _to,
     Tensor.cuda: _cuda,

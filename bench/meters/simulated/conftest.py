@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.meters.simulated.ledger import FILE, HOST, Ledger, in_place
+from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import sum_peak
 from bench.meters.simulated.simulation import simulation
 from bench.meters.simulated.world import World
 
 CUDA = torch.device("cuda")
 DEVICE = "cuda:0"
+PLACES = (DEVICE, HOST, FILE, PINNED)
 
 # Of `linear()`: 32 of weight, 16 of bias.
 LINEAR_BYTES = 48
@@ -31,9 +32,9 @@ def world(request: pytest.FixtureRequest, planned: bool) -> Iterator[World]:
     """A simulation around the test, in which nothing is left when it ends."""
     with simulation(Ledger(str(request.path)), planned=planned) as world:
         yield world
-    if any(world.ledger.held_bytes(place) for place in (DEVICE, HOST, FILE)):
+    if any(world.ledger.held_bytes(place) for place in PLACES):
         gc.collect()
-    for place in (DEVICE, HOST, FILE):
+    for place in PLACES:
         assert world.ledger.held_bytes(place) == 0, place
 
 

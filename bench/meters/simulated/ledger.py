@@ -13,9 +13,19 @@ from typing import NamedTuple
 
 import torch
 
+from bench.meters.host import PAGE_BYTES
+
 # The places of a storage. A device is a place by its name, as `cuda:0`; a skeleton has none and costs nothing.
 HOST = "host"
 FILE = "file"
+PINNED = "pinned"
+
+# Where a tensor says that it is on the CPU.
+ON_HOST = frozenset((HOST, FILE, PINNED))
+
+# Where the addresses of storages begin that have none: of the host, and of devices. No process has memory there.
+HOST_ADDRESSES = 2**60
+DEVICE_ADDRESSES = 2**61
 
 Storage = torch.UntypedStorage
 
@@ -28,12 +38,24 @@ class Line(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A storage that came (`bytes` above 0) or went (below 0), or a part of one, or a cache that was emptied (0)."""
+    """A storage that came (`bytes` above 0) or went (below 0), or a part of one, or a cache that was emptied (0).
+
+    `stream` is the one that was current where it came.
+    """
 
     place: str
     storage: int
     bytes: int
     line: Line | None
+    stream: int = 0
+
+
+class _Thread(threading.local):
+    """The current stream of a thread, at first the default one, and those that were current outside of it."""
+
+    def __init__(self) -> None:
+        self.stream = 0
+        self.entered: list[int] = []
 
 
 Span = tuple[int, int]
@@ -58,6 +80,7 @@ class _Entry:
     line: Line | None
     mapping: Mapping | None = None
     read: list[Span] = field(default_factory=list)
+    whole: Storage | None = None
 
 
 class Ledger:
@@ -69,7 +92,8 @@ class Ledger:
         self._source = source
         self._entries: dict[int, _Entry] = {}
         self._numbers = count(1)
-        self._next_address = 2**40
+        self.thread = _Thread()
+        self._addresses = {True: HOST_ADDRESSES, False: DEVICE_ADDRESSES}
         # Threads load too; and a storage may go, which is heard at once, while another is being entered.
         self._lock = threading.RLock()
 
@@ -101,6 +125,14 @@ class Ledger:
         """Follow a storage that lies in a mapped file: of it counts what is read, see `touched`."""
         with self._lock:
             self._follow(storage, FILE).mapping = mapping
+
+    def part(self, storage: Storage, whole: Storage, start: int) -> None:
+        """Follow a storage that is a part of another, from a byte of it on: it takes nothing, and keeps that alive."""
+        with self._lock:
+            known, key = self._entries[whole._cdata], storage._cdata
+            gone = weakref.ref(storage, lambda _: self._gone(key))
+            address = known.address + start
+            self._entries[key] = _Entry(known.place, storage.nbytes(), None, address, gone, known.line, whole=whole)
 
     def touched(self, storage: Storage, start: int, end: int) -> None:
         """These bytes of a mapped storage were read."""
@@ -149,9 +181,11 @@ class Ledger:
     def _follow(self, storage: Storage, place: str) -> _Entry:
         key, size = storage._cdata, storage.nbytes()
         gone = weakref.ref(storage, lambda _: self._gone(key))
-        entry = _Entry(place, size, None, self._next_address, gone, self.asking_line())
-        # Where an allocator would put it: at a multiple of 512.
-        self._next_address += max(-(-size // 512), 1) * 512
+        on_host = place in ON_HOST
+        entry = _Entry(place, size, None, self._addresses[on_host], gone, self.asking_line())
+        # Where an allocator would put it: at a multiple of 512, and on the host of a page.
+        step = PAGE_BYTES if on_host else 512
+        self._addresses[on_host] += max(-(-size // step), 1) * step
         self._entries[key] = entry
         return entry
 
@@ -159,7 +193,7 @@ class Ledger:
         """Write down a storage, or more of the one of that number."""
         number = next(self._numbers) if number is None else number
         if size:
-            self.events.append(Event(place, number, size, line))
+            self.events.append(Event(place, number, size, line, self.thread.stream))
         return number
 
     def _went(self, place: str, number: int, size: int) -> None:
@@ -173,8 +207,13 @@ class Ledger:
                 self._went(entry.place, entry.number, entry.bytes)
 
 
-def in_place(events: Iterable[Event], place: str) -> list[Event]:
-    return [event for event in events if event.place == place]
+def without_asking(place: str) -> str:
+    """Where that is made which is made from something in a place: page-locked memory has to be asked for."""
+    return HOST if place in ON_HOST else place
+
+
+def in_place(events: Iterable[Event], *places: str) -> list[Event]:
+    return [event for event in events if event.place in places]
 
 
 def _joined(spans: list[Span]) -> list[Span]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.meters.simulated.ledger import FILE, HOST
+from bench.meters.simulated.ledger import FILE, HOST, ON_HOST, PINNED
 from bench.meters.simulated.world import META, SKELETON, World, is_meta, storage_of, tensors
 
 aten = torch.ops.aten
@@ -53,12 +53,12 @@ class Operations(TorchDispatchMode):
         fresh = [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
         if not (fresh or changed):
             return out
-        if on_device and (HOST in map(world.place, changed) or self._has_values(fresh)):
+        if on_device and (not ON_HOST.isdisjoint(map(world.place, changed)) or self._has_values(fresh)):
             raise world.refusal(str(func))
         for tensor in changed:
             world.ledger.resized(storage_of(tensor))
         for tensor in fresh:
-            on_host = not is_meta(tensor) or (world.planned and not {HOST, FILE}.isdisjoint(places))
+            on_host = not is_meta(tensor) or (world.planned and not ON_HOST.isdisjoint(places))
             world.adopt(storage_of(tensor), world.named or on_device or (HOST if on_host else SKELETON))
         if kind.copies:
             self._copied(inputs[-1], places[-1], out, non_blocking=_non_blocking(func, args, kwargs))
@@ -77,9 +77,12 @@ class Operations(TorchDispatchMode):
         target = self._world.place(destination)
         if place == SKELETON != target:
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
-        if place in (HOST, FILE) and target.startswith("cuda"):
-            self._world.read(source)
-            self._make_in_between(target, destination, source, non_blocking=non_blocking)
+        if place in ON_HOST and target.startswith("cuda"):
+            # Page-locked memory is resident.
+            if place != PINNED:
+                self._world.read(source)
+            with self._world.one_copy:
+                self._make_in_between(target, destination, source, non_blocking=non_blocking)
         elif place == FILE:
             self._world.read(source)
 

@@ -2,14 +2,14 @@
 
 import linecache
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from bench.meters.simulated.allocator import CachingAllocator
 from bench.meters.simulated.allocator_settings import AllocatorSettings
-from bench.meters.simulated.ledger import Event, Line
+from bench.meters.simulated.ledger import PINNED, Event, Line
+from bench.meters.simulated.pinned import PinnedAllocator
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,27 @@ def sum_peak(events: list[Event]) -> Peak:
     return _peak(events, list(accumulate(event.bytes for event in events)), {})
 
 
-def total_peak(events: list[Event], places: Iterable[str]) -> int:
-    """The most bytes at one time in several places together."""
-    chosen = set(places)
-    return max(accumulate((event.bytes for event in events if event.place in chosen), initial=0))
+def host_peak(events: list[Event]) -> Peak:
+    """The peak of the host: of page-locked memory blocks count, cached ones too, of all other what was asked for."""
+    return _peak(events, *_host_totals(events))
+
+
+def host_held(events: list[Event]) -> int:
+    """What of the host is held after these events; it is counted as `host_peak` does."""
+    totals, _ = _host_totals(events)
+    return totals[-1] if totals else 0
+
+
+def _host_totals(events: list[Event]) -> tuple[list[int], dict[int, int]]:
+    """What is held after each event, and the size of the block of each storage that got one."""
+    pinned, others, totals = PinnedAllocator(), 0, []
+    for event in events:
+        if event.place == PINNED:
+            pinned.hear(event)
+        else:
+            others += event.bytes
+        totals.append(others + pinned.allocated_bytes)
+    return totals, pinned.sizes
 
 
 def device_peaks(events: list[Event], settings: AllocatorSettings) -> dict[str, Peak]:
@@ -51,7 +68,7 @@ def device_peaks(events: list[Event], settings: AllocatorSettings) -> dict[str, 
     blocks, sizes, allocated, reserved = {}, {}, [], []
     for event in events:
         if event.bytes > 0:
-            blocks[event.storage] = block = allocator.allocate(event.bytes)
+            blocks[event.storage] = block = allocator.allocate(event.bytes, event.stream)
             sizes[event.storage] = block.size
         elif event.bytes < 0:
             allocator.free(blocks.pop(event.storage))

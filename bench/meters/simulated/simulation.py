@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
+import torch
+
+from bench.meters.simulated import reads, storages, streams
 from bench.meters.simulated.calls import Calls
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.operations import Operations
-from bench.meters.simulated.storages import replacements
 from bench.meters.simulated.world import World
 
 
@@ -31,9 +33,16 @@ def simulation(ledger: Ledger, *, planned: bool) -> Iterator[World]:
         thread.run = run_simulated  # type: ignore[method-assign]
         start(thread)
 
+    replacements = [
+        *storages.replacements(world),
+        *streams.replacements(world),
+        *(reads.replacements() if planned else []),
+        (threading.Thread, "start", start_simulated),
+    ]
     with ExitStack() as stack:
-        for owner, name, replacement in (*replacements(world), (threading.Thread, "start", start_simulated)):
-            stack.enter_context(patch.object(owner, name, replacement))
+        for owner, name, replacement in replacements:
+            # A build of PyTorch without CUDA has less.
+            stack.enter_context(patch.object(owner, name, replacement, create=owner is torch._C))
         # They are in force in one thread only.
         stack.enter_context(Operations(world))
         stack.enter_context(Calls(world))

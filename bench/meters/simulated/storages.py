@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from bench.meters.simulated.ledger import Mapping, Storage
+from bench.meters.simulated.ledger import ON_HOST, PINNED, Mapping, Storage, in_place, without_asking
+from bench.meters.simulated.pinned import host_stats
 from bench.meters.simulated.world import CPU, META, World, meta_storage
 
 # What has to be replaced while CUDA is simulated: owner, name, and what is there meanwhile.
@@ -19,6 +20,7 @@ def replacements(world: World) -> list[Replacement]:
     return [
         *_creation(world),
         *_copies(world),
+        *_pinned(world),
         *_checkpoints(world),
         *_device(world),
     ]
@@ -52,11 +54,12 @@ def _creation(world: World) -> list[Replacement]:
 def _copies(world: World) -> list[Replacement]:
     to, cpu, copy, clone = Storage.to, Storage.cpu, Storage.copy_, Storage.clone
 
-    def to_device(storage: Storage, *, device: Any, non_blocking: bool = False) -> Storage:
+    def to_device(storage: Storage, *, device: Any, **_options: Any) -> Storage:
         stand_in, place = world.target(device)
-        if stand_in != META or place == world.place_of(storage):
-            return to(storage, device=device, non_blocking=non_blocking)
-        return world.upload(storage, str(place))
+        source = world.place_of(storage)
+        if place in (source, without_asking(source)):
+            return storage
+        return world.upload(storage, str(place)) if stand_in == META else to(storage, device=device)
 
     def to_host(storage: Storage) -> Storage:
         if world.place_of(storage).startswith("cuda"):
@@ -74,18 +77,36 @@ def _copies(world: World) -> list[Replacement]:
     def clone_in_place(storage: Storage) -> Storage:
         if not world.holds_no_values(storage):
             return clone(storage)
-        return world.upload(storage, world.place_of(storage))
+        return world.upload(storage, without_asking(world.place_of(storage)))
 
     return [
         (Storage, "clone", clone_in_place),
         (Storage, "to", to_device),
         (Storage, "cpu", to_host),
         (Storage, "copy_", copy_from),
-        (Storage, "__getitem__", _with_values(world, Storage.__getitem__)),
+        (Storage, "__getitem__", _part_or_value(world)),
         (Storage, "_write_file", _with_values(world, Storage._write_file)),
         (torch.TypedStorage, "__getitem__", _with_values(world, torch.TypedStorage.__getitem__)),
         (torch.TypedStorage, "tolist", _with_values(world, torch.TypedStorage.tolist)),
     ]
+
+
+def _part_or_value(world: World) -> Callable[..., Any]:
+    get_item = Storage.__getitem__
+    get_value = _with_values(world, get_item)
+
+    def get_part_or_value(storage: Storage, index: Any) -> Any:
+        # What is real is a part of its own accord.
+        if not isinstance(index, slice) or not world.holds_no_values(storage):
+            return get_value(storage, index)
+        start, stop, step = index.indices(storage.nbytes())
+        if step != 1:
+            return get_item(storage, index)  # Which says that it cannot.
+        part = meta_storage(max(0, stop - start))
+        world.ledger.part(part, storage, start)
+        return part
+
+    return get_part_or_value
 
 
 def _with_values(world: World, read: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,6 +116,41 @@ def _with_values(world: World, read: Callable[..., Any]) -> Callable[..., Any]:
         return read(storage, *args)
 
     return read_values
+
+
+def _pinned(world: World) -> list[Replacement]:
+    events, since = world.ledger.events, 0
+
+    def is_pinned(storage: Storage, *_: Any) -> bool:
+        return world.place_of(storage) == PINNED
+
+    def pin_memory(storage: Storage, *_: Any) -> Storage:
+        if world.place_of(storage) not in ON_HOST:
+            raise TypeError("cannot pin a storage of a device: only CPU memory can be pinned")
+        whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+        return whole.pin_memory().untyped_storage()
+
+    def empty_cache() -> None:
+        world.pinned_memory.empty_cache()
+        world.ledger.cache_emptied(PINNED)
+
+    def stats() -> dict[str, dict[str, int]]:
+        return host_stats(in_place(events, PINNED), since)
+
+    def reset_peaks() -> None:
+        nonlocal since
+        since = len(in_place(events, PINNED))
+
+    # Torch 2.10 has no public name for it.
+    newer = [(torch._C, "_accelerator_emptyHostCache", empty_cache)] * hasattr(torch.accelerator, "empty_host_cache")
+    return [
+        (Storage, "is_pinned", is_pinned),
+        (Storage, "pin_memory", pin_memory),
+        (torch._C, "_host_emptyCache", empty_cache),
+        *newer,
+        *((owner, "host_memory_stats_as_nested_dict", stats) for owner in (torch.cuda, torch.cuda.memory)),
+        *((owner, "reset_peak_host_memory_stats", reset_peaks) for owner in (torch.cuda, torch.cuda.memory)),
+    ]
 
 
 def _checkpoints(world: World) -> list[Replacement]:

@@ -187,6 +187,41 @@ def test_the_granules_of_each_expandable_segment_are_counted_from_its_start() ->
         assert allocator.reserved_bytes == 2 * MIB
 
 
+@pytest.mark.parametrize("settings", [DEFAULT, EXPANDABLE])
+@pytest.mark.parametrize("requested", [MIB, 5 * MIB, 40 * MIB])
+def test_a_block_that_one_stream_cached_serves_no_other(settings: AllocatorSettings, requested: int) -> None:
+    allocator, [block] = allocated(requested, settings=settings)
+    taken = allocator.reserved_bytes
+    allocator.free(block)
+    other = allocator.allocate(requested, 1)
+    assert allocator.reserved_bytes == 2 * taken
+    assert allocator.allocate(requested).address == 0
+    allocator.free(other)
+    assert allocator.allocate(requested, 1).address == other.address
+    assert allocator.reserved_bytes == 2 * taken
+
+
+@pytest.mark.parametrize("text", ["", "expandable_segments:True"])
+@hypothesis.settings(max_examples=20, deadline=None, report_multiple_bugs=False)
+@hypothesis.given(steps=STEPS, streams=st.lists(st.integers(0, 2), min_size=1))
+def test_streams_take_as_much_as_allocators_of_their_own(text: str, steps: list[int], streams: list[int]) -> None:
+    settings = allocator_settings(text)
+    together, apart = CachingAllocator(settings), [CachingAllocator(settings) for _ in range(3)]
+    live: list[tuple[Block, int, Block]] = []
+    for place, step in enumerate(steps):
+        stream = streams[place % len(streams)]
+        if step > 0:
+            live.append((together.allocate(step, stream), stream, apart[stream].allocate(step)))
+        elif step == 0:
+            for allocator in (together, *apart):
+                allocator.empty_cache()
+        elif live:
+            block, stream, its = live.pop(step % len(live))
+            together.free(block)
+            apart[stream].free(its)
+        assert figures(together) == tuple(map(sum, zip(*map(figures, apart), strict=True)))
+
+
 def play(allocator: CachingAllocator, steps: list[int]) -> Iterator[list[tuple[Block, int]]]:
     """What is in use after each step, with what was requested."""
     live: list[tuple[Block, int]] = []
@@ -208,7 +243,7 @@ def segment_from(head: Block) -> list[Block]:
 
 def check(allocator: CachingAllocator, live: list[tuple[Block, int]]) -> None:
     known = [block for block, _ in live]
-    for pool in (allocator._small, allocator._large):
+    for pool in allocator._pools.values():
         listed = [block for _, _, block in pool.cached] + [block for _, block in pool.unmapped]
         assert all(block.pool is pool and not block.in_use for block in listed)
         assert pool.cached == sorted((block.size, block.address, block) for block in listed if block.mapped)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, LINEAR_BYTES, held, linear, numbers, peak
@@ -117,12 +117,6 @@ def test_the_device_is_there_for_who_asks(world: World) -> None:
     assert torch.cuda.memory_allocated() == tensor.nbytes
     with pytest.raises(NotSimulated, match="which is not simulated; use --device cpu or cuda"):
         torch.cuda.get_device_properties(0)
-
-
-@pytest.mark.parametrize("ask", [lambda: numbers(10).pin_memory(), lambda: torch.empty(10, pin_memory=True)])
-def test_page_locked_memory_is_refused(world: World, ask: Callable[[], Tensor]) -> None:
-    with pytest.raises(NotSimulated, match="page-locked memory, which is not simulated"):
-        ask()
 
 
 def test_a_converted_model_takes_less(world: World) -> None:

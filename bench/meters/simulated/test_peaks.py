@@ -1,8 +1,8 @@
 import pytest
 
 from bench.meters.simulated.allocator_settings import AllocatorSettings
-from bench.meters.simulated.ledger import Event, Line
-from bench.meters.simulated.peaks import CACHED, ELSEWHERE, Held, Peak, device_peaks, sum_peak, total_peak
+from bench.meters.simulated.ledger import Event, Line, in_place
+from bench.meters.simulated.peaks import CACHED, ELSEWHERE, Held, Peak, device_peaks, host_peak, sum_peak
 
 MIB = 2**20
 HERE = __file__
@@ -46,9 +46,9 @@ def test_of_equal_peaks_the_first_is_explained() -> None:
 
 def test_places_have_their_peak_together() -> None:
     events = [Event("a", 1, 5, None), Event("b", 2, 3, None), Event("a", 1, -5, None), Event("c", 3, 100, None)]
-    assert total_peak(events, ("a", "b")) == 8
-    assert total_peak(events, ("b",)) == 3
-    assert total_peak([], ("b",)) == 0
+    assert host_peak(in_place(events, "a", "b")).bytes == 8
+    assert host_peak(in_place(events, "b")).bytes == 3
+    assert host_peak([]).bytes == 0
 
 
 def test_blocks_and_segments_are_explained_in_their_own_sizes() -> None:

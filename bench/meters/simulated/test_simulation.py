@@ -98,7 +98,9 @@ def test_everything_is_as_before_when_it_ends(planned: bool, checkpoint: Path) -
     replaced = [
         *((torch.UntypedStorage, name) for name in ("data_ptr", "resize_", "from_file")),
         *((torch.serialization, name) for name in ("_get_restore_location", "default_restore_location")),
-        *((torch.cuda, name) for name in ("synchronize", "empty_cache")),
+        *((torch.cuda, name) for name in ("synchronize", "empty_cache", "Stream", "current_stream")),
+        *((torch.Tensor, "record_stream"), (torch, "Event"), (torch.cuda.Stream, "__new__")),
+        *((torch.UntypedStorage, name) for name in ("is_pinned", "pin_memory")),
         (threading.Thread, "start"),
     ]
     before = [getattr(owner, name) for owner, name in replaced]

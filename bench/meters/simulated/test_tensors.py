@@ -200,3 +200,26 @@ def test_what_is_not_in_order_is_put_in_order_on_the_host() -> None:
         world.ledger.restart()
         destination.copy_(transposed)
         assert (peak(world), peak(world, HOST)) == (0, 400)
+
+
+def test_a_part_of_a_storage_takes_nothing_and_keeps_all_of_it(world: World) -> None:
+    whole = torch.empty(512, dtype=torch.uint8, device=CUDA)
+    part = whole.untyped_storage()[128:256]
+    tensor = torch.empty(0, device=CUDA).set_(part)
+    assert (part.nbytes(), tensor.shape, tensor.device.type) == (128, (32,), "cuda")
+    assert tensor.data_ptr() == whole.data_ptr() + 128
+    assert held(world) == peak(world) == 512
+    del whole, part
+    assert held(world) == 512
+    del tensor
+    assert held(world) == 0
+
+
+def test_so_does_one_on_the_host(world: World) -> None:
+    tensor = torch.empty(0, dtype=torch.uint8).set_(torch.empty(512, dtype=torch.uint8).untyped_storage()[:64])
+    assert (tensor.device.type, tensor.nbytes) == ("cpu", 64)
+    assert world.ledger.held_bytes(HOST) == 512
+    copied = tensor.to(CUDA)
+    assert held(world) == copied.nbytes == 64
+    del tensor
+    assert world.ledger.held_bytes(HOST) == 0

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from bench.meters.host import read_pages
-from bench.meters.simulated.ledger import HOST, Ledger, Mapping, Storage
+from bench.meters.simulated.ledger import HOST, PINNED, Ledger, Mapping, Storage
+from bench.meters.simulated.pinned import PinnedMemory
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
@@ -34,6 +35,9 @@ class World:
     def __init__(self, ledger: Ledger, *, planned: bool) -> None:
         self.ledger = ledger
         self.planned = planned
+        self.pinned_memory = PinnedMemory()
+        # What a copy needs in between it needs so shortly that threads hardly ever do at once: here never.
+        self.one_copy = threading.RLock()
         # The place that the call being made has named. Calls of other threads name their own.
         self._thread = threading.local()
 
@@ -51,7 +55,7 @@ class World:
             self._thread.named = before
 
     def place(self, tensor: Tensor) -> str:
-        """Where a tensor is: on the device of that name, in `HOST`, `FILE` or `SKELETON`."""
+        """Where a tensor is: on the device of that name, in `HOST`, `FILE`, `PINNED` or `SKELETON`."""
         return self.place_of(storage_of(tensor))
 
     def place_of(self, storage: Storage) -> str:
@@ -78,6 +82,21 @@ class World:
         if place and place != SKELETON and self.ledger.place(storage) is None:
             self.ledger.born(storage, place)
 
+    def pinned(self, like: Tensor) -> Tensor:
+        """A tensor like another, in page-locked memory, with whatever was there before."""
+        tensor = torch.empty(0, dtype=like.dtype, device=META if self.planned else CPU)
+        size = like.element_size() * _reach(like)
+        if size == 0:
+            # It has no address that could be page-locked.
+            self.adopt(storage_of(tensor), HOST)
+            return tensor.as_strided(like.shape, like.stride())
+        if self.planned:
+            storage = meta_storage(size)
+        else:
+            storage = storage_of(torch.frombuffer(self.pinned_memory.allocate(size), dtype=torch.uint8))
+        self.ledger.born(storage, PINNED)
+        return tensor.set_(storage, 0, like.shape, like.stride())
+
     def upload(self, storage: Storage, place: str) -> Storage:
         """A copy of a storage on a device."""
         self.read_storage(storage, 0, storage.nbytes())
@@ -88,9 +107,7 @@ class World:
     def read(self, tensor: Tensor) -> None:
         """Read every page of a tensor of the host, as a copy of it does."""
         start = int(tensor.storage_offset()) * tensor.element_size()
-        reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-        end = start + (reach + 1) * tensor.element_size()
-        self.read_storage(storage_of(tensor), start, end if tensor.numel() else start)
+        self.read_storage(storage_of(tensor), start, start + _reach(tensor) * tensor.element_size())
 
     def read_storage(self, storage: Storage, start: int, end: int) -> None:
         """Read the pages of some bytes of a storage of the host."""
@@ -125,6 +142,13 @@ class World:
 
 def storage_of(tensor: Tensor) -> Storage:
     return tensor.untyped_storage()
+
+
+def _reach(tensor: Tensor) -> int:
+    """From its first element on, how many there are until after its last, those between included."""
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def is_meta(tensor: Tensor) -> bool:

@@ -1,0 +1,106 @@
+"""Page-locked memory: a model of PyTorch's caching allocator for it, and real memory for those who write to it.
+
+The rules are those of `aten/src/ATen/core/CachingHostAllocator.h`, torch 2.10 to 2.14: a block has a power of two of
+bytes, is never split, and is cached for requests of its size until the cache is emptied. There a block is cached when
+the copies from it are done; here they always are.
+"""
+
+import ctypes
+import mmap
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+
+from bench.meters.host import PAGE_BYTES
+from bench.meters.simulated.ledger import Event
+
+# What PyTorch counts, by its own names: blocks, and of them those in use.
+_FIGURES = ("allocations", "allocated_bytes", "active_requests", "active_bytes")
+
+
+class PinnedAllocator:
+    """Keeps count of blocks as PyTorch does: all, cached ones included, are `allocated`, those in use are `active`."""
+
+    def __init__(self) -> None:
+        self.allocations = self.allocated_bytes = self.active_requests = self.active_bytes = 0
+        # Of the block that a storage got.
+        self.sizes: dict[int, int] = {}
+        self._cached = Counter[int]()
+
+    def hear(self, event: Event) -> None:
+        """Do what a ledger wrote down of page-locked memory."""
+        if event.bytes == 0:
+            self._empty_cache()
+            return
+        came = 1 if event.bytes > 0 else -1
+        if came > 0:
+            self.sizes[event.storage] = _block_bytes(event.bytes)
+        size = self.sizes[event.storage]
+        if came < 0 or self._cached[size]:
+            self._cached[size] -= came
+        else:
+            self.allocations += 1
+            self.allocated_bytes += size
+        self.active_requests += came
+        self.active_bytes += came * size
+
+    def _empty_cache(self) -> None:
+        self.allocations -= self._cached.total()
+        self.allocated_bytes -= sum(size * count for size, count in self._cached.items())
+        self._cached.clear()
+
+
+def host_stats(events: Iterable[Event], since: int) -> dict[str, dict[str, int]]:
+    """What `torch.cuda.host_memory_stats` tells, but for times; peaks are those from event number `since` on."""
+    allocator = PinnedAllocator()
+    counted = {figure: [0] for figure in _FIGURES}
+    for event in events:
+        allocator.hear(event)
+        for figure, values in counted.items():
+            values.append(getattr(allocator, figure))
+    return {figure: _stat(values, since) for figure, values in counted.items()}
+
+
+def _stat(values: list[int], since: int) -> dict[str, int]:
+    changes = [after - before for before, after in pairwise(values)]
+    return {
+        "current": values[-1],
+        "peak": max(values[min(since, len(values) - 1) :]),
+        "allocated": sum(change for change in changes if change > 0),
+        "freed": -sum(change for change in changes if change < 0),
+    }
+
+
+class PinnedMemory:
+    """Blocks by the same rules that are memory: a cached one is the process's too."""
+
+    def __init__(self) -> None:
+        self._cached: dict[int, list[mmap.mmap]] = defaultdict(list)
+
+    def allocate(self, requested: int) -> "ctypes.Array[ctypes.c_char]":
+        """Memory for a request of one byte or more, resident at once; it is cached when nobody refers to it."""
+        size = _block_bytes(requested)
+        try:
+            block = self._cached[size].pop()
+        except IndexError:
+            block = _resident(size)
+        memory = (ctypes.c_char * requested).from_buffer(block)
+        weakref.finalize(memory, self._free, block).atexit = False
+        return memory
+
+    def empty_cache(self) -> None:
+        self._cached.clear()
+
+    def _free(self, block: mmap.mmap) -> None:
+        self._cached[len(block)].append(block)
+
+
+def _block_bytes(requested: int) -> int:
+    return 1 << (requested - 1).bit_length()
+
+
+def _resident(size: int) -> mmap.mmap:
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memoryview(block)[::PAGE_BYTES] = bytes(-(-size // PAGE_BYTES))
+    return block

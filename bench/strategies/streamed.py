@@ -1,0 +1,54 @@
+import os
+from contextlib import ExitStack, closing
+
+import torch
+
+from bench.strategies.reading.fit import (
+    Unfilled,
+    cast,
+    form,
+    require_equal,
+    require_persistent,
+    swap_in,
+    with_tied_names,
+)
+from bench.strategies.reading.memory import Ring, in_blocks, of_their_own
+from bench.strategies.reading.records import File, contents, kinds_to_convert
+from bench.strategies.reading.state_dict import files_of
+from bench.strategies.reading.threads import Reader, started
+
+
+def streamed(build, path, device, *, dtype=None, ring=64 * 2**20, threads=None, direct=False):  # noqa: PLR0913 - options
+    """Read the file straight to where its weights end, in threads, and build a meta skeleton meanwhile.
+
+    To CUDA the bytes pass through `ring` bytes of page-locked memory. With `dtype`, floating-point tensors end in that
+    one, whatever the file's and the model's are. `direct`: they are read past the page cache.
+    """
+    device, threads = torch.device(device), threads or min(8, os.cpu_count() or 1)
+    with ExitStack() as stack:
+        files = [
+            File(stack.enter_context(file.open("rb", buffering=0)), listed) for file, listed in files_of(path).items()
+        ]
+        reader = stack.enter_context(closing(Reader(files, direct)))
+        kinds = kinds_to_convert(files, dtype) if dtype else {}
+        if device.type == "cpu" and not kinds:
+            storages, parts = in_blocks(files, threads)
+            fill = reader.read
+        else:
+            targets = of_their_own(files, kinds, dtype, device)
+            storages = {record: target.untyped_storage() for record, target in targets.items()}
+            passing = stack.enter_context(closing(Ring(reader, device, ring, targets, threads)))
+            parts, fill = passing.parts(targets, kinds), passing.fill
+        finish = stack.enter_context(started(fill, parts, threads))
+
+        with torch.device("meta"), Unfilled():
+            model = build()
+        require_persistent(model)
+        casts = dict.fromkeys(kinds, dtype)
+        state_dict = contents(files, lambda record, kind: (storages[record], casts.get(record, kind), device))
+        state_dict = with_tied_names(state_dict, model)
+        # What is swapped in brings its own dtype, shape, strides and ties along.
+        require_equal(path, cast(form(model.state_dict()), dtype), form(state_dict))
+        finish(state_dict, storages)
+    swap_in(model, state_dict)
+    return model

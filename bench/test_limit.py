@@ -1,0 +1,22 @@
+"""Benchmark: the best that this machine can do for the bytes of a checkpoint, which loads are held against."""
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.cases.case import LimitCase
+from bench.history.record import Record
+from model.checkpoints import Checkpoint
+
+ROUNDS = 3
+
+
+@pytest.mark.real_device
+@pytest.mark.limit
+def test_limit(case: LimitCase, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
+    """The same that is measured beside every timed load, by itself."""
+    rates: list[float] = []
+    limit = case.limit_of(checkpoint)
+    benchmark.pedantic(
+        lambda: rates.append(limit.bytes_per_second()), setup=limit.settle, rounds=ROUNDS, warmup_rounds=1
+    )
+    record.update(bytes_per_second=max(rates), limit_bytes_per_second=max(rates))

@@ -1,0 +1,63 @@
+"""A checkpoint in several files, and the index that says which key is in which, as Hugging Face writes it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from model.safetensors_file import read_json
+from model.saved_file import open_regular
+from model.zip_directory import MOST_INDEX_BYTES, Unsound, UnsoundKey
+
+SHARDS = 3
+
+
+def shards(state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Parts of about as many bytes, in order; what shares memory is in one of them, what is no tensor in the first."""
+    keys: dict[Any, list[str]] = {None: []}
+    for key, value in state_dict.items():
+        keys.setdefault(_memory(value), []).append(key)
+    unplaced, taken, total = len(keys), 0, sum(map(_bytes, keys))
+    parts: list[dict[str, Any]] = [{}]
+    for memory, names in keys.items():
+        is_full = taken * SHARDS >= total * len(parts) or unplaced <= SHARDS - len(parts)
+        if parts[-1] and is_full and len(parts) < SHARDS:
+            parts.append({})
+        parts[-1].update((name, state_dict[name]) for name in names)
+        taken, unplaced = taken + _bytes(memory), unplaced - 1
+    return parts
+
+
+def _memory(value: Any) -> Any:
+    return value.untyped_storage() if isinstance(value, Tensor) else None
+
+
+def _bytes(memory: Any) -> int:
+    return 0 if memory is None else memory.nbytes()
+
+
+def index(files: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The index of files that hold these."""
+    memories = {_memory(value) for part in files.values() for value in part.values()}
+    places = {key: file for file, part in files.items() for key in part}
+    content = {"metadata": {"total_size": sum(map(_bytes, memories))}, "weight_map": places}
+    return f"{json.dumps(content, indent=2, sort_keys=True)}\n".encode()
+
+
+def read_index(path: Path) -> dict[str, list[str]]:
+    """The keys of every file, by its name, which is one beside the index. Raises `Unsound` or `OSError`."""
+    with open_regular(path, follow=True) as opened:
+        content = read_json(opened.read(MOST_INDEX_BYTES), "is")
+    places = content.get("weight_map")
+    if not isinstance(places, dict):
+        raise Unsound("has no weight_map, which says what is in which file")
+    keys: dict[str, list[str]] = {}
+    for key, file in places.items():
+        if not isinstance(file, str):
+            raise UnsoundKey(key, "is in the index with something else than the name of a file")
+        if file in ("", ".", "..") or "\0" in file or Path(file).name != file or "\\" in file:
+            raise UnsoundKey(key, f"is in {file}, by the index: a name that leads out of the folder")
+        keys.setdefault(file, []).append(key)
+    return keys

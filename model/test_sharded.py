@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.layouts import LAYOUTS, save_plain
+from model.sharded import read_index, shards
+from model.zip_directory import Unsound
+
+TENSORS = {"first": torch.ones(100), "second": torch.ones(90), "third": torch.ones(110)}
+STATE: dict[str, Any] = TENSORS | {"second_tied": TENSORS["second"], "_extra_state": 7}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], [[]]),
+        ([5], [["0"]]),
+        ([5, 5], [["0"], ["1"]]),
+        ([5, 5, 5], [["0"], ["1"], ["2"]]),
+        ([1, 1, 1, 90], [["0", "1"], ["2"], ["3"]]),
+        ([90, 1, 1, 1], [["0"], ["1"], ["2", "3"]]),
+        ([0, 0, 0, 0], [["0"], ["1"], ["2", "3"]]),
+        ([3] * 9, [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"]]),
+    ],
+)
+def test_three_parts_of_about_as_many_bytes(sizes: list[int], expected: list[list[str]]) -> None:
+    state_dict = {str(at): torch.ones(size) for at, size in enumerate(sizes)}
+    assert [list(part) for part in shards(state_dict)] == expected
+
+
+def test_what_shares_memory_stays_together_and_what_is_no_tensor_comes_first() -> None:
+    assert [list(part) for part in shards(STATE)] == [["_extra_state", "first"], ["second", "second_tied"], ["third"]]
+
+
+def test_an_index_is_what_hugging_face_writes(tmp_path: Path) -> None:
+    files = LAYOUTS["torch_sharded"].save(STATE, tmp_path, save_plain)
+    first, second, third = (f"pytorch_model-0000{at}-of-00003.bin" for at in (1, 2, 3))
+    assert list(files) == [first, second, third, "pytorch_model.bin.index.json"]
+    assert json.loads((tmp_path / "pytorch_model.bin.index.json").read_bytes()) == {
+        "metadata": {"total_size": 1200},
+        "weight_map": {
+            "_extra_state": first,
+            "first": first,
+            "second": second,
+            "second_tied": second,
+            "third": third,
+        },
+    }
+
+
+def test_of_tied_tensors_safetensors_have_the_first(tmp_path: Path) -> None:
+    LAYOUTS["safetensors_sharded"].save(TENSORS | {"tied": TENSORS["second"]}, tmp_path, save_plain)
+    path = tmp_path / "model.safetensors.index.json"
+    assert json.loads(path.read_bytes())["weight_map"].keys() == TENSORS.keys()
+    read = dict(LAYOUTS["safetensors_sharded"].read(path))
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[name], TENSORS[name]) for name in read)
+
+
+@pytest.mark.parametrize("file", ["", ".", "..", "/etc/passwd", "../model", "a/b", "a/", "a\\b", "a\0b", None, ["a"]])
+def test_an_index_leads_nowhere_else(file: object, tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(Unsound, match=r"a name that leads out of the folder|something else than the name of a file"):
+        read_index(tmp_path / "index.json")
