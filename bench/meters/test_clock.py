@@ -16,6 +16,7 @@ from bench.meters.device import DeviceMeter
 from bench.meters.page_cache import evict
 from bench.meters.process import LoadDied, LoadFailed
 from bench.meters.test_page_cache import on_disk
+from bench.test_load_time import times
 
 
 class CountingMeter(DeviceMeter):
@@ -79,6 +80,23 @@ def test_a_slow_first_forward_pass_is_part_of_the_load(first_logits: tuple[float
         load_seconds=(3.0, 1.0, 3.0), first_logits_seconds=first_logits, forward_seconds=(2.0, 2.0, 2.0)
     )
     assert readings.whole_load_seconds == whole
+
+
+@pytest.mark.parametrize(("mapped", "rate"), [(False, 50.0), (True, 25.0)])
+def test_only_a_mapped_model_is_charged_for_its_first_pass_and_the_best_limit_counts(mapped: bool, rate: float) -> None:
+    readings = read_off(
+        load_seconds=(2.0, 1.0, 4.0),
+        first_logits_seconds=(5.0, 4.0, 7.0),
+        forward_seconds=(1.0, 1.0, 1.0),
+        limits=(80.0, 100.0, 60.0),
+        minor_faults=(9, 7, 8),
+        major_faults=(0, 2, 1),
+    )
+    found = times(readings, 100, mapped=mapped)
+    assert found["bytes_per_second"] == rate
+    assert (found["limit_bytes_per_second"], found["limit_fraction"]) == (100.0, rate / 100)
+    assert (found["load_seconds"], found["first_logits_seconds"], found["forward_seconds"]) == (2.0, 5.0, 1.0)
+    assert (found["minor_faults"], found["major_faults"]) == (8, 1)
 
 
 def test_a_warm_up_does_not_count() -> None:

@@ -18,8 +18,10 @@ from torch import nn
 
 from bench.cases.case import Case
 from bench.history.record import Record
+from bench.meters import measure as measure_module
+from bench.meters.host import HostMemory
 from bench.meters.measure import Measurement, measure
-from bench.meters.process import LoadDied, LoadFailed
+from bench.meters.process import Child, LoadDied, LoadFailed
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.bounds import peak_breaches
 from bench.strategies.mmap_assign import mmap_assign
@@ -63,6 +65,14 @@ def load_and_keep_owned(build, path, device):
 def load_beside_known_bytes(build, path, device):
     known = b"x" * KNOWN_BYTES
     model = mmap_assign(build, path, device)
+    assert known
+    return model
+
+
+def load_and_read_beside_known_bytes(build, path, device):
+    model = mmap_assign(build, path, device)
+    assert all(tensor.sum().isfinite() for tensor in model.state_dict().values())
+    known = b"x" * KNOWN_BYTES
     assert known
     return model
 
@@ -151,6 +161,39 @@ def test_a_healthy_load_has_no_problems(healthy: Measurement) -> None:
     assert problems_of(healthy) == []
     assert healthy.host.file_bytes == pytest.approx(STATE, abs=NOISE)
     assert healthy.host.private_bytes == pytest.approx(0, abs=NOISE)
+
+
+@pytest.mark.parametrize("blind", [1, 2])
+def test_a_load_that_was_hardly_seen_is_measured_again(run: Run, monkeypatch: pytest.MonkeyPatch, blind: int) -> None:
+    """What is mapped and let go of between two looks would pass for private memory."""
+    case = Case("mmap_assign", "tiny", "sim", "float32")
+    looks = late_at_first(monkeypatch, blind)
+    measurement = run(mmap_assign, case)
+    assert len(looks) > blind
+    assert problems_of(measurement, case) == []
+
+
+def test_what_is_never_seen_counts_as_private(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = late_at_first(monkeypatch, 99)
+    measurement = run(load_and_read_beside_known_bytes)
+    assert len(looks) == measure_module.TRIES
+    assert measurement.host.private_bytes == pytest.approx(KNOWN_BYTES, abs=NOISE)
+    assert re.search("above its bound 0", problems_of(measurement)[0])
+
+
+def late_at_first(monkeypatch: pytest.MonkeyPatch, blind: int) -> list[None]:
+    """So many loads are over before anybody looks at their memory; gives a list with an entry a load."""
+    watch, looks = measure_module._watch, list[None]()
+
+    def watch_late(child: Child, level: HostMemory, deadline: float) -> HostMemory:
+        looks.append(None)
+        if len(looks) <= blind:
+            child.connection.poll(deadline - time.monotonic())
+            return level
+        return watch(child, level, deadline)
+
+    monkeypatch.setattr(measure_module, "_watch", watch_late)
+    return looks
 
 
 @pytest.mark.parametrize(

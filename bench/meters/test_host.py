@@ -147,26 +147,42 @@ def test_all_of_so_much_free_memory_is_touched_and_given_back(gained: Gained, si
 
 
 @pytest.mark.parametrize(
-    ("size", "reported", "touched", "slept"),
-    [(65 * MIB, True, 1.0, [1.5]), (65 * MIB, True, 3.0, [0.0]), (65 * MIB, False, 1.0, []), (64 * MIB, True, 1.0, [])],
+    ("size", "reported", "touched", "expected"),
+    [
+        (65 * MIB, True, 1.0, [65 * MIB, 1.5, 65 * MIB]),
+        (65 * MIB, True, 3.0, [65 * MIB, 0.0, 65 * MIB]),
+        (65 * MIB, False, 1.0, [65 * MIB]),
+        (64 * MIB, True, 1.0, [64 * MIB]),
+    ],
 )
-def test_much_is_held_until_what_was_free_before_is_the_hosts(
-    monkeypatch: pytest.MonkeyPatch, size: int, reported: bool, touched: float, slept: list[float]
+def test_much_is_held_until_what_was_free_before_is_the_hosts_and_written_to_again(
+    monkeypatch: pytest.MonkeyPatch, size: int, reported: bool, touched: float, expected: list[float]
 ) -> None:
-    """It is given back after that, or the host would take it in the middle of a load."""
-    times, sleeps = iter((100.0, 100.0 + touched)), list[float]()
+    """It is given back after that, or the host would take it in the middle of a load; and processors are awake then."""
+    times, done = iter((100.0, 100.0 + touched)), list[float]()
 
     def sleep(seconds: float) -> None:
         with memory_reader(os.getpid()) as read:
             assert (read().private_bytes or 0) > size
-        sleeps.append(seconds)
+        done.append(seconds)
+
+    def write(address: int, value: int, count: int) -> None:
+        memset(address, value, count)
+        if done and isinstance(done[-1], int):
+            done[-1] += count
+        else:
+            done.append(count)
+
+    memset = ctypes.memset
+    monkeypatch.setattr(ctypes, "memset", write)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
     monkeypatch.setattr(host, "LITTLE_BYTES", 64 * MIB)
     monkeypatch.setattr(host, "reports_free_memory", lambda: reported)
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     monkeypatch.setattr(time, "sleep", sleep)
     touch_free_memory(size)
-    assert sleeps == slept
+    assert done == expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -167,6 +168,25 @@ def test_a_file_of_any_length_is_read_past_the_page_cache(rest: int, tmp_path: P
     assert path.stat().st_size % PAGE_BYTES == rest
     require_direct(path)
     require_same(streamed(lambda: Holder(tensors), path, CPU, direct=True), tensors)
+
+
+@pytest.mark.parametrize(("cores", "direct", "expected"), [(2, False, 2), (64, False, 8), (2, True, 8), (64, True, 8)])
+def test_threads_that_wait_for_a_disk_are_more_than_cores(
+    cores: int, direct: bool, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, counts = some(), list[int]()
+    path = saved(tensors, tmp_path)
+    if direct:
+        require_direct(path)
+
+    def counted(fill: Any, parts: Any, threads: int) -> Any:
+        counts.append(threads)
+        return reading_threads.started(fill, parts, threads)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(sys.modules[streamed.__module__], "started", counted)
+    require_same(streamed(lambda: Holder(tensors), path, CPU, direct=direct), tensors)
+    assert counts == [expected]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -87,10 +87,16 @@ def contents(files, place_of):
 def unzip(opened):
     """What a file of `torch.save` has pickled, and where the bytes of its storages are, in their order."""
     if not zipfile.is_zipfile(opened):
-        raise ValueError(f"{opened.name} is no zip, as torch.save has written it since torch 1.6")
+        is_cut = os.pread(opened.fileno(), 4, 0) == b"PK\3\4"
+        why = "a zip that was cut off" if is_cut else "no zip, as torch.save has written it since torch 1.6"
+        raise ValueError(f"{opened.name} is {why}")
     pickled, records, before, size = b"", {}, 0, os.fstat(opened.fileno()).st_size
     with zipfile.ZipFile(opened) as archive:
-        for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+        entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+        for entry in entries if hasattr(os, "posix_fadvise") else ():
+            # A disk finds all headers in less time than it finds one after the other.
+            os.posix_fadvise(opened.fileno(), entry.header_offset, LOCAL_HEADER.size, os.POSIX_FADV_WILLNEED)
+        for entry in entries:
             _, _, name = entry.filename.partition("/")
             if name == "data.pkl":
                 pickled = archive.read(entry)

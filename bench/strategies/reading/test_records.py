@@ -159,7 +159,7 @@ def of(value: object, *keys: str, **others: bytes) -> Callable[[Path], None]:
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "legacy": (legacy, "is no zip, as torch.save has written it since"),
     "compressed": (compressed, "compressed record data/0"),
-    "cut inside a tensor": (cut_inside_a_tensor, "is no zip"),
+    "cut inside a tensor": (cut_inside_a_tensor, "is a zip that was cut off"),
     "longer than the file": (cut_after_the_directory_was_put_right, "record data/0 that is cut off"),
     "outside of the file": (outside, ""),
     "in one place": (overlapping, "record data/1 that is cut off, or in the place of another"),
