@@ -28,12 +28,12 @@ def test_load_time(case: Case, checkpoint: Checkpoint, benchmark: BenchmarkFixtu
 
 
 def times(readings: Readings, state_bytes: int, *, mapped: bool) -> Record:
-    """What was read off a clock, in a record's fields: medians of the rounds, held against the best limit of them.
+    """What was read off a clock, in a record's fields: medians of the rounds, limits and loads in turn.
 
     A mapped model is charged for what its first forward pass fetches. One that owns its weights has fetched them, as
     its peaks tell: what its first pass takes longer than a later one is noise, and would be a quarter of the load.
     """
-    limit = max(filter(None, readings.limits))
+    limit = median(filter(None, readings.limits))
     rates = [state_bytes / seconds for seconds in (readings.whole_load_seconds if mapped else readings.load_seconds)]
     return {
         "load_seconds": median(readings.load_seconds),

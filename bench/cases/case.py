@@ -14,7 +14,7 @@ from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
-from bench.meters.limit import DISK, Limit, direct_is_faster
+from bench.meters.limit import DISK, MEMORY, Limit, direct_is_faster
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
@@ -116,13 +116,13 @@ class Case:
             return DISK
         if self.device.startswith("cuda"):
             return "pinned"
-        return "mapping" if self.ownership == "mapped" else "memory"
+        return "mapping" if self.ownership == "mapped" else MEMORY
 
     def limit_of(self, checkpoint: Checkpoint) -> Limit:
         """The same, to be measured with this checkpoint."""
         takes = self.bound_bytes("host_private_peak_bytes") or 0
         # Before the load that is taken by what it is held against, or beside it by the page cache.
-        if self.limit in ("memory", DISK):
+        if self.limit in (MEMORY, DISK):
             takes += self.specification.footprint.state_bytes
         free = int(psutil.virtual_memory().available * MOST_OF_FREE_MEMORY)
         return Limit(self.limit, checkpoint.files, torch.device(self.device), min(takes, free))
