@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from bench.conformance.properties import PROPERTIES
 from bench.strategies import STATED_DEVICE_RATIO, STRATEGIES, Strategy
 from bench.strategies.bounds import bound_bytes
+from bench.strategies.reading.state_dict import SAFETENSORS_DTYPES
+from model import safetensors_file
 from model.checkpoints import DTYPES, Checkpoint, Specification, make
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
 from model.layouts import LAYOUTS, save_plain
@@ -138,6 +140,11 @@ def written(folder: Path, header: dict[str, Any], values: bytes = VALUES) -> Pat
 of_safetensors = pytest.mark.parametrize(
     "strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name
 )
+
+
+def test_recipes_know_every_dtype_that_a_safetensors_file_is_examined_for() -> None:
+    """They are pasted without the suite, and so they have a table of their own."""
+    assert SAFETENSORS_DTYPES == safetensors_file.DTYPES
 
 
 @of_safetensors
