@@ -18,7 +18,7 @@ NAME = "final_norm.scale"
 EXECUTED = ".executed"
 
 
-class Call:
+class _Call:
     """Pickled as a call."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
@@ -38,8 +38,8 @@ class _Items:
         return OrderedDict, (), None, None, iter(self._items)
 
 
-def _executes(path: Path) -> None:
-    torch.save({NAME: Call(os.mkdir, f"{path}{EXECUTED}")}, path)
+def executes(path: Path) -> None:
+    torch.save({NAME: _Call(os.mkdir, f"{path}{EXECUTED}")}, path)
 
 
 def _pickled(content: bytes) -> Inject:
@@ -71,7 +71,7 @@ def _tensor_of(**changed: Any) -> Inject:
         hooks: dict[str, object] = OrderedDict()
         layout: list[object] = [given["offset"], given["shape"], given["stride"]]
         arguments = (storage, *layout, False, hooks, given["metadata"])
-        state_dict[NAME] = Call(torch._utils._rebuild_tensor_v2, *arguments)  # noqa: SLF001
+        state_dict[NAME] = _Call(torch._utils._rebuild_tensor_v2, *arguments)  # noqa: SLF001
         torch.save(state_dict, path)
 
     return inject
@@ -89,7 +89,7 @@ def _two_lengths(path: Path) -> None:
 
 
 PICKLE_FAULTS = {
-    "pickle that executes": Fault(_executes, r"imports (posix|nt)\.mkdir"),
+    "pickle that executes": Fault(executes, r"imports (posix|nt)\.mkdir"),
     "pickle that imports": Fault(_pickled(b"\x80\x02cthis\ns\n."), r"imports this\.s"),
     "pickle of a class": Fault(_pickled(pickle.dumps(Path("a"), protocol=2)), r"imports pathlib\.\w+"),
     "pickle that takes memory": Fault(_pickled(b"\x80\x02cbuiltins\nbytearray\nK\x08\x85R."), r"builtins\.bytearray"),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.faults.fault import Fault, Inject, edited, resaved
-from bench.faults.pickles import EXECUTED, Call
+from bench.faults.pickles import executes
 from model.layouts import Raw, save_plain
 from model.safetensors_file import contents, read_safetensors
 
@@ -87,10 +87,6 @@ def _fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def _executing(path: Path) -> None:
-    torch.save({NAME: Call(os.mkdir, f"{path}{EXECUTED}")}, path)
-
-
 def _header(change: Callable[[Header], object]) -> Inject:
     """Changes the header of the .safetensors file that a tensor is in."""
     return _text(lambda text: json.dumps(_changed(json.loads(text), change)).encode())
@@ -165,7 +161,7 @@ _INDEX_FAULTS = {
 }
 
 TORCH_SHARD_FAULTS = _INDEX_FAULTS | {
-    "file that executes": Fault(_shard(_executing), r"imports (posix|nt)\.mkdir"),
+    "file that executes": Fault(_shard(executes), r"imports (posix|nt)\.mkdir"),
     "file of a list": Fault(_shard(lambda path: torch.save([], path)), "holds a list, no state dict"),
     "dtype that would be cast": Fault(
         _shard(resaved(lambda part: part.update({NAME: part[NAME].half()}))), r"is torch\.float16", NAME

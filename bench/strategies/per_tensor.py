@@ -3,7 +3,7 @@ from urllib.parse import quote, unquote
 
 import torch
 
-from bench.strategies.reading.fit import require_persistent
+from bench.strategies.reading.fit import require_persistent, swap
 
 
 def per_tensor(build, path, device):
@@ -24,11 +24,7 @@ def per_tensor(build, path, device):
         if tensor.untyped_storage() in storages:
             raise ValueError(f"{name!r} shares the memory of another tensor, which has a file of its own")
         storages.add(tensor.untyped_storage())
-        # `to_empty` would untie: a tensor that is swapped stays itself to all of its names, and to an optimizer.
-        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
-        if isinstance(tensor, torch.nn.Parameter):
-            empty = torch.nn.Parameter(empty, tensor.requires_grad)
-        torch.utils.swap_tensors(tensor, empty)
+        swap(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
 
     for name, tensor in tensors.items():
         if files[name].is_symlink() or not files[name].is_file():

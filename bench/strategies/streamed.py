@@ -25,7 +25,7 @@ def streamed(build, path, device, *, dtype=None, ring=64 * 2**20, threads=None, 
     one, whatever the file's and the model's are. `direct`: they are read past the page cache.
     """
     # To wait for a disk takes no core.
-    device, threads = torch.device(device), threads or min(8, 8 if direct else os.cpu_count() or 1)
+    device, threads = torch.device(device), threads or (8 if direct else min(8, os.cpu_count() or 1))
     with ExitStack() as stack:
         files = [
             File(stack.enter_context(file.open("rb", buffering=0)), listed) for file, listed in files_of(path).items()

@@ -45,17 +45,21 @@ def require_persistent(model):
 
 
 def swap_in(model, state_dict):
-    """Make the tensors of a state dict those of the model.
-
-    `load_state_dict(assign=True)` would untie: a tensor that is swapped stays itself to all of its names, and to an
-    optimizer.
-    """
+    """Make the tensors of a state dict those of the model."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        loaded = state_dict[name]
-        if isinstance(tensor, torch.nn.Parameter):
-            loaded = torch.nn.Parameter(loaded, tensor.requires_grad)
-        torch.utils.swap_tensors(tensor, loaded)
+        swap(tensor, state_dict[name])
     load_extra_state(model, state_dict)
+
+
+def swap(tensor, other):
+    """Make a tensor of a model what another one is.
+
+    `to_empty` and `load_state_dict(assign=True)` would untie: a tensor that is swapped stays itself to all of its
+    names, and to an optimizer.
+    """
+    if isinstance(tensor, torch.nn.Parameter):
+        other = torch.nn.Parameter(other, tensor.requires_grad)
+    torch.utils.swap_tensors(tensor, other)
 
 
 def load_extra_state(model, state_dict):
