@@ -1,12 +1,9 @@
-"""What `streamed` does beside what every recipe does: dtypes, rings, direct reads, and ends that are not the usual."""
+"""What `streamed` does beside what every recipe does: dtypes, rings, direct reads, and whose memory is whose."""
 
 import gc
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,6 @@ from bench.meters.simulated.peaks import host_held, host_peak, sum_peak
 from bench.meters.simulated.simulation import simulation
 from bench.strategies.reading import memory
 from bench.strategies.reading import threads as reading_threads
-from bench.strategies.reading.fit import Unfilled, form
-from bench.strategies.reading.records import unzip
 from bench.strategies.streamed import streamed
 from model.checkpoints import Checkpoint, Specification, make, make_sparse
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
@@ -67,18 +62,6 @@ class Shared(nn.Module):
         self.one = nn.Parameter(torch.zeros(4, 1500))
         self.other = self.one
         self.register_buffer("part", self.one.detach()[1:3].t())
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = threading.enumerate()
-    yield
-    assert [thread for thread in threading.enumerate() if thread not in before] == []
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger(streamed.__code__.co_filename)
 
 
 def bits(tensor: Tensor) -> list[int]:
@@ -321,148 +304,6 @@ def test_every_byte_passes_through_the_ring_once(
     assert max(map(len, copied.values())) >= 5
 
 
-class Broken(Exception):
-    """What a test lets go wrong."""
-
-
-def failing_build(error: BaseException) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        raise error
-
-    return build
-
-
-def stranger() -> nn.Module:
-    return nn.Linear(2, 2)
-
-
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("planned", [False, True], ids=["sim", "plan"])
-@pytest.mark.parametrize("how", ["build", "misfit", "interrupt", "read"])
-def test_after_a_failed_load_nothing_is_pinned_and_nothing_left(
-    how: str,
-    planned: bool,
-    dtype: torch.dtype | None,
-    tmp_path: Path,
-    ledger: Ledger,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tensors = some()
-    path = saved(tensors, tmp_path)
-    builds: dict[str, Callable[[], nn.Module]] = {
-        "build": failing_build(Broken()),
-        "misfit": stranger,
-        "interrupt": failing_build(KeyboardInterrupt()),
-        "read": lambda: Holder(tensors),
-    }
-    expected = {"build": Broken, "misfit": ValueError, "interrupt": KeyboardInterrupt, "read": OSError}[how]
-    with simulation(ledger, planned=planned):
-        if how == "read":
-            monkeypatch.setattr(os, "preadv", unreadable_from(0))
-        with pytest.raises(expected) as caught:
-            streamed(builds[how], path, CUDA, dtype=dtype, threads=2)
-        # As long as the error is held its frames are, and what is on the device with them; nothing stays pinned.
-        assert ledger.held_bytes(PINNED) == 0
-        assert host_held(in_place(ledger.events, PINNED)) == 0
-        del caught
-        builds.clear()
-        gc.collect()
-        assert ledger.held_bytes(PINNED) == ledger.held_bytes(DEVICE) == 0
-
-
-def unreadable_from(first: int) -> Callable[..., int]:
-    """`os.preadv` of a disk on which everything from this byte of a file on is broken."""
-    preadv = os.preadv
-
-    def read(descriptor: int, buffers: Any, offset: int) -> int:
-        size = sum(memoryview(buffer).nbytes for buffer in buffers)
-        if offset + size > first:
-            raise OSError(5, "Input/output error")
-        return preadv(descriptor, buffers, offset)
-
-    return read
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_what_cannot_be_read_is_named(
-    dtype: torch.dtype | None, device: str, tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small_parts(monkeypatch)
-    tensors = {name: torch.full((PAGE_BYTES,), float(number)) for number, name in enumerate("abcd")}
-    path = saved(tensors, tmp_path)
-    with path.open("rb", buffering=0) as opened:
-        record = unzip(opened)[1]["2"]
-    with simulation(ledger, planned=False):
-        # In the middle of it: a read that begins in the one before may fail for either.
-        monkeypatch.setattr(os, "preadv", unreadable_from((record.start + record.end) // 2))
-        with pytest.raises(OSError, match=r"checkpoint\.pt: c cannot be read: Input/output error"):
-            streamed(lambda: Holder(tensors), path, torch.device(device), dtype=dtype, threads=4, ring=16 * PAGE_BYTES)
-
-
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_so_is_what_was_cut_off_after_the_load_began(
-    dtype: torch.dtype | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small_parts(monkeypatch)
-    tensors = {name: torch.full((PAGE_BYTES,), float(number)) for number, name in enumerate("abcd")}
-    path = saved(tensors, tmp_path)
-    with path.open("rb", buffering=0) as opened:
-        record = unzip(opened)[1]["2"]
-    preadv = os.preadv
-
-    def cut(descriptor: int, buffers: Any, offset: int) -> int:
-        os.truncate(path, (record.start + record.end) // 2)
-        return preadv(descriptor, buffers, offset)
-
-    monkeypatch.setattr(os, "preadv", cut)
-    with pytest.raises(OSError, match=r"checkpoint\.pt: [cd] cannot be read: the file ends there"):
-        streamed(lambda: Holder(tensors), path, CPU, dtype=dtype, threads=4)
-
-
-def test_a_value_of_extra_state_that_cannot_be_read_is_named_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = saved({"_extra_state": {"calibration": [torch.ones(5000)]}}, tmp_path)
-    monkeypatch.setattr(os, "preadv", unreadable_from(0))
-    with pytest.raises(OSError, match=r"checkpoint\.pt: _extra_state cannot be read"):
-        streamed(Extra, path, CPU)
-
-
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("when", ["built", "reading"])
-def test_ctrl_c_ends_the_threads_that_read(
-    when: str, dtype: torch.dtype | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While the skeleton is built, and while only reading is left to be waited for."""
-    small_parts(monkeypatch)
-    tensors = {"one": torch.zeros(64 * PAGE_BYTES)}
-    path = saved(tensors, tmp_path)
-    read: list[int] = []
-    preadv, built = os.preadv, threading.Event()
-
-    def slow(descriptor: int, buffers: Any, offset: int) -> int:
-        if when == "reading":
-            assert built.wait(10)
-        if len(read) == 3 and when == "reading":
-            os.kill(os.getpid(), signal.SIGINT)
-        read.append(offset)
-        time.sleep(0.02)
-        return preadv(descriptor, buffers, offset)
-
-    def build() -> nn.Module:
-        if when == "built":
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(10)
-        built.set()
-        return Holder(tensors)
-
-    monkeypatch.setattr(os, "preadv", slow)
-    with pytest.raises(KeyboardInterrupt):
-        streamed(build, path, CPU, dtype=dtype, threads=2)
-    assert len(read) < 32
-
-
 def test_tensors_are_the_models_own(tmp_path: Path) -> None:
     tensors = some()
     path = saved(tensors, tmp_path)
@@ -574,46 +415,6 @@ def test_extra_state_may_hold_tensors_however_deep(dtype: torch.dtype | None, tm
     assert [(t.dtype, t.shape) for t in found] == [(t.dtype, t.shape) for t in wanted]
     assert list(map(bits, found)) == list(map(bits, wanted))
     assert loaded["tuple"][1:] == ("text", 3, None)
-
-
-class Filling(nn.Module):
-    """Fills in every way, on the device in force and on the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Conv2d(2, 3, 3), nn.Embedding(5, 4, 0))
-        self.norm = nn.BatchNorm1d(3)
-        self.weight = nn.Parameter(torch.empty(4, 4))
-        nn.init.orthogonal_(tensor=self.weight)
-        nn.init.trunc_normal_(self.weight)
-        self.register_buffer("mask", torch.ones(4, 4).triu_(1).mul_(2))
-        self.real = torch.empty(3, device="cpu").fill_(2.0)
-        self.drawn = nn.init.constant_(torch.empty(3, device="cpu"), 3.0)
-        self.zeroed = torch.full((3,), 7.0, device="cpu")
-        self.zeroed[0].zero_()
-
-
-def test_a_skeleton_that_is_not_filled_is_the_same_skeleton() -> None:
-    with torch.device("meta"):
-        filled = Filling()
-        with Unfilled():
-            unfilled = Filling()
-    assert form(unfilled.state_dict()) == form(filled.state_dict())
-    assert list(unfilled.state_dict()) == list(filled.state_dict())
-    assert all(tensor.is_meta for tensor in unfilled.state_dict().values())
-    wanted = [(name, type(p), p.requires_grad) for name, p in filled.named_parameters()]
-    assert [(name, type(p), p.requires_grad) for name, p in unfilled.named_parameters()] == wanted
-
-
-def test_what_is_no_skeleton_is_filled() -> None:
-    with torch.device("meta"), Unfilled():
-        model = Filling()
-    assert model.real.tolist() == [2.0] * 3
-    assert model.drawn.tolist() == [3.0] * 3
-    assert model.zeroed.tolist() == [0.0, 7.0, 7.0]
-    with Unfilled():
-        assert torch.ones(2, 2).triu_(1).tolist() == [[0.0, 1.0], [0.0, 0.0]]
-        assert nn.init.zeros_(tensor=torch.ones(2)).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("layout", ["torch", "torch_sharded", "safetensors_sharded"])
