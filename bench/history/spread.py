@@ -1,0 +1,60 @@
+"""How far a figure may stray by chance: a limit that knows the spread of the runs before."""
+
+from collections.abc import Sequence
+from math import exp, log, pi, sqrt
+from statistics import NormalDist, median
+
+# Of times the last so many runs count: a month of nights.
+WINDOW = 30
+# Fewer tell too little of their spread.
+FEWEST = 6
+
+# In how many runs without a change one figure or more is called changed.
+FALSE_ALARMS = 0.005
+
+# Of Rousseeuw and Croux: by how much Qn is too large for so few values.
+_QN_OF_FEW = {2: 0.399, 3: 0.994, 4: 0.512, 5: 0.844, 6: 0.611, 7: 0.857, 8: 0.669, 9: 0.872}
+_QN_OF_NORMAL = 2.2219
+
+# Student's t with so many degrees of freedom a value fits where Qn stands for the standard deviation: found by
+# simulation (`test_spread.py`), for 6 values and more.
+_FREEDOM = 0.7
+
+
+def qn(values: Sequence[float]) -> float:
+    """The spread of values, on the scale of a standard deviation; half of them may be outliers.
+
+    Qn of Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation", JASA 88 (1993): the lower quartile
+    of all distances between two values. Where nothing is wrong it takes 82 % of what a standard deviation makes of
+    the values (the median absolute deviation: 37 %), and one bad night does not blind it for a month.
+    """
+    count = len(values)
+    half = count // 2 + 1
+    distances = sorted(abs(one - other) for index, one in enumerate(values) for other in values[:index])
+    of_few = _QN_OF_FEW.get(count) or count / (count + (1.4 if count % 2 else 3.8))
+    return _QN_OF_NORMAL * of_few * distances[half * (half - 1) // 2 - 1]
+
+
+def student_t(probability: float, freedom: float) -> float:
+    """Student's t for this probability: the expansion of Abramowitz and Stegun, 26.7.5; for some 4 degrees and more."""
+    x = NormalDist().inv_cdf(probability)
+    terms = (
+        x,
+        (x**3 + x) / 4,
+        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
+        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
+
+
+def expected(values: Sequence[float], figures: int) -> tuple[float, float, float]:
+    """Where the next value belongs, and the lowest and highest that chance explains, from the values before it.
+
+    A prediction interval for one value, on a logarithmic scale, since noise multiplies times: the median, give or
+    take Student's t times `qn` (and what the median itself may be off). `figures` are looked at in one run: of so
+    many without a change, all stay inside in all but `FALSE_ALARMS` of the runs, on either side (Bonferroni).
+    """
+    count, logs = len(values), [log(value) for value in values]
+    off = student_t(1 - FALSE_ALARMS / figures, _FREEDOM * (count - 1)) * qn(logs) * sqrt(1 + pi / 2 / count)
+    middle = median(logs)
+    return exp(middle), exp(middle - off), exp(middle + off)

@@ -1,0 +1,68 @@
+"""What the statistic promises, by simulation: seeds are fixed, so these tests cannot be unlucky tomorrow."""
+
+import random
+from collections.abc import Callable
+from math import exp
+from statistics import stdev
+
+import pytest
+
+from bench.history.spread import FALSE_ALARMS, WINDOW, expected, qn, student_t
+
+NIGHTS = 20_000
+
+
+def quiet(draw: random.Random) -> float:
+    """A time on a machine that is off by 1.5 % from night to night."""
+    return 0.2 * exp(draw.gauss(0, 0.015))
+
+
+def beyond(count: int, figures: int, change: float = 1.0, draw_one: Callable[[random.Random], float] = quiet) -> float:
+    """How many of the nights are beyond what a window of `count` runs lets expect."""
+    draw, found = random.Random(count), 0
+    for _ in range(NIGHTS):
+        _, _, highest = expected([draw_one(draw) for _ in range(count)], figures)
+        found += change * draw_one(draw) > highest
+    return found / NIGHTS
+
+
+@pytest.mark.parametrize("count", [6, 8, 15, WINDOW])
+def test_chance_alone_is_called_a_change_as_rarely_as_is_said(count: int) -> None:
+    assert beyond(count, figures=1) < 1.5 * FALSE_ALARMS
+
+
+def test_with_many_figures_a_run_is_called_changed_no_more_often() -> None:
+    assert 14 * beyond(WINDOW, figures=14) < 1.5 * FALSE_ALARMS
+
+
+def test_a_slow_down_of_a_tenth_is_found_where_nights_differ_by_a_percent_or_two() -> None:
+    assert beyond(WINDOW, figures=1, change=1.1) > 0.95
+
+
+def test_one_bad_night_does_not_blind_the_gate() -> None:
+    draw = random.Random(1)
+    sound = [quiet(draw) for _ in range(WINDOW)]
+    _, _, highest = expected(sound, 1)
+    _, _, with_outlier = expected([*sound[1:], 2.0], 1)
+    assert with_outlier < 1.02 * highest
+    assert qn([*sound[1:], 2.0]) < 1.3 * qn(sound) < 0.1 * stdev([*sound[1:], 2.0])
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 6, 9, 10, 11, 30])
+def test_qn_is_on_the_scale_of_a_standard_deviation(count: int) -> None:
+    draw = random.Random(count)
+    mean = sum(qn([draw.gauss(0, 3) for _ in range(count)]) for _ in range(4000)) / 4000
+    assert mean == pytest.approx(3, rel=0.05)
+
+
+def test_values_that_do_not_differ_have_no_spread() -> None:
+    assert qn([5.0] * 10) == 0
+    assert expected([5.0] * 10, 3) == pytest.approx((5.0, 5.0, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("probability", "freedom", "tabled"),
+    [(0.95, 4, 2.132), (0.99, 10, 2.764), (0.999, 20, 3.552), (0.9995, 30, 3.646), (0.975, 5, 2.571)],
+)
+def test_students_t_is_that_of_the_tables(probability: float, freedom: float, tabled: float) -> None:
+    assert student_t(probability, freedom) == pytest.approx(tabled, rel=0.01)
