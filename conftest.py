@@ -14,13 +14,16 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
 from bench.cases.case import Case
-from bench.cases.options import Settings, add_options, settings
+from bench.cases.options import OPTIONS, Settings, add_options, settings
 from bench.conformance import profiles
 from bench.conformance.sweep import Cell
-from bench.history.fingerprint import differences, fingerprint
+from bench.history.fingerprint import fingerprint
+from bench.history.gate import Gate, Grown, timed
+from bench.history.options import OPTIONS as HISTORY_OPTIONS
+from bench.history.options import history_options
 from bench.history.record import Record
-from bench.history.storage import keep_whole_files, unsaved
 from bench.report.alive import explanation
+from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title
 from bench.report.conformance import conformance_lines
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
@@ -29,12 +32,16 @@ from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.layouts import LAYOUTS
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
 
+# Runs of pytest within tests.
+pytest_plugins = ["pytester"]
+
 Parameter = TypeVar("Parameter")
 
 SETTINGS = pytest.StashKey[Settings]()
 SHELF = pytest.StashKey[Shelf]()
 OUTCOMES = pytest.StashKey[list[Outcome]]()
 CELLS = pytest.StashKey[list[Cell]]()
+GATE = pytest.StashKey[Gate]()
 
 # Of a page that wraps by itself.
 JOB_PAGE_COLUMNS = 1000
@@ -44,13 +51,14 @@ profiles.register()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    add_options(parser.getgroup("weight loading"))
+    add_options(parser.getgroup("weight loading"), (*OPTIONS, *HISTORY_OPTIONS))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[SETTINGS] = chosen = settings(config.option)
+        config.stash[GATE] = gate = Gate(config, history_options(config.option), chosen.wants)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), progress_bar)
@@ -58,19 +66,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[CELLS] = list[Cell]()
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
+    config.pluginmanager.register(gate)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    keep_whole_files(session.config)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
-    yield
-    if unsaved(session.config):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -197,8 +195,8 @@ def pytest_runtest_makereport(
             verdict = f"skipped: {verdict}"
         benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
         if benchmark and report.failed:
-            # pytest-benchmark saves a failed test's figures otherwise, and compares the next run with them.
-            benchmark.has_error = True
+            # pytest-benchmark saves a failed test's figures otherwise. Those that only grew are right.
+            benchmark.has_error = not (call.excinfo and isinstance(call.excinfo.value, Grown))
         record = benchmark.extra_info if benchmark else {}
         item.config.stash[OUTCOMES].append(Outcome(case.row, case.size, verdict, dict(record)))
     return report
@@ -215,20 +213,9 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_benchmark_compare_machine_info(
-    config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
-) -> None:
-    """Compare the times of timed loads only; say in a line, not with two whole fingerprints, what else differs."""
-    compared_benchmark["benchmarks"] = [bench for bench in compared_benchmark["benchmarks"] if _timed(bench)]
-    if differing := differences(compared_benchmark["machine_info"], machine_info):
-        say(config, f"Compared with a run on another machine or set-up: {'; '.join(differing)}")
-        compared_benchmark["machine_info"] = machine_info
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_group_stats(benchmarks: list[dict[str, Any]]) -> None:
     """Leave the loads whose memory was metered out of pytest-benchmark's table of times."""
-    benchmarks[:] = [bench for bench in benchmarks if _timed(bench)]
+    benchmarks[:] = [bench for bench in benchmarks if timed(bench)]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -249,18 +236,19 @@ def pytest_terminal_summary(
             explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
             for line in (*explained, *terminal_lines(table, width)):
                 terminalreporter.write_line(line)
-        if reason := unsaved(config):
-            terminalreporter.write_line(f"ERROR: {reason}", red=True)
+        gate = config.stash[GATE]
+        if gate.comparison:
+            terminalreporter.section(comparison_title(gate.comparison))
+            for line in comparison_lines(gate.comparison, gate.recorded, width):
+                terminalreporter.write_line(line)
+        for line in gate.complaints:
+            terminalreporter.write_line(f"ERROR: {line}", red=True)
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary and (cells or table) and not config.option.benchmark_disable:
             with Path(summary).open("a") as file:
                 file.write(markdown(table) if table else "")
+                file.write(comparison_markdown(gate.comparison, gate.recorded) if gate.comparison else "")
                 file.writelines(f"{line}\n" for line in conformance_lines(cells, JOB_PAGE_COLUMNS, whole=True) if cells)
-
-
-def _timed(bench: dict[str, Any]) -> bool:
-    record = bench["extra_info"]
-    return "schema" not in record or record["bytes_per_second"] is not None
 
 
 def _case(item: pytest.Item) -> Case | None:

@@ -1,11 +1,13 @@
 """Promise: the peak memory of a load is what theory says of its strategy, no more and no less."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.cases.case import Case
+from bench.history.gate import Grown
 from bench.history.record import Record, ratio
 from bench.meters.child import Kept
 from bench.meters.device import Alive
@@ -28,9 +30,10 @@ def test_peak_memory(
     checkpoint: Checkpoint,
     benchmark: BenchmarkFixture,
     record: Record,
+    growth: Callable[[Record], dict[str, str]],
     explain: bool,
 ) -> None:
-    """In a fresh process: every weight right, every peak at its bound, nothing left behind."""
+    """In a fresh process: every weight right, every peak at its bound and not above history, nothing left behind."""
     job = case.job(case.strategy.load, checkpoint, rehearsal)
     if case.cache == "cold":
         evict(checkpoint.files)
@@ -40,17 +43,20 @@ def test_peak_memory(
         if not peak_gates(case.strategy, record):
             pytest.skip(f"this system does not tell what a load to {case.device} takes")
         breaches = peak_breaches(case.strategy, record)
+        grown = growth(record)
         alive = measurement.alive
-        if (explain or breaches) and not alive:
+        if (explain or breaches or grown) and not alive:
             # To know what was alive has its price: it is paid by a load of its own.
-            explained = case.job(case.strategy.load, checkpoint, rehearsal, explained=True)
-            alive = measure(explained, case.limit_seconds).alive
+            explaining = case.job(case.strategy.load, checkpoint, rehearsal, explained=True)
+            alive = measure(explaining, case.limit_seconds).alive
     except LoadEnded as error:
         raise pytest.fail.Exception(error.told, pytrace=False) from None
-    if explain:
+    if explain or grown:
         record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
-    if problems := explained_breaches(breaches, alive) + leaks(measurement.kept, record["state_bytes"]):
-        pytest.fail("\n".join(problems), pytrace=False)
+    if problems := explained(breaches, alive) + leaks(measurement.kept, record["state_bytes"]):
+        pytest.fail("\n".join([*problems, *explained(grown, alive)]), pytrace=False)
+    if grown:
+        raise Grown("\n".join(explained(grown, alive)), pytrace=False)
 
 
 def peaks(measurement: Measurement, state_bytes: int) -> Record:
@@ -72,9 +78,9 @@ def peaks(measurement: Measurement, state_bytes: int) -> Record:
     }
 
 
-def explained_breaches(breaches: dict[str, str], alive: Alive) -> list[str]:
-    """Every breach, and under it what was alive at that peak."""
-    return [line for figure, breach in breaches.items() for line in (breach, *alive_lines(alive.get(figure, ())))]
+def explained(problems: dict[str, str], alive: Alive) -> list[str]:
+    """What is wrong with every figure, and under it what was alive at that peak."""
+    return [line for figure, problem in problems.items() for line in (problem, *alive_lines(alive.get(figure, ())))]
 
 
 def leaks(kept: Kept, state_bytes: int) -> list[str]:

@@ -1,6 +1,12 @@
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +18,10 @@ from model.checkpoints import Checkpoint, Specification, make
 Measure = Callable[..., Measurement]
 
 LIMIT_SECONDS = 120.0
+
+ROOT = Path(__file__).parents[2]
+
+Bench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +47,40 @@ def load(
         return measure(case.job(case.strategy.load, checkpoint, rehearsal, settings=settings), LIMIT_SECONDS)
 
     return measured
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs of this module keep their checkpoints and records."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "checkpoints").mkdir()
+    (folder / "plugins").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench(folder: Path) -> Bench:
+    """`pytest bench` on tiny in a process of its own; `plugin` is the text of one."""
+
+    def run(*options: str, plugin: str | None = None) -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {"COLUMNS": "120", "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
+        if plugin:
+            (folder / "plugins" / "injected.py").write_text(plugin)
+            environment["PYTHONPATH"] = str(folder / "plugins")
+            options = ("-p", "injected", *options)
+        where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
+        command = (sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", "--sizes", "tiny", *where)
+        return subprocess.run(  # noqa: S603 - what a user would type
+            (*command, *options), cwd=ROOT, env=environment, text=True, capture_output=True, check=False
+        )
+
+    return run
+
+
+def recorded(folder: Path) -> list[Path]:
+    """The runs that `bench` recorded, in their order."""
+    return sorted((folder / "results").rglob("*.json"), key=lambda file: file.name.removeprefix("failed-"))
+
+
+def last_record(folder: Path) -> dict[str, Any]:
+    return json.loads(recorded(folder)[-1].read_text())

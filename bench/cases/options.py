@@ -1,7 +1,7 @@
 """The command line: every option in one table, and what they say as values that can be trusted."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from bench.cases.case import Case, LimitCase
 from bench.conformance.properties import columns
 from bench.conformance.trial import Trial
+from bench.history.record import Record
 from bench.meters.simulated.allocator_settings import settings_of
 from bench.strategies import STRATEGIES
 from model.checkpoints import DTYPES
@@ -84,6 +85,20 @@ class Settings:
             if device is not None
         ]
 
+    def wants(self, record: Record) -> bool:
+        """Whether a recorded benchmark is one of those that these settings stand for, if it is still there.
+
+        The limits that are measured are up to the strategies: if not all of those are, none is missed.
+        """
+        timed = record["bytes_per_second"] is not None
+        every_strategy = set(self.strategies) >= set(STRATEGIES)
+        return (
+            record["size"] in self.sizes
+            and record["device"] == (self.real_device if timed else self.device)
+            and (record["dtype"], record["cache"], record["planned"]) == (self.dtype, self.cache, self.planned)
+            and (every_strategy or record["strategy"] in self.strategies)
+        )
+
     @property
     def title(self) -> str:
         """What is measured where, in a few words."""
@@ -93,9 +108,9 @@ class Settings:
         return f"{self.dtype} to {self.device}{times}, page cache {self.cache}"
 
 
-def add_options(group: Any) -> None:
-    """Give pytest's option group every option of `OPTIONS`."""
-    for name, default, metavar, meaning in OPTIONS:
+def add_options(group: Any, options: Iterable[tuple[str, Any, str | None, str]]) -> None:
+    """Give pytest's option group every option of a table like `OPTIONS`."""
+    for name, default, metavar, meaning in options:
         if metavar is None:
             group.addoption(name, action="store_true", default=default, help=f"{meaning} (default: off)")
         else:

@@ -1,54 +1,123 @@
 """Where runs are kept: pytest-benchmark's files, but each is there as a whole or not at all."""
 
+import fcntl
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import safe_dumps
+
+from bench.history.runs import NAME, PASSED, Run, Unreadable, read_run
 
 # Not a name that pytest-benchmark looks at.
 UNFINISHED = ".unfinished"
 
 
-class WholeFiles(FileStorage):
-    """pytest-benchmark writes in place: a run that is killed meanwhile leaves half a file under the final name."""
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file under another name, then give it its own: whoever dies meanwhile leaves what was there before.
 
-    # Why a run is not on the disk.
-    unsaved: str | None = None
+    Raises `OSError`, and leaves nothing, where it cannot be.
+    """
+    unfinished = file.with_name(file.name + UNFINISHED)
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.rename(file)
+        _sync(file.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+class Storage(FileStorage):
+    """pytest-benchmark's storage, which writes in place, and gives two runs at once the same number.
+
+    `outcome` is that of the run that is to be saved, `baselines` are those that pytest-benchmark's table shows.
+    `passed_over` says of every file that looks like a run and is none why, `unsaved` why a run is not on the disk.
+    """
+
+    def __init__(self, storage: FileStorage) -> None:
+        super().__init__(storage.path, storage.logger, storage.default_machine_id)
+        self.outcome = PASSED
+        self.baselines: tuple[Path, ...] = ()
+        self.passed_over: list[str] = []
+        self.saved: Path | None = None
+        self.unsaved: str | None = None
+
+    def runs(self) -> list[Run]:
+        """Every recorded run, oldest first; those of other systems and Pythons come before those of this one."""
+        self.passed_over.clear()
+        found = []
+        for file in self._files():
+            try:
+                found.append(read_run(file))
+            except Unreadable as error:
+                self.passed_over.append(f"{file.relative_to(self.path)} {error}")
+        return found
+
+    def files(self, name: str) -> list[Path]:
+        """The files of passing runs that `--benchmark-compare=NAME` means."""
+        found = [(file, NAME.fullmatch(file.name)) for file in self.query(name)]
+        return [file for file, match in found if not (match and match["mark"])]
+
+    def load(self, *_: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """What pytest-benchmark's table is to show beside this run."""
+        for file in self.baselines:
+            yield file.relative_to(self.path) if file.is_relative_to(self.path) else file, json.loads(file.read_bytes())
 
     def save(self, output_json: dict[str, Any], save: str) -> None:
         """Write a run to a new file under the next number; where that fails, leave nothing, and say why in `unsaved`.
 
         To raise would end pytest before it has shown what was measured.
         """
-        file: Path = self.get(f"{self._next_num}_{save}.json")
-        unfinished = file.with_name(file.name + UNFINISHED)
+        mark = "" if self.outcome == PASSED else f"{self.outcome}-"
+        folder = self.get(".")
         try:
-            with unfinished.open("xb") as stream:
-                stream.write(safe_dumps(output_json, ensure_ascii=True, indent=4).encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            unfinished.rename(file)
-            self.logger.info(f"Saved benchmark data in: {file}")
+            with _locked(folder):
+                file = folder / f"{mark}{self._next_number():04}_{save}.json"
+                write_whole(file, safe_dumps(output_json, ensure_ascii=True, indent=4).encode())
         except OSError as error:
-            self.unsaved = f"this run is not recorded: {file.name} cannot be written: {error.strerror}"
-        finally:
-            unfinished.unlink(missing_ok=True)
+            self.unsaved = f"this run is not recorded: {folder.name}/ cannot be written to: {error.strerror}"
+        else:
+            self.saved = file
+            self.logger.info(f"Saved benchmark data in: {file}")
+
+    def _files(self) -> list[Path]:
+        """Whatever is named like a run."""
+        own = self.default_machine_id
+        found = [
+            (folder.name == own, int(match["number"]), file)
+            for folder in (self.path, *self.path.glob("*/"))
+            for file in folder.glob("*_*.json")
+            if (match := NAME.fullmatch(file.name))
+        ]
+        return [file for *_, file in sorted(found)]
+
+    def _next_number(self) -> int:
+        numbers = [int(match["number"]) for file in self.get(".").iterdir() if (match := NAME.fullmatch(file.name))]
+        return max(numbers, default=0) + 1
 
 
-def keep_whole_files(config: pytest.Config) -> None:
-    """Let pytest-benchmark save to whole files, if it saves to files at all."""
-    session = _session(config)
-    if isinstance(session.storage, FileStorage):
-        session.storage = WholeFiles(session.storage.path, session.logger, session.machine_id)
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone among all who save there; a process that dies lets go."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def unsaved(config: pytest.Config) -> str | None:
-    """Why the run that has just ended is not recorded; None if it is, or was not to be."""
-    return getattr(_session(config).storage, "unsaved", None)
-
-
-def _session(config: pytest.Config) -> Any:
-    return config._benchmarksession  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
+def _sync(folder: Path) -> None:
+    """Make what was renamed in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

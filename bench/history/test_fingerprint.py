@@ -59,6 +59,12 @@ def test_differences_are_named() -> None:
     ]
 
 
+def test_a_kernel_that_keeps_a_little_more_for_itself_makes_no_other_machine() -> None:
+    assert differences({"memory_bytes": 25_276_502_016}, {"memory_bytes": 25_276_514_304}) == []
+    assert differences({"memory_bytes": 25_276_502_016}, {"memory_bytes": 33_000_000_000}) != []
+    assert differences({"memory_bytes": 25_276_502_016}, {}) != []
+
+
 def test_a_blank_record_has_every_field_and_no_figures() -> None:
     record = blank_record()
     assert tuple(record) == FIELDS

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import signal
@@ -8,33 +9,29 @@ from unittest.mock import patch
 import pytest
 from pytest_benchmark.storage.file import FileStorage
 
-from bench.history.storage import UNFINISHED, WholeFiles
+from bench.history.runs import FAILED
+from bench.history.storage import UNFINISHED, Storage, write_whole
 
-RUN = {"benchmarks": [], "machine_info": {"torch": "2.13.0"}}
+RUN = {"benchmarks": [], "machine_info": {"torch": "2.13.0"}, "commit_info": {"id": "c0ffee"}, "datetime": "2026"}
 
 
 class Told:
     """Stands in for pytest-benchmark's logger, which wants a whole pytest."""
 
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
     def info(self, _: str) -> None:
         pass
 
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
-
-def storage(folder: Path, kind: Any = WholeFiles) -> Any:
-    return kind(folder, Told(), "machine")
+def storage(folder: Path, kind: Any = Storage) -> Any:
+    opened = FileStorage(folder, Told(), "machine")
+    return Storage(opened) if kind is Storage else opened
 
 
 def runs(folder: Path) -> list[str]:
     """The runs that are read back; nothing is passed over."""
     opened = storage(folder)
-    found = [path.name for path, _ in opened.load()]
-    assert opened.logger.warnings == []
+    found = [run.file.name for run in opened.runs()]
+    assert opened.passed_over == []
     return found
 
 
@@ -42,7 +39,51 @@ def test_runs_are_numbered_and_read_back(tmp_path: Path) -> None:
     for name in ("first", "second"):
         storage(tmp_path).save(RUN, name)
     assert runs(tmp_path) == ["0001_first.json", "0002_second.json"]
-    assert next(data for _, data in storage(tmp_path).load()) == RUN
+    opened = storage(tmp_path)
+    opened.baselines = (tmp_path / "machine" / "0001_first.json",)
+    assert list(opened.load()) == [(Path("machine", "0001_first.json"), RUN)]
+
+
+def test_a_failed_run_takes_a_number_and_a_name_that_nobody_compares_with(tmp_path: Path) -> None:
+    storage(tmp_path).save(RUN, "first")
+    failed = storage(tmp_path)
+    failed.outcome = FAILED
+    failed.save(RUN, "second")
+    storage(tmp_path).save(RUN, "third")
+    assert runs(tmp_path) == ["0001_first.json", "failed-0002_second.json", "0003_third.json"]
+    assert [path.name for path, _ in storage(tmp_path, FileStorage).load()] == ["0001_first.json", "0003_third.json"]
+    assert failed.files("0002") == []
+    assert failed.files("failed-0002") == []
+
+
+def test_runs_of_other_pythons_come_before_those_of_this_one(tmp_path: Path) -> None:
+    for folder, name in (("machine", "0001_new"), ("another", "0007_old")):
+        (tmp_path / folder).mkdir()
+        write_whole(tmp_path / folder / f"{name}.json", json.dumps(RUN).encode())
+    assert runs(tmp_path) == ["0007_old.json", "0001_new.json"]
+
+
+def test_numbers_go_on_after_four_digits(tmp_path: Path) -> None:
+    (tmp_path / "machine").mkdir()
+    for number in (999, 9999):
+        (tmp_path / "machine" / f"{number:04}_run.json").write_text(json.dumps(RUN))
+    storage(tmp_path).save(RUN, "run")
+    assert runs(tmp_path) == ["0999_run.json", "9999_run.json", "10000_run.json"]
+
+
+def save_some(folder: Path, name: str) -> None:
+    for index in range(10):
+        storage(folder).save(RUN, f"{name}-{index}")
+
+
+def test_runs_at_the_same_time_get_different_numbers(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=save_some, args=(tmp_path, str(number))) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [int(name[:4]) for name in runs(tmp_path)] == list(range(1, 41))
 
 
 def die(*_: object) -> None:
@@ -94,7 +135,7 @@ def killed_while_saving(folder: Path, kind: type[FileStorage], moment: str) -> N
 @pytest.mark.parametrize("moment", ["write", "fsync", "rename"])
 def test_a_run_that_is_killed_while_it_saves_leaves_the_others_whole(tmp_path: Path, moment: str) -> None:
     storage(tmp_path).save(RUN, "before")
-    killed_while_saving(tmp_path, WholeFiles, moment)
+    killed_while_saving(tmp_path, Storage, moment)
     assert runs(tmp_path) == ["0001_before.json"]
     assert [path.name for path in tmp_path.rglob(f"*{UNFINISHED}")] == [f"0002_killed.json{UNFINISHED}"]
     storage(tmp_path).save(RUN, "after")
@@ -104,9 +145,9 @@ def test_a_run_that_is_killed_while_it_saves_leaves_the_others_whole(tmp_path: P
 def test_pytest_benchmarks_own_storage_would_leave_half_a_file(tmp_path: Path) -> None:
     """What the test above is there for: without whole files it fails."""
     killed_while_saving(tmp_path, FileStorage, "write")
-    opened = storage(tmp_path)
-    assert list(opened.load()) == []
-    assert "Failed to load" in opened.logger.warnings[0]
+    mine = storage(tmp_path)
+    assert mine.runs() == []
+    assert mine.passed_over[0].startswith("machine/0001_killed.json cannot be read: ")
 
 
 @pytest.mark.parametrize("failing", ["fsync", "rename"])
@@ -121,5 +162,5 @@ def test_a_run_that_cannot_be_saved_leaves_nothing(
     monkeypatch.setattr(*{"fsync": (os, "fsync"), "rename": (Path, "rename")}[failing], fail)
     full = storage(tmp_path)
     full.save(RUN, "after")
-    assert full.unsaved == "this run is not recorded: 0002_after.json cannot be written: No space left on device"
+    assert full.unsaved == "this run is not recorded: machine/ cannot be written to: No space left on device"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0001_before.json"]

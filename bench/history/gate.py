@@ -1,0 +1,229 @@
+"""A pytest plugin that holds a run against history, fails it where it has to, and says as what it is recorded."""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from pytest_benchmark.storage.file import FileStorage
+from pytest_benchmark.utils import safe_dumps
+
+from bench.history.comparison import GREW, SLOWER, Comparison, Finding, byte_changes, renamed, time_changes
+from bench.history.figures import shown, title
+from bench.history.options import HistoryOptions
+from bench.history.past import Past
+from bench.history.record import Record
+from bench.history.runs import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA, Key, Run, Unreadable, read_run
+from bench.history.storage import Storage, write_whole
+from bench.history.vanished import stand_in
+
+OUTCOMES = {pytest.ExitCode.OK: PASSED, pytest.ExitCode.INTERRUPTED: INTERRUPTED}
+
+
+class Grown(pytest.fail.Exception):  # type: ignore[name-defined, misc]  # pytest gives its class no other name
+    """The load is right, and its peaks are within their bounds, but they grew: what was measured is good to keep."""
+
+    # As pytest does with its own: a summary of 80 columns is to say what grew.
+    __module__ = "builtins"
+
+
+class Gate:
+    """`wants` says of a record whether such a benchmark was to be measured in this run."""
+
+    def __init__(self, config: pytest.Config, options: HistoryOptions, wants: Callable[[Record], bool]) -> None:
+        self._config, self._options, self._wants = config, options, wants
+        self.comparison: Comparison | None = None
+        self.storage: Storage | None = None
+        self._failed_tests: list[str] = []
+        # pytest-benchmark would read the whole history for itself, and end in a traceback where a file is damaged.
+        config.option.benchmark_compare = []
+
+    @property
+    def recorded(self) -> Path | None:
+        """The file of this run, once it has one."""
+        return self.storage.saved if self.storage else None
+
+    @property
+    def complaints(self) -> list[str]:
+        """Why the run fails, or is not recorded, beside its tests."""
+        unsaved = [self.storage.unsaved] if self.storage and self.storage.unsaved else []
+        return [*(self.comparison.complaints if self.comparison else []), *unsaved]
+
+    @property
+    def _session(self) -> Any:
+        return self._config._benchmarksession  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
+
+    def pytest_sessionstart(self) -> None:
+        session = self._session
+        if not isinstance(session.storage, FileStorage):
+            session.compare = self._options.compare
+            session.handle_loading()
+            return
+        session.storage = self.storage = Storage(session.storage)
+        session.save_json = self._save_json
+        if self._options.compare and not session.disabled:
+            self.comparison = Comparison(self._past(self.storage), self._options.accept, self.storage.passed_over)
+
+    def _past(self, storage: Storage) -> Past:
+        """The runs to compare with. Raises `UsageError` if one was named that is not there, or did not pass."""
+        runs, name, machine = storage.runs(), self._options.compare, self._session.get_machine_info()
+        passed = [run for run in runs if run.outcome == PASSED]
+        if name is True:
+            return Past(passed, machine)
+        try:
+            named = tuple(read_run(file) for file in storage.files(str(name)))
+        except Unreadable as error:
+            raise pytest.UsageError(f"--benchmark-compare: {name} {error}") from None
+        if not named or any(run.outcome != PASSED for run in named):
+            unfit = [run.outcome for run in (*named, *runs) if run.outcome != PASSED and run.number == str(name)[:4]]
+            why = f"is a run that {unfit[0]}, and none is compared with it" if unfit else "is not recorded"
+            last = f"the last that passed is {passed[-1].number}" if passed else "no run is"
+            raise pytest.UsageError(f"--benchmark-compare: {name} {why}; {last}")
+        last_named = max(named, key=lambda run: run.moment)
+        earlier = [run for run in passed if run.moment <= last_named.moment and run.name not in {n.name for n in named}]
+        return Past((*earlier, *named), machine, named)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Put a failing test where a recorded benchmark is gone, before any is deselected."""
+        if self.comparison is None:
+            return
+        there = {item.nodeid for item in items}
+        for key, run in self.comparison.past.recorded().items():
+            if key.fullname not in there and self._wants(run.records[key]):
+                items.extend(stand_in(session, items, key.fullname, partial(self._miss, key, run)))
+
+    def _miss(self, key: Key, run: Run) -> None:
+        assert self.comparison
+        self.comparison.vanished[key] = run
+        if not self._options.accept:
+            pytest.fail(f"vanished: {run.number} has it, and it is no longer there; --accept lets it go", pytrace=False)
+
+    @pytest.fixture
+    def growth(self, benchmark: BenchmarkFixture) -> Callable[[Record], dict[str, str]]:
+        """Holds a record against history: every figure that fails it for having grown, and why, in a line."""
+
+        def find(record: Record) -> dict[str, str]:
+            threshold, comparison = self._options.memory_threshold, self.comparison
+            if comparison is None or threshold is None:
+                return {}
+            found = list(byte_changes(comparison.past, Key.of(benchmark.fullname, record), record, threshold))
+            comparison.findings.extend(found)
+            return {
+                str(finding.change.figure): _told(finding, threshold)
+                for finding in found
+                if finding.verdict == GREW and not self._options.accept
+            }
+
+        return find
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed_tests.append(report.nodeid)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
+        """Judge before pytest-benchmark saves, and fail where it could not."""
+        if self.comparison:
+            self._judge(self.comparison)
+            if self.comparison.complaints and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.storage:
+            self.storage.outcome = OUTCOMES.get(pytest.ExitCode(session.exitstatus), FAILED)
+        yield
+        if self.storage and self.storage.unsaved:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _judge(self, comparison: Comparison) -> None:
+        past = comparison.past
+        comparison.records = records = {
+            Key.of(bench.fullname, bench.extra_info): bench.extra_info
+            for bench in self._session.benchmarks
+            if bench and not bench.has_error and "schema" in bench.extra_info
+        }
+        comparison.new = [key for key in records if not past.holds(key)]
+        comparison.apart = {key: apart for key in records if past.holds(key) and (apart := past.elsewhere(key))}
+        gone = {key: run.records[key] for key, run in comparison.vanished.items()}
+        comparison.renamed = renamed(gone, {key: records[key] for key in comparison.new})
+        if self._options.time_threshold is not None:
+            comparison.times = time_changes(past, records, self._options.time_threshold)
+            comparison.findings.extend(comparison.times.findings)
+        slower = [finding for finding in comparison.findings if finding.verdict == SLOWER]
+        if slower and not self._options.accept:
+            comparison.complaints.append(f"{len(slower)} figures are slower than their recent runs")
+        comparison.complaints.extend(self._compare_fail(past, records))
+        compared = [key for key in records if past.holds(key) and key not in comparison.apart]
+        if self._options.required and records and (comparison.apart or not compared):
+            comparison.complaints.append("--require-comparison: not everything could be compared")
+
+    def _compare_fail(self, past: Past, records: Mapping[Key, Record]) -> list[str]:
+        """Have pytest-benchmark show the last run beside this one, and say what `--benchmark-compare-fail` says of it.
+
+        What it would do by itself is to save first, then to end with a traceback.
+        """
+        session, last = self._session, past.latest_here(list(records))
+        if last is None or self.storage is None:
+            session.compare_fail = None
+            return []
+        self.storage.baselines = tuple(run.file for run in past.named or (last,))
+        session.compare = True
+        if reporter := self._config.pluginmanager.getplugin("terminalreporter"):
+            reporter.ensure_newline()
+        session.handle_loading()
+        checks, session.compare_fail = session.compare_fail or [], None
+        return [
+            f"{bench.name}: {failed}"
+            for bench in session.benchmarks
+            for compared in session.compared_mapping.values()
+            for check in checks
+            if bench and bench.fullname in compared and not self._options.accept
+            if (failed := check.fails(bench, compared[bench.fullname]["stats"]))
+        ]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_benchmark_compare_machine_info(
+        self, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+    ) -> None:
+        """Leave to pytest-benchmark's table what it can compare: times of the same benchmarks, on this machine."""
+        assert self.comparison
+        comparable = self.comparison.records.keys() - self.comparison.apart.keys()
+        compared_benchmark["benchmarks"] = [
+            bench
+            for bench in compared_benchmark["benchmarks"]
+            if timed(bench) and Key.of(bench["fullname"], bench["extra_info"]) in comparable
+        ]
+        compared_benchmark["machine_info"] = machine_info
+
+    def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
+        changes = self.comparison.changes if self.comparison else []
+        output_json["history"] = {
+            "schema": RUN_SCHEMA,
+            "outcome": self.storage.outcome if self.storage else None,
+            "failed": self._failed_tests,
+            "changes": [asdict(change) for change in changes],
+            "accepted": self._options.accept,
+        }
+
+    def _save_json(self, output_json: dict[str, Any]) -> None:
+        """What `--benchmark-json` asks for, whole."""
+        session = self._session
+        write_whole(Path(session.json), safe_dumps(output_json, ensure_ascii=True, indent=4).encode())
+        session.logger.info(f"Wrote benchmark data in: {session.json}", purple=True)
+
+
+def timed(bench: dict[str, Any]) -> bool:
+    """Whether the time of a benchmark is one to look at, and not that of a load whose memory was metered."""
+    record = bench["extra_info"]
+    return "schema" not in record or record["bytes_per_second"] is not None
+
+
+def _told(finding: Finding, threshold: float) -> str:
+    change = finding.change
+    assert change.figure
+    return (
+        f"{title(change.figure)} grew from {shown(change.figure, change.before)} ({finding.against}) to "
+        f"{shown(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"
+    )

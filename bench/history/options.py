@@ -1,0 +1,58 @@
+"""What the command line says of history."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+OPTIONS = (
+    (
+        *("--memory-compare-fail", "1%", "PERCENT"),
+        "with --benchmark-compare: by how much a recorded peak may grow; off: by any",
+    ),
+    (
+        *("--time-compare-fail", "5%", "PERCENT"),
+        "with --benchmark-compare: by how much longer than in recent runs of this machine a load may take, if that is "
+        "beyond their own spread; off: by any",
+    ),
+    ("--require-comparison", False, None, "compare, and fail where there is nothing to compare with"),
+    (
+        *("--accept", False, None),
+        "compare, and accept what grew, slowed down or vanished: later runs are held against this one",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class HistoryOptions:
+    """What to compare a run with, and what of it fails. Thresholds are fractions; None: nothing fails.
+
+    `compare` is pytest-benchmark's: False, True for the runs that there are, or what names one.
+    """
+
+    compare: str | bool
+    memory_threshold: float | None
+    time_threshold: float | None
+    required: bool
+    accept: bool
+
+
+def history_options(options: Any) -> HistoryOptions:
+    """The options of one run, checked. Raises `ValueError` with one line: what is wrong, and what would be right."""
+    compare = options.benchmark_compare or options.require_comparison or options.accept
+    if options.benchmark_compare_fail and not compare:
+        raise ValueError("--benchmark-compare-fail: there is nothing to compare with; add --benchmark-compare")
+    return HistoryOptions(
+        compare=compare,
+        memory_threshold=_fraction("--memory-compare-fail", options.memory_compare_fail),
+        time_threshold=_fraction("--time-compare-fail", options.time_compare_fail),
+        required=options.require_comparison,
+        accept=options.accept,
+    )
+
+
+def _fraction(option: str, text: str) -> float | None:
+    if text == "off":
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?%", text):
+        raise ValueError(f"{option}: {text!r} is no percentage; give one such as 1% or 0.5%, or off")
+    return float(text.removesuffix("%")) / 100

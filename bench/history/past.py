@@ -1,0 +1,68 @@
+"""The passing runs before this one, and which of their figures may be compared with its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bench.history.figures import Figure
+from bench.history.fingerprint import differences
+from bench.history.runs import Key, Run
+
+
+@dataclass(frozen=True)
+class Past:
+    """The passing runs that a run is held against, oldest first, and the machine that it ran on.
+
+    `named` are those that someone asked for by name: bytes are held against them alone.
+    """
+
+    runs: Sequence[Run]
+    machine: Mapping[str, Any]
+    named: tuple[Run, ...] = ()
+
+    @cached_property
+    def _here(self) -> list[bool]:
+        return [not differences(run.machine, self.machine) for run in self.runs]
+
+    def values(self, key: Key, figure: Figure) -> list[tuple[Run, float]]:
+        """What a figure was in every run that may be compared with this one; from the last on that accepted it."""
+        found: list[tuple[Run, float]] = []
+        for run, here in zip(self.runs, self._here, strict=True):
+            value = run.records[key].get(figure.name) if key in run.records and (here or figure.anywhere) else None
+            if value is None or (self.named and not figure.timed and run not in self.named):
+                continue
+            if (key, figure.name) in run.accepted:
+                found.clear()
+            found.append((run, value))
+        return found
+
+    def holds(self, key: Key) -> bool:
+        """Whether any of the runs has this benchmark."""
+        return any(key in run.records for run in self.named or self.runs)
+
+    def elsewhere(self, key: Key) -> list[str]:
+        """In what the machine or set-up differs from those that a benchmark ran on, if it never ran on this one."""
+        ran = [differences(run.machine, self.machine) for run in self.named or self.runs if key in run.records]
+        return ran[-1] if all(ran) else []
+
+    def latest_here(self, keys: Sequence[Key]) -> Run | None:
+        """The last run on this machine that has one of these benchmarks."""
+        return next(
+            (
+                run
+                for run, here in zip(reversed(self.runs), reversed(self._here), strict=True)
+                if here and any(key in run.records for key in keys)
+            ),
+            None,
+        )
+
+    def recorded(self) -> dict[Key, Run]:
+        """Every benchmark that was ever recorded, and the last run that has it, less those that someone let go."""
+        found: dict[Key, Run] = {}
+        for run in self.named or self.runs:
+            for key, figure in run.accepted:
+                if figure is None:
+                    found.pop(key, None)
+            found |= dict.fromkeys(run.records, run)
+        return found

@@ -1,0 +1,124 @@
+"""Recorded runs, as they are read back from files that may be damaged, or not this suite's at all."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.history.record import SCHEMA, Record
+
+# Of a run; its records have their own.
+RUN_SCHEMA = 1
+
+PASSED, FAILED, INTERRUPTED = "passed", "failed", "interrupted"
+
+# `0007_COMMIT_TIME.json`, and `failed-0008_COMMIT_TIME.json`: a name that pytest-benchmark does not look at.
+NAME = re.compile(r"(?:(?P<mark>failed|interrupted)-)?(?P<number>\d{4,})_.*\.json")
+
+
+class Unreadable(Exception):
+    """A file that is not a run of this suite, or not one that this version can read. `str()` is why, in a line."""
+
+
+class Key(NamedTuple):
+    """What makes two records those of the same benchmark: its name, and what the name does not say."""
+
+    fullname: str
+    dtype: str
+    cache: str
+    planned: bool
+
+    @classmethod
+    def of(cls, fullname: str, record: Record) -> "Key":
+        """The key of a benchmark and its record."""
+        return cls(fullname, record["dtype"], record["cache"], bool(record.get("planned")))
+
+    @property
+    def title(self) -> str:
+        """What people call it: `streamed-small-cpu`, and what is unusual about it."""
+        said = (self.dtype, "float32"), (self.cache, "warm"), ("planned" if self.planned else "", "")
+        return " ".join((self.fullname.partition("[")[2].rstrip("]"), *(now for now, usual in said if now != usual)))
+
+    @property
+    def test(self) -> str:
+        """Which promise it measures: `test_peak_memory`."""
+        return self.fullname.partition("::")[2].partition("[")[0]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of a benchmark that is no longer what it was: a growth, a gain, or a benchmark that is gone.
+
+    `replaces` names the run that it was held against. A `figure` of None: the benchmark as a whole.
+    """
+
+    key: Key
+    figure: str | None
+    before: float | None
+    after: float | None
+    replaces: str
+
+    @property
+    def percent(self) -> str:
+        """By how much it changed, as in `+1.1 %`."""
+        if not self.before or self.after is None:
+            return "from 0"
+        return f"{self.after / self.before - 1:+.1%}".replace("%", " %")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One recorded run. `accepted` are the benchmarks and figures whose change someone accepted with it."""
+
+    file: Path
+    outcome: str
+    machine: Mapping[str, Any]
+    commit: str
+    moment: str
+    records: Mapping[Key, Record] = field(repr=False)
+    accepted: frozenset[tuple[Key, str | None]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """What a file that replaces it calls it."""
+        return self.file.stem
+
+    @property
+    def number(self) -> str:
+        """What `--benchmark-compare` calls it."""
+        return self.name.partition("_")[0].rpartition("-")[2]
+
+
+def read_run(path: Path) -> Run:
+    """Read a file as a run. Raises `Unreadable`: torn, of another suite, or of a later version of this one."""
+    try:
+        data = json.loads(path.read_bytes())
+        return run_of(path, data)
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"cannot be read: {' '.join(str(error).split())}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unreadable(f"is no run of this suite: {type(error).__name__} {error}") from None
+
+
+def run_of(file: Path, data: Mapping[str, Any]) -> Run:
+    """A run from its JSON. Raises `Unreadable`, or what happens where a file is of another kind altogether."""
+    # The first runs were recorded without a history of their own, and only if they passed.
+    history = data.get("history", {"schema": RUN_SCHEMA, "outcome": PASSED, "accepted": False})
+    records = {bench["fullname"]: bench["extra_info"] for bench in data["benchmarks"]}
+    ours = {fullname: record for fullname, record in records.items() if "schema" in record}
+    if records and not ours:
+        raise Unreadable("is no run of this suite: no benchmark has a record")
+    if history["schema"] > RUN_SCHEMA or any(record["schema"] > SCHEMA for record in ours.values()):
+        raise Unreadable("is of a later version of this suite: update the suite to read it")
+    changes = history["changes"] if history["accepted"] else []
+    return Run(
+        file=file,
+        outcome=history["outcome"],
+        machine=data["machine_info"],
+        commit=data["commit_info"]["id"],
+        moment=data["datetime"],
+        records={Key.of(fullname, record): record for fullname, record in ours.items()},
+        accepted=frozenset((Key(*change["key"]), change["figure"]) for change in changes),
+    )

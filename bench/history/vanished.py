@@ -1,0 +1,48 @@
+"""A benchmark that was recorded and is no longer there, as a test that fails unless it was deselected."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Vanished(pytest.Item):
+    """Stands where a recorded benchmark stood, so that `-k`, `--deselect` and the rest mean it as they meant that.
+
+    `miss` is called when it runs, and fails it.
+    """
+
+    # It counts as a benchmark: `--benchmark-only` is not to leave it out.
+    fixturenames = ("benchmark",)
+
+    def __init__(self, *, miss: Callable[[], None], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._miss = miss
+
+    def runtest(self) -> None:
+        self._miss()
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:  # noqa: ARG002 - pytest passes it
+        return str(excinfo.value)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        return self.path, None, self.name
+
+
+def stand_in(
+    session: pytest.Session, items: list[pytest.Item], fullname: str, miss: Callable[[], None]
+) -> list[Vanished]:
+    """One item in the place of a vanished benchmark, or none if what was asked for does not reach there."""
+    file, _, name = fullname.partition("::")
+    if not any(_reaches(argument, session.config, file, name) for argument in session.config.args):
+        return []
+    modules = {module.nodeid: module for item in items if (module := item.getparent(pytest.Module))}
+    return [Vanished.from_parent(modules.get(file, session), name=name, nodeid=fullname, miss=miss)]
+
+
+def _reaches(argument: str, config: pytest.Config, file: str, name: str) -> bool:
+    """Whether an argument of the command line names this test, its file, or a folder above it."""
+    path, _, node = argument.partition("::")
+    asked = (config.invocation_params.dir / path).resolve()
+    return (config.rootpath / file).is_relative_to(asked) and node in ("", name, name.partition("[")[0])

@@ -1,0 +1,170 @@
+"""What became of a run that was held against history, for people."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.history.comparison import FASTER, GREW, SHRANK, Comparison, Finding
+from bench.history.figures import shown, title
+from bench.history.runs import Key
+from bench.history.spread import FEWEST
+from bench.meters.simulated.peaks import Held
+from bench.report.alive import alive_lines
+
+# Longer lists are for the JSON.
+MOST_NAMES = 12
+
+HEADING = ("", "benchmark", "figure", "before", "now", "change", "against")
+FIGURES = range(3, 6)
+# Where the terminal is narrow, what it was held against goes first, then what can be worked out.
+COLUMNS = ((0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5), (0, 1, 2, 4, 5))
+
+
+def comparison_title(comparison: Comparison) -> str:
+    """What the run was held against, in a few words."""
+    runs = comparison.past.named or comparison.past.runs
+    if not runs:
+        return "compared with nothing"
+    last = runs[-1]
+    others = f" and {len(runs) - 1} before it" if len(runs) > 1 else ""
+    return f"compared with {last.number} ({last.commit[:7]}, torch {last.machine.get('torch')}){others}"
+
+
+def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) -> list[str]:
+    """What changed, in a table of `width` columns if that is possible; then what is gone or new; then what is missing.
+
+    `recorded` is the file of this run, if it has one.
+    """
+    return [*_table(comparison, width), *_remarks(comparison, recorded)]
+
+
+def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
+    """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    heading, *body = _cells(comparison.findings) if comparison.findings else [list(HEADING)]
+    rows = [heading, ["---"] * 3 + ["---:"] * 3 + ["---"], *body] if body else []
+    table = ["| " + " | ".join(row) + " |" for row in rows]
+    remarks = [f"- {line.strip()}" for line in _remarks(comparison, recorded)]
+    return "\n".join([f"### {comparison_title(comparison).capitalize()}", "", *table, "", *remarks, "", ""])
+
+
+def _table(comparison: Comparison, width: int) -> Iterator[str]:
+    if not comparison.findings:
+        return
+    cells = _cells(comparison.findings)
+    tables = [_aligned(cells, columns) for columns in COLUMNS]
+    lines = next((lines for lines in tables if max(map(len, lines)) <= width), tables[-1])
+    yield lines[0]
+    for line, finding in zip(lines[1:], comparison.findings, strict=True):
+        yield line
+        if finding.verdict == GREW:
+            yield from _alive(comparison, finding)
+
+
+def _cells(findings: list[Finding]) -> list[list[str]]:
+    body = [
+        [
+            finding.verdict,
+            change.key.title,
+            title(change.figure),
+            shown(change.figure, change.before),
+            shown(change.figure, change.after),
+            change.percent,
+            finding.against,
+        ]
+        for finding in findings
+        if (change := finding.change).figure
+    ]
+    return [list(HEADING), *body]
+
+
+def _aligned(cells: list[list[str]], columns: Sequence[int]) -> list[str]:
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADING))]
+    return [
+        "  ".join(
+            row[column].rjust(widths[column]) if column in FIGURES else row[column].ljust(widths[column])
+            for column in columns
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def _alive(comparison: Comparison, finding: Finding) -> list[str]:
+    """What was alive at the new peak."""
+    record = comparison.records.get(finding.change.key, {})
+    return alive_lines([Held(**held) for held in (record.get("alive_at_peak") or {}).get(finding.change.figure, ())])
+
+
+def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
+    for line in comparison.passed_over:
+        yield f"PASSED OVER: {line}"
+    if not (comparison.past.named or comparison.past.runs):
+        yield "NOT COMPARED: no run that passed is recorded yet; later runs are held against this one, if it passes"
+        return
+    for key, run in comparison.vanished.items():
+        new = comparison.renamed.get(key)
+        renamed = f"; {new.title} is new and takes the same bytes: renamed, it seems" if new else ""
+        accepted = ", and let go" if comparison.accepted else ""
+        yield f"VANISHED: {_name(key)}, last recorded in {run.number}{accepted}{renamed}"
+    if comparison.new:
+        yield f"NEW: {_names(comparison.new)}"
+    yield from _apart(comparison)
+    if comparison.times.waiting:
+        least = min(comparison.times.waiting.values())
+        yield (
+            f"NOT JUDGED: the times of {_benchmarks(len(comparison.times.waiting))}: it takes {FEWEST} runs on this "
+            f"machine to tell their spread, and there {'is' if least == 1 else 'are'} {least}"
+        )
+    yield from _conclusion(comparison, recorded)
+
+
+def _apart(comparison: Comparison) -> Iterator[str]:
+    """What cannot be compared, by what differs."""
+    by_difference: dict[tuple[str, ...], list[Key]] = {}
+    for key, differing in comparison.apart.items():
+        by_difference.setdefault(tuple(differing), []).append(key)
+    for what, keys in by_difference.items():
+        yield (
+            f"NOT COMPARED: times, host bytes and allocator bytes of {_benchmarks(len(keys))}: recorded on another "
+            f"machine or set-up only ({'; '.join(what)})"
+        )
+        torch = next((one for one in what if one.startswith("torch: ")), None)
+        if torch:
+            before = torch.removeprefix("torch: ").partition(" -> ")[0].partition("+")[0]
+            yield f"  both can be measured here, in turn: --versus torch=={before}"
+
+
+def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
+    compared = [key for key in comparison.records if key not in {*comparison.new, *comparison.apart}]
+    if gains := [finding for finding in comparison.findings if finding.verdict in (SHRANK, FASTER)]:
+        where = f"it is in {recorded.name}: keep that file" if recorded else "record this run"
+        yield f"GAIN: {_figures(len(gains))} better. For later runs to be held against that, {where}"
+    if not comparison.changes:
+        slower = "nothing is slower, " if comparison.times.judged else ""
+        yield f"{_benchmarks(len(compared))} compared: nothing grew, {slower}nothing is gone"
+    elif comparison.accepted:
+        yield f"ACCEPTED: {_changes(comparison)}. Later runs are held against this one"
+    else:
+        yield f"REGRESSION: {_changes(comparison)}. It stays one until a run with --accept takes it over"
+
+
+def _changes(comparison: Comparison) -> str:
+    figures, gone = len(comparison.changes) - len(comparison.vanished), len(comparison.vanished)
+    return " and ".join(
+        [*([f"{_figures(figures)} worse"] if figures else []), *([f"{_benchmarks(gone)} gone"] if gone else [])]
+    )
+
+
+def _figures(count: int) -> str:
+    return f"{count} figure{' is' if count == 1 else 's are'}"
+
+
+def _benchmarks(count: int) -> str:
+    return f"{count} benchmark{'' if count == 1 else 's'}"
+
+
+def _name(key: Key) -> str:
+    return f"{key.test}[{key.title}]"
+
+
+def _names(keys: list[Key]) -> str:
+    more = f" and {len(keys) - MOST_NAMES} more" if len(keys) > MOST_NAMES else ""
+    return ", ".join(_name(key) for key in keys[:MOST_NAMES]) + more
