@@ -25,6 +25,7 @@ from bench.history.record import Record
 from bench.report.alive import explanation
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title
 from bench.report.conformance import conformance_lines
+from bench.report.history import history_lines, history_markdown
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines
@@ -225,30 +226,44 @@ def pytest_terminal_summary(
     try:
         yield
     finally:
-        chosen, width = config.stash[SETTINGS], config.get_terminal_writer().fullwidth
-        cells, outcomes = config.stash[CELLS], config.stash[OUTCOMES]
-        if cells:
-            terminalreporter.section("conformance")
-            for line in conformance_lines(cells, width, whole=chosen.conformance):
+        for title, lines in _sections(config, config.get_terminal_writer().fullwidth):
+            terminalreporter.section(title)
+            for line in lines:
                 terminalreporter.write_line(line)
-        if table := rows(outcomes):
-            terminalreporter.section(f"weight loading: {chosen.title}")
-            explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
-            for line in (*explained, *terminal_lines(table, width)):
-                terminalreporter.write_line(line)
-        gate = config.stash[GATE]
-        if gate.comparison:
-            terminalreporter.section(comparison_title(gate.comparison))
-            for line in comparison_lines(gate.comparison, gate.recorded, width):
-                terminalreporter.write_line(line)
-        for line in gate.complaints:
+        for line in config.stash[GATE].complaints:
             terminalreporter.write_line(f"ERROR: {line}", red=True)
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary and (cells or table) and not config.option.benchmark_disable:
-            with Path(summary).open("a") as file:
-                file.write(markdown(table) if table else "")
-                file.write(comparison_markdown(gate.comparison, gate.recorded) if gate.comparison else "")
-                file.writelines(f"{line}\n" for line in conformance_lines(cells, JOB_PAGE_COLUMNS, whole=True) if cells)
+        job_page = os.environ.get("GITHUB_STEP_SUMMARY")
+        if job_page and not config.option.benchmark_disable:
+            with Path(job_page).open("a") as file:
+                file.writelines(_job_page(config))
+
+
+def _sections(config: pytest.Config, width: int) -> Iterator[tuple[str, list[str]]]:
+    """Everything that a run has to say in a terminal of `width` columns, under its titles."""
+    chosen, gate = config.stash[SETTINGS], config.stash[GATE]
+    cells, outcomes = config.stash[CELLS], config.stash[OUTCOMES]
+    if cells:
+        yield "conformance", conformance_lines(cells, width, whole=chosen.conformance)
+    if table := rows(outcomes):
+        explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
+        yield f"weight loading: {chosen.title}", [*explained, *terminal_lines(table, width)]
+    if gate.comparison:
+        yield comparison_title(gate.comparison), comparison_lines(gate.comparison, gate.recorded, width)
+    if gate.history is not None:
+        yield "history", history_lines(gate.history, gate.passed_over, width)
+
+
+def _job_page(config: pytest.Config) -> Iterator[str]:
+    """The same in Markdown."""
+    gate, cells, outcomes = config.stash[GATE], config.stash[CELLS], config.stash[OUTCOMES]
+    if table := rows(outcomes):
+        yield markdown(table)
+    if gate.comparison:
+        yield comparison_markdown(gate.comparison, gate.recorded)
+    if cells:
+        yield from (f"{line}\n" for line in conformance_lines(cells, JOB_PAGE_COLUMNS, whole=True))
+    if gate.history is not None:
+        yield history_markdown(gate.history, gate.passed_over)
 
 
 def _case(item: pytest.Item) -> Case | None:

@@ -15,6 +15,8 @@ _CPU_FIELDS = ("brand_raw", "arch", "count")
 
 MEMORY_SLACK = 0.01
 
+_HARDWARE = ("system", "machine", "cpu", "cores", "gpus", "checkpoint_file_system")
+
 
 def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
     """pytest-benchmark's `machine_info`, less what names the machine, with what this suite's figures depend on."""
@@ -44,6 +46,12 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name) and not _same_memory(name, one.get(name), other.get(name))
     ]
+
+
+def hardware(machine: Mapping[str, Any]) -> str:
+    """What of a fingerprint stays when software is updated, as a text to compare."""
+    memory = round((machine.get("memory_bytes") or 0) / 2**30)
+    return json.dumps([memory, *(machine.get(name) for name in _HARDWARE)])
 
 
 def _same_memory(name: str, one: Any, other: Any) -> bool:

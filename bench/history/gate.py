@@ -37,6 +37,8 @@ class Gate:
         self._config, self._options, self._wants = config, options, wants
         self.comparison: Comparison | None = None
         self.storage: Storage | None = None
+        # All recorded runs, where nothing is run but they are to be shown.
+        self.history: list[Run] | None = None
         self._failed_tests: list[str] = []
         # pytest-benchmark would read the whole history for itself, and end in a traceback where a file is damaged.
         config.option.benchmark_compare = []
@@ -45,6 +47,11 @@ class Gate:
     def recorded(self) -> Path | None:
         """The file of this run, once it has one."""
         return self.storage.saved if self.storage else None
+
+    @property
+    def passed_over(self) -> list[str]:
+        """Which files look like runs and are none, and why."""
+        return self.storage.passed_over if self.storage else []
 
     @property
     def complaints(self) -> list[str]:
@@ -64,7 +71,9 @@ class Gate:
             return
         session.storage = self.storage = Storage(session.storage)
         session.save_json = self._save_json
-        if self._options.compare and not session.disabled:
+        if self._options.show:
+            self.history = self.storage.runs()
+        elif self._options.compare and not session.disabled:
             self.comparison = Comparison(self._past(self.storage), self._options.accept, self.storage.passed_over)
 
     def _past(self, storage: Storage) -> Past:
@@ -85,6 +94,11 @@ class Gate:
         last_named = max(named, key=lambda run: run.moment)
         earlier = [run for run in passed if run.moment <= last_named.moment and run.name not in {n.name for n in named}]
         return Past((*earlier, *named), machine, named)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> bool | None:
+        """Collect nothing where nothing is to be run."""
+        return None if self.history is None else True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
@@ -127,6 +141,8 @@ class Gate:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """Judge before pytest-benchmark saves, and fail where it could not."""
+        if self.history is not None and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
         if self.comparison:
             self._judge(self.comparison)
             if self.comparison.complaints and session.exitstatus == pytest.ExitCode.OK:

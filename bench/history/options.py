@@ -19,6 +19,7 @@ OPTIONS = (
         *("--accept", False, None),
         "compare, and accept what grew, slowed down or vanished: later runs are held against this one",
     ),
+    ("--history", False, None, "run nothing: show at which recorded runs figures came to another level"),
 )
 
 
@@ -26,7 +27,7 @@ OPTIONS = (
 class HistoryOptions:
     """What to compare a run with, and what of it fails. Thresholds are fractions; None: nothing fails.
 
-    `compare` is pytest-benchmark's: False, True for the runs that there are, or what names one.
+    `compare` is pytest-benchmark's: False, True for the runs that there are, or what names one. `show`: nothing is run.
     """
 
     compare: str | bool
@@ -34,6 +35,7 @@ class HistoryOptions:
     time_threshold: float | None
     required: bool
     accept: bool
+    show: bool
 
 
 def history_options(options: Any) -> HistoryOptions:
@@ -47,6 +49,7 @@ def history_options(options: Any) -> HistoryOptions:
         time_threshold=_fraction("--time-compare-fail", options.time_compare_fail),
         required=options.require_comparison,
         accept=options.accept,
+        show=options.history,
     )
 
 

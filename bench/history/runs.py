@@ -14,6 +14,9 @@ RUN_SCHEMA = 1
 
 PASSED, FAILED, INTERRUPTED = "passed", "failed", "interrupted"
 
+# Of a change: less is shown with more digits.
+LITTLE = 0.001
+
 # `0007_COMMIT_TIME.json`, and `failed-0008_COMMIT_TIME.json`: a name that pytest-benchmark does not look at.
 NAME = re.compile(r"(?:(?P<mark>failed|interrupted)-)?(?P<number>\d{4,})_.*\.json")
 
@@ -65,7 +68,8 @@ class Change:
         """By how much it changed, as in `+1.1 %`."""
         if not self.before or self.after is None:
             return "from 0"
-        return f"{self.after / self.before - 1:+.1%}".replace("%", " %")
+        change = self.after / self.before - 1
+        return f"{change:+.{1 if abs(change) >= LITTLE else 3}%}".replace("%", " %")
 
 
 @dataclass(frozen=True, eq=False)

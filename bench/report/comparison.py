@@ -1,6 +1,6 @@
 """What became of a run that was held against history, for people."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.history.comparison import FASTER, GREW, SHRANK, Comparison, Finding
@@ -8,15 +8,16 @@ from bench.history.figures import shown, title
 from bench.history.runs import Key
 from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import Held
+from bench.report.aligned import fitting, markdown_table
 from bench.report.alive import alive_lines
 
 # Longer lists are for the JSON.
 MOST_NAMES = 12
 
 HEADING = ("", "benchmark", "figure", "before", "now", "change", "against")
-FIGURES = range(3, 6)
+FIGURES = (3, 4, 5)
 # Where the terminal is narrow, what it was held against goes first, then what can be worked out.
-COLUMNS = ((0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5), (0, 1, 2, 4, 5))
+SPARE = (6, 3)
 
 
 def comparison_title(comparison: Comparison) -> str:
@@ -39,9 +40,7 @@ def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) 
 
 def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
-    heading, *body = _cells(comparison.findings) if comparison.findings else [list(HEADING)]
-    rows = [heading, ["---"] * 3 + ["---:"] * 3 + ["---"], *body] if body else []
-    table = ["| " + " | ".join(row) + " |" for row in rows]
+    table = markdown_table(_cells(comparison.findings), FIGURES) if comparison.findings else []
     remarks = [f"- {line.strip()}" for line in _remarks(comparison, recorded)]
     return "\n".join([f"### {comparison_title(comparison).capitalize()}", "", *table, "", *remarks, "", ""])
 
@@ -49,9 +48,7 @@ def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
 def _table(comparison: Comparison, width: int) -> Iterator[str]:
     if not comparison.findings:
         return
-    cells = _cells(comparison.findings)
-    tables = [_aligned(cells, columns) for columns in COLUMNS]
-    lines = next((lines for lines in tables if max(map(len, lines)) <= width), tables[-1])
+    lines = fitting(_cells(comparison.findings), FIGURES, SPARE, width)
     yield lines[0]
     for line, finding in zip(lines[1:], comparison.findings, strict=True):
         yield line
@@ -74,17 +71,6 @@ def _cells(findings: list[Finding]) -> list[list[str]]:
         if (change := finding.change).figure
     ]
     return [list(HEADING), *body]
-
-
-def _aligned(cells: list[list[str]], columns: Sequence[int]) -> list[str]:
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADING))]
-    return [
-        "  ".join(
-            row[column].rjust(widths[column]) if column in FIGURES else row[column].ljust(widths[column])
-            for column in columns
-        ).rstrip()
-        for row in cells
-    ]
 
 
 def _alive(comparison: Comparison, finding: Finding) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from bench.history.record import Record
+from bench.report.aligned import aligned, markdown_table
 from bench.report.rows import Row, best, scales
 
 GIB = 2**30
@@ -72,31 +73,15 @@ ALL = max(column[2] for column in COLUMNS)
 def terminal_lines(table: list[Row], width: int) -> list[str]:
     """The table in `width` columns, if that is possible at all; then what went wrong, and what is best here."""
     most = ALL
-    while max(map(len, lines := _aligned(_cells(table, most)))) > width and most > 0:
+    while max(map(len, lines := aligned(cells := _cells(table, most), _figures(cells)))) > width and most > 0:
         most -= 1
     return [*scales(table), *lines, *_problems(table), *_verdict(table)]
 
 
-def _aligned(cells: list[list[str]]) -> list[str]:
-    """Names to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            (
-                *(cell.ljust(space) for cell, space in zip(row[:2], widths[:2], strict=True)),
-                *(cell.rjust(space) for cell, space in zip(row[2:-1], widths[2:-1], strict=True)),
-                row[-1],
-            )
-        )
-        for row in cells
-    ]
-
-
 def markdown(table: list[Row]) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
-    heading, *body = _cells(table, ALL)
-    ruler = ["---", "---", *("---:" for _ in heading[2:-1]), "---"]
-    lines = ["| " + " | ".join(row) + " |" for row in (heading, ruler, *body)]
+    cells = _cells(table, ALL)
+    lines = markdown_table(cells, _figures(cells))
     return "\n".join([*scales(table), "", *lines, "", *_problems(table), "", *_verdict(table), ""])
 
 
@@ -112,6 +97,11 @@ def _cells(table: list[Row], most: int) -> list[list[str]]:
     for line, row in zip(body, table, strict=True):
         line.append(_word(row))
     return [[*heading, "verdict"], *body]
+
+
+def _figures(cells: list[list[str]]) -> range:
+    """The columns between the names and the verdict."""
+    return range(2, len(cells[0]) - 1)
 
 
 def _word(row: Row) -> str:

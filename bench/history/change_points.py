@@ -1,0 +1,66 @@
+"""At which runs the figures of benchmarks came to another level, over everything that was ever recorded."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from bench.history.figures import FIGURES, Figure
+from bench.history.fingerprint import hardware
+from bench.history.runs import Change, Key, Run
+from bench.history.steps import steps
+
+# Of times: none is zero, unless a clock is broken.
+TINY = 1e-9
+
+# A benchmark, a figure of it, and the hardware where that matters.
+Series = tuple[Key, Figure, str]
+
+
+@dataclass(frozen=True)
+class ChangePoint:
+    """The first run of a new level, and the levels before and after, as a change."""
+
+    run: Run
+    change: Change
+
+
+def change_points(runs: Iterable[Run]) -> tuple[list[ChangePoint], int]:
+    """Every change point of the runs, oldest first, and how many series were looked at.
+
+    A series goes on where software changes, since that is what is to be found, and ends where hardware does. What
+    failed is part of it: a regression that nobody accepts is seen here for as long as it stays.
+    """
+    runs = list(runs)
+    every = _series(runs)
+    found = [point for one, values in every.items() for point in _points(one, values)]
+    order = {run.file: number for number, run in enumerate(runs)}
+    return sorted(found, key=lambda point: order[point.run.file]), len(every)
+
+
+def _series(runs: Iterable[Run]) -> dict[Series, list[tuple[Run, float]]]:
+    found: dict[Series, list[tuple[Run, float]]] = defaultdict(list)
+    for run in runs:
+        here = hardware(run.machine)
+        for key, record in run.records.items():
+            for figure in FIGURES:
+                if (value := record.get(figure.name)) is not None:
+                    found[key, figure, "" if figure.anywhere else here].append((run, value))
+    return found
+
+
+def _points(series: Series, values: list[tuple[Run, float]]) -> Iterator[ChangePoint]:
+    key, figure, _ = series
+    slack = 0 if key.planned else figure.slack_bytes
+    numbers = [value for _, value in values]
+    if figure.timed or slack:
+        # A peak of next to nothing may double by chance.
+        begins = steps([max(number, TINY) + slack for number in numbers])
+    else:
+        begins = [index for index, (before, after) in enumerate(pairwise(numbers), 1) if before != after]
+    for start, begin, end in zip([0, *begins], begins, [*begins[1:], len(numbers)], strict=False):
+        before, after = median(numbers[start:begin]), median(numbers[begin:end])
+        if abs(after - before) > slack:
+            run, last = values[begin][0], values[begin - 1][0]
+            yield ChangePoint(run, Change(key, figure.name, before, after, last.name))

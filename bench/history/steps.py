@@ -1,0 +1,99 @@
+"""Where the level of a series moved: a step fit that neither noise nor a single bad night misleads."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from math import log, sqrt
+from statistics import median
+
+# A level is one that was seen as often.
+SHORTEST = 2
+
+# Of the lengths of intervals: how long one is against the next longer.
+_DECAY = sqrt(1 / 2)
+# Intervals that are shorter begin at every place: they see a step in their middle, or they misplace it.
+_EVERYWHERE = 16
+
+# Beyond so many times of what chance makes of the largest of all contrasts there is a step; by simulation.
+_CAUTION = 1.6
+
+
+def steps(values: Sequence[float]) -> list[int]:
+    """The indices at which a new level begins, in a series of positive values whose noise multiplies them.
+
+    Narrowest-over-threshold (Baranowski, Chen and Fryzlewicz, JRSS B 81, 2019) on the intervals of seeded binary
+    segmentation (Kovács, Bühlmann, Li and Munk, Biometrika 110, 2023): of all intervals with a contrast that chance
+    does not explain the shortest has exactly one step in it. Levels are means on a logarithmic scale; what is far from
+    its neighbours counts as less far, so that one value makes no level.
+    """
+    noise = _noise(logs := [log(value) for value in values])
+    calm = _without_outliers(logs, noise)
+    sums = [0.0, *accumulate(calm)]
+    limit = noise * _CAUTION * sqrt(2 * log(len(values))) * _of_few(len(values)) if len(values) > 1 else 0
+    found = sorted(_split(sums, limit, 0, len(values)))
+    while (settled := _settle(sums, limit, found)) != found:
+        found = settled
+    return found
+
+
+def _noise(logs: Sequence[float]) -> float:
+    """The standard deviation around a level that may move: of neighbours, most are on the same."""
+    differences = [abs(after - before) for before, after in pairwise(logs)]
+    return max(1.4826 * median(differences) / sqrt(2), 1e-9) if differences else 0.0
+
+
+def _of_few(count: int) -> float:
+    """By how much more caution is due where the noise is known from few values."""
+    return 1 + 8 / count
+
+
+def _without_outliers(logs: Sequence[float], noise: float) -> list[float]:
+    around = [median(logs[max(0, index - 2) : index + 3]) for index in range(len(logs))]
+    return [min(max(value, middle - 3 * noise), middle + 3 * noise) for value, middle in zip(logs, around, strict=True)]
+
+
+def _split(sums: Sequence[float], limit: float, start: int, end: int) -> Iterator[int]:
+    """Every step between two places: the plainest in the shortest intervals that have one, then on both sides."""
+    for intervals in _intervals(start, end):
+        contrast, step = max(_best(sums, left, right) for left, right in intervals)
+        if contrast > limit:
+            yield step
+            yield from _split(sums, limit, start, step)
+            yield from _split(sums, limit, step, end)
+            return
+
+
+def _settle(sums: Sequence[float], limit: float, found: Sequence[int]) -> list[int]:
+    """Every step where it is best between its neighbours; what a short interval had only half in view is none."""
+    settled: list[int] = []
+    for after in [*found[1:], len(sums) - 1] if found else []:
+        before = settled[-1] if settled else 0
+        if after - before >= 2 * SHORTEST:
+            contrast, step = _best(sums, before, after)
+            settled += [step] if contrast > limit else []
+    return settled
+
+
+def _intervals(start: int, end: int) -> Iterator[list[tuple[int, int]]]:
+    """Intervals of all lengths, the shortest first: the short ones everywhere, longer ones overlap by half."""
+    count, lengths = end - start, []
+    length = float(count)
+    while length >= 2 * SHORTEST:
+        lengths.append(int(length))
+        length *= _DECAY
+    for whole in reversed(lengths):
+        many = count - whole + 1 if whole < _EVERYWHERE else 2 * -(-count // whole) - 1
+        shift = (count - whole) / max(many - 1, 1)
+        lefts = [start + round(index * shift) for index in range(many)]
+        yield [(left, left + whole) for left in lefts]
+
+
+def _best(sums: Sequence[float], left: int, right: int) -> tuple[float, int]:
+    """The largest contrast of two levels in an interval, in standard deviations of one value, and where it is."""
+    count, before, total = right - left, sums[left], sums[right] - sums[left]
+    return max(
+        (
+            abs((sums[step] - before) - total * (step - left) / count) * sqrt(count / ((step - left) * (right - step))),
+            step,
+        )
+        for step in range(left + SHORTEST, right - SHORTEST + 1)
+    )

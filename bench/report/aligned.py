@@ -1,0 +1,36 @@
+"""Tables in a terminal, and the same in Markdown."""
+
+from collections.abc import Collection, Sequence
+
+Cells = Sequence[Sequence[str]]
+
+
+def aligned(cells: Cells, figures: Collection[int]) -> list[str]:
+    """A line a row: columns with `figures` to the right, all others to the left."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in figures else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def fitting(cells: Cells, figures: Collection[int], spare: Sequence[int], width: int) -> list[str]:
+    """The same in `width` columns if that is possible: `spare` are the columns to leave out, the first one first."""
+    for many in range(len(spare) + 1):
+        kept = [column for column in range(len(cells[0])) if column not in spare[:many]]
+        lines = aligned(
+            [[row[column] for column in kept] for row in cells], [kept.index(f) for f in figures if f in kept]
+        )
+        if max(map(len, lines)) <= width:
+            break
+    return lines
+
+
+def markdown_table(cells: Cells, figures: Collection[int]) -> list[str]:
+    """Heading, ruler and rows."""
+    heading, *body = cells
+    ruler = ["---:" if column in figures else "---" for column in range(len(heading))]
+    return ["| " + " | ".join(row) + " |" for row in (heading, ruler, *body)]

@@ -1,0 +1,66 @@
+"""Everything that was recorded, for people: where figures came to another level."""
+
+from collections.abc import Sequence
+
+from bench.history.change_points import ChangePoint, change_points
+from bench.history.figures import shown, title
+from bench.history.runs import PASSED, Run
+from bench.report.aligned import fitting, markdown_table
+
+HEADING = ("run", "date", "commit", "torch", "benchmark", "figure", "before", "since", "change")
+FIGURES = (6, 7, 8)
+# Where the terminal is narrow, what the file says goes first.
+SPARE = (1, 6, 7, 3, 2)
+
+
+def history_lines(runs: Sequence[Run], passed_over: Sequence[str], width: int) -> list[str]:
+    """The change points of all runs, oldest first, in a table of `width` columns if that is possible."""
+    points, series = change_points(runs)
+    table = fitting(_cells(points), FIGURES, SPARE, width) if points else []
+    return [*_told(runs, passed_over), *table, _conclusion(points, series)]
+
+
+def history_markdown(runs: Sequence[Run], passed_over: Sequence[str]) -> str:
+    """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    points, series = change_points(runs)
+    table = markdown_table(_cells(points), FIGURES) if points else []
+    told = [f"- {line}" for line in _told(runs, passed_over)]
+    return "\n".join(["### Change points", "", *told, "", *table, "", _conclusion(points, series), "", ""])
+
+
+def _told(runs: Sequence[Run], passed_over: Sequence[str]) -> list[str]:
+    if not runs:
+        return [*(f"PASSED OVER: {line}" for line in passed_over), "No run is recorded"]
+    outcomes = [run.outcome for run in runs]
+    counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys((PASSED, *outcomes)))
+    return [
+        *(f"PASSED OVER: {line}" for line in passed_over),
+        f"{len(runs)} runs from {runs[0].moment[:10]} to {runs[-1].moment[:10]}: {counts}",
+    ]
+
+
+def _cells(points: Sequence[ChangePoint]) -> list[list[str]]:
+    rows = []
+    for point in points:
+        run, change = point.run, point.change
+        assert change.figure
+        mark = "" if run.outcome == PASSED else f" ({run.outcome})"
+        rows.append(
+            [
+                f"{run.number}{mark}",
+                run.moment[:10],
+                run.commit[:7],
+                str(run.machine.get("torch")),
+                change.key.title,
+                title(change.figure).removesuffix(" peak"),
+                shown(change.figure, change.before),
+                shown(change.figure, change.after),
+                change.percent,
+            ]
+        )
+    return [list(HEADING), *rows]
+
+
+def _conclusion(points: Sequence[ChangePoint], series: int) -> str:
+    moved = len({(point.change.key, point.change.figure) for point in points})
+    return f"{moved} of {series} series moved"
