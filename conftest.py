@@ -17,7 +17,7 @@ from bench.cases.case import Case
 from bench.cases.options import OPTIONS, Settings, add_options, settings
 from bench.conformance import profiles
 from bench.conformance.sweep import Cell
-from bench.history.fingerprint import fingerprint
+from bench.history.fingerprint import fingerprint, in_a_line
 from bench.history.gate import Gate, Grown, timed
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.options import history_options
@@ -25,6 +25,7 @@ from bench.history.record import Record
 from bench.report.alive import explanation
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title
 from bench.report.conformance import conformance_lines
+from bench.report.export import export
 from bench.report.history import history_lines, history_markdown
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
@@ -70,6 +71,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(gate)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    chosen, gate = session.config.stash[SETTINGS], session.config.stash[GATE]
+    if chosen.export and gate.benchmarks:
+        measured = [bench.as_dict(include_data=False) for bench in gate.benchmarks]
+        try:
+            export(measured, in_a_line(fingerprint({}, chosen.checkpoints)), chosen.export)
+        except OSError as error:
+            gate.complain(f"--export: {chosen.export.name}/ cannot be written to: {error.strerror}")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    yield
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

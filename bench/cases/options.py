@@ -35,6 +35,10 @@ OPTIONS = (
     ),
     ("--plan", False, None, "count the peaks of loads that this machine could not hold: nothing is read or filled"),
     ("--conformance", False, None, "print which properties of models each strategy keeps: a table ready to paste"),
+    (
+        *("--export", None, "FOLDER"),
+        "write what was measured for github-action-benchmark and Bencher into this folder (default: nowhere)",
+    ),
     ("--explain", False, None, "say of every peak what was alive at it, and which line of the strategy asked for it"),
 )
 
@@ -56,6 +60,7 @@ class Settings:
     planned: bool
     explain: bool
     conformance: bool
+    export: Path | None
 
     def cases(self, *, real: bool) -> list[Case]:
         """Every measurement, size by size; `real`: of those that want values."""
@@ -90,12 +95,14 @@ class Settings:
 
         The limits that are measured are up to the strategies: if not all of those are, none is missed.
         """
-        timed = record["bytes_per_second"] is not None
+        timed = record.get("bytes_per_second") is not None
         every_strategy = set(self.strategies) >= set(STRATEGIES)
         return (
             record["size"] in self.sizes
             and record["device"] == (self.real_device if timed else self.device)
-            and (record["dtype"], record["cache"], record["planned"]) == (self.dtype, self.cache, self.planned)
+            # The first records do not say that nothing of them was planned.
+            and (record["dtype"], record["cache"], bool(record.get("planned")))
+            == (self.dtype, self.cache, self.planned)
             and (every_strategy or record["strategy"] in self.strategies)
         )
 
@@ -114,8 +121,8 @@ def add_options(group: Any, options: Iterable[tuple[str, Any, str | None, str]])
         if metavar is None:
             group.addoption(name, action="store_true", default=default, help=f"{meaning} (default: off)")
         else:
-            shown = "" if default is None else f" (default: {default})"
-            group.addoption(name, default=default, metavar=metavar, help=meaning + shown)
+            shown = meaning if default is None else f"{meaning} (default: {default})"
+            group.addoption(name, default=default, metavar=metavar, help=shown.replace("%", "%%"))
 
 
 def settings(options: Any) -> Settings:
@@ -134,6 +141,7 @@ def settings(options: Any) -> Settings:
         planned=options.plan,
         explain=options.explain,
         conformance=options.conformance,
+        export=_export(options.export),
     )
 
 
@@ -148,6 +156,14 @@ def _names(option: str, text: str, known: Collection[str], everything: tuple[str
         else:
             raise ValueError(f"{option}: there is no {name!r}; choose from {', '.join((*known, 'all'))}")
     return tuple(names)
+
+
+def _export(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    if not text or (Path(text).exists() and not Path(text).is_dir()):
+        raise ValueError(f"--export: {text!r} is not a folder; name one, it is made if it is not there")
+    return Path(text)
 
 
 def _dtype(text: str) -> str:

@@ -99,6 +99,8 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
         ({"checkpoints": "/nowhere/at/all"}, "--checkpoints: '/nowhere/at/all' is not a folder; name one that exists"),
         ({"checkpoints": __file__}, "--checkpoints: .*test_options.py' is not a folder"),
         ({"checkpoints": ""}, "--checkpoints: '' is not a folder"),
+        ({"export": __file__}, "--export: .*test_options.py' is not a folder; name one, it is made"),
+        ({"export": ""}, "--export: '' is not a folder"),
     ],
 )
 def test_an_unusable_option_is_one_line(gpus: Any, options: dict[str, Any], message: str) -> None:
@@ -175,3 +177,36 @@ def test_limits_are_in_the_order_of_sizes_and_strategies(gpus: Any) -> None:
     gpus(0)
     found = [str(case) for case in chosen(sizes="small,tiny", strategies="baseline,mmap_assign,streamed").limits()]
     assert found == ["memory-small-cpu", "mapping-small-cpu", "memory-tiny-cpu", "mapping-tiny-cpu"]
+
+
+@pytest.mark.parametrize(
+    ("options", "recorded", "wanted"),
+    [
+        ({}, {}, True),
+        ({"sizes": "all"}, {"size": "xl"}, True),
+        ({}, {"size": "xl"}, False),
+        ({"dtype": "bfloat16"}, {}, False),
+        ({"cache": "cold"}, {}, False),
+        ({"plan": True}, {}, False),
+        ({"plan": True}, {"planned": True}, True),
+        ({}, {"planned": None}, True),
+        # Without a GPU memory is measured on sim, and time on the CPU.
+        ({}, {"device": "cpu"}, False),
+        ({}, {"device": "cpu", "bytes_per_second": 1e9}, True),
+        ({"device": "cpu"}, {"device": "cpu"}, True),
+        ({"device": "sim"}, {"device": "cpu", "bytes_per_second": 1e9}, False),
+        # One that is no longer in the table is missed if all are to be measured.
+        ({}, {"strategy": "gone"}, True),
+        ({"strategies": "baseline"}, {"strategy": "gone"}, False),
+        ({"strategies": "baseline"}, {"strategy": "baseline"}, True),
+        # A limit.
+        ({}, {"strategy": None, "device": "cpu", "bytes_per_second": 1e9}, True),
+        ({"strategies": "baseline"}, {"strategy": None, "device": "cpu", "bytes_per_second": 1e9}, False),
+    ],
+)
+def test_a_recorded_benchmark_is_missed_only_where_it_was_to_be_measured(
+    gpus: Any, options: dict[str, Any], recorded: dict[str, Any], wanted: bool
+) -> None:
+    gpus(0)
+    usual = {"strategy": "streamed", "size": "small", "device": "sim", "dtype": "float32", "cache": "warm"}
+    assert chosen(**options).wants(usual | {"planned": False, "bytes_per_second": None} | recorded) == wanted

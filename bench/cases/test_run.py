@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from bench.cases.conftest import ROOT, Bench, last_record
+from bench.cases.options import OPTIONS
 from bench.conformance.properties import PROPERTIES, columns
+from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.record import FIELDS
 from bench.strategies import STRATEGIES
 
@@ -279,7 +281,8 @@ def test_tests_record_nothing(bench: Bench, folder: Path) -> None:
 def test_every_option_is_in_the_help_with_its_default(bench: Bench) -> None:
     text = " ".join(bench("--help").stdout.split())
     group = text[text.index("weight loading:") :]
-    options = ("--sizes=LIST", "--device=DEVICE", "--strategies=LIST", "--dtype=DTYPE", "--checkpoints=FOLDER")
-    for option in (*options, "--cache=STATE", "--plan", "--conformance", "--explain"):
-        described = group[group.index(option) + len(option) :].partition(" --")[0]
-        assert "(default: " in described, option
+    for name, _, metavar, _ in (*OPTIONS, *HISTORY_OPTIONS):
+        option = f"{name}={metavar}" if metavar else name
+        assert option in group
+        # Where the help of the next option begins, that of this one has said its default.
+        assert "(default: " in re.split(r" --[a-z-]+(?:=[A-Z]+)? [a-z]", group.partition(f" {option} ")[2])[0], option

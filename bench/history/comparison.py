@@ -9,6 +9,7 @@ from bench.history.past import Past
 from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
 from bench.history.spread import FEWEST, WINDOW, expected
+from bench.history.steps import steps
 
 GREW, SLOWER, SHRANK, FASTER = "GREW", "SLOWER", "shrank", "faster"
 REGRESSIONS = (GREW, SLOWER)
@@ -63,12 +64,13 @@ class Times:
 def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) -> Times:
     """Every figure in seconds that is beyond what its window lets expect, and changed by more than `threshold`.
 
-    The window are the last runs on this machine with this set-up; see `spread.expected` for the statistic.
+    The window are the last runs on this machine with this set-up, from where their level last moved; see
+    `spread.expected` for the statistic.
     """
     windows, waiting, findings = [], {}, []
     for key, record in records.items():
         for figure in SECONDS:
-            now, before = record.get(figure.name), past.values(key, figure)[-WINDOW:]
+            now, before = record.get(figure.name), _same_level(past.values(key, figure)[-WINDOW:])
             if now and len(before) >= FEWEST:
                 windows.append((key, figure, now, before))
             elif now and before:
@@ -80,6 +82,12 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
             against = f"{len(before)} runs: {lowest:.3g} to {highest:.3g}"
             findings.append(Finding(SLOWER if now > then else FASTER, change, against))
     return Times(len(windows), findings, waiting)
+
+
+def _same_level(window: list[tuple[Run, float]]) -> list[tuple[Run, float]]:
+    """The runs since the level last moved, if they tell a spread: a gain is not to hide that it is lost again."""
+    begins = [begin for begin in steps([value for _, value in window]) if len(window) - begin >= FEWEST]
+    return window[begins[-1] :] if begins else window
 
 
 def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, Key]:
@@ -104,8 +112,8 @@ def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, 
 class Comparison:
     """What is known of a run that is held against others, while it grows.
 
-    `apart`: benchmarks that never ran on this machine with this set-up, and what differs. `complaints`: why the run
-    fails, beside its tests. `passed_over`: files that are no runs, and why.
+    `passed_over`: files that are no runs, and why. `apart`: benchmarks that never ran on this machine with this
+    set-up, and what differs.
     """
 
     past: Past
@@ -118,7 +126,28 @@ class Comparison:
     renamed: dict[Key, Key] = field(default_factory=dict)
     apart: dict[Key, list[str]] = field(default_factory=dict)
     times: Times = field(default_factory=lambda: Times(0, [], {}))
-    complaints: list[str] = field(default_factory=list)
+
+    def conclude(self, records: dict[Key, Record], time_threshold: float | None) -> None:
+        """Add what can be told only of the whole run: `records` are those that are right."""
+        past = self.past
+        self.records = records
+        self.new = [key for key in records if not past.holds(key)]
+        self.apart = {key: apart for key in records if past.holds(key) and (apart := past.elsewhere(key))}
+        gone = {key: run.records[key] for key, run in self.vanished.items()}
+        self.renamed = renamed(gone, {key: records[key] for key in self.new})
+        if time_threshold is not None:
+            self.times = time_changes(past, records, time_threshold)
+            self.findings.extend(self.times.findings)
+
+    @property
+    def slower(self) -> int:
+        """How many figures take longer than they did."""
+        return sum(finding.verdict == SLOWER for finding in self.findings)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing but what is new was left without a comparison."""
+        return not self.apart and len(self.new) < len(self.records)
 
     @property
     def changes(self) -> list[Change]:

@@ -48,6 +48,12 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def in_a_line(machine: Mapping[str, Any]) -> str:
+    """What people want to know of it first."""
+    on = ", ".join(machine["gpus"]) or f"{machine['cores']} cores"
+    return f"torch {machine['torch']}, {on}"
+
+
 def hardware(machine: Mapping[str, Any]) -> str:
     """What of a fingerprint stays when software is updated, as a text to compare."""
     memory = round((machine.get("memory_bytes") or 0) / 2**30)

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import safe_dumps
 
-from bench.history.comparison import GREW, SLOWER, Comparison, Finding, byte_changes, renamed, time_changes
+from bench.history.comparison import GREW, Comparison, Finding, byte_changes
 from bench.history.figures import shown, title
 from bench.history.options import HistoryOptions
 from bench.history.past import Past
@@ -40,8 +40,18 @@ class Gate:
         # All recorded runs, where nothing is run but they are to be shown.
         self.history: list[Run] | None = None
         self._failed_tests: list[str] = []
+        self._complaints: list[str] = []
         # pytest-benchmark would read the whole history for itself, and end in a traceback where a file is damaged.
         config.option.benchmark_compare = []
+
+    @property
+    def benchmarks(self) -> list[Any]:
+        """What was measured and found to be right: pytest-benchmark's own entries."""
+        return [
+            bench
+            for bench in self._session.benchmarks
+            if bench and not bench.has_error and "schema" in bench.extra_info
+        ]
 
     @property
     def recorded(self) -> Path | None:
@@ -57,7 +67,11 @@ class Gate:
     def complaints(self) -> list[str]:
         """Why the run fails, or is not recorded, beside its tests."""
         unsaved = [self.storage.unsaved] if self.storage and self.storage.unsaved else []
-        return [*(self.comparison.complaints if self.comparison else []), *unsaved]
+        return [*self._complaints, *unsaved]
+
+    def complain(self, reason: str) -> None:
+        """Let the run fail, whatever its tests say."""
+        self._complaints.append(reason)
 
     @property
     def _session(self) -> Any:
@@ -145,35 +159,23 @@ class Gate:
             session.exitstatus = pytest.ExitCode.OK
         if self.comparison:
             self._judge(self.comparison)
-            if self.comparison.complaints and session.exitstatus == pytest.ExitCode.OK:
+            if self._complaints and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.storage:
             self.storage.outcome = OUTCOMES.get(pytest.ExitCode(session.exitstatus), FAILED)
         yield
-        if self.storage and self.storage.unsaved:
+        if self.complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _judge(self, comparison: Comparison) -> None:
-        past = comparison.past
-        comparison.records = records = {
-            Key.of(bench.fullname, bench.extra_info): bench.extra_info
-            for bench in self._session.benchmarks
-            if bench and not bench.has_error and "schema" in bench.extra_info
-        }
-        comparison.new = [key for key in records if not past.holds(key)]
-        comparison.apart = {key: apart for key in records if past.holds(key) and (apart := past.elsewhere(key))}
-        gone = {key: run.records[key] for key, run in comparison.vanished.items()}
-        comparison.renamed = renamed(gone, {key: records[key] for key in comparison.new})
-        if self._options.time_threshold is not None:
-            comparison.times = time_changes(past, records, self._options.time_threshold)
-            comparison.findings.extend(comparison.times.findings)
-        slower = [finding for finding in comparison.findings if finding.verdict == SLOWER]
-        if slower and not self._options.accept:
-            comparison.complaints.append(f"{len(slower)} figures are slower than their recent runs")
-        comparison.complaints.extend(self._compare_fail(past, records))
-        compared = [key for key in records if past.holds(key) and key not in comparison.apart]
-        if self._options.required and records and (comparison.apart or not compared):
-            comparison.complaints.append("--require-comparison: not everything could be compared")
+        records = {Key.of(bench.fullname, bench.extra_info): bench.extra_info for bench in self.benchmarks}
+        comparison.conclude(records, self._options.time_threshold)
+        if comparison.slower and not self._options.accept:
+            self.complain(f"{comparison.slower} figures take longer than in their recent runs")
+        for complaint in self._compare_fail(comparison.past, records):
+            self.complain(complaint)
+        if self._options.required and records and not comparison.whole:
+            self.complain("--require-comparison: not everything could be compared")
 
     def _compare_fail(self, past: Past, records: Mapping[Key, Record]) -> list[str]:
         """Have pytest-benchmark show the last run beside this one, and say what `--benchmark-compare-fail` says of it.
@@ -226,8 +228,12 @@ class Gate:
     def _save_json(self, output_json: dict[str, Any]) -> None:
         """What `--benchmark-json` asks for, whole."""
         session = self._session
-        write_whole(Path(session.json), safe_dumps(output_json, ensure_ascii=True, indent=4).encode())
-        session.logger.info(f"Wrote benchmark data in: {session.json}", purple=True)
+        try:
+            write_whole(Path(session.json), safe_dumps(output_json, ensure_ascii=True, indent=4).encode())
+        except OSError as error:
+            self.complain(f"--benchmark-json: {session.json} cannot be written: {error.strerror}")
+        else:
+            session.logger.info(f"Wrote benchmark data in: {session.json}", purple=True)
 
 
 def timed(bench: dict[str, Any]) -> bool:

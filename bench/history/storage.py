@@ -77,12 +77,13 @@ class Storage(FileStorage):
         """
         mark = "" if self.outcome == PASSED else f"{self.outcome}-"
         folder = self.get(".")
+        file = folder / f"{mark}{save}.json"
         try:
             with _locked(folder):
                 file = folder / f"{mark}{self._next_number():04}_{save}.json"
                 write_whole(file, safe_dumps(output_json, ensure_ascii=True, indent=4).encode())
         except OSError as error:
-            self.unsaved = f"this run is not recorded: {folder.name}/ cannot be written to: {error.strerror}"
+            self.unsaved = f"this run is not recorded: {file.name} cannot be written: {error.strerror}"
         else:
             self.saved = file
             self.logger.info(f"Saved benchmark data in: {file}")

@@ -378,6 +378,10 @@ def test_the_json_that_was_asked_for_is_there_as_a_whole(suite: Suite, pytester:
     suite({"one": load()}, "--benchmark-json=asked.json")
     assert json.loads((pytester.path / "asked.json").read_text())["history"]["outcome"] == "passed"
     assert not list(pytester.path.glob("*.unfinished"))
+    lost = suite({"one": load()}, "--benchmark-json=nowhere/asked.json")
+    assert lost.ret == pytest.ExitCode.TESTS_FAILED
+    assert lines(lost, "ERROR: --benchmark-json: nowhere/asked.json cannot be written: No such file or directory")
+    assert suite.names == ["0001_run", "0002_run"]
 
 
 # Of a quiet machine: nights differ by so much.
@@ -410,6 +414,15 @@ def test_a_slow_down_of_ten_percent_is_found(suite: Suite) -> None:
         result = suite(night(draw, {"streamed": 1.1}), "--benchmark-compare")
         found += bool(lines(result, "SLOWER  streamed")) and result.ret == pytest.ExitCode.TESTS_FAILED
     assert found >= 95
+
+
+def test_a_gain_that_is_lost_again_is_a_slow_down(suite: Suite) -> None:
+    draw = random.Random(9)
+    suite.record(WINDOW, lambda number: night(draw, {} if number <= 22 else {"streamed": 0.8}))
+    result = suite(night(draw, {}), "--benchmark-compare")
+    assert len(lines(result, "SLOWER  streamed")) == 2
+    assert lines(result, "REGRESSION: 2 figures are worse. It stays one until a run with --accept takes it over")
+    assert lines(result, "ERROR: 2 figures take longer than in their recent runs")
 
 
 def test_times_are_not_judged_before_their_spread_is_known(suite: Suite) -> None:

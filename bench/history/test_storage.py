@@ -162,5 +162,5 @@ def test_a_run_that_cannot_be_saved_leaves_nothing(
     monkeypatch.setattr(*{"fsync": (os, "fsync"), "rename": (Path, "rename")}[failing], fail)
     full = storage(tmp_path)
     full.save(RUN, "after")
-    assert full.unsaved == "this run is not recorded: machine/ cannot be written to: No space left on device"
+    assert full.unsaved == "this run is not recorded: 0002_after.json cannot be written: No space left on device"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0001_before.json"]

@@ -123,7 +123,9 @@ def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
     if gains := [finding for finding in comparison.findings if finding.verdict in (SHRANK, FASTER)]:
         where = f"it is in {recorded.name}: keep that file" if recorded else "record this run"
         yield f"GAIN: {_figures(len(gains))} better. For later runs to be held against that, {where}"
-    if not comparison.changes:
+    if not comparison.records:
+        yield "Nothing was measured, so nothing was compared"
+    elif not comparison.changes:
         slower = "nothing is slower, " if comparison.times.judged else ""
         yield f"{_benchmarks(len(compared))} compared: nothing grew, {slower}nothing is gone"
     elif comparison.accepted:
