@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from math import exp, log, pi, sqrt
-from statistics import NormalDist, median
+from statistics import median
+
+from bench.history.student import t_around
 
 # Of times the last so many runs count: a month of nights.
 WINDOW = 30
@@ -35,18 +37,6 @@ def qn(values: Sequence[float]) -> float:
     return _QN_OF_NORMAL * of_few * distances[half * (half - 1) // 2 - 1]
 
 
-def student_t(probability: float, freedom: float) -> float:
-    """Student's t for this probability: the expansion of Abramowitz and Stegun, 26.7.5; for some 4 degrees and more."""
-    x = NormalDist().inv_cdf(probability)
-    terms = (
-        x,
-        (x**3 + x) / 4,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-    )
-    return sum(term / freedom**power for power, term in enumerate(terms))
-
-
 def expected(values: Sequence[float], figures: int) -> tuple[float, float, float]:
     """Where the next value belongs, and the lowest and highest that chance explains, from the values before it.
 
@@ -55,6 +45,7 @@ def expected(values: Sequence[float], figures: int) -> tuple[float, float, float
     many without a change, all stay inside in all but `FALSE_ALARMS` of the runs, on either side (Bonferroni).
     """
     count, logs = len(values), [log(value) for value in values]
-    off = student_t(1 - FALSE_ALARMS / figures, _FREEDOM * (count - 1)) * qn(logs) * sqrt(1 + pi / 2 / count)
+    within = t_around(1 - 2 * FALSE_ALARMS / figures, int(_FREEDOM * (count - 1)))
+    off = within * qn(logs) * sqrt(1 + pi / 2 / count)
     middle = median(logs)
     return exp(middle), exp(middle - off), exp(middle + off)

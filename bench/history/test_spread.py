@@ -6,7 +6,7 @@ from statistics import stdev
 
 import pytest
 
-from bench.history.spread import FALSE_ALARMS, WINDOW, expected, qn, student_t
+from bench.history.spread import FALSE_ALARMS, WINDOW, expected, qn
 
 NIGHTS = 20_000
 
@@ -57,11 +57,3 @@ def test_qn_is_on_the_scale_of_a_standard_deviation(count: int) -> None:
 def test_values_that_do_not_differ_have_no_spread() -> None:
     assert qn([5.0] * 10) == 0
     assert expected([5.0] * 10, 3) == pytest.approx((5.0, 5.0, 5.0))
-
-
-@pytest.mark.parametrize(
-    ("probability", "freedom", "tabled"),
-    [(0.95, 4, 2.132), (0.99, 10, 2.764), (0.999, 20, 3.552), (0.9995, 30, 3.646), (0.975, 5, 2.571)],
-)
-def test_students_t_is_that_of_the_tables(probability: float, freedom: float, tabled: float) -> None:
-    assert student_t(probability, freedom) == pytest.approx(tabled, rel=0.01)

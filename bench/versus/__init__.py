@@ -1,0 +1,1 @@
+"""Two sides, a commit or a pip requirement each, measured in turn and held against each other: `--versus`."""

@@ -1,0 +1,49 @@
+"""What one run of the suite measured, read from the JSON that pytest-benchmark wrote of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TIMES = ("load_seconds", "first_logits_seconds")
+
+PEAKS = (
+    *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),
+    *("host_private_peak_bytes", "host_file_peak_bytes", "host_pinned_peak_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What has to be the same of two figures for them to be compared; None: a commit that did not record it yet."""
+
+    fullname: str
+    dtype: str | None = None
+    cache: str | None = None
+    planned: bool | None = None
+
+    @property
+    def name(self) -> str:
+        """Its parameters, such as `streamed-small-cpu`; of a benchmark without any, its own name."""
+        name = self.fullname.rpartition("::")[2]
+        return name.partition("[")[2].removesuffix("]") or name
+
+
+# Figures by name: what a benchmark has not measured is not there.
+Run = Mapping[Benchmark, Mapping[str, float]]
+
+
+def read_run(file: Path) -> Run:
+    """Every benchmark of a run. Raises `ValueError` for a file that is not what pytest-benchmark writes."""
+    try:
+        benchmarks = json.loads(file.read_bytes())["benchmarks"]
+        return dict(_measured(one["fullname"], one["extra_info"]) for one in benchmarks)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ValueError(f"{file.name} is no record of a run: {error!r}") from None
+
+
+def _measured(fullname: str, record: Mapping[str, Any]) -> tuple[Benchmark, dict[str, float]]:
+    benchmark = Benchmark(fullname, record.get("dtype"), record.get("cache"), record.get("planned"))
+    figures = {name: record.get(name) for name in (*TIMES, *PEAKS)}
+    return benchmark, {name: value for name, value in figures.items() if value is not None}

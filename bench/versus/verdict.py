@@ -1,0 +1,184 @@
+"""Which side is slower or larger, as far as what was measured tells."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import exp, log, sqrt
+from statistics import NormalDist, fmean, median, stdev
+
+from bench.history.figures import FIGURES
+from bench.history.student import t_around
+from bench.versus.duel import Duel
+from bench.versus.measured import PEAKS, TIMES, Benchmark, Run
+
+# Of all intervals of a comparison together: in so many comparisons each holds what it is about.
+CONFIDENCE = 0.95
+
+# Fewer say nothing of their spread.
+FEWEST_ROUNDS = 3
+
+# With as many rounds as are said to decide, a figure is decided so often.
+POWER = 0.8
+MOST_ROUNDS = 100
+
+SLACK_BYTES = {figure.name: figure.slack_bytes for figure in FIGURES}
+
+
+@dataclass(frozen=True)
+class Change:
+    """How many times as long the candidate takes, and between what that lies; `same` and others are verdicts.
+
+    `rounds_to_decide`: of a figure that is `undecided`, how many rounds would likely do; None: more than
+    `MOST_ROUNDS`, or nothing to decide.
+    """
+
+    ratio: float
+    lowest: float
+    highest: float
+    verdict: str
+    rounds_to_decide: int | None = None
+
+
+@dataclass(frozen=True)
+class Time:
+    """A time of one benchmark: each side's geometric mean in seconds, so that their ratio is that of the change."""
+
+    benchmark: Benchmark
+    figure: str
+    reference: float
+    candidate: float
+    change: Change
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A peak of one benchmark: each side's median in bytes. `equal`: as far as such a peak is measured exactly."""
+
+    benchmark: Benchmark
+    figure: str
+    reference: float
+    candidate: float
+    equal: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that two sides were compared in, by name; benchmarks with figures in too few rounds are `unmeasured`."""
+
+    reference: str
+    candidate: str
+    threshold: float
+    rounds: int
+    times: tuple[Time, ...]
+    peaks: tuple[Peak, ...]
+    only_reference: tuple[Benchmark, ...]
+    only_candidate: tuple[Benchmark, ...]
+    unmeasured: tuple[Benchmark, ...]
+
+    @property
+    def regressed(self) -> bool:
+        """Whether the candidate is slower or larger in anything."""
+        return any(one.change.verdict == "slower" for one in self.times) or any(
+            one.verdict == "grew" for one in self.peaks
+        )
+
+
+def judge(measured: Duel, threshold: float, memory_threshold: float) -> Result:
+    """Compare two sides; the thresholds are fractions: changes up to them are none. Raises `ValueError` for few rounds.
+
+    See `change_of` and `peak_verdict` for how.
+    """
+    if len(measured.rounds) < FEWEST_ROUNDS:
+        raise ValueError(f"{len(measured.rounds)} rounds say nothing of their spread; make {FEWEST_ROUNDS} or more")
+    reference, candidate = (_benchmarks(run) for run in zip(*measured.rounds, strict=True))
+    both = [benchmark for benchmark in reference if benchmark in candidate]
+    timed = {(one, name): pairs for one in both for name in TIMES if (pairs := _pairs(measured, one, name))}
+    enough = {key: pairs for key, pairs in timed.items() if len(pairs) >= FEWEST_ROUNDS}
+    return Result(
+        reference=measured.reference.name,
+        candidate=measured.candidate.name,
+        threshold=threshold,
+        rounds=len(measured.rounds),
+        times=tuple(
+            Time(*key, *_geometric_means(pairs), change_of(pairs, threshold, len(enough)))
+            for key, pairs in enough.items()
+        ),
+        peaks=tuple(peak for benchmark in both for peak in _peaks(measured, benchmark, memory_threshold)),
+        only_reference=tuple(one for one in reference if one not in candidate),
+        only_candidate=tuple(one for one in candidate if one not in reference),
+        unmeasured=tuple(dict.fromkeys(benchmark for benchmark, name in timed if (benchmark, name) not in enough)),
+    )
+
+
+def change_of(pairs: Sequence[tuple[float, float]], threshold: float, figures: int) -> Change:
+    """The change of a time, from its values on both sides, round by round.
+
+    Student's t for paired differences ("Student", "The Probable Error of a Mean", Biometrika 6 (1908)), taken of the
+    logarithms, since noise multiplies times. Pairs leave out what both runs of a round have in common. Of `figures`
+    that are looked at together each gets its part of the error (Bonferroni), so that chance alone makes one or more
+    of them slower or faster in 5 % of comparisons at most. Slower or faster it is if the interval leaves out 1 and
+    the estimate is beyond the threshold; the same if the whole interval is within it. On a scale of ratios a
+    threshold of t lies between 1 / (1 + t) and 1 + t: sides that change places change their verdicts.
+    """
+    logs = [log(candidate / reference) for reference, candidate in pairs]
+    middle, spread, edge = fmean(logs), stdev(logs), log(1 + threshold)
+    off = _half_width(spread, len(logs), figures)
+    verdict, needed = "undecided", None
+    if middle - off > 0 and middle > edge:
+        verdict = "slower"
+    elif middle + off < 0 and middle < -edge:
+        verdict = "faster"
+    elif max(abs(middle - off), abs(middle + off)) <= edge:
+        verdict = "same"
+    else:
+        needed = _rounds_to_decide(abs(middle), spread, edge, len(logs), figures)
+    return Change(exp(middle), exp(middle - off), exp(middle + off), verdict, needed)
+
+
+def _half_width(spread: float, rounds: int, figures: int) -> float:
+    return t_around(1 - (1 - CONFIDENCE) / figures, rounds - 1) * spread / sqrt(rounds)
+
+
+def _rounds_to_decide(middle: float, spread: float, edge: float, rounds: int, figures: int) -> int | None:
+    """How many rounds would likely do, if mean and spread are what they seem to be."""
+    room = middle if middle > edge else edge - middle
+    luck = NormalDist().inv_cdf(POWER) * spread
+    for count in range(rounds + 1, MOST_ROUNDS + 1):
+        if _half_width(spread, count, figures) + luck / sqrt(count) <= room:
+            return count
+    return None
+
+
+def peak_verdict(figure: str, reference: float, candidate: float, threshold: float) -> str:
+    """What became of a peak in bytes: a change counts that is beyond the threshold, and beyond the figure's slack."""
+    change = candidate - reference
+    if abs(change) <= max(threshold * reference, SLACK_BYTES[figure]):
+        return "same"
+    return "grew" if change > 0 else "shrank"
+
+
+def _peaks(measured: Duel, benchmark: Benchmark, threshold: float) -> Iterator[Peak]:
+    for figure in PEAKS:
+        if pairs := _pairs(measured, benchmark, figure):
+            reference, candidate = (median(values) for values in zip(*pairs, strict=True))
+            equal = abs(candidate - reference) <= SLACK_BYTES[figure]
+            yield Peak(
+                *(benchmark, figure, reference, candidate),
+                equal=equal,
+                verdict=peak_verdict(figure, reference, candidate, threshold),
+            )
+
+
+def _pairs(measured: Duel, benchmark: Benchmark, figure: str) -> list[tuple[float, float]]:
+    """A figure on both sides, of every round in which both have it."""
+    found = [tuple(run.get(benchmark, {}).get(figure) for run in pair) for pair in measured.rounds]
+    return [(one, other) for one, other in found if one is not None and other is not None]
+
+
+def _benchmarks(runs: Iterable[Run]) -> dict[Benchmark, None]:
+    return dict.fromkeys(benchmark for run in runs for benchmark in run)
+
+
+def _geometric_means(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    one, other = (exp(fmean(map(log, values))) for values in zip(*pairs, strict=True))
+    return one, other
