@@ -30,6 +30,9 @@ from bench.report.history import history_lines, history_markdown
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines
+from bench.report.versus import versus_lines, versus_markdown
+from bench.versus.session import OPTIONS as VERSUS_OPTIONS
+from bench.versus.session import Versus
 from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.layouts import LAYOUTS
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
@@ -44,6 +47,7 @@ SHELF = pytest.StashKey[Shelf]()
 OUTCOMES = pytest.StashKey[list[Outcome]]()
 CELLS = pytest.StashKey[list[Cell]]()
 GATE = pytest.StashKey[Gate]()
+VERSUS = pytest.StashKey[Versus | None]()
 
 # Of a page that wraps by itself.
 JOB_PAGE_COLUMNS = 1000
@@ -53,22 +57,26 @@ profiles.register()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    add_options(parser.getgroup("weight loading"), (*OPTIONS, *HISTORY_OPTIONS))
+    add_options(parser.getgroup("weight loading"), (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[SETTINGS] = chosen = settings(config.option)
-        config.stash[GATE] = gate = Gate(config, history_options(config.option), chosen.wants)
+        history = history_options(config.option)
+        versus = Versus(config, history, chosen.checkpoints) if config.option.versus else None
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
+    config.stash[GATE] = gate = Gate(config, history, chosen.wants)
+    config.stash[VERSUS] = versus
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), progress_bar)
     config.stash[OUTCOMES] = list[Outcome]()
     config.stash[CELLS] = list[Cell]()
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
-    config.pluginmanager.register(gate)
+    for plugin in filter(None, (gate, versus)):
+        config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
 
@@ -244,7 +252,8 @@ def pytest_terminal_summary(
             terminalreporter.section(title)
             for line in lines:
                 terminalreporter.write_line(line)
-        for line in config.stash[GATE].complaints:
+        versus = config.stash[VERSUS]
+        for line in (*config.stash[GATE].complaints, *(versus.complaints if versus else ())):
             terminalreporter.write_line(f"ERROR: {line}", red=True)
         job_page = os.environ.get("GITHUB_STEP_SUMMARY")
         if job_page and not config.option.benchmark_disable:
@@ -263,6 +272,8 @@ def _sections(config: pytest.Config, width: int) -> Iterator[tuple[str, list[str
         yield f"weight loading: {chosen.title}", [*explained, *terminal_lines(table, width)]
     if gate.comparison:
         yield comparison_title(gate.comparison), comparison_lines(gate.comparison, gate.recorded, width)
+    if (versus := config.stash[VERSUS]) and versus.result:
+        yield "versus", versus_lines(versus.result, width)
     if gate.history is not None:
         yield "history", history_lines(gate.history, gate.passed_over, width)
 
@@ -276,6 +287,8 @@ def _job_page(config: pytest.Config) -> Iterator[str]:
         yield comparison_markdown(gate.comparison, gate.recorded)
     if cells:
         yield from (f"{line}\n" for line in conformance_lines(cells, JOB_PAGE_COLUMNS, whole=True))
+    if (versus := config.stash[VERSUS]) and versus.result:
+        yield versus_markdown(versus.result)
     if gate.history is not None:
         yield history_markdown(gate.history, gate.passed_over)
 

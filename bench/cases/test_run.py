@@ -16,6 +16,7 @@ from bench.conformance.properties import PROPERTIES, columns
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.record import FIELDS
 from bench.strategies import STRATEGIES
+from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 
 # A plugin that adds strategies with faults to the table.
 FAULTY = """
@@ -281,7 +282,7 @@ def test_tests_record_nothing(bench: Bench, folder: Path) -> None:
 def test_every_option_is_in_the_help_with_its_default(bench: Bench) -> None:
     text = " ".join(bench("--help").stdout.split())
     group = text[text.index("weight loading:") :]
-    for name, _, metavar, _ in (*OPTIONS, *HISTORY_OPTIONS):
+    for name, _, metavar, _ in (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS):
         option = f"{name}={metavar}" if metavar else name
         assert option in group
         # Where the help of the next option begins, that of this one has said its default.
