@@ -1,93 +1,15 @@
-"""A run held against those before it: what grew, what shrank, what is slower, and what cannot be told."""
+"""A run held against those before it: what is worse, what is better, what is gone or new, what cannot be told."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import median
 
-from bench.history.figures import BYTES, SECONDS
+from bench.history.figures import BYTES
+from bench.history.findings import BUSY, REGRESSIONS, SLOWER, Finding, Times, time_changes
 from bench.history.past import Past
 from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
-from bench.history.spread import FEWEST, WINDOW, expected
-from bench.history.steps import steps
-
-GREW, SLOWER, SHRANK, FASTER = "GREW", "SLOWER", "shrank", "faster"
-REGRESSIONS = (GREW, SLOWER)
 
 _EXACT = tuple(figure.name for figure in BYTES if not figure.slack_bytes)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A figure that changed, which way, and what it was held against, in words."""
-
-    verdict: str
-    change: Change
-    against: str
-
-
-def byte_changes(past: Past, key: Key, record: Record, threshold: float) -> Iterator[Finding]:
-    """Every figure in bytes that grew or shrank by more than `threshold`, a fraction.
-
-    What is exact is held against the lowest that was recorded since someone accepted a growth: neither a run without
-    comparison nor one little step a night moves that. What is looked at from outside is held against the median.
-    """
-    for figure in BYTES:
-        now, before = record.get(figure.name), past.values(key, figure)
-        if now is None or not before:
-            continue
-        # Where nothing was real, tensors were counted, and nothing is left to chance.
-        slack = 0 if key.planned else figure.slack_bytes
-        if slack:
-            before = before[-WINDOW:]
-            then, run = median(value for _, value in before), before[-1][0]
-        else:
-            then = min(value for _, value in before)
-            run = next(run for run, value in reversed(before) if value == then)
-        if abs(now - then) > max(threshold * then, slack):
-            against = f"median of {len(before)} runs" if slack and len(before) > 1 else run.number
-            yield Finding(GREW if now > then else SHRANK, Change(key, figure.name, then, now, run.name), against)
-
-
-@dataclass(frozen=True)
-class Times:
-    """What became of the times of a run: how many figures were `judged`, and what was found.
-
-    `waiting`: benchmarks of which there are so many runs, too few to tell a spread.
-    """
-
-    judged: int
-    findings: list[Finding]
-    waiting: dict[Key, int]
-
-
-def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) -> Times:
-    """Every figure in seconds that is beyond what its window lets expect, and changed by more than `threshold`.
-
-    The window are the last runs on this machine with this set-up, from where their level last moved; see
-    `spread.expected` for the statistic.
-    """
-    windows, waiting, findings = [], {}, []
-    for key, record in records.items():
-        for figure in SECONDS:
-            now, before = record.get(figure.name), _same_level(past.values(key, figure)[-WINDOW:])
-            if now and len(before) >= FEWEST:
-                windows.append((key, figure, now, before))
-            elif now and before:
-                waiting[key] = len(before)
-    for key, figure, now, before in windows:
-        then, lowest, highest = expected([value for _, value in before], len(windows))
-        if now > max(highest, then * (1 + threshold)) or now < min(lowest, then / (1 + threshold)):
-            change = Change(key, figure.name, then, now, before[-1][0].name)
-            against = f"{len(before)} runs: {lowest:.3g} to {highest:.3g}"
-            findings.append(Finding(SLOWER if now > then else FASTER, change, against))
-    return Times(len(windows), findings, waiting)
-
-
-def _same_level(window: list[tuple[Run, float]]) -> list[tuple[Run, float]]:
-    """The runs since the level last moved, if they tell a spread: a gain is not to hide that it is lost again."""
-    begins = [begin for begin in steps([value for _, value in window]) if len(window) - begin >= FEWEST]
-    return window[begins[-1] :] if begins else window
 
 
 def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, Key]:
@@ -147,7 +69,8 @@ class Comparison:
     @property
     def whole(self) -> bool:
         """Whether nothing but what is new was left without a comparison."""
-        return not self.apart and len(self.new) < len(self.records)
+        busy = any(finding.verdict == BUSY for finding in self.findings)
+        return not (self.apart or busy) and len(self.new) < len(self.records)
 
     @property
     def changes(self) -> list[Change]:

@@ -11,8 +11,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import safe_dumps
 
-from bench.history.comparison import GREW, Comparison, Finding, byte_changes
+from bench.history.comparison import Comparison
 from bench.history.figures import shown, title
+from bench.history.findings import GREW, Finding, byte_changes
 from bench.history.options import HistoryOptions
 from bench.history.past import Past
 from bench.history.record import Record

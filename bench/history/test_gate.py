@@ -425,6 +425,24 @@ def test_a_gain_that_is_lost_again_is_a_slow_down(suite: Suite) -> None:
     assert lines(result, "ERROR: 2 figures take longer than in their recent runs")
 
 
+def test_a_busy_machine_is_no_regression_and_no_excuse(suite: Suite) -> None:
+    draw = random.Random(10)
+
+    def with_limit(slow: float, limit: float) -> Loads:
+        loads = night(draw, {"streamed": slow})
+        return {n: one | {"limit_bytes_per_second": limit * exp(draw.gauss(0, NOISE))} for n, one in loads.items()}
+
+    suite.record(WINDOW, lambda _: with_limit(1, 1e10))
+    busy = suite(with_limit(2, 6e9), "--benchmark-compare")
+    assert busy.ret == pytest.ExitCode.OK
+    assert len(lines(busy, "busy  streamed")) == 2
+    assert lines(busy, "NOT JUDGED: the times of 1 benchmark: beside them the machine's own limit was lower, too")
+    assert suite(with_limit(2, 6e9), "--require-comparison").ret == pytest.ExitCode.TESTS_FAILED
+    later = suite(with_limit(2, 1e10), "--benchmark-compare")
+    assert later.ret == pytest.ExitCode.TESTS_FAILED
+    assert len(lines(later, "SLOWER  streamed")) == 2
+
+
 def test_times_are_not_judged_before_their_spread_is_known(suite: Suite) -> None:
     suite.record(3, lambda number: {"one": load(load_seconds=0.2 + number / 1000)})
     result = suite({"one": load(load_seconds=3.0)}, "--benchmark-compare")

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.history.comparison import FASTER, GREW, SHRANK, Comparison, Finding
+from bench.history.comparison import Comparison
 from bench.history.figures import shown, title
+from bench.history.findings import BUSY, GAINS, GREW, Finding
 from bench.history.runs import Key
 from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import Held
@@ -99,6 +100,8 @@ def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
             f"NOT JUDGED: the times of {_benchmarks(len(comparison.times.waiting))}: it takes {FEWEST} runs on this "
             f"machine to tell their spread, and there {'is' if least == 1 else 'are'} {least}"
         )
+    if busy := {finding.change.key for finding in comparison.findings if finding.verdict == BUSY}:
+        yield f"NOT JUDGED: the times of {_benchmarks(len(busy))}: beside them the machine's own limit was lower, too"
     yield from _conclusion(comparison, recorded)
 
 
@@ -120,7 +123,7 @@ def _apart(comparison: Comparison) -> Iterator[str]:
 
 def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
     compared = [key for key in comparison.records if key not in {*comparison.new, *comparison.apart}]
-    if gains := [finding for finding in comparison.findings if finding.verdict in (SHRANK, FASTER)]:
+    if gains := [finding for finding in comparison.findings if finding.verdict in GAINS]:
         where = f"it is in {recorded.name}: keep that file" if recorded else "record this run"
         yield f"GAIN: {_figures(len(gains))} better. For later runs to be held against that, {where}"
     if not comparison.records:
