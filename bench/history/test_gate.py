@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_benchmark.storage.file import FileStorage
 
+from bench.history.change_points import change_points
 from bench.history.record import blank_record
 from bench.history.spread import WINDOW
+from bench.history.storage import Storage
 
 # The suite in small: benchmarks that measure what `figures.json` says, on the machine that it says.
 CONFTEST = """
@@ -457,3 +460,17 @@ def test_an_accepted_slow_down_begins_a_new_window(suite: Suite) -> None:
     result = suite(night(draw, {"streamed": 1.5}), "--benchmark-compare")
     assert result.ret == pytest.ExitCode.OK
     assert lines(result, "NOT JUDGED: the times of 1 benchmark")
+
+
+def test_a_thousand_runs_are_read_and_compared(suite: Suite) -> None:
+    """How long that takes is not for a test: see `results/README.md`."""
+    draw = random.Random(11)
+    suite.record(1000, lambda number: night(draw, {"mmap": 1.2} if number > 700 else {}))
+    result = suite(night(draw, {"mmap": 1.2, "streamed": 1.2}), "--benchmark-compare")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert [line.split()[1] for line in lines(result, "SLOWER")] == ["streamed", "streamed"]
+    assert any("compared with 1000 (c0ffee, torch 2.13.0) and 999 before it" in line for line in result.outlines)
+    points, series = change_points(Storage(FileStorage(suite.files[0].parents[1], None, "Machine")).runs())
+    assert series == 7 * 5
+    assert {(point.run.number[:2], point.change.key.title) for point in points} <= {("07", "mmap"), ("06", "mmap")}
+    assert len(points) == 2
