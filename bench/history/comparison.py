@@ -34,6 +34,7 @@ def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, 
 class Comparison:
     """What is known of a run that is held against others, while it grows.
 
+    `records` are those that are right, `grown` those that are worse in bytes, whatever else is wrong with them.
     `passed_over`: files that are no runs, and why. `apart`: benchmarks that never ran on this machine with this
     set-up, and what differs.
     """
@@ -43,6 +44,7 @@ class Comparison:
     passed_over: list[str]
     records: dict[Key, Record] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    grown: dict[Key, Record] = field(default_factory=dict)
     vanished: dict[Key, Run] = field(default_factory=dict)
     new: list[Key] = field(default_factory=list)
     renamed: dict[Key, Key] = field(default_factory=dict)

@@ -139,13 +139,13 @@ class Gate:
             threshold, comparison = self._options.memory_threshold, self.comparison
             if comparison is None or threshold is None:
                 return {}
-            found = list(byte_changes(comparison.past, Key.of(benchmark.fullname, record), record, threshold))
+            key = Key.of(benchmark.fullname, record)
+            found = list(byte_changes(comparison.past, key, record, threshold))
             comparison.findings.extend(found)
-            return {
-                str(finding.change.figure): _told(finding, threshold)
-                for finding in found
-                if finding.verdict == GREW and not self._options.accept
-            }
+            grown = [finding for finding in found if finding.verdict == GREW]
+            if grown:
+                comparison.grown[key] = record
+            return {str(one.change.figure): _told(one, threshold) for one in grown if not self._options.accept}
 
         return find
 

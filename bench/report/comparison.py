@@ -76,7 +76,7 @@ def _cells(findings: list[Finding]) -> list[list[str]]:
 
 def _alive(comparison: Comparison, finding: Finding) -> list[str]:
     """What was alive at the new peak."""
-    record = comparison.records.get(finding.change.key, {})
+    record = comparison.grown[finding.change.key]
     return alive_lines([Held(**held) for held in (record.get("alive_at_peak") or {}).get(finding.change.figure, ())])
 
 
