@@ -18,12 +18,12 @@ from bench.cases.options import OPTIONS, Settings, add_options, settings
 from bench.conformance import profiles
 from bench.conformance.sweep import Cell
 from bench.history.fingerprint import fingerprint, in_a_line
-from bench.history.gate import Gate, Grown, timed
+from bench.history.gate import Gate, timed
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.options import history_options
 from bench.history.record import Record
 from bench.report.alive import explanation
-from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title
+from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 from bench.report.conformance import conformance_lines
 from bench.report.export import export
 from bench.report.history import history_lines, history_markdown
@@ -90,7 +90,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
             export(measured, in_a_line(fingerprint({}, chosen.checkpoints)), chosen.export)
         except OSError as error:
             gate.complain(f"--export: {chosen.export.name}/ cannot be written to: {error.strerror}")
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
     yield
 
 
@@ -217,9 +218,6 @@ def pytest_runtest_makereport(
         if report.skipped:
             verdict = f"skipped: {verdict}"
         benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
-        if benchmark and report.failed:
-            # pytest-benchmark saves a failed test's figures otherwise. Those that only grew are right.
-            benchmark.has_error = not (call.excinfo and isinstance(call.excinfo.value, Grown))
         record = benchmark.extra_info if benchmark else {}
         item.config.stash[OUTCOMES].append(Outcome(case.row, case.size, verdict, dict(record)))
     return report
@@ -270,8 +268,10 @@ def _sections(config: pytest.Config, width: int) -> Iterator[tuple[str, list[str
     if table := rows(outcomes):
         explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
         yield f"weight loading: {chosen.title}", [*explained, *terminal_lines(table, width)]
-    if gate.comparison:
-        yield comparison_title(gate.comparison), comparison_lines(gate.comparison, gate.recorded, width)
+    if gate.shown:
+        yield comparison_title(gate.shown), comparison_lines(gate.shown, gate.recorded, width)
+    elif gate.comparison and (line := quiet_line(gate.comparison)):
+        yield "not compared", [line]
     if (versus := config.stash[VERSUS]) and versus.result:
         yield "versus", versus_lines(versus.result, width)
     if gate.history is not None:
@@ -283,8 +283,8 @@ def _job_page(config: pytest.Config) -> Iterator[str]:
     gate, cells, outcomes = config.stash[GATE], config.stash[CELLS], config.stash[OUTCOMES]
     if table := rows(outcomes):
         yield markdown(table)
-    if gate.comparison:
-        yield comparison_markdown(gate.comparison, gate.recorded)
+    if gate.shown:
+        yield comparison_markdown(gate.shown, gate.recorded)
     if cells:
         yield from (f"{line}\n" for line in conformance_lines(cells, JOB_PAGE_COLUMNS, whole=True))
     if (versus := config.stash[VERSUS]) and versus.result:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bench.history.figures import BYTES
-from bench.history.findings import BUSY, REGRESSIONS, SLOWER, Finding, Times, time_changes
+from bench.history.findings import BUSY, GONE, REGRESSIONS, SLOWER, Finding, Times, time_changes
 from bench.history.past import Past
 from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
@@ -49,6 +49,8 @@ class Comparison:
     new: list[Key] = field(default_factory=list)
     renamed: dict[Key, Key] = field(default_factory=dict)
     apart: dict[Key, list[str]] = field(default_factory=dict)
+    # Recorded, to be measured in this run, and then skipped or failed.
+    missed: list[Key] = field(default_factory=list)
     times: Times = field(default_factory=lambda: Times(0, [], {}))
 
     def conclude(self, records: dict[Key, Record], time_threshold: float | None) -> None:
@@ -64,15 +66,22 @@ class Comparison:
             self.findings.extend(self.times.findings)
 
     @property
+    def busy(self) -> list[Change]:
+        """What took longer on a machine that had less time for it."""
+        return [finding.change for finding in self.findings if finding.verdict == BUSY]
+
+    @property
     def slower(self) -> int:
-        """How many figures take longer than they did."""
-        return sum(finding.verdict == SLOWER for finding in self.findings)
+        """How many times are longer than they were, or gone."""
+        return sum(
+            finding.verdict in (SLOWER, GONE) and (finding.change.figure or "").endswith("_seconds")
+            for finding in self.findings
+        )
 
     @property
     def whole(self) -> bool:
         """Whether nothing but what is new was left without a comparison."""
-        busy = any(finding.verdict == BUSY for finding in self.findings)
-        return not (self.apart or busy) and len(self.new) < len(self.records)
+        return not (self.apart or self.busy or self.missed) and len(self.new) < len(self.records)
 
     @property
     def changes(self) -> list[Change]:

@@ -11,8 +11,8 @@ from bench.history.runs import Change, Key, Run
 from bench.history.spread import FEWEST, WINDOW, expected
 from bench.history.steps import steps
 
-GREW, SLOWER, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "busy", "shrank", "faster"
-REGRESSIONS = (GREW, SLOWER)
+GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
+REGRESSIONS = (GREW, SLOWER, GONE)
 GAINS = (SHRANK, FASTER)
 
 # What is measured right before every timed load, and is nothing that a strategy can change.
@@ -36,7 +36,10 @@ def byte_changes(past: Past, key: Key, record: Record, threshold: float) -> Iter
     """
     for figure in BYTES:
         now, before = record.get(figure.name), past.values(key, figure)
-        if now is None or not before:
+        if not before:
+            continue
+        if now is None:
+            yield _gone(key, figure, before)
             continue
         # Where nothing was real, tensors were counted, and nothing is left to chance.
         slack = 0 if key.planned else figure.slack_bytes
@@ -74,7 +77,9 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
     for key, record in records.items():
         for figure in SECONDS:
             now, before = record.get(figure.name), _same_level(past.values(key, figure)[-WINDOW:])
-            if now and len(before) >= FEWEST:
+            if before and now is None:
+                findings.append(_gone(key, figure, before))
+            elif now and len(before) >= FEWEST:
                 windows.append((key, figure, now, before))
             elif now and before:
                 waiting[key] = len(before)
@@ -88,9 +93,18 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
 
 
 def _busy(past: Past, key: Key, record: Record, figures: int) -> bool:
-    """Whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy."""
-    now, before = record.get(LIMIT.name), [value for _, value in past.values(key, LIMIT)[-WINDOW:]]
+    """Whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy.
+
+    Where it stays lower, that becomes its level, and explains nothing any more.
+    """
+    now, before = record.get(LIMIT.name), [value for _, value in _same_level(past.values(key, LIMIT)[-WINDOW:])]
     return now is not None and len(before) >= FEWEST and now < expected(before, figures)[1]
+
+
+def _gone(key: Key, figure: Figure, before: list[tuple[Run, float]]) -> Finding:
+    """A figure that was measured on this machine, and no longer is: a gate that cannot see."""
+    run, value = before[-1]
+    return Finding(GONE, Change(key, figure.name, value, None, run.name), run.number)
 
 
 def _same_level(window: list[tuple[Run, float]]) -> list[tuple[Run, float]]:

@@ -13,15 +13,15 @@ from pytest_benchmark.utils import safe_dumps
 
 from bench.history.comparison import Comparison
 from bench.history.figures import shown, title
-from bench.history.findings import GREW, Finding, byte_changes
+from bench.history.findings import REGRESSIONS, Finding, byte_changes
 from bench.history.options import HistoryOptions
 from bench.history.past import Past
 from bench.history.record import Record
 from bench.history.runs import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA, Key, Run, Unreadable, read_run
 from bench.history.storage import Storage, write_whole
-from bench.history.vanished import stand_in
+from bench.history.vanished import Vanished, stand_in
 
-OUTCOMES = {pytest.ExitCode.OK: PASSED, pytest.ExitCode.INTERRUPTED: INTERRUPTED}
+OUTCOMES: dict[int, str] = {pytest.ExitCode.OK: PASSED, pytest.ExitCode.INTERRUPTED: INTERRUPTED}
 
 
 class Grown(pytest.fail.Exception):  # type: ignore[name-defined, misc]  # pytest gives its class no other name
@@ -42,6 +42,7 @@ class Gate:
         self.history: list[Run] | None = None
         self._failed_tests: list[str] = []
         self._complaints: list[str] = []
+        self._selected: set[str] = set()
         # pytest-benchmark would read the whole history for itself, and end in a traceback where a file is damaged.
         config.option.benchmark_compare = []
 
@@ -55,9 +56,14 @@ class Gate:
         ]
 
     @property
+    def shown(self) -> Comparison | None:
+        """The comparison that someone asked for."""
+        return self.comparison if self._options.compare else None
+
+    @property
     def recorded(self) -> Path | None:
-        """The file of this run, once it has one."""
-        return self.storage.saved if self.storage else None
+        """The file of this run, if it has one and later runs are held against it."""
+        return self.storage.saved if self.storage and self.storage.outcome == PASSED else None
 
     @property
     def passed_over(self) -> list[str]:
@@ -88,21 +94,24 @@ class Gate:
         session.save_json = self._save_json
         if self._options.show:
             self.history = self.storage.runs()
-        elif self._options.compare and not session.disabled:
+        elif not session.disabled:
+            # Without --benchmark-compare too: what is worse is not to become what later runs are held against.
             self.comparison = Comparison(self._past(self.storage), self._options.accept, self.storage.passed_over)
 
     def _past(self, storage: Storage) -> Past:
         """The runs to compare with. Raises `UsageError` if one was named that is not there, or did not pass."""
         runs, name, machine = storage.runs(), self._options.compare, self._session.get_machine_info()
         passed = [run for run in runs if run.outcome == PASSED]
-        if name is True:
+        if name is True or not name:
             return Past(passed, machine)
         try:
             named = tuple(read_run(file) for file in storage.files(str(name)))
         except Unreadable as error:
             raise pytest.UsageError(f"--benchmark-compare: {name} {error}") from None
         if not named or any(run.outcome != PASSED for run in named):
-            unfit = [run.outcome for run in (*named, *runs) if run.outcome != PASSED and run.number == str(name)[:4]]
+            asked = Path(str(name)).name.removesuffix(".json")
+            unfit = [run.outcome for run in runs if run.outcome != PASSED and asked in (run.number, run.name)]
+            unfit += [run.outcome for run in runs if run.outcome != PASSED and run.name.startswith(f"{asked}_")]
             why = f"is a run that {unfit[0]}, and none is compared with it" if unfit else "is not recorded"
             last = f"the last that passed is {passed[-1].number}" if passed else "no run is"
             raise pytest.UsageError(f"--benchmark-compare: {name} {why}; {last}")
@@ -118,12 +127,15 @@ class Gate:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Put a failing test where a recorded benchmark is gone, before any is deselected."""
-        if self.comparison is None:
+        if self.shown is None or self._session.skip:
             return
         there = {item.nodeid for item in items}
-        for key, run in self.comparison.past.recorded().items():
+        for key, run in self.shown.past.recorded().items():
             if key.fullname not in there and self._wants(run.records[key]):
                 items.extend(stand_in(session, items, key.fullname, partial(self._miss, key, run)))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._selected = {item.nodeid for item in session.items if not isinstance(item, Vanished)}
 
     def _miss(self, key: Key, run: Run) -> None:
         assert self.comparison
@@ -142,12 +154,24 @@ class Gate:
             key = Key.of(benchmark.fullname, record)
             found = list(byte_changes(comparison.past, key, record, threshold))
             comparison.findings.extend(found)
-            grown = [finding for finding in found if finding.verdict == GREW]
+            grown = [finding for finding in found if finding.verdict in REGRESSIONS]
             if grown:
                 comparison.grown[key] = record
-            return {str(one.change.figure): _told(one, threshold) for one in grown if not self._options.accept}
+            fails = self._options.compare and not self._options.accept
+            return {str(one.change.figure): _told(one, threshold) for one in grown if fails}
 
         return find
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Have pytest-benchmark leave out the figures of a test that failed; those that only grew are right."""
+        report = yield
+        benchmark = getattr(item, "funcargs", {}).get("benchmark")
+        if benchmark and report.failed:
+            benchmark.has_error = not (call.excinfo and isinstance(call.excinfo.value, Grown))
+        return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
@@ -158,12 +182,16 @@ class Gate:
         """Judge before pytest-benchmark saves, and fail where it could not."""
         if self.history is not None and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
+        # What was interrupted while it was measured has no figures, and pytest-benchmark would end in a traceback.
+        self._session.benchmarks[:] = [bench for bench in self._session.benchmarks if bench.stats.data]
         if self.comparison:
             self._judge(self.comparison)
-            if self._complaints and session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        elif self._options.required and self.history is None:
+            self.complain("--require-comparison: benchmarks are disabled, so nothing was compared")
+        if self._complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.storage:
-            self.storage.outcome = OUTCOMES.get(pytest.ExitCode(session.exitstatus), FAILED)
+            self.storage.outcome = OUTCOMES.get(int(session.exitstatus), FAILED)
         yield
         if self.complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -171,11 +199,18 @@ class Gate:
     def _judge(self, comparison: Comparison) -> None:
         records = {Key.of(bench.fullname, bench.extra_info): bench.extra_info for bench in self.benchmarks}
         comparison.conclude(records, self._options.time_threshold)
+        if not self._options.compare:
+            return
+        comparison.missed = [
+            key
+            for key, run in comparison.past.recorded().items()
+            if key.fullname in self._selected and key not in records and self._wants(run.records[key])
+        ]
         if comparison.slower and not self._options.accept:
-            self.complain(f"{comparison.slower} figures take longer than in their recent runs")
+            self.complain(f"{comparison.slower} times are longer than in their recent runs, or gone")
         for complaint in self._compare_fail(comparison.past, records):
             self.complain(complaint)
-        if self._options.required and records and not comparison.whole:
+        if self._options.required and not comparison.whole:
             self.complain("--require-comparison: not everything could be compared")
 
     def _compare_fail(self, past: Past, records: Mapping[Key, Record]) -> list[str]:
@@ -212,7 +247,8 @@ class Gate:
         compared_benchmark["benchmarks"] = [
             bench
             for bench in compared_benchmark["benchmarks"]
-            if timed(bench) and Key.of(bench["fullname"], bench["extra_info"]) in comparable
+            if timed(bench)
+            and ("schema" not in (record := bench["extra_info"]) or Key.of(bench["fullname"], record) in comparable)
         ]
         compared_benchmark["machine_info"] = machine_info
 
@@ -223,6 +259,7 @@ class Gate:
             "outcome": self.storage.outcome if self.storage else None,
             "failed": self._failed_tests,
             "changes": [asdict(change) for change in changes],
+            "busy": [asdict(change) for change in (self.comparison.busy if self.comparison else ())],
             "accepted": self._options.accept,
         }
 
@@ -240,12 +277,14 @@ class Gate:
 def timed(bench: dict[str, Any]) -> bool:
     """Whether the time of a benchmark is one to look at, and not that of a load whose memory was metered."""
     record = bench["extra_info"]
-    return "schema" not in record or record["bytes_per_second"] is not None
+    return "schema" not in record or record.get("bytes_per_second") is not None
 
 
 def _told(finding: Finding, threshold: float) -> str:
     change = finding.change
     assert change.figure
+    if change.after is None:
+        return f"{title(change.figure)} was measured in {finding.against}, and is not any more"
     return (
         f"{title(change.figure)} grew from {shown(change.figure, change.before)} ({finding.against}) to "
         f"{shown(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"

@@ -40,13 +40,19 @@ class HistoryOptions:
 
 def history_options(options: Any) -> HistoryOptions:
     """The options of one run, checked. Raises `ValueError` with one line: what is wrong, and what would be right."""
-    compare = options.benchmark_compare or options.require_comparison or options.accept
+    if options.benchmark_compare == "":
+        raise ValueError("--benchmark-compare=: no run is named; name one, or leave out the =")
+    compare = options.benchmark_compare or options.require_comparison or options.accept or False
     if options.benchmark_compare_fail and not compare:
         raise ValueError("--benchmark-compare-fail: there is nothing to compare with; add --benchmark-compare")
+    memory = _fraction("--memory-compare-fail", options.memory_compare_fail)
+    time = _fraction("--time-compare-fail", options.time_compare_fail)
+    if options.require_comparison and memory is None and time is None:
+        raise ValueError("--require-comparison: with both thresholds off there is none; leave out one of them")
     return HistoryOptions(
         compare=compare,
-        memory_threshold=_fraction("--memory-compare-fail", options.memory_compare_fail),
-        time_threshold=_fraction("--time-compare-fail", options.time_compare_fail),
+        memory_threshold=memory,
+        time_threshold=time,
         required=options.require_comparison,
         accept=options.accept,
         show=options.history,

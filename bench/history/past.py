@@ -14,7 +14,8 @@ from bench.history.runs import Key, Run
 class Past:
     """The passing runs that a run is held against, oldest first, and the machine that it ran on.
 
-    `named` are those that someone asked for by name: bytes are held against them alone.
+    What was worse in one of them than before, and nobody accepted, is left out. `named` are those that someone asked
+    for by name: bytes are held against them alone.
     """
 
     runs: Sequence[Run]
@@ -29,12 +30,15 @@ class Past:
         """What a figure was in every run that may be compared with this one; from the last on that accepted it."""
         found: list[tuple[Run, float]] = []
         for run, here in zip(self.runs, self._here, strict=True):
-            value = run.records[key].get(figure.name) if key in run.records and (here or figure.anywhere) else None
-            if value is None or (self.named and not figure.timed and run not in self.named):
+            if key not in run.records or not (here or figure.anywhere):
+                continue
+            doubtful = (key, figure.name) in run.doubtful or (self.named and not figure.timed)
+            if doubtful and run not in self.named:
                 continue
             if (key, figure.name) in run.accepted:
                 found.clear()
-            found.append((run, value))
+            if (value := run.records[key].get(figure.name)) is not None:
+                found.append((run, value))
         return found
 
     def holds(self, key: Key) -> bool:

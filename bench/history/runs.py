@@ -4,15 +4,20 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.history.figures import FIGURES
 from bench.history.record import SCHEMA, Record
 
 # Of a run; its records have their own.
 RUN_SCHEMA = 1
 
 PASSED, FAILED, INTERRUPTED = "passed", "failed", "interrupted"
+
+# What pytest-benchmark's table needs of a run that it shows.
+_STATS = ("min", "max", "mean", "stddev", "median", "iqr", "ops", "rounds", "iterations")
 
 # Of a change: less is shown with more digits.
 LITTLE = 0.001
@@ -66,7 +71,9 @@ class Change:
     @property
     def percent(self) -> str:
         """By how much it changed, as in `+1.1 %`."""
-        if not self.before or self.after is None:
+        if self.after is None:
+            return "gone"
+        if not self.before:
             return "from 0"
         change = self.after / self.before - 1
         return f"{change:+.{1 if abs(change) >= LITTLE else 3}%}".replace("%", " %")
@@ -74,7 +81,11 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One recorded run. `accepted` are the benchmarks and figures whose change someone accepted with it."""
+    """One recorded run.
+
+    `accepted` are the benchmarks and figures whose change for the worse someone accepted with it; `doubtful` those
+    that nobody did, or that could not be judged.
+    """
 
     file: Path
     outcome: str
@@ -83,6 +94,7 @@ class Run:
     moment: str
     records: Mapping[Key, Record] = field(repr=False)
     accepted: frozenset[tuple[Key, str | None]] = frozenset()
+    doubtful: frozenset[tuple[Key, str | None]] = frozenset()
 
     @property
     def name(self) -> str:
@@ -116,13 +128,33 @@ def run_of(file: Path, data: Mapping[str, Any]) -> Run:
         raise Unreadable("is no run of this suite: no benchmark has a record")
     if history["schema"] > RUN_SCHEMA or any(record["schema"] > SCHEMA for record in ours.values()):
         raise Unreadable("is of a later version of this suite: update the suite to read it")
-    changes = history["changes"] if history["accepted"] else []
+    changes, busy = (
+        frozenset((Key(*change["key"]), change["figure"]) for change in history.get(name, []))
+        for name in ("changes", "busy")
+    )
+    for bench in data["benchmarks"]:
+        if bench["fullname"] in ours:
+            _require_sound(bench)
+    if history["outcome"] not in (PASSED, FAILED, INTERRUPTED):
+        raise Unreadable(f"is no run of this suite: it {history['outcome']}")
     return Run(
         file=file,
         outcome=history["outcome"],
-        machine=data["machine_info"],
-        commit=data["commit_info"]["id"],
-        moment=data["datetime"],
+        machine=dict(data["machine_info"].items()),
+        commit=data["commit_info"]["id"][:],
+        moment=data["datetime"][:],
         records={Key.of(fullname, record): record for fullname, record in ours.items()},
-        accepted=frozenset((Key(*change["key"]), change["figure"]) for change in changes),
+        accepted=changes if history["accepted"] else frozenset(),
+        doubtful=busy if history["accepted"] else changes | busy,
     )
+
+
+def _require_sound(bench: Mapping[str, Any]) -> None:
+    """Raise `Unreadable` if a benchmark has figures that are none: someone, or something, edited the file."""
+    if not isinstance(bench["fullname"], str):
+        raise Unreadable(f"is damaged: {bench['fullname']!r} is no name of a benchmark")
+    figures = {figure.name: bench["extra_info"].get(figure.name) for figure in FIGURES}
+    for name, value in (figures | {name: bench["stats"].get(name) for name in _STATS}).items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0
+        if not number and not (value is None and name in figures):
+            raise Unreadable(f"is damaged: {name} of {bench['fullname']} is {value!r}")

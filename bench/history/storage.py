@@ -16,6 +16,9 @@ from bench.history.runs import NAME, PASSED, Run, Unreadable, read_run
 # Not a name that pytest-benchmark looks at.
 UNFINISHED = ".unfinished"
 
+# Of a number, at least.
+DIGITS = 4
+
 
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file under another name, then give it its own: whoever dies meanwhile leaves what was there before.
@@ -50,7 +53,7 @@ class Storage(FileStorage):
         self.unsaved: str | None = None
 
     def runs(self) -> list[Run]:
-        """Every recorded run, oldest first; those of other systems and Pythons come before those of this one."""
+        """Every recorded run, oldest first, those of other systems and Pythons included."""
         self.passed_over.clear()
         found = []
         for file in self._files():
@@ -58,12 +61,19 @@ class Storage(FileStorage):
                 found.append(read_run(file))
             except Unreadable as error:
                 self.passed_over.append(f"{file.relative_to(self.path)} {error}")
-        return found
+        # By number where the clock says nothing.
+        return sorted(found, key=lambda run: run.moment)
 
     def files(self, name: str) -> list[Path]:
         """The files of passing runs that `--benchmark-compare=NAME` means."""
-        found = [(file, NAME.fullmatch(file.name)) for file in self.query(name)]
-        return [file for file, match in found if not (match and match["mark"])]
+        try:
+            found = [(file, NAME.fullmatch(file.name)) for file in self.query(name)]
+        except (ValueError, NotImplementedError):
+            # A path of a file that is not there.
+            return []
+        # A whole number is not the beginning of another.
+        whole = name if name.isdecimal() and len(name) >= DIGITS else None
+        return [file for file, match in found if not match or (not match["mark"] and whole in {None, match["number"]})]
 
     def load(self, *_: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """What pytest-benchmark's table is to show beside this run."""
@@ -90,14 +100,13 @@ class Storage(FileStorage):
 
     def _files(self) -> list[Path]:
         """Whatever is named like a run."""
-        own = self.default_machine_id
         found = [
-            (folder.name == own, int(match["number"]), file)
+            (int(match["number"]), file)
             for folder in (self.path, *self.path.glob("*/"))
             for file in folder.glob("*_*.json")
             if (match := NAME.fullmatch(file.name))
         ]
-        return [file for *_, file in sorted(found)]
+        return [file for _, file in sorted(found)]
 
     def _next_number(self) -> int:
         numbers = [int(match["number"]) for file in self.get(".").iterdir() if (match := NAME.fullmatch(file.name))]

@@ -81,6 +81,31 @@ def test_a_remote_that_does_not_answer_is_an_error_and_no_empty_history(origin: 
     assert "the history cannot be reached" in restored.stderr
 
 
-def test_it_can_be_restored_twice(origin: Path, tmp_path: Path) -> None:
+def test_a_night_that_cannot_push_is_an_error_and_the_next_one_begins_again(origin: Path, tmp_path: Path) -> None:
     checkout = night(origin, tmp_path / "night")
+    history(checkout, "restore")
+    (checkout / ".history" / "0001_run.json").write_text("{}")
+    refusal = origin / "hooks" / "pre-receive"
+    refusal.write_text("#!/bin/sh\nexit 1\n")
+    refusal.chmod(0o755)
+    kept = history(checkout, "keep")
+    assert kept.returncode == 1
+    assert "the run is in .history/ only" in kept.stderr
+    refusal.unlink()
     assert [history(checkout, "restore").returncode for _ in range(2)] == [0, 0]
+
+
+def test_two_runs_at_once_are_both_kept(origin: Path, tmp_path: Path) -> None:
+    one, other = (night(origin, tmp_path / name) for name in ("one", "other"))
+    seed = night(origin, tmp_path / "seed")
+    history(seed, "restore")
+    (seed / ".history" / "0001_run.json").write_text("{}")
+    history(seed, "keep")
+    for checkout in (one, other):
+        history(checkout, "restore")
+        (checkout / ".history" / f"0002_{checkout.name}.json").write_text("{}")
+    for checkout in (one, other):
+        kept = history(checkout, "keep")
+        assert kept.returncode == 0, kept.stderr
+    kept_files = git(origin, "ls-tree", "-r", "--name-only", "history").split()
+    assert kept_files == ["0001_run.json", "0002_one.json", "0002_other.json"]

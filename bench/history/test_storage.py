@@ -53,14 +53,15 @@ def test_a_failed_run_takes_a_number_and_a_name_that_nobody_compares_with(tmp_pa
     assert runs(tmp_path) == ["0001_first.json", "failed-0002_second.json", "0003_third.json"]
     assert [path.name for path, _ in storage(tmp_path, FileStorage).load()] == ["0001_first.json", "0003_third.json"]
     assert failed.files("0002") == []
+    assert failed.files("no/such/run.json") == failed.files("/0001") == []
     assert failed.files("failed-0002") == []
 
 
-def test_runs_of_other_pythons_come_before_those_of_this_one(tmp_path: Path) -> None:
-    for folder, name in (("machine", "0001_new"), ("another", "0007_old")):
-        (tmp_path / folder).mkdir()
-        write_whole(tmp_path / folder / f"{name}.json", json.dumps(RUN).encode())
-    assert runs(tmp_path) == ["0007_old.json", "0001_new.json"]
+def test_runs_of_all_pythons_are_in_the_order_of_their_time(tmp_path: Path) -> None:
+    for folder, name, year in (("machine", "0001_a", 2025), ("machine", "0002_c", 2027), ("another", "0007_b", 2026)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_whole(tmp_path / folder / f"{name}.json", json.dumps(RUN | {"datetime": str(year)}).encode())
+    assert runs(tmp_path) == ["0001_a.json", "0007_b.json", "0002_c.json"]
 
 
 def test_numbers_go_on_after_four_digits(tmp_path: Path) -> None:
@@ -69,6 +70,8 @@ def test_numbers_go_on_after_four_digits(tmp_path: Path) -> None:
         (tmp_path / "machine" / f"{number:04}_run.json").write_text(json.dumps(RUN))
     storage(tmp_path).save(RUN, "run")
     assert runs(tmp_path) == ["0999_run.json", "9999_run.json", "10000_run.json"]
+    assert [file.name for file in storage(tmp_path).files("10000")] == ["10000_run.json"]
+    assert storage(tmp_path).files("1000") == []
 
 
 def save_some(folder: Path, name: str) -> None:

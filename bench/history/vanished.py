@@ -35,14 +35,23 @@ def stand_in(
 ) -> list[Vanished]:
     """One item in the place of a vanished benchmark, or none if what was asked for does not reach there."""
     file, _, name = fullname.partition("::")
-    if not any(_reaches(argument, session.config, file, name) for argument in session.config.args):
+    config, path = session.config, session.config.rootpath / file
+    if config.hook.pytest_ignore_collect(collection_path=path, config=config):
+        return []
+    if not any(_reaches(argument, config, path, name) for argument in config.args):
         return []
     modules = {module.nodeid: module for item in items if (module := item.getparent(pytest.Module))}
-    return [Vanished.from_parent(modules.get(file, session), name=name, nodeid=fullname, miss=miss)]
+    gone = Vanished.from_parent(modules.get(file, session), name=name, nodeid=fullname, miss=miss)
+    # Those of the same test, for `-m`.
+    test = name.partition("[")[0]
+    others = (item for item in items if item.parent is gone.parent and item.name.partition("[")[0] == test)
+    for mark in {mark.name for mark in getattr(next(others, None), "own_markers", ())} - {"parametrize"}:
+        gone.add_marker(mark)
+    return [gone]
 
 
-def _reaches(argument: str, config: pytest.Config, file: str, name: str) -> bool:
+def _reaches(argument: str, config: pytest.Config, file: Path, name: str) -> bool:
     """Whether an argument of the command line names this test, its file, or a folder above it."""
     path, _, node = argument.partition("::")
     asked = (config.invocation_params.dir / path).resolve()
-    return (config.rootpath / file).is_relative_to(asked) and node in ("", name, name.partition("[")[0])
+    return file.resolve().is_relative_to(asked) and node in ("", name, name.partition("[")[0])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.history.comparison import Comparison
 from bench.history.figures import shown, title
-from bench.history.findings import BUSY, GAINS, GREW, Finding
+from bench.history.findings import GAINS, GREW, Finding
 from bench.history.runs import Key
 from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import Held
@@ -93,6 +93,8 @@ def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
         yield f"VANISHED: {_name(key)}, last recorded in {run.number}{accepted}{renamed}"
     if comparison.new:
         yield f"NEW: {_names(comparison.new)}"
+    if comparison.missed:
+        yield f"NOT COMPARED: skipped or failed: {_names(comparison.missed)}"
     yield from _apart(comparison)
     if comparison.times.waiting:
         least = min(comparison.times.waiting.values())
@@ -100,7 +102,7 @@ def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
             f"NOT JUDGED: the times of {_benchmarks(len(comparison.times.waiting))}: it takes {FEWEST} runs on this "
             f"machine to tell their spread, and there {'is' if least == 1 else 'are'} {least}"
         )
-    if busy := {finding.change.key for finding in comparison.findings if finding.verdict == BUSY}:
+    if busy := {change.key for change in comparison.busy}:
         yield f"NOT JUDGED: the times of {_benchmarks(len(busy))}: beside them the machine's own limit was lower, too"
     yield from _conclusion(comparison, recorded)
 
@@ -122,19 +124,38 @@ def _apart(comparison: Comparison) -> Iterator[str]:
 
 
 def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
-    compared = [key for key in comparison.records if key not in {*comparison.new, *comparison.apart}]
+    compared = len(comparison.records) - len(comparison.new) - len(comparison.apart)
     if gains := [finding for finding in comparison.findings if finding.verdict in GAINS]:
-        where = f"it is in {recorded.name}: keep that file" if recorded else "record this run"
+        where = f"it is in {recorded.name}: keep that file" if recorded else "a run has to pass and to be recorded"
         yield f"GAIN: {_figures(len(gains))} better. For later runs to be held against that, {where}"
     if not comparison.records:
         yield "Nothing was measured, so nothing was compared"
     elif not comparison.changes:
-        slower = "nothing is slower, " if comparison.times.judged else ""
-        yield f"{_benchmarks(len(compared))} compared: nothing grew, {slower}nothing is gone"
-    elif comparison.accepted:
+        yield _all_well(comparison, compared)
+    elif comparison.accepted and recorded:
         yield f"ACCEPTED: {_changes(comparison)}. Later runs are held against this one"
+    elif comparison.accepted:
+        yield f"NOT ACCEPTED: {_changes(comparison)}, but this run did not pass, or is not recorded"
     else:
         yield f"REGRESSION: {_changes(comparison)}. It stays one until a run with --accept takes it over"
+
+
+def _all_well(comparison: Comparison, compared: int) -> str:
+    if not compared and not comparison.apart:
+        return "NOT COMPARED: no run that is recorded has one of these benchmarks"
+    asked = f", {len(comparison.apart)} in what they ask a device for" if comparison.apart else ""
+    slower = ", nothing is slower" if comparison.times.judged else ""
+    return f"{_benchmarks(compared)} compared{asked}: nothing grew{slower}"
+
+
+def quiet_line(comparison: Comparison) -> str | None:
+    """What a run that was to be compared with nothing has to say nevertheless; None where that is nothing."""
+    if not comparison.changes:
+        return None
+    return (
+        f"{_figures(len(comparison.changes))} worse than recorded: --benchmark-compare says which, and no later run is "
+        "held against them"
+    )
 
 
 def _changes(comparison: Comparison) -> str:

@@ -25,7 +25,8 @@ def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> 
     points: list[dict[str, Any]] = []
     for bench in benchmarks:
         name = Key.of(bench["fullname"], bench["extra_info"]).title
-        metrics[name] |= _metrics(bench)
+        if measured := _metrics(bench):
+            metrics[name] |= measured
         points += [point | {"name": f"{name}: {point['name']}", "extra": machine} for point in _points(bench)]
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in (("github-action-benchmark.json", points), ("bencher.json", metrics)):
