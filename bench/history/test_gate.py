@@ -6,6 +6,9 @@ import pytest
 
 from bench.history.conftest import MACHINE, Suite, lines, load
 
+# Of runs in which nothing is measured.
+pytestmark = pytest.mark.filterwarnings("ignore:Not saving anything")
+
 
 @pytest.mark.parametrize(("factor", "fails"), [(1.009, False), (1.01, False), (1.011, True)])
 @pytest.mark.parametrize("figure", ["device_requested_peak_bytes", "host_private_peak_bytes", "state_bytes"])

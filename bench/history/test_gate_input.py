@@ -7,6 +7,9 @@ import pytest
 
 from bench.history.conftest import Suite, lines, load
 
+# Of runs in which nothing is measured.
+pytestmark = pytest.mark.filterwarnings("ignore:Not saving anything")
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
