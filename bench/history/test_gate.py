@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from bench.history.conftest import MACHINE, Suite, lines, load
+from bench.history.figures import title
 
 # Of runs in which nothing is measured.
 pytestmark = pytest.mark.filterwarnings("ignore:Not saving anything")
@@ -12,7 +13,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Not saving anything")
 
 @pytest.mark.parametrize(("factor", "fails"), [(1.009, False), (1.01, False), (1.011, True)])
 @pytest.mark.parametrize("figure", ["device_requested_peak_bytes", "host_private_peak_bytes", "state_bytes"])
-def test_a_peak_may_grow_by_one_percent_and_no_more(suite: Suite, figure: str, factor: float, fails: bool) -> None:
+def test_a_peak_may_grow_by_one_percent_and_no_more(
+    suite: Suite, pytester: pytest.Pytester, figure: str, factor: float, fails: bool
+) -> None:
     suite({"one": load()})
     result = suite({"one": load(**{figure: int(factor * 10**9)})}, "--benchmark-compare")
     assert result.ret == (pytest.ExitCode.TESTS_FAILED if fails else pytest.ExitCode.OK)
@@ -23,6 +26,9 @@ def test_a_peak_may_grow_by_one_percent_and_no_more(suite: Suite, figure: str, f
         assert row.split()[-1] == "0001"
         assert "    0.00 MiB in 1 tensor: r.py:3 x = y" in result.outlines
         assert suite.names[-1] == "failed-0002_run"
+        job_page = (pytester.path / "summary.md").read_text()
+        assert f"| GREW | one | {title(figure)} | 0.931 GiB | 0.942 GiB | +1.1 % | 0001 |" in job_page
+        assert "- alive in one: 0.00 MiB in 1 tensor: r.py:3 x = y" in job_page
 
 
 def test_the_threshold_is_the_users(suite: Suite) -> None:

@@ -42,7 +42,13 @@ def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) 
 def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     table = markdown_table(_cells(comparison.findings), FIGURES) if comparison.findings else []
-    remarks = [f"- {line.strip()}" for line in _remarks(comparison, recorded)]
+    alive = [
+        f"- alive in {one.change.key.title}: {line.strip()}"
+        for one in comparison.findings
+        if one.verdict == GREW
+        for line in _alive(comparison, one)
+    ]
+    remarks = [*alive, *(f"- {line.strip()}" for line in _remarks(comparison, recorded))]
     return "\n".join([f"### {comparison_title(comparison).capitalize()}", "", *table, "", *remarks, "", ""])
 
 
