@@ -1,7 +1,6 @@
 """The folder where checkpoints are kept between runs: made once, found again, shared by runs at the same time."""
 
 import fcntl
-import os
 import shutil
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
@@ -11,6 +10,7 @@ from typing import IO
 import psutil
 
 from model.checkpoints import Checkpoint, Specification, make, misfit, stamps
+from model.disk import lock_at_once, sync_folder, wait_for
 from model.weights import Progress
 
 # Left free on the disk, whatever is made; or as much as is made, where that is less.
@@ -111,9 +111,9 @@ class Shelf:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         for changed in (unfinished, *(path for path in unfinished.iterdir() if path.is_dir())):
-            _sync_folder(changed)
+            sync_folder(changed)
         unfinished.rename(folder)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _make_room(self, specification: Specification) -> None:
         """Remove checkpoints, largest first, until this one fits: this run's own earlier ones, and idle ones."""
@@ -124,7 +124,7 @@ class Shelf:
             for held in [held for held in self._held if held.name == folder.name]:
                 self._let_go(held)
             with self._lock_file(_lock_name(folder)) as lock:
-                if _lock_at_once(lock, fcntl.LOCK_EX):
+                if lock_at_once(lock, fcntl.LOCK_EX):
                     self._say(f"{folder.name}: removed, the disk is short")
                     shutil.rmtree(folder)
 
@@ -132,7 +132,7 @@ class Shelf:
         total = 0
         for folder in self._folders():
             with self._lock_file(_lock_name(folder)) as lock:
-                if any(held.name == folder.name for held in self._held) or _lock_at_once(lock, fcntl.LOCK_EX):
+                if any(held.name == folder.name for held in self._held) or lock_at_once(lock, fcntl.LOCK_EX):
                     total += _bytes_below(folder)
         return total
 
@@ -147,9 +147,9 @@ class Shelf:
         return (self.folder / f"{name}.lock").open("ab")
 
     def _wait_for(self, lock: IO[bytes], operation: int) -> None:
-        if not _lock_at_once(lock, operation):
-            self._say(f"{Path(lock.name).stem}: waiting for another run that makes or uses it")
-            fcntl.flock(lock, operation)
+        wait_for(
+            lock, operation, lambda: self._say(f"{Path(lock.name).stem}: waiting for another run that makes or uses it")
+        )
 
 
 def _space_for(specification: Specification) -> int:
@@ -160,25 +160,8 @@ def _lock_name(folder: Path) -> str:
     return folder.name.removesuffix(UNFINISHED)
 
 
-def _lock_at_once(lock: IO[bytes], operation: int) -> bool:
-    try:
-        fcntl.flock(lock, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _bytes_below(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make what was created or renamed in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _shown(count: int) -> str:

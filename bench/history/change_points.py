@@ -52,7 +52,7 @@ def _series(runs: Iterable[Run]) -> dict[Series, list[tuple[Run, float]]]:
 
 def _points(series: Series, values: list[tuple[Run, float]]) -> Iterator[ChangePoint]:
     key, figure, _ = series
-    slack = 0 if key.planned else figure.slack_bytes
+    slack = figure.slack(planned=key.planned)
     numbers = [value for _, value in values]
     if figure.timed or slack:
         # A peak of next to nothing may double by chance.

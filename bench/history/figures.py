@@ -23,6 +23,10 @@ class Figure:
         """Whether it is in seconds."""
         return self.name.endswith("_seconds")
 
+    def slack(self, *, planned: bool) -> int:
+        """Bytes that tell nothing: none where nothing was real, and tensors were counted."""
+        return 0 if planned else self.slack_bytes
+
 
 FIGURES = (
     Figure("state_bytes", anywhere=True),

@@ -41,8 +41,7 @@ def byte_changes(past: Past, key: Key, record: Record, threshold: float) -> Iter
         if now is None:
             yield _gone(key, figure, before)
             continue
-        # Where nothing was real, tensors were counted, and nothing is left to chance.
-        slack = 0 if key.planned else figure.slack_bytes
+        slack = figure.slack(planned=key.planned)
         if slack:
             before = before[-WINDOW:]
             then, run = median(value for _, value in before), before[-1][0]

@@ -110,8 +110,11 @@ class Gate:
             raise pytest.UsageError(f"--benchmark-compare: {name} {error}") from None
         if not named or any(run.outcome != PASSED for run in named):
             asked = Path(str(name)).name.removesuffix(".json")
-            unfit = [run.outcome for run in runs if run.outcome != PASSED and asked in (run.number, run.name)]
-            unfit += [run.outcome for run in runs if run.outcome != PASSED and run.name.startswith(f"{asked}_")]
+            unfit = [
+                run.outcome
+                for run in runs
+                if run.outcome != PASSED and (asked == run.number or f"{run.name}_".startswith(f"{asked}_"))
+            ]
             why = f"is a run that {unfit[0]}, and none is compared with it" if unfit else "is not recorded"
             last = f"the last that passed is {passed[-1].number}" if passed else "no run is"
             raise pytest.UsageError(f"--benchmark-compare: {name} {why}; {last}")

@@ -23,14 +23,14 @@ class Past:
     named: tuple[Run, ...] = ()
 
     @cached_property
-    def _here(self) -> list[bool]:
-        return [not differences(run.machine, self.machine) for run in self.runs]
+    def _here(self) -> frozenset[Run]:
+        return frozenset(run for run in self.runs if not differences(run.machine, self.machine))
 
     def values(self, key: Key, figure: Figure) -> list[tuple[Run, float]]:
         """What a figure was in every run that may be compared with this one; from the last on that accepted it."""
         found: list[tuple[Run, float]] = []
-        for run, here in zip(self.runs, self._here, strict=True):
-            if key not in run.records or not (here or figure.anywhere):
+        for run in self.runs:
+            if key not in run.records or not (figure.anywhere or run in self._here):
                 continue
             doubtful = (key, figure.name) in run.doubtful or (self.named and not figure.timed)
             if doubtful and run not in self.named:
@@ -47,19 +47,13 @@ class Past:
 
     def elsewhere(self, key: Key) -> list[str]:
         """In what the machine or set-up differs from those that a benchmark ran on, if it never ran on this one."""
-        ran = [differences(run.machine, self.machine) for run in self.named or self.runs if key in run.records]
-        return ran[-1] if all(ran) else []
+        ran = [run for run in self.named or self.runs if key in run.records]
+        return [] if self._here.intersection(ran) else differences(ran[-1].machine, self.machine)
 
     def latest_here(self, keys: Sequence[Key]) -> Run | None:
         """The last run on this machine that has one of these benchmarks."""
-        return next(
-            (
-                run
-                for run, here in zip(reversed(self.runs), reversed(self._here), strict=True)
-                if here and any(key in run.records for key in keys)
-            ),
-            None,
-        )
+        having = (run for run in reversed(self.runs) if any(key in run.records for key in keys))
+        return next((run for run in having if run in self._here), None)
 
     def recorded(self) -> dict[Key, Run]:
         """Every benchmark that was ever recorded, and the last run that has it, less those that someone let go."""

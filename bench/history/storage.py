@@ -12,6 +12,7 @@ from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import safe_dumps
 
 from bench.history.runs import NAME, PASSED, Run, Unreadable, read_run
+from model.disk import sync_folder
 
 # Not a name that pytest-benchmark looks at.
 UNFINISHED = ".unfinished"
@@ -32,7 +33,7 @@ def write_whole(file: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.rename(file)
-        _sync(file.parent)
+        sync_folder(file.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -120,14 +121,5 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    """Make what was renamed in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.versus.pip import PipFailed, install, pins
 from bench.versus.sides import Side
+from model.disk import wait_for
 
 UNFINISHED = ".unfinished"
 
@@ -100,11 +101,7 @@ def _made(folder: Path, make: Callable[[Path], None], say: Say) -> Path:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{folder.name}: waiting for another run that makes it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for(lock, fcntl.LOCK_EX, lambda: say(f"{folder.name}: waiting for another run that makes it"))
         if not folder.exists():
             unfinished = folder.with_name(folder.name + UNFINISHED)
             # Of a run that was killed.

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Generator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from bench.history.options import HistoryOptions
+from bench.report.progress import say
 from bench.versus.duel import RunFailed, duel
 from bench.versus.environments import EnvironmentFailed, prepare
 from bench.versus.sides import parse
@@ -54,13 +56,13 @@ class Versus:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool:
-        root = self._config.rootpath
+        root, tell = self._config.rootpath, partial(say, self._config)
         options = forwarded(self._config.invocation_params.args, root, self._folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            one, other = (prepare(side, root, self._folder, self._say) for side in self._sides)
+            one, other = (prepare(side, root, self._folder, tell) for side in self._sides)
             with TemporaryDirectory(prefix="versus-") as runs:
-                measured = duel(one, other, options, self._rounds, Path(runs), self._say)
+                measured = duel(one, other, options, self._rounds, Path(runs), tell)
             self.result = judge(measured, *self._thresholds)
         except (EnvironmentFailed, RunFailed, OSError) as error:
             self.complaints.append(f"--versus: {error}")
@@ -72,12 +74,6 @@ class Versus:
             failed = self.complaints or (self.result and self.result.regressed)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK
         yield
-
-    def _say(self, line: str) -> None:
-        reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        if reporter:
-            reporter.ensure_newline()
-            reporter.write_line(line)
 
 
 def forwarded(arguments: Sequence[str], root: Path, checkpoints: Path) -> list[str]:
