@@ -44,6 +44,9 @@ FIGURES = (
 BYTES = tuple(figure for figure in FIGURES if not figure.timed)
 SECONDS = tuple(figure for figure in FIGURES if figure.timed)
 
+# What is measured right before every timed load, and is nothing that a strategy can change.
+LIMIT = Figure("limit_bytes_per_second")
+
 
 def title(name: str) -> str:
     """What people call a figure."""

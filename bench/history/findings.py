@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from bench.history.figures import BYTES, SECONDS, Figure
+from bench.history.figures import BYTES, LIMIT, SECONDS, Figure
 from bench.history.past import Past
 from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
@@ -14,9 +14,6 @@ from bench.history.steps import steps
 GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
 REGRESSIONS = (GREW, SLOWER, GONE)
 GAINS = (SHRANK, FASTER)
-
-# What is measured right before every timed load, and is nothing that a strategy can change.
-LIMIT = Figure("limit_bytes_per_second")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.history.figures import FIGURES
+from bench.history.figures import FIGURES, LIMIT
 from bench.history.record import SCHEMA, Record
 
 # Of a run; its records have their own.
@@ -153,8 +153,10 @@ def _require_sound(bench: Mapping[str, Any]) -> None:
     """Raise `Unreadable` if a benchmark has figures that are none: someone, or something, edited the file."""
     if not isinstance(bench["fullname"], str):
         raise Unreadable(f"is damaged: {bench['fullname']!r} is no name of a benchmark")
-    figures = {figure.name: bench["extra_info"].get(figure.name) for figure in FIGURES}
+    figures = {figure.name: bench["extra_info"].get(figure.name) for figure in (*FIGURES, LIMIT)}
     for name, value in (figures | {name: bench["stats"].get(name) for name in _STATS}).items():
         number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0
-        if not number and not (value is None and name in figures):
+        # No load takes no time, and no machine none: of both the logarithm is looked at.
+        nothing = value == 0 and name.endswith(("_seconds", "_per_second"))
+        if (not number and not (value is None and name in figures)) or nothing:
             raise Unreadable(f"is damaged: {name} of {bench['fullname']} is {value!r}")
