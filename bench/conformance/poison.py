@@ -20,14 +20,15 @@ def poisoned() -> Iterator[None]:
 
 
 def payload(dtype: torch.dtype, count: int, generator: torch.Generator, *, special: bool) -> Tensor:
-    """`count` values of random bits, none of which is what `poisoned` memory holds; of booleans, not all are.
+    """`count` values of random bits, none that of `poisoned` memory; of booleans, the first and the last are not.
 
     `special`: of values that arithmetic treats apart, which a copy must not: NaNs with bits of their own, quiet and
     signalling, infinities, negative zero, the smallest denormal.
     """
     if dtype == torch.bool:
         values = torch.randint(0, 2, (count,), dtype=torch.uint8, generator=generator)
-        values[:1] = 0
+        # A view may see the whole, every second one, or the tail: in each is one that was written.
+        values[:1] = values[-1:] = 0
         return values.view(dtype)
     if special:
         chosen = _special(dtype)

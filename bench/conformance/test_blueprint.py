@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -44,9 +44,12 @@ def test_no_saved_value_is_that_of_memory_nobody_wrote(name: str, special: bool)
     assert len({tuple(row) for row in rows.tolist()}) > 2
 
 
-def test_of_booleans_one_at_least_is_not() -> None:
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_booleans_the_first_and_the_last_are_not(count: int) -> None:
     for seed in range(20):
-        assert not payload(torch.bool, 1, torch.Generator().manual_seed(seed), special=False).item()
+        values = payload(torch.bool, count, torch.Generator().manual_seed(seed), special=False)
+        assert not values[0]
+        assert not values[-1]
 
 
 def test_special_values_are_those_that_arithmetic_treats_apart() -> None:
@@ -99,6 +102,7 @@ def test_every_specimen_can_be_had_twice_and_as_a_skeleton(blueprint: Blueprint)
     assert list(skeleton.state_dict()) == list(blueprint.saved().state_dict())
 
 
+@example(Blueprint((Stored("bool", requires_grad=False), View(0, whole=False)), (Name("a"), Name("tail", 1))))
 @given(blueprints(FEATURES))
 def test_nothing_that_is_to_be_loaded_is_there_before(blueprint: Blueprint) -> None:
     with poisoned():
