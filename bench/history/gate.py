@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.storage.file import FileStorage
-from pytest_benchmark.utils import safe_dumps
 
 from bench.history.comparison import Comparison
 from bench.history.figures import shown, title
@@ -18,7 +17,7 @@ from bench.history.options import HistoryOptions
 from bench.history.past import Past
 from bench.history.record import Record
 from bench.history.runs import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA, Key, Run, Unreadable, read_run
-from bench.history.storage import Storage, write_whole
+from bench.history.storage import Storage, in_text, write_whole
 from bench.history.vanished import Vanished, stand_in
 
 OUTCOMES: dict[int, str] = {pytest.ExitCode.OK: PASSED, pytest.ExitCode.INTERRUPTED: INTERRUPTED}
@@ -270,7 +269,7 @@ class Gate:
         """What `--benchmark-json` asks for, whole."""
         session = self._session
         try:
-            write_whole(Path(session.json), safe_dumps(output_json, ensure_ascii=True, indent=4).encode())
+            write_whole(Path(session.json), in_text(output_json))
         except OSError as error:
             self.complain(f"--benchmark-json: {session.json} cannot be written: {error.strerror}")
         else:

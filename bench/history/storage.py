@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,15 @@ UNFINISHED = ".unfinished"
 
 # Of a number, at least.
 DIGITS = 4
+
+# A list of numbers as it is written, one a line. There is no such text in a string: JSON escapes its newlines.
+_NUMBERS = re.compile(r"\[\n\s*([-+.0-9eE,\s]+?)\s*\]")
+
+
+def in_text(output_json: dict[str, Any]) -> bytes:
+    """A run as it is written to a file: to be read by people, so lists of numbers are a line each."""
+    text = safe_dumps(output_json, ensure_ascii=True, indent=4)
+    return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text).encode()
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -92,7 +102,7 @@ class Storage(FileStorage):
         try:
             with _locked(folder):
                 file = folder / f"{mark}{self._next_number():04}_{save}.json"
-                write_whole(file, safe_dumps(output_json, ensure_ascii=True, indent=4).encode())
+                write_whole(file, in_text(output_json))
         except OSError as error:
             self.unsaved = f"this run is not recorded: {file.name} cannot be written: {error.strerror}"
         else:

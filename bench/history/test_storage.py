@@ -7,10 +7,12 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pytest_benchmark.storage.file import FileStorage
 
 from bench.history.runs import FAILED
-from bench.history.storage import UNFINISHED, Storage, write_whole
+from bench.history.storage import UNFINISHED, Storage, in_text, write_whole
 
 RUN = {"benchmarks": [], "machine_info": {"torch": "2.13.0"}, "commit_info": {"id": "c0ffee"}, "datetime": "2026"}
 
@@ -167,3 +169,34 @@ def test_a_run_that_cannot_be_saved_leaves_nothing(
     full.save(RUN, "after")
     assert full.unsaved == "this run is not recorded: 0002_after.json cannot be written: No space left on device"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0001_before.json"]
+
+
+NUMBERS = st.lists(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.text() | st.sampled_from(("[\n 1,\n 2]", "1,\n[\n2\n]", "[1, 2]")) | NUMBERS,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.text(), VALUES))
+@example({"[\n 1,\n 2]": ["[\n 1,\n 2]", 1, [-1, 2.5e-07, []], [[]], {"a": [True]}]})
+def test_what_is_written_is_what_is_read(content: dict[str, Any]) -> None:
+    assert json.loads(in_text(content)) == content
+
+
+def test_lists_of_numbers_are_a_line_each() -> None:
+    text = in_text({"seconds": [0.1, 2e-07, -3], "names": ["a", "b"], "none": [], "pairs": [[1], [2, 3]]}).decode()
+    assert text.splitlines() == [
+        "{",
+        '    "seconds": [0.1, 2e-07, -3],',
+        '    "names": [',
+        '        "a",',
+        '        "b"',
+        "    ],",
+        '    "none": [],',
+        '    "pairs": [',
+        "        [1],",
+        "        [2, 3]",
+        "    ]",
+        "}",
+    ]
