@@ -75,6 +75,7 @@ def peaks(measurement: Measurement, state_bytes: int) -> Record:
         "host_peak_ratio": ratio(host.private_bytes, state_bytes),
         "minor_faults": measurement.minor_faults,
         "major_faults": measurement.major_faults,
+        "timeline": measurement.timeline.as_record(),
     }
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
-from bench.meters.child import Job
+from bench.meters.child import Build, Job
 from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit, direct_is_faster
 from bench.meters.simulated.allocator_settings import AllocatorSettings
@@ -162,7 +162,8 @@ class Case:
             meter=meter,
             rehearse=rehearse,
             load=partial(run_load, load, checkpoint),
-            use=first_logits if has_values else _do_not_use,
+            # Without values there are no logits.
+            use=first_logits if has_values else None,
             check=partial(check, checkpoint, device),
         )
 
@@ -200,14 +201,16 @@ def _clock(device: str, load: Load, checkpoint: Checkpoint, limit: Limit) -> Loa
     )
 
 
-def _do_not_use(_: nn.Module) -> None:
-    """Without values there are no logits."""
+def run_load(
+    load: Load, checkpoint: Checkpoint, device: torch.device, noted: Callable[[Build], Build] | None = None
+) -> nn.Module:
+    """The loaded model; `noted` is given what builds it, and gives what is called instead.
 
-
-def run_load(load: Load, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
-    """The loaded model. Raises `UntrustedCheckpoint` instead of what `load` raised if the checkpoint is at fault."""
+    Raises `UntrustedCheckpoint` instead of what `load` raised if the checkpoint is at fault.
+    """
     try:
-        return load(checkpoint.specification.build, checkpoint.path, device)
+        build = checkpoint.specification.build
+        return load(noted(build) if noted else build, checkpoint.path, device)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

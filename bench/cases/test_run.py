@@ -103,6 +103,7 @@ def test_every_benchmark_is_recorded_with_every_field(folder: Path) -> None:
         device_peak = record["device_reserved_peak_bytes"]
         assert isinstance(device_peak, int) if "peak_memory" in fullname else device_peak is None
         assert (record["planned"], record["alive_at_peak"]) == (False, None)
+        assert (record["timeline"] is not None) == ("peak_memory" in fullname)
 
 
 def test_the_conformance_table_is_printed_and_recorded(

@@ -21,6 +21,7 @@ FIELDS = (
     *("bytes_per_second", "limit", "limit_bytes_per_second", "limit_fraction"),
     *("minor_faults", "major_faults"),
     "alive_at_peak",
+    "timeline",
 )
 
 

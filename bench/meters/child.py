@@ -6,16 +6,23 @@ to its memory ends with it.
 
 import os
 import resource
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory, give_back_at_once, memory_reader, release_memory, reset_peak
+from bench.meters.moments import Moments
 from bench.meters.process import telling_failures
+from bench.meters.timeline import Points
+
+Build = Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -23,14 +30,15 @@ class Job:
     """A load to be measured, as functions that can be pickled; the child calls them in this order.
 
     `meter()` makes the meter of the device. `rehearse(device)` does all that follows with a model so small that
-    it does not count: what is imported or cached at a first call belongs to no strategy. `load(device)` returns
-    the loaded model, `use(model)` runs until its first logits, `check(model)` raises if a weight is wrong.
+    it does not count: what is imported or cached at a first call belongs to no strategy. `load(device, noted)` returns
+    the loaded model, which it builds with the function that `noted(build)` is. `use(model)` runs until its first
+    logits, where there are any, `check(model)` raises if a weight is wrong.
     """
 
     meter: Callable[[], DeviceMeter]
     rehearse: Callable[[torch.device], object]
-    load: Callable[[torch.device], nn.Module]
-    use: Callable[[nn.Module], object]
+    load: Callable[[torch.device, Callable[[Build], Build]], nn.Module]
+    use: Callable[[nn.Module], object] | None
     check: Callable[[nn.Module], object]
 
 
@@ -65,10 +73,23 @@ class Kept:
     device_bytes: int | None
 
 
+@dataclass(frozen=True)
+class Course:
+    """How the load went over time, all on the monotonic clock; `host_seen` is when `Seen.host` was read.
+
+    `points` are those that the meter wrote down. It comes last: to make it takes memory.
+    """
+
+    began: float
+    host_seen: float
+    moments: dict[str, float]
+    points: Points
+
+
 def run(connection: Connection, job: Job) -> None:
     """Measure `job` in this process.
 
-    Sends `Ready`, waits for a go-ahead, then sends `Seen` and `Kept`; or a `Failure` instead of any.
+    Sends `Ready`, waits for a go-ahead, then sends `Seen`, `Kept` and `Course`; or a `Failure` instead of any.
     """
     with telling_failures(connection):
         give_back_at_once()
@@ -89,17 +110,23 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     connection.recv()
 
     faults_before = resource.getrusage(resource.RUSAGE_SELF)
-    model = job.load(meter.device)
+    moments, began = Moments(), time.monotonic()
+    model = load_noting(job, meter.device, moments)
     meter.synchronize()
+    moments.note("copy")
     device_peaks = meter.peaks()
-    job.use(model)
-    meter.synchronize()
+    if job.use:
+        job.use(model)
+        meter.synchronize()
+        moments.note("first_logits")
     faults = resource.getrusage(resource.RUSAGE_SELF)
     _read_every_page(model, meter)
+    host = meter.host_peaks() if meter.counts_host else read_memory()
+    host_seen = time.monotonic()
     connection.send(
         Seen(
             device=device_peaks,
-            host=meter.host_peaks() if meter.counts_host else read_memory(),
+            host=host,
             minor_faults=None if meter.counts_host else faults.ru_minflt - faults_before.ru_minflt,
             major_faults=None if meter.counts_host else faults.ru_majflt - faults_before.ru_majflt,
             alive=meter.alive(),
@@ -111,6 +138,14 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     release_memory()
     host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
     connection.send(Kept(host_held, meter.held_bytes()))
+    connection.send(Course(began, host_seen, moments.seconds, meter.points()))
+
+
+def load_noting(job: Job, device: torch.device, moments: Moments) -> nn.Module:
+    """The loaded model. Notes when the first one was built, and when the last `torch.load` returned."""
+    # Recipes look for it in `torch` when they call it.
+    with patch.object(torch, "load", moments.last("load", torch.load)):
+        return job.load(device, partial(moments.first, "build"))
 
 
 def _read_every_page(model: nn.Module, meter: DeviceMeter) -> None:

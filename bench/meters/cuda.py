@@ -1,9 +1,13 @@
 """Device `cuda`: the statistics that PyTorch's caching allocator keeps of itself.
 
 Sources: `torch.cuda.memory_stats` (requested, allocated and reserved bytes, with their peaks) and
-`torch.cuda.host_memory_stats` (page-locked memory, cached blocks included).
+`torch.cuda.host_memory_stats` (page-locked memory, cached blocks included). What was held over time is from the
+allocator's history, see `torch.cuda.memory._snapshot`; its `time_us` are microseconds of Unix time, as
+`c10/util/ApproximateClock.h` converts them.
 """
 
+import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,36 +15,39 @@ import torch
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import release_memory
 from bench.meters.simulated.ledger import Event, Line
-from bench.meters.simulated.peaks import Held, sum_peak
+from bench.meters.simulated.peaks import Held, sum_peak, sum_points
+from bench.meters.timeline import Points
+
+# Of the history where it is not explained. xl has 821 tensors; a check of their values asks for some more a tensor.
+MOST_ENTRIES = 100_000
 
 
 class CudaMeter(DeviceMeter):
     """Counts what the caching allocators of one CUDA device, and of page-locked memory, hand out."""
 
     def __init__(self, device: torch.device, source: str | None = None) -> None:
-        """With `source`, the file of the recipe, the allocator records its history, which takes time and memory."""
+        """With `source`, the file of the recipe, the allocator's history has stacks, which take time and memory."""
         super().__init__(device)
         self._source = source
         self._level: dict[str, int] = {}
         self._alive: tuple[Held, ...] = ()
+        self._recorded = False
+        # When the peaks were asked for, on the monotonic clock, and what that clock is ahead of Unix time.
+        self._loaded_seconds = self._ahead_seconds = 0.0
 
     def start(self) -> None:
         self._release()
-        if self._source:
-            # There is no public way to ask it what was alive.
-            torch.cuda.memory._record_memory_history(  # noqa: SLF001
-                context="alloc", stacks="python", device=self.device, clear_history=True
-            )
+        self._record()
         torch.cuda.reset_peak_memory_stats(self.device)
         torch.cuda.reset_peak_host_memory_stats()
         self._level = self._read("current")
 
     def peaks(self) -> DevicePeaks:
         self.synchronize()
-        if self._source:
-            traces = torch.cuda.memory._snapshot(self.device)["device_traces"]  # noqa: SLF001 - as in `start`
-            index = torch.cuda.current_device() if self.device.index is None else self.device.index
-            self._alive = sum_peak(recorded_events(traces[index], self._source)).alive
+        self._loaded_seconds = time.monotonic()
+        self._ahead_seconds = self._loaded_seconds - time.time()
+        if self._source and self._recorded:
+            self._alive = sum_peak(recorded_events(self._trace(), self._source)).alive
         return DevicePeaks(**{name: peak - self._level[name] for name, peak in self._read("peak").items()})
 
     def held_bytes(self) -> int | None:
@@ -55,6 +62,32 @@ class CudaMeter(DeviceMeter):
 
     def alive(self) -> Alive:
         return {"device_requested_peak_bytes": self._alive} if self._source else {}
+
+    def points(self) -> Points:
+        """There are none where the history is not whole, nor of page-locked memory, of which none is kept."""
+        if not self._recorded:
+            return {}
+        trace = self._trace()
+        torch.cuda.memory._record_memory_history(None)  # noqa: SLF001 - as in `_record`
+        if len(trace) >= MOST_ENTRIES or not all("time_us" in entry for entry in trace):
+            return {}
+        events = recorded_events(trace, self._source, self._ahead_seconds)
+        return {"device_requested_bytes": sum_points([one for one in events if one.seconds <= self._loaded_seconds])}
+
+    def _record(self) -> None:
+        """Have the allocator record its history; without stacks that takes next to no time and memory."""
+        explained = {"context": "alloc", "stacks": "python"}
+        plain = {"context": None, "stacks": "python", "max_entries": MOST_ENTRIES}
+        # That of `cudaMallocAsync` keeps none. There is no public way to ask for it.
+        with suppress(RuntimeError):
+            torch.cuda.memory._record_memory_history(  # noqa: SLF001
+                device=self.device, clear_history=True, **(explained if self._source else plain)
+            )
+            self._recorded = True
+
+    def _trace(self) -> list[dict[str, Any]]:
+        traces = torch.cuda.memory._snapshot(self.device)["device_traces"]  # noqa: SLF001 - as in `_record`
+        return traces[torch.cuda.current_device() if self.device.index is None else self.device.index]
 
     def _release(self) -> None:
         """Free what no tensor holds: the caches, and the workspaces that cuBLAS keeps after a first product."""
@@ -76,17 +109,25 @@ class CudaMeter(DeviceMeter):
         }
 
 
-def recorded_events(trace: list[dict[str, Any]], source: str) -> list[Event]:
-    """A ledger's events from what PyTorch's allocator recorded; of stacks the innermost line of `source` counts."""
+def recorded_events(trace: list[dict[str, Any]], source: str | None, ahead_seconds: float = 0.0) -> list[Event]:
+    """A ledger's events from what PyTorch's allocator recorded; of stacks the innermost line of `source` counts.
+
+    `ahead_seconds` is what the monotonic clock is ahead of Unix time.
+    """
     events: list[Event] = []
     alive: dict[int, tuple[int, int]] = {}
     for number, entry in enumerate(trace):
+        seconds = entry.get("time_us", 0) / 1e6 + ahead_seconds
         if entry["action"] == "alloc":
-            lines = (Line(source, frame["line"]) for frame in entry.get("frames", ()) if frame["filename"] == source)
-            events.append(Event("cuda", number, entry["size"], next(lines, None)))
+            lines = (
+                Line(frame["filename"], frame["line"])
+                for frame in entry.get("frames", ())
+                if frame["filename"] == source
+            )
+            events.append(Event("cuda", number, entry["size"], next(lines, None), seconds=seconds))
             alive[entry["addr"]] = number, entry["size"]
         # What was there before the history began is not in it.
         elif entry["action"] == "free_completed" and entry["addr"] in alive:
             storage, size = alive.pop(entry["addr"])
-            events.append(Event("cuda", storage, -size, None))
+            events.append(Event("cuda", storage, -size, None, seconds=seconds))
     return events

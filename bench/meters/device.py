@@ -8,6 +8,7 @@ import torch
 
 from bench.meters.host import HostMemory, read_pages
 from bench.meters.simulated.peaks import Held
+from bench.meters.timeline import Points
 
 
 @dataclass(frozen=True)
@@ -76,4 +77,8 @@ class DeviceMeter:
 
     def alive(self) -> Alive:
         """What was alive at the peaks on the device, as `peaks` saw it last, and on the host, as far as is known."""
+        return {}
+
+    def points(self) -> Points:
+        """What was held over time, from `start` until the peaks were asked for; to be asked for once, at the end."""
         return {}

@@ -3,11 +3,13 @@
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
 
-from bench.meters.child import Job, Kept, Ready, Seen, run
+from bench.meters.child import Course, Job, Kept, Ready, Seen, run
 from bench.meters.device import Alive, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader
 from bench.meters.process import Child, child_process
+from bench.meters.timeline import Points, Timeline, raised, timeline
 
 # Between two looks at the child's memory while it loads.
 SAMPLE_SECONDS = 0.0005
@@ -15,6 +17,9 @@ SAMPLE_SECONDS = 0.0005
 # measured again, so often at most.
 UNSEEN_BYTES = 4 * 2**20
 TRIES = 3
+
+# What was seen, and when, on the monotonic clock.
+Look = tuple[float, HostMemory]
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Measurement:
     major_faults: int | None
     kept: Kept
     alive: Alive
+    timeline: Timeline
 
 
 def measure(job: Job, limit_seconds: float) -> Measurement:
@@ -51,11 +57,38 @@ def _measure_once(job: Job, limit_seconds: float) -> Measurement:
         deadline = child.deadline()
         level = child.receive(Ready, deadline).level
         child.connection.send("go")
-        most = level and _watch(child, level, deadline)
+        looks = _watch(child, level, deadline) if level else []
         seen = child.receive(Seen, deadline)
         kept = child.receive(Kept, deadline)
-    host = most.peak_with(seen.host).above(level) if level and most else seen.host
-    return Measurement(seen.device, host, seen.minor_faults, seen.major_faults, kept, seen.alive)
+        course = child.receive(Course, deadline)
+    looks.append((course.host_seen, seen.host))
+    if level:
+        looks = [(at, memory.above(level)) for at, memory in looks]
+    host = reduce(HostMemory.peak_with, (memory for _, memory in looks))
+    over_time = _timeline(course, looks if level else [], seen.device, _mend_private(host))
+    return Measurement(seen.device, host, seen.minor_faults, seen.major_faults, kept, seen.alive, over_time)
+
+
+def _timeline(course: Course, looks: list[Look], device: DevicePeaks, host: HostMemory) -> Timeline:
+    """`looks` are above the level before the load; there are none where the host was counted."""
+    peaks = {
+        "device_requested_bytes": device.requested_bytes,
+        "host_private_bytes": host.private_bytes,
+        "host_file_bytes": host.file_bytes,
+        "host_pinned_bytes": device.pinned_bytes,
+    }
+    points = {**course.points, **_host_points(looks, host)}
+    return timeline(course.began, course.moments, course.host_seen, points, peaks)
+
+
+def _host_points(looks: list[Look], peaks: HostMemory) -> Points:
+    """Of private and of file-backed memory, as high as their peaks; none where the system does not tell."""
+    if not looks or peaks.private_bytes is None or peaks.file_bytes is None:
+        return {}
+    return {
+        "host_private_bytes": raised([(at, memory.private_bytes or 0) for at, memory in looks], peaks.private_bytes),
+        "host_file_bytes": raised([(at, memory.file_bytes or 0) for at, memory in looks], peaks.file_bytes),
+    }
 
 
 def _unseen_bytes(peaks: HostMemory) -> int:
@@ -71,14 +104,16 @@ def _mend_private(peaks: HostMemory) -> HostMemory:
     return replace(peaks, private_bytes=None if private is None else private + _unseen_bytes(peaks))
 
 
-def _watch(child: Child, level: HostMemory, deadline: float) -> HostMemory:
-    """The most that each figure showed until the child sent its next message, or ended."""
+def _watch(child: Child, level: HostMemory, deadline: float) -> list[Look]:
+    """What was seen until the child sent its next message, or ended, where it was not what was seen before."""
     assert child.process.pid is not None
-    most = level
+    looks = [(time.monotonic(), level)]
     # A process that has ended cannot be read: the next `receive` says how it did.
     with suppress(ProcessLookupError), memory_reader(child.process.pid) as read_memory:
         while not child.connection.poll() and time.monotonic() < deadline:
-            most = most.peak_with(read_memory())
+            memory = read_memory()
+            if memory != looks[-1][1]:
+                looks.append((time.monotonic(), memory))
             # Not a wait for the connection: that is rounded up to whole milliseconds.
             time.sleep(SAMPLE_SECONDS)
-    return most
+    return looks

@@ -11,8 +11,9 @@ from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
-from bench.meters.simulated.peaks import Peak, device_peaks, host_held, host_peak, sum_peak
+from bench.meters.simulated.peaks import Peak, device_peaks, host_held, host_peak, host_points, sum_peak, sum_points
 from bench.meters.simulated.simulation import simulation
+from bench.meters.timeline import Points
 
 
 class SimMeter(DeviceMeter):
@@ -25,6 +26,8 @@ class SimMeter(DeviceMeter):
         self._settings = settings
         self.counts_host = planned
         self._device_peaks: dict[str, Peak] = {}
+        # How many events there were when the load returned, and when every weight had been read.
+        self._loaded = self._read = 0
         self._place = f"{device.type}:{device.index or 0}" if device.type == "cuda" else HOST
 
     def watching(self) -> AbstractContextManager[object]:
@@ -38,6 +41,7 @@ class SimMeter(DeviceMeter):
     def peaks(self) -> DevicePeaks:
         if self._place == HOST:
             return DevicePeaks()
+        self._loaded = len(self._ledger.events)
         self._device_peaks = device_peaks(in_place(self._ledger.events, self._place), self._settings)
         pinned = host_peak(in_place(self._ledger.events, PINNED)).bytes
         on_device = {f"{figure}_bytes": peak.bytes for figure, peak in self._device_peaks.items()}
@@ -52,6 +56,7 @@ class SimMeter(DeviceMeter):
             super().read(storage)
 
     def host_peaks(self) -> HostMemory:
+        self._read = len(self._ledger.events)
         private, file = (peak.bytes for peak in self._host_peaks())
         total = host_peak(in_place(self._ledger.events, HOST, PINNED, FILE)).bytes
         return HostMemory(private, file, total, total)
@@ -65,6 +70,18 @@ class SimMeter(DeviceMeter):
         on_device = {f"device_{figure}_peak_bytes": peak.alive for figure, peak in self._device_peaks.items()}
         private, file = (peak.alive for peak in self._host_peaks())
         return on_device | {"host_private_peak_bytes": private, "host_file_peak_bytes": file}
+
+    def points(self) -> Points:
+        points = {}
+        if self._place != HOST:
+            loading = self._ledger.events[: self._loaded]
+            points["device_requested_bytes"] = sum_points(in_place(loading, self._place))
+            points["host_pinned_bytes"] = host_points(in_place(loading, PINNED))
+        if self.counts_host:
+            reading = self._ledger.events[: self._read]
+            points["host_private_bytes"] = host_points(in_place(reading, HOST, PINNED))
+            points["host_file_bytes"] = sum_points(in_place(reading, FILE))
+        return points
 
     def _host_peaks(self) -> tuple[Peak, Peak]:
         """Of private memory, page-locked included, and of file-backed memory."""

@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -5,18 +6,21 @@ from typing import Any
 import pytest
 import torch
 
-from bench.meters.cuda import CudaMeter, recorded_events
+from bench.meters.cuda import MOST_ENTRIES, CudaMeter, recorded_events
 from bench.meters.device import DevicePeaks
 from bench.meters.simulated.ledger import Line
 from bench.meters.simulated.peaks import Held, sum_peak
+from bench.meters.timeline import Point
 
 MIB = 2**20
 
 
-def entry(action: str, address: int, size: int, *frames: tuple[str, int]) -> dict[str, Any]:
+def entry(action: str, address: int, size: int, *frames: tuple[str, int], unix_seconds: float = 0.0) -> dict[str, Any]:
     """As `torch.cuda.memory._snapshot` tells of one event."""
     shown = [{"filename": filename, "line": line, "name": "load"} for filename, line in frames]
-    return {"action": action, "addr": address, "size": size, "stream": 0, "frames": shown}
+    told = {"action": action, "addr": address, "size": size, "stream": 0, "time_us": int(unix_seconds * 1e6)}
+    # What was recorded without stacks has none.
+    return told | ({"frames": shown} if shown else {})
 
 
 class FakeAllocator:
@@ -26,6 +30,14 @@ class FakeAllocator:
         self.current = Counter[str]()
         self.peak = Counter[str]()
         self.calls: list[str] = []
+        # How the history was asked for, what it is, and what is said where there is none.
+        self.recordings: list[dict[str, Any]] = []
+        self.trace: list[dict[str, Any]] = []
+        self.refusal: str | None = None
+        memory = torch.cuda.memory
+        monkeypatch.setattr(memory, "_record_memory_history", self._record)
+        monkeypatch.setattr(memory, "_snapshot", lambda _: self._snapshot())
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: self._stats(".all"))
         monkeypatch.setattr(torch.cuda, "host_memory_stats", lambda: self._stats(""))
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: self._reset())
@@ -42,6 +54,18 @@ class FakeAllocator:
         for figure in figures:
             self.current[figure] += change
             self.peak[figure] = max(self.peak[figure], self.current[figure])
+
+    def _snapshot(self) -> dict[str, Any]:
+        if self.refusal:
+            raise RuntimeError(self.refusal)
+        return {"device_traces": [self.trace, self.trace]}
+
+    def _record(self, enabled: str | None = "all", **options: Any) -> None:
+        if self.refusal:
+            raise RuntimeError(self.refusal)
+        if enabled is None:
+            self.trace = []
+        self.recordings.append({"enabled": enabled, **options})
 
     def _reset(self) -> None:
         self.peak = Counter(self.current)
@@ -121,24 +145,69 @@ def test_what_the_allocator_recorded_becomes_a_ledger(monkeypatch: pytest.Monkey
 def test_peaks_are_explained_from_the_recorded_history(
     allocator: FakeAllocator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[dict[str, Any]] = []
     traces = [[], [entry("alloc", 64, 100, (__file__, 1))]]
-    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", lambda **options: started.append(options))
     monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda _: {"device_traces": traces})
     meter = CudaMeter(torch.device("cuda", 1), __file__)
     meter.start()
-    assert [options["clear_history"] for options in started] == [True]
+    assert [(options["clear_history"], options["context"]) for options in allocator.recordings] == [(True, "alloc")]
     meter.peaks()
-    assert meter.alive() == {
-        "device_requested_peak_bytes": (Held(100, 1, "test_cuda.py:1", "from collections import Counter"),)
-    }
+    assert meter.alive() == {"device_requested_peak_bytes": (Held(100, 1, "test_cuda.py:1", "import time"),)}
 
 
-def test_without_the_recipes_file_no_history_is_recorded(allocator: FakeAllocator, meter: CudaMeter) -> None:
-    """It takes time and memory, and there is no CUDA here to record it with."""
+def test_without_the_recipes_file_the_history_has_no_stacks(allocator: FakeAllocator, meter: CudaMeter) -> None:
+    """They take time and memory."""
     meter.start()
     meter.peaks()
     assert meter.alive() == {}
+    [options] = allocator.recordings
+    assert (options["context"], options["clear_history"], options["max_entries"]) == (None, True, MOST_ENTRIES)
+
+
+def loaded(allocator: FakeAllocator, meter: CudaMeter) -> float:
+    """A load took 100 bytes, then 50, and gave 100 back; using it took 900. Gives when it began, on Unix time."""
+    meter.start()
+    meter.peaks()
+    # The times are made up: those before the peaks were asked for are the load's.
+    began = time.time() - 1
+    for name, address, size, after in (
+        ("free_completed", 7, 4096, 0.1),
+        ("alloc", 64, 100, 0.2),
+        ("alloc", 1024, 50, 0.3),
+        ("free_requested", 64, 100, 0.35),
+        ("free_completed", 64, 100, 0.4),
+        ("alloc", 64, 900, 2.0),
+    ):
+        allocator.trace.append(entry(name, address, size, unix_seconds=began + after))
+    return began
+
+
+def test_what_the_load_held_over_time_is_from_the_history(allocator: FakeAllocator, meter: CudaMeter) -> None:
+    began = loaded(allocator, meter) + time.monotonic() - time.time()
+    points: list[Point] = list(meter.points()["device_requested_bytes"])
+    assert [count for _, count in points] == [100, 150, 50]
+    assert [at - began for at, _ in points] == pytest.approx([0.2, 0.3, 0.4], abs=0.01)
+    assert [options["enabled"] for options in allocator.recordings] == ["all", None]
+
+
+def test_a_history_that_may_be_cut_or_has_no_times_tells_nothing(allocator: FakeAllocator, meter: CudaMeter) -> None:
+    loaded(allocator, meter)
+    trace = allocator.trace
+    allocator.trace = [{name: told for name, told in entry.items() if name != "time_us"} for entry in trace]
+    assert meter.points() == {}
+    allocator.trace = [*trace, *trace[-1:] * (MOST_ENTRIES - len(trace))]
+    assert meter.points() == {}
+    allocator.trace = [*trace, *trace[-1:] * (MOST_ENTRIES - len(trace) - 1)]
+    assert meter.points() != {}
+
+
+@pytest.mark.parametrize("source", [None, __file__])
+def test_an_allocator_that_keeps_no_history_is_measured_without(allocator: FakeAllocator, source: str | None) -> None:
+    allocator.refusal = "cudaMallocAsync does not yet support recordHistory."
+    meter = CudaMeter(torch.device("cuda"), source)
+    meter.start()
+    allocator.hold(100, "requested_bytes")
+    assert meter.peaks().requested_bytes == 100
+    assert meter.points() == {}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -151,3 +220,14 @@ def test_a_real_tensor_is_counted_to_the_byte(meter: CudaMeter) -> None:
     assert meter.held_bytes() == 1_000_001
     del tensor
     assert meter.held_bytes() == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_real_tensor_is_in_the_history_when_it_was_there(meter: CudaMeter) -> None:
+    meter.start()
+    began = time.monotonic()
+    torch.empty(1_000_001, dtype=torch.uint8, device=meter.device)
+    peaks, ended = meter.peaks(), time.monotonic()
+    points = meter.points()["device_requested_bytes"]
+    assert max(count for _, count in points) == peaks.requested_bytes == 1_000_001
+    assert all(began - 0.001 <= at <= ended for at, _ in points)

@@ -20,7 +20,7 @@ from bench.cases.case import Case
 from bench.history.record import Record
 from bench.meters import measure as measure_module
 from bench.meters.host import HostMemory
-from bench.meters.measure import Measurement, measure
+from bench.meters.measure import Look, Measurement, measure
 from bench.meters.process import Child, LoadDied, LoadFailed
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.bounds import peak_breaches
@@ -170,6 +170,7 @@ def test_a_load_that_was_hardly_seen_is_measured_again(run: Run, monkeypatch: py
     measurement = run(mmap_assign, case)
     assert len(looks) > 1
     assert problems_of(measurement, case) == []
+    assert peak_over_time(measurement) == measurement.host.private_bytes
 
 
 def test_what_is_never_seen_counts_as_private(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,17 +179,24 @@ def test_what_is_never_seen_counts_as_private(run: Run, monkeypatch: pytest.Monk
     assert len(looks) == measure_module.TRIES
     assert measurement.host.private_bytes == pytest.approx(KNOWN_BYTES, abs=NOISE)
     assert re.search("above its bound 0", problems_of(measurement)[0])
+    assert peak_over_time(measurement) == measurement.host.private_bytes
+
+
+def peak_over_time(measurement: Measurement) -> int:
+    """Of private memory."""
+    assert measurement.timeline.host_private_bytes
+    return max(measurement.timeline.host_private_bytes.bytes)
 
 
 def late_at_first(monkeypatch: pytest.MonkeyPatch, blind: int) -> list[None]:
     """So many loads are over before anybody looks at their memory; gives a list with an entry a load."""
     watch, looks = measure_module._watch, list[None]()
 
-    def watch_late(child: Child, level: HostMemory, deadline: float) -> HostMemory:
+    def watch_late(child: Child, level: HostMemory, deadline: float) -> list[Look]:
         looks.append(None)
         if len(looks) <= blind:
             child.connection.poll(deadline - time.monotonic())
-            return level
+            return [(time.monotonic(), level)]
         return watch(child, level, deadline)
 
     monkeypatch.setattr(measure_module, "_watch", watch_late)

@@ -5,6 +5,7 @@ A ledger only writes down; `peaks.py` makes sums of it.
 
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Line(NamedTuple):
 class Event(NamedTuple):
     """A storage that came (`bytes` above 0) or went (below 0), or a part of one, or a cache that was emptied (0).
 
-    `stream` is the one that was current where it came.
+    `stream` is the one that was current where it came, `seconds` are those of the monotonic clock.
     """
 
     place: str
@@ -48,6 +49,7 @@ class Event(NamedTuple):
     bytes: int
     line: Line | None
     stream: int = 0
+    seconds: float = 0.0
 
 
 class _Thread(threading.local):
@@ -163,7 +165,7 @@ class Ledger:
                     self._went(entry.place, old, old_bytes)
 
     def cache_emptied(self, place: str) -> None:
-        self.events.append(Event(place, -1, 0, None))
+        self.events.append(Event(place, -1, 0, None, 0, time.monotonic()))
 
     def held_bytes(self, place: str) -> int:
         """What is alive in a place of what came since the ledger was started."""
@@ -193,12 +195,12 @@ class Ledger:
         """Write down a storage, or more of the one of that number."""
         number = next(self._numbers) if number is None else number
         if size:
-            self.events.append(Event(place, number, size, line, self.thread.stream))
+            self.events.append(Event(place, number, size, line, self.thread.stream, time.monotonic()))
         return number
 
     def _went(self, place: str, number: int, size: int) -> None:
         if size:
-            self.events.append(Event(place, number, -size, None))
+            self.events.append(Event(place, number, -size, None, 0, time.monotonic()))
 
     def _gone(self, key: int) -> None:
         with self._lock:

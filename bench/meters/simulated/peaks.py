@@ -10,6 +10,7 @@ from bench.meters.simulated.allocator import CachingAllocator
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.ledger import PINNED, Event, Line
 from bench.meters.simulated.pinned import PinnedAllocator
+from bench.meters.timeline import Point
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,20 @@ def host_held(events: list[Event]) -> int:
     """What of the host is held after these events; it is counted as `host_peak` does."""
     totals, _ = _host_totals(events)
     return totals[-1] if totals else 0
+
+
+def sum_points(events: list[Event]) -> list[Point]:
+    """What is asked for over time, in one place; the most of it is that of `sum_peak`."""
+    return _points(events, list(accumulate(event.bytes for event in events)))
+
+
+def host_points(events: list[Event]) -> list[Point]:
+    """What is held of the host over time; the most of it is that of `host_peak`."""
+    return _points(events, _host_totals(events)[0])
+
+
+def _points(events: list[Event], totals: list[int]) -> list[Point]:
+    return [(event.seconds, total) for event, total in zip(events, totals, strict=True)]
 
 
 def _host_totals(events: list[Event]) -> tuple[list[int], dict[int, int]]:

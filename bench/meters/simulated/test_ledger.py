@@ -1,4 +1,5 @@
 import gc
+import time
 
 import pytest
 import torch
@@ -134,7 +135,19 @@ def test_the_line_is_the_innermost_of_the_recipe(ledger: Ledger) -> None:
     storage = tensor(1).untyped_storage()
     first = test_the_line_is_the_innermost_of_the_recipe.__code__.co_firstlineno
     ledger.born(storage, "cuda:0")
-    assert ledger.events == [Event("cuda:0", 1, 1, Line(HERE, first + 3))]
+    [event] = ledger.events
+    assert event._replace(seconds=0.0) == Event("cuda:0", 1, 1, Line(HERE, first + 3))
     elsewhere = Ledger("another.py")
     elsewhere.born(storage, "cuda:0")
     assert elsewhere.events[0].line is None
+
+
+def test_every_event_has_its_time(ledger: Ledger) -> None:
+    began = time.monotonic()
+    storage = tensor(1).untyped_storage()
+    ledger.born(storage, "cuda:0")
+    ledger.cache_emptied("cuda:0")
+    del storage
+    seconds = [began, *(event.seconds for event in ledger.events), time.monotonic()]
+    assert len(seconds) == 5
+    assert seconds == sorted(seconds)
