@@ -51,7 +51,7 @@ def test_peak_memory(
             alive = measure(explaining, case.limit_seconds).alive
     except LoadEnded as error:
         raise pytest.fail.Exception(error.told, pytrace=False) from None
-    if explain or grown:
+    if alive:
         record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
     if problems := explained(breaches, alive) + leaks(measurement.kept, record["state_bytes"]):
         pytest.fail("\n".join([*problems, *explained(grown, alive)]), pytrace=False)
