@@ -1,0 +1,51 @@
+"""The tests that a run has collected: which measurement each one is of, and the order they are run in."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import pytest
+
+from bench.cases.case import Case
+from bench.cases.options import Settings
+from model.layouts import LAYOUTS
+
+Parameter = TypeVar("Parameter")
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """What a test measures; None where it measures nothing."""
+    return _parameter(item, "case", Case)
+
+
+def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The tests that are to be run, in order, and those that have nothing to measure.
+
+    Everything with one checkpoint is done before the next is made: the disk may not hold both. Memory comes first: what
+    its record says of the device is what a row of the table is about.
+    """
+    nothing_real = chosen.real_device is None
+    # Where there is nothing to measure, pytest makes one item of a test that it would skip.
+    idle = [
+        item
+        for item in items
+        if _wants(item, "case", Case) or (nothing_real and item.get_closest_marker("real_device"))
+    ]
+
+    def place(item: pytest.Item) -> tuple[int, int, bool]:
+        case = case_of(item)
+        if case is None:
+            return -1, 0, False
+        return chosen.sizes.index(case.size), list(LAYOUTS).index(case.strategy.layout), "peak_memory" not in item.name
+
+    return sorted((item for item in items if item not in idle), key=place), idle
+
+
+def _parameter(item: pytest.Item, name: str, kind: type[Parameter]) -> Parameter | None:
+    callspec = getattr(item, "callspec", None)
+    value = callspec.params.get(name) if callspec else None
+    return value if isinstance(value, kind) else None
+
+
+def _wants(item: pytest.Item, name: str, kind: type) -> bool:
+    """Whether a test asks for a parameter of which there is none."""
+    return name in getattr(item, "fixturenames", ()) and _parameter(item, name, kind) is None

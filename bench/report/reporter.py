@@ -1,0 +1,85 @@
+"""A pytest plugin that gathers what a run finds out, and says it where someone looks."""
+
+import os
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.cases.items import case_of
+from bench.cases.options import Settings
+from bench.conformance.sweep import Cell
+from bench.history.fingerprint import fingerprint, in_a_line
+from bench.history.gate import Gate
+from bench.report.export import export
+from bench.report.rows import Outcome
+from bench.report.sections import Found, job_page, sections
+from bench.versus.session import Versus
+
+
+class Reporter:
+    """Says what `chosen` measurements, the `gate` and `versus` come to."""
+
+    def __init__(self, chosen: Settings, gate: Gate, versus: Versus | None) -> None:
+        self._chosen, self._gate = chosen, gate
+        self._cells: list[Cell] = []
+        self._outcomes: list[Outcome] = []
+        self._found = Found(chosen, gate, versus, self._outcomes, self._cells)
+
+    @pytest.fixture
+    def cells(self) -> list[Cell]:
+        """Where the cells of the conformance table are kept until the end of the run."""
+        return self._cells
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        case = case_of(item)
+        if case and isinstance(item, pytest.Function) and (report.when == "call" or not report.passed):
+            verdict = "ok" if report.passed else str(call.excinfo and call.excinfo.value).partition("\n")[0]
+            if report.skipped:
+                verdict = f"skipped: {verdict}"
+            benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
+            record = benchmark.extra_info if benchmark else {}
+            self._outcomes.append(Outcome(case.row, case.size, verdict, dict(record)))
+        return report
+
+    def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
+        output_json["conformance"] = [asdict(cell) for cell in self._cells]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
+        folder = self._chosen.export
+        if folder and self._gate.benchmarks:
+            measured = [bench.as_dict(include_data=False) for bench in self._gate.benchmarks]
+            try:
+                export(measured, in_a_line(fingerprint({}, self._chosen.checkpoints)), folder)
+            except OSError as error:
+                self._gate.complain(f"--export: {folder.name}/ cannot be written to: {error.strerror}")
+                if session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> Generator[None, None, None]:
+        try:
+            yield
+        finally:
+            for title, lines in sections(self._found, config.get_terminal_writer().fullwidth):
+                terminalreporter.section(title)
+                for line in lines:
+                    terminalreporter.write_line(line)
+            versus = self._found.versus
+            for line in (*self._gate.complaints, *(versus.complaints if versus else ())):
+                terminalreporter.write_line(f"ERROR: {line}", red=True)
+            page = os.environ.get("GITHUB_STEP_SUMMARY")
+            if page and not config.option.benchmark_disable:
+                with Path(page).open("a") as file:
+                    file.writelines(job_page(self._found))

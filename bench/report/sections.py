@@ -1,0 +1,63 @@
+"""Everything that a run has to say, in a terminal and on the page of a CI job."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.cases.options import Settings
+from bench.conformance.sweep import Cell
+from bench.history.gate import Gate
+from bench.report.alive import explanation
+from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
+from bench.report.conformance import conformance_lines
+from bench.report.history import history_lines, history_markdown
+from bench.report.rows import Outcome, rows
+from bench.report.table import markdown, terminal_lines
+from bench.report.versus import versus_lines, versus_markdown
+from bench.versus.session import Versus
+
+# Of a page that wraps by itself.
+JOB_PAGE_COLUMNS = 1000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run found out: what became of each benchmark, of each cell of the conformance table, and of the rest."""
+
+    chosen: Settings
+    gate: Gate
+    versus: Versus | None
+    outcomes: Sequence[Outcome]
+    cells: Sequence[Cell]
+
+
+def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
+    """What is said in a terminal of `width` columns, under its titles."""
+    chosen, gate, outcomes = found.chosen, found.gate, found.outcomes
+    if found.cells:
+        yield "conformance", conformance_lines(found.cells, width, whole=chosen.conformance)
+    if table := rows(outcomes):
+        explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
+        yield f"weight loading: {chosen.title}", [*explained, *terminal_lines(table, width)]
+    if gate.shown:
+        yield comparison_title(gate.shown), comparison_lines(gate.shown, gate.recorded, width)
+    elif gate.comparison and (line := quiet_line(gate.comparison)):
+        yield "not compared", [line]
+    if found.versus and found.versus.result:
+        yield "versus", versus_lines(found.versus.result, width)
+    if gate.history is not None:
+        yield "history", history_lines(gate.history, gate.passed_over, width)
+
+
+def job_page(found: Found) -> Iterator[str]:
+    """The same in Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    gate = found.gate
+    if table := rows(found.outcomes):
+        yield markdown(table)
+    if gate.shown:
+        yield comparison_markdown(gate.shown, gate.recorded)
+    if found.cells:
+        yield from (f"{line}\n" for line in conformance_lines(found.cells, JOB_PAGE_COLUMNS, whole=True))
+    if found.versus and found.versus.result:
+        yield versus_markdown(found.versus.result)
+    if gate.history is not None:
+        yield history_markdown(gate.history, gate.passed_over)
