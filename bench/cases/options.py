@@ -39,6 +39,10 @@ OPTIONS = (
         *("--export", None, "FOLDER"),
         "write what was measured for github-action-benchmark and Bencher into this folder (default: nowhere)",
     ),
+    (
+        *("--report", None, "FOLDER"),
+        "where the page of a recorded run is written (default: report/ beside the runs, which is results/report/)",
+    ),
     ("--explain", False, None, "say of every peak what was alive at it, and which line of the strategy asked for it"),
 )
 
@@ -61,6 +65,7 @@ class Settings:
     explain: bool
     conformance: bool
     export: Path | None
+    report: Path | None
 
     def cases(self, *, real: bool) -> list[Case]:
         """Every measurement, size by size; `real`: of those that want values."""
@@ -141,7 +146,8 @@ def settings(options: Any) -> Settings:
         planned=options.plan,
         explain=options.explain,
         conformance=options.conformance,
-        export=_export(options.export),
+        export=_folder("--export", options.export),
+        report=_folder("--report", options.report),
     )
 
 
@@ -158,11 +164,11 @@ def _names(option: str, text: str, known: Collection[str], everything: tuple[str
     return tuple(names)
 
 
-def _export(text: str | None) -> Path | None:
+def _folder(option: str, text: str | None) -> Path | None:
     if text is None:
         return None
     if not text or (Path(text).exists() and not Path(text).is_dir()):
-        raise ValueError(f"--export: {text!r} is not a folder; name one, it is made if it is not there")
+        raise ValueError(f"{option}: {text!r} is not a folder; name one, it is made if it is not there")
     return Path(text)
 
 

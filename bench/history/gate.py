@@ -37,7 +37,9 @@ class Gate:
         self._config, self._options, self._wants = config, options, wants
         self.comparison: Comparison | None = None
         self.storage: Storage | None = None
-        # All recorded runs, where nothing is run but they are to be shown.
+        # What was recorded before this run.
+        self.runs: list[Run] = []
+        # The same, where nothing is run but it is to be shown.
         self.history: list[Run] | None = None
         self._failed_tests: list[str] = []
         self._complaints: list[str] = []
@@ -94,12 +96,13 @@ class Gate:
         if self._options.show:
             self.history = self.storage.runs()
         elif not session.disabled:
+            self.runs = self.storage.runs()
             # Without --benchmark-compare too: what is worse is not to become what later runs are held against.
             self.comparison = Comparison(self._past(self.storage), self._options.accept, self.storage.passed_over)
 
     def _past(self, storage: Storage) -> Past:
         """The runs to compare with. Raises `UsageError` if one was named that is not there, or did not pass."""
-        runs, name, machine = storage.runs(), self._options.compare, self._session.get_machine_info()
+        runs, name, machine = self.runs, self._options.compare, self._session.get_machine_info()
         passed = [run for run in runs if run.outcome == PASSED]
         if name is True or not name:
             return Past(passed, machine)

@@ -14,25 +14,25 @@ def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list
 
     Otherwise a line, and what came back wrong.
     """
-    wrong = [line for cell in cells if cell.outcome == Outcome.WRONG for line in _told(cell)]
+    wrong = [line for cell in cells if cell.outcome == Outcome.WRONG for line in told(cell)]
     if not whole:
-        return [*wrong, *_summary(cells), "--conformance prints the table"]
-    refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and _fits(cell) for line in _told(cell)]
+        return [*wrong, *summary(cells), "--conformance prints the table"]
+    refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and _fits(cell) for line in told(cell)]
     columns = list(dict.fromkeys(cell.property for cell in cells))
-    meanings = [f"- {name}: {_meaning(name)}" for name in columns]
-    return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), *_summary(cells)]
+    meanings = [f"- {name}: {meaning(name)}" for name in columns]
+    return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), *summary(cells)]
 
 
 def _fits(cell: Cell) -> bool:
     return PROPERTIES[cell.property].fits
 
 
-def _meaning(name: str) -> str:
+def meaning(name: str) -> str:
     row = PROPERTIES[name]
     return row.meaning if row.fits else f"a checkpoint that does not fit: {row.meaning}"
 
 
-def _summary(cells: Sequence[Cell]) -> Iterator[str]:
+def summary(cells: Sequence[Cell]) -> Iterator[str]:
     """What came out, in lines that fit every terminal."""
 
     def count(outcome: Outcome, *, fits: bool) -> int:
@@ -80,7 +80,7 @@ def _padded(column: list[str]) -> list[str]:
     return [cell.ljust(longest) for cell in column]
 
 
-def _told(cell: Cell) -> Iterator[str]:
+def told(cell: Cell) -> Iterator[str]:
     """What became of a model that is as small as it can be."""
     first, *more = cell.why.splitlines()
     yield f"{cell.strategy}, {cell.property}: {WORDS[cell.outcome]}: {first}"

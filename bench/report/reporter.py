@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.conformance.sweep import Cell
 from bench.history.fingerprint import fingerprint, in_a_line
 from bench.history.gate import Gate
 from bench.report.export import export
+from bench.report.recorded import problems, recorded
 from bench.report.rows import Outcome
 from bench.report.sections import Found, job_page, sections
 from bench.versus.session import Versus
@@ -27,6 +29,7 @@ class Reporter:
         self._chosen, self._gate = chosen, gate
         self._cells: list[Cell] = []
         self._outcomes: list[Outcome] = []
+        self._page: str | None = None
         self._found = Found(chosen, gate, versus, self._outcomes, self._cells)
 
     @pytest.fixture
@@ -51,9 +54,18 @@ class Reporter:
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
         output_json["conformance"] = [asdict(cell) for cell in self._cells]
+        output_json["problems"] = problems(self._outcomes)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
+        self._export(session)
+        yield
+        # By now the run is recorded, or is not going to be.
+        storage = self._gate.storage
+        if storage and storage.saved:
+            self._page = self._write_page(storage.saved, self._chosen.report or storage.path / "report")
+
+    def _export(self, session: pytest.Session) -> None:
         folder = self._chosen.export
         if folder and self._gate.benchmarks:
             measured = [bench.as_dict(include_data=False) for bench in self._gate.benchmarks]
@@ -63,7 +75,24 @@ class Reporter:
                 self._gate.complain(f"--export: {folder.name}/ cannot be written to: {error.strerror}")
                 if session.exitstatus == pytest.ExitCode.OK:
                     session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        yield
+
+    def _write_page(self, saved: Path, folder: Path) -> str | None:
+        """Write the page of this run; what there is to say of that, in a line."""
+        name = os.path.relpath(folder)
+        if not all(map(find_spec, ("altair", "vl_convert", "jinja2"))):
+            return f"For a page of this run, in {name}/: pip install '.[report]'"
+        from bench.report.page.page import write_page  # noqa: PLC0415 - Altair takes half a second, and is an extra
+
+        try:
+            run = recorded(saved)
+            page = write_page(run, [*self._gate.runs, run.run], folder, self._chosen.checkpoints)
+        except OSError as error:
+            self._gate.complain(f"--report: {name}/ cannot be written to: {error.strerror}")
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a page, what was measured is to be shown
+            self._gate.complain(f"--report: the page cannot be made: {type(error).__name__}: {error}")
+        else:
+            return f"Page: {os.path.relpath(page)}"
+        return None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_terminal_summary(
@@ -76,6 +105,8 @@ class Reporter:
                 terminalreporter.section(title)
                 for line in lines:
                     terminalreporter.write_line(line)
+            if self._page:
+                terminalreporter.write_line(self._page)
             versus = self._found.versus
             for line in (*self._gate.complaints, *(versus.complaints if versus else ())):
                 terminalreporter.write_line(f"ERROR: {line}", red=True)

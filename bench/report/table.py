@@ -49,49 +49,53 @@ def _faults(record: Record) -> str:
     return f"{record['minor_faults'] + record['major_faults']:,}"
 
 
-#   heading, how a record's figure is shown, and where the terminal is narrow: the higher, the sooner it is left out
+#   heading, the same where there is room, how a record's figure is shown, and where the terminal is narrow: the higher,
+#   the sooner it is left out
 COLUMNS = (
-    ("GiB", _gib("device_requested_peak_bytes"), 10),
-    ("device", _ratio("device_peak_ratio"), 0),
-    ("bound", _bound("device_bound_ratio", "device_requested_peak_bytes"), 1),
-    ("alloc.", _ratio_to_state("device_allocated_peak_bytes"), 9),
-    ("reserved", _ratio_to_state("device_reserved_peak_bytes"), 8),
-    ("GiB", _gib("host_private_peak_bytes"), 11),
-    ("private", _ratio("host_peak_ratio"), 0),
-    ("bound", _bound("host_bound_ratio", "host_private_peak_bytes"), 4),
-    ("file", _ratio_to_state("host_file_peak_bytes"), 5),
-    ("bound", _bound("host_file_bound_ratio", "host_file_peak_bytes"), 12),
-    ("load s", _number("load_seconds"), 6),
-    ("logits s", _number("first_logits_seconds"), 0),
-    ("GB/s", _three_digits("bytes_per_second", 1e-9), 3),
-    ("limit", _number("limit_fraction"), 2),
-    ("faults", _shown("minor_faults", _faults), 7),
+    ("GiB", "device GiB", _gib("device_requested_peak_bytes"), 10),
+    ("device", "device", _ratio("device_peak_ratio"), 0),
+    ("bound", "device bound", _bound("device_bound_ratio", "device_requested_peak_bytes"), 1),
+    ("alloc.", "allocated", _ratio_to_state("device_allocated_peak_bytes"), 9),
+    ("reserved", "reserved", _ratio_to_state("device_reserved_peak_bytes"), 8),
+    ("GiB", "private GiB", _gib("host_private_peak_bytes"), 11),
+    ("private", "private", _ratio("host_peak_ratio"), 0),
+    ("bound", "private bound", _bound("host_bound_ratio", "host_private_peak_bytes"), 4),
+    ("file", "file-backed", _ratio_to_state("host_file_peak_bytes"), 5),
+    ("bound", "file-backed bound", _bound("host_file_bound_ratio", "host_file_peak_bytes"), 12),
+    ("load s", "load, s", _number("load_seconds"), 6),
+    ("logits s", "first logits, s", _number("first_logits_seconds"), 0),
+    ("GB/s", "GB/s", _three_digits("bytes_per_second", 1e-9), 3),
+    ("limit", "of the limit", _number("limit_fraction"), 2),
+    ("faults", "page faults", _shown("minor_faults", _faults), 7),
 )
-ALL = max(column[2] for column in COLUMNS)
+ALL = max(column[3] for column in COLUMNS)
 
 
 def terminal_lines(table: list[Row], width: int) -> list[str]:
     """The table in `width` columns, if that is possible at all; then what went wrong, and what is best here."""
     most = ALL
-    while max(map(len, lines := aligned(cells := _cells(table, most), _figures(cells)))) > width and most > 0:
+    while max(map(len, lines := aligned(shown := cells(table, most), _figures(shown)))) > width and most > 0:
         most -= 1
-    return [*scales(table), *lines, *_problems(table), *_verdict(table)]
+    return [*scales(table), *lines, *problems(table), *_verdict(table)]
 
 
 def markdown(table: list[Row]) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
-    cells = _cells(table, ALL)
-    lines = markdown_table(cells, _figures(cells))
-    return "\n".join([*scales(table), "", *lines, "", *_problems(table), "", *_verdict(table), ""])
+    shown = cells(table)
+    lines = markdown_table(shown, _figures(shown))
+    return "\n".join([*scales(table), "", *lines, "", *problems(table), "", *_verdict(table), ""])
 
 
-def _cells(table: list[Row], most: int) -> list[list[str]]:
-    """Heading and rows; left out are columns in which no row has a figure, and those that go sooner than `most`."""
+def cells(table: list[Row], most: int = ALL, *, whole: bool = False) -> list[list[str]]:
+    """Heading, in `whole` words or short, and rows.
+
+    Left out are columns in which no row has a figure, and those that go sooner than `most`.
+    """
     heading, body = ["strategy", "size"], [[row.strategy, row.size] for row in table]
-    for name, show, left_out in COLUMNS:
+    for short, long, show, left_out in COLUMNS:
         shown = [show(row.record) for row in table]
         if any(shown) and left_out <= most:
-            heading.append(name)
+            heading.append(long if whole else short)
             for line, figure in zip(body, shown, strict=True):
                 line.append(figure or "-")
     for line, row in zip(body, table, strict=True):
@@ -110,7 +114,7 @@ def _word(row: Row) -> str:
     return "skipped" if all(problem.startswith("skipped") for problem in row.problems) else "FAILED"
 
 
-def _problems(table: list[Row]) -> list[str]:
+def problems(table: list[Row]) -> list[str]:
     return [f"{row.strategy}-{row.size}: {problem}" for row in table for problem in row.problems]
 
 

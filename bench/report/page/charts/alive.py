@@ -1,0 +1,66 @@
+"""What was alive at the peaks, by line of the recipe: a bar a strategy."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import altair as alt
+
+from bench.report.page.charts.figure import COLOURS, Figure, filled, of, ratio_axis, specification
+from bench.report.rows import Outcome
+
+# figure of the record, and what people call it
+PEAKS = {
+    "device_requested_peak_bytes": "at the peak on the device",
+    "host_private_peak_bytes": "at the private peak on the host",
+}
+BAR_HEIGHT = 26
+
+# What has less room in its bar than this, as a fraction of the longest, has no name there.
+NAMED = 0.16
+
+
+def alive_figures(outcomes: Sequence[Outcome], size: str) -> list[Figure]:
+    """A chart for each peak of one size of which it is known what was alive."""
+    return [figure for field, name in PEAKS.items() if (figure := _figure(outcomes, size, field, name))]
+
+
+def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Figure | None:
+    bars = [
+        value
+        for outcome in outcomes
+        for value in _bar(outcome, (outcome.record.get("alive_at_peak") or {}).get(field) or ())
+    ]
+    if not bars:
+        return None
+    longest = max(value["end"] for value in bars)
+    for value in bars:
+        value["label"] = value["line"] if value["end"] - value["start"] > NAMED * longest else ""
+    table = [["strategy", "bytes", "tensors", "line", "code"]]
+    table += [[v["strategy"], f"{v['bytes']:,}", f"{v['tensors']:,}", v["line"], v["code"]] for v in bars]
+    text = f"What was alive {name}, by the line of code that asked for it, as multiples of the model"
+    spec = filled(_specification(), text, bars=bars) | {"height": BAR_HEIGHT * len({v["strategy"] for v in bars})}
+    return Figure(f"{size}: {name}", text, spec, table)
+
+
+@cache
+def _specification() -> dict[str, Any]:
+    y = alt.Y("strategy:N", sort=None, axis=alt.Axis(title=None, labelLimit=200, ticks=False))
+    base = of("bars").encode(y=y)
+    colour = alt.Color("rank:N", legend=None, scale=alt.Scale(domain=list(range(len(COLOURS))), range=list(COLOURS)))
+    hover = ["strategy:N", "line:N", "code:N", alt.Tooltip("bytes:Q", format=","), "tensors:Q"]
+    bars = base.mark_bar(stroke="white", strokeWidth=0.8).encode(
+        x=alt.X("start:Q", axis=ratio_axis("of the model")), x2="end:Q", color=colour, tooltip=hover
+    )
+    names = base.mark_text(fontSize=10).encode(x="middle:Q", text="label:N", fill=alt.value("white"))
+    return specification(alt.layer(bars, names), BAR_HEIGHT)
+
+
+def _bar(outcome: Outcome, alive: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of a bar, most bytes first."""
+    state, end, parts = outcome.record["state_bytes"], 0.0, []
+    for rank, held in enumerate(alive):
+        start, end = end, end + held["bytes"] / state
+        part = {"start": start, "end": end, "middle": (start + end) / 2, "rank": rank % len(COLOURS)}
+        parts.append({"strategy": outcome.strategy, **held, **part})
+    return parts

@@ -1,0 +1,96 @@
+"""Figures over all recorded runs, and where they came to another level."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import altair as alt
+
+from bench.history.change_points import ChangePoint
+from bench.history.figures import shown, title
+from bench.history.runs import Key, Run
+from bench.report.page.charts.figure import INK, Figure, filled, looks, of, specification
+
+# figure of the record, what its axis says, and what its values are divided by
+FIGURES = {
+    "device_requested_peak_bytes": ("GiB", 2**30),
+    "host_private_peak_bytes": ("GiB", 2**30),
+    "first_logits_seconds": ("seconds", 1),
+}
+
+# Older ones are found by `--history`; a page is to open at once.
+MOST_RUNS = 300
+
+
+def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: Run, size: str) -> list[Figure]:
+    """A chart a figure, a line for each benchmark of one size that the latest run has."""
+    keys = [key for key, record in latest.records.items() if record["size"] == size and record["strategy"]]
+    shown_runs = runs[-MOST_RUNS:]
+    return [figure for name in FIGURES if (figure := _figure(shown_runs, points, keys, size, name))]
+
+
+def _figure(
+    runs: Sequence[Run], points: Sequence[ChangePoint], keys: Sequence[Key], size: str, figure: str
+) -> Figure | None:
+    unit, divisor = FIGURES[figure]
+    values = [value for key in keys for value in _values(runs, key, figure, divisor)]
+    numbers = [run.name for run in runs if any(value["run"] == run.name for value in values)]
+    if len(numbers) < 2:  # noqa: PLR2004 - one point is no line
+        return None
+    moved = [value for point in points for value in _moved(point, keys, figure, divisor) if value["run"] in numbers]
+    text = f"{title(figure)} in {len(numbers)} recorded runs, a line a benchmark; {len(moved)} change points"
+    table = [["benchmark", "run", "date", "commit", "torch", "outcome", title(figure)]]
+    table += [[v["benchmark"], v["run"], v["date"], v["commit"], v["torch"], v["outcome"], v["shown"]] for v in values]
+    spec = filled(_specification(unit), text, values=values, moved=moved, runs=[{"run": name} for name in numbers])
+    return Figure(f"{size}: {title(figure)}", text, spec, table)
+
+
+@cache
+def _specification(unit: str) -> dict[str, Any]:
+    axis = alt.Axis(title="run", labelExpr="split(datum.value, '_')[0]", labelAngle=0, labelOverlap=True)
+    x = alt.X("run:N", sort=None, axis=axis)
+    y = alt.Y("value:Q", scale=alt.Scale(zero=True)).title(unit)
+    style = looks("benchmark", legend=alt.Legend(title=None, columns=3, labelLimit=180, symbolSize=60))
+    hover = [f"{name}:N" for name in ("benchmark", "shown", "run", "date", "commit", "torch", "python", "outcome")]
+    moved = [f"{name}:N" for name in ("benchmark", "change", "before", "since", "run", "date", "commit", "torch")]
+    layers = [
+        # All runs, in their order.
+        of("runs").mark_point(opacity=0, size=0).encode(x=x),
+        of("values").mark_line(strokeWidth=1.5).encode(x=x, y=y, color=style["color"]),
+        of("values").mark_point(filled=True, size=45, opacity=1).encode(x=x, y=y, **style, tooltip=hover),
+        of("moved").mark_point(size=230, filled=False, strokeWidth=2, color=INK).encode(x=x, y=y, tooltip=moved),
+    ]
+    return specification(alt.layer(*layers), 220)
+
+
+def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterator[dict[str, Any]]:
+    for run in runs:
+        value = run.records.get(key, {}).get(figure)
+        if value is not None:
+            about = {"benchmark": key.title, "value": value / divisor, "shown": shown(figure, value)}
+            yield about | _about(run)
+
+
+def _moved(point: ChangePoint, keys: Sequence[Key], figure: str, divisor: int) -> Iterator[dict[str, Any]]:
+    """The mark of a change point, if it is one of these lines."""
+    change = point.change
+    value = point.run.records[change.key].get(figure)
+    if change.key in keys and change.figure == figure and value is not None:
+        yield {
+            "benchmark": change.key.title,
+            "value": value / divisor,
+            "before": shown(figure, change.before),
+            "since": shown(figure, change.after),
+            "change": change.percent,
+        } | _about(point.run)
+
+
+def _about(run: Run) -> dict[str, str]:
+    return {
+        "run": run.name,
+        "date": run.moment[:16].replace("T", " "),
+        "commit": run.commit[:7],
+        "torch": str(run.machine.get("torch")),
+        "python": str(run.machine.get("python_version")),
+        "outcome": run.outcome,
+    }

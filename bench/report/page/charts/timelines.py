@@ -1,0 +1,184 @@
+"""Memory over the time of one load: small multiples, on equal axes for all strategies of a size."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import altair as alt
+
+from bench.history.record import Record
+from bench.report.page.charts.figure import COLOURS, SIDES, Figure, filled, of, ratio_axis, specification
+from bench.report.rows import Outcome
+
+GIB = 2**30
+
+
+class Series(NamedTuple):
+    """A line: its fields of the record, for the points and for their peak and bound; how it is drawn, and its name."""
+
+    points: str
+    peak: str
+    bound: str | None
+    name: str
+    colour: str
+    dash: list[int]
+
+
+SERIES = (
+    Series("device_requested_bytes", "device_requested_peak_bytes", "device_bound_ratio", "device", COLOURS[0], [1, 0]),
+    Series("host_private_bytes", "host_private_peak_bytes", "host_bound_ratio", "private", COLOURS[1], [7, 2]),
+    Series("host_file_bytes", "host_file_peak_bytes", "host_file_bound_ratio", "file-backed", COLOURS[2], [2, 2]),
+    Series("host_pinned_bytes", "host_pinned_peak_bytes", None, "pinned", COLOURS[3], [7, 2, 2, 2]),
+)
+MOMENTS = {"build": "build", "load": "load", "copy": "copy", "first_logits": "first logits"}
+
+# Of the points of a line that answer to a pointer.
+MOST_HOVERED = 80
+
+# A line of nothing is not drawn: a thousandth of the model is the width of a line.
+LITTLE = 0.002
+
+# Of the time axis: a name that begins later would end outside.
+LATE = 0.6
+# Of the name of a moment, in pixels.
+LINE_HEIGHT = 11
+
+
+def timelines(outcomes: Sequence[Outcome]) -> list[Figure]:
+    """A chart for each load of one size that has a timeline."""
+    having = [outcome for outcome in outcomes if outcome.record.get("timeline")]
+    ends = {
+        "seconds": max((_end(outcome.record) for outcome in having), default=0),
+        "ratio": 1.18 * max((ratio for outcome in having for ratio in _ratios(outcome.record)), default=0),
+    }
+    return [_figure(outcome, ends) for outcome in having]
+
+
+def _figure(outcome: Outcome, ends: dict[str, float]) -> Figure:
+    """`ends` are those of the axes of all charts of this size."""
+    record, name = outcome.record, f"{outcome.strategy}-{outcome.size}"
+    drawn = [one for one in SERIES if _is_drawn(record, one)]
+    table = [["", "peak", "at", "bound"], *(_row(record, one) for one in drawn), *_moment_rows(record)]
+    text = f"Memory of {name} over the time of its load, as multiples of the model. " + "; ".join(
+        f"{_named(one)} peaks at {_row(record, one)[1]}" for one in drawn
+    )
+    lines = [[_value(record, one, *point) for point in _points(record, one)] for one in drawn]
+    spec = filled(
+        _specification(),
+        text,
+        ends=[{"seconds": 0, "ratio": 0}, ends],
+        points=[value for line in lines for value in line],
+        hovered=[value for line in lines for value in line[:: -(-len(line) // MOST_HOVERED)]],
+        bounds=list(_bounds(record, drawn)),
+        moments=list(_moments(record, ends["seconds"])),
+    )
+    return Figure(name + ("" if outcome.verdict == "ok" else ": FAILED"), text, spec, table, _csv(record))
+
+
+@cache
+def _specification() -> dict[str, Any]:
+    x, y = alt.X("seconds:Q", scale=alt.Scale(nice=False)), alt.Y("ratio:Q", scale=alt.Scale(nice=False))
+    x, y = x.title("seconds"), y.axis(ratio_axis(None))
+    names = [one.name for one in SERIES]
+    colours = alt.Scale(domain=names, range=[one.colour for one in SERIES])
+    dashes = alt.Scale(domain=names, range=[one.dash for one in SERIES])
+    colour = alt.Color("memory:N", scale=colours, legend=None)
+    hover = ["memory:N", "seconds:Q", alt.Tooltip("bytes:Q", format=","), alt.Tooltip("ratio:Q", format=".2f")]
+    line = of("points").encode(x=x, y=y, color=colour, strokeDash=alt.StrokeDash("memory:N", scale=dashes, legend=None))
+    moments = of("moments").encode(x=x, text="text:N")
+    # What a device or the page-locking allocator hands out comes and goes at once; the host was looked at.
+    at_once = "datum.memory == 'device' || datum.memory == 'pinned'"
+    layers = [
+        of("ends").mark_point(opacity=0, size=0).encode(x=x, y=y),
+        line.transform_filter(at_once).mark_line(strokeWidth=2, interpolate="step-after"),
+        line.transform_filter(f"!({at_once})").mark_line(strokeWidth=2),
+        of("hovered").mark_point(opacity=0, size=60, filled=True).encode(x=x, y=y, color=colour, tooltip=hover),
+        of("bounds").mark_rule(strokeWidth=1, opacity=0.7).encode(y=y, color=colour),
+        of("bounds")
+        .mark_text(align="right", baseline="bottom", dx=-2, fontSize=10)
+        .encode(x=alt.value("width"), y=y, text="text:N", fill=colour),
+        of("moments").mark_rule(opacity=0.45, strokeDash=[1, 3]).encode(x=x),
+    ]
+    for side, dx in SIDES:
+        mark = moments.transform_filter(alt.datum.align == side)
+        row = alt.Y("row:Q", scale=None)
+        layers.append(mark.mark_text(align=side, baseline="top", dx=3 * dx).encode(y=row))
+    return specification(alt.layer(*layers), 170)
+
+
+def _value(record: Record, one: Series, seconds: float, count: int) -> dict[str, Any]:
+    return {
+        "seconds": seconds,
+        "ratio": round(count / record["state_bytes"], 5),
+        "bytes": count,
+        "memory": one.name,
+    }
+
+
+def _bounds(record: Record, drawn: Sequence[Series]) -> Iterator[dict[str, Any]]:
+    """What theory says of a line, where that is not nothing."""
+    for one in drawn:
+        if bound := one.bound and record.get(one.bound):
+            yield {"ratio": bound, "memory": one.name, "text": f"{one.name} bound {bound:.2f}x"}
+
+
+def _moments(record: Record, lasting: float) -> Iterator[dict[str, Any]]:
+    """Moments with their names one below the other, on the side where there is room."""
+    for number, (name, at) in enumerate(_named_moments(record)):
+        align = "right" if at > LATE * lasting else "left"
+        yield {"seconds": at, "text": MOMENTS[name], "align": align, "row": LINE_HEIGHT * number}
+
+
+def _named_moments(record: Record) -> list[tuple[str, float]]:
+    moments = record["timeline"]["moments"]
+    return [(name, moments[name]) for name in MOMENTS if moments.get(name) is not None]
+
+
+def _points(record: Record, one: Series) -> list[tuple[float, int]]:
+    series = record["timeline"].get(one.points)
+    return list(zip(series["seconds"], series["bytes"], strict=True)) if series else []
+
+
+def _is_drawn(record: Record, one: Series) -> bool:
+    counts = [count for _, count in _points(record, one)]
+    return bool(counts) and max(counts) > LITTLE * record["state_bytes"]
+
+
+def _ratios(record: Record) -> Iterator[float]:
+    for one in SERIES:
+        yield from (count / record["state_bytes"] for _, count in _points(record, one))
+        if one.bound and _is_drawn(record, one) and record.get(one.bound):
+            yield record[one.bound]
+
+
+def _end(record: Record) -> float:
+    ends = [points[-1][0] for one in SERIES if (points := _points(record, one))]
+    return max([*ends, *(at for _, at in _named_moments(record))], default=0.0)
+
+
+def _named(one: Series) -> str:
+    return "device memory" if one.name == "device" else f"{one.name} host memory"
+
+
+def _row(record: Record, one: Series) -> list[str]:
+    seconds, most = max(_points(record, one), key=lambda point: point[1])
+    bound = record.get(one.bound) if one.bound else None
+    peak = f"{most / GIB:.3f} GiB, {most / record['state_bytes']:.2f}x"
+    return [_named(one), peak, f"{seconds:.3f} s", "-" if bound is None else f"{bound:.2f}x"]
+
+
+def _moment_rows(record: Record) -> Iterator[list[str]]:
+    for name, at in _named_moments(record):
+        yield [MOMENTS[name], "", f"{at:.3f} s", ""]
+
+
+def _csv(record: Record) -> str:
+    """Every point, and every moment."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["what", "seconds", "bytes"])
+    writer.writerows([one.points, seconds, count] for one in SERIES for seconds, count in _points(record, one))
+    writer.writerows([name, at, ""] for name, at in _named_moments(record))
+    return file.getvalue()

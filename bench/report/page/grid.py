@@ -1,0 +1,39 @@
+"""The conformance table as a grid for the page: what became of every strategy and property, and why."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bench.conformance.judge import Outcome
+from bench.conformance.sweep import Cell
+from bench.report.conformance import WORDS, meaning, told
+
+
+class Square(NamedTuple):
+    """A cell in a word, its outcome, and why, in lines."""
+
+    word: str
+    outcome: str
+    why: str
+
+
+class Grid(NamedTuple):
+    """Properties with what they mean, and a row a strategy: None where it was not asked."""
+
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, list[Square | None]]]
+
+
+def grid(cells: Sequence[Cell]) -> Grid:
+    """The grid of a run's cells."""
+    found = {(cell.strategy, cell.property): cell for cell in cells}
+    columns = list(dict.fromkeys(cell.property for cell in cells))
+    strategies = list(dict.fromkeys(cell.strategy for cell in cells))
+    rows = [(strategy, [_square(found.get((strategy, column))) for column in columns]) for strategy in strategies]
+    return Grid([(column, meaning(column)) for column in columns], rows)
+
+
+def _square(cell: Cell | None) -> Square | None:
+    if cell is None:
+        return None
+    why = "" if cell.outcome == Outcome.PASSED else "\n".join(told(cell))
+    return Square(WORDS[cell.outcome], cell.outcome.value.lower(), why)

@@ -1,0 +1,37 @@
+"""Vega, Vega-Lite and Vega-Embed as one script that needs no network, as vl-convert carries them."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.history.storage import write_whole
+
+_BUNDLE = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
+
+
+@contextmanager
+def bundle(cache: Path) -> Iterator[Callable[[], str]]:
+    """Begins to make the script, or finds it in the folder `cache`; what it yields waits for it, and returns it.
+
+    That is two seconds of work that lets nothing else of this process run: a process of its own does it.
+    """
+    kept = cache / f"charts-{version('vl-convert-python')}.js"
+    if kept.exists():
+        yield kept.read_text
+        return
+    with subprocess.Popen([sys.executable, "-c", _BUNDLE], stdout=subprocess.PIPE) as process:
+
+        def wait() -> str:
+            script, _ = process.communicate()
+            if process.returncode:
+                raise RuntimeError(f"vl-convert ended with status {process.returncode}")
+            # Within a page it would end the element that it is in.
+            script = script.replace(b"</script", b"<\\/script")
+            cache.mkdir(parents=True, exist_ok=True)
+            write_whole(kept, script)
+            return script.decode()
+
+        yield wait

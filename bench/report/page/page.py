@@ -1,0 +1,143 @@
+"""The page of a run: everything that was recorded, as one file for a browser, light or dark, wide or narrow."""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench.history.change_points import change_points
+from bench.history.figures import shown, title
+from bench.history.fingerprint import in_a_line
+from bench.history.runs import Run
+from bench.history.storage import write_whole
+from bench.report.conformance import summary
+from bench.report.page.charts.alive import alive_figures
+from bench.report.page.charts.figure import Figure
+from bench.report.page.charts.frontier import frontier_figures
+from bench.report.page.charts.history import history_figures
+from bench.report.page.charts.timelines import SERIES, timelines
+from bench.report.page.grid import grid
+from bench.report.page.libraries import bundle
+from bench.report.recorded import Recorded
+from bench.report.rows import Row, scales
+from bench.report.table import cells, problems
+from bench.report.verdict import verdict
+
+ASSETS = Path(__file__).parent / "assets"
+NAME = "index.html"
+
+# Of a record: what is drawn is not printed beside it.
+DRAWN = ("timeline", "alive_at_peak")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Charts of one kind; `small`: many beside each other."""
+
+    name: str
+    heading: str
+    about: str
+    figures: Sequence[Figure]
+    small: bool = False
+
+
+def write_page(recorded: Recorded, runs: Sequence[Run], folder: Path, cache: Path) -> Path:
+    """Write the page of a run into a folder, which is made if it is not there; `runs` are those before it and itself.
+
+    Raises `OSError` where it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with bundle(cache) as script:
+        context = _context(recorded, runs)
+        environment = Environment(
+            loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+        page = environment.get_template("page.html.jinja").render(context | {"charts_script": script()})
+    write_whole(folder / NAME, page.encode())
+    return folder / NAME
+
+
+def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
+    run, table = recorded.run, recorded.rows
+    return {
+        "run": run,
+        "machine": in_a_line(run.machine),
+        "verdict": verdict(recorded),
+        "scales": scales(table),
+        "columns": cells(table, whole=True)[0],
+        "problems": problems(table),
+        "rows": list(_rows(table)),
+        "changes": list(_changes(recorded)),
+        "sections": [section for section in _sections(recorded, runs) if section.figures],
+        "series": [(one.name, one.colour, ",".join(map(str, one.dash))) for one in SERIES],
+        "grid": grid(recorded.cells),
+        "conformance": list(summary(recorded.cells)),
+        "fingerprint": [(name, _plain(value)) for name, value in run.machine.items()],
+        "raw": base64.b64encode(recorded.content).decode(),
+        "style": (ASSETS / "page.css").read_text(),
+        "sort_script": (ASSETS / "sortable.min.js").read_text() + (ASSETS / "sortable.a11y.min.js").read_text(),
+        "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    }
+
+
+def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
+    sizes, table = recorded.sizes, recorded.rows
+    yield Section(
+        "frontier",
+        "Time and memory",
+        "Nearer to the corner is better in both. On the dashed line are strategies that no other one beats in both.",
+        [figure for size in sizes for figure in frontier_figures(table, size)],
+    )
+    yield Section(
+        "timelines",
+        "Memory while a load runs",
+        "One load each, in a process of its own and with meters, so slower than a timed one; the axes of a size are "
+        "equal. A thin line is what theory allows.",
+        [figure for size in sizes for figure in timelines(recorded.metered(size))],
+        small=True,
+    )
+    yield Section(
+        "alive",
+        "Alive at the peaks",
+        "Which line of a recipe asked for what was there when most was there.",
+        [figure for size in sizes for figure in alive_figures(recorded.metered(size), size)],
+    )
+    points, _ = change_points(runs)
+    yield Section(
+        "history",
+        "History",
+        "What the same benchmarks took in every run that is recorded; a large ring is where a level changed.",
+        [figure for size in sizes for figure in history_figures(runs, points, recorded.run, size)],
+    )
+
+
+def _rows(table: list[Row]) -> Iterator[tuple[list[tuple[str, str]], str]]:
+    """Of each row the cells, as they are shown and as they are sorted, and its record."""
+    for row, line in zip(table, cells(table)[1:], strict=True):
+        record = {name: value for name, value in row.record.items() if name not in DRAWN}
+        raw = json.dumps(record | {"problems": row.problems}, indent=1)
+        yield [(cell, _sortable(cell)) for cell in line], raw
+
+
+def _sortable(cell: str) -> str:
+    """What a browser sorts a cell by: what was not measured comes last."""
+    return "" if cell == "-" else cell.removesuffix("x").replace(",", "")
+
+
+def _changes(recorded: Recorded) -> Iterator[list[str]]:
+    for change in recorded.changes:
+        figure = change.figure or ""
+        values = (shown(figure, change.before), shown(figure, change.after)) if figure else ("", "")
+        yield [change.key.title, title(figure) if figure else "the benchmark", *values, change.percent, change.replaces]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_raw', '')} {_plain(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value in (None, "") else str(value)

@@ -1,0 +1,105 @@
+"""A recorded run as its page and the README show it: all of it is read from one file."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.conformance.judge import Outcome as CellOutcome
+from bench.conformance.properties import PROPERTIES
+from bench.conformance.sweep import Cell
+from bench.history.runs import Change, Key, Run, Unreadable, run_of
+from bench.report.rows import Outcome, Row, rows
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """`content` is what is in the file; `changes` are its figures that are worse than in the runs before.
+
+    `failed` names the tests that failed.
+    """
+
+    run: Run
+    content: bytes
+    outcomes: tuple[Outcome, ...]
+    cells: tuple[Cell, ...]
+    changes: tuple[Change, ...]
+    failed: tuple[str, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether someone accepted these changes with the run."""
+        return bool(self.run.accepted)
+
+    @property
+    def rows(self) -> list[Row]:
+        return rows(self.outcomes)
+
+    @property
+    def sizes(self) -> list[str]:
+        return list(dict.fromkeys(outcome.size for outcome in self.outcomes))
+
+    def metered(self, size: str) -> list[Outcome]:
+        """The loads of one size whose memory was measured, one a strategy."""
+        return [
+            outcome
+            for outcome in self.outcomes
+            if outcome.size == size and outcome.record.get("host_total_peak_bytes") is not None
+        ]
+
+
+def recorded(file: Path) -> Recorded:
+    """Read a run. Raises `Unreadable` where that is none, or is damaged."""
+    try:
+        content = file.read_bytes()
+        data = json.loads(content)
+        run = run_of(file, data)
+        return Recorded(
+            run=run,
+            content=content,
+            outcomes=tuple(_outcomes(data)),
+            cells=tuple(_cell(cell) for cell in data.get("conformance", ())),
+            changes=tuple(_changes(data.get("history", {}))),
+            failed=tuple(data.get("history", {}).get("failed", ())),
+        )
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"cannot be read: {' '.join(str(error).split())}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unreadable(f"is no run of this suite: {type(error).__name__} {error}") from None
+
+
+def problems(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """What is to be recorded of benchmarks that failed or were skipped: no history is made of it, but it is shown."""
+    return [
+        {**asdict(outcome), "verdict": _without_folders(outcome.verdict)}
+        for outcome in outcomes
+        if outcome.verdict != "ok"
+    ]
+
+
+def _without_folders(text: str) -> str:
+    """A message with the names of files, and not where they are on this machine."""
+    return re.sub(r"(?<![\w./])/(?:[^\s/'\":,]+/)+", "", text)
+
+
+def _outcomes(data: Mapping[str, Any]) -> Iterator[Outcome]:
+    """What was measured and is right, then what is not: rows merge them by strategy and size."""
+    for bench in data["benchmarks"]:
+        record = bench["extra_info"]
+        if "schema" in record:
+            yield Outcome(record["strategy"] or f"limit: {record['limit']}", record["size"], "ok", record)
+    for problem in data.get("problems", ()):
+        yield Outcome(problem["strategy"], problem["size"], problem["verdict"], problem["record"])
+
+
+def _cell(cell: Mapping[str, Any]) -> Cell:
+    if cell["property"] not in PROPERTIES:
+        raise Unreadable(f"is of another version of this suite: there is no property {cell['property']!r}")
+    return Cell(**{**cell, "outcome": CellOutcome(cell["outcome"]), "checks": tuple(cell["checks"])})
+
+
+def _changes(history: Mapping[str, Any]) -> Iterator[Change]:
+    for change in history.get("changes", ()):
+        yield Change(**{**change, "key": Key(*change["key"])})
