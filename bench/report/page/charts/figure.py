@@ -48,7 +48,9 @@ def specification(chart: Any, height: int) -> dict[str, Any]:
     spec: dict[str, Any] = (
         chart.properties(width="container", height=height)
         .configure(background="transparent", font="system-ui, sans-serif")
-        .configure_axis(**axis, gridOpacity=0.12, titleFontWeight="normal", labelFontSize=11, titleFontSize=11)
+        .configure_axis(
+            **axis, gridOpacity=0.12, titleFontWeight="normal", labelFontSize=11, titleFontSize=11, labelFlush=False
+        )
         .configure_view(stroke=None)
         .configure_text(fill=INK, fontSize=11)
         .configure_rule(color=INK)

@@ -2,20 +2,32 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import altair as alt
 
-from bench.report.page.charts.figure import INK, SIDES, Figure, filled, looks, of, ratio_axis, specification
+from bench.report.page.charts.figure import INK, Figure, filled, looks, of, ratio_axis, specification
 from bench.report.rows import Row
 
 # field of the record, and what people call it
 PEAKS = {"device_peak_ratio": "peak on the device", "host_peak_ratio": "private peak on the host"}
 
 
-# Nearer to each other, as fractions of the axes, names would be written over each other; and what is later than this is
-# named to its left.
-NEAR_RATIO, NEAR_SECONDS, LATE = 0.1, 0.25, 0.68
+# Where the name of a point may stand, the best first: how its text is aligned, and how far from the point, in pixels.
+PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
+    "above_right": ("left", 7, -9),
+    "below_right": ("left", 7, 10),
+    "above_left": ("right", -7, -9),
+    "below_left": ("right", -7, 10),
+}
+# Of a chart on the page, about, and of its text, in pixels.
+WIDTH, HEIGHT = 420, 240
+LETTER, LINE = 6, 13
+# Of a point.
+RADIUS = 6
+
+# Left, top, right and bottom, in pixels.
+Box = tuple[float, float, float, float]
 
 
 class Point(NamedTuple):
@@ -66,9 +78,10 @@ def _figure(points: Sequence[Point], name: str, size: str) -> Figure:
     spec = filled(
         frontier_specification(name),
         text,
-        points=[_value(p, points) for p in points],
-        best=[p._asdict() for p in best],
-        ends=[{"seconds": 0, "ratio": 0}, _ends(points)],
+        points=[p._asdict() for p in points],
+        **_names(points),
+        stairs=_stairs(best, ends := _ends(points)),
+        ends=[{"seconds": 0, "ratio": 0}, ends],
     )
     return Figure(title, text, spec, table)
 
@@ -78,19 +91,25 @@ def frontier_specification(name: str) -> dict[str, Any]:
     x = alt.X("seconds:Q", scale=alt.Scale(nice=False)).title("seconds until first logits")
     y = alt.Y("ratio:Q", scale=alt.Scale(nice=False)).axis(ratio_axis(f"{name}, of the model"))
     hover = ["strategy:N", alt.Tooltip("seconds:Q", format=".3f"), alt.Tooltip("ratio:Q", format=".3f")]
-    shown = of("points").encode(x=x, y=y)
     layers = [
         of("ends").mark_point(opacity=0, size=0).encode(x=x, y=y),
-        of("best")
+        of("stairs")
         .mark_line(interpolate="step-after", strokeDash=[4, 3], strokeWidth=1.5, color=INK, opacity=0.6)
         .encode(x=x, y=y),
-        shown.mark_point(size=90, filled=True, opacity=1).encode(**looks("strategy", legend=None), tooltip=hover),
+        of("points")
+        .mark_point(size=90, filled=True, opacity=1)
+        .encode(x=x, y=y, **looks("strategy", legend=None), tooltip=hover),
     ]
-    for up, dy in ((True, -9), (False, 10)):
-        for align, dx in SIDES:
-            beside = shown.transform_filter((alt.datum.up == up) & (alt.datum.align == align))
-            layers.append(beside.mark_text(align=align, dx=7 * dx, dy=dy).encode(text="strategy:N"))
-    return specification(alt.layer(*layers), 240)
+    for place, (align, dx, dy) in PLACES.items():
+        names = of(place).mark_text(align=align, dx=dx, dy=dy)
+        layers.append(names.encode(x=x, y=y, text="strategy:N"))
+    return specification(alt.layer(*layers), HEIGHT)
+
+
+def _stairs(best: Sequence[Point], ends: dict[str, float]) -> list[dict[str, float]]:
+    """The frontier as a line, on to where the axes end: what is above it is beaten."""
+    corners = [{"seconds": one.seconds, "ratio": one.ratio} for one in best]
+    return [{**corners[0], "ratio": ends["ratio"]}, *corners, {**corners[-1], "seconds": ends["seconds"]}]
 
 
 def _ends(points: Sequence[Point]) -> dict[str, float]:
@@ -98,15 +117,35 @@ def _ends(points: Sequence[Point]) -> dict[str, float]:
     return {"seconds": 1.12 * max(p.seconds for p in points), "ratio": 1.2 * max(p.ratio for p in points) + 0.05}
 
 
-def _value(point: Point, points: Sequence[Point]) -> dict[str, Any]:
-    """A point, and on which side of it there is most room for its name."""
+def _names(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:
+    """The points by where there is room for their names."""
+    places: dict[str, list[dict[str, Any]]] = {place: [] for place in PLACES}
     ends = _ends(points)
-    near = [
-        other
-        for other in points
-        if abs(other.ratio - point.ratio) < NEAR_RATIO * ends["ratio"]
-        and abs(other.seconds - point.seconds) < NEAR_SECONDS * ends["seconds"]
-    ]
-    # Of two that would be written over each other, the one that is higher is written above.
-    up = sorted(near, key=lambda one: (-one.ratio, one.seconds)).index(point) % 2 == 0
-    return {**point._asdict(), "up": up, "align": "right" if point.seconds > LATE * ends["seconds"] else "left"}
+    taken = [_box(point, ends) for point in points]
+    for point in sorted(points):
+        boxes = {place: _box(point, ends, place) for place in PLACES}
+        free = [place for place, box in boxes.items() if _inside(box) and not any(_meet(box, one) for one in taken)]
+        place = next(iter(free), "above_right")
+        taken.append(boxes[place])
+        places[place].append(point._asdict())
+    return places
+
+
+def _box(point: Point, ends: dict[str, float], place: str | None = None) -> Box:
+    """What a point, or its name in a place, covers."""
+    x, y = WIDTH * point.seconds / ends["seconds"], HEIGHT * (1 - point.ratio / ends["ratio"])
+    if place is None:
+        return x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS
+    align, dx, dy = PLACES[place]
+    length = LETTER * len(point.strategy)
+    left = x + dx - (length if align == "right" else 0)
+    return left, y + dy - LINE / 2, left + length, y + dy + LINE / 2
+
+
+def _inside(box: Box) -> bool:
+    left, top, right, bottom = box
+    return left >= 0 and top >= 0 and right <= WIDTH and bottom <= HEIGHT
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

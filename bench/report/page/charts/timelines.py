@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -40,6 +41,8 @@ MOST_HOVERED = 80
 # A line of nothing is not drawn: a thousandth of the model is the width of a line.
 LITTLE = 0.002
 
+# Above the highest line, for the names of moments.
+HEADROOM = 1.35
 # Of the time axis: a name that begins later would end outside.
 LATE = 0.6
 # Of the name of a moment, in pixels.
@@ -51,7 +54,7 @@ def timelines(outcomes: Sequence[Outcome]) -> list[Figure]:
     having = [outcome for outcome in outcomes if outcome.record.get("timeline")]
     ends = {
         "seconds": max((_end(outcome.record) for outcome in having), default=0),
-        "ratio": 1.18 * max((ratio for outcome in having for ratio in _ratios(outcome.record)), default=0),
+        "ratio": HEADROOM * max((ratio for outcome in having for ratio in _ratios(outcome.record)), default=0),
     }
     return [_figure(outcome, ends) for outcome in having]
 
@@ -65,14 +68,16 @@ def _figure(outcome: Outcome, ends: dict[str, float]) -> Figure:
         f"{_named(one)} peaks at {_row(record, one)[1]}" for one in drawn
     )
     lines = [[_value(record, one, *point) for point in _points(record, one)] for one in drawn]
+    named = _moments(record, ends["seconds"])
     spec = filled(
         _specification(),
         text,
         ends=[{"seconds": 0, "ratio": 0}, ends],
         points=[value for line in lines for value in line],
         hovered=[value for line in lines for value in line[:: -(-len(line) // MOST_HOVERED)]],
-        bounds=list(_bounds(record, drawn)),
-        moments=list(_moments(record, ends["seconds"])),
+        bounds=_bounds(record, drawn),
+        moments=named,
+        **{f"named_{side}": [value for value in named if value["align"] == side] for side, _ in SIDES},
     )
     return Figure(name + ("" if outcome.verdict == "ok" else ": FAILED"), text, spec, table, _csv(record))
 
@@ -87,7 +92,6 @@ def _specification() -> dict[str, Any]:
     colour = alt.Color("memory:N", scale=colours, legend=None)
     hover = ["memory:N", "seconds:Q", alt.Tooltip("bytes:Q", format=","), alt.Tooltip("ratio:Q", format=".2f")]
     line = of("points").encode(x=x, y=y, color=colour, strokeDash=alt.StrokeDash("memory:N", scale=dashes, legend=None))
-    moments = of("moments").encode(x=x, text="text:N")
     # What a device or the page-locking allocator hands out comes and goes at once; the host was looked at.
     at_once = "datum.memory == 'device' || datum.memory == 'pinned'"
     layers = [
@@ -102,9 +106,8 @@ def _specification() -> dict[str, Any]:
         of("moments").mark_rule(opacity=0.45, strokeDash=[1, 3]).encode(x=x),
     ]
     for side, dx in SIDES:
-        mark = moments.transform_filter(alt.datum.align == side)
-        row = alt.Y("row:Q", scale=None)
-        layers.append(mark.mark_text(align=side, baseline="top", dx=3 * dx).encode(y=row))
+        mark = of(f"named_{side}").mark_text(align=side, baseline="top", dx=3 * dx)
+        layers.append(mark.encode(x=x, y=alt.Y("row:Q", scale=None), text="text:N"))
     return specification(alt.layer(*layers), 170)
 
 
@@ -117,18 +120,29 @@ def _value(record: Record, one: Series, seconds: float, count: int) -> dict[str,
     }
 
 
-def _bounds(record: Record, drawn: Sequence[Series]) -> Iterator[dict[str, Any]]:
-    """What theory says of a line, where that is not nothing."""
+def _bounds(record: Record, drawn: Sequence[Series]) -> list[dict[str, Any]]:
+    """What theory says of the lines, where that is not nothing; what has the same bound shares a line."""
+    by_ratio: dict[float, list[str]] = defaultdict(list)
     for one in drawn:
         if bound := one.bound and record.get(one.bound):
-            yield {"ratio": bound, "memory": one.name, "text": f"{one.name} bound {bound:.2f}x"}
+            by_ratio[bound].append(one.name)
+    return [
+        {"ratio": ratio, "memory": names[0], "text": f"{' and '.join(names)} bound {ratio:.2f}x"}
+        for ratio, names in by_ratio.items()
+    ]
 
 
-def _moments(record: Record, lasting: float) -> Iterator[dict[str, Any]]:
+def _moments(record: Record, lasting: float) -> list[dict[str, Any]]:
     """Moments with their names one below the other, on the side where there is room."""
-    for number, (name, at) in enumerate(_named_moments(record)):
-        align = "right" if at > LATE * lasting else "left"
-        yield {"seconds": at, "text": MOMENTS[name], "align": align, "row": LINE_HEIGHT * number}
+    return [
+        {
+            "seconds": at,
+            "text": MOMENTS[name],
+            "align": "right" if at > LATE * lasting else "left",
+            "row": LINE_HEIGHT * number,
+        }
+        for number, (name, at) in enumerate(_named_moments(record))
+    ]
 
 
 def _named_moments(record: Record) -> list[tuple[str, float]]:
