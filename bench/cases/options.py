@@ -214,9 +214,14 @@ def _real_device(text: str) -> str:
     return f"{kind}:{int(index)}" if index else text
 
 
+def checkpoints_folder() -> Path:
+    """Where checkpoints are kept, and what else is made once, if nobody says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-loading"
+
+
 def _checkpoints(text: str | None) -> Path:
     if text is None:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-loading"
+        return checkpoints_folder()
     folder = Path(text)
     if not text or not folder.is_dir():
         raise ValueError(f"--checkpoints: {text!r} is not a folder; name one that exists")

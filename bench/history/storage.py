@@ -48,6 +48,17 @@ def write_whole(file: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def found_files(folder: Path) -> list[Path]:
+    """Whatever is named like a run, in a folder and those in it, by number."""
+    found = [
+        (int(match["number"]), file)
+        for place in (folder, *folder.glob("*/"))
+        for file in place.glob("*_*.json")
+        if (match := NAME.fullmatch(file.name))
+    ]
+    return [file for _, file in sorted(found)]
+
+
 class Storage(FileStorage):
     """pytest-benchmark's storage, which writes in place, and gives two runs at once the same number.
 
@@ -67,7 +78,7 @@ class Storage(FileStorage):
         """Every recorded run, oldest first, those of other systems and Pythons included."""
         self.passed_over.clear()
         found = []
-        for file in self._files():
+        for file in found_files(self.path):
             try:
                 found.append(read_run(file))
             except Unreadable as error:
@@ -108,16 +119,6 @@ class Storage(FileStorage):
         else:
             self.saved = file
             self.logger.info(f"Saved benchmark data in: {file}")
-
-    def _files(self) -> list[Path]:
-        """Whatever is named like a run."""
-        found = [
-            (int(match["number"]), file)
-            for folder in (self.path, *self.path.glob("*/"))
-            for file in folder.glob("*_*.json")
-            if (match := NAME.fullmatch(file.name))
-        ]
-        return [file for _, file in sorted(found)]
 
     def _next_number(self) -> int:
         numbers = [int(match["number"]) for file in self.get(".").iterdir() if (match := NAME.fullmatch(file.name))]

@@ -20,8 +20,8 @@ PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
     "above_left": ("right", -7, -9),
     "below_left": ("right", -7, 10),
 }
-# Of a chart on the page, about, and of its text, in pixels.
-WIDTH, HEIGHT = 420, 240
+# Of a chart on a narrow page, and of its text, in pixels.
+WIDTH, HEIGHT = 300, 240
 LETTER, LINE = 6, 13
 # Of a point.
 RADIUS = 6

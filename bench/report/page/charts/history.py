@@ -57,8 +57,12 @@ def _specification(unit: str) -> dict[str, Any]:
         # All runs, in their order.
         of("runs").mark_point(opacity=0, size=0).encode(x=x),
         of("values").mark_line(strokeWidth=1.5).encode(x=x, y=y, color=style["color"]),
-        of("values").mark_point(filled=True, size=45, opacity=1).encode(x=x, y=y, **style, tooltip=hover),
-        of("moved").mark_point(size=230, filled=False, strokeWidth=2, color=INK).encode(x=x, y=y, tooltip=moved),
+        of("values")
+        .mark_point(filled=True, size=45, opacity=1)
+        .encode(x=x, y=y, **style, tooltip=hover, description="label:N"),
+        of("moved")
+        .mark_point(size=230, filled=False, strokeWidth=2, color=INK)
+        .encode(x=x, y=y, tooltip=moved, description="label:N"),
     ]
     return specification(alt.layer(*layers), 220)
 
@@ -67,8 +71,13 @@ def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterato
     for run in runs:
         value = run.records.get(key, {}).get(figure)
         if value is not None:
-            about = {"benchmark": key.title, "value": value / divisor, "shown": shown(figure, value)}
-            yield about | _about(run)
+            words = shown(figure, value)
+            yield {
+                "benchmark": key.title,
+                "value": value / divisor,
+                "shown": words,
+                "label": f"{key.title} in run {run.number}: {words}",
+            } | _about(run)
 
 
 def _moved(point: ChangePoint, keys: Sequence[Key], figure: str, divisor: int) -> Iterator[dict[str, Any]]:
@@ -82,6 +91,7 @@ def _moved(point: ChangePoint, keys: Sequence[Key], figure: str, divisor: int) -
             "before": shown(figure, change.before),
             "since": shown(figure, change.after),
             "change": change.percent,
+            "label": f"{change.key.title} changed in run {point.run.number}: {change.percent}",
         } | _about(point.run)
 
 

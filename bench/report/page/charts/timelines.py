@@ -38,11 +38,11 @@ MOMENTS = {"build": "build", "load": "load", "copy": "copy", "first_logits": "fi
 # Of the points of a line that answer to a pointer.
 MOST_HOVERED = 80
 
-# A line of nothing is not drawn: a thousandth of the model is the width of a line.
-LITTLE = 0.002
+# A line of nothing is not drawn: a hundredth of the model is the width of a line.
+LITTLE = 0.01
 
 # Above the highest line, for the names of moments.
-HEADROOM = 1.35
+HEADROOM = 1.5
 # Of the time axis: a name that begins later would end outside.
 LATE = 0.6
 # Of the name of a moment, in pixels.
@@ -75,6 +75,7 @@ def _figure(outcome: Outcome, ends: dict[str, float]) -> Figure:
         ends=[{"seconds": 0, "ratio": 0}, ends],
         points=[value for line in lines for value in line],
         hovered=[value for line in lines for value in line[:: -(-len(line) // MOST_HOVERED)]],
+        peaks=[_peak(outcome, one) for one in drawn],
         bounds=_bounds(record, drawn),
         moments=named,
         **{f"named_{side}": [value for value in named if value["align"] == side] for side, _ in SIDES},
@@ -99,6 +100,9 @@ def _specification() -> dict[str, Any]:
         line.transform_filter(at_once).mark_line(strokeWidth=2, interpolate="step-after"),
         line.transform_filter(f"!({at_once})").mark_line(strokeWidth=2),
         of("hovered").mark_point(opacity=0, size=60, filled=True).encode(x=x, y=y, color=colour, tooltip=hover),
+        of("peaks")
+        .mark_point(size=28, filled=True, opacity=1)
+        .encode(x=x, y=y, color=colour, tooltip=hover, description="text:N"),
         of("bounds").mark_rule(strokeWidth=1, opacity=0.7).encode(y=y, color=colour),
         of("bounds")
         .mark_text(align="right", baseline="bottom", dx=-2, fontSize=10)
@@ -118,6 +122,12 @@ def _value(record: Record, one: Series, seconds: float, count: int) -> dict[str,
         "bytes": count,
         "memory": one.name,
     }
+
+
+def _peak(outcome: Outcome, one: Series) -> dict[str, Any]:
+    seconds, most = _highest(outcome.record, one)
+    text = f"{outcome.strategy}-{outcome.size}: {_named(one)} peaks at {most:,} bytes after {seconds:.4f} s"
+    return _value(outcome.record, one, seconds, most) | {"text": text}
 
 
 def _bounds(record: Record, drawn: Sequence[Series]) -> list[dict[str, Any]]:
@@ -155,6 +165,10 @@ def _points(record: Record, one: Series) -> list[tuple[float, int]]:
     return list(zip(series["seconds"], series["bytes"], strict=True)) if series else []
 
 
+def _highest(record: Record, one: Series) -> tuple[float, int]:
+    return max(_points(record, one), key=lambda point: point[1])
+
+
 def _is_drawn(record: Record, one: Series) -> bool:
     counts = [count for _, count in _points(record, one)]
     return bool(counts) and max(counts) > LITTLE * record["state_bytes"]
@@ -177,7 +191,7 @@ def _named(one: Series) -> str:
 
 
 def _row(record: Record, one: Series) -> list[str]:
-    seconds, most = max(_points(record, one), key=lambda point: point[1])
+    seconds, most = _highest(record, one)
     bound = record.get(one.bound) if one.bound else None
     peak = f"{most / GIB:.3f} GiB, {most / record['state_bytes']:.2f}x"
     return [_named(one), peak, f"{seconds:.3f} s", "-" if bound is None else f"{bound:.2f}x"]
