@@ -25,7 +25,8 @@ def verdict(recorded: Recorded) -> Verdict:
     if failed:
         sentence = f"{len(failed)} of {_strategies(len(table))} failed: {_listed(failed)}."
     elif recorded.failed:
-        sentence = f"{len(recorded.failed)} tests failed: {_listed(recorded.failed)}."
+        tests = "test" if len(recorded.failed) == 1 else "tests"
+        sentence = f"{len(recorded.failed)} {tests} failed: {_listed(recorded.failed)}."
     elif run.outcome == INTERRUPTED:
         sentence = f"Stopped before its end; by then {_strategies(len(table))} had been measured."
     else:
@@ -33,8 +34,9 @@ def verdict(recorded: Recorded) -> Verdict:
         peaks = ", and every peak is what theory says" if metered else ""
         sentence = f"{_strategies(len(table))} measured: every weight is right{peaks}."
     if recorded.changes:
-        accepted = " (accepted)" if recorded.accepted else ""
-        sentence += f" {len(recorded.changes)} figures are worse than in the runs before{accepted}."
+        figures = "1 figure is" if len(recorded.changes) == 1 else f"{len(recorded.changes)} figures are"
+        accepted = ", and accepted" if recorded.accepted else ""
+        sentence += f" {figures} worse than in the runs before{accepted}."
     return Verdict(run.outcome, sentence, best(recorded.rows))
 
 

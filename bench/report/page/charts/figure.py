@@ -74,9 +74,13 @@ def ratio_axis(title: str | None) -> alt.Axis:
     return alt.Axis(title=title, format=".1f", labelExpr="datum.label + 'x'", tickCount=5)
 
 
-def looks(field: str, **options: Any) -> dict[str, Any]:
-    """A colour and a shape for each value of a field, in the order in which they come."""
+def looks(field: str, values: Sequence[str], legend: alt.Legend | None) -> dict[str, Any]:
+    """A colour and a shape for each value of a field."""
+    colour, shape = (
+        alt.Scale(domain=list(values), range=[table[index % len(table)] for index in range(len(values))])
+        for table in (COLOURS, SHAPES)
+    )
     return {
-        "color": alt.Color(f"{field}:N", sort=None, scale=alt.Scale(range=list(COLOURS)), **options),
-        "shape": alt.Shape(f"{field}:N", sort=None, scale=alt.Scale(range=list(SHAPES)), **options),
+        "color": alt.Color(f"{field}:N", scale=colour, legend=legend),
+        "shape": alt.Shape(f"{field}:N", scale=shape, legend=legend),
     }

@@ -15,10 +15,10 @@ PEAKS = {"device_peak_ratio": "peak on the device", "host_peak_ratio": "private 
 
 # Where the name of a point may stand, the best first: how its text is aligned, and how far from the point, in pixels.
 PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
-    "above_right": ("left", 7, -9),
-    "below_right": ("left", 7, 10),
-    "above_left": ("right", -7, -9),
-    "below_left": ("right", -7, 10),
+    "above_right": ("left", 4, -13),
+    "below_right": ("left", 4, 13),
+    "above_left": ("right", -4, -13),
+    "below_left": ("right", -4, 13),
 }
 # Of a chart on a narrow page, and of its text, in pixels.
 WIDTH, HEIGHT = 300, 240
@@ -76,7 +76,7 @@ def _figure(points: Sequence[Point], name: str, size: str) -> Figure:
     table = [["strategy", "first logits", name, "on the frontier"]]
     table += [[p.strategy, f"{p.seconds:.3f} s", f"{p.ratio:.3f}x", "yes" if p in best else "no"] for p in points]
     spec = filled(
-        frontier_specification(name),
+        _specification(name, tuple(point.strategy for point in points)),
         text,
         points=[p._asdict() for p in points],
         **_names(points),
@@ -87,7 +87,7 @@ def _figure(points: Sequence[Point], name: str, size: str) -> Figure:
 
 
 @cache
-def frontier_specification(name: str) -> dict[str, Any]:
+def _specification(name: str, strategies: tuple[str, ...]) -> dict[str, Any]:
     x = alt.X("seconds:Q", scale=alt.Scale(nice=False)).title("seconds until first logits")
     y = alt.Y("ratio:Q", scale=alt.Scale(nice=False)).axis(ratio_axis(f"{name}, of the model"))
     hover = ["strategy:N", alt.Tooltip("seconds:Q", format=".3f"), alt.Tooltip("ratio:Q", format=".3f")]
@@ -98,7 +98,7 @@ def frontier_specification(name: str) -> dict[str, Any]:
         .encode(x=x, y=y),
         of("points")
         .mark_point(size=90, filled=True, opacity=1)
-        .encode(x=x, y=y, **looks("strategy", legend=None), tooltip=hover),
+        .encode(x=x, y=y, **looks("strategy", strategies, None), tooltip=hover),
     ]
     for place, (align, dx, dy) in PLACES.items():
         names = of(place).mark_text(align=align, dx=dx, dy=dy)

@@ -41,16 +41,20 @@ def _figure(
     text = f"{title(figure)} in {len(numbers)} recorded runs, a line a benchmark; {len(moved)} change points"
     table = [["benchmark", "run", "date", "commit", "torch", "outcome", title(figure)]]
     table += [[v["benchmark"], v["run"], v["date"], v["commit"], v["torch"], v["outcome"], v["shown"]] for v in values]
-    spec = filled(_specification(unit), text, values=values, moved=moved, runs=[{"run": name} for name in numbers])
+    looked_at = tuple(dict.fromkeys(value["benchmark"] for value in values))
+    spec = filled(
+        _specification(unit, looked_at), text, values=values, moved=moved, runs=[{"run": name} for name in numbers]
+    )
     return Figure(f"{size}: {title(figure)}", text, spec, table)
 
 
 @cache
-def _specification(unit: str) -> dict[str, Any]:
+def _specification(unit: str, benchmarks: tuple[str, ...]) -> dict[str, Any]:
     axis = alt.Axis(title="run", labelExpr="split(datum.value, '_')[0]", labelAngle=0, labelOverlap=True)
     x = alt.X("run:N", sort=None, axis=axis)
     y = alt.Y("value:Q", scale=alt.Scale(zero=True)).title(unit)
-    style = looks("benchmark", legend=alt.Legend(title=None, columns=3, labelLimit=180, symbolSize=60))
+    legend = alt.Legend(title=None, columns=2, labelLimit=150, symbolSize=60)
+    style = looks("benchmark", benchmarks, legend)
     hover = [f"{name}:N" for name in ("benchmark", "shown", "run", "date", "commit", "torch", "python", "outcome")]
     moved = [f"{name}:N" for name in ("benchmark", "change", "before", "since", "run", "date", "commit", "torch")]
     layers = [

@@ -1,0 +1,57 @@
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
+
+from bench.report.page.charts.frontier import Point, _box, _ends, _meet, _names, frontier, frontier_figures
+from bench.report.rows import Row
+
+figures = st.floats(0.01, 10).map(lambda value: round(value, 2))
+points = st.lists(st.tuples(figures, figures), min_size=1, max_size=12).map(
+    lambda pairs: [Point(seconds, ratio, f"s{number}") for number, (seconds, ratio) in enumerate(pairs)]
+)
+
+
+@given(points)
+def test_no_strategy_beats_one_on_the_frontier_and_one_on_it_beats_each_other(drawn: list[Point]) -> None:
+    best = frontier(drawn)
+    assert best
+    for point in drawn:
+        beaten_by = [p for p in drawn if p.seconds <= point.seconds and p.ratio <= point.ratio and p[:2] != point[:2]]
+        assert (point in best) == (not beaten_by)
+        assert point in best or set(beaten_by) & set(best)
+
+
+def test_names_do_not_meet_where_there_is_room() -> None:
+    """The figures of a recorded run, in which four strategies have the same peak."""
+    seconds = {"baseline": 3.3, "sequential": 2.2, "meta_sequential": 2.1, "load_assign": 1.2, "mmap_assign": 0.41}
+    seconds |= {"streamed": 0.63, "per_tensor": 2.4}
+    device = {"baseline": 2.0, "sequential": 1.22, "meta_sequential": 2.0}
+    drawn = [Point(at, device.get(name, 1.0), name) for name, at in seconds.items()]
+    ends = _ends(drawn)
+    by_name = {point.strategy: point for point in drawn}
+    boxes = [_box(by_name[one["strategy"]], ends, place) for place, names in _names(drawn).items() for one in names]
+    assert len(boxes) == len(drawn)
+    assert not [pair for pair in combinations(boxes, 2) if _meet(*pair)]
+
+
+def row(strategy: str, size: str = "small", *problems: str, **record: float) -> Row:
+    return Row(strategy, size, record, problems)
+
+
+def test_a_chart_has_what_was_measured_whole_and_is_right() -> None:
+    table = [
+        row("a", first_logits_seconds=1.0, host_peak_ratio=0.5, device_peak_ratio=1.0),
+        row("b", first_logits_seconds=2.0, host_peak_ratio=0.25),
+        row("c", "small", "FAILED", first_logits_seconds=0.1, host_peak_ratio=0.0),
+        row("d", host_peak_ratio=0.1),
+        row("e", "xl", first_logits_seconds=0.1, host_peak_ratio=0.1),
+    ]
+    device, host = frontier_figures(table, "small")
+    assert [p["strategy"] for p in device.spec["datasets"]["points"]] == ["a"]
+    assert [p["strategy"] for p in host.spec["datasets"]["points"]] == ["a", "b"]
+    assert [line[-1] for line in host.table] == ["on the frontier", "yes", "yes"]
+    assert frontier_figures(table, "medium") == []

@@ -1,0 +1,45 @@
+import pytest
+
+pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
+
+from bench.report.conftest import LOADS, S, metered, series
+from bench.report.page.charts.timelines import timelines
+from bench.report.rows import Outcome
+
+
+def outcome(strategy: str, verdict: str = "ok", **record: object) -> Outcome:
+    return Outcome(strategy, "small", verdict, metered(strategy) | record)
+
+
+def test_all_charts_of_a_size_have_the_same_axes() -> None:
+    figures = timelines([outcome(strategy) for strategy in LOADS])
+    ends = [figure.spec["datasets"]["ends"] for figure in figures]
+    assert ends == [[{"seconds": 0, "ratio": 0}, {"seconds": 3.0, "ratio": pytest.approx(3.0)}]] * len(LOADS)
+
+
+def test_a_chart_has_every_point_and_marks_the_peak() -> None:
+    [figure] = timelines([outcome("baseline")])
+    values = figure.spec["datasets"]
+    assert [v["bytes"] for v in values["points"] if v["memory"] == "device"] == [0, S, 2 * S, S]
+    assert [(v["memory"], v["bytes"]) for v in values["peaks"]] == [("device", 2 * S), ("private", S)]
+    assert values["peaks"][0]["text"] == ("baseline-small: device memory peaks at 2,000,000,000 bytes after 2.1000 s")
+    assert [v["text"] for v in values["moments"]] == ["build", "load", "copy"]
+
+
+def test_bounds_that_are_equal_share_a_line() -> None:
+    [figure] = timelines([outcome("baseline", host_bound_ratio=2.0)])
+    assert figure.spec["datasets"]["bounds"] == [
+        {"ratio": 2.0, "memory": "device", "text": "device and private bound 2.00x"}
+    ]
+
+
+def test_memory_of_which_there_was_next_to_none_has_no_line() -> None:
+    timeline = metered("baseline")["timeline"] | {"host_file_bytes": series((0.0, 0), (1.0, S // 200), (2.0, 0))}
+    [figure] = timelines([outcome("baseline", timeline=timeline)])
+    assert {value["memory"] for value in figure.spec["datasets"]["points"]} == {"device", "private"}
+
+
+def test_a_load_that_failed_says_so_and_one_without_a_timeline_has_no_chart() -> None:
+    figures = timelines([outcome("baseline", "too much"), outcome("streamed", timeline=None)])
+    assert [figure.title for figure in figures] == ["baseline-small: FAILED"]
+    assert timelines([outcome("streamed", timeline=None)]) == []

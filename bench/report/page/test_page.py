@@ -1,0 +1,153 @@
+import base64
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from bench.report.conftest import HOSTILE, LOADS, Runs, metered
+from bench.report.recorded import Recorded, recorded
+
+pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
+pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")
+
+from bench.report.page import libraries
+from bench.report.page.page import write_page
+
+
+class Elements(HTMLParser):
+    """Every element of a page that names something outside of it, and every element's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "action", "data") and not (value or "").startswith(("#", "data:")):
+                self.outside.append(f"{tag} {name}={value}")
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("aria-labelledby", "popovertarget", "data-chart") or (
+                name == "href" and value and value[0] == "#"
+            ):
+                self.targets.append((value or "").removeprefix("#"))
+
+
+@pytest.fixture(scope="module")
+def text(page: Path) -> str:
+    return page.read_text()
+
+
+def specifications(text: str) -> list[dict[str, object]]:
+    return [
+        json.loads(one) for one in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    ]
+
+
+def headings(text: str) -> list[str]:
+    """Those of the page itself: its scripts make some, too."""
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", text.partition("<noscript>")[0])
+
+
+def test_the_page_is_whole_by_itself(text: str) -> None:
+    elements = Elements()
+    elements.feed(text)
+    assert elements.outside == []
+    assert len(elements.ids) == len(set(elements.ids))
+    assert set(elements.targets) <= set(elements.ids)
+    # A browser that keeps to it asks nobody for anything.
+    assert "default-src 'none'" in text
+
+
+def test_a_name_is_text_wherever_it_stands(text: str) -> None:
+    assert HOSTILE not in text
+    assert html.escape(HOSTILE, quote=True).replace("&#x27;", "&#39;") in text
+    assert any(HOSTILE in json.dumps(spec) for spec in specifications(text))
+    assert "<b>" not in text
+    assert "<c>" not in text
+
+
+def test_the_file_of_the_run_is_in_it_to_the_byte(text: str, last: Recorded) -> None:
+    [encoded] = re.findall(r'href="data:application/json;base64,([^"]+)"', text)
+    assert base64.b64decode(encoded) == last.content
+
+
+def test_every_row_has_its_whole_record(text: str) -> None:
+    raw = [
+        json.loads(html.unescape(one)) for one in re.findall(r'class="raw"[^>]*><pre>(\{.*?)</pre>', text, re.DOTALL)
+    ]
+    assert [record["strategy"] for record in raw] == list(LOADS)
+    for record in raw:
+        measured = metered(record["strategy"])
+        for name, value in measured.items():
+            if value is not None and name not in ("timeline", "alive_at_peak"):
+                assert record[name] == value
+
+
+def test_every_point_of_a_timeline_can_be_had(text: str) -> None:
+    files = [base64.b64decode(one).decode() for one in re.findall(r'href="data:text/csv;base64,([^"]+)"', text)]
+    assert len(files) == len(LOADS)
+    lines = files[0].splitlines()
+    assert "device_requested_bytes,2.1,2000000000" in [line.replace("2.0999999999999996", "2.1") for line in lines]
+    assert len(lines) == 1 + 4 + 3 + 1 + 3
+
+
+def test_what_is_worse_has_a_table(runs: Runs, tmp_path: Path) -> None:
+    key = ["bench/test_load_time.py::test_load_time[streamed-small-cpu]", "float32", "warm", False]
+    change = {"key": key, "figure": "load_seconds", "before": 1.0, "after": 1.5, "replaces": "0007_run"}
+    gone = change | {"figure": None, "after": None}
+    history = {"schema": 1, "outcome": "failed", "failed": [], "changes": [change, gone], "accepted": False}
+    file = Runs(tmp_path).write(9, history=history)
+    text = write_page(recorded(file), runs.read(), tmp_path / "new" / "report", tmp_path).read_text()
+    rows = re.findall(r"<tr><th scope=\"row\">streamed-small-cpu</th>(.*?)</tr>", text)
+    assert re.findall(r"<td>(.*?)</td>", rows[0]) == ["load", "1.000 s", "1.500 s", "+50.0 %", "0007_run"]
+    assert re.findall(r"<td>(.*?)</td>", rows[1]) == ["the benchmark", "", "", "gone", "0007_run"]
+    assert "2 figures are worse" in text
+
+
+def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path) -> None:
+    file = Runs(tmp_path).write(1, benchmarks=[], problems=[], conformance=[])
+    one = recorded(file)
+    text = write_page(one, [one.run], tmp_path, tmp_path).read_text()
+    assert headings(text) == ["Table", "Machine"]
+    assert headings(page.read_text()) == [
+        *("Table", "Time and memory", "Memory while a load runs", "Alive at the peaks"),
+        *("Conformance", "History", "Machine"),
+    ]
+
+
+def test_the_libraries_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with libraries.bundle(tmp_path) as script:
+        made = script()
+    assert "vegaEmbed" in made
+    assert "</script" not in made
+    monkeypatch.setattr("sys.executable", "/nowhere")
+    with libraries.bundle(tmp_path) as script:
+        assert script() == made
+
+
+def test_libraries_that_cannot_be_made_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "_BUNDLE", "raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="status 3"), libraries.bundle(tmp_path) as script:
+        script()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_that_cannot_be_written_leaves_the_one_before(
+    runs: Runs, last: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index.html").write_text("before")
+    monkeypatch.setattr("bench.history.storage.os.fsync", _full)
+    with libraries.bundle(tmp_path.parent / "elsewhere") as _, pytest.raises(OSError, match="full"):
+        write_page(last, runs.read(), tmp_path, tmp_path / "cache")
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["index.html"]
+    assert (tmp_path / "index.html").read_text() == "before"
+
+
+def _full(_: int) -> None:
+    raise OSError(28, "full")
