@@ -22,7 +22,7 @@ PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
 }
 # Of a chart on a narrow page, and of its text, in pixels.
 WIDTH, HEIGHT = 300, 240
-LETTER, LINE = 6, 13
+LETTER, LINE = 5.6, 13
 # Of a point.
 RADIUS = 6
 
