@@ -15,6 +15,7 @@ from bench.cases.options import Settings
 from bench.conformance.sweep import Cell
 from bench.history.fingerprint import fingerprint, in_a_line
 from bench.history.gate import Gate
+from bench.report.colour import write_coloured
 from bench.report.export import export
 from bench.report.recorded import problems, recorded
 from bench.report.rows import Outcome
@@ -104,7 +105,7 @@ class Reporter:
             for title, lines in sections(self._found, config.get_terminal_writer().fullwidth):
                 terminalreporter.section(title)
                 for line in lines:
-                    terminalreporter.write_line(line)
+                    write_coloured(terminalreporter, line)
             if self._page:
                 terminalreporter.write_line(self._page)
             versus = self._found.versus
