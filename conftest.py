@@ -22,6 +22,7 @@ from bench.history.options import history_options
 from bench.history.record import Record
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
+from bench.report.status import STATUS, Status
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 from bench.versus.session import Versus
 from model.checkpoints import Checkpoint, Specification, make_sparse
@@ -55,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     for plugin in filter(None, (gate, versus, Reporter(chosen, gate, versus))):
         config.pluginmanager.register(plugin)
+    config.pluginmanager.register(Status(config), STATUS)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
 

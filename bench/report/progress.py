@@ -1,10 +1,12 @@
 """What is said while a run makes its checkpoints: a bar on a terminal, and a line where something was mended."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from tqdm import tqdm
+
+from bench.report.status import STATUS, Status
 
 # Shorter work needs no bar.
 DELAY_SECONDS = 2.0
@@ -27,7 +29,13 @@ def say(config: pytest.Config, line: str) -> None:
         reporter.write_line(line)
 
 
-def uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
-    """Let what is written in a block reach the terminal."""
+@contextmanager
+def uncaptured(config: pytest.Config) -> Iterator[None]:
+    """Let what is written in a block reach the terminal, and find it as pytest left it."""
     manager = config.pluginmanager.getplugin("capturemanager")
-    return manager.global_and_fixture_disabled() if manager else nullcontext()
+    status: Status | None = config.pluginmanager.getplugin(STATUS)
+    with (
+        manager.global_and_fixture_disabled() if manager else nullcontext(),
+        status.hidden() if status else nullcontext(),
+    ):
+        yield

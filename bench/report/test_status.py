@@ -1,0 +1,190 @@
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.cases.case import Case
+from bench.report.remaining import BYTES, Work
+from bench.report.status import RESTORE_CURSOR, SAVE_CURSOR, name_of, terminal_for_status, work_of
+
+pty = pytest.importorskip("pty", reason="needs terminals of Unix")
+
+ROOT = Path(__file__).parents[2]
+
+CONFTEST = """
+import pytest
+
+from bench.report.status import STATUS, Status
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    config.pluginmanager.register(Status(config), STATUS)
+"""
+
+TESTS = """
+import os
+import signal
+import sys
+
+import pytest
+
+from bench.report.progress import say, uncaptured
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_passes(name):
+    print("captured")
+
+
+def test_fails():
+    assert False
+
+
+@pytest.fixture
+def checkpoint(pytestconfig):
+    with uncaptured(pytestconfig):
+        sys.stderr.write("\\r50 %")
+        sys.stderr.write("\\r    \\r")
+        say(pytestconfig, "it is made again")
+
+
+def test_says(checkpoint):
+    pass
+
+
+def test_stops():
+    if os.environ.get("STOP"):
+        os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def on_terminal(folder: Path, columns: int = 80, **environment: str) -> str:
+    """What a run in `folder` writes to a terminal of its own."""
+    here = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS", "PYTEST_ADDOPTS")}
+    here |= {"TERM": "xterm", "PYTHONPATH": str(ROOT)} | environment
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no")
+    with subprocess.Popen(command, cwd=folder, env=here, stdin=terminal, stdout=terminal, stderr=terminal):
+        os.close(terminal)
+        written = b"".join(iter(lambda: _read(master), b""))
+    os.close(master)
+    return written.decode()
+
+
+def _read(master: int) -> bytes:
+    try:
+        return os.read(master, 2**16)
+    except OSError:  # what Linux says where other systems say nothing: the last writer is gone
+        return b""
+
+
+def screen(written: str) -> list[str]:
+    """What is to be seen in the end, as lines."""
+    lines: list[str] = [""]
+    column, saved = 0, 0
+    for piece in re.findall(r"\x1b\[K|\x1b[78]|[^\x1b]", written):
+        if piece == SAVE_CURSOR:
+            saved = column
+        elif piece in (RESTORE_CURSOR, "\r"):
+            column = saved if piece == RESTORE_CURSOR else 0
+        elif piece == "\x1b[K":
+            lines[-1] = lines[-1][:column]
+        elif piece == "\n":
+            lines.append("")
+        else:
+            lines[-1] = lines[-1][:column].ljust(column) + piece + lines[-1][column + 1 :]
+            column += 1
+    return [re.sub(r"\d+\.\d\ds", "TIME", line.rstrip()) for line in lines]
+
+
+def shown(written: str) -> list[str]:
+    """Everything that was shown for a while, each once."""
+    return list(dict.fromkeys(re.findall(r"\x1b7  (.*?)\x1b\[K\x1b8", written)))
+
+
+@pytest.fixture
+def folder(pytester: pytest.Pytester) -> Path:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_it=TESTS)
+    return pytester.path
+
+
+def test_what_is_run_is_shown_and_nothing_of_it_stays(folder: Path) -> None:
+    written = on_terminal(folder)
+    assert shown(written) == [
+        "one, 1 of 5",
+        "two, 2 of 5, about 5 s left",
+        *(f"test_{name}, {place} of 5, about 5 s left" for name, place in (("fails", 3), ("says", 4), ("stops", 5))),
+    ]
+    without = on_terminal(folder, CI="true")
+    assert "it is made again" in screen(without)
+    assert not shown(without)
+    assert screen(written) == screen(without)
+
+
+def test_nothing_stays_of_a_run_that_was_stopped(folder: Path) -> None:
+    written = on_terminal(folder, STOP="yes")
+    assert len(shown(written)) == 5
+    assert screen(written) == screen(on_terminal(folder, STOP="yes", CI="true"))
+
+
+def test_a_narrow_terminal_wraps_nothing(folder: Path) -> None:
+    written = on_terminal(folder, columns=34)
+    assert shown(written) == ["one, 1 of 5", "about 5 s left", "4 of 5, about 5 s left"]
+    assert screen(written) == screen(on_terminal(folder, columns=34, CI="true"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "wanted"),
+    [
+        ({}, {}, True),
+        ({"CI": "true"}, {}, False),
+        ({"TERM": "dumb"}, {}, False),
+        ({}, {"verbose": 1}, False),
+        ({}, {"verbose": -1}, False),
+        ({}, {"capture": "no"}, False),
+        ({}, {"setupshow": True}, False),
+        ({}, {"benchmark_quiet": True}, False),
+        ({}, {"isatty": False}, False),
+        ({}, {"terminal": False}, False),
+    ],
+)
+def test_it_is_for_people_who_look(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], options: dict[str, Any], wanted: bool
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    usual = {"verbose": 0, "capture": "fd", "setupshow": False, "benchmark_quiet": False}
+    option = SimpleNamespace(**usual | options)
+    reporter = SimpleNamespace(isatty=options.get("isatty", True)) if options.get("terminal", True) else None
+    config: Any = SimpleNamespace(
+        option=option,
+        pluginmanager=SimpleNamespace(getplugin=lambda _: reporter),
+        getoption=lambda name, _: getattr(option, name),
+        get_verbosity=lambda: option.verbose,
+    )
+    assert (terminal_for_status(config) is not None) == wanted
+
+
+def test_a_measurement_has_as_much_work_as_its_model_has_bytes() -> None:
+    case = Case("streamed", "tiny", "cpu", "float32")
+    item: Any = SimpleNamespace(nodeid="a.py::test_x[streamed]", callspec=SimpleNamespace(params={"case": case}))
+    assert work_of(item) == Work("a.py::test_x", 34_782_720, BYTES)
+    assert work_of(SimpleNamespace(nodeid="a.py::test_y")) == Work("a.py::test_y")  # type: ignore[arg-type]
+
+
+def test_a_test_is_named_by_what_tells_it_from_others() -> None:
+    assert name_of("bench/test_x.py::test_x[streamed-xl-sim]") == "streamed-xl-sim"
+    assert name_of("bench/test_x.py::TestIt::test_x") == "test_x"
