@@ -51,7 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     gate = Gate(config, history, chosen.wants)
-    config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), progress_bar)
+    bar = partial(progress_bar, quiet=config.option.benchmark_quiet)
+    config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), bar)
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     for plugin in filter(None, (gate, versus, Reporter(chosen, gate, versus))):

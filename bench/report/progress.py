@@ -13,18 +13,20 @@ DELAY_SECONDS = 2.0
 
 
 @contextmanager
-def progress_bar(what: str, total_bytes: int) -> Iterator[Callable[[int], object]]:
+def progress_bar(what: str, total_bytes: int, *, quiet: bool) -> Iterator[Callable[[int], object]]:
     """A bar with the time left, on a terminal only, for work that takes long; yields what to tell it of bytes done."""
+    # tqdm's None: where there is no terminal.
+    disable = True if quiet else None
     with tqdm(
-        desc=what, total=total_bytes, unit="B", unit_scale=True, delay=DELAY_SECONDS, leave=False, disable=None
+        desc=what, total=total_bytes, unit="B", unit_scale=True, delay=DELAY_SECONDS, leave=False, disable=disable
     ) as bar:
         yield bar.update
 
 
 def say(config: pytest.Config, line: str) -> None:
-    """Write a line between pytest's own."""
+    """Write a line between pytest's own, if they are not to be alone."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter:
+    if reporter and not config.option.benchmark_quiet:
         reporter.ensure_newline()
         reporter.write_line(line)
 

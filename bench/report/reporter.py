@@ -15,11 +15,12 @@ from bench.cases.options import Settings
 from bench.conformance.sweep import Cell
 from bench.history.fingerprint import fingerprint, in_a_line
 from bench.history.gate import Gate
+from bench.report.annotations import annotations
 from bench.report.colour import write_coloured
 from bench.report.export import export
 from bench.report.recorded import problems, recorded
-from bench.report.rows import Outcome
-from bench.report.sections import Found, job_page, sections
+from bench.report.rows import Outcome, Place
+from bench.report.sections import Found, job_page, not_compared, sections, vanished
 from bench.versus.session import Versus
 
 
@@ -50,7 +51,9 @@ class Reporter:
                 verdict = f"skipped: {verdict}"
             benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
             record = benchmark.extra_info if benchmark else {}
-            self._outcomes.append(Outcome(case.row, case.size, verdict, dict(record)))
+            file, line, _ = item.location
+            place = Place(file, (line or 0) + 1, str(case))
+            self._outcomes.append(Outcome(case.row, case.size, verdict, dict(record), place))
         return report
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
@@ -102,16 +105,31 @@ class Reporter:
         try:
             yield
         finally:
-            for title, lines in sections(self._found, config.get_terminal_writer().fullwidth):
-                terminalreporter.section(title)
-                for line in lines:
-                    write_coloured(terminalreporter, line)
-            if self._page:
-                terminalreporter.write_line(self._page)
-            versus = self._found.versus
-            for line in (*self._gate.complaints, *(versus.complaints if versus else ())):
+            if not config.option.benchmark_quiet:
+                self._write_sections(terminalreporter, config.get_terminal_writer().fullwidth)
+            for line in self._complaints:
                 terminalreporter.write_line(f"ERROR: {line}", red=True)
+            self._tell_github(terminalreporter)
             page = os.environ.get("GITHUB_STEP_SUMMARY")
             if page and not config.option.benchmark_disable:
                 with Path(page).open("a") as file:
                     file.writelines(job_page(self._found))
+
+    @property
+    def _complaints(self) -> list[str]:
+        return [*self._gate.complaints, *(self._found.versus.complaints if self._found.versus else ())]
+
+    def _write_sections(self, terminal: pytest.TerminalReporter, width: int) -> None:
+        for title, lines in sections(self._found, width):
+            terminal.section(title)
+            for line in lines:
+                write_coloured(terminal, line)
+        if self._page:
+            terminal.write_line(self._page)
+
+    def _tell_github(self, terminal: pytest.TerminalReporter) -> None:
+        if os.environ.get("GITHUB_ACTIONS") != "true":
+            return
+        errors = [*self._complaints, *vanished(self._found)]
+        for line in annotations(self._outcomes, self._cells, errors, not_compared(self._found)):
+            terminal.write_line(line)
