@@ -1,6 +1,7 @@
 """How long the rest of a run is likely to take, and how that is said in what is left of a line."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -29,32 +30,28 @@ def seconds_left(done: Sequence[Done], rest: Collection[Work]) -> float | None:
 
     A function is as fast as it was; one that has not run is as fast as those that have the same unit of work.
     """
-    by_function = {
-        work.function: _seconds_per_unit(d for d in done if d.work.function == work.function) for work in rest
-    }
-    by_unit = {work.unit: _seconds_per_unit(d for d in done if d.work.unit == work.unit) for work in rest}
-    seconds = 0.0
-    for work in rest:
-        rate = by_function[work.function]
-        if rate is None:
-            rate = by_unit[work.unit]
-        if rate is None:
-            return None
-        seconds += rate * work.amount
-    return seconds
+    by_function = _seconds_per_unit((one.work.function, one) for one in done)
+    by_unit = _seconds_per_unit((one.work.unit, one) for one in done)
+    if any(work.unit not in by_unit for work in rest):
+        return None
+    return sum(by_function.get(work.function, by_unit[work.unit]) * work.amount for work in rest)
 
 
-def _seconds_per_unit(done: Iterator[Done]) -> float | None:
-    finished = list(done)
-    amount = sum(one.work.amount for one in finished)
-    return sum(one.seconds for one in finished) / amount if amount else None
+def _seconds_per_unit(done: Iterable[tuple[str, Done]]) -> dict[str, float]:
+    """How fast all of a name was, by name."""
+    seconds: dict[str, float] = defaultdict(float)
+    amounts: dict[str, int] = defaultdict(int)
+    for name, one in done:
+        seconds[name] += one.seconds
+        amounts[name] += one.work.amount
+    return {name: seconds[name] / amount for name, amount in amounts.items()}
 
 
 def told(seconds: float) -> str:
     """As exactly as an estimate is worth: `40 s`, `5 min`, `1 h 10 min`."""
     if seconds <= MINUTE - 5:
         return f"{max(5, 5 * ceil(seconds / 5))} s"
-    if (minutes := max(1, round(seconds / MINUTE))) < HOUR / MINUTE:
+    if (minutes := round(seconds / MINUTE)) < HOUR / MINUTE:
         return f"{minutes} min"
     hours, minutes = divmod(10 * round(seconds / (10 * MINUTE)), 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"

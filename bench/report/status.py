@@ -25,7 +25,7 @@ class Status:
         self._config = config
         self._terminal: pytest.TerminalReporter | None = None
         self._tests = 0
-        self._rest: dict[str, pytest.Item] = {}
+        self._rest: dict[str, Work] = {}
         self._done: list[Done] = []
         self._name, self._seconds, self._passed = "", 0.0, False
         self._visible = False
@@ -33,7 +33,7 @@ class Status:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         self._terminal = terminal_for_status(self._config)
-        self._rest = {item.nodeid: item for item in session.items}
+        self._rest = {item.nodeid: work_of(item) for item in session.items if self._terminal}
         self._tests = len(self._rest)
 
     @pytest.hookimpl(trylast=True)
@@ -54,10 +54,10 @@ class Status:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._erase()
-        item = self._rest.pop(nodeid, None)
+        work = self._rest.pop(nodeid, None)
         # What was skipped or failed may have been so before its work was done.
-        if item and self._passed and self._terminal:
-            self._done.append(Done(work_of(item), self._seconds))
+        if work and self._passed:
+            self._done.append(Done(work, self._seconds))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self) -> None:
@@ -83,7 +83,7 @@ class Status:
         # pytest takes very narrow terminals for wide ones. Behind the last column a cursor cannot stand.
         columns = min(writer.fullwidth, get_terminal_size().columns) - 1
         width = columns - writer.width_of_current_line - len(GAP)
-        seconds = seconds_left(self._done, [work_of(item) for item in self._rest.values()])
+        seconds = seconds_left(self._done, self._rest.values())
         place = f"{self._tests - len(self._rest) + 1} of {self._tests}"
         if text := status(self._name, place, seconds, width):
             self._write(f"{SAVE_CURSOR}{GAP}{text}{ERASE_TO_END_OF_LINE}{RESTORE_CURSOR}")
