@@ -14,6 +14,7 @@ from bench.report.remaining import BYTES, Done, Work, seconds_left, status
 STATUS = "weight loading status"
 
 SAVE_CURSOR, RESTORE_CURSOR, ERASE_TO_END_OF_LINE = "\x1b7", "\x1b8", "\x1b[K"
+LINE_ABOVE, COLUMN = "\x1b[A", "\x1b[{}G"
 
 GAP = "  "
 
@@ -69,12 +70,20 @@ class Status:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Leave the terminal to what is written in a block."""
-        visible = self._visible
+        """Leave the next line to what is written in a block; it has to clear it, but for what pytest writes."""
+        if self._terminal is None:
+            yield
+            return
+        visible, column = self._visible, self._config.get_terminal_writer().width_of_current_line
         self._erase()
-        yield
-        if visible:
-            self._show()
+        self._write("\n")
+        try:
+            yield
+        finally:
+            if self._config.get_terminal_writer().width_of_current_line == column:
+                self._write(LINE_ABOVE + COLUMN.format(column + 1))
+            if visible:
+                self._show()
 
     def _show(self) -> None:
         if self._terminal is None:
