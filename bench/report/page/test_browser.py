@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.report.conftest import HOSTILE, LOADS
+from bench.report.specimen import HOSTILE, LOADS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Locator, Page, ViewportSize

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.report.conftest import HOSTILE, LOADS, Runs, metered
+from bench.report.specimen import HOSTILE, LOADS, Runs, metered
 from bench.report.recorded import Recorded, recorded
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")

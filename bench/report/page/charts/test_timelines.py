@@ -2,7 +2,7 @@ import pytest
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
-from bench.report.conftest import LOADS, S, metered, series
+from bench.report.specimen import LOADS, S, metered, series
 from bench.report.page.charts.timelines import timelines
 from bench.report.rows import Outcome
 
