@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from bench.history.runs import Unreadable
-from bench.report.specimen import HOSTILE, LOADS, Runs, content
 from bench.report.recorded import Recorded, problems, recorded
 from bench.report.rows import Outcome
+from bench.report.specimen import HOSTILE, LOADS, Runs, content
 from bench.report.verdict import verdict
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from bench.cases.case import Case
-from bench.report.terminals import on_terminal, screen
 from bench.report.remaining import BYTES, Work
 from bench.report.status import name_of, terminal_for_status, work_of
+from bench.report.terminals import on_terminal, screen
 
 CONFTEST = """
 import pytest

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.report.specimen import HOSTILE, LOADS, Runs, metered
 from bench.report.recorded import Recorded, recorded
+from bench.report.specimen import HOSTILE, LOADS, Runs, metered
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")

@@ -2,9 +2,9 @@ import pytest
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
-from bench.report.specimen import LOADS, S, metered, series
 from bench.report.page.charts.timelines import timelines
 from bench.report.rows import Outcome
+from bench.report.specimen import LOADS, S, metered, series
 
 
 def outcome(strategy: str, verdict: str = "ok", **record: object) -> Outcome:
