@@ -143,10 +143,15 @@ def run_of(file: Path, data: Mapping[str, Any]) -> Run:
         machine=dict(data["machine_info"].items()),
         commit=data["commit_info"]["id"][:],
         moment=data["datetime"][:],
-        records={Key.of(fullname, record): record for fullname, record in ours.items()},
+        records={Key.of(fullname, record): _compared(record) for fullname, record in ours.items()},
         accepted=changes if history["accepted"] else frozenset(),
         doubtful=busy if history["accepted"] else changes | busy,
     )
+
+
+def _compared(record: Record) -> Record:
+    """A record without what takes most of its room, and is looked at in the run that it belongs to only."""
+    return {name: value for name, value in record.items() if name not in ("timeline", "alive_at_peak")}
 
 
 def _require_sound(bench: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from bench.report.specimen import HOSTILE, LOADS
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Locator, Page, ViewportSize
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests want the extra: pip install '.[browser]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests want the extra: pip install '.[check]'")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:

@@ -1,0 +1,51 @@
+"""What the README shows of a run is in the record of that run, and nothing else is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.report.readme import shown_run, with_run
+from bench.report.recorded import Recorded, recorded
+
+ROOT = Path(__file__).parents[2]
+PICTURE = "results/picture.svg"
+
+
+@pytest.fixture(scope="module")
+def shown() -> Recorded:
+    """The run that the README shows."""
+    [file] = (ROOT / "results").glob(f"*/{shown_run((ROOT / 'README.md').read_text())}.json")
+    return recorded(file)
+
+
+def test_the_readme_shows_the_table_of_its_run(shown: Recorded) -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert with_run(readme, shown, PICTURE) == readme
+
+
+def test_the_picture_is_of_the_same_run_and_shows_its_peaks(shown: Recorded) -> None:
+    picture = (ROOT / PICTURE).read_text()
+    peaks = r'aria-label="(\S+): (device|private host|file-backed host|pinned host) memory peaks at ([\d,]+) bytes'
+    drawn = set(re.findall(peaks, picture))
+    fields = {
+        "device": "device_requested_peak_bytes",
+        "private host": "host_private_peak_bytes",
+        "file-backed host": "host_file_peak_bytes",
+        "pinned host": "host_pinned_peak_bytes",
+    }
+    loads = [outcome for size in shown.sizes for outcome in shown.metered(size)]
+    recorded_peaks = {
+        (f"{outcome.strategy}-{outcome.size}", name, f"{outcome.record[field]:,}")
+        for outcome in loads
+        for name, field in fields.items()
+        # What is less than a hundredth of the model has no line.
+        if (outcome.record[field] or 0) > outcome.record["state_bytes"] / 100
+    }
+    assert drawn == recorded_peaks
+    assert f"run {shown.run.number}" in picture
+
+
+def test_a_readme_that_shows_no_run_is_refused(shown: Recorded) -> None:
+    with pytest.raises(ValueError, match="<!-- run NAME -->"):
+        with_run("# A README", shown, PICTURE)
