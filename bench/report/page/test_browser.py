@@ -24,6 +24,8 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 DESKTOP: "ViewportSize" = {"width": 1280, "height": 900}
 PHONE: "ViewportSize" = {"width": 390, "height": 844}
+# A4 within its margins.
+PAPER: "ViewportSize" = {"width": 718, "height": 1046}
 
 # Of every chart: its width and height on the page, how long its lines are, how many marks it has, and whether a mark is
 # nowhere.
@@ -185,6 +187,8 @@ def test_text_is_legible_light_and_dark_and_on_paper(browser: "Browser", page: P
         assert contrast(ink, background) > 7
         opened.emulate_media(media="print")
         assert contrast("rgb(255, 255, 255)", opened.eval_on_selector("h1", "h => getComputedStyle(h).color")) > 7
+        opened.set_viewport_size(PAPER)
+        assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert opened.locator("nav").is_hidden()
         assert opened.locator("[data-chart] svg").first.is_visible()
         context.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from bench.report.page.charts.figure import COLOURS, Figure, filled, of, ratio_axis, specification
+from bench.report.page.charts.figure import COLOURS, LETTER, NARROW, Figure, filled, of, ratio_axis, specification
 from bench.report.rows import Outcome
 
 # figure of the record, and what people call it
@@ -15,9 +15,6 @@ PEAKS = {
     "host_private_peak_bytes": "at the private peak on the host",
 }
 BAR_HEIGHT = 26
-
-# What has less room in its bar than this, as a fraction of the longest, has no name there.
-NAMED = 0.16
 
 
 def alive_figures(outcomes: Sequence[Outcome], size: str) -> list[Figure]:
@@ -35,7 +32,8 @@ def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Fi
         return None
     longest = max(value["end"] for value in bars)
     for value in bars:
-        value["label"] = value["line"] if value["end"] - value["start"] > NAMED * longest else ""
+        room = NARROW * (value["end"] - value["start"]) / longest
+        value["label"] = value["line"] if LETTER * len(value["line"]) < room else ""
     table = [["strategy", "bytes", "tensors", "line", "code"]]
     table += [[v["strategy"], f"{v['bytes']:,}", f"{v['tensors']:,}", v["line"], v["code"]] for v in bars]
     text = f"What was alive {name}, by the line of code that asked for it, as multiples of the model"

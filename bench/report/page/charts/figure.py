@@ -14,6 +14,9 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 # Of the text around it: a page that is dark has light text.
 INK = "currentColor"
 
+# Of a chart on a narrow page, and of a letter of its text, in pixels.
+NARROW, LETTER = 300, 5.6
+
 # How text is aligned, and the direction in which it is moved from what it names.
 SIDES: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 1), ("right", -1))
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import altair as alt
 
-from bench.report.page.charts.figure import INK, Figure, filled, looks, of, ratio_axis, specification
+from bench.report.page.charts.figure import INK, LETTER, NARROW, Figure, filled, looks, of, ratio_axis, specification
 from bench.report.rows import Row
 
 # field of the record, and what people call it
@@ -20,11 +20,8 @@ PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
     "above_left": ("right", -4, -13),
     "below_left": ("right", -4, 13),
 }
-# Of a chart on a narrow page, and of its text, in pixels.
-WIDTH, HEIGHT = 300, 240
-LETTER, LINE = 5.6, 13
-# Of a point.
-RADIUS = 6
+# Of the chart, of a line of its text, and of a point, in pixels.
+HEIGHT, LINE, RADIUS = 240, 13, 6
 
 # Left, top, right and bottom, in pixels.
 Box = tuple[float, float, float, float]
@@ -133,7 +130,7 @@ def _names(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:
 
 def _box(point: Point, ends: dict[str, float], place: str | None = None) -> Box:
     """What a point, or its name in a place, covers."""
-    x, y = WIDTH * point.seconds / ends["seconds"], HEIGHT * (1 - point.ratio / ends["ratio"])
+    x, y = NARROW * point.seconds / ends["seconds"], HEIGHT * (1 - point.ratio / ends["ratio"])
     if place is None:
         return x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS
     align, dx, dy = PLACES[place]
@@ -144,7 +141,7 @@ def _box(point: Point, ends: dict[str, float], place: str | None = None) -> Box:
 
 def _inside(box: Box) -> bool:
     left, top, right, bottom = box
-    return left >= 0 and top >= 0 and right <= WIDTH and bottom <= HEIGHT
+    return left >= 0 and top >= 0 and right <= NARROW and bottom <= HEIGHT
 
 
 def _meet(one: Box, other: Box) -> bool:
