@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), bar)
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
-    for plugin in filter(None, (gate, versus, Reporter(chosen, gate, versus))):
+    for plugin in filter(None, (gate, versus, Reporter(config.rootpath, chosen, gate, versus))):
         config.pluginmanager.register(plugin)
     config.pluginmanager.register(Status(config), STATUS)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.

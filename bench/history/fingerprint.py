@@ -50,8 +50,8 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def in_a_line(machine: Mapping[str, Any]) -> str:
     """What people want to know of it first."""
-    on = ", ".join(machine["gpus"]) or f"{machine['cores']} cores"
-    return f"torch {machine['torch']}, {on}"
+    on = ", ".join(machine.get("gpus") or ()) or f"{machine.get('cores') or 'unknown'} cores"
+    return f"torch {machine.get('torch')}, {on}"
 
 
 def hardware(machine: Mapping[str, Any]) -> str:

@@ -263,6 +263,7 @@ class Gate:
             "schema": RUN_SCHEMA,
             "outcome": self.storage.outcome if self.storage else None,
             "failed": self._failed_tests,
+            "complaints": self.complaints,
             "changes": [asdict(change) for change in changes],
             "busy": [asdict(change) for change in (self.comparison.busy if self.comparison else ())],
             "accepted": self._options.accept,

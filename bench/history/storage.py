@@ -48,8 +48,20 @@ def write_whole(file: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def found_files(folder: Path) -> list[Path]:
-    """Whatever is named like a run, in a folder and those in it, by number."""
+def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
+    """Every run in a folder and those in it, oldest first; and of what is named like a run and is none, why."""
+    found, passed_over = [], []
+    for file in _files(folder):
+        try:
+            found.append(read_run(file))
+        except Unreadable as error:
+            passed_over.append(f"{file.relative_to(folder)} {error}")
+    # By number where the clock says nothing.
+    return sorted(found, key=lambda run: run.moment), passed_over
+
+
+def _files(folder: Path) -> list[Path]:
+    """Whatever is named like a run, by number."""
     found = [
         (int(match["number"]), file)
         for place in (folder, *folder.glob("*/"))
@@ -76,15 +88,8 @@ class Storage(FileStorage):
 
     def runs(self) -> list[Run]:
         """Every recorded run, oldest first, those of other systems and Pythons included."""
-        self.passed_over.clear()
-        found = []
-        for file in found_files(self.path):
-            try:
-                found.append(read_run(file))
-            except Unreadable as error:
-                self.passed_over.append(f"{file.relative_to(self.path)} {error}")
-        # By number where the clock says nothing.
-        return sorted(found, key=lambda run: run.moment)
+        runs, self.passed_over = read_runs(self.path)
+        return runs
 
     def files(self, name: str) -> list[Path]:
         """The files of passing runs that `--benchmark-compare=NAME` means."""

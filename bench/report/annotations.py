@@ -3,10 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.conformance.judge import Outcome as Judged
-from bench.conformance.sweep import Cell
-from bench.report.rows import Outcome
-
 # Of one kind and step; GitHub drops the rest without a word.
 MOST_OF_A_KIND = 10
 
@@ -16,29 +12,29 @@ PROPERTY_ESCAPES = (*MESSAGE_ESCAPES, (":", "%3A"), (",", "%2C"))
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A test that failed, where it begins, and why, in a line; the file is seen from the root of the repository."""
+
+    file: str
+    line: int
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
 class _Note:
     message: str
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
-def annotations(
-    outcomes: Sequence[Outcome], cells: Sequence[Cell], complaints: Sequence[str], not_compared: Sequence[str]
-) -> Iterator[str]:
+def annotations(failures: Sequence[Failure], complaints: Sequence[str], not_compared: Sequence[str]) -> Iterator[str]:
     """An error for everything that fails the run, what is about the whole of it first; a warning for what cannot."""
-    failed = [outcome for outcome in outcomes if outcome.verdict != "ok" and not outcome.verdict.startswith("skipped")]
-    wrong = [cell for cell in cells if cell.outcome == Judged.WRONG]
-    yield from _commands("error", [*map(_Note, complaints), *map(_of_outcome, failed), *map(_of_cell, wrong)])
+    yield from _commands("error", [*map(_Note, complaints), *map(_of_failure, failures)])
     yield from _commands("warning", list(map(_Note, not_compared)))
 
 
-def _of_outcome(outcome: Outcome) -> _Note:
-    place = outcome.place
-    where = {"file": place.file, "line": str(place.line), "title": place.test} if place else {}
-    return _Note(outcome.verdict, where or {"title": f"{outcome.strategy}-{outcome.size}"})
-
-
-def _of_cell(cell: Cell) -> _Note:
-    return _Note(f"{cell.why}\n{cell.example}", {"title": f"{cell.strategy}, {cell.property}: WRONG"})
+def _of_failure(failure: Failure) -> _Note:
+    return _Note(failure.why, {"file": failure.file, "line": str(failure.line), "title": failure.name})
 
 
 def _commands(kind: str, notes: Sequence[_Note]) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """What became of a run that was held against history, for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.history.comparison import Comparison
 from bench.history.figures import shown, title
 from bench.history.findings import GAINS, GREW, Finding
-from bench.history.runs import Key
+from bench.history.runs import Change, Key
 from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import Held
 from bench.report.aligned import fitting, markdown_table
@@ -139,11 +139,12 @@ def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
     elif not comparison.changes:
         yield _all_well(comparison, compared)
     elif comparison.accepted and recorded:
-        yield f"ACCEPTED: {_changes(comparison)}. Later runs are held against this one"
+        yield f"ACCEPTED: {changes_in_words(comparison.changes)}. Later runs are held against this one"
     elif comparison.accepted:
-        yield f"NOT ACCEPTED: {_changes(comparison)}, but this run did not pass, or is not recorded"
+        yield f"NOT ACCEPTED: {changes_in_words(comparison.changes)}, but this run did not pass, or is not recorded"
     else:
-        yield f"REGRESSION: {_changes(comparison)}. It stays one until a run with --accept takes it over"
+        worse = changes_in_words(comparison.changes)
+        yield f"REGRESSION: {worse}. It stays one until a run with --accept takes it over"
 
 
 def _all_well(comparison: Comparison, compared: int) -> str:
@@ -164,8 +165,10 @@ def quiet_line(comparison: Comparison) -> str | None:
     )
 
 
-def _changes(comparison: Comparison) -> str:
-    figures, gone = len(comparison.changes) - len(comparison.vanished), len(comparison.vanished)
+def changes_in_words(changes: Sequence[Change]) -> str:
+    """How many figures are worse, and how many benchmarks gone; nothing of nothing."""
+    figures = sum(change.figure is not None for change in changes)
+    gone = len(changes) - figures
     return " and ".join(
         [*([f"{_figures(figures)} worse"] if figures else []), *([f"{_benchmarks(gone)} gone"] if gone else [])]
     )

@@ -82,7 +82,7 @@ def _padded(column: list[str]) -> list[str]:
 
 def told(cell: Cell) -> Iterator[str]:
     """What became of a model that is as small as it can be."""
-    first, *more = cell.why.splitlines()
+    first, *more = cell.why.splitlines() or [""]
     yield f"{cell.strategy}, {cell.property}: {WORDS[cell.outcome]}: {first}"
     yield from (f"    {line}" for line in more)
     yield f"    {cell.example}"

@@ -1,13 +1,18 @@
 """The part of the README that comes from a recorded run: the table and its picture."""
 
 import re
+from pathlib import Path
 
 from bench.history.fingerprint import in_a_line
+from bench.history.storage import write_whole
 from bench.report.recorded import Recorded
 from bench.report.table import terminal_lines
 
 # A line of the README, rendered.
 COLUMNS = 88
+
+# Beside the README.
+PICTURE = "results/picture.svg"
 
 _PART = re.compile(r"<!-- run (?P<run>\S+) -->\n.*?<!-- end of run -->", re.DOTALL)
 
@@ -19,10 +24,27 @@ def shown_run(readme: str) -> str:
     raise ValueError("the README has no part between `<!-- run NAME -->` and `<!-- end of run -->`")
 
 
-def with_run(readme: str, recorded: Recorded, picture: str) -> str:
-    """A README that shows this run, and a picture: its place beside the README. Raises `ValueError` as `shown_run`."""
+def with_run(readme: str, recorded: Recorded) -> str:
+    """A README that shows this run. Raises `ValueError` as `shown_run` does."""
     shown_run(readme)
-    return _PART.sub(lambda _: _part(recorded, picture), readme)
+    return _PART.sub(lambda _: _part(recorded), readme)
+
+
+def write_readme(run: Recorded, root: Path) -> None:
+    """Put a run into the README of a folder, and its picture beside it.
+
+    Raises `ValueError` if the run has no timelines, or the README no place for it, and then writes nothing.
+    """
+    from bench.report.page.charts.timelines import timelines  # noqa: PLC0415 - of an extra
+    from bench.report.page.picture import picture  # noqa: PLC0415 - of an extra
+
+    figures = [figure for size in run.sizes for figure in timelines(run.metered(size))]
+    if not figures:
+        raise ValueError(f"--readme: run {run.run.number} has no timelines to make a picture of")
+    readme = root / "README.md"
+    text = with_run(readme.read_text(), run)
+    write_whole(root / PICTURE, picture(figures, caption(run)).encode())
+    write_whole(readme, text.encode())
 
 
 def caption(recorded: Recorded) -> str:
@@ -31,14 +53,14 @@ def caption(recorded: Recorded) -> str:
     return f"Memory while GPT-2 {sizes} is loaded, by each strategy: run {recorded.run.number}"
 
 
-def _part(recorded: Recorded, picture: str) -> str:
+def _part(recorded: Recorded) -> str:
     lines = "\n".join(terminal_lines(recorded.rows, COLUMNS))
     return f"""<!-- run {recorded.run.name} -->
 ```text
 {lines}
 ```
 
-![{caption(recorded)}]({picture})
+![{caption(recorded)}]({PICTURE})
 
 That is run {recorded.run.number} of {recorded.run.moment[:10]}, {in_a_line(recorded.run.machine)}.
 <!-- end of run -->"""

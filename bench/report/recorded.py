@@ -1,9 +1,8 @@
 """A recorded run as its page and the README show it: all of it is read from one file."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from bench.conformance.judge import Outcome as CellOutcome
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
 from bench.history.runs import Change, Key, Run, Unreadable, run_of
+from bench.report.folders import Folders, without_folders
 from bench.report.rows import Outcome, Row, rows
 
 
@@ -18,7 +18,7 @@ from bench.report.rows import Outcome, Row, rows
 class Recorded:
     """`content` is what is in the file; `changes` are its figures that are worse than in the runs before.
 
-    `failed` names the tests that failed.
+    `failed` names the tests that failed, `complaints` says what else failed the run.
     """
 
     run: Run
@@ -27,6 +27,7 @@ class Recorded:
     cells: tuple[Cell, ...]
     changes: tuple[Change, ...]
     failed: tuple[str, ...]
+    complaints: tuple[str, ...]
 
     @property
     def accepted(self) -> bool:
@@ -42,12 +43,16 @@ class Recorded:
         return list(dict.fromkeys(outcome.size for outcome in self.outcomes))
 
     def metered(self, size: str) -> list[Outcome]:
-        """The loads of one size whose memory was measured, one a strategy."""
-        return [
-            outcome
+        """The loads of one size whose memory was measured, one a strategy.
+
+        What failed only for having grown is among the benchmarks, too: the last that is said of it counts.
+        """
+        found = {
+            outcome.strategy: outcome
             for outcome in self.outcomes
             if outcome.size == size and outcome.record.get("host_total_peak_bytes") is not None
-        ]
+        }
+        return list(found.values())
 
 
 def recorded(file: Path) -> Recorded:
@@ -63,6 +68,7 @@ def recorded(file: Path) -> Recorded:
             cells=tuple(_cell(cell) for cell in data.get("conformance", ())),
             changes=tuple(_changes(data.get("history", {}))),
             failed=tuple(data.get("history", {}).get("failed", ())),
+            complaints=tuple(data.get("history", {}).get("complaints", ())),
         )
     except (OSError, ValueError) as error:
         raise Unreadable(f"cannot be read: {' '.join(str(error).split())}") from None
@@ -70,18 +76,18 @@ def recorded(file: Path) -> Recorded:
         raise Unreadable(f"is no run of this suite: {type(error).__name__} {error}") from None
 
 
-def problems(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+def problems(outcomes: Iterable[Outcome], folders: Folders) -> list[dict[str, Any]]:
     """What is to be recorded of benchmarks that failed or were skipped: no history is made of it, but it is shown."""
     return [
-        {**asdict(outcome), "verdict": _without_folders(outcome.verdict)}
+        {
+            "strategy": outcome.strategy,
+            "size": outcome.size,
+            "verdict": without_folders(outcome.verdict, folders),
+            "record": outcome.record,
+        }
         for outcome in outcomes
         if outcome.verdict != "ok"
     ]
-
-
-def _without_folders(text: str) -> str:
-    """A message with the names of files, and not where they are on this machine."""
-    return re.sub(r"(?<![\w./])/(?:[^\s/'\":,]+/)+", "", text)
 
 
 def _outcomes(data: Mapping[str, Any]) -> Iterator[Outcome]:
@@ -91,7 +97,13 @@ def _outcomes(data: Mapping[str, Any]) -> Iterator[Outcome]:
         if "schema" in record:
             yield Outcome(record["strategy"] or f"limit: {record['limit']}", record["size"], "ok", record)
     for problem in data.get("problems", ()):
-        yield Outcome(problem["strategy"], problem["size"], problem["verdict"], problem["record"])
+        record, verdict = problem["record"], problem["verdict"]
+        if not isinstance(verdict, str):
+            raise Unreadable(f"is damaged: what was said of {problem['strategy']} is {verdict!r}")
+        # Peaks are shown as multiples of it; what ended before anything was measured has an empty record.
+        if record and not (isinstance(state := record["state_bytes"], int) and state > 0):
+            raise Unreadable(f"is damaged: state_bytes of {problem['strategy']} is {state!r}")
+        yield Outcome(problem["strategy"], problem["size"], verdict, record)
 
 
 def _cell(cell: Mapping[str, Any]) -> Cell:

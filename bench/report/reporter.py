@@ -15,20 +15,22 @@ from bench.cases.options import Settings
 from bench.conformance.sweep import Cell
 from bench.history.fingerprint import fingerprint, in_a_line
 from bench.history.gate import Gate
-from bench.report.annotations import annotations
+from bench.report.annotations import Failure, annotations
 from bench.report.colour import write_coloured
 from bench.report.export import export
+from bench.report.folders import known_folders, without_folders
 from bench.report.recorded import problems, recorded
-from bench.report.rows import Outcome, Place
-from bench.report.sections import Found, job_page, not_compared, sections, vanished
+from bench.report.rows import Outcome
+from bench.report.sections import Found, job_page, not_compared, sections
 from bench.versus.session import Versus
 
 
 class Reporter:
     """Says what `chosen` measurements, the `gate` and `versus` come to."""
 
-    def __init__(self, chosen: Settings, gate: Gate, versus: Versus | None) -> None:
-        self._chosen, self._gate = chosen, gate
+    def __init__(self, root: Path, chosen: Settings, gate: Gate, versus: Versus | None) -> None:
+        self._root, self._chosen, self._gate = root, chosen, gate
+        self._failures: list[Failure] = []
         self._cells: list[Cell] = []
         self._outcomes: list[Outcome] = []
         self._page: str | None = None
@@ -44,21 +46,24 @@ class Reporter:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
+        said = _said(call)
+        if report.failed:
+            file, line, name = item.location
+            self._failures.append(Failure(file, (line or 0) + 1, name, said))
         case = case_of(item)
         if case and isinstance(item, pytest.Function) and (report.when == "call" or not report.passed):
-            verdict = "ok" if report.passed else str(call.excinfo and call.excinfo.value).partition("\n")[0]
-            if report.skipped:
-                verdict = f"skipped: {verdict}"
+            verdict = "ok" if report.passed else f"skipped: {said}" if report.skipped else said
             benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
             record = benchmark.extra_info if benchmark else {}
-            file, line, _ = item.location
-            place = Place(file, (line or 0) + 1, str(case))
-            self._outcomes.append(Outcome(case.row, case.size, verdict, dict(record), place))
+            self._outcomes.append(Outcome(case.row, case.size, verdict, dict(record)))
         return report
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
-        output_json["conformance"] = [asdict(cell) for cell in self._cells]
-        output_json["problems"] = problems(self._outcomes)
+        folders = known_folders(self._chosen.checkpoints, self._root)
+        output_json["conformance"] = [
+            asdict(cell) | {"why": without_folders(cell.why, folders)} for cell in self._cells
+        ]
+        output_json["problems"] = problems(self._outcomes, folders)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
@@ -83,7 +88,7 @@ class Reporter:
     def _write_page(self, saved: Path, folder: Path) -> str | None:
         """Write the page of this run; what there is to say of that, in a line."""
         name = os.path.relpath(folder)
-        if not all(map(find_spec, ("altair", "vl_convert", "jinja2"))):
+        if not page_is_possible():
             return f"For a page of this run, in {name}/: pip install '.[report]'"
         from bench.report.page.page import write_page  # noqa: PLC0415 - Altair takes half a second, and is an extra
 
@@ -130,6 +135,17 @@ class Reporter:
     def _tell_github(self, terminal: pytest.TerminalReporter) -> None:
         if os.environ.get("GITHUB_ACTIONS") != "true":
             return
-        errors = [*self._complaints, *vanished(self._found)]
-        for line in annotations(self._outcomes, self._cells, errors, not_compared(self._found)):
+        for line in annotations(self._failures, self._complaints, not_compared(self._found)):
             terminal.write_line(line)
+
+
+def page_is_possible() -> bool:
+    """Whether the extra `report` is installed."""
+    return all(map(find_spec, ("altair", "vl_convert", "jinja2")))
+
+
+def _said(call: pytest.CallInfo[None]) -> str:
+    """Why a test did not pass, in a line; an exception without a message has its name."""
+    if call.excinfo is None:
+        return ""
+    return str(call.excinfo.value).partition("\n")[0] or call.excinfo.typename

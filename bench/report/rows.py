@@ -8,15 +8,6 @@ from bench.history.record import Record
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a test is: in which file, seen from the root, from which line on, and which of those that begin there."""
-
-    file: str
-    line: int
-    test: str
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What one benchmark measured, and what became of it: `ok`, or why not, in one line or more."""
 
@@ -24,7 +15,6 @@ class Outcome:
     size: str
     verdict: str
     record: Record = field(default_factory=dict)
-    place: Place | None = None
 
 
 @dataclass(frozen=True)

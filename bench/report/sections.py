@@ -63,18 +63,8 @@ def job_page(found: Found) -> Iterator[str]:
         yield history_markdown(gate.history, gate.passed_over)
 
 
-def vanished(found: Found) -> list[str]:
-    """What fails the run by not being there."""
-    accepted = found.gate.shown and found.gate.shown.accepted
-    return [] if accepted else _compared(found, "VANISHED")
-
-
 def not_compared(found: Found) -> list[str]:
     """What could not be held against history, though someone asked for it."""
-    return _compared(found, "NOT COMPARED")
-
-
-def _compared(found: Found, word: str) -> list[str]:
     shown = found.gate.shown
     lines = comparison_lines(shown, found.gate.recorded, JOB_PAGE_COLUMNS) if shown else []
-    return [line for line in lines if line.startswith(f"{word}: ")]
+    return [line for line in lines if line.startswith("NOT COMPARED: ")]

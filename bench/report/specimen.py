@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.conformance.properties import PROPERTIES
 from bench.history.conftest import STATS
 from bench.history.record import blank_record
 from bench.history.runs import Run, read_run
@@ -21,11 +22,14 @@ LOADS = {
 
 MACHINE = {"torch": "2.13.0", "python_version": "3.11.7", "gpus": [], "cores": 2, "cpu": {"brand_raw": "A & B <i>"}}
 
-WRONG = {"strategy": "streamed", "property": "views", "outcome": "WRONG", "examples": 3, "checks": ["values"]}
+WRONG = {"outcome": "WRONG", "example": "Model(<b>)", "why": "a.weight differs: <b>bold</b>", "checks": ["values"]}
+REFUSED = {"outcome": "refused", "example": "Model()", "why": "no <a>"}
+CELL = {"outcome": "passed", "examples": 5, "example": "", "why": "", "checks": [], "named": True}
+# As many as there are: a page has to have room for them.
 CELLS = [
-    {"strategy": "streamed", "property": "plain", "outcome": "passed", "examples": 5, "checks": []},
-    WRONG | {"example": "Model(<b>)", "why": "a.weight differs: <b>bold</b>", "named": True},
-    {"strategy": HOSTILE, "property": "plain", "outcome": "refused", "examples": 5, "checks": [], "why": "no <a>"},
+    CELL | {"strategy": strategy, "property": name} | special.get(name, {})
+    for strategy, special in (("streamed", {"views": WRONG}), (HOSTILE, {"plain": REFUSED}))
+    for name in PROPERTIES
 ]
 
 
@@ -53,6 +57,8 @@ def metered(strategy: str) -> dict[str, Any]:
         "largest_tensor_bytes": L,
         "limit": "memory",
         "device_requested_peak_bytes": device_bytes,
+        "device_allocated_peak_bytes": device_bytes,
+        "device_reserved_peak_bytes": device_bytes,
         "device_peak_ratio": device,
         "device_bound_ratio": device,
         "host_private_peak_bytes": private_bytes,
@@ -88,6 +94,8 @@ def timed(strategy: str, slower: float = 1.0) -> dict[str, Any]:
         "largest_tensor_bytes": L,
         "limit": "memory",
         **times,
+        "minor_faults": 123_456,
+        "major_faults": 0,
         "limit_bytes_per_second": 1e10,
         "limit_fraction": S / seconds / 1e10,
     }
@@ -109,7 +117,7 @@ def content(number: int, slower: float = 1.0, **more: Any) -> dict[str, Any]:
         "commit_info": {"id": f"{number:07}<c>ffee"},
         "datetime": f"2026-11-{number:02}T03:00:00",
         "problems": [problem],
-        "conformance": [{"example": "", "why": "", "named": True} | cell for cell in CELLS],
+        "conformance": CELLS,
         "history": {"schema": 1, "outcome": "failed", "failed": ["a::b"], "changes": [], "accepted": False},
     } | more
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.report.__main__ import main
 from bench.report.specimen import Runs
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
@@ -21,25 +22,68 @@ def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def test_the_page_of_a_named_run_is_made_again(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
-    runs.write(1)
-    runs.write(2)
-    done = command("0001", "--storage", str(tmp_path), "--report", str(tmp_path / "page"))
+    for number in (1, 2, 3):
+        runs.write(number)
+    done = command("0002", "--storage", str(tmp_path), "--report", str(tmp_path / "page"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "page" / "index.html")
-    assert "<title>Weight loading: run 0001, failed</title>" in (tmp_path / "page" / "index.html").read_text()
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert "<title>Weight loading: run 0002, failed</title>" in text
+    # Its history ends with it.
+    assert "failed-0001_run" in text
+    assert "failed-0003_run" not in text
+
+
+def test_the_readme_gets_the_table_and_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results").mkdir()
+    Runs(tmp_path / "results").write(1)
+    readme = "# Title\n<!-- run 0000_x -->\nold\n<!-- end of run -->\nrest\n"
+    (tmp_path / "README.md").write_text(readme)
+    main(["0001", "--readme"], tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("# Title\n<!-- run failed-0001_run -->\n```text\nsmall: S = 1,000,000,000 bytes")
+    assert text.endswith("<!-- end of run -->\nrest\n")
+    assert "](results/picture.svg)" in text
+    picture = (tmp_path / "results" / "picture.svg").read_text()
+    assert "baseline-small: device memory peaks at 2,000,000,000 bytes" in picture
+    assert "currentColor" not in picture
+
+
+def test_a_readme_without_a_place_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results").mkdir()
+    Runs(tmp_path / "results").write(1)
+    (tmp_path / "README.md").write_text("# Title\n")
+    with pytest.raises(SystemExit):
+        main(["0001", "--readme"], tmp_path)
+    assert "<!-- run NAME -->" in capsys.readouterr().err
+    assert not (tmp_path / "results" / "picture.svg").exists()
+    assert (tmp_path / "README.md").read_text() == "# Title\n"
+
+
+def test_without_the_extra_it_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(SystemExit):
+        main(["0001"])
+    assert "pip install '.[report]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("0007",), "there is no run 0007; recorded are: 0001"),
-        ((), "there is no run that passed; recorded are: 0001"),
+        (("0007",), "there is no run 0007; recorded are: 0001, 0002, 0002"),
+        ((), "there is no run that passed; recorded are: 0001, 0002, 0002"),
         (("0001", "--report", "file"), "File exists"),
+        (("0002",), "0002 is more than one run; name a file: one/failed-0002_run.json, two/failed-0002_run.json"),
         (("damaged.json",), "cannot be read"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     Runs(tmp_path).write(1)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Runs(tmp_path / name).write(2)
     for name in ("file", "damaged.json"):
         (tmp_path / name).write_text("{")
     there = [str(tmp_path / one) if (tmp_path / one).exists() else one for one in arguments]

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.report.readme import shown_run, with_run
+from bench.report.readme import PICTURE, shown_run, with_run
 from bench.report.recorded import Recorded, recorded
 
 ROOT = Path(__file__).parents[2]
-PICTURE = "results/picture.svg"
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,7 @@ def shown() -> Recorded:
 
 def test_the_readme_shows_the_table_of_its_run(shown: Recorded) -> None:
     readme = (ROOT / "README.md").read_text()
-    assert with_run(readme, shown, PICTURE) == readme
+    assert with_run(readme, shown) == readme
 
 
 def test_the_picture_is_of_the_same_run_and_shows_its_peaks(shown: Recorded) -> None:
@@ -48,4 +47,4 @@ def test_the_picture_is_of_the_same_run_and_shows_its_peaks(shown: Recorded) -> 
 
 def test_a_readme_that_shows_no_run_is_refused(shown: Recorded) -> None:
     with pytest.raises(ValueError, match="<!-- run NAME -->"):
-        with_run("# A README", shown, PICTURE)
+        with_run("# A README", shown)

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from bench.history.runs import Unreadable
-from bench.report.recorded import Recorded, problems, recorded
-from bench.report.rows import Outcome
-from bench.report.specimen import HOSTILE, LOADS, Runs, content
+from bench.report.recorded import Recorded, recorded
+from bench.report.specimen import HOSTILE, LOADS, Runs, content, metered
 from bench.report.verdict import verdict
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -27,6 +26,17 @@ def test_every_run_in_results_can_be_shown(file: Path) -> None:
     assert verdict(run).outcome == "passed"
 
 
+def problem(**more: Any) -> dict[str, Any]:
+    """A run with one problem."""
+    usual = {"strategy": "streamed", "size": "small", "verdict": "no", "record": {}}
+    return content(1) | {"problems": [usual | more]}
+
+
+def test_what_ended_before_anything_was_measured_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "0001_run.json").write_text(json.dumps(problem(strategy="new")))
+    assert [row.problems for row in recorded(tmp_path / "0001_run.json").rows if row.strategy == "new"] == [("no",)]
+
+
 @pytest.mark.parametrize(
     ("damaged", "why"),
     [
@@ -34,6 +44,9 @@ def test_every_run_in_results_can_be_shown(file: Path) -> None:
         (b"[]", "is no run of this suite"),
         (json.dumps(content(1) | {"conformance": [{"property": "gone"}]}).encode(), "no property 'gone'"),
         (json.dumps(content(1) | {"problems": [{}]}).encode(), "is no run of this suite"),
+        (json.dumps(problem(verdict=None)).encode(), "what was said of streamed is None"),
+        (json.dumps(problem(record=metered("streamed") | {"state_bytes": 0})).encode(), "state_bytes of streamed is 0"),
+        (json.dumps(problem(record={"host_total_peak_bytes": 1})).encode(), "is no run of this suite"),
         (json.dumps(content(1) | {"history": {"schema": 1, "outcome": "passed"}}).encode(), "is no run of this suite"),
     ],
 )
@@ -44,41 +57,72 @@ def test_what_is_no_run_is_refused_in_a_line(tmp_path: Path, damaged: bytes, why
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_recorded_of_a_problem_does_not_say_where_it_is_on_this_machine() -> None:
-    outcomes = [
-        Outcome("a", "tiny", "ok"),
-        Outcome("b", "tiny", "UntrustedCheckpoint: /home/me/.cache/x-1/model.pt: 'w/b' is cut at 3/4"),
-        Outcome("c", "tiny", "open('/tmp/x y/z.pt') failed, see /var/log"),
+def test_a_load_that_only_grew_is_shown_once(tmp_path: Path) -> None:
+    """Its figures are right, so they are among the benchmarks; that it failed is among the problems."""
+    grown = {"strategy": "streamed", "size": "small", "verdict": "grew", "record": metered("streamed")}
+    run = recorded(Runs(tmp_path).write(1, problems=[grown]))
+    assert [(one.strategy, one.verdict) for one in run.metered("small")] == [
+        ("baseline", "ok"),
+        ("streamed", "grew"),
+        (HOSTILE, "ok"),
     ]
-    said = [problem["verdict"] for problem in problems(outcomes)]
-    assert said == [
-        "UntrustedCheckpoint: model.pt: 'w/b' is cut at 3/4",
-        "open('x y/z.pt') failed, see log",
-    ]
+    assert [row.problems for row in run.rows if row.strategy == "streamed"] == [("grew",)]
 
 
 def history(outcome: str, **more: Any) -> dict[str, Any]:
     return {"schema": 1, "outcome": outcome, "failed": [], "changes": [], "accepted": False} | more
 
 
+CHANGE = {
+    "key": ["t.py::t[streamed-small-cpu]", "float32", "warm", False],
+    "figure": "load_seconds",
+    "before": 1.0,
+    "after": 1.5,
+    "replaces": "0007_run",
+}
+GONE = CHANGE | {"figure": None, "after": None}
+
+
 def sentence(folder: Path, **more: Any) -> str:
     return verdict(recorded(Runs(folder).write(1, **more))).sentence
 
 
-def test_the_verdict_says_what_the_run_came_to(tmp_path: Path) -> None:
-    key = ["t.py::t[streamed-small-cpu]", "float32", "warm", False]
-    changes = [{"key": key, "figure": "load_seconds", "before": 1.0, "after": 1.5, "replaces": "0007_run"}]
-    right = "3 strategies measured: every weight is right, and every peak is what theory says."
-    assert sentence(tmp_path) == "1 of 4 strategies failed: per_tensor-small."
-    assert sentence(tmp_path, problems=[], history=history("passed")) == right
-    assert sentence(tmp_path, problems=[], history=history("failed", failed=["a.py::b"])) == "1 test failed: a.py::b."
-    assert sentence(tmp_path, problems=[], history=history("interrupted")).startswith("Stopped before its end")
-    worse = sentence(tmp_path, problems=[], history=history("failed", changes=changes))
-    assert worse == f"{right} 1 figure is worse than in the runs before."
-    accepted = sentence(tmp_path, problems=[], history=history("passed", changes=changes, accepted=True))
-    assert accepted == f"{right} 1 figure is worse than in the runs before, and accepted."
+RIGHT = "3 strategies measured: every weight is right, and every peak is what theory says."
 
 
-def test_what_was_skipped_has_not_failed(tmp_path: Path) -> None:
-    skipped = [{"strategy": HOSTILE, "size": "xl", "verdict": "skipped: too large", "record": {"strategy": HOSTILE}}]
-    assert "failed" not in sentence(tmp_path, problems=skipped, history=history("passed"))
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "1 of 4 loads failed: per_tensor-small. 1 test failed: a::b."),
+        ({"problems": [], "history": history("passed")}, RIGHT),
+        ({"problems": [], "history": history("failed", failed=["a.py::b"])}, f"1 test failed: a.py::b. {RIGHT}"),
+        ({"problems": [], "history": history("interrupted")}, f"Stopped before its end. {RIGHT}"),
+        ({"problems": [], "history": history("failed")}, f"What failed it is not recorded. {RIGHT}"),
+        ({"problems": [], "history": history("failed", complaints=["no run"])}, f"no run. {RIGHT}"),
+        (
+            {"history": history("failed", failed=["x.py::t[per_tensor-small-sim]"])},
+            "1 of 4 loads failed: per_tensor-small.",
+        ),
+        (
+            {"problems": [], "history": history("failed", changes=[CHANGE, GONE])},
+            f"1 figure is worse and 1 benchmark gone than in the runs before. {RIGHT}",
+        ),
+        (
+            {"problems": [], "history": history("passed", changes=[CHANGE], accepted=True)},
+            f"1 figure is worse, and accepted. {RIGHT}",
+        ),
+    ],
+)
+def test_the_verdict_says_what_the_run_came_to(tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    assert sentence(tmp_path, **more) == said
+
+
+def test_where_nothing_has_values_no_weight_is_called_right(tmp_path: Path) -> None:
+    metered_only = [one for one in content(1)["benchmarks"] if "peak_memory" in one["fullname"]]
+    said = sentence(tmp_path, benchmarks=metered_only, problems=[], history=history("passed"))
+    assert said == "3 strategies measured: every name, dtype and shape is right, and every peak is what theory says."
+
+
+def test_what_was_skipped_has_neither_failed_nor_been_measured(tmp_path: Path) -> None:
+    skipped = [{"strategy": "x", "size": "xl", "verdict": "skipped: too large", "record": metered("streamed")}]
+    assert sentence(tmp_path, problems=skipped, history=history("passed")) == RIGHT

@@ -8,14 +8,16 @@ import pytest
 
 from bench.cases.case import Case
 from bench.report import progress
+from bench.report.annotations import Failure
 from bench.report.reporter import Reporter
-from bench.report.rows import Outcome, Place
+from bench.report.rows import Outcome
 
-FAILED = Outcome("streamed", "small", "took too much", {}, Place("bench/test_x.py", 37, "streamed-small-sim"))
+FAILED = Outcome("streamed", "small", "took too much")
+FAILURE = Failure("bench/test_x.py", 37, "test_x[streamed-small-sim]", "took too much")
 
 ANNOTATIONS = [
     "::error::nothing was compared",
-    "::error file=bench/test_x.py,line=37,title=streamed-small-sim::took too much",
+    "::error file=bench/test_x.py,line=37,title=test_x[streamed-small-sim]::took too much",
 ]
 
 
@@ -31,8 +33,9 @@ def reporter() -> Reporter:
     gate: Any = SimpleNamespace(
         shown=None, comparison=None, history=None, recorded=None, complaints=["nothing was compared"]
     )
-    reporter = Reporter(chosen, gate, None)
+    reporter = Reporter(Path(), chosen, gate, None)
     reporter._outcomes.append(FAILED)
+    reporter._failures.append(FAILURE)
     return reporter
 
 
@@ -84,31 +87,38 @@ def test_nobody_else_gets_annotations(summary: Summary, actions: str | None) -> 
     assert not [line for line in summary.lines(actions=actions) if line.startswith("::")]
 
 
-@pytest.mark.parametrize(("accepted", "kinds"), [(False, ["error", "error", "error", "warning"]), (True, None)])
-def test_what_vanished_is_an_error_until_it_is_let_go(
-    reporter: Reporter, summary: Summary, monkeypatch: pytest.MonkeyPatch, accepted: bool, kinds: list[str] | None
+def test_what_cannot_be_compared_is_a_warning(
+    reporter: Reporter, summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reporter._gate.shown = SimpleNamespace(accepted=accepted)  # type: ignore[misc, assignment]
-    told = ["VANISHED: test_x[y]", "NEW: test_x[z]", "NOT COMPARED: test_x[w]"]
+    reporter._gate.shown = SimpleNamespace()  # type: ignore[misc, assignment]
+    told = ["NEW: test_x[z]", "NOT COMPARED: test_x[w]"]
     monkeypatch.setattr("bench.report.sections.comparison_lines", lambda *_: told)
     monkeypatch.setattr("bench.report.sections.comparison_title", lambda _: "compared")
     monkeypatch.setattr("bench.report.sections.comparison_markdown", lambda *_: "")
     lines = [line for line in summary.lines(actions="true") if line.startswith("::")]
-    assert [line.split("::")[1].split()[0] for line in lines] == (kinds or ["error", "error", "warning"])
-    assert ("::error::VANISHED: test_x[y]" in lines) == (not accepted)
-    assert lines[-1] == "::warning::NOT COMPARED: test_x[w]"
+    assert lines == [*ANNOTATIONS, "::warning::NOT COMPARED: test_x[w]"]
 
 
-def test_an_outcome_knows_where_its_test_is(reporter: Reporter, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("error", "why"), [(ValueError("one\ntwo"), "one"), (AssertionError(), "AssertionError")])
+@pytest.mark.parametrize("measured", [True, False])
+def test_whatever_fails_is_known_by_its_place_and_why(
+    reporter: Reporter, request: pytest.FixtureRequest, error: Exception, why: str, measured: bool
+) -> None:
     item = copy(request.node)
-    case = Case("streamed", "tiny", "sim", "float32")
-    item.callspec = SimpleNamespace(params={"case": case})
-    hook = reporter.pytest_runtest_makereport(item, None)  # type: ignore[arg-type]
+    item.callspec = SimpleNamespace(params={"case": Case("streamed", "tiny", "sim", "float32")} if measured else {})
+    with pytest.raises(type(error)) as raised:
+        raise error
+    call: Any = SimpleNamespace(excinfo=raised)
+    hook = reporter.pytest_runtest_makereport(item, call)
     next(hook)
     with pytest.raises(StopIteration):
-        hook.send(SimpleNamespace(when="call", passed=True, skipped=False))  # type: ignore[arg-type]
-    first_line = test_an_outcome_knows_where_its_test_is.__code__.co_firstlineno
-    assert reporter._outcomes[-1].place == Place("bench/report/test_reporter.py", first_line, "streamed-tiny-sim")
+        hook.send(SimpleNamespace(when="setup", passed=False, skipped=False, failed=True))  # type: ignore[arg-type]
+    failure = reporter._failures[-1]
+    # Its decorators belong to a test.
+    first_line = test_whatever_fails_is_known_by_its_place_and_why.__code__.co_firstlineno
+    assert (failure.file, failure.line, failure.why) == ("bench/report/test_reporter.py", first_line, why)
+    assert failure.name.startswith("test_whatever_fails_is_known_by_its_place_and_why[")
+    assert [one.verdict for one in reporter._outcomes[1:]] == ([why] if measured else [])
 
 
 @pytest.mark.parametrize("quiet", [True, False])

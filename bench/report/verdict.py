@@ -1,8 +1,10 @@
-"""What a run came to, in a sentence or two."""
+"""What a run came to, in some sentences."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bench.history.runs import INTERRUPTED
+from bench.history.runs import FAILED, INTERRUPTED
+from bench.report.comparison import changes_in_words
 from bench.report.recorded import Recorded
 from bench.report.rows import Row, best
 
@@ -20,34 +22,54 @@ class Verdict(NamedTuple):
 
 def verdict(recorded: Recorded) -> Verdict:
     """The verdict of a recorded run."""
-    run, table = recorded.run, [row for row in recorded.rows if "strategy" in row.record]
-    failed = [f"{row.strategy}-{row.size}" for row in table if _has_failed(row)]
+    return Verdict(recorded.run.outcome, " ".join(_sentences(recorded)), best(recorded.rows))
+
+
+def _sentences(recorded: Recorded) -> Iterator[str]:
+    loads = [row for row in recorded.rows if "strategy" in row.record and not _was_skipped(row)]
+    wrong = list(_failures(recorded, loads))
+    yield from wrong
+    if recorded.run.outcome == INTERRUPTED:
+        yield "Stopped before its end."
+    yield from (f"{complaint}." for complaint in recorded.complaints)
+    if changes := changes_in_words(recorded.changes):
+        wrong.append(changes)
+        yield f"{changes}{', and accepted' if recorded.accepted else ' than in the runs before'}."
+    if recorded.run.outcome == FAILED and not wrong and not recorded.complaints:
+        yield "What failed it is not recorded."
+    if loads and not any(row.problems for row in loads):
+        yield _all_well(loads)
+
+
+def _failures(recorded: Recorded, loads: Sequence[Row]) -> Iterator[str]:
+    failed = [f"{row.strategy}-{row.size}" for row in loads if row.problems]
     if failed:
-        sentence = f"{len(failed)} of {_strategies(len(table))} failed: {_listed(failed)}."
-    elif recorded.failed:
-        tests = "test" if len(recorded.failed) == 1 else "tests"
-        sentence = f"{len(recorded.failed)} {tests} failed: {_listed(recorded.failed)}."
-    elif run.outcome == INTERRUPTED:
-        sentence = f"Stopped before its end; by then {_strategies(len(table))} had been measured."
-    else:
-        metered = any("host_total_peak_bytes" in row.record for row in table)
-        peaks = ", and every peak is what theory says" if metered else ""
-        sentence = f"{_strategies(len(table))} measured: every weight is right{peaks}."
-    if recorded.changes:
-        figures = "1 figure is" if len(recorded.changes) == 1 else f"{len(recorded.changes)} figures are"
-        accepted = ", and accepted" if recorded.accepted else ""
-        sentence += f" {figures} worse than in the runs before{accepted}."
-    return Verdict(run.outcome, sentence, best(recorded.rows))
+        yield f"{len(failed)} of {len(loads)} loads failed: {_listed(failed)}."
+    others = [test for test in recorded.failed if not any(f"[{name}-" in test for name in failed)]
+    if others:
+        yield f"{len(others)} {'test' if len(others) == 1 else 'tests'} failed: {_listed(others)}."
 
 
-def _has_failed(row: Row) -> bool:
-    return any(not problem.startswith("skipped") for problem in row.problems)
+def _all_well(loads: Sequence[Row]) -> str:
+    """What is true of all loads that were measured."""
+    strategies, sizes = ({getattr(row, name) for row in loads} for name in ("strategy", "size"))
+    many = f"{len(strategies)} strateg{'y' if len(strategies) == 1 else 'ies'}"
+    several = f" in {len(sizes)} sizes" if len(sizes) > 1 else ""
+    right = "every weight is right" if any(map(_has_values, loads)) else "every name, dtype and shape is right"
+    metered = any("host_total_peak_bytes" in row.record for row in loads)
+    return f"{many}{several} measured: {right}{', and every peak is what theory says' if metered else ''}."
 
 
-def _strategies(count: int) -> str:
-    return f"{count} strateg{'y' if count == 1 else 'ies'}"
+def _has_values(row: Row) -> bool:
+    """Whether the weights that were loaded had any; a timed load's always have."""
+    real = row.record.get("device") != "sim" and not row.record.get("planned")
+    return real or "first_logits_seconds" in row.record
 
 
-def _listed(names: "list[str] | tuple[str, ...]") -> str:
+def _was_skipped(row: Row) -> bool:
+    return bool(row.problems) and all(problem.startswith("skipped") for problem in row.problems)
+
+
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more

@@ -39,8 +39,11 @@ class Versus:
         self._config, self._folder = config, folder
         self._sides = parse(config.option.versus, config.rootpath)
         self._rounds = _rounds(config.option.versus_rounds)
-        if options.compare or options.show or config.option.benchmark_json or config.option.export:
-            raise ValueError("--versus: leave out what is about one run: comparisons with history, JSON and exports")
+        one_run = ("benchmark_json", "export", "report")
+        if options.compare or options.show or any(getattr(config.option, name) for name in one_run):
+            raise ValueError(
+                "--versus: leave out what is about one run: comparisons with history, JSON, exports and pages"
+            )
         if "--versus" in os.environ.get("PYTEST_ADDOPTS", ""):
             raise ValueError("--versus: both sides would be given it by PYTEST_ADDOPTS; write it on the command line")
         if options.time_threshold is None or options.memory_threshold is None:

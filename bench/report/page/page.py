@@ -36,13 +36,12 @@ DRAWN = ("timeline", "alive_at_peak")
 
 @dataclass(frozen=True)
 class Section:
-    """Charts of one kind; `small`: many beside each other."""
+    """Charts of one kind."""
 
     name: str
     heading: str
     about: str
     figures: Sequence[Figure]
-    small: bool = False
 
 
 def write_page(recorded: Recorded, runs: Sequence[Run], folder: Path, cache: Path) -> Path:
@@ -98,12 +97,12 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
         "One load each, in a process of its own and with meters, so slower than a timed one; the axes of a size are "
         "equal. A thin line is what theory allows.",
         [figure for size in sizes for figure in timelines(recorded.metered(size))],
-        small=True,
     )
     yield Section(
         "alive",
         "Alive at the peaks",
-        "Which line of a recipe asked for what was there when most was there.",
+        "Which line of a recipe asked for what was there when most was there. A part without room for its line has its "
+        "number: the data say which one that is.",
         [figure for size in sizes for figure in alive_figures(recorded.metered(size), size)],
     )
     points, _ = change_points(runs)

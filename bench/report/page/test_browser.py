@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -26,6 +26,30 @@ DESKTOP: "ViewportSize" = {"width": 1280, "height": 900}
 PHONE: "ViewportSize" = {"width": 390, "height": 844}
 # A4 within its margins.
 PAPER: "ViewportSize" = {"width": 718, "height": 1046}
+
+# Every text with its colour, and that of what is behind it: in a chart a mark that it stands on, or else the page.
+TEXTS = """() => {
+  const found = [], page = getComputedStyle(document.body).backgroundColor;
+  const inside = (text, mark) => text.left >= mark.left - 1 && text.right <= mark.right + 1
+    && text.top >= mark.top - 1 && text.bottom <= mark.bottom + 1;
+  for (const text of document.querySelectorAll('[data-chart] svg text')) {
+    if (!text.textContent.trim()) continue;
+    const box = text.getBoundingClientRect();
+    const bars = [...text.closest('svg').querySelectorAll('.mark-rect path')];
+    const behind = bars.find(bar => inside(box, bar.getBoundingClientRect()));
+    found.push([text.textContent, getComputedStyle(text).fill, behind ? getComputedStyle(behind).fill : page]);
+  }
+  for (const element of document.querySelectorAll('h1, h2, p, a, th, td, summary, button, figcaption, strong')) {
+    if (!element.textContent.trim() || !element.checkVisibility()) continue;
+    let behind = element;
+    while (behind && getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
+    found.push([
+      element.textContent.trim(), getComputedStyle(element).color,
+      behind ? getComputedStyle(behind).backgroundColor : page,
+    ]);
+  }
+  return found;
+}"""
 
 # Of every chart: its width and height on the page, how long its lines are, how many marks it has, and whether a mark is
 # nowhere.
@@ -178,20 +202,31 @@ def test_every_chart_has_words_and_a_table(opened: Opened) -> None:
         assert figure.locator("table tbody tr").count() >= 1
 
 
-def test_text_is_legible_light_and_dark_and_on_paper(browser: "Browser", page: Path) -> None:
-    for scheme in ("light", "dark"):
-        context = browser.new_context(viewport=DESKTOP, color_scheme=scheme)
-        opened = Opened(context.new_page(), page).page
-        ink = opened.eval_on_selector(".role-axis-label text", "text => getComputedStyle(text).fill")
-        background = opened.eval_on_selector("body", "body => getComputedStyle(body).backgroundColor")
-        assert contrast(ink, background) > 7
-        opened.emulate_media(media="print")
-        assert contrast("rgb(255, 255, 255)", opened.eval_on_selector("h1", "h => getComputedStyle(h).color")) > 7
-        opened.set_viewport_size(PAPER)
-        assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        assert opened.locator("nav").is_hidden()
-        assert opened.locator("[data-chart] svg").first.is_visible()
-        context.close()
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_is_legible(browser: "Browser", page: Path, scheme: Literal["light", "dark"]) -> None:
+    context = browser.new_context(viewport=DESKTOP, color_scheme=scheme)
+    opened = Opened(context.new_page(), page).page
+    texts: list[tuple[str, str, str]] = opened.evaluate(TEXTS)
+    assert len(texts) > 300
+    faint = {text for text, ink, ground in texts if contrast(ink, ground) < 4.5}
+    assert faint == set()
+    context.close()
+
+
+def test_it_prints_on_white_within_the_paper(browser: "Browser", page: Path) -> None:
+    context = browser.new_context(viewport=DESKTOP, color_scheme="dark")
+    opened = Opened(context.new_page(), page).page
+    opened.emulate_media(media="print")
+    opened.set_viewport_size(PAPER)
+    assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    ground = opened.eval_on_selector("body", "body => getComputedStyle(body).backgroundColor")
+    assert ground == "rgb(255, 255, 255)"
+    assert contrast(ground, opened.eval_on_selector("h1", "heading => getComputedStyle(heading).color")) > 7
+    assert opened.locator("nav").is_hidden()
+    assert opened.locator("[data-chart] svg").first.is_visible()
+    # What a part of a bar is stands in the data only, if there is no room for it in the bar.
+    assert opened.locator(".alive details td").first.is_visible()
+    context.close()
 
 
 def contrast(one: str, other: str) -> float:

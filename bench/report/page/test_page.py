@@ -107,7 +107,7 @@ def test_what_is_worse_has_a_table(runs: Runs, tmp_path: Path) -> None:
     rows = re.findall(r"<tr><th scope=\"row\">streamed-small-cpu</th>(.*?)</tr>", text)
     assert re.findall(r"<td>(.*?)</td>", rows[0]) == ["load", "1.000 s", "1.500 s", "+50.0 %", "0007_run"]
     assert re.findall(r"<td>(.*?)</td>", rows[1]) == ["the benchmark", "", "", "gone", "0007_run"]
-    assert "2 figures are worse" in text
+    assert "1 figure is worse and 1 benchmark gone than in the runs before" in text
 
 
 def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path) -> None:
@@ -126,9 +126,26 @@ def test_the_libraries_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         made = script()
     assert "vegaEmbed" in made
     assert "</script" not in made
+    [kept] = tmp_path.iterdir()
     monkeypatch.setattr("sys.executable", "/nowhere")
     with libraries.bundle(tmp_path) as script:
         assert script() == made
+    # What is not the whole of it is made again.
+    kept.write_text(made[:100])
+    with pytest.raises(FileNotFoundError), libraries.bundle(tmp_path) as script:
+        script()
+
+
+def test_libraries_cannot_end_the_script_that_they_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "_BUNDLE", "print('</script><b>')")
+    with libraries.bundle(tmp_path) as script:
+        assert script() == "<\\/script><b>\n"
+
+
+def test_a_cache_that_cannot_be_written_to_costs_time_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with libraries.bundle(tmp_path / "file") as script:
+        assert libraries.MARK in script()
 
 
 def test_libraries_that_cannot_be_made_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +160,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(
 ) -> None:
     (tmp_path / "index.html").write_text("before")
     monkeypatch.setattr("bench.history.storage.os.fsync", _full)
-    with libraries.bundle(tmp_path.parent / "elsewhere") as _, pytest.raises(OSError, match="full"):
+    with pytest.raises(OSError, match="full"):
         write_page(last, runs.read(), tmp_path, tmp_path / "cache")
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["index.html"]
     assert (tmp_path / "index.html").read_text() == "before"

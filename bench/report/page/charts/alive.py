@@ -6,14 +6,19 @@ from typing import Any
 
 import altair as alt
 
-from bench.report.page.charts.figure import COLOURS, LETTER, NARROW, Figure, filled, of, ratio_axis, specification
+from bench.report.page.charts.figure import LETTER, NARROW, Figure, filled, of, ratio_axis, specification
 from bench.report.rows import Outcome
 
 # figure of the record, and what people call it
 PEAKS = {
-    "device_requested_peak_bytes": "at the peak on the device",
+    "device_requested_peak_bytes": "at the requested peak on the device",
+    "device_allocated_peak_bytes": "at the allocated peak on the device",
+    "device_reserved_peak_bytes": "at the reserved peak on the device",
     "host_private_peak_bytes": "at the private peak on the host",
+    "host_file_peak_bytes": "at the file-backed peak on the host",
 }
+# White text on them has a contrast of 4.5 to 1 or more.
+BARS = ("#1f6fae", "#a9500a", "#17754f", "#8a45a3", "#836000", "#b8323f", "#4b6a86")
 BAR_HEIGHT = 26
 
 
@@ -33,9 +38,11 @@ def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Fi
     longest = max(value["end"] for value in bars)
     for value in bars:
         room = NARROW * (value["end"] - value["start"]) / longest
-        value["label"] = value["line"] if LETTER * len(value["line"]) < room else ""
-    table = [["strategy", "bytes", "tensors", "line", "code"]]
-    table += [[v["strategy"], f"{v['bytes']:,}", f"{v['tensors']:,}", v["line"], v["code"]] for v in bars]
+        value["label"] = value["line"] if LETTER * len(value["line"]) < room else str(value["number"])
+    table = [["strategy", "part", "bytes", "tensors", "line", "code"]]
+    table += [
+        [v["strategy"], str(v["number"]), f"{v['bytes']:,}", f"{v['tensors']:,}", v["line"], v["code"]] for v in bars
+    ]
     text = f"What was alive {name}, by the line of code that asked for it, as multiples of the model"
     spec = filled(_specification(), text, bars=bars) | {"height": BAR_HEIGHT * len({v["strategy"] for v in bars})}
     return Figure(f"{size}: {name}", text, spec, table)
@@ -45,7 +52,7 @@ def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Fi
 def _specification() -> dict[str, Any]:
     y = alt.Y("strategy:N", sort=None, axis=alt.Axis(title=None, labelLimit=200, ticks=False))
     base = of("bars").encode(y=y)
-    colour = alt.Color("rank:N", legend=None, scale=alt.Scale(domain=list(range(len(COLOURS))), range=list(COLOURS)))
+    colour = alt.Color("rank:N", legend=None, scale=alt.Scale(domain=list(range(len(BARS))), range=list(BARS)))
     hover = ["strategy:N", "line:N", "code:N", alt.Tooltip("bytes:Q", format=","), "tensors:Q"]
     bars = base.mark_bar(stroke="white", strokeWidth=0.8).encode(
         x=alt.X("start:Q", axis=ratio_axis("of the model")), x2="end:Q", color=colour, tooltip=hover
@@ -59,6 +66,6 @@ def _bar(outcome: Outcome, alive: Sequence[Mapping[str, Any]]) -> list[dict[str,
     state, end, parts = outcome.record["state_bytes"], 0.0, []
     for rank, held in enumerate(alive):
         start, end = end, end + held["bytes"] / state
-        part = {"start": start, "end": end, "middle": (start + end) / 2, "rank": rank % len(COLOURS)}
+        part = {"start": start, "end": end, "middle": (start + end) / 2, "number": rank + 1, "rank": rank % len(BARS)}
         parts.append({"strategy": outcome.strategy, **held, **part})
     return parts

@@ -9,13 +9,14 @@ import altair as alt
 # Told apart by most people who do not see all colours (after Okabe and Ito), with a contrast of 3 to 1 or more on white
 # and on the dark page.
 COLOURS = ("#2f7fc1", "#c9680a", "#1f936a", "#a35fb8", "#b8860b", "#d2495a", "#5b7c99")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+# As many less one: the eighth has the first one's colour, and another shape.
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 
 # Of the text around it: a page that is dark has light text.
 INK = "currentColor"
 
 # Of a chart on a narrow page, and of a letter of its text, in pixels.
-NARROW, LETTER = 300, 5.6
+NARROW, LETTER = 300, 7
 
 # How text is aligned, and the direction in which it is moved from what it names.
 SIDES: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 1), ("right", -1))

@@ -98,7 +98,7 @@ def _specification(name: str, strategies: tuple[str, ...]) -> dict[str, Any]:
         .encode(x=x, y=y, **looks("strategy", strategies, None), tooltip=hover),
     ]
     for place, (align, dx, dy) in PLACES.items():
-        names = of(place).mark_text(align=align, dx=dx, dy=dy)
+        names = of(place).mark_text(align=align, dx=dx, dy=dy, limit=NARROW // 2)
         layers.append(names.encode(x=x, y=y, text="strategy:N"))
     return specification(alt.layer(*layers), HEIGHT)
 
@@ -121,8 +121,8 @@ def _names(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:
     taken = [_box(point, ends) for point in points]
     for point in sorted(points):
         boxes = {place: _box(point, ends, place) for place in PLACES}
-        free = [place for place, box in boxes.items() if _inside(box) and not any(_meet(box, one) for one in taken)]
-        place = next(iter(free), "above_right")
+        costs = {place: (_outside(box), sum(_shared(box, one) for one in taken)) for place, box in boxes.items()}
+        place = min(costs, key=costs.__getitem__)
         taken.append(boxes[place])
         places[place].append(point._asdict())
     return places
@@ -134,15 +134,19 @@ def _box(point: Point, ends: dict[str, float], place: str | None = None) -> Box:
     if place is None:
         return x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS
     align, dx, dy = PLACES[place]
-    length = LETTER * len(point.strategy)
+    length = min(LETTER * len(point.strategy), NARROW // 2)
     left = x + dx - (length if align == "right" else 0)
     return left, y + dy - LINE / 2, left + length, y + dy + LINE / 2
 
 
-def _inside(box: Box) -> bool:
+def _outside(box: Box) -> float:
+    """By how much a box is beyond the chart."""
     left, top, right, bottom = box
-    return left >= 0 and top >= 0 and right <= NARROW and bottom <= HEIGHT
+    return max(0.0, -left) + max(0.0, -top) + max(0.0, right - NARROW) + max(0.0, bottom - HEIGHT)
 
 
-def _meet(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _shared(one: Box, other: Box) -> float:
+    """What two boxes both cover."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)

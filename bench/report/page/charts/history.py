@@ -7,7 +7,8 @@ from typing import Any
 import altair as alt
 
 from bench.history.change_points import ChangePoint
-from bench.history.figures import shown, title
+from bench.history.figures import BYTES, shown, title
+from bench.history.fingerprint import hardware
 from bench.history.runs import Key, Run
 from bench.report.page.charts.figure import INK, Figure, filled, looks, of, specification
 
@@ -20,13 +21,23 @@ FIGURES = {
 
 # Older ones are found by `--history`; a page is to open at once.
 MOST_RUNS = 300
+# Of points, in square pixels: those of more runs would be a band.
+LARGE, SMALL, FEW_RUNS = 45, 8, 60
 
 
 def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: Run, size: str) -> list[Figure]:
-    """A chart a figure, a line for each benchmark of one size that the latest run has."""
+    """A chart a figure, a line for each benchmark of one size that the latest run has.
+
+    What depends on the machine is shown of runs on this one.
+    """
     keys = [key for key, record in latest.records.items() if record["size"] == size and record["strategy"]]
-    shown_runs = runs[-MOST_RUNS:]
-    return [figure for name in FIGURES if (figure := _figure(shown_runs, points, keys, size, name))]
+    here = [run for run in runs if hardware(run.machine) == hardware(latest.machine)]
+    anywhere = {figure.name for figure in BYTES if figure.anywhere}
+    return [
+        figure
+        for name in FIGURES
+        if (figure := _figure((runs if name in anywhere else here)[-MOST_RUNS:], points, keys, size, name))
+    ]
 
 
 def _figure(
@@ -34,22 +45,27 @@ def _figure(
 ) -> Figure | None:
     unit, divisor = FIGURES[figure]
     values = [value for key in keys for value in _values(runs, key, figure, divisor)]
-    numbers = [run.name for run in runs if any(value["run"] == run.name for value in values)]
+    having = {value["run"] for value in values}
+    numbers = [run.name for run in runs if run.name in having]
     if len(numbers) < 2:  # noqa: PLR2004 - one point is no line
         return None
     moved = [value for point in points for value in _moved(point, keys, figure, divisor) if value["run"] in numbers]
     text = f"{title(figure)} in {len(numbers)} recorded runs, a line a benchmark; {len(moved)} change points"
-    table = [["benchmark", "run", "date", "commit", "torch", "outcome", title(figure)]]
-    table += [[v["benchmark"], v["run"], v["date"], v["commit"], v["torch"], v["outcome"], v["shown"]] for v in values]
+    about = ("benchmark", "run", "date", "commit", "torch", "python", "outcome", "shown")
+    table = [[*about[:-1], title(figure)], *([value[name] for name in about] for value in values)]
     looked_at = tuple(dict.fromkeys(value["benchmark"] for value in values))
     spec = filled(
-        _specification(unit, looked_at), text, values=values, moved=moved, runs=[{"run": name} for name in numbers]
+        _specification(unit, looked_at, LARGE if len(numbers) <= FEW_RUNS else SMALL),
+        text,
+        values=values,
+        moved=moved,
+        runs=[{"run": name} for name in numbers],
     )
     return Figure(f"{size}: {title(figure)}", text, spec, table)
 
 
 @cache
-def _specification(unit: str, benchmarks: tuple[str, ...]) -> dict[str, Any]:
+def _specification(unit: str, benchmarks: tuple[str, ...], size: int) -> dict[str, Any]:
     axis = alt.Axis(title="run", labelExpr="split(datum.value, '_')[0]", labelAngle=0, labelOverlap=True)
     x = alt.X("run:N", sort=None, axis=axis)
     y = alt.Y("value:Q", scale=alt.Scale(zero=True)).title(unit)
@@ -62,7 +78,7 @@ def _specification(unit: str, benchmarks: tuple[str, ...]) -> dict[str, Any]:
         of("runs").mark_point(opacity=0, size=0).encode(x=x),
         of("values").mark_line(strokeWidth=1.5).encode(x=x, y=y, color=style["color"]),
         of("values")
-        .mark_point(filled=True, size=45, opacity=1)
+        .mark_point(filled=True, size=size, opacity=1)
         .encode(x=x, y=y, **style, tooltip=hover, description="label:N"),
         of("moved")
         .mark_point(size=230, filled=False, strokeWidth=2, color=INK)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from bench.history.record import Record
+from bench.meters.timeline import MOMENTS
 from bench.report.page.charts.figure import COLOURS, SIDES, Figure, filled, of, ratio_axis, specification
 from bench.report.rows import Outcome
 
@@ -33,8 +34,6 @@ SERIES = (
     Series("host_file_bytes", "host_file_peak_bytes", "host_file_bound_ratio", "file-backed", COLOURS[2], [2, 2]),
     Series("host_pinned_bytes", "host_pinned_peak_bytes", None, "pinned", COLOURS[3], [7, 2, 2, 2]),
 )
-MOMENTS = {"build": "build", "load": "load", "copy": "copy", "first_logits": "first logits"}
-
 # Of the points of a line that answer to a pointer.
 MOST_HOVERED = 80
 
@@ -93,20 +92,18 @@ def _specification() -> dict[str, Any]:
     colour = alt.Color("memory:N", scale=colours, legend=None)
     hover = ["memory:N", "seconds:Q", alt.Tooltip("bytes:Q", format=","), alt.Tooltip("ratio:Q", format=".2f")]
     line = of("points").encode(x=x, y=y, color=colour, strokeDash=alt.StrokeDash("memory:N", scale=dashes, legend=None))
-    # What a device or the page-locking allocator hands out comes and goes at once; the host was looked at.
-    at_once = "datum.memory == 'device' || datum.memory == 'pinned'"
     layers = [
         of("ends").mark_point(opacity=0, size=0).encode(x=x, y=y),
-        line.transform_filter(at_once).mark_line(strokeWidth=2, interpolate="step-after"),
-        line.transform_filter(f"!({at_once})").mark_line(strokeWidth=2),
+        # Points where nothing changed are not recorded.
+        line.mark_line(strokeWidth=2, interpolate="step-after"),
         of("hovered").mark_point(opacity=0, size=60, filled=True).encode(x=x, y=y, color=colour, tooltip=hover),
         of("peaks")
         .mark_point(size=28, filled=True, opacity=1)
         .encode(x=x, y=y, color=colour, tooltip=hover, description="text:N"),
         of("bounds").mark_rule(strokeWidth=1, opacity=0.7).encode(y=y, color=colour),
         of("bounds")
-        .mark_text(align="right", baseline="bottom", dx=-2, fontSize=10)
-        .encode(x=alt.value("width"), y=y, text="text:N", fill=colour),
+        .mark_text(align="right", baseline="bottom", dx=-2, dy=-1, fontSize=10)
+        .encode(x=alt.value("width"), y=y, text="text:N"),
         of("moments").mark_rule(opacity=0.45, strokeDash=[1, 3]).encode(x=x),
     ]
     for side, dx in SIDES:
@@ -147,7 +144,7 @@ def _moments(record: Record, lasting: float) -> list[dict[str, Any]]:
     return [
         {
             "seconds": at,
-            "text": MOMENTS[name],
+            "text": name.replace("_", " "),
             "align": "right" if at > LATE * lasting else "left",
             "row": LINE_HEIGHT * number,
         }
@@ -157,7 +154,7 @@ def _moments(record: Record, lasting: float) -> list[dict[str, Any]]:
 
 def _named_moments(record: Record) -> list[tuple[str, float]]:
     moments = record["timeline"]["moments"]
-    return [(name, moments[name]) for name in MOMENTS if moments.get(name) is not None]
+    return [(name, moments[name]) for name in MOMENTS if name in moments]
 
 
 def _points(record: Record, one: Series) -> list[tuple[float, int]]:
@@ -199,7 +196,7 @@ def _row(record: Record, one: Series) -> list[str]:
 
 def _moment_rows(record: Record) -> Iterator[list[str]]:
     for name, at in _named_moments(record):
-        yield [MOMENTS[name], "", f"{at:.3f} s", ""]
+        yield [name.replace("_", " "), "", f"{at:.3f} s", ""]
 
 
 def _csv(record: Record) -> str:
