@@ -20,7 +20,7 @@ UNTIL_READ = ("host_private_bytes", "host_file_bytes")
 # In the order in which a load gets there.
 MOMENTS = ("build", "load", "copy", "first_logits")
 
-MOST_POINTS = 320
+MOST_POINTS = 160
 # Of a second, so 0.1 ms.
 DIGITS = 4
 # What stays of a stretch of time.

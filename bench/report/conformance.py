@@ -17,13 +17,13 @@ def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list
     wrong = [line for cell in cells if cell.outcome == Outcome.WRONG for line in told(cell)]
     if not whole:
         return [*wrong, *summary(cells), "--conformance prints the table"]
-    refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and _fits(cell) for line in told(cell)]
+    refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and is_fit(cell) for line in told(cell)]
     columns = list(dict.fromkeys(cell.property for cell in cells))
     meanings = [f"- {name}: {meaning(name)}" for name in columns]
     return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), *summary(cells)]
 
 
-def _fits(cell: Cell) -> bool:
+def is_fit(cell: Cell) -> bool:
     return PROPERTIES[cell.property].fits
 
 
@@ -36,7 +36,7 @@ def summary(cells: Sequence[Cell]) -> Iterator[str]:
     """What came out, in lines that fit every terminal."""
 
     def count(outcome: Outcome, *, fits: bool) -> int:
-        return sum(cell.outcome == outcome and _fits(cell) == fits for cell in cells)
+        return sum(cell.outcome == outcome and is_fit(cell) == fits for cell in cells)
 
     wrong = sum(cell.outcome == Outcome.WRONG for cell in cells)
     yield (

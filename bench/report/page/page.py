@@ -18,7 +18,7 @@ from bench.report.conformance import summary
 from bench.report.page.charts.alive import alive_figures
 from bench.report.page.charts.figure import Figure
 from bench.report.page.charts.frontier import frontier_figures
-from bench.report.page.charts.history import history_figures
+from bench.report.page.charts.history import MOST_RUNS, history_figures
 from bench.report.page.charts.timelines import SERIES, timelines
 from bench.report.page.grid import grid
 from bench.report.page.libraries import bundle
@@ -105,12 +105,14 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
         "number: the data say which one that is.",
         [figure for size in sizes for figure in alive_figures(recorded.metered(size), size)],
     )
-    points, _ = change_points(runs)
+    shown_runs = runs[-MOST_RUNS:]
+    points, _ = change_points(shown_runs)
     yield Section(
         "history",
         "History",
-        "What the same benchmarks took in every run that is recorded; a large ring is where a level changed.",
-        [figure for size in sizes for figure in history_figures(runs, points, recorded.run, size)],
+        "What the same benchmarks took in every run that is recorded; a large ring is where a level changed. "
+        "A line ends where the next run was on another machine.",
+        [figure for size in sizes for figure in history_figures(shown_runs, points, recorded.run, size)],
     )
 
 

@@ -19,6 +19,10 @@ PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
     "below_right": ("left", 4, 13),
     "above_left": ("right", -4, -13),
     "below_left": ("right", -4, 13),
+    "far_above_right": ("left", 4, -26),
+    "far_below_right": ("left", 4, 26),
+    "far_above_left": ("right", -4, -26),
+    "far_below_left": ("right", -4, 26),
 }
 # Of the chart, of a line of its text, and of a point, in pixels.
 HEIGHT, LINE, RADIUS = 240, 13, 6

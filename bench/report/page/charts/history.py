@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from bench.history.change_points import ChangePoint
-from bench.history.figures import BYTES, shown, title
+from bench.history.figures import shown, title
 from bench.history.fingerprint import hardware
 from bench.history.runs import Key, Run
 from bench.report.page.charts.figure import INK, Figure, filled, looks, of, specification
@@ -19,6 +19,9 @@ FIGURES = {
     "first_logits_seconds": ("seconds", 1),
 }
 
+# What is said of a run.
+ABOUT = ("run", "date", "commit", "torch", "python", "machine", "outcome")
+
 # Older ones are found by `--history`; a page is to open at once.
 MOST_RUNS = 300
 # Of points, in square pixels: those of more runs would be a band.
@@ -28,16 +31,10 @@ LARGE, SMALL, FEW_RUNS = 45, 8, 60
 def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: Run, size: str) -> list[Figure]:
     """A chart a figure, a line for each benchmark of one size that the latest run has.
 
-    What depends on the machine is shown of runs on this one.
+    A line ends where the next run was on another machine.
     """
     keys = [key for key, record in latest.records.items() if record["size"] == size and record["strategy"]]
-    here = [run for run in runs if hardware(run.machine) == hardware(latest.machine)]
-    anywhere = {figure.name for figure in BYTES if figure.anywhere}
-    return [
-        figure
-        for name in FIGURES
-        if (figure := _figure((runs if name in anywhere else here)[-MOST_RUNS:], points, keys, size, name))
-    ]
+    return [figure for name in FIGURES if (figure := _figure(runs, points, keys, size, name))]
 
 
 def _figure(
@@ -51,8 +48,8 @@ def _figure(
         return None
     moved = [value for point in points for value in _moved(point, keys, figure, divisor) if value["run"] in numbers]
     text = f"{title(figure)} in {len(numbers)} recorded runs, a line a benchmark; {len(moved)} change points"
-    about = ("benchmark", "run", "date", "commit", "torch", "python", "outcome", "shown")
-    table = [[*about[:-1], title(figure)], *([value[name] for name in about] for value in values)]
+    table = [["benchmark", *ABOUT, title(figure)]]
+    table += [[value["benchmark"], *(value[name] for name in ABOUT), value["shown"]] for value in values]
     looked_at = tuple(dict.fromkeys(value["benchmark"] for value in values))
     spec = filled(
         _specification(unit, looked_at, LARGE if len(numbers) <= FEW_RUNS else SMALL),
@@ -71,12 +68,12 @@ def _specification(unit: str, benchmarks: tuple[str, ...], size: int) -> dict[st
     y = alt.Y("value:Q", scale=alt.Scale(zero=True)).title(unit)
     legend = alt.Legend(title=None, columns=2, labelLimit=150, symbolSize=60)
     style = looks("benchmark", benchmarks, legend)
-    hover = [f"{name}:N" for name in ("benchmark", "shown", "run", "date", "commit", "torch", "python", "outcome")]
-    moved = [f"{name}:N" for name in ("benchmark", "change", "before", "since", "run", "date", "commit", "torch")]
+    hover = [f"{name}:N" for name in ("benchmark", "shown", *ABOUT)]
+    moved = [f"{name}:N" for name in ("benchmark", "change", "before", "since", *ABOUT)]
     layers = [
         # All runs, in their order.
         of("runs").mark_point(opacity=0, size=0).encode(x=x),
-        of("values").mark_line(strokeWidth=1.5).encode(x=x, y=y, color=style["color"]),
+        of("values").mark_line(strokeWidth=1.5).encode(x=x, y=y, color=style["color"], detail="stretch:N"),
         of("values")
         .mark_point(filled=True, size=size, opacity=1)
         .encode(x=x, y=y, **style, tooltip=hover, description="label:N"),
@@ -88,13 +85,17 @@ def _specification(unit: str, benchmarks: tuple[str, ...], size: int) -> dict[st
 
 
 def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterator[dict[str, Any]]:
+    stretch, before = 0, ""
     for run in runs:
+        if (here := hardware(run.machine)) != before:
+            stretch, before = stretch + 1, here
         value = run.records.get(key, {}).get(figure)
         if value is not None:
             words = shown(figure, value)
             yield {
                 "benchmark": key.title,
                 "value": value / divisor,
+                "stretch": stretch,
                 "shown": words,
                 "label": f"{key.title} in run {run.number}: {words}",
             } | _about(run)
@@ -116,11 +117,13 @@ def _moved(point: ChangePoint, keys: Sequence[Key], figure: str, divisor: int) -
 
 
 def _about(run: Run) -> dict[str, str]:
+    cpu = run.machine.get("cpu") or {}
     return {
         "run": run.name,
         "date": run.moment[:16].replace("T", " "),
         "commit": run.commit[:7],
         "torch": str(run.machine.get("torch")),
         "python": str(run.machine.get("python_version")),
+        "machine": f"{cpu.get('brand_raw', 'unknown')}, {run.machine.get('cores')} cores",
         "outcome": run.outcome,
     }
