@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from bench.cases.case import Case
+from bench.conformance.judge import Outcome as Judged
+from bench.conformance.sweep import Cell
 from bench.report import progress
 from bench.report.annotations import Failure
 from bench.report.reporter import Reporter
@@ -136,3 +138,18 @@ def test_quiet_makes_checkpoints_in_silence(
         update(5)
     assert output.getvalue() == ("" if quiet else "it is made again\n")
     assert ("making" in errors.getvalue()) == (not quiet)
+
+
+def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
+    chosen: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints")
+    gate: Any = SimpleNamespace()
+    reporter = Reporter(tmp_path / "root", chosen, gate, None)
+    why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py"
+    reporter._cells.append(Cell("streamed", "plain", Judged.REFUSED, 5, why=why))
+    reporter._outcomes.append(Outcome("streamed", "tiny", why, {"state_bytes": 7}))
+    written: dict[str, Any] = {}
+    reporter.pytest_benchmark_update_json(written)
+    assert written["conformance"][0]["why"] == "ValueError: a b/x.pt, y.py"
+    assert written["problems"] == [
+        {"strategy": "streamed", "size": "tiny", "verdict": "ValueError: a b/x.pt, y.py", "record": {"state_bytes": 7}}
+    ]

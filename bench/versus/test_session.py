@@ -20,7 +20,8 @@ from bench.versus.session import Versus
 
 
 def pytest_addoption(parser):
-    add_options(parser.getgroup("weight loading"), (*OPTIONS, *session.OPTIONS, ("--export", None, "FOLDER", "")))
+    folders = [(name, None, "FOLDER", "") for name in ("--export", "--report")]
+    add_options(parser.getgroup("weight loading"), (*OPTIONS, *session.OPTIONS, *folders))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -83,6 +84,7 @@ def test_nothing_is_run_here_and_what_is_slower_fails(versus: pytest.Pytester, o
         (("main", "--accept"), "--versus: leave out what is about one run"),
         (("main", "--benchmark-json=x.json"), "--versus: leave out what is about one run"),
         (("main", "--export=x"), "--versus: leave out what is about one run"),
+        (("main", "--report=x"), "--versus: leave out what is about one run"),
         (("main", "--history"), "--versus: leave out what is about one run"),
         (("main", "--versus-rounds=2"), "--versus-rounds: '2' rounds say nothing of their spread; make 3 or more"),
         (("main", "--versus-rounds=many"), "--versus-rounds: 'many' rounds say nothing"),

@@ -26,6 +26,13 @@ def test_a_chart_has_every_point_and_marks_the_peak() -> None:
     assert [v["text"] for v in values["moments"]] == ["build", "load", "copy"]
 
 
+def test_what_is_held_is_held_until_the_next_point() -> None:
+    """Points where nothing changed are not recorded: a line between two of them would be a ramp that never was."""
+    [figure] = timelines([outcome("baseline")])
+    lines = [layer["mark"] for layer in figure.spec["layer"] if layer["mark"]["type"] == "line"]
+    assert [line["interpolate"] for line in lines] == ["step-after"]
+
+
 def test_bounds_that_are_equal_share_a_line() -> None:
     [figure] = timelines([outcome("baseline", host_bound_ratio=2.0)])
     assert figure.spec["datasets"]["bounds"] == [
