@@ -70,7 +70,7 @@ def test_a_run_that_failed_has_a_page_with_what_was_measured(bench: Bench, folde
     assert problem["strategy"] == "load_with_stray_copy"
     assert problem["record"]["device_requested_peak_bytes"] > problem["record"]["state_bytes"]
     text = (folder / "there" / "index.html").read_text()
-    assert "1 of 2 strategies failed: load_with_stray_copy-tiny." in text
+    assert "1 of 2 loads failed: load_with_stray_copy-tiny." in text
     assert "load_with_stray_copy-tiny: FAILED" in text
     # What failed is nothing that later runs are held against.
     assert not [one for one in last_record(folder)["benchmarks"] if "stray" in one["fullname"]]
