@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,18 @@ def test_the_job_page_gets_the_table(folder: Path) -> None:
     assert summary.count("| ok |") >= len(STRATEGIES)
 
 
+def test_the_run_has_a_page_beside_the_runs(whole_run: "subprocess.CompletedProcess[str]", folder: Path) -> None:
+    pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
+    [said] = [line for line in whole_run.stdout.splitlines() if line.startswith("Page: ")]
+    assert said.endswith("results/report/index.html")
+    page = (folder / "results" / "report" / "index.html").read_text()
+    for strategy in STRATEGIES:
+        assert f"{strategy}-tiny" in page
+    assert "Memory while a load runs" in page
+    for private in (platform.node(), str(Path.home()), str(ROOT), str(folder)):
+        assert private not in page
+
+
 @pytest.mark.usefixtures("whole_run")
 def test_a_later_run_is_compared_and_mends_what_was_damaged(bench: Bench, folder: Path) -> None:
     damaged = folder / "checkpoints" / "gpt2-tiny-float32-per_tensor" / "tensors" / "out_head.weight.pt"
@@ -171,6 +184,14 @@ def test_a_failed_test_explains_itself_and_records_nothing(bench: Bench, folder:
         "test_peak_memory[per_tensor-tiny-cpu]",
     ]
     assert "load_with_stray_copy-tiny: host private peak is 1.0" in run.stdout
+    # What failed is nothing that later runs are held against, but it is shown.
+    problems = {problem["strategy"]: problem for problem in last_record(folder)["problems"]}
+    assert problems.keys() == {"load_with_stray_copy", "load_wrong", "load_and_be_killed"}
+    assert problems["load_with_stray_copy"]["record"]["timeline"]["host_private_bytes"]["seconds"]
+    if find_spec("altair"):
+        page = (folder / "results" / "report" / "index.html").read_text()
+        assert "3 of 4 loads failed: load_with_stray_copy-tiny, load_wrong-tiny, load_and_be_killed-tiny." in page
+        assert "load_with_stray_copy-tiny: FAILED" in page
     # A breach is explained, though nothing but its own load was asked to explain itself.
     assert re.search(r"33\.17 MiB in 39 tensors: test_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", run.stdout)
     assert "load_wrong-tiny: WrongModel: trf_blocks.0.att.mask differs in 1 of" in run.stdout

@@ -23,10 +23,16 @@ def last(runs: Runs) -> Recorded:
 
 
 @pytest.fixture(scope="session")
-def page(runs: Runs, last: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the libraries of pages are kept."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def page(runs: Runs, last: Recorded, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the last run."""
     pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
     pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")
     from bench.report.page.page import write_page  # noqa: PLC0415 - of an extra
 
-    return write_page(last, runs.read(), tmp_path_factory.mktemp("report"), tmp_path_factory.mktemp("cache"))
+    return write_page(last, runs.read(), tmp_path_factory.mktemp("report"), cache)

@@ -14,18 +14,17 @@ pytest.importorskip("altair", reason="pages want the extra: pip install '.[repor
 ROOT = Path(__file__).parents[2]
 
 
-def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        (sys.executable, "-m", "bench.report", *arguments), cwd=ROOT, text=True, capture_output=True, check=False
-    )
-
-
 def test_the_page_of_a_named_run_is_made_again(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     for number in (1, 2, 3):
         runs.write(number)
-    done = command("0002", "--storage", str(tmp_path), "--report", str(tmp_path / "page"))
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        (sys.executable, "-m", "bench.report", "0002", "--storage", tmp_path, "--report", tmp_path / "page"),
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     assert done.stdout.strip() == str(tmp_path / "page" / "index.html")
     text = (tmp_path / "page" / "index.html").read_text()
     assert "<title>Weight loading: run 0002, failed</title>" in text
@@ -79,7 +78,9 @@ def test_without_the_extra_it_says_what_is_missing(
         (("damaged.json",), "cannot be read"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_done_is_said_in_a_line(
+    tmp_path: Path, arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     Runs(tmp_path).write(1)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -87,7 +88,6 @@ def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, arguments: tuple[
     for name in ("file", "damaged.json"):
         (tmp_path / name).write_text("{")
     there = [str(tmp_path / one) if (tmp_path / one).exists() else one for one in arguments]
-    done = command(*there, "--storage", str(tmp_path))
-    assert done.returncode == 2
-    assert said in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SystemExit, match="2"):
+        main([*there, "--storage", str(tmp_path)])
+    assert said in capsys.readouterr().err.splitlines()[-1]

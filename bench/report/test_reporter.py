@@ -1,3 +1,4 @@
+import sys
 from copy import copy
 from io import StringIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench.report import progress
 from bench.report.annotations import Failure
 from bench.report.reporter import Reporter
 from bench.report.rows import Outcome
+from bench.report.specimen import Runs
 
 FAILED = Outcome("streamed", "small", "took too much")
 FAILURE = Failure("bench/test_x.py", 37, "test_x[streamed-small-sim]", "took too much")
@@ -153,3 +155,69 @@ def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
     assert written["problems"] == [
         {"strategy": "streamed", "size": "tiny", "verdict": "ValueError: a b/x.pt, y.py", "record": {"state_bytes": 7}}
     ]
+
+
+class Ended:
+    """The end of a run: what was said of its page, and of what else failed it."""
+
+    def __init__(self, reporter: Reporter, saved: Path | None, folder: Path | None) -> None:
+        self.complaints: list[str] = []
+        storage = SimpleNamespace(saved=saved, path=saved.parent if saved else Path())
+        gate: Any = SimpleNamespace(storage=storage, runs=[], complain=self.complaints.append, benchmarks=[])
+        chosen: Any = SimpleNamespace(export=None, report=folder, checkpoints=Path("cache"))
+        reporter._gate, reporter._chosen = gate, chosen
+        hook = reporter.pytest_sessionfinish(None)  # type: ignore[arg-type]
+        next(hook)
+        next(hook, None)
+        self.said = reporter._page
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_that_is_not_recorded_has_no_page(reporter: Reporter, in_folder: Path) -> None:
+    ended = Ended(reporter, None, in_folder / "report")
+    assert (ended.said, ended.complaints, list(in_folder.iterdir())) == (None, [], [])
+
+
+def test_without_the_extra_a_run_says_how_to_get_a_page(
+    reporter: Reporter, in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    ended = Ended(reporter, Runs(in_folder).write(1), in_folder / "there")
+    assert ended.said == "For a page of this run, in there/: pip install '.[report]'"
+    assert ended.complaints == []
+    assert not (in_folder / "there").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ("folder", "--report: there/ cannot be written to: File exists"),
+        ("template", "--report: the page cannot be made: RuntimeError: no such template"),
+        ("record", "--report: the page cannot be made: Unreadable: cannot be read: Expecting property name"),
+    ],
+)
+def test_a_page_that_cannot_be_made_is_a_complaint(
+    reporter: Reporter, in_folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str, complaint: str
+) -> None:
+    pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such template")
+
+    saved = Runs(in_folder).write(1)
+    if damage == "folder":
+        (in_folder / "there").write_text("")
+    elif damage == "record":
+        saved.write_text("{,")
+    else:
+        monkeypatch.setattr("bench.report.page.page.write_page", broken)
+    ended = Ended(reporter, saved, in_folder / "there")
+    assert ended.said is None
+    [said] = ended.complaints
+    assert said.startswith(complaint)
+    assert "\n" not in said

@@ -97,23 +97,23 @@ def test_every_point_of_a_timeline_can_be_had(text: str) -> None:
     assert len(lines) == 1 + 4 + 3 + 1 + 3
 
 
-def test_what_is_worse_has_a_table(runs: Runs, tmp_path: Path) -> None:
+def test_what_is_worse_has_a_table(runs: Runs, tmp_path: Path, cache: Path) -> None:
     key = ["bench/test_load_time.py::test_load_time[streamed-small-cpu]", "float32", "warm", False]
     change = {"key": key, "figure": "load_seconds", "before": 1.0, "after": 1.5, "replaces": "0007_run"}
     gone = change | {"figure": None, "after": None}
     history = {"schema": 1, "outcome": "failed", "failed": [], "changes": [change, gone], "accepted": False}
     file = Runs(tmp_path).write(9, history=history)
-    text = write_page(recorded(file), runs.read(), tmp_path / "new" / "report", tmp_path).read_text()
+    text = write_page(recorded(file), runs.read(), tmp_path / "new" / "report", cache).read_text()
     rows = re.findall(r"<tr><th scope=\"row\">streamed-small-cpu</th>(.*?)</tr>", text)
     assert re.findall(r"<td>(.*?)</td>", rows[0]) == ["load", "1.000 s", "1.500 s", "+50.0 %", "0007_run"]
     assert re.findall(r"<td>(.*?)</td>", rows[1]) == ["the benchmark", "", "", "gone", "0007_run"]
     assert "1 figure is worse and 1 benchmark gone than in the runs before" in text
 
 
-def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path) -> None:
+def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path, cache: Path) -> None:
     file = Runs(tmp_path).write(1, benchmarks=[], problems=[], conformance=[])
     one = recorded(file)
-    text = write_page(one, [one.run], tmp_path, tmp_path).read_text()
+    text = write_page(one, [one.run], tmp_path, cache).read_text()
     assert headings(text) == ["Table", "Machine"]
     assert headings(page.read_text()) == [
         *("Table", "Time and memory", "Memory while a load runs", "Alive at the peaks"),
@@ -156,12 +156,12 @@ def test_libraries_that_cannot_be_made_leave_nothing(tmp_path: Path, monkeypatch
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(
-    runs: Runs, last: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, last: Recorded, page: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "index.html").write_text("before")
     monkeypatch.setattr("bench.history.storage.os.fsync", _full)
     with pytest.raises(OSError, match="full"):
-        write_page(last, runs.read(), tmp_path, tmp_path / "cache")
+        write_page(last, runs.read(), tmp_path, cache)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["index.html"]
     assert (tmp_path / "index.html").read_text() == "before"
 
