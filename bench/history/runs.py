@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -109,9 +110,15 @@ class Run:
 
 def read_run(path: Path) -> Run:
     """Read a file as a run. Raises `Unreadable`: torn, of another suite, or of a later version of this one."""
+    with telling_damage():
+        return run_of(path, json.loads(path.read_bytes()))
+
+
+@contextmanager
+def telling_damage() -> Iterator[None]:
+    """Raises `Unreadable` for what happens in this block to whoever reads a file that is torn, or of another kind."""
     try:
-        data = json.loads(path.read_bytes())
-        return run_of(path, data)
+        yield
     except (OSError, ValueError) as error:
         raise Unreadable(f"cannot be read: {' '.join(str(error).split())}") from None
     except (KeyError, TypeError, AttributeError) as error:

@@ -20,22 +20,18 @@ class Moments:
 
     def first(self, moment: str, call: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
         """The same function, but when it first returned is noted."""
-
-        @wraps(call)
-        def noting(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
-            returned = call(*args, **kwargs)
-            self.seconds.setdefault(moment, time.monotonic())
-            return returned
-
-        return noting
+        return _then(call, lambda: self.seconds.setdefault(moment, time.monotonic()))
 
     def last(self, moment: str, call: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
         """The same function, but when it last returned is noted."""
+        return _then(call, lambda: self.note(moment))
 
-        @wraps(call)
-        def noting(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
-            returned = call(*args, **kwargs)
-            self.note(moment)
-            return returned
 
-        return noting
+def _then(call: Callable[Arguments, Returned], note: Callable[[], object]) -> Callable[Arguments, Returned]:
+    @wraps(call)
+    def noting(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        returned = call(*args, **kwargs)
+        note()
+        return returned
+
+    return noting

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bench.conformance.judge import Outcome as CellOutcome
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
-from bench.history.runs import Change, Key, Run, Unreadable, run_of
+from bench.history.runs import Change, Key, Run, Unreadable, run_of, telling_damage
 from bench.report.folders import Folders, without_folders
 from bench.report.rows import Outcome, Row, rows
 
@@ -34,7 +35,7 @@ class Recorded:
         """Whether someone accepted these changes with the run."""
         return bool(self.run.accepted)
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         return rows(self.outcomes)
 
@@ -57,7 +58,7 @@ class Recorded:
 
 def recorded(file: Path) -> Recorded:
     """Read a run. Raises `Unreadable` where that is none, or is damaged."""
-    try:
+    with telling_damage():
         content = file.read_bytes()
         data = json.loads(content)
         run = run_of(file, data)
@@ -70,10 +71,6 @@ def recorded(file: Path) -> Recorded:
             failed=tuple(data.get("history", {}).get("failed", ())),
             complaints=tuple(data.get("history", {}).get("complaints", ())),
         )
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot be read: {' '.join(str(error).split())}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Unreadable(f"is no run of this suite: {type(error).__name__} {error}") from None
 
 
 def problems(outcomes: Iterable[Outcome], folders: Folders) -> list[dict[str, Any]]:

@@ -37,6 +37,22 @@ def series(*points: tuple[float, int]) -> dict[str, list[Any]]:
     return {"seconds": [seconds for seconds, _ in points], "bytes": [count for _, count in points]}
 
 
+def _known(strategy: str, device: str) -> dict[str, Any]:
+    """A record before anything is measured."""
+    return blank_record() | {
+        "strategy": strategy,
+        "size": "small",
+        "device": device,
+        "dtype": "float32",
+        "cache": "warm",
+        "planned": False,
+        "ownership": "owned",
+        "state_bytes": S,
+        "largest_tensor_bytes": L,
+        "limit": "memory",
+    }
+
+
 def metered(strategy: str) -> dict[str, Any]:
     """The record of a load whose memory was measured."""
     seconds, device, private = LOADS[strategy]
@@ -45,17 +61,7 @@ def metered(strategy: str) -> dict[str, Any]:
         {"bytes": S, "tensors": 148, "line": "recipe.py:3", "code": "model = build() & <i>"},
         {"bytes": device_bytes - S, "tensors": 1, "line": "recipe.py:7", "code": "p.copy_(q)"},
     ]
-    return blank_record() | {
-        "strategy": strategy,
-        "size": "small",
-        "device": "sim",
-        "dtype": "float32",
-        "cache": "warm",
-        "planned": False,
-        "ownership": "owned",
-        "state_bytes": S,
-        "largest_tensor_bytes": L,
-        "limit": "memory",
+    return _known(strategy, "sim") | {
         "device_requested_peak_bytes": device_bytes,
         "device_allocated_peak_bytes": device_bytes,
         "device_reserved_peak_bytes": device_bytes,
@@ -82,17 +88,7 @@ def timed(strategy: str, slower: float = 1.0) -> dict[str, Any]:
     """The record of a timed load."""
     seconds = slower * LOADS[strategy][0]
     times = {"load_seconds": 0.9 * seconds, "first_logits_seconds": seconds, "bytes_per_second": S / seconds}
-    return blank_record() | {
-        "strategy": strategy,
-        "size": "small",
-        "device": "cpu",
-        "dtype": "float32",
-        "cache": "warm",
-        "planned": False,
-        "ownership": "owned",
-        "state_bytes": S,
-        "largest_tensor_bytes": L,
-        "limit": "memory",
+    return _known(strategy, "cpu") | {
         **times,
         "minor_faults": 123_456,
         "major_faults": 0,

@@ -62,14 +62,15 @@ def write_page(recorded: Recorded, runs: Sequence[Run], folder: Path, cache: Pat
 
 def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
     run, table = recorded.run, recorded.rows
+    heading, *lines = cells(table, whole=True)
     return {
         "run": run,
         "machine": in_a_line(run.machine),
         "verdict": verdict(recorded),
         "scales": scales(table),
-        "columns": cells(table, whole=True)[0],
+        "columns": heading,
         "problems": problems(table),
-        "rows": list(_rows(table)),
+        "rows": list(_rows(table, lines)),
         "changes": list(_changes(recorded)),
         "sections": [section for section in _sections(recorded, runs) if section.figures],
         "series": [(one.name, one.colour, ",".join(map(str, one.dash))) for one in SERIES],
@@ -116,9 +117,9 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
     )
 
 
-def _rows(table: list[Row]) -> Iterator[tuple[list[tuple[str, str]], str]]:
+def _rows(table: list[Row], lines: list[list[str]]) -> Iterator[tuple[list[tuple[str, str]], str]]:
     """Of each row the cells, as they are shown and as they are sorted, and its record."""
-    for row, line in zip(table, cells(table)[1:], strict=True):
+    for row, line in zip(table, lines, strict=True):
         record = {name: value for name, value in row.record.items() if name not in DRAWN}
         raw = json.dumps(record | {"problems": row.problems}, indent=1)
         yield [(cell, _sortable(cell)) for cell in line], raw

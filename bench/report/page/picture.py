@@ -12,9 +12,6 @@ from bench.report.page.charts.timelines import SERIES
 COLUMNS, WIDTH, HEIGHT = 4, 190, 130
 PAGE, TEXT = "#ffffff", "#1d2430"
 
-# Dashes, in words.
-NAMES = {(1, 0): "solid", (7, 2): "dashed", (2, 2): "dotted", (7, 2, 2, 2): "dash-dotted"}
-
 
 def picture(figures: Sequence[Figure], title: str) -> str:
     """An SVG of charts with the same axes beside each other, as the page has them, in colours for a light page."""
@@ -33,7 +30,7 @@ def picture(figures: Sequence[Figure], title: str) -> str:
 
 def _legend(figures: Sequence[Figure]) -> list[str]:
     drawn = {value["memory"] for figure in figures for value in figure.spec["datasets"]["peaks"]}
-    lines = ", ".join(f"{one.name} {NAMES[tuple(one.dash)]}" for one in SERIES if one.name in drawn)
+    lines = ", ".join(f"{one.name} {one.stroke}" for one in SERIES if one.name in drawn)
     return [
         f"multiples of the model's bytes over seconds: {lines}",
         "a thin line is what theory allows, a dot the peak",

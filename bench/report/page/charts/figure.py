@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import altair as alt
 
@@ -17,9 +17,6 @@ INK = "currentColor"
 
 # Of a chart on a narrow page, and of a letter of its text, in pixels.
 NARROW, LETTER = 300, 7
-
-# How text is aligned, and the direction in which it is moved from what it names.
-SIDES: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 1), ("right", -1))
 
 Values = Sequence[Mapping[str, Any]]
 

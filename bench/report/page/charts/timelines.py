@@ -5,35 +5,48 @@ import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import altair as alt
 
 from bench.history.record import Record
 from bench.meters.timeline import MOMENTS
-from bench.report.page.charts.figure import COLOURS, SIDES, Figure, filled, of, ratio_axis, specification
+from bench.report.page.charts.figure import COLOURS, Figure, filled, of, ratio_axis, specification
 from bench.report.rows import Outcome
 
 GIB = 2**30
 
 
+# How a line is drawn, and that in pixels drawn and left out in turn.
+DASHES = {"solid": [1, 0], "dashed": [7, 2], "dotted": [2, 2], "dash-dotted": [7, 2, 2, 2]}
+
+
 class Series(NamedTuple):
-    """A line: its fields of the record, for the points and for their peak and bound; how it is drawn, and its name."""
+    """A line: its fields of the record, for the points and for their peak and bound; its name, and how it is drawn."""
 
     points: str
     peak: str
     bound: str | None
     name: str
     colour: str
-    dash: list[int]
+    stroke: str
+
+    @property
+    def dash(self) -> list[int]:
+        return DASHES[self.stroke]
 
 
 SERIES = (
-    Series("device_requested_bytes", "device_requested_peak_bytes", "device_bound_ratio", "device", COLOURS[0], [1, 0]),
-    Series("host_private_bytes", "host_private_peak_bytes", "host_bound_ratio", "private", COLOURS[1], [7, 2]),
-    Series("host_file_bytes", "host_file_peak_bytes", "host_file_bound_ratio", "file-backed", COLOURS[2], [2, 2]),
-    Series("host_pinned_bytes", "host_pinned_peak_bytes", None, "pinned", COLOURS[3], [7, 2, 2, 2]),
+    Series(
+        "device_requested_bytes", "device_requested_peak_bytes", "device_bound_ratio", "device", COLOURS[0], "solid"
+    ),
+    Series("host_private_bytes", "host_private_peak_bytes", "host_bound_ratio", "private", COLOURS[1], "dashed"),
+    Series("host_file_bytes", "host_file_peak_bytes", "host_file_bound_ratio", "file-backed", COLOURS[2], "dotted"),
+    Series("host_pinned_bytes", "host_pinned_peak_bytes", None, "pinned", COLOURS[3], "dash-dotted"),
 )
+# How text is aligned, and the direction in which it is moved from what it names.
+SIDES: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 1), ("right", -1))
+
 # Of the points of a line that answer to a pointer.
 MOST_HOVERED = 80
 
