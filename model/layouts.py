@@ -135,6 +135,12 @@ def save_per_tensor(state_dict: dict[str, Tensor], folder: Path, save: Save[Save
     }
 
 
+def save_safetensors(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
+    """One .safetensors file, with a tied tensor in it under its first name alone. Raises as `contents` does."""
+    parts = contents({name: state_dict[name] for name in untied(state_dict)})
+    return {"model.safetensors": save(Raw(parts), folder / "model.safetensors")}
+
+
 def save_torch_sharded(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
     """A few files of `torch.save`, and their index."""
     return _save_shards(shards(state_dict), folder, save, "pytorch_model{}.bin", lambda part: part)
@@ -197,6 +203,11 @@ def read_per_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
         yield unquote(file.stem), torch.load(file, map_location="cpu", weights_only=True, mmap=True)
 
 
+def read_one_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one .safetensors file, mapped."""
+    yield from read_safetensors(path).items()
+
+
 def read_torch_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a few files, mapped one at a time."""
     for file in read_index(path):
@@ -206,7 +217,7 @@ def read_torch_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
 def read_safetensors_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The same of .safetensors files."""
     for file in read_index(path):
-        yield from read_safetensors(path.with_name(file)).items()
+        yield from read_one_safetensors(path.with_name(file))
 
 
 @dataclass(frozen=True)
@@ -225,6 +236,7 @@ class Layout:
 LAYOUTS = {
     "torch": Layout("checkpoint.pt", save_torch, read_torch),
     "per_tensor": Layout("tensors", save_per_tensor, read_per_tensor),
+    "safetensors": Layout("model.safetensors", save_safetensors, read_one_safetensors),
     "torch_sharded": Layout("pytorch_model.bin.index.json", save_torch_sharded, read_torch_sharded),
     "safetensors_sharded": Layout("model.safetensors.index.json", save_safetensors_sharded, read_safetensors_sharded),
 }

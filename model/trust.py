@@ -26,6 +26,10 @@ LONGEST_SHOWN = 300
 EXTRA_STATE = "_extra_state"
 
 
+# What the files of a checkpoint hold, tensors as `SavedTensor`.
+Parts = dict[Path, dict[str, Any]]
+
+
 class UntrustedCheckpoint(Exception):
     """What lies at a path is not the checkpoint that it is to be: `file`, the `key` that is concerned, the `reason`."""
 
@@ -71,10 +75,9 @@ def _naming(file: Path, key: str | None = None) -> Iterator[None]:
         raise UntrustedCheckpoint(file, key, f"cannot be read: {error.strerror}") from None
 
 
-def _examine_torch(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
+def _torch(path: Path, contents: bool) -> Parts:
     with _naming(path):
-        saved = read_saved(path, contents, follow=True)
-    _compare_all(path, {path: _state_dict(path, saved)}, expected)
+        return {path: _state_dict(path, read_saved(path, contents, follow=True))}
 
 
 def _state_dict(path: Path, saved: object) -> dict[str, Any]:
@@ -86,18 +89,9 @@ def _state_dict(path: Path, saved: object) -> dict[str, Any]:
     return saved
 
 
-def _examine_torch_sharded(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
-    def read(file: Path) -> dict[str, Any]:
-        return _state_dict(file, read_saved(file, contents, follow=True))
-
-    _examine_shards(path, expected, read)
-
-
-def _examine_safetensors_sharded(path: Path, expected: Mapping[str, Any], _: bool) -> None:
-    def read(file: Path) -> dict[str, Any]:
-        return {key: _saved_tensor(key, extent) for key, extent in read_header(file).items()}
-
-    _examine_shards(path, expected, read)
+def _safetensors(path: Path, _: bool) -> Parts:
+    with _naming(path):
+        return {path: {key: _saved_tensor(key, extent) for key, extent in read_header(path).items()}}
 
 
 def _saved_tensor(key: str, extent: Extent) -> SavedTensor:
@@ -105,18 +99,25 @@ def _saved_tensor(key: str, extent: Extent) -> SavedTensor:
     return SavedTensor(storage, extent.dtype, 0, extent.shape, contiguous_stride(extent.shape))
 
 
-def _examine_shards(path: Path, expected: Mapping[str, Any], read: Callable[[Path], dict[str, Any]]) -> None:
-    """Every file of an index has the keys that the index gives it, no less and no more, and they are the model's."""
-    with _naming(path):
-        keys = {path.with_name(file): set(listed) for file, listed in read_index(path).items()}
-    parts: dict[Path, dict[str, Any]] = {}
-    for file, listed in keys.items():
-        with _naming(file):
-            parts[file] = read(file)
-        for key in sorted(parts[file].keys() ^ listed):
-            where = "is here, and not by the index" if key in parts[file] else "is here by the index, and is not"
-            raise UntrustedCheckpoint(file, key, where)
-    _compare_all(path, parts, expected)
+def _sharded(read: Callable[[Path, bool], Parts]) -> Callable[[Path, bool], Parts]:
+    """Every file of an index has the keys that the index gives it, no less and no more."""
+
+    def read_all(path: Path, contents: bool) -> Parts:
+        with _naming(path):
+            keys = {path.with_name(file): set(listed) for file, listed in read_index(path).items()}
+        parts: Parts = {}
+        for file, listed in keys.items():
+            parts |= read(file, contents)
+            for key in sorted(parts[file].keys() ^ listed):
+                where = "is here, and not by the index" if key in parts[file] else "is here by the index, and is not"
+                raise UntrustedCheckpoint(file, key, where)
+        return parts
+
+    return read_all
+
+
+def _examine_files(read: Callable[[Path, bool], Parts]) -> Callable[[Path, Mapping[str, Any], bool], None]:
+    return lambda path, expected, contents: _compare_all(path, read(path, contents), expected)
 
 
 def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
@@ -148,19 +149,21 @@ def _why_strange(name: str, meant: str, files: Mapping[str, str], found: list[st
     return "belongs to no tensor of the model"
 
 
-EXAMINERS: dict[str, Callable[[Path, Mapping[str, Any], bool], None]] = {
-    "torch": _examine_torch,
-    "per_tensor": _examine_folder,
-    "torch_sharded": _examine_torch_sharded,
-    "safetensors_sharded": _examine_safetensors_sharded,
+# Of the layouts whose files say by themselves which keys they hold: how those are read.
+READERS: dict[str, Callable[[Path, bool], Parts]] = {
+    "torch": _torch,
+    "safetensors": _safetensors,
+    "torch_sharded": _sharded(_torch),
+    "safetensors_sharded": _sharded(_safetensors),
 }
+EXAMINERS = {name: _examine_files(read) for name, read in READERS.items()} | {"per_tensor": _examine_folder}
 
 
 def _described(value: object) -> str:
     return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.strip('_').lower()}"
 
 
-def _compare_all(path: Path, parts: Mapping[Path, Mapping[str, Any]], expected: Mapping[str, Any]) -> None:
+def _compare_all(path: Path, parts: Parts, expected: Mapping[str, Any]) -> None:
     """Raise unless the files have what the model has, and nothing else; of the names of a tensor one will do."""
     saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
     firsts = first_names(expected)

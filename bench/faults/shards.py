@@ -1,4 +1,4 @@
-"""Checkpoints in several files whose index, or one of whose files, is not what it should be."""
+"""Checkpoints in .safetensors files, or in several, of which one, or whose index, is not what it should be."""
 
 import json
 import os
@@ -40,6 +40,9 @@ def _placed(file: str) -> Inject:
 
 
 def _shard_of(path: Path) -> Path:
+    """The file that a tensor is in: of several the one that the index says, or the only one."""
+    if path.suffix == ".safetensors":
+        return path
     return path.with_name(json.loads(path.read_text())["weight_map"][NAME])
 
 
@@ -168,7 +171,7 @@ TORCH_SHARD_FAULTS = _INDEX_FAULTS | {
     ),
 }
 
-SAFETENSORS_SHARD_FAULTS = _INDEX_FAULTS | {
+SAFETENSORS_FAULTS = {
     "file empty": Fault(_shard(edited(lambda _: b"")), "^it ends at byte 0"),
     "file of another kind": Fault(_shard(lambda path: torch.save({}, path)), "has a header of .* bytes, by its first"),
     "header beyond the file": Fault(
@@ -187,3 +190,5 @@ SAFETENSORS_SHARD_FAULTS = _INDEX_FAULTS | {
     "tensors that overlap": Fault(_header(lambda header: _moved(header, -4)), "starts at byte", NAME),
     "bytes behind": Fault(_shard(edited(lambda content: content + bytes(8))), "where its tensors end at"),
 }
+
+SAFETENSORS_SHARD_FAULTS = _INDEX_FAULTS | SAFETENSORS_FAULTS

@@ -64,19 +64,19 @@ class Strategy:
         return frozenset(f"{self.refuses} {'' if device == 'cpu' else self.refuses_moved}".split())
 
 
-SHARDS = "torch_sharded safetensors_sharded"
+ALSO = "torch_sharded safetensors safetensors_sharded"
 
 STRATEGIES = {
     strategy.name: strategy
     for strategy in (
         #        recipe           layout        device   host  one_pool  file  refuses, and when moved to a device
-        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0",  "", "views gaps", also=SHARDS),
-        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0",  "", "views gaps", also=SHARDS),
-        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0",  "nonpersistent views", also=SHARDS),
-        Strategy(load_assign,     "torch",      "S",     "L",  "S",      "0",  "nonpersistent", also=SHARDS),
-        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  "nonpersistent", also=SHARDS),
+        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0",  "", "views gaps", also=ALSO),
+        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0",  "", "views gaps", also=ALSO),
+        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0",  "nonpersistent views", also=ALSO),
+        Strategy(load_assign,     "torch",      "S",     "L",  "S",      "0",  "nonpersistent", also=ALSO),
+        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  "nonpersistent", also=ALSO),
         Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0",  "nonpersistent views extra_state"),
-        Strategy(streamed,        "torch",      "S",     "R",  "S",      "0",  "nonpersistent", "", SHARDS, pinned="R"),
+        Strategy(streamed,        "torch",      "S",     "R",  "S",      "0",  "nonpersistent", "", ALSO,   pinned="R"),
     )
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from bench.strategies.reading.state_dict import require_listed, safetensors_entries
+from bench.strategies.reading.state_dict import is_safetensors, require_listed, safetensors_entries
 
 # What `torch.save` calls the storages of a dtype; it has no name for those of newer ones.
 STORAGE_DTYPES = {
@@ -50,7 +50,7 @@ class File:
     def __init__(self, opened, listed):
         self.opened, self._listed = opened, listed
         self._entries, self._pickled = None, b""
-        if opened.name.endswith(".safetensors"):
+        if is_safetensors(opened.name):
             self._entries = safetensors_entries(opened)
             self.records = {name: Record(opened, start, end, name) for name, _, _, start, end in self._entries}
         else:

@@ -35,14 +35,14 @@ SAFETENSORS_DTYPES = {
 
 
 def read(path, location, model, *, mmap=False):
-    """The state dict at `path`, as `torch.load` gives it: of one file, or of all that an .index.json lists.
+    """The state dict at `path`, as `torch.load` gives it: of one file, or of all that an index lists.
 
-    A file may be a .safetensors. That has one of the names of a tied tensor; the others are those that it has in
+    A file may be one of safetensors. That has one of the names of a tied tensor; the others are those that it has in
     `model`. Raises `ValueError` for files that contradict their index or themselves.
     """
     state_dict = {}
     for file, listed in files_of(path).items():
-        if file.suffix == ".safetensors":
+        if is_safetensors(file):
             found = read_safetensors(file, location, mmap)
         else:
             found = torch.load(file, map_location=location, weights_only=True, mmap=mmap)
@@ -54,7 +54,7 @@ def read(path, location, model, *, mmap=False):
 def files_of(path):
     """The files of a checkpoint, and which names an index lists for each; None where there is no index."""
     path = Path(path)
-    if not path.name.endswith(".index.json"):
+    if first_bytes(path)[:1] != b"{":
         return {path: None}
     listed = {}
     for name, shard in json.loads(path.read_bytes())["weight_map"].items():
@@ -65,6 +65,16 @@ def files_of(path):
     return dict(sorted(listed.items()))
 
 
+def is_safetensors(file):
+    """By what is in it, whatever its name is: behind eight bytes its header begins."""
+    return first_bytes(file)[8:] == b"{"
+
+
+def first_bytes(file):
+    with Path(file).open("rb") as opened:
+        return opened.read(9)
+
+
 def require_listed(file, found, listed):
     """Raise unless a file has what its index lists for it: of what is in two files, the last would win."""
     if listed is not None and (differing := found.keys() ^ listed):
@@ -72,7 +82,7 @@ def require_listed(file, found, listed):
 
 
 def read_safetensors(file, location, mmap):
-    """The tensors of a .safetensors file, each in a storage of its own."""
+    """The tensors of a file of safetensors, each in a storage of its own."""
     mapped = torch.UntypedStorage.from_file(str(file), False, file.stat().st_size) if mmap else None
     found = {}
     with file.open("rb") as opened:
@@ -88,7 +98,7 @@ def read_safetensors(file, location, mmap):
 
 
 def safetensors_entries(opened):
-    """Of every tensor of an open .safetensors file: name, dtype, shape, first byte, and the one behind its last."""
+    """Of every tensor of an open file of safetensors: name, dtype, shape, first byte, and the one behind its last."""
     size = os.fstat(opened.fileno()).st_size
     start = end = 8 + int.from_bytes(os.pread(opened.fileno(), 8, 0), "little")
     if start > size:
