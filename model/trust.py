@@ -117,7 +117,7 @@ def _sharded(read: Callable[[Path, bool], Parts]) -> Callable[[Path, bool], Part
 
 
 def _examine_files(read: Callable[[Path, bool], Parts]) -> Callable[[Path, Mapping[str, Any], bool], None]:
-    return lambda path, expected, contents: _compare_all(path, read(path, contents), expected)
+    return lambda path, expected, contents: compare(path, read(path, contents), expected)
 
 
 def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
@@ -133,7 +133,8 @@ def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> 
     for name, key in files.items():
         with _naming(path / name, key):
             saved = read_saved(path / name, contents, follow=False)
-        _compare(path / name, key, saved, expected[key])
+        if reason := _difference(key, saved, expected):
+            raise UntrustedCheckpoint(path / name, key, reason)
 
 
 def _why_strange(name: str, meant: str, files: Mapping[str, str], found: list[str]) -> str:
@@ -163,38 +164,47 @@ def _described(value: object) -> str:
     return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.strip('_').lower()}"
 
 
-def _compare_all(path: Path, parts: Parts, expected: Mapping[str, Any]) -> None:
-    """Raise unless the files have what the model has, and nothing else; of the names of a tensor one will do."""
+def differing(path: Path, parts: Parts, expected: Mapping[str, Any]) -> Iterator[UntrustedCheckpoint]:
+    """Every key in which the files at `path` have something else than the model; of the names of a tensor one will do.
+
+    Which keys share memory is not looked at.
+    """
     saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
     firsts = first_names(expected)
-    held = {firsts[key]: found for key, found in saved.items() if key in firsts}
+    held = {firsts[key] for key in saved if key in firsts}
     for key, first in firsts.items():
         if first not in held:
-            raise UntrustedCheckpoint(path, key, "is missing")
+            yield UntrustedCheckpoint(path, key, "is missing")
     for key, (file, value) in saved.items():
-        if key not in expected:
-            raise UntrustedCheckpoint(file, key, "is not in the model")
-        _compare(file, key, value, expected[key])
+        if reason := _difference(key, value, expected) if key in expected else "is not in the model":
+            yield UntrustedCheckpoint(file, key, reason)
+
+
+def compare(path: Path, parts: Parts, expected: Mapping[str, Any]) -> None:
+    """Raise `UntrustedCheckpoint` unless the files have what the model has, as it has it, and nothing else."""
+    for difference in differing(path, parts, expected):
+        raise difference
+    saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
+    firsts = first_names(expected)
+    held = {firsts[key]: found for key, found in saved.items()}
     _compare_sharing({key: saved.get(key, held[first]) for key, first in firsts.items()}, expected)
 
 
-def _compare(file: Path, key: str, saved: object, expected: object) -> None:
-    """Raise unless a saved value is one that the model can take without changing it."""
+def _difference(key: str, saved: object, expected: Mapping[str, Any]) -> str | None:
+    """What is wrong with a saved value that the model could not take without changing it."""
+    wanted = expected[key]
     if key.endswith(EXTRA_STATE):
-        return
-    if not isinstance(saved, SavedTensor) or not isinstance(expected, Tensor):
-        raise UntrustedCheckpoint(file, key, f"is {_described(saved)}, where the model has {_described(expected)}")
-    dtype, shape, stride = form(expected)
+        return None
+    if not isinstance(saved, SavedTensor) or not isinstance(wanted, Tensor):
+        return f"is {_described(saved)}, where the model has {_described(wanted)}"
+    dtype, shape, stride = form(wanted)
     if saved.dtype != dtype:
-        raise UntrustedCheckpoint(file, key, f"is {saved.dtype}, where the model has {dtype}: a copy would cast it")
+        return f"is {saved.dtype}, where the model has {dtype}: a copy would cast it"
     if saved.shape != shape:
-        raise UntrustedCheckpoint(
-            file, key, f"has the shape {list(saved.shape)}, where the model has {list(shape)}: a copy may broadcast it"
-        )
+        return f"has the shape {list(saved.shape)}, where the model has {list(shape)}: a copy may broadcast it"
     if saved.stride != stride:
-        raise UntrustedCheckpoint(
-            file, key, f"lies in memory with the strides {list(saved.stride)}, where the model has {list(stride)}"
-        )
+        return f"lies in memory with the strides {list(saved.stride)}, where the model has {list(stride)}"
+    return None
 
 
 def _compare_sharing(saved: Mapping[str, tuple[Path, Any]], expected: Mapping[str, Any]) -> None:

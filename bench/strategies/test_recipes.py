@@ -96,7 +96,7 @@ def test_files_of_an_index_may_be_links(strategy: Strategy, layout: str, tmp_pat
 @pytest.mark.parametrize("layout", ["torch", "safetensors", "torch_sharded", "safetensors_sharded"])
 @pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
 def test_what_a_file_is_called_does_not_matter(strategy: Strategy, layout: str, tmp_path: Path) -> None:
-    """A .safetensors may be called .bin: what is in it tells. (What is called one, `torch.load` takes for one.)"""
+    """A .safetensors may be called .bin: what is in it tells. What is called one, `torch.load` takes for one."""
     specification = Specification(REHEARSAL, "float32", layout)
     make(specification, tmp_path / "made", lambda _: None)
     checkpoint = Checkpoint(specification, tmp_path / "made")

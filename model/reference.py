@@ -1,0 +1,101 @@
+"""Something that a user has written, by the name that a command line gives it."""
+
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import Parameter, signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from zlib import crc32
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`package.module:name` or `file.py:name`: a function, found again in every process that is given its name."""
+
+    text: str
+
+    @property
+    def name(self) -> str:
+        return self.text.rpartition(":")[2]
+
+    @property
+    def shown(self) -> str:
+        """The same without the folders of a file."""
+        place, _, name = self.text.rpartition(":")
+        return f"{Path(place).name if place.endswith('.py') else place}:{name}"
+
+    def get(self) -> Any:
+        """The function. Raises `ValueError`, in a line, if there is none."""
+        place, colon, name = self.text.rpartition(":")
+        if not (place and colon and name):
+            raise ValueError(f"{self.text!r} names nothing; write package.module:function or file.py:function")
+        module = _module(place)
+        try:
+            found = module
+            for part in name.split("."):
+                found = getattr(found, part)
+        except AttributeError:
+            functions = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
+            there = f"; it has {', '.join(sorted(functions))}" if functions else ""
+            raise ValueError(f"{self.shown}: {Path(place).name} has no {name!r}{there}") from None
+        if callable(found):
+            return found
+        raise ValueError(f"{self.shown} is not callable, but of the type {type(found).__name__}: name a function")
+
+    def without_arguments(self) -> Any:
+        """The function, which can be called without any. Raises `ValueError`, in a line, if it cannot."""
+        function = self.get()
+        if needed := required(function):
+            raise ValueError(
+                f"{self.shown} needs arguments ({', '.join(needed)}): wrap it in a function that needs none"
+            )
+        return function
+
+
+def required(function: Any) -> list[str]:
+    """The names of the arguments without which a function cannot be called."""
+    try:
+        parameters = signature(function).parameters.values()
+    except (TypeError, ValueError):  # Of some that are written in C nothing is known.
+        return []
+    variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.default is Parameter.empty and one.kind not in variable]
+
+
+@cache
+def _module(place: str) -> ModuleType:
+    """The module of this name, or of this file, which finds what lies beside it."""
+    if not place.endswith(".py"):
+        return _imported(place, lambda: import_module(place))
+    file = Path(place)
+    if not file.is_file():
+        raise ValueError(f"there is no file {place}; write package.module:function or file.py:function")
+    # Two files may have one name, in two folders.
+    spec = spec_from_file_location(f"own_{crc32(bytes(file.resolve())):08x}_{file.stem}", file)
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    # Classes in it may want to be pickled, or to look themselves up.
+    sys.modules[spec.name] = module
+    if (folder := str(file.resolve().parent)) not in sys.path:
+        sys.path.append(folder)
+    loader = spec.loader
+
+    def run() -> ModuleType:
+        loader.exec_module(module)
+        return module
+
+    return _imported(file.name, run)
+
+
+def _imported(name: str, load: Any) -> ModuleType:
+    try:
+        module: ModuleType = load()
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {said}") from error
+    return module
