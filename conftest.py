@@ -20,6 +20,7 @@ from bench.history.gate import Gate, timed
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.options import history_options
 from bench.history.record import Record
+from bench.meters import process
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
 from bench.report.status import STATUS, Status
@@ -27,6 +28,7 @@ from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 from bench.versus.session import Versus
 from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
+from model.trust import UntrustedCheckpoint
 
 # Runs of pytest within tests.
 pytest_plugins = ["pytester"]
@@ -50,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         versus = Versus(config, history, chosen.checkpoints) if config.option.versus else None
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
+    process.preload([one.text for one in chosen.references])
     gate = Gate(config, history, chosen.wants)
     bar = partial(progress_bar, quiet=config.option.benchmark_quiet)
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), bar)
@@ -132,6 +135,8 @@ def _get(config: pytest.Config, specification: Specification) -> Checkpoint:
             return config.stash[SHELF].get(specification)
     except MemoryTooSmall as error:
         raise pytest.skip.Exception(str(error)) from None
+    except UntrustedCheckpoint as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     except (DiskTooSmall, OSError) as error:
         raise pytest.fail.Exception(f"{specification.name} cannot be made: {error}", pytrace=False) from None
 

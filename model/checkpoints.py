@@ -4,27 +4,26 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.serialization import config as serialization
 
-from model.gpt2 import CONFIGS, GPT2, first_logits
+from model.architecture import Architecture, RandomGPT2
 from model.layouts import LAYOUTS, Entry, save_digested, save_sparse
+from model.own import Own
+from model.source import Source
 from model.trust import UntrustedCheckpoint
-from model.weights import Progress, random_gpt2
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from model.weights import Progress
 
 MANIFEST = "manifest.json"
 LOGITS = "logits.pt"
-SEED = 2024
 
 # Zip directories, pickles and logits, beside the tensors' own bytes.
 OVERHEAD_BYTES_PER_TENSOR = 4096
@@ -41,37 +40,54 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Specification:
-    """Which checkpoint: a size of `SIZES`, a dtype of `DTYPES`, a layout of `LAYOUTS`."""
+    """Which checkpoint: a size of `SIZES`, a dtype of `DTYPES`, a layout of `LAYOUTS`; of a model of the user's."""
 
     size: str
     dtype: str
     layout: str
+    own: Own | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.own or RandomGPT2(self.size, self.dtype)
 
     @property
     def name(self) -> str:
-        return f"gpt2-{self.size}-{self.dtype}-{self.layout}"
+        if self.own is None:
+            return f"gpt2-{self.size}-{self.dtype}-{self.layout}"
+        digest = hashlib.sha256(repr(self.own).encode()).hexdigest()[:8]
+        return f"own-{self.size}-{digest}-{self.layout}"
 
-    def build(self) -> GPT2:
+    def build(self) -> nn.Module:
         """A freshly initialised model of this size and dtype; a meta skeleton under `torch.device("meta")`."""
-        return GPT2(CONFIGS[self.size], DTYPES[self.dtype])
+        return self.architecture.build()
+
+    @property
+    def in_place(self) -> Source | None:
+        """What is loaded as it lies where the user has it; None where it is made, or saved again in another layout."""
+        source = self.own.source if self.own else None
+        return source if source and source.is_plain and source.layout == self.layout else None
 
     @property
     def footprint(self) -> Footprint:
-        return _footprint(self.size, self.dtype)
+        return _footprint(self.architecture)
+
+    @property
+    def making_bytes(self) -> int:
+        """What making it takes of memory: nothing where it is there, and its model is not asked anything."""
+        return 0 if self.in_place and self.own and self.own.asks is None else self.footprint.state_bytes
 
     @property
     def disk_bytes(self) -> int:
         """What the checkpoint takes on disk, at most."""
-        return self.footprint.state_bytes + (self.footprint.tensors + 64) * OVERHEAD_BYTES_PER_TENSOR
+        taken = 0 if self.in_place else self.footprint.state_bytes
+        return taken + (self.footprint.tensors + 64) * OVERHEAD_BYTES_PER_TENSOR
 
     def manifest(self) -> dict[str, Any]:
         """What identifies the content: with any other value, a checkpoint found on disk is not this one."""
-        return {
+        return self.architecture.identity() | {
             "schema": 1,
-            "model": {"architecture": "gpt2", "size": self.size, **asdict(CONFIGS[self.size])},
-            "dtype": self.dtype,
             "layout": self.layout,
-            "seed": SEED,
             "torch_format": {
                 "container": "zip",
                 "storage_alignment": serialization.save.storage_alignment,
@@ -81,11 +97,14 @@ class Specification:
 
 
 @cache
-def _footprint(size: str, dtype: str) -> Footprint:
+def _footprint(architecture: Architecture) -> Footprint:
     with torch.device("meta"):
-        model = GPT2(CONFIGS[size], DTYPES[dtype])
-    sizes = [tensor.untyped_storage().nbytes() for tensor in model.state_dict().values()]
-    return Footprint(sum(sizes), max(sizes), len(sizes))
+        model = architecture.build()
+    tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
+    storages = {tensor.untyped_storage() for tensor in tensors}
+    return Footprint(
+        sum(storage.nbytes() for storage in storages), max(tensor.nbytes for tensor in tensors), len(storages)
+    )
 
 
 @dataclass(frozen=True)
@@ -112,11 +131,15 @@ class Checkpoint:
     @property
     def path(self) -> Path:
         """What a strategy is given: a file, or a folder of files."""
+        if self.specification.in_place:
+            return self.specification.in_place.path
         return self.folder / LAYOUTS[self.specification.layout].entrance
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that a load reads, wherever it is told of the others."""
+        if self.specification.in_place:
+            return self.specification.in_place.files
         files = (path for path in self.folder.rglob("*") if path.is_file())
         return tuple(sorted(path for path in files if path.name not in (MANIFEST, LOGITS)))
 
@@ -135,19 +158,22 @@ class Checkpoint:
         """Every saved tensor with its name, mapped."""
         return LAYOUTS[self.specification.layout].read(self.path)
 
-    def logits(self) -> Tensor:
-        """The first logits of the model that was saved, `[1, 3, vocabulary]`, on the host."""
-        return torch.load(self.folder / LOGITS, map_location="cpu", weights_only=True)
+    def outputs(self) -> list[Tensor]:
+        """What the model that was saved computed first, on the host: of GPT-2 logits `[1, 3, vocabulary]`."""
+        saved = torch.load(self.folder / LOGITS, map_location="cpu", weights_only=True)
+        return saved if isinstance(saved, list) else [saved]
 
 
-def stamps(folder: Path) -> tuple[Stamp, ...]:
-    """What identifies every file below `folder` as it is now."""
-    return tuple(_stamp(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
+def stamps(folder: Path, elsewhere: Iterable[Path] = ()) -> tuple[Stamp, ...]:
+    """What identifies every file below `folder`, and others, as they are now."""
+    kept = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return tuple(_stamp(folder, path) for path in (*kept, *elsewhere))
 
 
 def _stamp(folder: Path, path: Path) -> Stamp:
     status = path.stat()
-    return Stamp(str(path.relative_to(folder)), status.st_ino, status.st_size, status.st_mtime_ns)
+    name = path.relative_to(folder) if path.is_relative_to(folder) else path.absolute()
+    return Stamp(str(name), status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _what_happened(before: Stamp, now: Stamp) -> str:
@@ -165,10 +191,17 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
     state bytes: filled, then written.
     """
     folder.mkdir()
-    model = random_gpt2(CONFIGS[specification.size], DTYPES[specification.dtype], SEED, progress)
-    save = partial(save_digested, progress=progress)
-    files: dict[str, Entry] = LAYOUTS[specification.layout].save(model.state_dict(), folder, save)
-    files[LOGITS] = save_digested(first_logits(model), folder / LOGITS, progress)
+    own, save = specification.own, partial(save_digested, progress=progress)
+    if own and own.source:
+        own.source.require_sound()
+    files: dict[str, Entry] = {}
+    outputs: list[Tensor] = []
+    if specification.making_bytes:
+        model = specification.architecture.saved(progress)
+        if not specification.in_place:
+            files |= LAYOUTS[specification.layout].save(model.state_dict(), folder, save)
+        outputs = specification.architecture.outputs(model)
+    files[LOGITS] = save_digested(outputs if own else outputs[0], folder / LOGITS, progress)
     with (folder / MANIFEST).open("x") as file:
         json.dump(specification.manifest() | {"files": files}, file, indent=1)
         file.flush()
@@ -181,8 +214,23 @@ def make_sparse(specification: Specification, folder: Path) -> None:
     It has no logits and no manifest, and takes some KB a tensor of the disk, whatever the size of the model.
     """
     folder.mkdir()
+    with torch.device("meta"):
+        skeleton = specification.build().state_dict()
     with FakeTensorMode():
-        LAYOUTS[specification.layout].save(specification.build().state_dict(), folder, save_sparse)
+        LAYOUTS[specification.layout].save(_fake(skeleton), folder, save_sparse)
+
+
+def _fake(skeleton: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of a skeleton, with fake tensors on the host, which share memory as those do."""
+    wholes: dict[torch.UntypedStorage, Tensor] = {}
+
+    def fake(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage not in wholes:
+            wholes[storage] = torch.empty(storage.nbytes() // tensor.element_size(), dtype=tensor.dtype)
+        return wholes[storage].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+    return {name: fake(value) if isinstance(value, Tensor) else value for name, value in skeleton.items()}
 
 
 def misfit(specification: Specification, folder: Path) -> str | None:

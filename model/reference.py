@@ -18,13 +18,23 @@ class Reference:
 
     text: str
 
+    @classmethod
+    def of(cls, text: str) -> "Reference":
+        """With the file by its whole path: processes may be in other folders."""
+        place, colon, name = text.rpartition(":")
+        return cls(f"{Path(place).absolute()}:{name}" if colon and place.endswith(".py") else text)
+
     @property
     def name(self) -> str:
-        return self.text.rpartition(":")[2]
+        return self.text.rpartition(":")[2].rpartition(".")[2]
+
+    @property
+    def is_file(self) -> bool:
+        return self.text.rpartition(":")[0].endswith(".py")
 
     @property
     def shown(self) -> str:
-        """The same without the folders of a file."""
+        """It without the folders of a file."""
         place, _, name = self.text.rpartition(":")
         return f"{Path(place).name if place.endswith('.py') else place}:{name}"
 

@@ -83,7 +83,7 @@ class Shelf:
             while True:
                 self._wait_for(lock, fcntl.LOCK_SH)
                 # Taken first: what is changed while it is looked at is to be told from what was found.
-                found = stamps(folder)
+                found = stamps(folder, specification.in_place.files if specification.in_place else ())
                 # Between the two locks another run short of disk may have removed what was just made.
                 if (made and folder.exists()) or misfit(specification, folder) is None:
                     return stack.pop_all(), Checkpoint(specification, folder, found)
@@ -99,12 +99,12 @@ class Shelf:
         """Make a checkpoint whose exclusive lock is held: under another name first, then under its own."""
         unfinished = folder.with_name(folder.name + UNFINISHED)
         shutil.rmtree(unfinished, ignore_errors=True)
-        takes, free = specification.footprint.state_bytes, psutil.virtual_memory().available
+        takes, free = specification.making_bytes, psutil.virtual_memory().available
         if takes > free:
             raise MemoryTooSmall(f"making its checkpoint takes {_shown(takes)} of memory, {_shown(free)} are free")
         self._make_room(specification)
         try:
-            work_bytes = 2 * specification.footprint.state_bytes
+            work_bytes = specification.making_bytes * (1 if specification.in_place else 2)
             with self._show_progress(f"making {specification.name}", work_bytes) as progress:
                 make(specification, unfinished, progress)
         except BaseException:
@@ -138,7 +138,7 @@ class Shelf:
 
     def _folders(self) -> list[Path]:
         """Everything that this suite keeps here, what killed runs left unfinished included."""
-        return [path for path in self.folder.glob("gpt2-*") if path.is_dir()]
+        return [path for name in ("gpt2-*", "own-*") for path in self.folder.glob(name) if path.is_dir()]
 
     def _free_bytes(self) -> int:
         return shutil.disk_usage(self.folder).free

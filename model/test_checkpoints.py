@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoints import DTYPES, SEED, Checkpoint, misfit, stamps
+from model.architecture import DTYPES, SEED
+from model.checkpoints import Checkpoint, misfit, stamps
 from model.gpt2 import CONFIGS, REHEARSAL, first_logits
 from model.layouts import LAYOUTS
 from model.trust import UntrustedCheckpoint
@@ -25,7 +26,7 @@ def test_a_checkpoint_holds_every_tensor_and_the_logits(made: MakeOne, layout: s
     for name, tensor in expected.items():
         assert torch.equal(saved[name], tensor), name
         assert saved[name].dtype == tensor.dtype, name
-    assert torch.equal(checkpoint.logits(), first_logits(model))
+    assert torch.equal(checkpoint.outputs()[0], first_logits(model))
     assert misfit(checkpoint.specification, checkpoint.folder) is None
 
 

@@ -18,6 +18,7 @@ MakeOne = Callable[..., Checkpoint]
 
 def loaded(checkpoint: Checkpoint) -> GPT2:
     model = checkpoint.specification.build()
+    assert isinstance(model, GPT2)
     model.load_state_dict({name: tensor.clone() for name, tensor in checkpoint.tensors()}, assign=True)
     return model
 

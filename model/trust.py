@@ -61,7 +61,7 @@ def examine(layout: str, path: Path, expected: Mapping[str, Any], *, contents: b
 
 
 @contextmanager
-def _naming(file: Path, key: str | None = None) -> Iterator[None]:
+def naming(file: Path, key: str | None = None) -> Iterator[None]:
     """Turn what goes wrong with a file in this block into `UntrustedCheckpoint`."""
     try:
         yield
@@ -76,7 +76,7 @@ def _naming(file: Path, key: str | None = None) -> Iterator[None]:
 
 
 def _torch(path: Path, contents: bool) -> Parts:
-    with _naming(path):
+    with naming(path):
         return {path: _state_dict(path, read_saved(path, contents, follow=True))}
 
 
@@ -90,7 +90,7 @@ def _state_dict(path: Path, saved: object) -> dict[str, Any]:
 
 
 def _safetensors(path: Path, _: bool) -> Parts:
-    with _naming(path):
+    with naming(path):
         return {path: {key: _saved_tensor(key, extent) for key, extent in read_header(path).items()}}
 
 
@@ -103,7 +103,7 @@ def _sharded(read: Callable[[Path, bool], Parts]) -> Callable[[Path, bool], Part
     """Every file of an index has the keys that the index gives it, no less and no more."""
 
     def read_all(path: Path, contents: bool) -> Parts:
-        with _naming(path):
+        with naming(path):
             keys = {path.with_name(file): set(listed) for file, listed in read_index(path).items()}
         parts: Parts = {}
         for file, listed in keys.items():
@@ -122,7 +122,7 @@ def _examine_files(read: Callable[[Path, bool], Parts]) -> Callable[[Path, Mappi
 
 def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> None:
     files = {file_name(key): key for key in untied(expected)}
-    with _naming(path):
+    with naming(path):
         if not stat.S_ISDIR(mode := path.stat().st_mode):
             raise Unsound(f"is {kind_of(mode)} where a folder is to be")
         found = sorted(entry.name for entry in path.iterdir())
@@ -131,7 +131,7 @@ def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> 
             meant = unquote(name.removesuffix(".pt"))
             raise UntrustedCheckpoint(path / name, meant, _why_strange(name, meant, files, found))
     for name, key in files.items():
-        with _naming(path / name, key):
+        with naming(path / name, key):
             saved = read_saved(path / name, contents, follow=False)
         if reason := _difference(key, saved, expected):
             raise UntrustedCheckpoint(path / name, key, reason)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.checkpoints import Checkpoint
-from model.gpt2 import first_logits
+from model.layouts import first_names
 
 # How far the first logits may be from the saved ones, relative to the largest: the tensors are equal to the
 # bit, but another device or another number of threads adds their products in another order.
@@ -24,7 +24,11 @@ def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) 
     """
     checkpoint.require_unchanged()
     _check_tensors(checkpoint, device, model, difference)
-    check_logits(first_logits(model).cpu(), checkpoint.logits())
+    outputs, saved = checkpoint.specification.architecture.outputs(model), checkpoint.outputs()
+    if len(outputs) != len(saved):
+        raise WrongModel(f"the model returns {len(outputs)} tensors, where the saved one returned {len(saved)}")
+    for found, wanted in zip(outputs, saved, strict=True):
+        check_logits(found.cpu(), wanted)
     checkpoint.require_unchanged()
 
 
@@ -40,15 +44,21 @@ def _check_tensors(
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device.type != device.type:
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
-    loaded = model.state_dict()
-    unexpected = set(loaded)
-    for name, saved in checkpoint.tensors():
+    loaded, saved = model.state_dict(), dict(checkpoint.tensors())
+    firsts, saved_firsts = first_names(loaded), first_names(saved)
+    for name, tensor in saved.items():
         if name not in loaded:
             raise WrongModel(f"{name} is in the checkpoint, but not in the model")
-        unexpected.remove(name)
-        if differing := difference(loaded[name], saved):
-            raise WrongModel(f"{name} {differing}")
-    if unexpected:
+        if isinstance(tensor, Tensor):
+            if differing := difference(loaded[name], tensor):
+                raise WrongModel(f"{name} {differing}")
+        elif loaded[name] != tensor:
+            raise WrongModel(f"{name} is {loaded[name]!r}, saved as {tensor!r}")
+        if firsts[name] != firsts[saved_firsts[name]]:
+            raise WrongModel(f"{name} was one tensor with {saved_firsts[name]}, and is by itself")
+    # Of a tensor with several names one may be saved.
+    held = {firsts[name] for name in saved}
+    if unexpected := [name for name, first in firsts.items() if first not in held]:
         raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
 
 
@@ -92,8 +102,19 @@ def _can_be_wide(flat: Tensor) -> bool:
 
 
 def check_logits(logits: Tensor, saved: Tensor) -> None:
-    largest = saved.abs().max().item()
-    error = (logits.double() - saved.double()).abs().max().item()
+    """Raise `WrongModel` unless what a model computes is what the saved one did, but for rounding."""
+    if logits.shape != saved.shape or logits.dtype != saved.dtype:
+        raise WrongModel(f"the first logits are {_described(logits)}, where the saved model's are {_described(saved)}")
+    if not saved.is_floating_point():
+        if not torch.equal(logits, saved):
+            raise WrongModel(f"the first outputs, {_described(saved)}, are other ones")
+        return
+    largest = saved.abs().max().item() if saved.numel() else 0.0
+    error = (logits.double() - saved.double()).abs().max().item() if saved.numel() else 0.0
     # Written so that NaN fails.
-    if not error <= LOGITS_TOLERANCE[saved.dtype] * largest:
+    if not error <= LOGITS_TOLERANCE.get(saved.dtype, 1e-3) * largest:
         raise WrongModel(f"the first logits are off by {error:.3g}, where the saved model's reach {largest:.3g}")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.dtype} of shape {list(tensor.shape)}"

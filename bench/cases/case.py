@@ -1,6 +1,7 @@
 """One measurement: which strategy loads which checkpoint onto which device."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
@@ -10,6 +11,7 @@ import psutil
 import torch
 from torch import nn
 
+from bench.cases.building import build_peak_bytes
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
 from bench.meters.child import Build, Job
@@ -18,8 +20,10 @@ from bench.meters.limit import DISK, MEMORY, Limit, direct_is_faster
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import STRATEGIES, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks
-from model.checkpoints import DTYPES, Checkpoint, Specification
+from model.architecture import DTYPES
+from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
+from model.own import Own
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_model, check_structure
 
@@ -35,7 +39,10 @@ Check = Callable[[Checkpoint, torch.device, nn.Module], None]
 
 @dataclass(frozen=True)
 class Case:
-    """The names of one measurement; `planned`: nothing of it is real, peaks are counted."""
+    """The names of one measurement; `planned`: nothing of it is real, peaks are counted.
+
+    `own` is the user's model, which `size` is the name of, and `own_strategy` the user's loader; None: the suite's.
+    """
 
     strategy_name: str
     size: str
@@ -43,6 +50,8 @@ class Case:
     dtype: str
     planned: bool = False
     cache: str = "warm"
+    own: Own | None = None
+    own_strategy: Strategy | None = None
 
     def __str__(self) -> str:
         return f"{self.strategy_name}-{self.size}-{self.device}"
@@ -54,15 +63,26 @@ class Case:
 
     @property
     def strategy(self) -> Strategy:
-        return STRATEGIES[self.strategy_name]
+        return self.own_strategy or STRATEGIES[self.strategy_name]
+
+    @property
+    def layout(self) -> str:
+        """What the strategy is given: the checkpoint as the user has it, if it loads that, or else its own layout."""
+        source = self.own.source if self.own else None
+        if source and source.is_plain and (self.strategy.any_layout or source.layout in self.strategy.layouts):
+            return source.layout
+        return self.strategy.layout
 
     @property
     def specification(self) -> Specification:
-        return Specification(self.size, self.dtype, self.strategy.layout)
+        return Specification(self.size, self.dtype, self.layout, self.own)
 
     @property
     def rehearsal(self) -> Specification:
-        return Specification(REHEARSAL, self.dtype, self.strategy.layout)
+        """What is loaded before: a loader of the user's may know no other model than the user's."""
+        if self.own and self.own_strategy:
+            return self.specification
+        return Specification(REHEARSAL, "float32" if self.own else self.dtype, self.layout)
 
     def bound_bytes(self, figure: str) -> int | None:
         """What theory says of a figure of the record; None where it says nothing."""
@@ -70,7 +90,15 @@ class Case:
         expression = expected_peaks(self.strategy, self.device).get(figure)
         if expression is None:
             return None
-        return bound_bytes(expression, footprint.state_bytes, footprint.largest_tensor_bytes)
+        bound = bound_bytes(expression, footprint.state_bytes, footprint.largest_tensor_bytes)
+        return max(bound, self.build_peak_bytes or 0) if figure == "host_private_peak_bytes" else bound
+
+    @property
+    def build_peak_bytes(self) -> int | None:
+        """What building the model takes of the host, where that is part of the load and may be more than the model."""
+        if self.own is None or not self.strategy.builds:
+            return None
+        return build_peak_bytes(self.own, planned=self.planned)
 
     def shortage(self) -> str | None:
         """Which memory is too small for the load, in a line; None where there is enough of both."""
@@ -90,7 +118,8 @@ class Case:
         return blank_record() | {
             "strategy": self.strategy_name,
             "size": self.size,
-            "layout": self.strategy.layout,
+            "model": self.own.factory.shown if self.own else None,
+            "layout": self.layout,
             "dtype": self.dtype,
             "device": self.device,
             "planned": self.planned,
@@ -99,14 +128,18 @@ class Case:
             "ownership": self.ownership,
             "state_bytes": state,
             "largest_tensor_bytes": self.specification.footprint.largest_tensor_bytes,
+            "first_use": "weights" if self.own and self.own.asks is None else "logits",
+            "build_peak_bytes": self.build_peak_bytes,
             "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), state),
             "host_bound_ratio": ratio(self.bound_bytes("host_private_peak_bytes"), state),
             "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
         }
 
     @property
-    def ownership(self) -> str:
-        """Where the weights end: in memory of their own, or in the pages of the file."""
+    def ownership(self) -> str | None:
+        """Where the weights end: in memory of their own, or in the pages of the file; None: nobody says."""
+        if self.device == "cpu" and not self.strategy.file:
+            return None
         return "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned"
 
     @property
@@ -155,15 +188,21 @@ class Case:
         # What is simulated has no values.
         has_values = self.device != "sim" and not self.planned
         check = check_model if has_values else check_structure
+        on_device = has_values and device.type != "cpu"
         rehearse = partial(
-            _rehearse, load, rehearsal, check, CONFIGS[self.size] if has_values and device.type != "cpu" else None
+            _rehearse,
+            load,
+            rehearsal,
+            check,
+            CONFIGS[self.size] if on_device and not self.own else None,
+            self.specification.build if self.own else None,
         )
         return Job(
             meter=meter,
             rehearse=rehearse,
             load=partial(run_load, load, checkpoint),
-            # Without values there are no logits.
-            use=first_logits if has_values else None,
+            # Without values there are no logits. What the user's model computes with is not the load's to answer for.
+            use=first_logits if has_values and not self.own else None,
             check=partial(check, checkpoint, device),
         )
 
@@ -184,7 +223,7 @@ class LimitCase(Case):
         return self.specification.footprint.state_bytes if figure == "host_private_peak_bytes" else None
 
     def blank_record(self) -> Record:
-        known = ("size", "layout", "dtype", "device", "cache", "state_bytes", "largest_tensor_bytes", "limit")
+        known = ("model", "size", "layout", "dtype", "device", "cache", "state_bytes", "largest_tensor_bytes", "limit")
         whole = super().blank_record()
         return blank_record() | {name: whole[name] for name in known}
 
@@ -194,7 +233,7 @@ def _clock(device: str, load: Load, checkpoint: Checkpoint, limit: Limit) -> Loa
         load = partial(cast("Callable[..., nn.Module]", load), direct=direct_is_faster(limit.files))
     return LoadClock(
         load=partial(run_load, load, checkpoint),
-        use=first_logits,
+        use=checkpoint.specification.architecture.outputs,
         check=partial(check_model, checkpoint, torch.device(device)),
         meter=device_meter(device),
         prepare=limit.prepare,
@@ -230,9 +269,20 @@ def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
         raise untrusted from error
 
 
-def _rehearse(load: Load, rehearsal: Checkpoint, check: Check, config: Config | None, device: torch.device) -> None:
-    """`config` is that of the model whose kernels a real device is to have loaded."""
+def _rehearse(  # noqa: PLR0913, PLR0917 - what differs is known beforehand, the device in the process of the load
+    load: Load,
+    rehearsal: Checkpoint,
+    check: Check,
+    config: Config | None,
+    build: Build | None,
+    device: torch.device,
+) -> None:
+    """`config` is that of the model whose kernels a real device is to have loaded, `build` makes the user's model."""
     check(rehearsal, device, run_load(load, rehearsal, device))
+    if build is not None:
+        # What it imports when it is built for the first time. If that is impossible on meta, strategies will say so.
+        with suppress(Exception), torch.device("meta"):
+            build()
     if config is not None:
         # A device's libraries load their kernels, and its driver its staging buffers, for the shapes that come.
         with device:

@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bench(folder: Path) -> Bench:
-    """`pytest bench` on tiny in a process of its own; `plugin` is the text of one.
+    """`pytest bench` on tiny, or on a `--model`, in a process of its own; `plugin` is the text of one.
 
     Without `page` it is as if the extra for that were not installed: a page takes two seconds.
     """
@@ -80,7 +80,8 @@ def bench(folder: Path) -> Bench:
         environment["PYTHONPATH"] = str(folder / "plugins")
         options = ("-p", "injected", *options)
         where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
-        command = (sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", "--sizes", "tiny", *where)
+        which = () if "--model" in options else ("--sizes", "tiny")
+        command = (sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", *which, *where)
         return subprocess.run(  # noqa: S603 - what a user would type
             (*command, *options), cwd=ROOT, env=environment, text=True, capture_output=True, check=False
         )

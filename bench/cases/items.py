@@ -7,6 +7,7 @@ import pytest
 
 from bench.cases.case import Case
 from bench.cases.options import Settings
+from bench.conformance.trial import Trial
 from model.layouts import LAYOUTS
 
 Parameter = TypeVar("Parameter")
@@ -24,18 +25,21 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
     its record says of the device is what a row of the table is about.
     """
     nothing_real = chosen.real_device is None
-    # Where there is nothing to measure, pytest makes one item of a test that it would skip.
+    # Where there is nothing to measure, pytest makes one item of a test that it would skip. Whose model is measured
+    # wants to know of that one.
     idle = [
         item
         for item in items
-        if _wants(item, "case", Case) or (nothing_real and item.get_closest_marker("real_device"))
+        if _wants(item, "case", Case)
+        or (nothing_real and item.get_closest_marker("real_device"))
+        or (chosen.own and case_of(item) is None and not _parameter(item, "trial", Trial))
     ]
 
     def place(item: pytest.Item) -> tuple[int, int, bool]:
         case = case_of(item)
         if case is None:
             return -1, 0, False
-        return chosen.sizes.index(case.size), list(LAYOUTS).index(case.strategy.layout), "peak_memory" not in item.name
+        return chosen.sizes.index(case.size), list(LAYOUTS).index(case.layout), "peak_memory" not in item.name
 
     return sorted((item for item in items if item not in idle), key=place), idle
 

@@ -9,13 +9,17 @@ from typing import Any
 import torch
 
 from bench.cases.case import Case, LimitCase
+from bench.cases.own_options import OWN_OPTIONS, REPEATED, own_model, own_strategies
 from bench.conformance.properties import columns
 from bench.conformance.trial import Trial
 from bench.history.record import Record
 from bench.meters.simulated.allocator_settings import settings_of
-from bench.strategies import STRATEGIES
-from model.checkpoints import DTYPES
+from bench.strategies import STRATEGIES, Strategy
+from bench.strategies.own import OwnLoad
+from model.architecture import DTYPES
 from model.gpt2 import SIZES
+from model.own import Own
+from model.reference import Reference
 
 ALL_SIZES = ("small", "medium", "large", "xl")
 
@@ -27,6 +31,7 @@ OPTIONS = (
         "else memory on sim and time on cpu",
     ),
     ("--strategies", "all", "LIST", f"a comma list of {', '.join(STRATEGIES)}; all: those that can run here"),
+    *OWN_OPTIONS,
     ("--dtype", "float32", "DTYPE", f"of the checkpoint: {', '.join(DTYPES)}"),
     ("--checkpoints", None, "FOLDER", "where checkpoints are made and kept (default: a cache folder of this user)"),
     (
@@ -51,6 +56,7 @@ OPTIONS = (
 class Settings:
     """What is to be measured, and where its checkpoints are kept.
 
+    `own` is the user's model, whose name is in `sizes`, and `own_strategies` are loaders of the user's by their names.
     `real_device` is the device of measurements that want values, times for one; None: they are left out.
     """
 
@@ -66,12 +72,23 @@ class Settings:
     conformance: bool
     export: Path | None
     report: Path | None
+    own: Own | None
+    own_strategies: dict[str, Strategy]
 
     def cases(self, *, real: bool) -> list[Case]:
         """Every measurement, size by size; `real`: of those that want values."""
         device = self.real_device if real else self.device
         return [
-            Case(strategy, size, device, self.dtype, self.planned, self.cache)
+            Case(
+                strategy,
+                size,
+                device,
+                self.dtype,
+                self.planned,
+                self.cache,
+                self.own,
+                self.own_strategies.get(strategy),
+            )
             for size in self.sizes
             for strategy in self.strategies
             if device is not None
@@ -86,12 +103,17 @@ class Settings:
         return list(kinds.values())
 
     def trials(self) -> list[Trial]:
-        """Every cell of the conformance table, strategy by strategy; none where nothing has values."""
+        """Every cell of the conformance table, strategy by strategy; none where nothing has values.
+
+        Where the user's model is measured, the suite's strategies are tried on others only if that is asked for.
+        """
         device = self.real_device
+        known = STRATEGIES | self.own_strategies
+        tried = self.own_strategies if self.own and not self.conformance else self.strategies
         return [
-            Trial(strategy, row, device)
-            for strategy in self.strategies
-            for row in columns(STRATEGIES[strategy])
+            Trial(strategy, row, device, self.own_strategies.get(strategy))
+            for strategy in tried
+            for row in columns(known[strategy])
             if device is not None
         ]
 
@@ -101,7 +123,7 @@ class Settings:
         The limits that are measured are up to the strategies: if not all of those are, none is missed.
         """
         timed = record.get("bytes_per_second") is not None
-        every_strategy = set(self.strategies) >= set(STRATEGIES)
+        every_strategy = set(self.strategies) >= STRATEGIES.keys() | self.own_strategies.keys()
         return (
             record["size"] in self.sizes
             and record["device"] == (self.real_device if timed else self.device)
@@ -110,6 +132,30 @@ class Settings:
             == (self.dtype, self.cache, self.planned)
             and (every_strategy or record["strategy"] in self.strategies)
         )
+
+    @property
+    def references(self) -> list[Reference]:
+        """All that is the user's."""
+        loads = [strategy.load for strategy in self.own_strategies.values()]
+        models = [self.own.factory, self.own.example] if self.own else []
+        return [*filter(None, models), *(load.reference for load in loads if isinstance(load, OwnLoad))]
+
+    @property
+    def own_folders(self) -> list[Path]:
+        """Where what is the user's lies."""
+        source = self.own.source if self.own else None
+        files = [Path(one.text.rpartition(":")[0]) for one in self.references if one.is_file]
+        return [file.parent for file in (*files, *([source.path] if source else []))]
+
+    @property
+    def notes(self) -> list[str]:
+        """What else has to be said of what is measured, a line each."""
+        source = self.own.source if self.own else None
+        if not self.own or not source or source.is_plain:
+            return []
+        where = f"its {'.'.join(map(str, source.keys))!r}" if source.keys else "its tensors"
+        prefix = f", without {source.prefix!r} before their names" if source.prefix else ""
+        return [f"{self.own.label}: of {source.path.name}, {where} saved as a checkpoint of its own{prefix}"]
 
     @property
     def title(self) -> str:
@@ -123,7 +169,9 @@ class Settings:
 def add_options(group: Any, options: Iterable[tuple[str, Any, str | None, str]]) -> None:
     """Give pytest's option group every option of a table like `OPTIONS`."""
     for name, default, metavar, meaning in options:
-        if metavar is None:
+        if name in REPEATED:
+            group.addoption(name, action="append", default=default, metavar=metavar, help=meaning)
+        elif metavar is None:
             group.addoption(name, action="store_true", default=default, help=f"{meaning} (default: off)")
         else:
             shown = meaning if default is None else f"{meaning} (default: {default})"
@@ -135,12 +183,13 @@ def settings(options: Any) -> Settings:
     device, real_device = _devices(options.device, planned=options.plan)
     if device == "sim":
         settings_of(os.environ)
+    model, strategies = own_model(options), own_strategies(options)
     return Settings(
-        sizes=_names("--sizes", options.sizes, SIZES, ALL_SIZES),
-        strategies=_names("--strategies", options.strategies, STRATEGIES, tuple(STRATEGIES)),
+        sizes=(model.label,) if model else _names("--sizes", options.sizes, SIZES, ALL_SIZES),
+        strategies=(*_names("--strategies", options.strategies, STRATEGIES, tuple(STRATEGIES)), *strategies),
         device=device,
         real_device=real_device,
-        dtype=_dtype(options.dtype),
+        dtype=model.dtype if model else _dtype(options.dtype),
         checkpoints=_checkpoints(options.checkpoints),
         cache=_cache(options.cache, planned=options.plan),
         planned=options.plan,
@@ -148,6 +197,8 @@ def settings(options: Any) -> Settings:
         conformance=options.conformance,
         export=_folder("--export", options.export),
         report=_folder("--report", options.report),
+        own=model,
+        own_strategies=strategies,
     )
 
 

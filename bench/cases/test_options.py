@@ -11,7 +11,7 @@ from bench.strategies import STRATEGIES
 
 
 def chosen(**options: Any) -> Settings:
-    defaults = {name.removeprefix("--"): default for name, default, _, _ in OPTIONS}
+    defaults = {name.removeprefix("--").replace("-", "_"): default for name, default, _, _ in OPTIONS}
     return settings(Namespace(**defaults | options))
 
 

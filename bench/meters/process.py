@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from bench.meters.simulated.world import NotSimulated
 
@@ -21,6 +22,10 @@ FAREWELL_SECONDS = 5.0
 _CONTEXT = multiprocessing.get_context("forkserver")
 # pytest is there for the children of the `pytest` command, which import it as their main module.
 _CONTEXT.set_forkserver_preload(["pytest", "bench.meters.child", "bench.meters.clock", "bench.meters.warm"])
+
+# What the fork server is told of the user's modules in.
+PRELOADED = "WEIGHT_LOADING_PRELOADED"
+_preloaded: list[str] = []
 
 Message = TypeVar("Message")
 
@@ -108,17 +113,16 @@ def child_process(run: Callable[[Connection, Any], object], task: object, limit_
         connection.close()
 
 
+def preload(references: list[str]) -> None:
+    """Have the fork server import the modules of these functions, see `Reference`: once for all loads."""
+    _preloaded[:] = references
+
+
 def _start(process: ForkServerProcess) -> None:
     """Start a child, and the fork server with the first one: it looks for its modules where this process does."""
-    inherited = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    try:
+    paths = os.pathsep.join(filter(None, sys.path))
+    with patch.dict(os.environ, {"PYTHONPATH": paths, PRELOADED: "\n".join(_preloaded)}):
         process.start()
-    finally:
-        if inherited is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = inherited
 
 
 def _manner_of_death(exit_code: int | None) -> str:

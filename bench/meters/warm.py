@@ -2,10 +2,15 @@
 
 import gc
 import io
+import os
+from contextlib import suppress
 
 import torch
 import torch._dynamo  # What simulates a device needs it: some seconds, once.
 from torch import nn
+
+from bench.meters.process import PRELOADED
+from model.reference import Reference
 
 
 def _first_load() -> None:
@@ -22,6 +27,14 @@ def _first_load() -> None:
     torch.set_num_threads(threads)
 
 
+def _preload() -> None:
+    """Import what the user brings. What cannot be imported is told by the load that wants it."""
+    for text in os.environ.get(PRELOADED, "").splitlines():
+        with suppress(ValueError):
+            Reference(text).get()
+
+
+_preload()
 _first_load()
 # Whatever is imported by now stays: a child's collector need not look at it, nor copy its pages to do so.
 gc.collect()

@@ -59,7 +59,7 @@ class Reporter:
         return report
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
-        folders = known_folders(self._chosen.checkpoints, self._root)
+        folders = known_folders(self._chosen.checkpoints, self._root, *self._chosen.own_folders)
         output_json["conformance"] = [
             asdict(cell) | {"why": without_folders(cell.why, folders)} for cell in self._cells
         ]

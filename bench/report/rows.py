@@ -6,6 +6,9 @@ from typing import Any
 
 from bench.history.record import Record
 
+# Where a model is asked nothing, for nobody said what.
+UNASKED = "; without an example, its first logits are when every weight was read once"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -97,6 +100,6 @@ def scales(table: list[Row]) -> list[str]:
     records = {row.size: row.record for row in table if "state_bytes" in row.record}
     return [
         f"{size}: S = {record['state_bytes']:,} bytes of state, L = {record['largest_tensor_bytes']:,} bytes in its "
-        f"largest tensor"
+        f"largest tensor{UNASKED if record.get('first_use') == 'weights' else ''}"
         for size, record in records.items()
     ]

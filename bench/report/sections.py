@@ -37,7 +37,7 @@ def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
         yield "conformance", conformance_lines(found.cells, width, whole=chosen.conformance)
     if table := rows(outcomes):
         explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
-        yield f"weight loading: {chosen.title}", [*explained, *terminal_lines(table, width)]
+        yield f"weight loading: {chosen.title}", [*explained, *chosen.notes, *terminal_lines(table, width)]
     if gate.shown:
         yield comparison_title(gate.shown), comparison_lines(gate.shown, gate.recorded, width)
     elif gate.comparison and (line := quiet_line(gate.comparison)):

@@ -26,7 +26,8 @@ def _ratio(name: str) -> Show:
 
 
 def _bound(name: str, of: str) -> Show:
-    return _shown(of, lambda record: f"{record[name]:.2f}x")
+    """A ratio beside the figure that it is for; of a loader of the user's there may be none."""
+    return lambda record: None if None in (record.get(name), record.get(of)) else f"{record[name]:.2f}x"
 
 
 def _ratio_to_state(name: str) -> Show:

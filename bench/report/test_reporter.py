@@ -33,7 +33,7 @@ class Terminal(StringIO):
 @pytest.fixture
 def reporter() -> Reporter:
     """Of a run in which a benchmark failed, and one thing more."""
-    chosen: Any = SimpleNamespace(conformance=False, explain=False, title="to sim", export=None)
+    chosen: Any = SimpleNamespace(conformance=False, explain=False, title="to sim", notes=[], export=None)
     gate: Any = SimpleNamespace(
         shown=None, comparison=None, history=None, recorded=None, complaints=["nothing was compared"]
     )
@@ -143,17 +143,22 @@ def test_quiet_makes_checkpoints_in_silence(
 
 
 def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
-    chosen: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints")
+    chosen: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints", own_folders=[Path("/of my/own")])
     gate: Any = SimpleNamespace()
     reporter = Reporter(tmp_path / "root", chosen, gate, None)
-    why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py"
+    why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, /of my/own/z.py"
     reporter._cells.append(Cell("streamed", "plain", Judged.REFUSED, 5, why=why))
     reporter._outcomes.append(Outcome("streamed", "tiny", why, {"state_bytes": 7}))
     written: dict[str, Any] = {}
     reporter.pytest_benchmark_update_json(written)
-    assert written["conformance"][0]["why"] == "ValueError: a b/x.pt, y.py"
+    assert written["conformance"][0]["why"] == "ValueError: a b/x.pt, y.py, z.py"
     assert written["problems"] == [
-        {"strategy": "streamed", "size": "tiny", "verdict": "ValueError: a b/x.pt, y.py", "record": {"state_bytes": 7}}
+        {
+            "strategy": "streamed",
+            "size": "tiny",
+            "verdict": "ValueError: a b/x.pt, y.py, z.py",
+            "record": {"state_bytes": 7},
+        }
     ]
 
 

@@ -16,9 +16,11 @@ from bench.strategies.baseline import baseline
 from bench.strategies.load_assign import load_assign
 from bench.strategies.meta_sequential import meta_sequential
 from bench.strategies.mmap_assign import mmap_assign
+from bench.strategies.own import OwnLoad, required_layout, takes_a_load
 from bench.strategies.per_tensor import per_tensor
 from bench.strategies.sequential import sequential
 from bench.strategies.streamed import streamed
+from model.reference import Reference
 
 Load = Callable[[Callable[[], nn.Module], Path, torch.device], nn.Module]
 
@@ -31,7 +33,9 @@ class Strategy:
     peak on a device with memory of its own, in requested bytes, and `host` the private memory beside it; `one_pool`
     is the private memory where the device is the host. `file` is the file-backed memory once every weight was read,
     `pinned` the page-locked memory beside a device. `refuses` are properties of models that it cannot load and says
-    so, `refuses_moved` those that it cannot load where the device is not the host.
+    so, `refuses_moved` those that it cannot load where the device is not the host. Of a loader of the user's (`is_own`)
+    theory says nothing (""), the user what it takes on the device at most, and nobody what it refuses. With
+    `any_layout` it loads whatever layout the user's checkpoint is in.
     """
 
     load: Load
@@ -44,10 +48,17 @@ class Strategy:
     refuses_moved: str = ""
     also: str = ""
     pinned: str = "0"
+    is_own: bool = False
+    any_layout: bool = False
+
+    @property
+    def function(self) -> Load:
+        """The recipe itself."""
+        return self.load.reference.get() if isinstance(self.load, OwnLoad) else self.load
 
     @property
     def name(self) -> str:
-        return self.load.__name__
+        return self.load.reference.name if isinstance(self.load, OwnLoad) else self.load.__name__
 
     @property
     def layouts(self) -> tuple[str, ...]:
@@ -56,8 +67,13 @@ class Strategy:
 
     @property
     def source(self) -> str:
-        """The file that the recipe is written in."""
-        return self.load.__code__.co_filename
+        """The file that the recipe is written in; of one that is not written in Python there is none."""
+        return getattr(getattr(self.function, "__code__", None), "co_filename", "")
+
+    @property
+    def builds(self) -> bool:
+        """Whether it is known to build the model on the host, where what no checkpoint has gets its values."""
+        return not self.is_own and "nonpersistent" not in self.refuses.split()
 
     def refused(self, device: str) -> frozenset[str]:
         """The properties that keep it from loading a model to `device`."""
@@ -83,3 +99,31 @@ STRATEGIES = {
 # The device peak, as a multiple of S, that the notebook which started this suite states for a strategy. It is
 # held where S and L allow it: with S + L, from GPT-2 large upwards.
 STATED_DEVICE_RATIO = {"sequential": 1.1}
+
+
+def own_strategy(text: str, bound: str | None) -> Strategy:
+    """The row of a loader of the user's, by its name, see `Reference`; `bound`: what it takes on the device at most.
+
+    Raises `ValueError`, in a line, if it cannot be one.
+    """
+    reference = Reference.of(text)
+    function = reference.get()
+    if not takes_a_load(function):
+        raise ValueError(f"{reference.shown} cannot be called with (build, path, device), as a loader is")
+    if reference.name in STRATEGIES:
+        raise ValueError(f"{reference.shown}: there is a strategy {reference.name!r} already; rename the function")
+    try:
+        layout = required_layout(function)
+    except ValueError as error:
+        raise ValueError(f"{reference.shown} {error}") from None
+    return Strategy(
+        OwnLoad(reference),
+        layout or "torch",
+        device=bound or "",
+        host="",
+        one_pool=bound or "",
+        file="",
+        pinned="",
+        is_own=True,
+        any_layout=layout is None,
+    )

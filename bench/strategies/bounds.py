@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 from bench.history.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
 
-_TERM = re.compile(r"(\d*)([SLR])|0")
+_TERM = re.compile(r"(\d+(?:\.\d+)?)?\s*\*?\s*([SLR])(?:\s*/\s*N)?|0")
 
 # R: the page-locked memory that a strategy streams through, no more of it than the model takes. It comes in powers of
 # two.
@@ -21,7 +22,7 @@ EXACT = ("device_requested_peak_bytes", "host_pinned_peak_bytes")
 
 
 def bound_bytes(expression: str, state_bytes: int, largest_tensor_bytes: int) -> int:
-    """The bytes that a bound like `2S`, `S + L` or `0` means for one model.
+    """The bytes that a bound like `2S`, `S + L`, `1.5 S / N` or `0` means for one model; N, the processes, is 1.
 
     Raises `ValueError` if it is no sum of multiples of S, L and R.
     """
@@ -33,7 +34,7 @@ def bound_bytes(expression: str, state_bytes: int, largest_tensor_bytes: int) ->
         if match is None:
             raise ValueError(f"{expression!r} is no bound: give a sum of multiples of S, L and R, as in 2S or S + L")
         count, symbol = match.groups()
-        total += int(count or 1) * values[symbol] if symbol else 0
+        total += int(Fraction(count or 1) * values[symbol]) if symbol else 0
     return total
 
 
@@ -72,34 +73,43 @@ class Gate:
 
 
 def expected_peaks(strategy: Strategy, device: str) -> dict[str, str]:
-    """The bound of every figure of a record that theory speaks of, for a load to `device`."""
+    """The bound of every figure of a record that theory, or the user, speaks of, for a load to `device`."""
     if device == "cpu":
-        return {"host_private_peak_bytes": strategy.one_pool, "host_file_peak_bytes": strategy.file}
-    return {
-        "device_requested_peak_bytes": strategy.device,
-        "host_private_peak_bytes": strategy.host,
-        "host_file_peak_bytes": strategy.file,
-        "host_pinned_peak_bytes": strategy.pinned,
-    }
+        said = {"host_private_peak_bytes": strategy.one_pool, "host_file_peak_bytes": strategy.file}
+    else:
+        said = {
+            "device_requested_peak_bytes": strategy.device,
+            "host_private_peak_bytes": strategy.host,
+            "host_file_peak_bytes": strategy.file,
+            "host_pinned_peak_bytes": strategy.pinned,
+        }
+    return {figure: expression for figure, expression in said.items() if expression}
 
 
 def peak_gates(strategy: Strategy, record: Record) -> list[Gate]:
     """A gate for every peak of `record` that was measured and that theory speaks of."""
-    state, largest = record["state_bytes"], record["largest_tensor_bytes"]
+    state = record["state_bytes"]
     return [
         Gate(
             figure=figure,
             expression=expression,
             measured=record[figure],
-            bound=bound_bytes(expression, state, largest),
+            bound=_bound(figure, expression, record),
             # What is asked of an allocator is exact.
             slack=0 if figure in EXACT else HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * state),
             state=state,
-            unseen=_unseen(figure, record),
+            # What a user says is what it takes at most.
+            unseen=_bound(figure, expression, record) if strategy.is_own else _unseen(figure, record),
         )
         for figure, expression in expected_peaks(strategy, record["device"]).items()
         if record[figure] is not None
     ]
+
+
+def _bound(figure: str, expression: str, record: Record) -> int:
+    """What the expression means, or what building the model takes, if that is more."""
+    built = record.get("build_peak_bytes") or 0 if figure == "host_private_peak_bytes" else 0
+    return max(bound_bytes(expression, record["state_bytes"], record["largest_tensor_bytes"]), built)
 
 
 def _unseen(figure: str, record: Record) -> int:

@@ -17,7 +17,8 @@ from bench.strategies import STATED_DEVICE_RATIO, STRATEGIES, Strategy
 from bench.strategies.bounds import bound_bytes
 from bench.strategies.reading.state_dict import SAFETENSORS_DTYPES
 from model import safetensors_file
-from model.checkpoints import DTYPES, Checkpoint, Specification, make
+from model.architecture import DTYPES
+from model.checkpoints import Checkpoint, Specification, make
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
 from model.layouts import LAYOUTS, save_plain
 from model.trust import examine

@@ -214,7 +214,7 @@ def test_a_file_in_that_dtype_is_read_straight(tmp_path: Path, ledger: Ledger) -
     assert peaks[0] == peaks[1] < peaks[2]
 
 
-def sparse(dtype: str, folder: Path, size: str = REHEARSAL) -> tuple[Path, Callable[[], GPT2]]:
+def sparse(dtype: str, folder: Path, size: str = REHEARSAL) -> tuple[Path, Callable[[], nn.Module]]:
     """A checkpoint without values, and what builds its model."""
     specification = Specification(size, dtype, "torch")
     make_sparse(specification, folder / "sparse")

@@ -1,0 +1,89 @@
+"""What a command line says of the user's own: a model, its checkpoint, and loaders."""
+
+from typing import Any
+
+from bench.strategies import Strategy, own_strategy
+from bench.strategies.bounds import bound_bytes
+from model.own import Own, own
+
+OWN_OPTIONS = (
+    (
+        *("--model", None, "FACTORY"),
+        "what builds your model, called without arguments: package.module:function or file.py:function "
+        "(default: the suite's GPT-2)",
+    ),
+    (
+        "--checkpoint",
+        None,
+        "PATH",
+        "a checkpoint of --model, in any layout (default: one is made, with random weights)",
+    ),
+    (
+        "--state-key",
+        None,
+        "KEY",
+        "where in --checkpoint the state dict is, as model or states.ema (default: it is all)",
+    ),
+    (
+        *("--example", None, "FUNCTION"),
+        "what --model is asked first: a function that gives a tensor, a tuple or a dict of arguments (default: the "
+        "factory's attribute example; without one, weights are only looked at)",
+    ),
+    (
+        *("--strategy", None, "FUNCTION"),
+        "your loader (build, path, device), measured beside the others; may be repeated (default: none)",
+    ),
+    (
+        *("--bound", None, "BOUND"),
+        "what --strategy may take on the device at most, as S + L; once for each, or for all (default: it is shown)",
+    ),
+)
+# May be given several times.
+REPEATED = ("--strategy", "--bound")
+
+# What says of the suite's GPT-2 what a model of the user's says by itself.
+_GPT2 = {
+    "sizes": ("small", "--sizes names GPT-2s"),
+    "dtype": ("float32", "--dtype is GPT-2's, yours has the one that it is built with"),
+}
+
+
+def own_model(options: Any) -> Own | None:
+    """The user's model; None: the suite's. Raises `ValueError` with one line: what is wrong, what would be right."""
+    if options.model is None:
+        for name in ("checkpoint", "state_key", "example"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is for a model of yours: say with --model what builds it")
+        return None
+    for name, (default, why) in _GPT2.items():
+        if getattr(options, name) != default:
+            raise ValueError(f"{why}: leave it out beside --model")
+    return own(options.model, options.checkpoint, options.state_key, options.example)
+
+
+def own_strategies(options: Any) -> dict[str, Strategy]:
+    """The user's loaders by their names, each with its bound. Raises as `own_model` does."""
+    texts, bounds = options.strategy or [], options.bound or []
+    if bounds and not texts:
+        raise ValueError("--bound is for a loader of yours: name it with --strategy")
+    if len(bounds) not in (0, 1, len(texts)):
+        raise ValueError(f"--bound is there {len(bounds)} times, --strategy {len(texts)}: once for each, or for all")
+    found: dict[str, Strategy] = {}
+    for place, text in enumerate(texts):
+        strategy = _own_strategy(text, bounds[place % len(bounds)] if bounds else None)
+        if strategy.name in found:
+            raise ValueError(f"--strategy: there are two functions {strategy.name!r}; rename one of them")
+        found[strategy.name] = strategy
+    return found
+
+
+def _own_strategy(text: str, bound: str | None) -> Strategy:
+    try:
+        if bound is not None:
+            bound_bytes(bound, 1, 1)
+    except ValueError as error:
+        raise ValueError(f"--bound: {error}") from None
+    try:
+        return own_strategy(text, bound)
+    except ValueError as error:
+        raise ValueError(f"--strategy: {error}") from None

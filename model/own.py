@@ -1,0 +1,208 @@
+"""A model of the user's: what makes it, what it is asked first, and the checkpoint that is there already."""
+
+import hashlib
+import inspect
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from model.architecture import SEED
+from model.layouts import first_names
+from model.reference import Reference
+from model.source import Source, recognised
+from model.weights import Progress
+
+PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Own:
+    """`factory()` makes the model, `example()` what it is asked; without `source` its weights are as it is made.
+
+    `example` gives a tensor, a tuple of positional arguments, or a dict of keyword arguments. Where there is none, nor
+    an attribute of that name of the factory, the model is asked nothing, and its weights are only looked at.
+    """
+
+    factory: Reference
+    example: Reference | None = None
+    source: Source | None = None
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.factory.name
+
+    @property
+    def dtype(self) -> str:
+        """That of most of its bytes."""
+        counts: Counter[torch.dtype] = Counter()
+        for value in skeleton(self.factory).state_dict().values():
+            counts[value.dtype] += value.nbytes if isinstance(value, Tensor) else 0
+        return str(counts.most_common(1)[0][0]).removeprefix("torch.")
+
+    @property
+    def asks(self) -> Callable[[], Any] | None:
+        """What makes the input of its first forward pass; None: there is nothing."""
+        return self.example.get() if self.example else getattr(self.factory.get(), "example", None)
+
+    def build(self) -> nn.Module:
+        return _built(self.factory)
+
+    def saved(self, progress: Progress) -> nn.Module:
+        with _seeded():
+            model = self.build()
+        if self.source:
+            state_dict, firsts = self.source.state_dict(), first_names(model.state_dict())
+            held = {firsts[name]: value for name, value in state_dict.items()}
+            model.load_state_dict({name: state_dict.get(name, held[first]) for name, first in firsts.items()})
+        progress(sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers())))
+        return model
+
+    def outputs(self, model: nn.Module) -> list[Tensor]:
+        """Every tensor of what the model returns; without an input none, and every page of its weights is read."""
+        asks, tensors = self.asks, list(chain(model.parameters(), model.buffers()))
+        if asks is None:
+            for tensor in tensors:
+                _read_every_page(tensor)
+            return []
+        with _seeded():
+            given = asks()
+        device = tensors[0].device
+        given = tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, given)
+        with torch.inference_mode():
+            model.eval()
+            if isinstance(given, Mapping):
+                returned = model(**given)
+            else:
+                returned = model(*given) if isinstance(given, tuple | list) else model(given)
+        return list(_tensors(returned))
+
+    def identity(self) -> dict[str, Any]:
+        """That of its code as far as one file goes, and of the files that it is loaded from."""
+        functions = [self.factory.get()] + ([self.asks] if self.asks is not None else [])
+        model = {
+            "architecture": self.factory.shown,
+            "code": [_digest_of_code(function) for function in functions],
+            "state": state_digest(skeleton(self.factory).state_dict()),
+            "source": _identity_of_files(self.source) if self.source else None,
+        }
+        return {"model": model, "dtype": self.dtype, "seed": SEED}
+
+
+def own(model: str, checkpoint: str | None, state_key: str | None, example: str | None) -> Own:
+    """What the options of these names say. Raises `ValueError` with one line: what is wrong, what would be right."""
+    factory = Reference.of(model)
+    with _named("--model"):
+        factory.without_arguments()
+        expected = skeleton(factory).state_dict()
+        if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
+            raise ValueError(f"{factory.shown} makes a model without weights")
+        for name, value in expected.items():
+            if isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter):
+                raise ValueError(
+                    f"{factory.shown} makes a model whose {name} is of the type {type(value).__name__}: no strategy "
+                    f"here loads other tensors than torch's own"
+                )
+    with _named("--example"):
+        asks = Reference.of(example) if example else None
+        if asks:
+            asks.without_arguments()
+    if state_key is not None and checkpoint is None:
+        raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
+    source = recognised(Path(checkpoint).absolute(), expected, state_key) if checkpoint is not None else None
+    return Own(factory, asks, source)
+
+
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+@cache
+def skeleton(factory: Reference) -> nn.Module:
+    """A model on meta, to look at; a real one where it cannot be built there."""
+    try:
+        with torch.device("meta"):
+            return _built(factory)
+    except ValueError:
+        return _built(factory)
+
+
+def _built(factory: Reference) -> nn.Module:
+    try:
+        model = factory.get()()
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"{factory.shown} fails: {type(error).__name__}: {said}") from error
+    if isinstance(model, nn.Module):
+        return model
+    raise ValueError(f"{factory.shown} returns no torch.nn.Module, but something of the type {type(model).__name__}")
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """What is random in this block is the same each time, and nothing outside is less random for it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in what a model returned."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, tuple | list):
+        for one in value:
+            yield from _tensors(one)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+
+
+def _read_every_page(tensor: Tensor) -> None:
+    """Of host memory; what is on another device is there."""
+    storage = tensor.untyped_storage()
+    if storage.device.type == "cpu":
+        torch.empty(0, dtype=torch.uint8).set_(storage)[::PAGE_BYTES].sum()
+
+
+def state_digest(state_dict: Mapping[str, Any]) -> str:
+    """Of the names, dtypes and shapes of a state dict."""
+    described = [
+        [name, str(value.dtype), list(value.shape)] if isinstance(value, Tensor) else [name]
+        for name, value in state_dict.items()
+    ]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def _digest_of_code(function: Any) -> str | None:
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:  # Of what is written in C there is none.
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
+
+
+def _identity_of_files(source: Source) -> dict[str, Any]:
+    found = [(file, file.stat()) for file in source.files]
+    return {
+        "files": [[file.name, status.st_size, status.st_mtime_ns] for file, status in found],
+        "keys": list(map(str, source.keys)),
+        "prefix": source.prefix,
+    }

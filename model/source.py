@@ -1,0 +1,224 @@
+"""A checkpoint that a user has: which layout it is in, by what is in it, and where in it the model's state dict is.
+
+Headers are read, and nothing else.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from model.layouts import LAYOUTS, first_names
+from model.pickled import SavedTensor
+from model.saved_file import open_regular, read_saved
+from model.sharded import read_index
+from model.trust import EXTRA_STATE, READERS, Parts, UntrustedCheckpoint, compare, differing, examine, naming
+
+MOST_SHOWN = 10
+# Nobody has a state dict deeper in a checkpoint.
+MOST_LEVELS = 4
+
+DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
+
+# What leads to a value within others.
+Keys = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint lies, and in which of `LAYOUTS`.
+
+    `keys` lead to the state dict in what is saved, and `prefix` is what stands there before every name of the model.
+    """
+
+    path: Path
+    layout: str
+    keys: Keys = ()
+    prefix: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a strategy can be given the file as it is."""
+        return not self.keys and not self.prefix
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that a load reads."""
+        if self.layout == "per_tensor":
+            return tuple(sorted(self.path.iterdir()))
+        if self.layout.endswith("_sharded"):
+            return self.path, *sorted(self.path.with_name(file) for file in read_index(self.path))
+        return (self.path,)
+
+    def require_sound(self) -> None:
+        """Read every byte; raise `UntrustedCheckpoint` where a checksum beside them says that they are damaged."""
+        if self.layout == "per_tensor":
+            _folder(self.path, contents=True)
+        else:
+            READERS[self.layout](self.path, True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a model of the user's takes, mapped: nothing is read before it is looked at."""
+        saved: Any = dict(LAYOUTS[self.layout].read(self.path))
+        for key in self.keys:
+            saved = saved[key]
+        return {name.removeprefix(self.prefix): value for name, value in saved.items()}
+
+
+def recognised(path: Path, expected: Mapping[str, Any], state_key: str | None = None) -> Source:
+    """The checkpoint at `path`, which is to be one of a model whose state dict is `expected`, of a meta skeleton say.
+
+    `state_key` leads to the state dict in a file that holds more, `model` or `states.model` for instance. Raises
+    `ValueError` with one line: what is wrong, and what would be right.
+    """
+    if not path.exists():
+        raise ValueError(f"--checkpoint: there is no {path}; name the file, or the folder, of a checkpoint")
+    try:
+        entrance, layout = _entrance(path, expected)
+        source, parts = _source(entrance, layout, expected, state_key)
+        if differences := list(differing(entrance, parts, expected)):
+            raise ValueError(f"--checkpoint: {entrance} is of another model: {_listed(differences)}")
+        if layout == "per_tensor":
+            examine(layout, entrance, expected)
+        else:
+            compare(entrance, parts, expected)
+    except UntrustedCheckpoint as error:
+        raise ValueError(f"--checkpoint: {error}") from None
+    return source
+
+
+def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
+    """What a strategy is given of a checkpoint at `path`, and its layout."""
+    if not path.is_dir():
+        return path, _layout(path)
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    if path / ".metadata" in files:
+        raise ValueError(f"--checkpoint: {path} is of torch.distributed.checkpoint; convert it to one file: {DCP}")
+    names = {unquote(file.name.removesuffix(".pt")) for file in files}
+    if not names.isdisjoint(expected):
+        return path, "per_tensor"
+    indexes = [file for file in files if file.name.endswith(".index.json")]
+    found = indexes or [file for file in files if _is_checkpoint(file)]
+    if len(found) == 1:
+        return found[0], _layout(found[0])
+    several = f"several checkpoints: {', '.join(file.name for file in found)}; name one of them"
+    raise ValueError(f"--checkpoint: {path} holds {several if found else 'no checkpoint; name a file'}")
+
+
+def _is_checkpoint(file: Path) -> bool:
+    first = _first_bytes(file)
+    return first.startswith(b"PK\3\4") or first[8:] == b"{"
+
+
+def _layout(file: Path) -> str:
+    """The layout of a file, or of the files of an index, by their first bytes; what is of none is taken for `torch`."""
+    first = _first_bytes(file)
+    if first.startswith(b"{"):
+        with naming(file):
+            shards = [file.with_name(name) for name in read_index(file)]
+        return f"{_layout(shards[0]) if shards and shards[0].is_file() else 'torch'}_sharded"
+    if first[8:] == b"{":
+        return "safetensors"
+    if file.suffix == ".safetensors":
+        raise ValueError(f"--checkpoint: {file} is no file of safetensors, for which torch takes it: rename it")
+    return "torch"
+
+
+def _first_bytes(file: Path) -> bytes:
+    with naming(file), open_regular(file, follow=True) as opened:
+        return os.pread(opened.fileno(), 9, 0)
+
+
+def _source(path: Path, layout: str, expected: Mapping[str, Any], state_key: str | None) -> tuple[Source, Parts]:
+    """Where the state dict of the model is in a checkpoint, and what it holds."""
+    keys: Keys = ()
+    if layout == "torch":
+        with naming(path):
+            saved: Any = read_saved(path, contents=False, follow=True)
+        keys = _keys(path, saved, expected, state_key)
+        for key in keys:
+            saved = saved[key]
+        parts = {path: saved}
+    elif state_key is not None:
+        raise ValueError(f"--state-key: {path} holds nothing but tensors; leave it out")
+    else:
+        parts = _folder(path) if layout == "per_tensor" else READERS[layout](path, False)
+    prefix = _prefix({name for part in parts.values() for name in part}, expected)
+    held = {file: {name.removeprefix(prefix): value for name, value in part.items()} for file, part in parts.items()}
+    return Source(path, layout, keys, prefix), held
+
+
+def _folder(path: Path, *, contents: bool = False) -> Parts:
+    with naming(path):
+        files = {file: unquote(file.name.removesuffix(".pt")) for file in sorted(path.iterdir())}
+    parts: Parts = {}
+    for file, name in files.items():
+        with naming(file, name):
+            parts[file] = {name: read_saved(file, contents, follow=False)}
+    return parts
+
+
+def _keys(path: Path, saved: object, expected: Mapping[str, Any], state_key: str | None) -> Keys:
+    """What leads to the state dict. Raises `ValueError` with what there is, if that is for the user to say."""
+    states = dict(_states(saved))
+    named = {".".join(map(str, keys)): keys for keys in states if keys}
+    if state_key is not None:
+        if state_key in named:
+            return named[state_key]
+        there = f"it has {_largest(named, states)}" if named else "it holds one, and nothing else; leave it out"
+        raise ValueError(f"--state-key: {path} has no state dict {state_key!r}; {there}")
+    if () in states:
+        return ()
+    fitting = [name for name, keys in named.items() if _fits(states[keys].keys(), expected)]
+    if fitting:
+        offered = " or ".join(f"--state-key {name}" for name in fitting[:MOST_SHOWN])
+        raise ValueError(f"--checkpoint: {path} holds more than the state dict of the model: add {offered}")
+    if named:
+        raise ValueError(
+            f"--checkpoint: {path} holds state dicts of another model, {_largest(named, states)}: with "
+            f"--state-key NAME it says what differs"
+        )
+    raise ValueError(f"--checkpoint: {path} holds no state dict; save model.state_dict()")
+
+
+def _largest(named: Mapping[str, Keys], states: Mapping[Keys, Mapping[str, Any]]) -> str:
+    """The names of the state dicts with the most tensors, and how many more there are."""
+    largest = sorted(named, key=lambda name: -len(states[named[name]]))
+    more = len(largest) - MOST_SHOWN
+    return f"{', '.join(largest[:MOST_SHOWN])}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def _states(value: object, keys: Keys = ()) -> Iterator[tuple[Keys, dict[str, Any]]]:
+    """Every state dict in what is saved, and the keys that lead to it."""
+    if not isinstance(value, dict) or not value:
+        return
+    tensors = [one for name, one in value.items() if isinstance(one, SavedTensor) or str(name).endswith(EXTRA_STATE)]
+    if len(tensors) == len(value) and all(isinstance(name, str) for name in value):
+        yield keys, value
+    elif len(keys) < MOST_LEVELS:
+        for key, one in value.items():
+            yield from _states(one, (*keys, key))
+
+
+def _prefix(names: Set[str], expected: Mapping[str, Any]) -> str:
+    """What wrappers have put before every name, as `module.` of data parallel training."""
+    first = next(iter(expected), "")
+    if names <= expected.keys():
+        return ""
+    prefixes = [name.removesuffix(first) for name in names if name.endswith(first)]
+    return max((one for one in prefixes if all(name.startswith(one) for name in names)), default="", key=len)
+
+
+def _fits(names: Set[str], expected: Mapping[str, Any]) -> bool:
+    """Whether these are the names of the model, one of those of a tied tensor at least."""
+    prefix, firsts = _prefix(names, expected), first_names(expected)
+    bare = {name.removeprefix(prefix) for name in names}
+    return bare <= expected.keys() and {firsts[name] for name in bare} == set(firsts.values())
+
+
+def _listed(differences: list[UntrustedCheckpoint]) -> str:
+    shown = [f"{one.key} {one.reason}" for one in differences[:MOST_SHOWN]]
+    more = len(differences) - len(shown)
+    return f"{'; '.join(shown)}{f'; and {more:,} more' if more else ''}"
