@@ -87,7 +87,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Say that the disk is too small before anything is written to it."""
     cases = [case for item in session.items if (case := case_of(item))]
-    specifications = {case.rehearsal if case.planned else case.specification for case in cases}
+    loaded = {case.rehearsal if case.planned else case.specification for case in cases}
+    # A plan rehearses the user's model as it plans it.
+    specifications = {one for one in loaded if not (one.own and cases[0].planned)}
     if specifications and not session.config.option.collectonly:
         try:
             session.config.stash[SETTINGS].checkpoints.mkdir(parents=True, exist_ok=True)
@@ -124,8 +126,12 @@ def planned_checkpoint() -> Iterator[Callable[[Specification], Checkpoint]]:
 
 
 @pytest.fixture
-def rehearsal(case: Case, pytestconfig: pytest.Config) -> Checkpoint:
-    """A checkpoint like that of a case, but so small that loading it measures nothing."""
+def rehearsal(
+    case: Case, pytestconfig: pytest.Config, planned_checkpoint: Callable[[Specification], Checkpoint]
+) -> Checkpoint:
+    """A checkpoint like that of a case, but so small that loading it measures nothing, where the loader takes one."""
+    if case.planned and case.rehearsal.own:
+        return planned_checkpoint(case.rehearsal)
     return _get(pytestconfig, case.rehearsal)
 
 

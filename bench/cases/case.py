@@ -68,14 +68,19 @@ class Case:
     @property
     def layout(self) -> str:
         """What the strategy is given: the checkpoint as the user has it, if it loads that, or else its own layout."""
-        source = self.own.source if self.own else None
+        source = self._model.source if self._model else None
         if source and source.is_plain and (self.strategy.any_layout or source.layout in self.strategy.layouts):
             return source.layout
         return self.strategy.layout
 
     @property
     def specification(self) -> Specification:
-        return Specification(self.size, self.dtype, self.layout, self.own)
+        return Specification(self.size, self.dtype, self.layout, self._model)
+
+    @property
+    def _model(self) -> Own | None:
+        """The user's: a plan reads nothing of the checkpoint that there is."""
+        return replace(self.own, source=None) if self.own and self.planned else self.own
 
     @property
     def rehearsal(self) -> Specification:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench.cases.conftest import Bench, last_record
+from model.layouts import LAYOUTS, save_plain
 from model.reference import Reference
 
 CODE = """
@@ -123,14 +124,17 @@ def test_a_loader_of_the_users_is_held_to_what_the_user_says_and_to_the_weights(
 
 
 def test_a_plan_of_a_strangers_model_takes_what_theory_says(bench: Bench, folder: Path, file: Path) -> None:
+    LAYOUTS["safetensors"].save(Reference(f"{file}:tied").get()().state_dict(), folder, save_plain)
     run = bench(
-        "--model", f"{file}:tied", "--plan", "--strategies", "sequential,load_assign", "--strategy", f"{file}:theirs"
+        *("--model", f"{file}:tied", "--checkpoint", str(folder / "model.safetensors"), "--plan"),
+        *("--strategies", "sequential,load_assign,mmap_assign", "--strategy", f"{file}:theirs"),
     )
     assert run.returncode == 0, run.stdout + run.stderr
     memory = records(folder, "test_peak_memory")
     assert memory["sequential"]["device_requested_peak_bytes"] == STATE + LARGEST
     assert memory["sequential"]["host_private_peak_bytes"] == memory["sequential"]["build_peak_bytes"]
     assert memory["load_assign"]["host_private_peak_bytes"] == LARGEST
+    assert memory["mmap_assign"]["host_private_peak_bytes"] == 0
     assert memory["theirs"]["host_private_peak_bytes"] >= 2 * STATE
 
 
