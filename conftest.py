@@ -11,7 +11,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
-from bench.cases.case import Case
+from bench.cases.case import LIMIT_SECONDS, Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, Settings, add_options, settings
 from bench.conformance import profiles
@@ -21,6 +21,7 @@ from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.options import history_options
 from bench.history.record import Record
 from bench.meters import process
+from bench.meters.budget import Budget, empty_process_bytes, too_small
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
 from bench.report.status import STATUS, Status
@@ -53,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     process.preload([one.text for one in chosen.references])
+    _require_room(chosen.budget)
     gate = Gate(config, history, chosen.wants)
     bar = partial(progress_bar, quiet=config.option.benchmark_quiet)
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), bar)
@@ -65,6 +67,14 @@ def pytest_configure(config: pytest.Config) -> None:
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
 
 
+def _require_room(budget: Budget) -> None:
+    """Refuse a budget that leaves nothing to load with."""
+    if budget.host_bytes is not None:
+        empty = empty_process_bytes(LIMIT_SECONDS)
+        if budget.host_bytes <= empty:
+            raise pytest.UsageError(f"--host-memory: {too_small(budget.host_bytes, empty)}")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if SHELF in config.stash:
         config.stash[SHELF].close()
@@ -74,7 +84,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         chosen, marker = metafunc.config.stash[SETTINGS], metafunc.definition.get_closest_marker
         cases = chosen.limits() if marker("limit") else chosen.cases(real=marker("real_device") is not None)
-        metafunc.parametrize("case", cases, ids=str)
+        wanted = (chosen.budget or not marker("budget")) and (chosen.find_minimum or not marker("minimum"))
+        metafunc.parametrize("case", cases if wanted else [], ids=str)
     if "trial" in metafunc.fixturenames:
         metafunc.parametrize("trial", metafunc.config.stash[SETTINGS].trials(), ids=str)
 
@@ -102,12 +113,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def checkpoint(
-    case: Case, pytestconfig: pytest.Config, planned_checkpoint: Callable[[Specification], Checkpoint]
+    case: Case,
+    request: pytest.FixtureRequest,
+    pytestconfig: pytest.Config,
+    planned_checkpoint: Callable[[Specification], Checkpoint],
 ) -> Checkpoint:
     """The checkpoint of a case, made if it is not there; the test is skipped where memory cannot hold the load."""
     if case.planned:
         return planned_checkpoint(case.specification)
-    if shortage := case.shortage():
+    limited = request.node.get_closest_marker("limited")
+    if not limited and (shortage := case.shortage()):
         pytest.skip(f"{shortage}; --plan counts the peaks of such a load")
     return _get(pytestconfig, case.specification)
 
@@ -145,6 +160,12 @@ def _get(config: pytest.Config, specification: Specification) -> Checkpoint:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     except (DiskTooSmall, OSError) as error:
         raise pytest.fail.Exception(f"{specification.name} cannot be made: {error}", pytrace=False) from None
+
+
+@pytest.fixture
+def budget(pytestconfig: pytest.Config) -> Budget:
+    """What loads may take."""
+    return pytestconfig.stash[SETTINGS].budget
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.cases.case import Case
+from bench.cases.endings import ending
 from bench.history.record import Record
 from bench.meters.clock import Readings, clock_apart
-from bench.meters.process import LoadEnded
 from model.checkpoints import Checkpoint
 
 ROUNDS = 3
@@ -17,13 +17,10 @@ ROUNDS = 3
 @pytest.mark.real_device
 def test_load_time(case: Case, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
     """Several loads in one process of their own, the model of each one checked; no memory meter runs."""
-    try:
-        with clock_apart(case.clock(case.strategy.load, checkpoint), case.limit_seconds) as clock:
-            benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=ROUNDS, warmup_rounds=1)
-            clock.finish_round()
-            readings = clock.readings()
-    except LoadEnded as error:
-        raise pytest.fail.Exception(error.told, pytrace=False) from None
+    with ending(case), clock_apart(case.clock(case.strategy.load, checkpoint), case.limit_seconds) as clock:
+        benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=ROUNDS, warmup_rounds=1)
+        clock.finish_round()
+        readings = clock.readings()
     record.update(times(readings.last(ROUNDS), record["state_bytes"], mapped=record["ownership"] == "mapped"))
 
 

@@ -7,13 +7,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.cases.case import Case
+from bench.cases.endings import ending
 from bench.history.gate import Grown
 from bench.history.record import Record, ratio
 from bench.meters.child import Kept
 from bench.meters.device import Alive
 from bench.meters.measure import Measurement, measure
 from bench.meters.page_cache import evict
-from bench.meters.process import LoadEnded
 from bench.report.alive import alive_lines
 from bench.strategies.bounds import peak_breaches, peak_gates
 from model.checkpoints import Checkpoint
@@ -37,7 +37,7 @@ def test_peak_memory(
     job = case.job(case.strategy.load, checkpoint, rehearsal)
     if case.cache == "cold":
         evict(checkpoint.files)
-    try:
+    with ending(case):
         measurement = benchmark.pedantic(measure, args=(job, case.limit_seconds))
         record.update(peaks(measurement, record["state_bytes"]))
         if not (peak_gates(case.strategy, record) or case.strategy.is_own):
@@ -49,8 +49,6 @@ def test_peak_memory(
             # To know what was alive has its price: it is paid by a load of its own.
             explaining = case.job(case.strategy.load, checkpoint, rehearsal, explained=True)
             alive = measure(explaining, case.limit_seconds).alive
-    except LoadEnded as error:
-        raise pytest.fail.Exception(error.told, pytrace=False) from None
     if alive:
         record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
     if problems := explained(breaches, alive) + leaks(measurement.kept, record["state_bytes"]):

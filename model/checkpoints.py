@@ -35,7 +35,12 @@ class Footprint:
 
     state_bytes: int
     largest_tensor_bytes: int
-    tensors: int
+    # Of every storage, in the order of the state dict.
+    sizes: tuple[int, ...]
+
+    @property
+    def tensors(self) -> int:
+        return len(self.sizes)
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,9 @@ def _footprint(architecture: Architecture) -> Footprint:
     with torch.device("meta"):
         model = architecture.build()
     tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
-    storages = {tensor.untyped_storage() for tensor in tensors}
-    return Footprint(
-        sum(storage.nbytes() for storage in storages), max(tensor.nbytes for tensor in tensors), len(storages)
-    )
+    storages = dict.fromkeys(tensor.untyped_storage() for tensor in tensors)
+    sizes = tuple(storage.nbytes() for storage in storages)
+    return Footprint(sum(sizes), max(tensor.nbytes for tensor in tensors), sizes)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bench.cases.building import build_peak_bytes
+from bench.conformance.traits import properties_of
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
 from bench.meters.child import Build, Job
@@ -23,7 +24,7 @@ from bench.strategies.bounds import bound_bytes, expected_peaks
 from model.architecture import DTYPES
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
-from model.own import Own
+from model.own import Own, skeleton
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_model, check_structure
 
@@ -116,6 +117,14 @@ class Case:
             if takes is not None and free is not None and takes > free:
                 return f"takes {takes / 1e9:.1f} GB of {kind} memory, {free / 1e9:.1f} GB are free"
         return None
+
+    @property
+    def states_refusal(self) -> bool:
+        """Whether the user's model has a property that keeps the strategy from loading it, by its row in the table."""
+        if self.own is None:
+            return False
+        refused = self.strategy.refused("cpu" if self.device == "cpu" else "cuda")
+        return not refused.isdisjoint(properties_of(skeleton(self.own.factory)))
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""

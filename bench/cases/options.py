@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from bench.cases.budget_options import BUDGET_OPTIONS, budget
 from bench.cases.case import Case, LimitCase
 from bench.cases.own_options import OWN_OPTIONS, REPEATED, own_model, own_strategies
 from bench.conformance.properties import columns
 from bench.conformance.trial import Trial
 from bench.history.record import Record
+from bench.meters.budget import Budget
 from bench.meters.simulated.allocator_settings import settings_of
 from bench.strategies import STRATEGIES, Strategy
 from bench.strategies.own import OwnLoad
@@ -32,6 +34,7 @@ OPTIONS = (
     ),
     ("--strategies", "all", "LIST", f"a comma list of {', '.join(STRATEGIES)}; all: those that can run here"),
     *OWN_OPTIONS,
+    *BUDGET_OPTIONS,
     ("--dtype", "float32", "DTYPE", f"of the checkpoint: {', '.join(DTYPES)}"),
     ("--checkpoints", None, "FOLDER", "where checkpoints are made and kept (default: a cache folder of this user)"),
     (
@@ -74,6 +77,8 @@ class Settings:
     report: Path | None
     own: Own | None
     own_strategies: dict[str, Strategy]
+    budget: Budget
+    find_minimum: bool
 
     def cases(self, *, real: bool) -> list[Case]:
         """Every measurement, size by size; `real`: of those that want values."""
@@ -131,7 +136,14 @@ class Settings:
             and (record["dtype"], record["cache"], bool(record.get("planned")))
             == (self.dtype, self.cache, self.planned)
             and (every_strategy or record["strategy"] in self.strategies)
+            and self._tries(record)
         )
+
+    def _tries(self, record: Record) -> bool:
+        """Whether loads are tried under budgets as they were for this record, if they were."""
+        tried = Budget(record.get("device_budget_bytes"), record.get("host_budget_bytes"))
+        smallest = record.get("smallest_tolerance_bytes") is not None
+        return (not tried or tried == self.budget) and (not smallest or self.find_minimum)
 
     @property
     def references(self) -> list[Reference]:
@@ -199,6 +211,8 @@ def settings(options: Any) -> Settings:
         report=_folder("--report", options.report),
         own=model,
         own_strategies=strategies,
+        budget=budget(options, device),
+        find_minimum=options.find_minimum,
     )
 
 

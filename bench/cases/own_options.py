@@ -16,17 +16,17 @@ OWN_OPTIONS = (
         "--checkpoint",
         None,
         "PATH",
-        "a checkpoint of --model, in any layout (default: one is made, with random weights)",
+        "a checkpoint of your model, in any layout (default: one is made, with random weights)",
     ),
     (
         "--state-key",
         None,
         "KEY",
-        "where in --checkpoint the state dict is, as model or states.ema (default: it is all)",
+        "where in the checkpoint the state dict is, as model or states.ema (default: it is all)",
     ),
     (
         *("--example", None, "FUNCTION"),
-        "what --model is asked first: a function that gives a tensor, a tuple or a dict of arguments (default: the "
+        "what your model is asked first: a function that gives a tensor, a tuple or a dict of arguments (default: the "
         "factory's attribute example; without one, weights are only looked at)",
     ),
     (
@@ -35,7 +35,7 @@ OWN_OPTIONS = (
     ),
     (
         *("--bound", None, "BOUND"),
-        "what --strategy may take on the device at most, as S + L; once for each, or for all (default: it is shown)",
+        "what your loader may take on the device at most, as S + L; once for each, or for all (default: it is shown)",
     ),
 )
 # May be given several times.

@@ -20,6 +20,8 @@ FIELDS = (
     *("load_seconds", "first_logits_seconds", "forward_seconds"),
     *("bytes_per_second", "limit", "limit_bytes_per_second", "limit_fraction"),
     *("minor_faults", "major_faults"),
+    *("device_budget_bytes", "host_budget_bytes", "fits", "fate"),
+    *("smallest_device_bytes", "smallest_host_bytes", "smallest_tolerance_bytes"),
     "alive_at_peak",
     "timeline",
 )

@@ -32,7 +32,8 @@ class Job:
     `meter()` makes the meter of the device. `rehearse(device)` does all that follows with a model so small that
     it does not count: what is imported or cached at a first call belongs to no strategy. `load(device, noted)` returns
     the loaded model, which it builds with the function that `noted(build)` is. `use(model)` runs until its first
-    logits, where there are any, `check(model)` raises if a weight is wrong.
+    logits, where there are any, `check(model)` raises if a weight is wrong. With `device_bytes` the device hands
+    out no more than those.
     """
 
     meter: Callable[[], DeviceMeter]
@@ -40,6 +41,7 @@ class Job:
     load: Callable[[torch.device, Callable[[Build], Build]], nn.Module]
     use: Callable[[nn.Module], object] | None
     check: Callable[[nn.Module], object]
+    device_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     connection.send(Ready(None if meter.counts_host else level))
     # By the go-ahead, somebody watches from outside.
     connection.recv()
+    if job.device_bytes is not None:
+        meter.limit(job.device_bytes)
 
     faults_before = resource.getrusage(resource.RUSAGE_SELF)
     moments, began = Moments(), time.monotonic()

@@ -42,6 +42,13 @@ class CudaMeter(DeviceMeter):
         torch.cuda.reset_peak_host_memory_stats()
         self._level = self._read("current")
 
+    def limit(self, count: int) -> None:
+        """Of the caching allocator, which serves this process; what CUDA's context takes beside it is not counted."""
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        taken = torch.cuda.memory_reserved(self.device)
+        # More than all of it cannot be asked for, nor had.
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (taken + count) / total), self.device)
+
     def peaks(self) -> DevicePeaks:
         self.synchronize()
         self._loaded_seconds = time.monotonic()

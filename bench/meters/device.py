@@ -48,6 +48,9 @@ class DeviceMeter:
     def start(self) -> None:
         """Free what is cached, reset the peaks, and remember what is held now as the level."""
 
+    def limit(self, count: int) -> None:
+        """Have the device hand out no more than so many bytes above the level; what asks for more gets an error."""
+
     def peaks(self) -> DevicePeaks:
         """The peaks since `start`, above its level."""
         return DevicePeaks()

@@ -23,6 +23,8 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 # pytest is there for the children of the `pytest` command, which import it as their main module.
 _CONTEXT.set_forkserver_preload(["pytest", "bench.meters.child", "bench.meters.clock", "bench.meters.warm"])
 
+# What torch says where there is no NumPy, which nothing here needs.
+UNHEEDED = "ignore:Failed to initialize NumPy:UserWarning"
 # What the fork server is told of the user's modules in.
 PRELOADED = "WEIGHT_LOADING_PRELOADED"
 _preloaded: list[str] = []
@@ -40,7 +42,11 @@ class LoadEnded(Exception):
 
 
 class LoadDied(LoadEnded):
-    """The process of a load ended, or had to be ended, before it could say what it saw."""
+    """The process of a load ended, or had to be ended, before it could say what it saw; `timed_out`: that in words."""
+
+    def __init__(self, told: str, timed_out: str = "") -> None:
+        super().__init__(told)
+        self.timed_out = timed_out
 
 
 class LoadFailed(LoadEnded):
@@ -73,6 +79,16 @@ class Child:
     connection: Connection
     limit_seconds: float
 
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def end(self) -> None:
+        """End it, and wait until it is gone."""
+        self.process.kill()
+        self.process.join()
+
     def deadline(self) -> float:
         """By when, on the monotonic clock, what is asked for now has to be done."""
         return time.monotonic() + self.limit_seconds
@@ -85,7 +101,8 @@ class Child:
         """
         try:
             if not self.connection.poll(max(0.0, deadline - time.monotonic())):
-                raise LoadDied(f"the load was ended: it was not done within {self.limit_seconds:g} s")
+                late = f"not done within {self.limit_seconds:g} s"
+                raise LoadDied(f"the load was ended: it was {late}", late)
             message = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join(FAREWELL_SECONDS)
@@ -105,11 +122,11 @@ def child_process(run: Callable[[Connection, Any], object], task: object, limit_
     process = _CONTEXT.Process(target=run, args=(other_end, task), daemon=True)
     _start(process)
     other_end.close()
+    child = Child(process, connection, limit_seconds)
     try:
-        yield Child(process, connection, limit_seconds)
+        yield child
     finally:
-        process.kill()
-        process.join()
+        child.end()
         connection.close()
 
 
@@ -121,7 +138,8 @@ def preload(references: list[str]) -> None:
 def _start(process: ForkServerProcess) -> None:
     """Start a child, and the fork server with the first one: it looks for its modules where this process does."""
     paths = os.pathsep.join(filter(None, sys.path))
-    with patch.dict(os.environ, {"PYTHONPATH": paths, PRELOADED: "\n".join(_preloaded)}):
+    warnings = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), UNHEEDED)))
+    with patch.dict(os.environ, {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded)}):
         process.start()
 
 

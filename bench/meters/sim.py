@@ -10,6 +10,7 @@ import torch
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory
 from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.simulated.capacity import limit
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import Peak, device_peaks, host_held, host_peak, host_points, sum_peak, sum_points
 from bench.meters.simulated.simulation import simulation
@@ -28,6 +29,7 @@ class SimMeter(DeviceMeter):
         self._device_peaks: dict[str, Peak] = {}
         # How many events there were when the load returned, and when every weight had been read.
         self._loaded = self._read = 0
+        self._capacity: int | None = None
         self._place = f"{device.type}:{device.index or 0}" if device.type == "cuda" else HOST
 
     def watching(self) -> AbstractContextManager[object]:
@@ -38,11 +40,16 @@ class SimMeter(DeviceMeter):
         torch._C._host_emptyCache()  # noqa: SLF001
         self._ledger.restart()
 
+    def limit(self, count: int) -> None:
+        if self._place != HOST:
+            self._capacity = count
+            limit(self._ledger, self._place, self._settings, count)
+
     def peaks(self) -> DevicePeaks:
         if self._place == HOST:
             return DevicePeaks()
         self._loaded = len(self._ledger.events)
-        self._device_peaks = device_peaks(in_place(self._ledger.events, self._place), self._settings)
+        self._device_peaks = device_peaks(in_place(self._ledger.events, self._place), self._settings, self._capacity)
         pinned = host_peak(in_place(self._ledger.events, PINNED)).bytes
         on_device = {f"{figure}_bytes": peak.bytes for figure, peak in self._device_peaks.items()}
         return DevicePeaks(**on_device, pinned_bytes=pinned)

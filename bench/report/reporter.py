@@ -20,7 +20,7 @@ from bench.report.colour import write_coloured
 from bench.report.export import export
 from bench.report.folders import known_folders, without_folders
 from bench.report.recorded import problems, recorded
-from bench.report.rows import Outcome
+from bench.report.rows import REFUSED, SKIPPED, Outcome
 from bench.report.sections import Found, job_page, not_compared, sections
 from bench.versus.session import Versus
 
@@ -50,9 +50,10 @@ class Reporter:
         if report.failed:
             file, line, name = item.location
             self._failures.append(Failure(file, (line or 0) + 1, name, said))
-        case = case_of(item)
+        case = None if item.get_closest_marker("apart") else case_of(item)
         if case and isinstance(item, pytest.Function) and (report.when == "call" or not report.passed):
-            verdict = "ok" if report.passed else f"skipped: {said}" if report.skipped else said
+            skipped = said if said.startswith(REFUSED) else f"{SKIPPED}{said}"
+            verdict = "ok" if report.passed else skipped if report.skipped else said
             benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
             record = benchmark.extra_info if benchmark else {}
             self._outcomes.append(Outcome(case.row, case.size, verdict, dict(record)))

@@ -6,6 +6,9 @@ from typing import Any
 
 from bench.history.record import Record
 
+# How verdicts begin of what was not measured: for want of something, or as the strategy has it.
+SKIPPED, REFUSED = "skipped: ", "refused: "
+
 # Where a model is asked nothing, for nobody said what.
 UNASKED = "; without an example, its first logits are when every weight was read once"
 
@@ -60,7 +63,7 @@ def best(table: list[Row]) -> str | None:
 
     Said of the largest size that was measured; None where no row has both memory and time.
     """
-    whole = [row for row in table if not row.problems and None not in _choice(row)]
+    whole = [row for row in table if fits(row) and not row.problems and None not in _choice(row)]
     if not whole:
         return None
     largest = max(row.record["state_bytes"] for row in whole)
@@ -70,6 +73,15 @@ def best(table: list[Row]) -> str | None:
     if _mapped(winner) and (owned := [row for row in candidates if not _mapped(row)]):
         line += f"; owning its weights: {_praise(min(owned, key=_rank))}"
     return line
+
+
+def fits(row: Row) -> bool:
+    """Whether its strategy is to be had with the memory that there is to be, as far as that was tried."""
+    return row.record.get("fits") is not False
+
+
+def was_skipped(row: Row) -> bool:
+    return bool(row.problems) and all(problem.startswith((SKIPPED, REFUSED)) for problem in row.problems)
 
 
 def _choice(row: Row) -> tuple[Any, Any]:

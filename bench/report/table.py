@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from bench.history.record import Record
+from bench.meters.budget import shown
 from bench.report.aligned import aligned, markdown_table
-from bench.report.rows import Row, best, scales
+from bench.report.rows import REFUSED, Row, best, scales, was_skipped
 
 GIB = 2**30
 
@@ -34,6 +35,10 @@ def _ratio_to_state(name: str) -> Show:
     return _shown(name, lambda record: f"{record[name] / record['state_bytes']:.2f}x")
 
 
+def _amount(name: str) -> Show:
+    return _shown(name, lambda record: shown(record[name]))
+
+
 def _number(name: str) -> Show:
     return _shown(name, lambda record: f"{record[name]:.2f}")
 
@@ -53,6 +58,9 @@ def _faults(record: Record) -> str:
 #   heading, the same where there is room, how a record's figure is shown, and where the terminal is narrow: the higher,
 #   the sooner it is left out
 COLUMNS = (
+    ("budget", "with the budget", _shown("fits", lambda record: "fits" if record["fits"] else "dies"), 0),
+    ("min. dev.", "smallest device", _amount("smallest_device_bytes"), 1),
+    ("min. host", "smallest host", _amount("smallest_host_bytes"), 1),
     ("GiB", "device GiB", _gib("device_requested_peak_bytes"), 10),
     ("device", "device", _ratio("device_peak_ratio"), 0),
     ("bound", "device bound", _bound("device_bound_ratio", "device_requested_peak_bytes"), 1),
@@ -77,14 +85,15 @@ def terminal_lines(table: list[Row], width: int) -> list[str]:
     most = ALL
     while max(map(len, lines := aligned(shown := cells(table, most), _figures(shown)))) > width and most > 0:
         most -= 1
-    return [*scales(table), *lines, *problems(table), *_verdict(table)]
+    return [*scales(table), *lines, *problems(table), *fates(table), *_verdict(table)]
 
 
 def markdown(table: list[Row]) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     shown = cells(table)
     lines = markdown_table(shown, _figures(shown))
-    return "\n".join([*scales(table), "", *lines, "", *problems(table), "", *_verdict(table), ""])
+    below = [*problems(table), *fates(table)]
+    return "\n".join([*scales(table), "", *lines, "", *below, "", *_verdict(table), ""])
 
 
 def cells(table: list[Row], most: int = ALL, *, whole: bool = False) -> list[list[str]]:
@@ -112,11 +121,18 @@ def _figures(cells: list[list[str]]) -> range:
 def _word(row: Row) -> str:
     if not row.problems:
         return "ok"
-    return "skipped" if all(problem.startswith("skipped") for problem in row.problems) else "FAILED"
+    if all(problem.startswith(REFUSED) for problem in row.problems):
+        return "refused"
+    return "skipped" if was_skipped(row) else "FAILED"
 
 
 def problems(table: list[Row]) -> list[str]:
     return [f"{row.strategy}-{row.size}: {problem}" for row in table for problem in row.problems]
+
+
+def fates(table: list[Row]) -> list[str]:
+    """How those loads ended that were given too little memory."""
+    return [f"{row.strategy}-{row.size}: {row.record['fate']}" for row in table if row.record.get("fate")]
 
 
 def _verdict(table: list[Row]) -> list[str]:

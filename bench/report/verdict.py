@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bench.history.runs import FAILED, INTERRUPTED
 from bench.report.comparison import changes_in_words
 from bench.report.recorded import Recorded
-from bench.report.rows import Row, best
+from bench.report.rows import Row, best, was_skipped
 
 # More names are for the table.
 MOST_NAMES = 6
@@ -26,7 +26,7 @@ def verdict(recorded: Recorded) -> Verdict:
 
 
 def _sentences(recorded: Recorded) -> Iterator[str]:
-    loads = [row for row in recorded.rows if "strategy" in row.record and not _was_skipped(row)]
+    loads = [row for row in recorded.rows if "strategy" in row.record and not was_skipped(row)]
     wrong = list(_failures(recorded, loads))
     yield from wrong
     if recorded.run.outcome == INTERRUPTED:
@@ -64,10 +64,6 @@ def _has_values(row: Row) -> bool:
     """Whether the weights that were loaded had any; a timed load's always have."""
     real = row.record.get("device") != "sim" and not row.record.get("planned")
     return real or "first_logits_seconds" in row.record
-
-
-def _was_skipped(row: Row) -> bool:
-    return bool(row.problems) and all(problem.startswith("skipped") for problem in row.problems)
 
 
 def _listed(names: Sequence[str]) -> str:

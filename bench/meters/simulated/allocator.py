@@ -1,6 +1,6 @@
 """A model of PyTorch's CUDA caching allocator: which blocks and segments requests take, without a GPU.
 
-Only what changes byte counts is here: one device, streams that are never busy, and memory that does not run out.
+Only what changes byte counts is here: one device, and streams that are never busy.
 The rules are those of `c10/cuda/CUDACachingAllocator.cpp`, torch 2.10 to 2.14; the names are its own.
 """
 
@@ -63,11 +63,19 @@ class _Pool:
             del self.unmapped[bisect_left(self.unmapped, (block.address, block))]
 
 
-class CachingAllocator:
-    """Hands out blocks, and keeps count in bytes of what was asked for, handed out, and taken from the driver."""
+class OutOfSegments(Exception):
+    """The driver has no more memory, with all cached blocks given back to it that can be."""
 
-    def __init__(self, settings: AllocatorSettings) -> None:
+
+class CachingAllocator:
+    """Hands out blocks, and keeps count in bytes of what was asked for, handed out, and taken from the driver.
+
+    Of the driver it gets `capacity` bytes at most; None: however many it wants.
+    """
+
+    def __init__(self, settings: AllocatorSettings, capacity: int | None = None) -> None:
         self.settings = settings
+        self.capacity = capacity
         self.requested_bytes = 0
         self.allocated_bytes = 0
         self.reserved_bytes = 0
@@ -76,7 +84,10 @@ class CachingAllocator:
         self._next_address = 0
 
     def allocate(self, requested: int, stream: int = 0) -> Block:
-        """A block for a request of one byte or more, made while `stream` is the current one."""
+        """A block for a request of one byte or more, made while `stream` is the current one.
+
+        Raises `OutOfSegments` if that takes more than the capacity.
+        """
         size = self._rounded(requested)
         pool = self._pool(stream, small=size <= SMALL_BYTES)
         block = self._cached_block(pool, size) or self._new_block(pool, size)
@@ -102,8 +113,7 @@ class CachingAllocator:
                 if block.expandable:
                     self._unmap(block)
                 elif not block.split:
-                    pool.remove(block)
-                    self.reserved_bytes -= block.size
+                    self._release(block)
 
     def _pool(self, stream: int, *, small: bool) -> _Pool:
         pool = self._pools.get((stream, small))
@@ -146,16 +156,45 @@ class CachingAllocator:
 
     def _new_block(self, pool: _Pool, size: int) -> Block:
         """A block from the driver, taken from no pool yet."""
-        if self.settings.expandable_segments:
-            return self._grown_block(pool, size)
         if pool.small:
             segment = SMALL_SEGMENT_BYTES
         elif size < MIN_LARGE_BYTES:
             segment = self.settings.large_segment_bytes
         else:
             segment = _round_up(size, ROUND_LARGE_BYTES)
+        self._require_room(pool, size, segment)
+        if self.settings.expandable_segments:
+            return self._grown_block(pool, size)
         self.reserved_bytes += segment
         return self._segment(pool, segment)
+
+    def _require_room(self, pool: _Pool, size: int, segment: int) -> None:
+        """Give cached blocks back to the driver if that is what it takes to get so many bytes more from it."""
+        if self._has_room(segment) or (self._release_oversize(pool, size) and self._has_room(segment)):
+            return
+        self.empty_cache()
+        if not self._has_room(segment):
+            raise OutOfSegments
+
+    def _has_room(self, segment: int) -> bool:
+        return self.capacity is None or self.reserved_bytes + segment <= self.capacity
+
+    def _release_oversize(self, pool: _Pool, size: int) -> bool:
+        """Give back blocks too large to be split: one as large as is needed, or the largest that add up to it."""
+        needed = max(size, self.settings.max_split_bytes)
+        oversize = [block for _, _, block in pool.cached if block.size >= self.settings.max_split_bytes]
+        enough = [block for block in oversize if block.size >= needed]
+        released = 0
+        for block in enough[:1] or reversed(oversize):
+            if released >= needed:
+                break
+            released += block.size
+            self._release(block)
+        return released >= needed
+
+    def _release(self, block: Block) -> None:
+        block.pool.remove(block)
+        self.reserved_bytes -= block.size
 
     def _segment(self, pool: _Pool, size: int, *, mapped: bool = True) -> Block:
         # Segments never merge, so their addresses need not be real. Granules are counted from where one starts.

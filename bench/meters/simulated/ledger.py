@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
@@ -98,6 +98,11 @@ class Ledger:
         self._addresses = {True: HOST_ADDRESSES, False: DEVICE_ADDRESSES}
         # Threads load too; and a storage may go, which is heard at once, while another is being entered.
         self._lock = threading.RLock()
+        self._hears: dict[str, Callable[[Event], object]] = {}
+
+    def tell(self, place: str, hears: Callable[[Event], object]) -> None:
+        """Have what comes and goes in a place from now on told to `hears`: what that raises for has not come."""
+        self._hears[place] = hears
 
     def restart(self) -> None:
         """Forget what was written down; what is alive now counts no more."""
@@ -165,7 +170,7 @@ class Ledger:
                     self._went(entry.place, old, old_bytes)
 
     def cache_emptied(self, place: str) -> None:
-        self.events.append(Event(place, -1, 0, None, 0, time.monotonic()))
+        self._write(Event(place, -1, 0, None, 0, time.monotonic()))
 
     def held_bytes(self, place: str) -> int:
         """What is alive in a place of what came since the ledger was started."""
@@ -195,12 +200,17 @@ class Ledger:
         """Write down a storage, or more of the one of that number."""
         number = next(self._numbers) if number is None else number
         if size:
-            self.events.append(Event(place, number, size, line, self.thread.stream, time.monotonic()))
+            self._write(Event(place, number, size, line, self.thread.stream, time.monotonic()))
         return number
 
     def _went(self, place: str, number: int, size: int) -> None:
         if size:
-            self.events.append(Event(place, number, -size, None, 0, time.monotonic()))
+            self._write(Event(place, number, -size, None, 0, time.monotonic()))
+
+    def _write(self, event: Event) -> None:
+        if hears := self._hears.get(event.place):
+            hears(event)
+        self.events.append(event)
 
     def _gone(self, key: int) -> None:
         with self._lock:

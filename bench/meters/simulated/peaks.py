@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from bench.meters.simulated.allocator import CachingAllocator
+from bench.meters.simulated.allocator import Block, CachingAllocator
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.ledger import PINNED, Event, Line
 from bench.meters.simulated.pinned import PinnedAllocator
@@ -77,25 +77,38 @@ def _host_totals(events: list[Event]) -> tuple[list[int], dict[int, int]]:
     return totals, pinned.sizes
 
 
-def device_peaks(events: list[Event], settings: AllocatorSettings) -> dict[str, Peak]:
+def device_peaks(events: list[Event], settings: AllocatorSettings, capacity: int | None = None) -> dict[str, Peak]:
     """The peaks of one device, by figure: `requested`, `allocated` in blocks, and `reserved` in segments."""
-    allocator = CachingAllocator(settings)
-    blocks, sizes, allocated, reserved = {}, {}, [], []
+    blocks, allocated, reserved = DeviceBlocks(CachingAllocator(settings, capacity)), [], []
     for event in events:
-        if event.bytes > 0:
-            blocks[event.storage] = block = allocator.allocate(event.bytes, event.stream)
-            sizes[event.storage] = block.size
-        elif event.bytes < 0:
-            allocator.free(blocks.pop(event.storage))
-        else:
-            allocator.empty_cache()
-        allocated.append(allocator.allocated_bytes)
-        reserved.append(allocator.reserved_bytes)
+        blocks.hear(event)
+        allocated.append(blocks.allocator.allocated_bytes)
+        reserved.append(blocks.allocator.reserved_bytes)
     return {
         "requested": sum_peak(events),
-        "allocated": _peak(events, allocated, sizes),
-        "reserved": _peak(events, reserved, sizes),
+        "allocated": _peak(events, allocated, blocks.sizes),
+        "reserved": _peak(events, reserved, blocks.sizes),
     }
+
+
+class DeviceBlocks:
+    """The blocks that the allocator of a device hands out for what a ledger writes down."""
+
+    def __init__(self, allocator: CachingAllocator) -> None:
+        self.allocator = allocator
+        # Of every storage that ever got one the size of its block.
+        self.sizes: dict[int, int] = {}
+        self._blocks: dict[int, Block] = {}
+
+    def hear(self, event: Event) -> None:
+        """Raises `OutOfSegments` for a storage that there is no memory for."""
+        if event.bytes > 0:
+            self._blocks[event.storage] = block = self.allocator.allocate(event.bytes, event.stream)
+            self.sizes[event.storage] = block.size
+        elif event.bytes < 0:
+            self.allocator.free(self._blocks.pop(event.storage))
+        else:
+            self.allocator.empty_cache()
 
 
 def _peak(events: list[Event], totals: list[int], sizes: dict[int, int]) -> Peak:

@@ -1,0 +1,54 @@
+"""What a command line says of budgets: amounts of memory that loads are held to."""
+
+import re
+from typing import Any
+
+from bench.meters.budget import Budget
+
+BUDGET_OPTIONS = (
+    (
+        *("--device-memory", None, "BYTES"),
+        "run every load with so much memory of the device and no more, as 8GiB (default: with all that there is)",
+    ),
+    (
+        *("--host-memory", None, "BYTES"),
+        "run every load in a process that may hold so much memory and no more, as 4GiB; times are taken without that "
+        "(default: with all that there is)",
+    ),
+    (
+        *("--find-minimum", False, None),
+        "find the smallest memory, of the device and of the host, that each strategy loads with, by trying",
+    ),
+)
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{suffix}": base**power
+    for power, prefix in enumerate("KMGT", 1)
+    for suffix, base in (("iB", 1024), ("B", 1000))
+}
+
+
+def budget(options: Any, device: str) -> Budget:
+    """What a load to `device` may take. Raises `ValueError` with one line: what is wrong, what would be right."""
+    on_device = _bytes("--device-memory", options.device_memory)
+    on_host = _bytes("--host-memory", options.host_memory)
+    if on_device is not None and device == "cpu":
+        raise ValueError("--device-memory: with --device cpu weights end in the host's memory; say --host-memory")
+    if on_host is not None and options.plan:
+        raise ValueError("--host-memory: a plan takes none; leave out --plan, or look at its column private")
+    if options.find_minimum and options.plan:
+        raise ValueError("--find-minimum: a plan loads nothing; leave out --plan, or look at its column reserved")
+    return Budget(on_device, on_host)
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    match = _AMOUNT.fullmatch(text.strip())
+    units = {name.lower(): count for name, count in _UNITS.items()}
+    if match is None or match[2].lower() not in units:
+        raise ValueError(f"{option}: {text!r} is no amount of memory; write it as 8GiB, 800MB or 1048576")
+    if not (count := int(float(match[1]) * units[match[2].lower()])):
+        raise ValueError(f"{option}: nothing can be loaded with {text}; write an amount above 0, as 8GiB")
+    return count

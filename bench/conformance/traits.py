@@ -1,0 +1,36 @@
+"""Which of the properties that strategies may refuse a model has, by looking at it."""
+
+from collections import defaultdict
+
+from torch import Tensor, nn
+
+from model.trust import EXTRA_STATE
+
+
+def properties_of(model: nn.Module) -> dict[str, list[str]]:
+    """The properties of `PROPERTIES` that a model has, of those that are seen by its state alone, with who has them.
+
+    A meta skeleton will do. They come with the names of tensors, `extra_state` with its keys.
+    """
+    state_dict = model.state_dict()
+    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor) and value.numel()}
+    sharing: dict[object, list[str]] = defaultdict(list)
+    for name, tensor in tensors.items():
+        sharing[tensor.untyped_storage()].append(name)
+    views, gaps = [], []
+    for names in sharing.values():
+        distinct = {_place(tensors[name]): tensors[name].nbytes for name in names}
+        views += names if len(distinct) > 1 else []
+        gaps += names if sum(distinct.values()) < tensors[names[0]].untyped_storage().nbytes() else []
+    found = {
+        "nonpersistent": sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - state_dict.keys()),
+        "views": views,
+        "gaps": gaps,
+        "extra_state": [name for name in state_dict if name.endswith(EXTRA_STATE)],
+    }
+    return {name: names for name, names in found.items() if names}
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """What is equal for two names of one tensor, of those in one memory."""
+    return tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype

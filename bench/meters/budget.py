@@ -1,0 +1,211 @@
+"""Loads under hard limits: who lives, who dies, and how far a load had come by then."""
+
+import re
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from bench.meters.cgroup import limited
+from bench.meters.child import Course, Job, Kept, Ready, Seen, run
+from bench.meters.device import DeviceMeter
+from bench.meters.host import PROC, HostMemory, memory_reader
+from bench.meters.page_cache import evict
+from bench.meters.process import Child, LoadDied, LoadFailed, child_process
+
+# Between two looks at how far a load has come.
+LOOK_SECONDS = 0.001
+
+GIB, MIB = 2**30, 2**20
+
+# What PyTorch says where a device has no more memory, and where the host has none.
+_ASKED = re.compile(r"Tried to allocate (\S+ \S+?)\.")
+_TAKEN = re.compile(r"(\S+) (\S+) is allocated by PyTorch, and (\S+) (\S+) is reserved")
+_NO_HOST_MEMORY = re.compile(r"^MemoryError|can't allocate memory|[Cc]annot allocate memory|ENOMEM")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": MIB, "GiB": GIB}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most bytes that a load may take; None: as many as there are.
+
+    `device_bytes` are those of the allocator's segments on the device, above the level before the load. `host_bytes`
+    are all that its process holds and nobody can reclaim, what it held before the load included.
+    """
+
+    device_bytes: int | None = None
+    host_bytes: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.device_bytes is not None or self.host_bytes is not None
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a load under a budget: whether it came to its end, and if not, how it ended, in words.
+
+    `empty_bytes` is what its process held privately before.
+    """
+
+    lived: bool
+    told: str
+    empty_bytes: int
+
+
+@dataclass
+class _Progress:
+    """How far a load has come, as is seen from outside: bytes read of files, or seen of mapped ones; private memory."""
+
+    bytes_read: int = 0
+    private_bytes: int = 0
+
+
+class HostTooSmall(Exception):
+    """A budget that not even the process holds to which nothing is loaded; the message is that in a line."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A load to be run under budgets, the files of its checkpoint, and what each of its tensors takes, in order."""
+
+    job: Job
+    files: Sequence[Path]
+    tensor_bytes: Sequence[int]
+    limit_seconds: float
+
+    def under(self, budget: Budget) -> Fate:
+        """What becomes of it: its weights are checked, and its first logits computed, under the budget too.
+
+        Raises `NoCgroup` or `StillCached` where the host's memory cannot be limited, `HostTooSmall`, and `LoadFailed`,
+        with the exception's own words, if anything raised that has nothing to do with memory.
+        """
+        job = replace(self.job, device_bytes=budget.device_bytes)
+        with child_process(run, job, self.limit_seconds) as child:
+            deadline = child.deadline()
+            level = child.receive(Ready, deadline).level
+            empty = (level.private_bytes or 0) if level else 0
+            with ExitStack() as stack:
+                group = None
+                if budget.host_bytes is not None:
+                    # What others have cached is charged to them, and would be this load's for nothing.
+                    evict(self.files)
+                    group = stack.enter_context(limited(_room(budget.host_bytes, empty), child.pid))
+                # Its group can be removed only when it is gone.
+                stack.callback(child.end)
+                progress = _Progress()
+                child.connection.send("go")
+                try:
+                    if level:
+                        _watch(child, level, deadline, progress)
+                    for kind in (Seen, Kept, Course):
+                        child.receive(kind, deadline)
+                except LoadDied as died:
+                    how = "killed" if group and group.has_killed() else died.timed_out
+                    if not how:
+                        raise
+                    held = _of(empty + progress.private_bytes, budget.host_bytes)
+                    return Fate(False, f"{how} at {held}{self._read(progress)}", empty)
+                except LoadFailed as failed:
+                    if (told := _out_of_memory(str(failed), budget)) is None:
+                        raise
+                    return Fate(False, told + self._read(progress), empty)
+        return Fate(True, "", empty)
+
+    def _read(self, progress: _Progress) -> str:
+        """How many of the tensors had been read."""
+        read = bisect_right(list(accumulate(self.tensor_bytes)), progress.bytes_read)
+        return f" after {100 * read / len(self.tensor_bytes):.0f} % of the tensors"
+
+
+def empty_process_bytes(limit_seconds: float) -> int:
+    """What a process holds privately that is there to load something, and has not begun."""
+    job = Job(_no_device, _nothing, _nothing, None, _nothing)  # type: ignore[arg-type]
+    with child_process(run, job, limit_seconds) as child:
+        level = child.receive(Ready, child.deadline()).level
+    return (level.private_bytes or 0) if level else 0
+
+
+def _no_device() -> DeviceMeter:
+    return DeviceMeter(torch.device("cpu"))
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def smallest(lives: Callable[[int], bool], low: int, high: int, tolerance: int) -> int | None:
+    """The smallest budget under which a load lives, at most `tolerance` bytes too large, by bisection.
+
+    It is thought to die under `low`, and looked for up to `high`; None where it dies even there.
+    """
+    if not lives(high):
+        return None
+    while high - low > tolerance:
+        middle = (low + high) // 2
+        if lives(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _room(host_bytes: int, empty_bytes: int) -> int:
+    """What the load may take beside what its process holds already."""
+    if host_bytes <= empty_bytes:
+        raise HostTooSmall(too_small(host_bytes, empty_bytes))
+    return host_bytes - empty_bytes
+
+
+def too_small(host_bytes: int, empty_bytes: int) -> str:
+    """What is wrong with a budget that leaves nothing to load with."""
+    return (
+        f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} of a process that has loaded nothing; write an "
+        f"amount above that"
+    )
+
+
+def _watch(child: Child, level: HostMemory, deadline: float, progress: _Progress) -> None:
+    """Look at the child until it sends its next message, or has ended."""
+    with suppress(ProcessLookupError, FileNotFoundError), memory_reader(child.pid) as read_memory:
+        before = _bytes_read(child.pid)
+        while not child.connection.poll() and time.monotonic() < deadline:
+            above = read_memory().above(level)
+            progress.private_bytes = max(progress.private_bytes, above.private_bytes or 0)
+            seen = max(_bytes_read(child.pid) - before, above.file_bytes or 0)
+            progress.bytes_read = max(progress.bytes_read, seen)
+            time.sleep(LOOK_SECONDS)
+
+
+def _bytes_read(pid: int) -> int:
+    """What a process has read by system calls, from the page cache or not."""
+    first, *_ = (PROC / str(pid) / "io").read_text().splitlines()
+    return int(first.removeprefix("rchar: "))
+
+
+def _out_of_memory(message: str, budget: Budget) -> str | None:
+    """What an exception says of memory that ran out; None where it says something else."""
+    if message.startswith("OutOfMemoryError") and budget.device_bytes is not None:
+        asked, taken = _ASKED.search(message), _TAKEN.search(message)
+        held = 0
+        if taken:
+            held = sum(round(float(count) * _UNITS[unit]) for count, unit in (taken.groups()[:2], taken.groups()[2:]))
+        more = f", {asked[1]} more asked for," if asked else ""
+        return f"out of device memory at {_of(held, budget.device_bytes)}{more}"
+    if _NO_HOST_MEMORY.search(message):
+        return "out of host memory" + (f" of {shown(budget.host_bytes)}" if budget.host_bytes else "")
+    return None
+
+
+def _of(held: int, budget: int | None) -> str:
+    return shown(held) if budget is None else f"{shown(held)} of {shown(budget)}"
+
+
+def shown(count: int) -> str:
+    """Bytes as people say them: `3.9 GiB`, `4 GiB`, `512 MiB`."""
+    unit, name = (GIB, "GiB") if count >= GIB else (MIB, "MiB")
+    return f"{count / unit:.1f}".removesuffix(".0") + f" {name}"

@@ -1,0 +1,201 @@
+"""A memory cgroup: a group of processes that the kernel kills before they hold more memory than they may.
+
+Sources: `admin-guide/cgroup-v2.rst` and `admin-guide/cgroup-v1/memory.rst` of Linux, `org.freedesktop.systemd1(5)`.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+# What the last process of a group may take to be gone.
+PATIENCE_SECONDS = 5.0
+
+HINT = "run pytest as a user who may make one, or within `systemd-run --user --scope -p Delegate=yes`"
+
+_KILLED = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+
+
+class NoCgroup(Exception):
+    """No group with a limit can be made here; the message is why, in a line."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the files of a group are called: the limits with what they are set to, the most it held, and its kills."""
+
+    limits: tuple[tuple[str, str], ...]
+    most: str
+    events: str
+
+
+# Without swap: what is swapped out takes no memory, and is not what anybody means by a budget.
+V1 = Files(
+    (("memory.limit_in_bytes", "{}"), ("memory.memsw.limit_in_bytes", "{}")),
+    "memory.max_usage_in_bytes",
+    "memory.oom_control",
+)
+V2 = Files((("memory.max", "{}"), ("memory.swap.max", "0")), "memory.peak", "memory.events")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of its own for a load."""
+
+    folder: Path
+    files: Files
+
+    def add(self, pid: int) -> None:
+        """Charge what a process takes from now on to the group. Raises `NoCgroup` if this user may not."""
+        try:
+            (self.folder / "cgroup.procs").write_text(str(pid))
+        except OSError as error:
+            raise NoCgroup(f"no process can be moved to a memory cgroup ({error.strerror}): {HINT}") from None
+
+    def peak_bytes(self) -> int | None:
+        """The most that it held, page cache included; None where the kernel does not tell."""
+        file = self.folder / self.files.most
+        return int(file.read_text()) if file.exists() else None
+
+    def has_killed(self) -> bool:
+        """Whether the kernel has ended a process of it for want of memory."""
+        # A scope is gone with its last process.
+        with suppress(FileNotFoundError):
+            killed = _KILLED.search((self.folder / self.files.events).read_text())
+            return killed is not None and int(killed[1]) > 0
+        return False
+
+
+@contextmanager
+def limited(limit_bytes: int, pid: int) -> Iterator[Group]:
+    """Have process `pid`, and what it starts, hold no more than so many bytes of what it takes from now on.
+
+    Raises `NoCgroup` where that is impossible. The process is to have ended when the block does.
+    """
+    parent, files = _parent()
+    folder = parent / f"weight-loading-{os.getpid()}-{pid}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        with _by_systemd(limit_bytes, pid, files, error) as group:
+            yield group
+        return
+    try:
+        group = Group(folder, files)
+        _set_limits(group, limit_bytes)
+        group.add(pid)
+        yield group
+    finally:
+        _remove(folder)
+
+
+def _set_limits(group: Group, limit_bytes: int) -> None:
+    for name, value in group.files.limits:
+        file = group.folder / name
+        # Where the kernel does not count swap it has no file to limit it with.
+        if file.exists():
+            try:
+                file.write_text(value.format(limit_bytes))
+            except OSError as error:
+                raise NoCgroup(f"a memory cgroup cannot be limited ({error.strerror}): {HINT}") from None
+        elif name == group.files.limits[0][0]:
+            raise NoCgroup(f"the cgroups here do not limit memory: {HINT}")
+
+
+def _remove(folder: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while folder.exists():
+        try:
+            folder.rmdir()
+        except OSError:
+            # A process that was killed is in it until its memory is gone.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _parent() -> tuple[Path, Files]:
+    """The folder in which a group can be made that limits memory, within all limits that are in force here already."""
+    paths = dict(_own_paths())
+    for line in (PROC / "self" / "mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        root, mount = fields.split()[3:5]
+        kind, _, options = rest.split(maxsplit=2)
+        if kind == "cgroup" and "memory" in options.split(","):
+            return _below(mount, root, paths["memory"]), V1
+        if kind == "cgroup2" and "" in paths:
+            own = _below(mount, root, paths[""])
+            controllers = own / "cgroup.controllers"
+            if controllers.exists() and "memory" in controllers.read_text().split():
+                # A group that has processes can have none below it: the new one is beside this one.
+                return (own.parent if own != Path(mount) else own), V2
+    raise NoCgroup("no memory cgroup is mounted here: run where one is, or leave --host-memory out")
+
+
+def _own_paths() -> Iterator[tuple[str, str]]:
+    """Which group this process is in, for each controller; the one of version 2 has no name."""
+    for line in (PROC / "self" / "cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            yield controller, path
+
+
+def _below(mount: str, root: str, path: str) -> Path:
+    """Where a group is, of which the part from `root` on is mounted."""
+    inner = path.removeprefix(root.rstrip("/")) if path.startswith(root.rstrip("/")) else ""
+    return Path(mount) / inner.strip("/")
+
+
+@contextmanager
+def _by_systemd(limit_bytes: int, pid: int, files: Files, error: OSError) -> Iterator[Group]:
+    """The same by way of a transient scope of the user's service manager, as `systemd-run --scope` makes it."""
+    refusal = NoCgroup(f"no memory cgroup can be made here ({error.strerror}): {HINT}")
+    if files is not V2 or shutil.which("busctl") is None:
+        raise refusal from None
+    scope = f"weight-loading-{os.getpid()}-{pid}.scope"
+    properties = ("3", "PIDs", "au", "1", str(pid), "MemoryMax", "t", str(limit_bytes), "MemorySwapMax", "t", "0", "0")
+    made = _manager("StartTransientUnit", "ssa(sv)a(sa(sv))", scope, "fail", *properties)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while made and (folder := _folder_of(pid)).name != scope and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if not made or folder.name != scope:
+        raise refusal from None
+    try:
+        yield Group(folder, files)
+    finally:
+        _manager("StopUnit", "ss", scope, "replace")
+
+
+def _manager(method: str, *arguments: str) -> bool:
+    """Call a method of the user's service manager; whether it was done."""
+    service = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+    command = ("busctl", "--user", "call", *service, method, *arguments)
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(  # noqa: S603 - nothing of it is anybody else's
+            command, capture_output=True, timeout=PATIENCE_SECONDS, check=False
+        )
+        return done.returncode == 0
+    return False
+
+
+def _folder_of(pid: int) -> Path:
+    """The group of version 2 that a process is in."""
+    with suppress(OSError):
+        path = next(
+            line.split(":", 2)[2]
+            for line in (PROC / str(pid) / "cgroup").read_text().splitlines()
+            if line.startswith("0::")
+        )
+        for line in (PROC / "self" / "mountinfo").read_text().splitlines():
+            fields, _, rest = line.partition(" - ")
+            if rest.startswith("cgroup2 "):
+                root, mount = fields.split()[3:5]
+                return _below(mount, root, path)
+    return Path()

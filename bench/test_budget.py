@@ -1,0 +1,99 @@
+"""Promise: with so much memory and no more, those loads come to their end that theory lets, and no others."""
+
+from collections.abc import Callable
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.cases.budgets import is_to_live, trial_of
+from bench.cases.case import Case
+from bench.cases.endings import ending
+from bench.history.record import Record
+from bench.meters.budget import Budget, Fate, HostTooSmall, Trial, empty_process_bytes, smallest
+from bench.meters.cgroup import NoCgroup
+from bench.meters.page_cache import StillCached
+from model.checkpoints import Checkpoint
+
+# How near the smallest budget is come to: a part of the model's bytes, and so many at least.
+TOLERANCE_OF_STATE, TOLERANCE_BYTES = 0.01, 2 * 2**20
+# Beyond what any load takes: where the search begins.
+MOST_OF_STATE, MOST_BYTES = 4, 256 * 2**20
+
+
+@pytest.mark.real_device
+@pytest.mark.apart
+@pytest.mark.limited
+def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint) -> None:
+    """With room for half of the model: who maps it answers a prompt, and who has to hold it is killed."""
+    room = case.specification.footprint.state_bytes // 2
+    budget = Budget(host_bytes=empty_process_bytes(case.limit_seconds) + room)
+    with ending(case):
+        fate = trial_of(case, checkpoint, rehearsal).under(budget)
+    require_theory(case, budget, fate)
+
+
+@pytest.mark.budget
+@pytest.mark.limited
+def test_budget(
+    case: Case,
+    rehearsal: Checkpoint,
+    checkpoint: Checkpoint,
+    budget: Budget,
+    benchmark: BenchmarkFixture,
+    record: Record,
+) -> None:
+    """Who lives and who dies is what a user wants to know; that it is not as theory says is a failure."""
+    with ending(case):
+        fate: Fate = benchmark.pedantic(trial_of(case, checkpoint, rehearsal).under, args=(budget,))
+    record.update(device_budget_bytes=budget.device_bytes, host_budget_bytes=budget.host_bytes)
+    record.update(fits=fate.lived, fate=fate.told or None)
+    require_theory(case, budget, fate)
+
+
+@pytest.mark.minimum
+def test_smallest_budget(
+    case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record
+) -> None:
+    """The smallest memory that a load lives with, of the device and of the host, each with all of the other."""
+    trial, state = trial_of(case, checkpoint, rehearsal), case.specification.footprint.state_bytes
+    tolerance = max(TOLERANCE_BYTES, int(TOLERANCE_OF_STATE * state))
+    with ending(case):
+        found: Record = benchmark.pedantic(smallest_budgets, args=(trial, state, tolerance, case.device))
+    record.update(found, smallest_tolerance_bytes=tolerance)
+
+
+def smallest_budgets(trial: Trial, state_bytes: int, tolerance: int, device: str) -> Record:
+    """In a record's fields. Raises as `Trial.under` does, where nothing can be limited."""
+    most, found = MOST_OF_STATE * state_bytes + MOST_BYTES, {}
+    if device != "cpu":
+        found["smallest_device_bytes"] = smallest(
+            lambda count: trial.under(Budget(device_bytes=count)).lived, 0, most, tolerance
+        )
+    empty = empty_process_bytes(trial.limit_seconds)
+    try:
+        found["smallest_host_bytes"] = smallest(_lives_on_host(trial), empty, empty + most, tolerance)
+    except (NoCgroup, StillCached):
+        if not found:
+            raise
+    return found
+
+
+def _lives_on_host(trial: Trial) -> Callable[[int], bool]:
+    def lives(count: int) -> bool:
+        try:
+            return trial.under(Budget(host_bytes=count)).lived
+        except HostTooSmall:
+            return False
+
+    return lives
+
+
+def require_theory(case: Case, budget: Budget, fate: Fate) -> None:
+    """Fail unless the load lived, or died, as its bounds say, where they do."""
+    expected = is_to_live(case, budget, fate.empty_bytes)
+    if expected and not fate.lived:
+        pytest.fail(f"by its bounds it has to live: {fate.told}", pytrace=False)
+    if expected is False and fate.lived:
+        pytest.fail(
+            "lived, where by its bounds it takes more than there was: a bound or the limit is wrong", pytrace=False
+        )
