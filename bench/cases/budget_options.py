@@ -21,6 +21,9 @@ BUDGET_OPTIONS = (
     ),
 )
 
+# What an allocator takes at once.
+LEAST_BYTES = 2 * 2**20
+
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{suffix}": base**power
@@ -48,7 +51,7 @@ def _bytes(option: str, text: str | None) -> int | None:
     match = _AMOUNT.fullmatch(text.strip())
     units = {name.lower(): count for name, count in _UNITS.items()}
     if match is None or match[2].lower() not in units:
-        raise ValueError(f"{option}: {text!r} is no amount of memory; write it as 8GiB, 800MB or 1048576")
-    if not (count := int(float(match[1]) * units[match[2].lower()])):
-        raise ValueError(f"{option}: nothing can be loaded with {text}; write an amount above 0, as 8GiB")
+        raise ValueError(f"{option}: {text!r} is no amount of memory; write it as 8GiB or 800MB")
+    if (count := int(float(match[1]) * units[match[2].lower()])) < LEAST_BYTES:
+        raise ValueError(f"{option}: nothing can be loaded with {count:,} bytes; write an amount as 8GiB")
     return count

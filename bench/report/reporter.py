@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator
 from dataclasses import asdict
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,20 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.cases.case import Case
 from bench.cases.items import case_of
 from bench.cases.options import Settings
+from bench.cases.planning import plan
 from bench.conformance.sweep import Cell
 from bench.history.fingerprint import fingerprint, in_a_line
 from bench.history.gate import Gate
+from bench.report.advice import Advice, advised
 from bench.report.annotations import Failure, annotations
 from bench.report.colour import write_coloured
 from bench.report.export import export
 from bench.report.folders import known_folders, without_folders
 from bench.report.recorded import problems, recorded
-from bench.report.rows import REFUSED, SKIPPED, Outcome
+from bench.report.rows import REFUSED, SKIPPED, Outcome, rows
 from bench.report.sections import Found, job_page, not_compared, sections
 from bench.versus.session import Versus
 
@@ -33,8 +37,9 @@ class Reporter:
         self._failures: list[Failure] = []
         self._cells: list[Cell] = []
         self._outcomes: list[Outcome] = []
+        self._cases: list[Case] = []
         self._page: str | None = None
-        self._found = Found(chosen, gate, versus, self._outcomes, self._cells)
+        self._found = Found(chosen, gate, versus, self._outcomes, self._cells, self._advice)
 
     @pytest.fixture
     def cells(self) -> list[Cell]:
@@ -56,6 +61,7 @@ class Reporter:
             verdict = "ok" if report.passed else skipped if report.skipped else said
             benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
             record = benchmark.extra_info if benchmark else {}
+            self._cases.append(case)
             self._outcomes.append(Outcome(case.row, case.size, verdict, dict(record)))
         return report
 
@@ -65,15 +71,46 @@ class Reporter:
             asdict(cell) | {"why": without_folders(cell.why, folders)} for cell in self._cells
         ]
         output_json["problems"] = problems(self._outcomes, folders)
+        if advice := self._advice():
+            output_json["advice"] = [without_folders(line, folders) for line in advice.lines]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         self._export(session)
+        self._require_one_that_fits(session)
         yield
         # By now the run is recorded, or is not going to be.
         storage = self._gate.storage
         if storage and storage.saved:
-            self._page = self._write_page(storage.saved, self._chosen.report or storage.path / "report")
+            folder = self._chosen.report or storage.path / "report"
+            self._page = self._write_page(storage.saved, folder)
+            self._write_code(folder)
+
+    @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
+    def _advice(self) -> Advice | None:
+        """For the budgets of the run: made once, when all its loads have been tried."""
+        return advised(rows(self._outcomes), self._cases, plan)
+
+    def _require_one_that_fits(self, session: pytest.Session) -> None:
+        advice = self._advice()
+        if advice and advice.strategy is None:
+            self._gate.complain("no strategy loads the model with the memory that it was given")
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _write_code(self, folder: Path) -> None:
+        """Write the module of the strategy that is advised."""
+        advice = self._advice()
+        code = advice.code() if advice else None
+        if advice and code:
+            file = folder / f"load_{advice.strategy}.py"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                file.write_text(code)
+            except OSError as error:
+                self._gate.complain(f"--report: {file.name} cannot be written: {error.strerror}")
+            else:
+                self._found.written.append(Path(os.path.relpath(file)))
 
     def _export(self, session: pytest.Session) -> None:
         folder = self._chosen.export

@@ -1,11 +1,13 @@
 """Everything that a run has to say, in a terminal and on the page of a CI job."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.cases.options import Settings
 from bench.conformance.sweep import Cell
 from bench.history.gate import Gate
+from bench.report.advice import Advice
 from bench.report.alive import explanation
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 from bench.report.conformance import conformance_lines
@@ -28,6 +30,9 @@ class Found:
     versus: Versus | None
     outcomes: Sequence[Outcome]
     cells: Sequence[Cell]
+    advice: Callable[[], Advice | None] = lambda: None
+    # Where its code is, if it is anywhere.
+    written: list[Path] = field(default_factory=list)
 
 
 def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
@@ -38,6 +43,8 @@ def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
     if table := rows(outcomes):
         explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
         yield f"weight loading: {chosen.title}", [*explained, *chosen.notes, *terminal_lines(table, width)]
+    if lines := _advice(found):
+        yield "advice", lines
     if gate.shown:
         yield comparison_title(gate.shown), comparison_lines(gate.shown, gate.recorded, width)
     elif gate.comparison and (line := quiet_line(gate.comparison)):
@@ -48,11 +55,18 @@ def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
         yield "history", history_lines(gate.history, gate.passed_over, width)
 
 
+def _advice(found: Found) -> list[str]:
+    advice = found.advice()
+    return [*advice.lines, *advice.how_to_use(next(iter(found.written), None))] if advice else []
+
+
 def job_page(found: Found) -> Iterator[str]:
     """The same in Markdown, for `$GITHUB_STEP_SUMMARY`."""
     gate = found.gate
     if table := rows(found.outcomes):
         yield markdown(table)
+    if lines := _advice(found):
+        yield "\n".join(["```text", *lines, "```", ""])
     if gate.shown:
         yield comparison_markdown(gate.shown, gate.recorded)
     if found.cells:

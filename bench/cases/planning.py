@@ -1,0 +1,71 @@
+"""Loads that are only planned: of a case as it is, and of what it might be instead."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from bench.cases.case import Case
+from bench.meters.measure import Measurement, measure
+from model.checkpoints import Checkpoint, make_sparse
+from model.own import Own
+
+HALF = "bfloat16"
+
+
+class Half(Own):
+    """A model of the user's with its floating-point tensors in half as many bytes."""
+
+    def build(self) -> nn.Module:
+        return super().build().to(torch.bfloat16)
+
+
+def plan(case: Case) -> Measurement:
+    """What the load of a case would take: nothing is read or filled. Raises `LoadEnded` where it cannot be planned."""
+    planned = replace(case, planned=True, device="cpu" if case.device == "cpu" else "sim")
+    with TemporaryDirectory(prefix="plan-") as folder:
+        checkpoint, rehearsal = (
+            _sparse(Checkpoint(specification, Path(folder) / f"{number}-{specification.name}"))
+            for number, specification in enumerate((planned.specification, planned.rehearsal))
+        )
+        return measure(planned.job(planned.strategy.load, checkpoint, rehearsal), planned.limit_seconds)
+
+
+def _sparse(checkpoint: Checkpoint) -> Checkpoint:
+    make_sparse(checkpoint.specification, checkpoint.folder)
+    return checkpoint
+
+
+def halved(case: Case) -> Case | None:
+    """The same in half as many bytes; None where it is in as few already."""
+    if case.dtype != "float32":
+        return None
+    own = Half(case.own.factory, case.own.example) if case.own else None
+    return replace(case, dtype=HALF, own=own)
+
+
+def largest_block(case: Case) -> tuple[str, int]:
+    """The name and the bytes of the largest part of a model that is run as a whole, those of a sequence one by one."""
+    with torch.device("meta"):
+        model = case.specification.build()
+    sizes = {name: _bytes(block) for name, block in _blocks(model, "")}
+    largest = max(sizes, key=lambda name: sizes[name])
+    return largest, sizes[largest]
+
+
+def _blocks(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+    """The children of a model; in their place those of a child that is a sequence, or has one."""
+    found = []
+    for name, child in module.named_children():
+        inner = f"{path}.{name}".lstrip(".")
+        sequences = isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+        has_one = any(isinstance(one, nn.Sequential | nn.ModuleList) and len(one) > 1 for one in child.children())
+        found += _blocks(child, inner) if sequences or (has_one and not path) else [(inner, child)]
+    return found or [(path, module)]
+
+
+def _bytes(module: nn.Module) -> int:
+    tensors = [value for value in module.state_dict().values() if isinstance(value, Tensor)]
+    return sum({tensor.untyped_storage(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
