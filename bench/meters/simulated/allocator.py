@@ -162,9 +162,11 @@ class CachingAllocator:
             segment = self.settings.large_segment_bytes
         else:
             segment = _round_up(size, ROUND_LARGE_BYTES)
-        self._require_room(pool, size, segment)
         if self.settings.expandable_segments:
+            # PyTorch counts less against a fraction of a device than it maps then: here the capacity is one.
+            self._require_room(pool, size, _round_up(size, self._granule(pool)))
             return self._grown_block(pool, size)
+        self._require_room(pool, size, segment)
         self.reserved_bytes += segment
         return self._segment(pool, segment)
 
@@ -182,7 +184,9 @@ class CachingAllocator:
     def _release_oversize(self, pool: _Pool, size: int) -> bool:
         """Give back blocks too large to be split: one as large as is needed, or the largest that add up to it."""
         needed = max(size, self.settings.max_split_bytes)
-        oversize = [block for _, _, block in pool.cached if block.size >= self.settings.max_split_bytes]
+        # Of those that can be unmapped, all are when the cache is emptied.
+        cached = [block for _, _, block in pool.cached if not block.expandable]
+        oversize = [block for block in cached if block.size >= self.settings.max_split_bytes]
         enough = [block for block in oversize if block.size >= needed]
         released = 0
         for block in enough[:1] or reversed(oversize):

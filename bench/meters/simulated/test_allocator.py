@@ -5,7 +5,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from bench.meters.simulated.allocator import Block, CachingAllocator
+from bench.meters.simulated.allocator import Block, CachingAllocator, OutOfSegments
 from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings, allocator_settings
 
 DEFAULT = AllocatorSettings()
@@ -332,3 +332,81 @@ def naive_figures(steps: list[int]) -> Iterator[tuple[int, int, int]]:
 def test_the_default_rules_are_those_of_a_naive_allocator(steps: list[int]) -> None:
     allocator = CachingAllocator(DEFAULT)
     assert [figures(allocator) for _ in play(allocator, steps)] == list(naive_figures(steps))
+
+
+def limited(
+    capacity: int, *requests: int, settings: AllocatorSettings = DEFAULT
+) -> tuple[CachingAllocator, list[Block]]:
+    allocator = CachingAllocator(settings, capacity)
+    return allocator, [allocator.allocate(request) for request in requests]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@hypothesis.given(steps=STEPS)
+def test_a_capacity_that_is_not_reached_changes_nothing(settings: str, steps: list[int]) -> None:
+    free, bound = (CachingAllocator(allocator_settings(settings), capacity) for capacity in (None, 2**60))
+    held: list[tuple[Block, Block]] = []
+    for step in steps:
+        if step > 0:
+            held.append((free.allocate(step), bound.allocate(step)))
+        elif step == 0:
+            free.empty_cache()
+            bound.empty_cache()
+        elif held:
+            one, other = held.pop(step % len(held))
+            free.free(one)
+            bound.free(other)
+        assert figures(free) == figures(bound)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@hypothesis.given(steps=STEPS, capacity=st.integers(4, 120))
+def test_no_more_is_reserved_than_the_capacity(settings: str, steps: list[int], capacity: int) -> None:
+    allocator = CachingAllocator(allocator_settings(settings), capacity * MIB)
+    held: list[Block] = []
+    for step in steps:
+        before = figures(allocator)[:2]
+        try:
+            if step > 0:
+                held.append(allocator.allocate(step))
+            elif step == 0:
+                allocator.empty_cache()
+            elif held:
+                allocator.free(held.pop(step % len(held)))
+        except OutOfSegments:
+            # What could not be had counts for nothing.
+            assert figures(allocator)[:2] == before
+        assert allocator.allocated_bytes <= allocator.reserved_bytes <= capacity * MIB
+
+
+def test_what_is_cached_goes_back_before_memory_runs_out() -> None:
+    allocator, [first, second] = limited(60 * MIB, 30 * MIB, 30 * MIB)
+    allocator.free(first)
+    with pytest.raises(OutOfSegments):
+        allocator.allocate(40 * MIB)
+    # In vain, but it has gone back.
+    assert allocator.reserved_bytes == 30 * MIB
+    allocator.free(second)
+    allocator.allocate(60 * MIB)
+    assert allocator.reserved_bytes == 60 * MIB
+
+
+def test_a_block_that_is_in_use_in_part_stays() -> None:
+    allocator, [first, _] = limited(24 * MIB, 8 * MIB, 8 * MIB)
+    allocator.free(first)
+    with pytest.raises(OutOfSegments):
+        allocator.allocate(20 * MIB)
+    assert allocator.reserved_bytes == 20 * MIB
+
+
+def test_of_blocks_that_are_not_split_no_more_go_back_than_are_needed() -> None:
+    settings = allocator_settings("max_split_size_mb:20")
+    allocator, blocks = limited(165 * MIB, 30 * MIB, 60 * MIB, 70 * MIB, settings=settings)
+    for block in blocks:
+        allocator.free(block)
+    # Each is too large, or too small, to be used for it: the smallest that is as large goes back.
+    allocator.allocate(32 * MIB)
+    assert allocator.reserved_bytes == (30 + 32 + 70) * MIB
+    # None is as large: the largest ones go back, until they add up to it.
+    allocator.allocate(100 * MIB)
+    assert allocator.reserved_bytes == (32 + 100) * MIB

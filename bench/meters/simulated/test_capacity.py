@@ -1,0 +1,74 @@
+"""A simulated device that has so much memory and no more."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.simulated.capacity import limit
+from bench.meters.simulated.conftest import CUDA, DEVICE, held, peak
+from bench.meters.simulated.ledger import in_place
+from bench.meters.simulated.peaks import device_peaks
+from bench.meters.simulated.world import World
+
+MIB = 2**20
+DEFAULT = AllocatorSettings()
+
+
+def floats(mib: float, device: Any = CUDA) -> torch.Tensor:
+    return torch.empty(int(mib * MIB) // 4, dtype=torch.float32, device=device)
+
+
+WAYS: dict[str, Callable[[], Any]] = {
+    "created": lambda: floats(30),
+    "moved": lambda: floats(30, "cpu").to(CUDA),
+    "a module": lambda: torch.nn.Linear(1, 30 * MIB // 4, bias=False, device="cpu").to(CUDA),
+    "cloned": lambda: floats(12).repeat(3),
+    "as a storage": lambda: torch.UntypedStorage(30 * MIB, device=CUDA),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_does_not_fit_raises_what_cuda_does_and_takes_nothing(world: World, way: str) -> None:
+    limit(world.ledger, DEVICE, DEFAULT, 40 * MIB)
+    kept = floats(20)
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"^CUDA out of memory. Tried to allocate 3[06].00 MiB. GPU 0 has a "
+    ):
+        WAYS[way]()
+    assert held(world) in (20 * MIB, 32 * MIB)
+    del kept
+    assert WAYS["created"]() is not None
+
+
+def test_it_is_told_what_was_asked_for_and_what_is_taken(world: World) -> None:
+    limit(world.ledger, DEVICE, DEFAULT, 2**30)
+    kept = [floats(1000), floats(9)]
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        floats(100)
+    assert str(caught.value) == (
+        "CUDA out of memory. Tried to allocate 100.00 MiB. GPU 0 has a total capacity of 1.00 GiB of which 4.00 MiB is "
+        "free. Of the allocated memory 1009.00 MiB is allocated by PyTorch, and 11.00 MiB is reserved by PyTorch but "
+        "unallocated."
+    )
+    del kept
+
+
+def test_the_host_is_not_limited(world: World) -> None:
+    limit(world.ledger, DEVICE, DEFAULT, MIB)
+    assert floats(30, "cpu").nbytes == 30 * MIB
+
+
+def test_what_was_cached_is_gone_in_the_record_too(world: World) -> None:
+    """A recipe that catches the error goes on: what is counted afterwards is what its allocator has."""
+    limit(world.ledger, DEVICE, DEFAULT, 40 * MIB)
+    floats(20)
+    kept = floats(12)
+    with pytest.raises(torch.OutOfMemoryError):
+        floats(39)
+    peaks = device_peaks(in_place(world.ledger.events, DEVICE), DEFAULT, 40 * MIB)
+    assert peaks["requested"].bytes == peak(world) == 20 * MIB
+    assert peaks["reserved"].bytes <= 40 * MIB
+    del kept
