@@ -1,6 +1,7 @@
 import time
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -231,3 +232,19 @@ def test_a_real_tensor_is_in_the_history_when_it_was_there(meter: CudaMeter) -> 
     points = meter.points()["device_requested_bytes"]
     assert max(count for _, count in points) == peaks.requested_bytes == 1_000_001
     assert all(began - 0.001 <= at <= ended for at, _ in points)
+
+
+@pytest.mark.parametrize(("taken", "count", "fraction"), [(0, 8, 0.1), (2, 6, 0.1), (0, 100, 1.0)])
+def test_a_limit_is_a_fraction_of_the_device_beyond_what_is_taken(
+    monkeypatch: pytest.MonkeyPatch, taken: int, count: int, fraction: float
+) -> None:
+    asked: list[tuple[float, torch.device]] = []
+    properties = SimpleNamespace(total_memory=80 * MIB)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: taken * MIB)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: asked.append(told))
+    device = torch.device("cuda:1")
+    CudaMeter(device).limit(count * MIB)
+    [(told, where)] = asked
+    assert told == pytest.approx(fraction)
+    assert where == device

@@ -89,9 +89,7 @@ def _takes(row: Row) -> str:
     if device is not None and record.get("device_budget_bytes"):
         parts.append(f"{shown(device)} of {shown(record['device_budget_bytes'])} of the device")
     if host is not None and record.get("host_budget_bytes"):
-        parts.append(
-            f"{shown(host)} of the host beside an empty process, with {shown(record['host_budget_bytes'])} in all"
-        )
+        parts.append(f"{shown(host)} of the host's {shown(record['host_budget_bytes'])} beside an empty process")
     return f", taking {' and '.join(parts)}" if parts else ""
 
 
