@@ -94,6 +94,4 @@ def require_theory(case: Case, budget: Budget, fate: Fate) -> None:
     if expected and not fate.lived:
         pytest.fail(f"by its bounds it has to live: {fate.told}", pytrace=False)
     if expected is False and fate.lived:
-        pytest.fail(
-            "lived, where by its bounds it takes more than there was: a bound or the limit is wrong", pytrace=False
-        )
+        pytest.fail("it lived, where by its bounds it takes more: a bound, or the limit, is wrong", pytrace=False)
