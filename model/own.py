@@ -110,8 +110,8 @@ def own(model: str, checkpoint: str | None, state_key: str | None, example: str 
         for name, value in expected.items():
             if isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter):
                 raise ValueError(
-                    f"{factory.shown} makes a model whose {name} is of the type {type(value).__name__}: no strategy "
-                    f"here loads other tensors than torch's own"
+                    f"{factory.shown} makes a model whose {name} is of the type {type(value).__name__}: other tensors "
+                    f"than torch's own cannot be compared bit by bit here"
                 )
     with _named("--example"):
         asks = Reference.of(example) if example else None

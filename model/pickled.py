@@ -81,8 +81,12 @@ def read_pickle(content: bytes) -> object:
             for code, argument, place in pickletools.genops(content):
                 end = place or 0
                 _step(code.name)(machine, argument)
-    except Unsound:
+    except UnsoundKey:
         raise
+    except Unsound as error:
+        if (key := machine.key) is None:
+            raise
+        raise UnsoundKey(key, str(error)) from None
     except (ValueError, LookupError, TypeError, AttributeError, Warning) as error:
         raise Unsound(f"has a pickle that is broken around its byte {end:,}") from error
     if end + 1 != len(content) or machine.stack or machine.outer:
@@ -99,6 +103,18 @@ class _Machine:
     memo: dict[int, Any] = field(default_factory=dict)
     storages: dict[str, Storage] = field(default_factory=dict)
     result: object = None
+
+    @property
+    def key(self) -> str | None:
+        """The key of the innermost dict whose value is being made; None where none is."""
+        frames = [*self.outer, self.stack]
+        for frame, items in zip(reversed(frames[:-1]), reversed(frames[1:]), strict=True):
+            if frame and type(frame[-1]) is _Dict and items:
+                # Keys and values in turn; of the last value there may be nothing yet, or its beginning.
+                return str(items[(len(items) - 1) // 2 * 2])
+        # A dict with one key is filled without a mark.
+        place = next((place for place, value in enumerate(frames[0]) if type(value) is _Dict), len(frames[0]))
+        return str(frames[0][place + 1]) if place + 1 < len(frames[0]) else None
 
     def push(self, value: object) -> None:
         self.stack.append(value)

@@ -243,7 +243,7 @@ def test_what_cannot_be_built_on_meta_is_built_to_be_looked_at(file: Path) -> No
         (
             "quantised",
             None,
-            "--model: mine.py:quantised makes a model whose weight is of the type Odd: no",
+            "--model: mine.py:quantised makes a model whose weight is of the type Odd: oth",
         ),
         ("CODE", None, "--model: mine.py:CODE: mine.py has no 'CODE'; it has "),
         ("make", "needs", "--example: mine.py:needs needs arguments (width)"),

@@ -1,9 +1,11 @@
 """Whether a loaded model is the model that was saved: every bit of every tensor, and what it computes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from model.checkpoints import Checkpoint
 from model.layouts import first_names
@@ -52,7 +54,7 @@ def _check_tensors(
         if isinstance(tensor, Tensor):
             if differing := difference(loaded[name], tensor):
                 raise WrongModel(f"{name} {differing}")
-        elif loaded[name] != tensor:
+        elif not same_value(loaded[name], tensor):
             raise WrongModel(f"{name} is {loaded[name]!r}, saved as {tensor!r}")
         if firsts[name] != firsts[saved_firsts[name]]:
             raise WrongModel(f"{name} was one tensor with {saved_firsts[name]}, and is by itself")
@@ -60,6 +62,18 @@ def _check_tensors(
     held = {firsts[name] for name in saved}
     if unexpected := [name for name, first in firsts.items() if first not in held]:
         raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values are equal, of the same types, and in what tensors they hold to the bit."""
+    (leaves, structure), (others, other_structure) = tree_flatten(one), tree_flatten(other)
+    return structure == other_structure and all(map(_same_leaf, leaves, others))
+
+
+def _same_leaf(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return difference(one, other) is None
+    return type(one) is type(other) and bool(one == other)
 
 
 def difference_in_kind(loaded: Tensor, saved: Tensor) -> str | None:

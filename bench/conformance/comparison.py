@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.conformance.modules import named_tensors
 from model.trust import EXTRA_STATE
-from model.verify import difference
+from model.verify import difference, same_value
 
 # What is wrong with a loaded tensor, given the saved one.
 Differ = Callable[[Tensor, Tensor], str | None]
@@ -129,5 +129,5 @@ def _in_extra_state(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iter
             if isinstance(found, Tensor) and isinstance(value, Tensor):
                 if what := differ(found, value):
                     yield Difference("extra state", name, what)
-            elif type(found) is not type(value) or found != value:
+            elif not same_value(found, value):
                 yield Difference("extra state", name, f"is {found!r}, saved as {value!r}")

@@ -14,6 +14,7 @@ from torch.optim import SGD, Optimizer
 
 from bench.conformance.comparison import Difference, differences
 from bench.conformance.poison import poisoned
+from bench.conformance.real_models import RealModel
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
 from model.gpt2 import first_logits
@@ -51,7 +52,9 @@ class Loaded:
     optimizer: Optimizer | None
 
 
-def judge(load: Load, layout: str, specimen: Specimen, device: torch.device, *, fits: bool = True) -> Verdict:
+def judge(
+    load: Load, layout: str, specimen: Specimen | RealModel, device: torch.device, *, fits: bool = True
+) -> Verdict:
     """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit."""
     with TemporaryDirectory(prefix="specimen-") as folder:
         try:
@@ -90,7 +93,7 @@ def _loaded(load: Load, build: Callable[[], nn.Module], path: Path, device: torc
     return Loaded(model, optimizers[-1])
 
 
-def _wrong(specimen: Specimen, first: Loaded, second: Loaded, device: torch.device) -> Iterator[Difference]:
+def _wrong(specimen: Specimen | RealModel, first: Loaded, second: Loaded, device: torch.device) -> Iterator[Difference]:
     """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
     saved = specimen.saved()
     if found := differences(saved, first.model, device) or differences(saved, second.model, device):
@@ -134,11 +137,17 @@ def _difference_in_numbers(found: Tensor, expected: Tensor) -> str | None:
     return difference(found.masked_fill(no_number, 0), expected.detach().masked_fill(no_number, 0))
 
 
-def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+def _in_forward(specimen: Specimen | RealModel, saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
     """Whether two models that have the same tensors compute the same."""
     if isinstance(specimen, Transformer):
         try:
             check_logits(first_logits(loaded).cpu(), first_logits(saved))
+        except WrongModel as error:
+            yield Difference("logits", "", str(error))
+    elif isinstance(specimen, RealModel):
+        try:
+            for found, expected in zip(specimen.outputs(loaded), specimen.outputs(saved), strict=True):
+                check_logits(found.cpu(), expected)
         except WrongModel as error:
             yield Difference("logits", "", str(error))
     elif loaded() != saved():
