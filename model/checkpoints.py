@@ -37,6 +37,8 @@ class Footprint:
     largest_tensor_bytes: int
     # Of every storage, in the order of the state dict.
     sizes: tuple[int, ...]
+    # Of buffers that are in no state dict.
+    beside_bytes: int
 
     @property
     def tensors(self) -> int:
@@ -108,7 +110,10 @@ def _footprint(architecture: Architecture) -> Footprint:
     tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
     storages = dict.fromkeys(tensor.untyped_storage() for tensor in tensors)
     sizes = tuple(storage.nbytes() for storage in storages)
-    return Footprint(sum(sizes), max(tensor.nbytes for tensor in tensors), sizes)
+    beside = {buffer.untyped_storage() for buffer in model.buffers()} - storages.keys()
+    return Footprint(
+        sum(sizes), max(tensor.nbytes for tensor in tensors), sizes, sum(storage.nbytes() for storage in beside)
+    )
 
 
 @dataclass(frozen=True)

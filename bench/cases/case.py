@@ -20,7 +20,7 @@ from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit, direct_is_faster
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import STRATEGIES, Load, Strategy
-from bench.strategies.bounds import bound_bytes, expected_peaks
+from bench.strategies.bounds import bound_bytes, expected_peaks, with_building
 from model.architecture import DTYPES
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
@@ -97,7 +97,7 @@ class Case:
         if expression is None:
             return None
         bound = bound_bytes(expression, footprint.state_bytes, footprint.largest_tensor_bytes)
-        return max(bound, self.build_peak_bytes or 0) if figure == "host_private_peak_bytes" else bound
+        return with_building(bound, figure, self.device, self.build_peak_bytes, self.beside_bytes)
 
     @property
     def build_peak_bytes(self) -> int | None:
@@ -105,6 +105,11 @@ class Case:
         if self.own is None or not self.strategy.builds:
             return None
         return build_peak_bytes(self.own, planned=self.planned)
+
+    @property
+    def beside_bytes(self) -> int | None:
+        """What the model has beside its state dict, where the strategy makes it: buffers that no checkpoint holds."""
+        return self.specification.footprint.beside_bytes if self.strategy.builds else None
 
     def shortage(self) -> str | None:
         """Which memory is too small for the load, in a line; None where there is enough of both."""
@@ -144,6 +149,7 @@ class Case:
             "largest_tensor_bytes": self.specification.footprint.largest_tensor_bytes,
             "first_use": "weights" if self.own and self.own.asks is None else "logits",
             "build_peak_bytes": self.build_peak_bytes,
+            "beside_bytes": self.beside_bytes,
             "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), state),
             "host_bound_ratio": ratio(self.bound_bytes("host_private_peak_bytes"), state),
             "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),

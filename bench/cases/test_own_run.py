@@ -26,10 +26,18 @@ class Tied(nn.Module):
     def forward(self, ids):
         return self.head(self.layer(self.embed(ids)))
 
+class Rotary(Tied):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("angles", torch.ones(512, 100), persistent=False)
+
 def tied():
     # What is made beside the model while it is built.
     spare = torch.ones(8_000_000)
     return Tied()
+
+def rotary():
+    return Rotary()
 
 def example():
     return torch.tensor([[1, 2]])
@@ -121,6 +129,19 @@ def test_a_loader_of_the_users_is_held_to_what_the_user_says_and_to_the_weights(
     assert "above its bound 0 = 0.00x (0.0 MB)" in problems["greedy"]
     conformance = {(cell["strategy"], cell["property"]) for cell in last_record(folder)["conformance"]}
     assert {strategy for strategy, _ in conformance} <= {"wrong", "theirs", "greedy"}
+
+
+def test_what_no_checkpoint_has_counts_or_is_refused_by_name(bench: Bench, folder: Path, file: Path) -> None:
+    weights = ("--model", f"{file}:rotary", "--checkpoint", str(folder / "weights.pt"))
+    run = bench(*weights, "--strategies", "sequential,mmap_assign", "-k", "peak_memory or load_time")
+    assert run.returncode == 0, run.stdout + run.stderr
+    [record] = records(folder, "test_peak_memory").values()
+    assert record["beside_bytes"] == 512 * 100 * 4
+    assert record["device_requested_peak_bytes"] == STATE + LARGEST + record["beside_bytes"]
+    lines = [line for line in run.stdout.splitlines() if line.startswith("mmap_assign")]
+    assert lines[0].endswith("refused")
+    assert lines[1].startswith("mmap_assign-rotary: refused: ['angles'] are not persistent")
+    assert [one["verdict"].partition(":")[0] for one in last_record(folder)["problems"]] == ["refused"] * 2
 
 
 def test_a_plan_of_a_strangers_model_takes_what_theory_says(bench: Bench, folder: Path, file: Path) -> None:

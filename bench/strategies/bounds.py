@@ -107,9 +107,19 @@ def peak_gates(strategy: Strategy, record: Record) -> list[Gate]:
 
 
 def _bound(figure: str, expression: str, record: Record) -> int:
-    """What the expression means, or what building the model takes, if that is more."""
-    built = record.get("build_peak_bytes") or 0 if figure == "host_private_peak_bytes" else 0
-    return max(bound_bytes(expression, record["state_bytes"], record["largest_tensor_bytes"]), built)
+    bound = bound_bytes(expression, record["state_bytes"], record["largest_tensor_bytes"])
+    built, beside = record.get("build_peak_bytes"), record.get("beside_bytes")
+    return with_building(bound, figure, record["device"], built, beside)
+
+
+def with_building(bound: int, figure: str, device: str, build_peak_bytes: int | None, beside_bytes: int | None) -> int:
+    """The bound of a strategy that builds the model: it has buffers that are in no state dict, where the weights end.
+
+    On the host it takes what building takes, if that is more.
+    """
+    where_weights_end = "host_private_peak_bytes" if device == "cpu" else "device_requested_peak_bytes"
+    bound += (beside_bytes or 0) if figure == where_weights_end else 0
+    return max(bound, build_peak_bytes or 0) if figure == "host_private_peak_bytes" else bound
 
 
 def _unseen(figure: str, record: Record) -> int:
