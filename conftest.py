@@ -47,6 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # As pytest's own filters have it: what options name is built before those are in force.
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
     try:
         config.stash[SETTINGS] = chosen = settings(config.option)
         history = history_options(config.option)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -119,8 +119,9 @@ def own(model: str, checkpoint: str | None, state_key: str | None, example: str 
             asks.without_arguments()
     if state_key is not None and checkpoint is None:
         raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
-    source = recognised(Path(checkpoint).absolute(), expected, state_key) if checkpoint is not None else None
-    return Own(factory, asks, source)
+    source = recognised(Path(checkpoint), expected, state_key) if checkpoint is not None else None
+    # Processes may be in other folders.
+    return Own(factory, asks, replace(source, path=source.path.absolute()) if source else None)
 
 
 @contextmanager

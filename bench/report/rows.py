@@ -45,6 +45,8 @@ def rows(outcomes: Iterable[Outcome]) -> list[Row]:
             measured["timed_on"] = measured.get("device")
             # What a meter does to a load shows in its faults.
             timed = {name: measured[name] for name in ("minor_faults", "major_faults") if name in measured}
+            # Bounds are of peaks, and those may be of a load to another device.
+            measured = {name: value for name, value in measured.items() if not name.endswith("_bound_ratio")}
         else:
             timed = {}
         # Memory comes first, and what it says of the device is what the row is about, wherever times were taken.

@@ -7,6 +7,9 @@ import pytest
 
 from bench.report.readme import PICTURE, shown_run, with_run
 from bench.report.recorded import Recorded, recorded
+from bench.strategies import own_strategy
+from model.checkpoints import Specification
+from model.own import own
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,3 +51,16 @@ def test_the_picture_is_of_the_same_run_and_shows_its_peaks(shown: Recorded) -> 
 def test_a_readme_that_shows_no_run_is_refused(shown: Recorded) -> None:
     with pytest.raises(ValueError, match="<!-- run NAME -->"):
         with_run("# A README", shown)
+
+
+def test_the_strangers_model_of_the_readme_can_be_measured(tmp_path: Path) -> None:
+    """Its code as it stands there, and what the text says of its bytes."""
+    readme = (ROOT / "README.md").read_text()
+    [code] = re.findall(r"^```python\n(import torch\n.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    model = own(f"{tmp_path}/mine.py:tagger", None, None, f"{tmp_path}/mine.py:example")
+    footprint = Specification(model.label, model.dtype, "torch", model).footprint
+    sizes = f"S = {footprint.state_bytes:,} bytes of state, L = {footprint.largest_tensor_bytes:,} bytes in its largest"
+    assert f"{model.label}: {sizes}" in readme
+    assert own_strategy(f"{tmp_path}/mine.py:usual", "S").name == "usual"
+    assert model.asks

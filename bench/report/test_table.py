@@ -95,10 +95,11 @@ def test_the_table_fits_its_terminal(width: int) -> None:
 
 
 def test_where_there_is_room_every_column_is_shown() -> None:
-    lines = terminal_lines(rows(full_table()), 1000)
+    table = [*full_table(), tried("baseline", fits=True, smallest_device_bytes=S, smallest_host_bytes=S)]
+    lines = terminal_lines(rows(table), 1000)
     [heading] = [line for line in lines if line.startswith("strategy")]
     assert re.split("  +", heading) == ["strategy", "size", *(column[0] for column in COLUMNS), "verdict"]
-    [heading] = [line for line in markdown(rows(full_table())).splitlines() if line.startswith("| strategy")]
+    [heading] = [line for line in markdown(rows(table)).splitlines() if line.startswith("| strategy")]
     assert heading.count("|") == len(COLUMNS) + 4
 
 
@@ -230,3 +231,42 @@ def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
     assert len(lines) == 5
     assert {line.count("|") for line in lines} == {12}
     assert lines[1].startswith("| --- | --- | ---: |")
+
+
+def tried(strategy: str, *, fits: bool, fate: str | None = None, **smallest: int) -> Outcome:
+    known = {"strategy": strategy, "state_bytes": S, "largest_tensor_bytes": L}
+    return Outcome(strategy, "small", "ok", known | {"fits": fits, "fate": fate} | smallest)
+
+
+def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() -> None:
+    outcomes = [
+        *(
+            outcome
+            for name in ("baseline", "streamed")
+            for outcome in (memory(name, 1.0, device=2.0), seconds(name, 1.0))
+        ),
+        tried("baseline", fits=False, fate="killed at 3.9 GiB of 4 GiB after 61 % of the tensors"),
+        tried("streamed", fits=True, smallest_device_bytes=3 * 2**29, smallest_host_bytes=700 * 2**20),
+    ]
+    lines = terminal_lines(rows(outcomes), 80)
+    [baseline, streamed] = [line.split() for line in lines if line.startswith(("baseline ", "streamed "))]
+    assert (baseline[2], baseline[-1], streamed[2]) == ("dies", "ok", "fits")
+    [wide] = [line.split() for line in terminal_lines(rows(outcomes), 150) if line.startswith("streamed ")]
+    assert wide[2:7] == ["fits", "1.5", "GiB", "700", "MiB"]
+    assert "baseline-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in lines
+    # What does not fit is not praised.
+    assert lines[-1].startswith("Best here: streamed")
+    assert "killed at 3.9 GiB" in markdown(rows(outcomes))
+
+
+def test_a_refusal_is_no_failure_and_a_bound_of_times_is_none_of_peaks() -> None:
+    refused = Outcome("streamed", "small", "refused: ['angles'] are not persistent", {"strategy": "streamed"})
+    lines = terminal_lines(rows([memory("baseline", 1.0), refused]), 80)
+    assert [line.split()[-1] for line in lines if line.startswith("streamed ")] == ["refused"]
+    assert "streamed-small: refused: ['angles'] are not persistent" in lines
+    timed = seconds("usual", 1.0)
+    timed.record.update(host_bound_ratio=1.0, strategy="usual", state_bytes=S)
+    own = memory("usual", 2.0)
+    own.record.update(host_bound_ratio=None)
+    [row] = rows([own, timed])
+    assert row.record.get("host_bound_ratio") is None
