@@ -22,6 +22,10 @@ class Architecture(Hashable, Protocol):
         """A freshly initialised model; a meta skeleton under `torch.device("meta")`."""
         ...
 
+    def skeleton(self) -> nn.Module:
+        """A model to look at: on meta, but where it cannot be built there."""
+        ...
+
     def saved(self, progress: Progress) -> nn.Module:
         """The model that a checkpoint holds, on the host; `progress` is told of its bytes as they are filled."""
         ...
@@ -44,6 +48,10 @@ class RandomGPT2:
 
     def build(self) -> GPT2:
         return GPT2(CONFIGS[self.size], DTYPES[self.dtype])
+
+    def skeleton(self) -> GPT2:
+        with torch.device("meta"):
+            return self.build()
 
     def saved(self, progress: Progress) -> GPT2:
         return random_gpt2(CONFIGS[self.size], DTYPES[self.dtype], SEED, progress)

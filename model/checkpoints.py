@@ -105,8 +105,7 @@ class Specification:
 
 @cache
 def _footprint(architecture: Architecture) -> Footprint:
-    with torch.device("meta"):
-        model = architecture.build()
+    model = architecture.skeleton()
     tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
     storages = dict.fromkeys(tensor.untyped_storage() for tensor in tensors)
     sizes = tuple(storage.nbytes() for storage in storages)
@@ -223,8 +222,7 @@ def make_sparse(specification: Specification, folder: Path) -> None:
     It has no logits and no manifest, and takes some KB a tensor of the disk, whatever the size of the model.
     """
     folder.mkdir()
-    with torch.device("meta"):
-        skeleton = specification.build().state_dict()
+    skeleton = specification.architecture.skeleton().state_dict()
     with FakeTensorMode():
         LAYOUTS[specification.layout].save(_fake(skeleton), folder, save_sparse)
 

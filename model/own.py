@@ -53,10 +53,22 @@ class Own:
     @property
     def asks(self) -> Callable[[], Any] | None:
         """What makes the input of its first forward pass; None: there is nothing."""
-        return self.example.get() if self.example else getattr(self.factory.get(), "example", None)
+        if self.example:
+            return self.example.get()
+        example = getattr(self.factory.get(), "example", None)
+        return example if callable(example) or example is None else lambda: example
 
     def build(self) -> nn.Module:
         return _built(self.factory)
+
+    def skeleton(self) -> nn.Module:
+        return skeleton(self.factory)
+
+    @property
+    def is_built_on_meta(self) -> bool:
+        """Whether a strategy can have a skeleton of it that takes no memory."""
+        tensors = chain(self.skeleton().parameters(), self.skeleton().buffers())
+        return any(tensor.is_meta for tensor in tensors)
 
     def saved(self, progress: Progress) -> nn.Module:
         with _seeded():

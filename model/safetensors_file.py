@@ -77,7 +77,9 @@ def _require_plain(tensors: Mapping[str, Any]) -> None:
     for name, tensor in tensors.items():
         if name == _METADATA:
             raise ValueError(f"{name} is no name for a tensor of a safetensors file: rename it")
-        if (kind := tensor.dtype if isinstance(tensor, Tensor) else type(tensor)) not in _NAMES:
+        # What is made of other tensors, as a quantised one, has a dtype and no bytes of its own.
+        is_one = isinstance(tensor, Tensor) and not hasattr(tensor, "__tensor_flatten__")
+        if (kind := tensor.dtype if is_one else type(tensor)) not in _NAMES:
             raise ValueError(f"{name} is {kind}, which a safetensors file has no name for: use torch.save")
         if tensor.stride() != contiguous_stride(tensor.shape) or tensor.is_conj() or tensor.is_neg():
             raise ValueError(f"{name} is not contiguous, as all of a safetensors file are: use torch.save")

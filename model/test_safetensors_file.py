@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 
 from model.layouts import Raw, save_plain, save_sparse
 from model.safetensors_file import DTYPES, contents, read_header, read_safetensors
 from model.verify import difference
 from model.zip_directory import Unsound
+
+# Two tensors that say they are one.
+Twin: Any = TwoTensor
 
 # To the byte what the format's own library, safetensors 0.8.0, writes of these.
 TENSORS = {
@@ -67,6 +71,10 @@ def conjugated() -> Tensor:
         (lambda: {"name": conjugated()}, "is not contiguous"),
         (lambda: {"name": torch.ones(2, dtype=torch.complex128)}, "is torch.complex128, which .* has no name for"),
         (lambda: {"name": {"step": 3}}, "is <class 'dict'>, which .* has no name for"),
+        (
+            lambda: {"name": Twin(torch.ones(2), torch.ones(2))},
+            "is <class '.*TwoTensor'>, which .* has no name for",
+        ),
         (lambda: {"other": (other := torch.ones(4)), "name": other[1:]}, "is in the memory of other"),
     ],
 )

@@ -24,7 +24,7 @@ from bench.strategies.bounds import bound_bytes, expected_peaks, with_building
 from model.architecture import DTYPES
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
-from model.own import Own, skeleton
+from model.own import Own
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_model, check_structure
 
@@ -125,11 +125,15 @@ class Case:
 
     @property
     def states_refusal(self) -> bool:
-        """Whether the user's model has a property that keeps the strategy from loading it, by its row in the table."""
-        if self.own is None:
+        """Whether the user's model keeps the strategy from loading it, by a property that its row in the table names.
+
+        Or by being one of which there is no skeleton, where the strategy wants one.
+        """
+        if self.own is None or self.own_strategy:
             return False
         refused = self.strategy.refused("cpu" if self.device == "cpu" else "cuda")
-        return not refused.isdisjoint(properties_of(skeleton(self.own.factory)))
+        wants_skeleton = not self.strategy.builds and not self.own.is_built_on_meta
+        return wants_skeleton or not refused.isdisjoint(properties_of(self.own.skeleton()))
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""
@@ -280,8 +284,7 @@ def run_load(
 def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
     """Raise `UntrustedCheckpoint` if the checkpoint is why a load failed with `error`."""
     specification = checkpoint.specification
-    with torch.device("meta"):
-        expected = specification.build().state_dict()
+    expected = specification.architecture.skeleton().state_dict()
     try:
         examine(specification.layout, checkpoint.path, expected)
         checkpoint.require_unchanged()

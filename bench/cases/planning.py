@@ -21,6 +21,10 @@ class Half(Own):
     def build(self) -> nn.Module:
         return super().build().to(torch.bfloat16)
 
+    def skeleton(self) -> nn.Module:
+        with torch.device("meta"):
+            return self.build()
+
 
 def plan(case: Case) -> Measurement:
     """What the load of a case would take: nothing is read or filled. Raises `LoadEnded` where it cannot be planned."""
@@ -48,8 +52,7 @@ def halved(case: Case) -> Case | None:
 
 def largest_block(case: Case) -> tuple[str, int]:
     """The name and the bytes of the largest part of a model that is run as a whole, those of a sequence one by one."""
-    with torch.device("meta"):
-        model = case.specification.build()
+    model = case.specification.architecture.skeleton()
     sizes = {name: _bytes(block) for name, block in _blocks(model, "")}
     largest = max(sizes, key=lambda name: sizes[name])
     return largest, sizes[largest]

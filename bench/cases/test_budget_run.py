@@ -33,6 +33,11 @@ def _wait(connection: Any, _: object) -> None:
     connection.recv()
 
 
+def files(folder: Path) -> list[Path]:
+    """But for what Python keeps of the modules that a run imports."""
+    return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+
+
 def records(folder: Path, test: str) -> dict[str, dict[str, Any]]:
     found = last_record(folder)["benchmarks"]
     return {one["extra_info"]["strategy"]: one["extra_info"] for one in found if one["name"].startswith(test)}
@@ -96,13 +101,13 @@ def test_the_smallest_budgets_are_found(bench: Bench, folder: Path, empty: int) 
 
 
 def test_a_budget_below_an_empty_process_is_a_usage_error(bench: Bench, folder: Path) -> None:
-    before = sorted(folder.rglob("*"))
+    before = files(folder)
     run = bench("--host-memory", "100MiB")
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     [error] = [line for line in run.stderr.splitlines() if line]
     assert error.startswith("ERROR: --host-memory: 100 MiB are no more than the ")
     assert error.endswith(" MiB of a process that has loaded nothing; write an amount above that")
-    assert sorted(folder.rglob("*")) == before
+    assert files(folder) == before
 
 
 FORGETS = """

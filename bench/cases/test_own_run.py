@@ -76,6 +76,11 @@ STATE = 4 * (2000 * 512 + 512 * 512 + 512)
 LARGEST = 4 * 2000 * 512
 
 
+def files(folder: Path) -> list[Path]:
+    """But for what Python keeps of the modules that a run imports."""
+    return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+
+
 def records(folder: Path, test: str) -> dict[str, dict[str, Any]]:
     found = last_record(folder)["benchmarks"]
     return {one["extra_info"]["strategy"]: one["extra_info"] for one in found if one["name"].startswith(test)}
@@ -160,11 +165,11 @@ def test_a_plan_of_a_strangers_model_takes_what_theory_says(bench: Bench, folder
 
 
 def test_a_strangers_checkpoint_that_does_not_fit_is_a_usage_error(bench: Bench, folder: Path, file: Path) -> None:
-    before = sorted(folder.rglob("*"))
+    before = files(folder)
     run = bench("--model", f"{file}:tied", "--checkpoint", str(folder / "training.pt"))
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     [error] = [line for line in run.stderr.splitlines() if line]
     assert error == (
         f"ERROR: --checkpoint: {folder}/training.pt holds more than the state dict of the model: add --state-key model"
     )
-    assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in str(path)] == before
+    assert files(folder) == before

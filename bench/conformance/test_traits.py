@@ -52,3 +52,10 @@ def test_a_model_has_what_it_is_seen_to_have(names: tuple[str, ...], found: dict
     with torch.device(on):
         model = Various(*names)
     assert {name: sorted(who) for name, who in properties_of(model).items()} == found
+
+
+def test_an_attribute_that_is_lost_on_meta_is_one_that_no_checkpoint_has() -> None:
+    with torch.device("meta"):
+        model = nn.Linear(2, 2)
+        model.table = torch.ones(2)
+    assert properties_of(model) == {"nonpersistent": ["table"]}

@@ -4,26 +4,30 @@ from collections import defaultdict
 
 from torch import Tensor, nn
 
+from bench.strategies.reading.fit import attributes_on_meta
 from model.trust import EXTRA_STATE
 
 
 def properties_of(model: nn.Module) -> dict[str, list[str]]:
     """The properties of `PROPERTIES` that a model has, of those that are seen by its state alone, with who has them.
 
-    A meta skeleton will do. They come with the names of tensors, `extra_state` with its keys.
+    A meta skeleton will do. They come with the names of tensors, `extra_state` with its keys; on meta
+    `nonpersistent` has attributes that are tensors, too.
     """
     state_dict = model.state_dict()
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor) and value.numel()}
     sharing: dict[object, list[str]] = defaultdict(list)
     for name, tensor in tensors.items():
         sharing[tensor.untyped_storage()].append(name)
+    transient = dict(model.named_buffers(remove_duplicate=False)).keys() - state_dict.keys()
+    lost: set[str] = attributes_on_meta(model)  # type: ignore[no-untyped-call]
     views, gaps = [], []
     for names in sharing.values():
         distinct = {_place(tensors[name]): tensors[name].nbytes for name in names}
         views += names if len(distinct) > 1 else []
         gaps += names if sum(distinct.values()) < tensors[names[0]].untyped_storage().nbytes() else []
     found = {
-        "nonpersistent": sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - state_dict.keys()),
+        "nonpersistent": sorted(transient | lost),
         "views": views,
         "gaps": gaps,
         "extra_state": [name for name in state_dict if name.endswith(EXTRA_STATE)],

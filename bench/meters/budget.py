@@ -97,10 +97,10 @@ class Trial:
                     group = stack.enter_context(limited(_room(budget.host_bytes, empty), child.pid))
                 # Its group can be removed only when it is gone.
                 stack.callback(child.end)
-                progress = _Progress()
+                progress = _Progress() if level else None
                 child.connection.send("go")
                 try:
-                    if level:
+                    if level and progress:
                         _watch(child, level, deadline, progress)
                     for kind in (Seen, Kept, Course):
                         child.receive(kind, deadline)
@@ -108,16 +108,18 @@ class Trial:
                     how = "killed" if group and group.has_killed() else died.timed_out
                     if not how:
                         raise
-                    held = _of(empty + progress.private_bytes, budget.host_bytes)
+                    held = _of(empty + (progress.private_bytes if progress else 0), budget.host_bytes)
                     return Fate(False, f"{how} at {held}{self._read(progress)}", empty)
                 except LoadFailed as failed:
                     if (told := _out_of_memory(str(failed), budget)) is None:
                         raise
-                    return Fate(False, told + self._read(progress), empty)
+                    return Fate(False, f"{told}{self._read(progress)}".removesuffix(","), empty)
         return Fate(True, "", empty)
 
-    def _read(self, progress: _Progress) -> str:
-        """How many of the tensors had been read."""
+    def _read(self, progress: _Progress | None) -> str:
+        """How many of the tensors had been read; nothing of a plan, which reads none."""
+        if progress is None:
+            return ""
         read = bisect_right(list(accumulate(self.tensor_bytes)), progress.bytes_read)
         return f" after {100 * read / len(self.tensor_bytes):.0f} % of the tensors"
 

@@ -1,6 +1,6 @@
 import torch
 
-from bench.strategies.reading.fit import load_extra_state, require_fit, require_persistent, swap
+from bench.strategies.reading.fit import load_extra_state, require_fit, require_persistent, require_plain, swap
 from bench.strategies.reading.state_dict import read
 
 
@@ -9,6 +9,7 @@ def meta_sequential(build, path, device):
     with torch.device("meta"):
         model = build()
     require_persistent(model)
+    require_plain(model)
     # One module after the other, as `to_empty` does it: all parameters before all buffers would leave more gaps in a
     # GPU's memory.
     tensors = dict((*model.named_parameters(), *model.named_buffers()))

@@ -3,7 +3,7 @@ from urllib.parse import quote, unquote
 
 import torch
 
-from bench.strategies.reading.fit import require_persistent, swap
+from bench.strategies.reading.fit import is_made_of_others, require_persistent, require_plain, swap
 
 
 def per_tensor(build, path, device):
@@ -11,6 +11,7 @@ def per_tensor(build, path, device):
     with torch.device("meta"):
         model = build()
     require_persistent(model)
+    require_plain(model)
     # Tied names are one tensor, which has one file, under the first of them. One module after the other: all
     # parameters before all buffers would leave more gaps in a GPU's memory.
     named = dict((*model.named_parameters(), *model.named_buffers()))
@@ -31,7 +32,8 @@ def per_tensor(build, path, device):
             raise ValueError(f"{files[name]} is not a file of its own")
         saved = torch.load(files[name], map_location="cpu", weights_only=True)
         # `copy_` broadcasts and casts.
-        if (saved.dtype, saved.shape, saved.stride()) != (tensor.dtype, tensor.shape, tensor.stride()):
+        described = saved.dtype, saved.shape, saved.stride()
+        if described != (tensor.dtype, tensor.shape, tensor.stride()) or is_made_of_others(saved):
             raise ValueError(f"{files[name]} does not fit {name!r}, a {tensor.dtype} of shape {list(tensor.shape)}")
         tensor.detach().copy_(saved)
         del saved  # Before the next one is read.

@@ -9,6 +9,7 @@ from bench.strategies.reading.fit import (
     form,
     require_equal,
     require_persistent,
+    require_plain,
     swap_in,
     with_tied_names,
 )
@@ -45,6 +46,7 @@ def streamed(build, path, device, *, dtype=None, ring=64 * 2**20, threads=None, 
         with torch.device("meta"), Unfilled():
             model = build()
         require_persistent(model)
+        require_plain(model)
         casts = dict.fromkeys(kinds, dtype)
         state_dict = contents(files, lambda record, kind: (storages[record], casts.get(record, kind), device))
         state_dict = with_tied_names(state_dict, model)

@@ -30,6 +30,9 @@ _OURS = (
     *("--checkpoints", "--benchmark-save"),
 )
 
+# What is the user's, and no part of either side.
+_USERS = ("--model", "--checkpoint", "--example", "--strategy")
+
 
 class Versus:
     """`folder` holds the checkpoints that both sides load, and gets their environments."""
@@ -87,9 +90,17 @@ def forwarded(arguments: Sequence[str], root: Path, checkpoints: Path) -> list[s
         if name in _OURS:
             if not value:
                 next(rest, None)
+        elif name in _USERS:
+            kept += [name, _wherever(value or next(rest, ""))]
         else:
             kept.append(_in_a_checkout(argument, root))
     return kept
+
+
+def _wherever(value: str) -> str:
+    """A path of the user's, or a function in a file, as it is found from any folder."""
+    path, colon, name = value.rpartition(":") if value.rpartition(":")[0].endswith(".py") else (value, "", "")
+    return f"{Path(path).absolute()}{colon}{name}" if Path(path).exists() else value
 
 
 def _in_a_checkout(argument: str, root: Path) -> str:

@@ -119,3 +119,15 @@ def test_both_sides_get_what_the_user_wrote_less_what_is_for_this_process(
         *("--checkpoints", str(there)),
         *("bench/test_load_time.py::test_load_time", "bench", "--sizes", "xl", "-k", "streamed or limit"),
     ]
+
+
+def test_what_is_the_users_is_found_by_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative to the folder in which the user is, and in no checkout."""
+    (tmp_path / "mine.py").touch()
+    (tmp_path / "weights.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    given = ["--model", "mine.py:make", "--checkpoint=weights.pt", "--strategy", "package.module:load"]
+    assert forwarded(given, tmp_path / "root", tmp_path)[2:] == [
+        *("--model", f"{tmp_path}/mine.py:make", "--checkpoint", f"{tmp_path}/weights.pt"),
+        *("--strategy", "package.module:load"),
+    ]

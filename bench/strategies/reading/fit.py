@@ -29,19 +29,61 @@ def require_equal(path, wanted, found):
 def form(tensors):
     """All that has to be equal of two state dicts, but for their values."""
     found, first = set(), {}  # `first`: of every storage the first name, and where it starts. Tied names share it.
-    for name, t in sorted(tensors.items()):
+    for name, t in taken_apart(tensors):
         if name.endswith("_extra_state"):
             found.add((name,))
+        elif is_made_of_others(t):
+            found.add((name, t.dtype, t.shape, type(t)))
         else:
             other, start = first.setdefault(t.untyped_storage() if t.numel() else name, (name, t.storage_offset()))
             found.add((name, t.dtype, t.shape, t.stride(), other, t.storage_offset() - start))
     return found
 
 
+def taken_apart(tensors):
+    """Every tensor with its name, and those that one is made of, as a quantised one is, behind it."""
+    for name, tensor in sorted(tensors.items()):
+        yield name, tensor
+        if is_made_of_others(tensor):
+            yield from taken_apart({f"{name}.{part}": getattr(tensor, part) for part in tensor.__tensor_flatten__()[0]})
+
+
+def is_made_of_others(tensor):
+    """Such a tensor has no bytes, and its dtype and strides are those that it computes as if it had."""
+    return hasattr(tensor, "__tensor_flatten__")
+
+
+def require_plain(model):
+    """Raise `ValueError` if a model has tensors that are made of others: to allocate them takes their own library."""
+    if made := [name for name, tensor in model.state_dict().items() if is_made_of_others(tensor)]:
+        raise ValueError(f"{made} are made of other tensors, as quantised ones are: they cannot be allocated by dtype")
+
+
 def require_persistent(model):
-    """Raise `ValueError` if a skeleton has buffers that are in no checkpoint: on meta they have no values either."""
-    if lost := sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()):
+    """Raise `ValueError` if a skeleton has tensors that are in no checkpoint: on meta they have no values either."""
+    lost = dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()
+    if lost := sorted(lost | attributes_on_meta(model)):
         raise ValueError(f"{lost} are not persistent: they have values only where the model is built on a device")
+
+
+def attributes_on_meta(model):
+    """The names of tensors on meta that are no parameters and no buffers, but attributes, or in a list or dict of one.
+
+    What is a parameter too, as all in the lists of an LSTM are, will be swapped; what a module that has extra state
+    keeps beside its tensors is for that to bring back.
+    """
+    own, found = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}, set()
+    for path, module in model.named_modules():
+        if type(module).set_extra_state is not torch.nn.Module.set_extra_state:
+            continue
+        for name, value in vars(module).items():
+            if name not in {"_parameters", "_buffers", "_modules"}:
+                inner = (
+                    value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+                )
+                if any(isinstance(t, torch.Tensor) and t.is_meta and id(t) not in own for t in inner):
+                    found.add(f"{path}.{name}".lstrip("."))
+    return found
 
 
 def swap_in(model, state_dict):

@@ -1,7 +1,12 @@
-import torch
-from torch import nn
+import re
+from collections.abc import Callable
 
-from bench.strategies.reading.fit import Unfilled, form
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
+
+from bench.strategies.reading.fit import Unfilled, form, require_equal, require_persistent, require_plain
 
 
 class Filling(nn.Module):
@@ -42,3 +47,33 @@ def test_what_is_no_skeleton_is_filled() -> None:
     with Unfilled():
         assert torch.ones(2, 2).triu_(1).tolist() == [[0.0, 1.0], [0.0, 0.0]]
         assert nn.init.zeros_(tensor=torch.ones(2)).tolist() == [0.0, 0.0]
+
+
+def test_a_tensor_that_is_made_of_others_is_no_plain_one() -> None:
+    """Though it says that it has the same dtype, shape and strides."""
+    plain, twin = torch.ones(2), TwoTensor(torch.ones(2), torch.ones(2))
+    assert (plain.dtype, plain.shape, plain.stride()) == (twin.dtype, twin.shape, twin.stride())
+    with pytest.raises(ValueError, match=r"\['weight', 'weight\.a', 'weight\.b'\]"):
+        require_equal("here", form({"weight": plain}), form({"weight": twin}))
+    require_equal("here", form({"weight": twin}), form({"weight": TwoTensor(torch.zeros(2), torch.zeros(2))}))
+    gapped = TwoTensor(torch.ones(4)[::2], torch.ones(4)[::2])
+    with pytest.raises(ValueError, match=r"ties: \['weight\.a', 'weight\.b'\]"):
+        require_equal("here", form({"weight": twin}), form({"weight": gapped}))
+    model = nn.Linear(2, 2)
+    require_plain(model)
+    model.register_buffer("twin", twin)
+    with pytest.raises(ValueError, match=r"^\['twin'\] are made of other tensors"):
+        require_plain(model)
+
+
+@pytest.mark.parametrize("held", [lambda t: t, lambda t: [t], lambda t: {"a": t}], ids=["it", "list", "dict"])
+def test_a_tensor_that_is_only_an_attribute_is_lost_on_meta(held: Callable[[Tensor], object]) -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.LSTM(2, 2), nn.Linear(2, 2))
+        table = torch.ones(2)
+    require_persistent(model)
+    vars(model[1])["table"] = held(table)
+    with pytest.raises(ValueError, match=re.escape("['1.table'] are not persistent")):
+        require_persistent(model)
+    vars(model[1])["table"] = held(torch.ones(2))
+    require_persistent(model)
