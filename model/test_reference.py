@@ -40,7 +40,11 @@ def test_a_function_of_a_file_finds_what_lies_beside_it(file: Path) -> None:
 def test_files_of_one_name_are_two(file: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.py").write_text("def make(): return 43")
-    assert [Reference(f"{one}:make").get()() for one in (file, tmp_path / "other" / "mine.py")] == [42, 43]
+    one, other = (Reference(f"{path}:make").get() for path in (file, tmp_path / "other" / "mine.py"))
+    assert (one(), other()) == (42, 43)
+    # Each is found by the name of its module.
+    assert sys.modules[one.__module__].make is one
+    assert sys.modules[other.__module__].make is other
 
 
 def test_it_is_found_from_another_folder(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
