@@ -24,7 +24,7 @@ from bench.report.page.grid import grid
 from bench.report.page.libraries import bundle
 from bench.report.recorded import Recorded
 from bench.report.rows import Row, scales
-from bench.report.table import cells, problems
+from bench.report.table import cells, fates, problems
 from bench.report.verdict import verdict
 
 ASSETS = Path(__file__).parent / "assets"
@@ -69,7 +69,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "verdict": verdict(recorded),
         "scales": scales(table),
         "columns": heading,
-        "problems": problems(table),
+        "problems": [*problems(table), *fates(table)],
         "rows": list(_rows(table, lines)),
         "changes": list(_changes(recorded)),
         "sections": [section for section in _sections(recorded, runs) if section.figures],

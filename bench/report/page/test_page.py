@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.report.recorded import Recorded, recorded
-from bench.report.specimen import HOSTILE, LOADS, Runs, metered
+from bench.report.specimen import HOSTILE, LOADS, Runs, content, metered
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")
@@ -108,6 +108,16 @@ def test_what_is_worse_has_a_table(runs: Runs, tmp_path: Path, cache: Path) -> N
     assert re.findall(r"<td>(.*?)</td>", rows[0]) == ["load", "1.000 s", "1.500 s", "+50.0 %", "0007_run"]
     assert re.findall(r"<td>(.*?)</td>", rows[1]) == ["the benchmark", "", "", "gone", "0007_run"]
     assert "1 figure is worse and 1 benchmark gone than in the runs before" in text
+
+
+def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, cache: Path) -> None:
+    record = metered("streamed") | {"fits": False, "fate": "killed at 3.9 GiB of 4 GiB after 61 % of the tensors"}
+    [tried, *_] = content(1)["benchmarks"]
+    file = Runs(tmp_path).write(1, benchmarks=[tried | {"extra_info": record}], problems=[])
+    one = recorded(file)
+    text = write_page(one, [one.run], tmp_path, cache).read_text()
+    assert "streamed-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in text
+    assert "with the budget" in text
 
 
 def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path, cache: Path) -> None:
