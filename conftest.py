@@ -15,6 +15,7 @@ from bench.cases.case import LIMIT_SECONDS, Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, Settings, add_options, settings
 from bench.conformance import profiles
+from bench.conformance.apart import Apart
 from bench.history.fingerprint import fingerprint
 from bench.history.gate import Gate, timed
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
@@ -99,7 +100,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Say that the disk is too small before anything is written to it."""
-    cases = [case for item in session.items if (case := case_of(item))]
+    cases = [case for item in session.items if (case := case_of(item)) and case.why_not is None]
     loaded = {case.rehearsal if case.planned else case.specification for case in cases}
     # A plan rehearses the user's model as it plans it.
     specifications = {one for one in loaded if not (one.own and cases[0].planned)}
@@ -114,8 +115,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture
+def able(case: Case) -> None:
+    """The test is skipped, before anything is made for it, where the case cannot be measured."""
+    if case.why_not:
+        pytest.skip(case.why_not)
+
+
+@pytest.fixture
 def checkpoint(
     case: Case,
+    able: None,  # noqa: ARG001 - it skips
     request: pytest.FixtureRequest,
     pytestconfig: pytest.Config,
     planned_checkpoint: Callable[[Specification], Checkpoint],
@@ -144,7 +153,10 @@ def planned_checkpoint() -> Iterator[Callable[[Specification], Checkpoint]]:
 
 @pytest.fixture
 def rehearsal(
-    case: Case, pytestconfig: pytest.Config, planned_checkpoint: Callable[[Specification], Checkpoint]
+    case: Case,
+    able: None,  # noqa: ARG001 - it skips
+    pytestconfig: pytest.Config,
+    planned_checkpoint: Callable[[Specification], Checkpoint],
 ) -> Checkpoint:
     """A checkpoint like that of a case, but so small that loading it measures nothing, where the loader takes one."""
     if case.planned and case.rehearsal.own:
@@ -162,6 +174,13 @@ def _get(config: pytest.Config, specification: Specification) -> Checkpoint:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     except (DiskTooSmall, OSError) as error:
         raise pytest.fail.Exception(f"{specification.name} cannot be made: {error}", pytrace=False) from None
+
+
+@pytest.fixture(scope="session")
+def apart() -> Iterator[Apart]:
+    """A process in which loaders are tried that may end it."""
+    with Apart() as process_apart:
+        yield process_apart
 
 
 @pytest.fixture

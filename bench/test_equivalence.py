@@ -2,14 +2,23 @@
 
 import pytest
 
+from bench.conformance.apart import Apart
 from bench.conformance.sweep import Cell
 from bench.conformance.trial import Trial
+from bench.meters.process import LoadFailed
 
 
 @pytest.mark.real_device
-def test_equivalence(trial: Trial, cells: list[Cell]) -> None:
+def test_equivalence(trial: Trial, apart: Apart, cells: list[Cell]) -> None:
     """Names, order, dtypes, shapes, strides, bits, ties, gradients, modes, optimizers, second loads, and logits."""
-    cell = trial.cell()
+    if trial.why_not:
+        pytest.skip(trial.why_not)
+    try:
+        # What is not the suite's own may do anything to its process.
+        named = trial.strategy_name, trial.property_name, trial.device
+        cell = apart.cell(*named) if trial.strategy.peer else trial.cell()
+    except LoadFailed as error:
+        raise pytest.fail.Exception(f"{trial}: {error.told}", pytrace=False) from None
     cells.append(cell)
     if breach := trial.breach(cell):
         pytest.fail(breach, pytrace=False)

@@ -21,7 +21,16 @@ def test_load_time(case: Case, checkpoint: Checkpoint, benchmark: BenchmarkFixtu
         benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=ROUNDS, warmup_rounds=1)
         clock.finish_round()
         readings = clock.readings()
+    record["ownership"] = ownership(readings, record["ownership"])
     record.update(times(readings.last(ROUNDS), record["state_bytes"], mapped=record["ownership"] == "mapped"))
+
+
+def ownership(readings: Readings, stated: str | None) -> str | None:
+    """Where the weights were seen to end. Fails if they are stated to end elsewhere: times would be of that."""
+    seen = {None: stated, True: "mapped", False: "owned"}[readings.mapped[-1]]
+    if stated not in (None, seen):
+        pytest.fail(f"the weights end {seen}, where its row in the table of strategies says {stated}", pytrace=False)
+    return seen
 
 
 def times(readings: Readings, state_bytes: int, *, mapped: bool) -> Record:

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,25 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.serialization import config as serialization
 
 from model.architecture import Architecture, RandomGPT2
-from model.layouts import LAYOUTS, Entry, save_digested, save_sparse
+from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, Digest, digests
+from model.layouts import LAYOUTS, Entry, Raw, save_digested, save_sparse
 from model.own import Own
+from model.pretrained import PretrainedGPT2
 from model.source import Source
 from model.trust import UntrustedCheckpoint
 from model.weights import Progress
 
 MANIFEST = "manifest.json"
 LOGITS = "logits.pt"
+# What is in a checkpoint's folder and no load reads.
+BESIDE = (MANIFEST, LOGITS, DIGESTS)
 
 # Zip directories, pickles and logits, beside the tensors' own bytes.
 OVERHEAD_BYTES_PER_TENSOR = 4096
+
+
+# The suite's own GPT-2, and those of libraries that load no other models than theirs.
+FAMILIES: dict[str, Callable[[str, str], Architecture]] = {"": RandomGPT2, "transformers": PretrainedGPT2}
 
 
 @dataclass(frozen=True)
@@ -47,21 +56,23 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Specification:
-    """Which checkpoint: a size of `SIZES`, a dtype of `DTYPES`, a layout of `LAYOUTS`; of a model of the user's."""
+    """Which checkpoint: a size of `SIZES`, a dtype of `DTYPES`, a layout of `ALL_LAYOUTS`; of a model of the user's."""
 
     size: str
     dtype: str
     layout: str
     own: Own | None = None
+    # Whose GPT-2 it is, of `FAMILIES`.
+    family: str = ""
 
     @property
     def architecture(self) -> Architecture:
-        return self.own or RandomGPT2(self.size, self.dtype)
+        return self.own or FAMILIES[self.family](self.size, self.dtype)
 
     @property
     def name(self) -> str:
         if self.own is None:
-            return f"gpt2-{self.size}-{self.dtype}-{self.layout}"
+            return "-".join(filter(None, ("gpt2", self.size, self.dtype, self.layout, self.family)))
         digest = hashlib.sha256(repr(self.own).encode()).hexdigest()[:8]
         return f"own-{self.size}-{digest}-{self.layout}"
 
@@ -92,9 +103,13 @@ class Specification:
 
     def manifest(self) -> dict[str, Any]:
         """What identifies the content: with any other value, a checkpoint found on disk is not this one."""
-        return self.architecture.identity() | {
-            "schema": 1,
-            "layout": self.layout,
+        return self.architecture.identity() | {"schema": 1, "layout": self.layout} | self._written_by()
+
+    def _written_by(self) -> dict[str, Any]:
+        """What else decides how the same weights lie on disk."""
+        if library := ALL_LAYOUTS[self.layout].library:
+            return {"written_by": f"{library} {version(library)}"}
+        return {
             "torch_format": {
                 "container": "zip",
                 "storage_alignment": serialization.save.storage_alignment,
@@ -141,7 +156,7 @@ class Checkpoint:
         """What a strategy is given: a file, or a folder of files."""
         if self.specification.in_place:
             return self.specification.in_place.path
-        return self.folder / LAYOUTS[self.specification.layout].entrance
+        return self.folder / ALL_LAYOUTS[self.specification.layout].entrance
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -149,7 +164,7 @@ class Checkpoint:
         if self.specification.in_place:
             return self.specification.in_place.files
         files = (path for path in self.folder.rglob("*") if path.is_file())
-        return tuple(sorted(path for path in files if path.name not in (MANIFEST, LOGITS)))
+        return tuple(sorted(path for path in files if path.name not in BESIDE))
 
     def require_unchanged(self) -> None:
         """Raise `UntrustedCheckpoint` for a file that is no longer the one that was found to be sound."""
@@ -162,8 +177,11 @@ class Checkpoint:
             if found != stamp:
                 raise UntrustedCheckpoint(self.folder / stamp.name, None, _what_happened(stamp, found))
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every saved tensor with its name, mapped."""
+    def tensors(self) -> Iterator[tuple[str, Any]]:
+        """Every saved tensor with its name, mapped; its digest, where a library of its own has saved it."""
+        if self.specification.layout in FOREIGN:
+            kept = json.loads((self.folder / DIGESTS).read_bytes())
+            return ((name, Digest.from_json(digest)) for name, digest in kept.items())
         return LAYOUTS[self.specification.layout].read(self.path)
 
     def outputs(self) -> list[Tensor]:
@@ -207,7 +225,10 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
     if specification.making_bytes:
         model = specification.architecture.saved(progress)
         if not specification.in_place:
-            files |= LAYOUTS[specification.layout].save(model.state_dict(), folder, save)
+            state_dict = model.state_dict()
+            files |= ALL_LAYOUTS[specification.layout].save_of(model, state_dict, folder, save)
+            if specification.layout in FOREIGN:
+                files[DIGESTS] = save(Raw([json.dumps(digests(state_dict)).encode()]), folder / DIGESTS)
         outputs = specification.architecture.outputs(model)
     files[LOGITS] = save_digested(outputs if own else outputs[0], folder / LOGITS, progress)
     with (folder / MANIFEST).open("x") as file:

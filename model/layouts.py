@@ -11,7 +11,7 @@ from typing import IO, Any, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.safetensors_file import contents, read_safetensors
 from model.sharded import index, read_index, shards
@@ -23,6 +23,9 @@ Entry = dict[str, int | str]
 # Writes something to a new file: `Raw` as it is, all else with `torch.save`.
 Saved = TypeVar("Saved")
 Save = Callable[[object, Path], Saved]
+
+# Stands for what is in a file already, which a library wrote that does not let others write for it.
+WRITTEN = object()
 
 # What is smaller is written before a thread would have started.
 LARGE_BYTES = 2**20
@@ -68,6 +71,8 @@ class DigestedFile:
 
 def save_plain(content: object, path: Path) -> None:
     """To a new file."""
+    if content is WRITTEN:
+        return
     with path.open("xb") as file:
         _write(content, file)
 
@@ -80,7 +85,12 @@ def _write(content: object, file: IO[bytes]) -> None:
         if isinstance(part, bytes):
             file.write(part)
         elif part.nbytes:
-            file.write(memoryview((ctypes.c_ubyte * part.nbytes).from_address(part.data_ptr())).cast("B"))
+            file.write(bytes_of(part))
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Those of a contiguous tensor on the host, not copied: it has to outlive them."""
+    return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
 
 
 def save_digested(content: object, path: Path, progress: Progress) -> Entry:
@@ -88,6 +98,8 @@ def save_digested(content: object, path: Path, progress: Progress) -> Entry:
 
     Raises `OSError` if it cannot be written.
     """
+    if content is WRITTEN:
+        return _digest_written(path, progress)
     with path.open("xb") as file:
         digested = DigestedFile(file, progress)
         try:
@@ -98,6 +110,15 @@ def save_digested(content: object, path: Path, progress: Progress) -> Entry:
         file.flush()
         os.fsync(file.fileno())
     return digested.entry()
+
+
+def _digest_written(path: Path, progress: Progress) -> Entry:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+    progress(size)
+    return {"bytes": size, "sha256": sha256}
 
 
 def save_sparse(content: object, path: Path) -> None:
@@ -225,12 +246,21 @@ class Layout:
     """One way for a checkpoint to lie on disk.
 
     `save(state_dict, folder, save)` calls `save(content, path)` for every file, and returns what that returned by
-    the file's path below the folder; `entrance` is the path below the folder that a strategy is given.
+    the file's path below the folder; `entrance` is the path below the folder that a strategy is given. `library` is
+    the distribution that writes it, if it is not the suite itself.
     """
 
     entrance: str
     save: Callable[[dict[str, Tensor], Path, Save[Any]], dict[str, Any]]
     read: Callable[[Path], Iterator[tuple[str, Tensor]]]
+    library: str = ""
+
+    def save_of(
+        self, model: nn.Module, state_dict: dict[str, Any], folder: Path, save: Save[Saved]
+    ) -> dict[str, Saved]:
+        """The same of a model, whose state dict this is, or is to pass for."""
+        del model  # Some libraries save models.
+        return self.save(state_dict, folder, save)
 
 
 LAYOUTS = {

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from model.checkpoints import Checkpoint
+from model.foreign import Digest
 from model.layouts import first_names
 
 # How far the first logits may be from the saved ones, relative to the largest: the tensors are equal to the
@@ -41,7 +42,7 @@ def check_structure(checkpoint: Checkpoint, device: torch.device, model: nn.Modu
 
 
 def _check_tensors(
-    checkpoint: Checkpoint, device: torch.device, model: nn.Module, difference: Callable[[Tensor, Tensor], str | None]
+    checkpoint: Checkpoint, device: torch.device, model: nn.Module, difference: Callable[[Tensor, Any], str | None]
 ) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device.type != device.type:
@@ -51,7 +52,7 @@ def _check_tensors(
     for name, tensor in saved.items():
         if name not in loaded:
             raise WrongModel(f"{name} is in the checkpoint, but not in the model")
-        if isinstance(tensor, Tensor):
+        if isinstance(tensor, Tensor | Digest):
             if differing := difference(loaded[name], tensor):
                 raise WrongModel(f"{name} {differing}")
         elif not same_value(loaded[name], tensor):
@@ -76,7 +77,7 @@ def _same_leaf(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def difference_in_kind(loaded: Tensor, saved: Tensor) -> str | None:
+def difference_in_kind(loaded: Tensor, saved: Tensor | Digest) -> str | None:
     """What is wrong with the dtype or the shape of a loaded tensor."""
     if loaded.dtype != saved.dtype:
         return f"is {loaded.dtype}, saved as {saved.dtype}"
@@ -85,10 +86,12 @@ def difference_in_kind(loaded: Tensor, saved: Tensor) -> str | None:
     return None
 
 
-def difference(loaded: Tensor, saved: Tensor) -> str | None:
+def difference(loaded: Tensor, saved: Tensor | Digest) -> str | None:
     """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included."""
     if difference := difference_in_kind(loaded, saved):
         return difference
+    if isinstance(saved, Digest):
+        return None if Digest.of(loaded) == saved else "differs from what was saved, by its SHA-256"
     loaded, saved = _flat(loaded), _flat(saved)
     # As integers, which compare equal where NaNs do not; as wide ones where that is possible, for they are faster.
     wide = _can_be_wide(loaded) and _can_be_wide(saved)

@@ -21,7 +21,7 @@ def is_to_live(case: Case, budget: Budget, empty_bytes: int) -> bool | None:
     `empty_bytes` is what its process holds before. What is asked of a device is exact, but not what its allocator takes
     for that. Of a loader of the user's only the most is known, and of what the user's model computes nothing.
     """
-    lives, dies = not case.strategy.is_own, False
+    lives, dies = case.strategy.is_stated, False
     if budget.host_bytes is not None:
         takes, room = case.bound_bytes("host_private_peak_bytes"), budget.host_bytes - empty_bytes
         slack = HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * case.specification.footprint.state_bytes)
@@ -31,4 +31,4 @@ def is_to_live(case: Case, budget: Budget, empty_bytes: int) -> bool | None:
         takes = case.bound_bytes("device_requested_peak_bytes")
         dies |= takes is not None and takes > budget.device_bytes
         lives &= takes is not None and takes * MOST_RESERVED + SEGMENTS_BYTES <= budget.device_bytes
-    return False if dies and not case.strategy.is_own else True if lives else None
+    return False if dies and case.strategy.is_stated else True if lives else None

@@ -19,10 +19,11 @@ from bench.meters.child import Build, Job
 from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit, direct_is_faster
 from bench.meters.simulated.allocator_settings import AllocatorSettings
-from bench.strategies import STRATEGIES, Load, Strategy
+from bench.strategies import KNOWN, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks, with_building
 from model.architecture import DTYPES
 from model.checkpoints import Checkpoint, Specification
+from model.foreign import FOREIGN
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
 from model.own import Own
 from model.trust import UntrustedCheckpoint, examine
@@ -64,7 +65,7 @@ class Case:
 
     @property
     def strategy(self) -> Strategy:
-        return self.own_strategy or STRATEGIES[self.strategy_name]
+        return self.own_strategy or KNOWN[self.strategy_name]
 
     @property
     def layout(self) -> str:
@@ -76,7 +77,12 @@ class Case:
 
     @property
     def specification(self) -> Specification:
-        return Specification(self.size, self.dtype, self.layout, self._model)
+        return Specification(self.size, self.dtype, self.layout, self._model, self._family)
+
+    @property
+    def _family(self) -> str:
+        """Whose GPT-2 it loads: there are libraries that load none but their own."""
+        return self.strategy.peer.architecture if self.strategy.peer and not self.own else ""
 
     @property
     def _model(self) -> Own | None:
@@ -88,7 +94,7 @@ class Case:
         """What is loaded before: a loader of the user's may know no other model than the user's."""
         if self.own and self.own_strategy:
             return self.specification
-        return Specification(REHEARSAL, "float32" if self.own else self.dtype, self.layout)
+        return Specification(REHEARSAL, "float32" if self.own else self.dtype, self.layout, family=self._family)
 
     def bound_bytes(self, figure: str) -> int | None:
         """What theory says of a figure of the record; None where it says nothing."""
@@ -110,6 +116,16 @@ class Case:
     def beside_bytes(self) -> int | None:
         """What the model has beside its state dict, where the strategy makes it: buffers that no checkpoint holds."""
         return self.specification.footprint.beside_bytes if self.strategy.builds else None
+
+    @property
+    def why_not(self) -> str | None:
+        """Why it cannot be measured here, in a line; None if it can, as far as that is known without trying."""
+        peer = self.strategy.peer
+        if peer is None:
+            return None
+        if self.planned:
+            return f"{self.strategy_name} cannot be planned: its library reads what it wrote"
+        return peer.why_not(self.device)
 
     def shortage(self) -> str | None:
         """Which memory is too small for the load, in a line; None where there is enough of both."""
@@ -154,6 +170,7 @@ class Case:
             "first_use": "weights" if self.own and self.own.asks is None else "logits",
             "build_peak_bytes": self.build_peak_bytes,
             "beside_bytes": self.beside_bytes,
+            "peer": self.strategy.peer.as_record() if self.strategy.peer else None,
             "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), state),
             "host_bound_ratio": ratio(self.bound_bytes("host_private_peak_bytes"), state),
             "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
@@ -162,7 +179,7 @@ class Case:
     @property
     def ownership(self) -> str | None:
         """Where the weights end: in memory of their own, or in the pages of the file; None: nobody says."""
-        if self.device == "cpu" and not self.strategy.file:
+        if self.device == "cpu" and not self.strategy.file and not self.strategy.peer:
             return None
         return "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned"
 
@@ -226,8 +243,9 @@ class Case:
             rehearse=rehearse,
             load=partial(run_load, load, checkpoint),
             # Without values there are no logits. What the user's model computes with is not the load's to answer for.
-            use=first_logits if has_values and not self.own else None,
+            use=self.specification.architecture.outputs if has_values and not self.own else None,
             check=partial(check, checkpoint, device),
+            backend=self.strategy.peer.backend if self.strategy.peer else None,
         )
 
 
@@ -286,7 +304,9 @@ def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
     specification = checkpoint.specification
     expected = specification.architecture.skeleton().state_dict()
     try:
-        examine(specification.layout, checkpoint.path, expected)
+        # What a library of its own wrote, only that can read.
+        if specification.layout not in FOREIGN:
+            examine(specification.layout, checkpoint.path, expected)
         checkpoint.require_unchanged()
     except UntrustedCheckpoint as untrusted:
         raise untrusted from error

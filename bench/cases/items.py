@@ -8,7 +8,7 @@ import pytest
 from bench.cases.case import Case
 from bench.cases.options import Settings
 from bench.conformance.trial import Trial
-from model.layouts import LAYOUTS
+from model.foreign import ALL_LAYOUTS
 
 Parameter = TypeVar("Parameter")
 
@@ -35,11 +35,12 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
         or (chosen.own and case_of(item) is None and not _parameter(item, "trial", Trial))
     ]
 
-    def place(item: pytest.Item) -> tuple[int, int, bool]:
+    def place(item: pytest.Item) -> tuple[int, tuple[int, str], bool]:
         case = case_of(item)
         if case is None:
-            return -1, 0, False
-        return chosen.sizes.index(case.size), list(LAYOUTS).index(case.layout), "peak_memory" not in item.name
+            return -1, (0, ""), False
+        order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
+        return chosen.sizes.index(case.size), order, "peak_memory" not in item.name
 
     return sorted((item for item in items if item not in idle), key=place), idle
 

@@ -1,7 +1,7 @@
 """The command line: every option in one table, and what they say as values that can be trusted."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from bench.conformance.trial import Trial
 from bench.history.record import Record
 from bench.meters.budget import Budget
 from bench.meters.simulated.allocator_settings import settings_of
-from bench.strategies import STRATEGIES, Strategy
-from bench.strategies.own import OwnLoad
+from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
+from bench.strategies.named import NamedLoad
 from model.architecture import DTYPES
 from model.gpt2 import SIZES
 from model.own import Own
 from model.reference import Reference
 
 ALL_SIZES = ("small", "medium", "large", "xl")
+# What a default run measures needs nothing but torch.
+STRATEGY_GROUPS = {"all": tuple(STRATEGIES), "peers": tuple(PEERS)}
 
 OPTIONS = (
     ("--sizes", "small", "LIST", f"GPT-2 sizes: a comma list of {', '.join(SIZES)}; all: the four real ones"),
@@ -32,7 +34,13 @@ OPTIONS = (
         "where the weights must end: cpu, cuda, cuda:N, sim (simulated CUDA); auto: CUDA if there is one, "
         "else memory on sim and time on cpu",
     ),
-    ("--strategies", "all", "LIST", f"a comma list of {', '.join(STRATEGIES)}; all: those that can run here"),
+    (
+        "--strategies",
+        "all",
+        "LIST",
+        f"a comma list of {', '.join(STRATEGIES)}; all: these; loaders of other projects: {', '.join(PEERS)}; "
+        "peers: those",
+    ),
     *OWN_OPTIONS,
     *BUDGET_OPTIONS,
     ("--dtype", "float32", "DTYPE", f"of the checkpoint: {', '.join(DTYPES)}"),
@@ -104,7 +112,8 @@ class Settings:
         kinds: dict[str, LimitCase] = {}
         for case in self.cases(real=True):
             limit = LimitCase(**vars(case))
-            kinds.setdefault(str(limit), limit)
+            if case.why_not is None:
+                kinds.setdefault(str(limit), limit)
         return list(kinds.values())
 
     def trials(self) -> list[Trial]:
@@ -113,7 +122,7 @@ class Settings:
         Where the user's model is measured, the suite's strategies are tried on others only if that is asked for.
         """
         device = self.real_device
-        known = STRATEGIES | self.own_strategies
+        known = KNOWN | self.own_strategies
         tried = self.own_strategies if self.own and not self.conformance else self.strategies
         return [
             Trial(strategy, row, device, self.own_strategies.get(strategy))
@@ -150,7 +159,7 @@ class Settings:
         """All that is the user's."""
         loads = [strategy.load for strategy in self.own_strategies.values()]
         models = [self.own.factory, self.own.example] if self.own else []
-        return [*filter(None, models), *(load.reference for load in loads if isinstance(load, OwnLoad))]
+        return [*filter(None, models), *(load.reference for load in loads if isinstance(load, NamedLoad))]
 
     @property
     def own_folders(self) -> list[Path]:
@@ -197,8 +206,8 @@ def settings(options: Any) -> Settings:
         settings_of(os.environ)
     model, strategies = own_model(options), own_strategies(options)
     return Settings(
-        sizes=(model.label,) if model else _names("--sizes", options.sizes, SIZES, ALL_SIZES),
-        strategies=(*_names("--strategies", options.strategies, STRATEGIES, tuple(STRATEGIES)), *strategies),
+        sizes=(model.label,) if model else _names("--sizes", options.sizes, SIZES, {"all": ALL_SIZES}),
+        strategies=(*_names("--strategies", options.strategies, KNOWN, STRATEGY_GROUPS), *strategies),
         device=device,
         real_device=real_device,
         dtype=model.dtype if model else _dtype(options.dtype),
@@ -216,16 +225,16 @@ def settings(options: Any) -> Settings:
     )
 
 
-def _names(option: str, text: str, known: Collection[str], everything: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of a comma list, each once; `all` stands for `everything`."""
+def _names(option: str, text: str, known: Collection[str], groups: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The names of a comma list, each once; some names stand for a group of them."""
     names: dict[str, None] = {}
     for name in (part.strip() for part in text.split(",")):
-        if name == "all":
-            names |= dict.fromkeys(everything)
+        if name in groups:
+            names |= dict.fromkeys(groups[name])
         elif name in known:
             names[name] = None
         else:
-            raise ValueError(f"{option}: there is no {name!r}; choose from {', '.join((*known, 'all'))}")
+            raise ValueError(f"{option}: there is no {name!r}; choose from {', '.join((*known, *groups))}")
     return tuple(names)
 
 

@@ -101,7 +101,8 @@ def _in_sharing(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
         for name, first in before.items():
             if after[name] != first:
                 was, now = (f"{kind} {other}" if other != name else "by itself" for other in (first, after[name]))
-                yield Difference("sharing", name, f"was {was}, and is {now}")
+                check = "memory" if first == name and key is _memory else "sharing"
+                yield Difference(check, name, f"was {was}, and is {now}")
 
 
 def _memory(tensor: Tensor) -> object:

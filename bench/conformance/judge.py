@@ -1,7 +1,7 @@
 """What becomes of one specimen: saved, loaded twice, compared, stepped by optimizers, and compared again."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,12 +14,18 @@ from torch.optim import SGD, Optimizer
 
 from bench.conformance.comparison import Difference, differences
 from bench.conformance.poison import poisoned
+from bench.conformance.pretrained import Pretrained
 from bench.conformance.real_models import RealModel
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
+from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
-from model.layouts import LAYOUTS, save_plain
+from model.layouts import save_plain
 from model.verify import WrongModel, check_logits, difference
+
+# Of one property each, where a loader is judged by them one by one: that an optimizer made before the load steps the
+# model, that one made after it does, and that what shares no memory does not come to.
+UNHEEDABLE = {"optimizer", "training", "memory"}
 
 # What SGD has kernels for.
 STEPPED = {torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128}
@@ -29,6 +35,8 @@ class Outcome(StrEnum):
     PASSED = "passed"
     REFUSED = "refused"
     WRONG = "WRONG"
+    # Only where a loader is tried in a process of its own.
+    DIED = "DIED"
 
 
 @dataclass(frozen=True)
@@ -52,23 +60,35 @@ class Loaded:
     optimizer: Optimizer | None
 
 
-def judge(
-    load: Load, layout: str, specimen: Specimen | RealModel, device: torch.device, *, fits: bool = True
+def judge(  # noqa: PLR0913 - what is judged, and how
+    load: Load,
+    layout: str,
+    specimen: Specimen | RealModel,
+    device: torch.device,
+    *,
+    fits: bool = True,
+    unheeded: Collection[str] = (),
 ) -> Verdict:
-    """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit."""
+    """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit.
+
+    Of the checks of `UNHEEDABLE`, some may be left out.
+    """
     with TemporaryDirectory(prefix="specimen-") as folder:
         try:
-            LAYOUTS[layout].save(specimen.state_dict(specimen.saved()), Path(folder), save_plain)
-            path = Path(folder) / LAYOUTS[layout].entrance
+            saved = specimen.saved()
+            ALL_LAYOUTS[layout].save_of(saved, specimen.state_dict(saved), Path(folder), save_plain)
+            path = Path(folder) / ALL_LAYOUTS[layout].entrance
             written = _digest(Path(folder))
             with poisoned():
                 first, second = (_loaded(load, specimen.build, path, device) for _ in range(2))
-        except Exception as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
             said = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(f"{folder}/", "")
             return Verdict(Outcome.REFUSED, said, named=any(_name_in(said, name) for name in specimen.suspects()))
         if not fits:
-            return Verdict(Outcome.WRONG, "was loaded without a word", ("fit",))
-        found = list(_wrong(specimen, first, second, device))
+            return Verdict(Outcome.WRONG, "was loaded without an error", ("fit",))
+        found = list(_wrong(specimen, first, second, device, unheeded))
         if _digest(Path(folder)) != written:
             found.append(Difference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
     if not found:
@@ -93,24 +113,38 @@ def _loaded(load: Load, build: Callable[[], nn.Module], path: Path, device: torc
     return Loaded(model, optimizers[-1])
 
 
-def _wrong(specimen: Specimen | RealModel, first: Loaded, second: Loaded, device: torch.device) -> Iterator[Difference]:
+def _wrong(
+    specimen: Specimen | RealModel, first: Loaded, second: Loaded, device: torch.device, unheeded: Collection[str]
+) -> Iterator[Difference]:
     """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
     saved = specimen.saved()
-    if found := differences(saved, first.model, device) or differences(saved, second.model, device):
-        yield from found
-        return
+    for loaded in (first, second):
+        found = [one for one in differences(saved, loaded.model, device) if one.check not in unheeded]
+        if found:
+            yield from found
+            return
+    yield from _wrong_when_stepped(specimen, first, second, device, unheeded)
+    yield from _in_forward(specimen, saved, second.model)
+
+
+def _wrong_when_stepped(
+    specimen: Specimen | RealModel, first: Loaded, second: Loaded, device: torch.device, unheeded: Collection[str]
+) -> Iterator[Difference]:
+    saved = specimen.saved()
 
     # An optimizer steps the model, whether it was made before the load or after it: a tied tensor once.
     stepped = specimen.saved()
-    for optimizer in (first.optimizer, _optimizer(first.model)):
+    optimizers = {"optimizer": first.optimizer, "training": _optimizer(first.model)}
+    for optimizer in (optimizer for check, optimizer in optimizers.items() if check not in unheeded):
         _step(stepped, _optimizer(stepped))
         _step(first.model, optimizer)
-        if found := differences(stepped, first.model, device, _difference_in_numbers):
+        unlike = differences(stepped, first.model, device, _difference_in_numbers)
+        if found := [one for one in unlike if one.check not in unheeded]:
             yield from (replace(d, check="optimizer", what=f"{d.what} (stepped by an optimizer)") for d in found)
             return
     for found_later in differences(saved, second.model, device):
-        yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
-    yield from _in_forward(specimen, saved, second.model)
+        if found_later.check not in unheeded:
+            yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
 
 
 def _optimizer(model: nn.Module) -> Optimizer | None:
@@ -144,7 +178,7 @@ def _in_forward(specimen: Specimen | RealModel, saved: nn.Module, loaded: nn.Mod
             check_logits(first_logits(loaded).cpu(), first_logits(saved))
         except WrongModel as error:
             yield Difference("logits", "", str(error))
-    elif isinstance(specimen, RealModel):
+    elif isinstance(specimen, RealModel | Pretrained):
         try:
             for found, expected in zip(specimen.outputs(loaded), specimen.outputs(saved), strict=True):
                 check_logits(found.cpu(), expected)

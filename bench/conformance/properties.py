@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bench.conformance.blueprint import Stored
 from bench.conformance.drawn import FEATURES, blueprints, crowds, misfits, transformers
+from bench.conformance.pretrained import PRETRAINED
 from bench.conformance.specimens import Specimen
 from bench.strategies import Strategy
 
@@ -30,7 +31,7 @@ class Property:
 
 def _one(*features: str) -> Callable[[frozenset[str]], st.SearchStrategy[Specimen]]:
     """Models that have the first of some features, and may have the others."""
-    return lambda _: blueprints(set(features), features[0] if features else None)
+    return lambda refused: blueprints({*features[:1], *(set(features) - refused)}, features[0] if features else None)
 
 
 def _mixed(refused: frozenset[str]) -> st.SearchStrategy[Specimen]:
@@ -64,6 +65,9 @@ PROPERTIES = {
         Property("gaps", "tensors that skip elements of their memory", _one("gaps", "buffers", "dtypes")),
         Property("values", "NaNs, infinities, negative zeros, denormals", _one("values", "dtypes")),
         Property("names", "names with any character, and of methods", _one("names", "buffers")),
+        Property("optimizer", "an optimizer made before the load, which steps what was loaded", _one()),
+        Property("training", "an optimizer made after it, which steps that and no other load", _one()),
+        Property("memory", "several tensors, each in memory of its own", _one()),
         Property("extra_state", "extra state of modules, which is no tensor of them", _one("extra_state")),
         Property("crowds", "thousands of small tensors beside a huge one", lambda _: crowds(), share=0.05),
         Property(
@@ -88,5 +92,10 @@ PROPERTIES = {
 
 
 def columns(strategy: Strategy) -> list[str]:
-    """The properties that a strategy can be tried for: it knows the layout that their checkpoints have."""
+    """The properties that a strategy can be tried for: it knows the layout that their checkpoints have.
+
+    And models that have them, where it loads none but those of its own library.
+    """
+    if strategy.peer and strategy.peer.architecture:
+        return [name for name in PROPERTIES if name in PRETRAINED]
     return [name for name, row in PROPERTIES.items() if row.layout in (None, *strategy.layouts)]

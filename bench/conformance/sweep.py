@@ -1,15 +1,21 @@
 """One cell of the conformance table: what hypothesis finds out about one loader and one property."""
 
+import time
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from hypothesis import find, settings
 from hypothesis.errors import NoSuchExample
 
-from bench.conformance.judge import Outcome, Verdict, judge
+from bench.conformance.judge import UNHEEDABLE, Outcome, Verdict, judge
+from bench.conformance.pretrained import PRETRAINED
 from bench.conformance.properties import PROPERTIES, Property
 from bench.conformance.specimens import Specimen
 from bench.strategies import Strategy
+
+# What a smaller specimen is looked for, an example of the profile.
+SMALLER_SECONDS = 0.005
 
 # What the shares of all properties add up to: an example of a profile is one of a strategy, whatever the property.
 SHARES = sum(row.share for row in PROPERTIES.values())
@@ -32,27 +38,50 @@ class Cell:
     named: bool = True
 
 
+class _SmallEnough(BaseException):
+    """Ends the search for a smaller specimen: what is an `Exception`, hypothesis would take for a find."""
+
+
 def sweep(strategy: Strategy, row: Property, device: torch.device, profile: settings | None = None) -> Cell:
     """Let hypothesis look for a specimen that a strategy loads wrongly; it shrinks and keeps what it finds.
 
-    The property gets its share of the examples that a profile gives a strategy.
+    The property gets its share of the examples that a profile gives a strategy. What a loader of another project does
+    wrong is no fault to be mended here: to find a smaller one may take some time, and no more.
     """
     verdicts: list[tuple[Specimen, Verdict]] = []
+    chosen = profile or settings()
+    # What comes of assigning tensors, or of views of one buffer, is one property each, and not one of every other.
+    unheeded = UNHEEDABLE - {row.name} if strategy.peer else ()
+    enough = SMALLER_SECONDS * chosen.max_examples if strategy.peer else inf
+    found_at = inf
 
     def comes_back_wrong(specimen: Specimen) -> bool:
-        verdict = judge(strategy.load, row.layout or strategy.layout, specimen, device, fits=row.fits)
+        nonlocal found_at
+        if time.monotonic() > found_at + enough:
+            raise _SmallEnough
+        verdict = judge(
+            *(strategy.load, row.layout or strategy.layout, specimen, device),
+            fits=row.fits,
+            unheeded=unheeded,
+        )
         verdicts.append((specimen, verdict))
-        return verdict.outcome == Outcome.WRONG
+        if verdict.outcome != Outcome.WRONG:
+            return False
+        found_at = min(found_at, time.monotonic())
+        return True
 
-    chosen = profile or settings()
     examples = max(1, round(chosen.max_examples * row.share / SHARES))
     chosen = settings(chosen, max_examples=examples, deadline=None)
     key = f"{strategy.name}-{row.name}-{device.type}".encode()
     try:
-        specimens = row.specimens(strategy.refused(device.type))
+        only_own = strategy.peer and strategy.peer.architecture
+        specimens = PRETRAINED[row.name] if only_own else row.specimens(strategy.avoided(device.type))
         found = find(specimens, comes_back_wrong, settings=chosen, database_key=key)
     except NoSuchExample:
         return _without_wrong(strategy.name, row.name, verdicts)
+    except _SmallEnough:
+        wrong = (specimen for specimen, verdict in verdicts if verdict.outcome == Outcome.WRONG)
+        found = min(wrong, key=lambda specimen: len(str(specimen)))
     verdict = next(verdict for specimen, verdict in reversed(verdicts) if specimen == found)
     return Cell(strategy.name, row.name, Outcome.WRONG, len(verdicts), str(found), verdict.why, verdict.checks)
 

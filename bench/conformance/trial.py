@@ -7,7 +7,12 @@ import torch
 from bench.conformance.judge import Outcome
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell, sweep
-from bench.strategies import STRATEGIES, Strategy
+from bench.strategies import KNOWN, Strategy
+from bench.strategies.peers import Peer
+
+# From best to worst; and how many models find whatever there is to be found of a property.
+RANKS = {outcome: rank for rank, outcome in enumerate(Outcome)}
+MANY = 50
 
 
 @dataclass(frozen=True)
@@ -22,17 +27,24 @@ class Trial:
 
     @property
     def strategy(self) -> Strategy:
-        return self.own_strategy or STRATEGIES[self.strategy_name]
+        return self.own_strategy or KNOWN[self.strategy_name]
 
     def cell(self) -> Cell:
         """What comes of it, with the models that hypothesis draws."""
         return sweep(self.strategy, PROPERTIES[self.property_name], torch.device(self.device))
 
+    @property
+    def why_not(self) -> str | None:
+        """Why it cannot be tried here, in a line; None if it can."""
+        return self.strategy.peer.why_not(self.device) if self.strategy.peer else None
+
     def breach(self, cell: Cell) -> str | None:
         """What is not as it should be, in a few lines; None where all is: refusals are stated, and name a tensor.
 
-        Of a loader of the user's nothing is stated.
+        Of a loader of the user's nothing is stated. That of another project may be wrong where its row says so.
         """
+        if self.strategy.peer:
+            return self._change(cell, self.strategy.peer)
         stated = self.property_name in self.strategy.refused(self.device) or not PROPERTIES[self.property_name].fits
         if cell.outcome == Outcome.WRONG:
             wrong = "silently wrong"
@@ -47,3 +59,25 @@ class Trial:
         else:
             return None
         return f"{self}: {wrong}\n{cell.why}\nThe smallest model: {cell.example}"
+
+    def _change(self, cell: Cell, peer: Peer) -> str | None:
+        """In what a loader of another project is not as its row in the table has it: as it was when that was written.
+
+        A few models may miss what it refuses, or loads wrongly; many do not.
+        """
+        stated = self._stated_of(peer)
+        if RANKS[cell.outcome] > RANKS[stated]:
+            told = f"\n{cell.why}\nThe smallest model: {cell.example}"
+        elif RANKS[cell.outcome] < RANKS[stated] and cell.examples >= MANY:
+            told = f" with {cell.examples} models"
+        else:
+            return None
+        return f"{self}: {cell.outcome}, where its row in the table of strategies says {stated}{told}"
+
+    def _stated_of(self, peer: Peer) -> Outcome:
+        if self.property_name in peer.dies.split():
+            return Outcome.DIED
+        if self.property_name in peer.wrong.split():
+            return Outcome.WRONG
+        refused = self.property_name in self.strategy.refused(self.device)
+        return Outcome.REFUSED if refused or not PROPERTIES[self.property_name].fits else Outcome.PASSED

@@ -14,7 +14,7 @@ FIELDS = (
     *("schema", "strategy", "model", "size", "layout", "dtype", "device", "planned", "cache", "ownership"),
     *("state_bytes", "largest_tensor_bytes", "build_peak_bytes", "beside_bytes", "first_use"),
     *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),
-    *("device_peak_ratio", "device_bound_ratio"),
+    *("device_peak_ratio", "device_bound_ratio", "device_driver_peak_bytes"),
     *("host_private_peak_bytes", "host_file_peak_bytes", "host_pinned_peak_bytes", "host_total_peak_bytes"),
     *("host_peak_ratio", "host_bound_ratio", "host_file_bound_ratio"),
     *("load_seconds", "first_logits_seconds", "forward_seconds"),
@@ -22,6 +22,8 @@ FIELDS = (
     *("minor_faults", "major_faults"),
     *("device_budget_bytes", "host_budget_bytes", "fits", "fate"),
     *("smallest_device_bytes", "smallest_host_bytes", "smallest_tolerance_bytes"),
+    *("retained_bytes", "retained_again_bytes"),
+    "peer",
     "alive_at_peak",
     "timeline",
 )

@@ -17,7 +17,14 @@ import torch
 from torch import nn
 
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
-from bench.meters.host import HostMemory, give_back_at_once, memory_reader, release_memory, reset_peak
+from bench.meters.host import (
+    HostMemory,
+    file_backed,
+    give_back_at_once,
+    memory_reader,
+    release_memory,
+    reset_peak,
+)
 from bench.meters.moments import Moments
 from bench.meters.process import telling_failures
 from bench.meters.timeline import Points
@@ -33,7 +40,7 @@ class Job:
     it does not count: what is imported or cached at a first call belongs to no strategy. `load(device, noted)` returns
     the loaded model, which it builds with the function that `noted(build)` is. `use(model)` runs until its first
     logits, where there are any, `check(model)` raises if a weight is wrong. With `device_bytes` the device hands
-    out no more than those.
+    out no more than those. With `again` it loads a second time. `backend(device)` says what the load goes by.
     """
 
     meter: Callable[[], DeviceMeter]
@@ -42,6 +49,8 @@ class Job:
     use: Callable[[nn.Module], object] | None
     check: Callable[[nn.Module], object]
     device_bytes: int | None = None
+    again: bool = False
+    backend: Callable[[torch.device], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +78,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Kept:
-    """What was still held after the model was dropped, in bytes above the level before the load."""
+    """What was still held after the model was dropped, in bytes above the level before the load.
+
+    `retained` is what was held beside the model while it was in use, private host memory and the device's together:
+    after the first load, and after a second one, where there was any and the system tells.
+    """
 
     host: HostMemory
     device_bytes: int | None
+    retained: tuple[int | None, ...] = ()
+    backend: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,11 +152,24 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
         )
     )
 
+    def retained(model: nn.Module) -> int | None:
+        return None if meter.counts_host else _beside(model, meter, read_memory().above(level))
+
+    kept = [retained(model)]
     job.check(model)
     del model
     release_memory()
+    # What a second load, or its check, leaves is not the first one's.
     host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
-    connection.send(Kept(host_held, meter.held_bytes()))
+    device_held = meter.held_bytes()
+    if job.again:
+        model = job.load(meter.device, lambda build: build)
+        if job.use:
+            job.use(model)
+        kept.append(retained(model))
+        job.check(model)
+        del model
+    connection.send(Kept(host_held, device_held, tuple(kept), job.backend(meter.device) if job.backend else None))
     connection.send(Course(began, host_seen, moments.seconds, meter.points()))
 
 
@@ -150,6 +178,19 @@ def load_noting(job: Job, device: torch.device, moments: Moments) -> nn.Module:
     # Recipes look for it in `torch` when they call it.
     with patch.object(torch, "load", moments.last("load", torch.load)):
         return job.load(device, partial(moments.first, "build"))
+
+
+def _beside(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | None:
+    """The bytes that are held, of private host memory and of the device, beside the tensors of a model."""
+    release_memory()
+    if held.private_bytes is None:
+        return None
+    storages = {tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())}
+    on_host = [storage for storage in storages if storage.device.type == "cpu"]
+    backed = file_backed(storage.data_ptr() for storage in on_host)
+    owned = sum(storage.nbytes() for storage, in_file in zip(on_host, backed, strict=True) if not in_file)
+    on_device = sum(storage.nbytes() for storage in storages if storage.device.type != "cpu")
+    return held.private_bytes - owned + (meter.taken_bytes() or 0) - on_device
 
 
 def _read_every_page(model: nn.Module, meter: DeviceMeter) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bench.meters.device import DeviceMeter
-from bench.meters.host import release_memory
+from bench.meters.host import file_backed, release_memory
 from bench.meters.process import Child, child_process, telling_failures
 
 
@@ -27,7 +27,8 @@ class LoadClock:
     `load(device)` returns a model, `use(model)` runs until its first logits, `check(model)` raises if a
     weight is wrong, `prepare()` puts the machine into the state that every load is to find, and returns the bytes a
     second that it could do just now. The lists grow by one entry a load: seconds until it returned, until its first
-    logits, and of a later forward pass alone; that limit; and page faults until the first logits.
+    logits, and of a later forward pass alone; that limit; page faults until the first logits; and whether its weights
+    are pages of a file, None where the system does not tell.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class LoadClock:
         self.load_seconds: list[float] = []
         self.first_logits_seconds: list[float] = []
         self.forward_seconds: list[float] = []
+        self.mapped: list[bool | None] = []
 
     def load_and_use(self) -> None:
         """The timed body. It keeps the model: a result would stay alive in the round that follows."""
@@ -77,6 +79,7 @@ class LoadClock:
         """
         if self._model is not None:
             model = weakref.ref(self._model)
+            self.mapped.append(is_mapped(self._model))
             try:
                 self._time_forward(self._model)
                 self._check(self._model)
@@ -95,6 +98,17 @@ class LoadClock:
         self.forward_seconds.append(time.perf_counter() - start)
 
 
+def is_mapped(model: nn.Module) -> bool | None:
+    """Whether most bytes of a model on the host are pages of a file; None where the system does not tell."""
+    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cpu"]
+    try:
+        backed = file_backed(tensor.data_ptr() for tensor in tensors)
+    except OSError:
+        return None
+    mapped = sum(tensor.nbytes for tensor, in_file in zip(tensors, backed, strict=True) if in_file)
+    return mapped > sum(tensor.nbytes for tensor in tensors) / 2
+
+
 @dataclass(frozen=True)
 class Readings:
     """What a clock has measured by now, an entry a load; see `LoadClock`."""
@@ -105,6 +119,7 @@ class Readings:
     limits: tuple[float | None, ...]
     minor_faults: tuple[int, ...]
     major_faults: tuple[int, ...]
+    mapped: tuple[bool | None, ...]
 
     def last(self, rounds: int) -> "Readings":
         """Those of so many loads: a warm-up before them does not count."""

@@ -30,6 +30,7 @@ class CudaMeter(DeviceMeter):
         super().__init__(device)
         self._source = source
         self._level: dict[str, int] = {}
+        self._used_level = 0
         self._alive: tuple[Held, ...] = ()
         self._recorded = False
         # When the peaks were asked for, on the monotonic clock, and what that clock is ahead of Unix time.
@@ -41,6 +42,7 @@ class CudaMeter(DeviceMeter):
         torch.cuda.reset_peak_memory_stats(self.device)
         torch.cuda.reset_peak_host_memory_stats()
         self._level = self._read("current")
+        self._used_level = self.used_bytes()
 
     def limit(self, count: int) -> None:
         """Of the caching allocator, which serves this process; what CUDA's context takes beside it is not counted."""
@@ -60,6 +62,15 @@ class CudaMeter(DeviceMeter):
     def held_bytes(self) -> int | None:
         self._release()
         return self._read("current")["requested_bytes"] - self._level["requested_bytes"]
+
+    def taken_bytes(self) -> int | None:
+        """Of the driver: there are loaders that do not ask PyTorch's allocator."""
+        self._release()
+        return self.used_bytes() - self._used_level
+
+    def used_bytes(self) -> int:
+        free, total = torch.cuda.mem_get_info(self.device)
+        return total - free
 
     def free_bytes(self) -> int | None:
         return torch.cuda.mem_get_info(self.device)[0]

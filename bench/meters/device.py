@@ -59,6 +59,14 @@ class DeviceMeter:
         """What live tensors hold now, above the level of `start`."""
         return None
 
+    def taken_bytes(self) -> int | None:
+        """What is taken of the device now, above the level of `start`: by whomever, where its driver tells."""
+        return self.held_bytes()
+
+    def used_bytes(self) -> int | None:
+        """What is taken of the device in all, as its driver tells any process; None: there is none to ask."""
+        return None
+
     def free_bytes(self) -> int | None:
         """What the device could still hand out."""
         return None

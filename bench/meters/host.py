@@ -13,7 +13,8 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -170,6 +171,26 @@ def reports_free_memory() -> bool:
         (device / "device").read_text().strip() == BALLOON and (device / "features").read_text()[REPORTING] == "1"
         for device in VIRTIO.glob("*")
     )
+
+
+def file_backed(addresses: Iterable[int]) -> list[bool]:
+    """Whether each of these addresses of this process is in a mapping of a file; of what is in no mapping, False.
+
+    Raises `OSError` where the system does not tell.
+    """
+    mapped: list[tuple[int, int]] = []
+    for line in (PROC / "self" / "maps").read_text().splitlines():
+        extent, _, _, _, inode, *_ = line.split(maxsplit=5)
+        if inode != "0":
+            start, end = (int(place, 16) for place in extent.split("-"))
+            mapped.append((start, end))
+    starts = [start for start, _ in mapped]
+
+    def is_mapped(address: int) -> bool:
+        place = bisect_right(starts, address) - 1
+        return place >= 0 and address < mapped[place][1]
+
+    return [is_mapped(address) for address in addresses]
 
 
 def read_pages(address: int, size: int) -> None:

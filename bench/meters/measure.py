@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from bench.meters.child import Course, Job, Kept, Ready, Seen, run
-from bench.meters.device import Alive, DevicePeaks
+from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader
 from bench.meters.process import Child, child_process
 from bench.meters.timeline import Points, Timeline, raised, timeline
@@ -28,6 +28,8 @@ class Measurement:
 
     Host figures reach until every weight was read once, device figures until the load returned. `kept` is
     what stayed behind when the model was dropped, `alive` what was there at the peaks, as far as that is known.
+    `driver_bytes` is what was taken of the device as its driver tells, until every weight was read: by other allocators
+    than PyTorch's too, and by other processes.
     """
 
     device: DevicePeaks
@@ -37,6 +39,7 @@ class Measurement:
     kept: Kept
     alive: Alive
     timeline: Timeline
+    driver_bytes: int | None = None
 
 
 def measure(job: Job, limit_seconds: float) -> Measurement:
@@ -57,7 +60,7 @@ def _measure_once(job: Job, limit_seconds: float) -> Measurement:
         deadline = child.deadline()
         level = child.receive(Ready, deadline).level
         child.connection.send("go")
-        looks = _watch(child, level, deadline) if level else []
+        looks, driver_bytes = _watch(child, level, job.meter(), deadline) if level else ([], None)
         seen = child.receive(Seen, deadline)
         kept = child.receive(Kept, deadline)
         course = child.receive(Course, deadline)
@@ -66,7 +69,9 @@ def _measure_once(job: Job, limit_seconds: float) -> Measurement:
         looks = [(at, memory.above(level)) for at, memory in looks]
     host = reduce(HostMemory.peak_with, (memory for _, memory in looks))
     over_time = _timeline(course, looks if level else [], seen.device, _mend_private(host))
-    return Measurement(seen.device, host, seen.minor_faults, seen.major_faults, kept, seen.alive, over_time)
+    return Measurement(
+        seen.device, host, seen.minor_faults, seen.major_faults, kept, seen.alive, over_time, driver_bytes
+    )
 
 
 def _timeline(course: Course, looks: list[Look], device: DevicePeaks, host: HostMemory) -> Timeline:
@@ -104,16 +109,22 @@ def _mend_private(peaks: HostMemory) -> HostMemory:
     return replace(peaks, private_bytes=None if private is None else private + _unseen_bytes(peaks))
 
 
-def _watch(child: Child, level: HostMemory, deadline: float) -> list[Look]:
-    """What was seen until the child sent its next message, or ended, where it was not what was seen before."""
+def _watch(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float) -> tuple[list[Look], int | None]:
+    """What was seen until the child sent its next message, or ended, where it was not what was seen before.
+
+    And the most that the device's driver told meanwhile, above what it told first.
+    """
     assert child.process.pid is not None
     looks = [(time.monotonic(), level)]
+    used = [meter.used_bytes()]
     # A process that has ended cannot be read: the next `receive` says how it did.
     with suppress(ProcessLookupError), memory_reader(child.process.pid) as read_memory:
         while not child.connection.poll() and time.monotonic() < deadline:
             memory = read_memory()
             if memory != looks[-1][1]:
                 looks.append((time.monotonic(), memory))
+            if used[0] is not None:
+                used = [used[0], max(used[-1] or 0, meter.used_bytes() or 0)]
             # Not a wait for the connection: that is rounded up to whole milliseconds.
             time.sleep(SAMPLE_SECONDS)
-    return looks
+    return looks, None if used[0] is None else (used[-1] or 0) - used[0]

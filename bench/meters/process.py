@@ -14,8 +14,6 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-from bench.meters.simulated.world import NotSimulated
-
 # What a process that has closed its connection may take to end.
 FAREWELL_SECONDS = 5.0
 
@@ -67,7 +65,7 @@ def telling_failures(connection: Connection) -> Iterator[None]:
     """In a child: send a `Failure` for whatever is raised in this block."""
     try:
         yield
-    except (Exception, NotSimulated) as error:  # noqa: BLE001 - whatever it is, the parent is to say it
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is to say it
         connection.send(Failure(type(error).__name__, str(error), traceback.format_exc()))
 
 

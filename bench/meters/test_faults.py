@@ -19,6 +19,7 @@ from torch import nn
 from bench.cases.case import Case
 from bench.history.record import Record
 from bench.meters import measure as measure_module
+from bench.meters.device import DeviceMeter
 from bench.meters.host import HostMemory
 from bench.meters.measure import Look, Measurement, measure
 from bench.meters.process import Child, LoadDied, LoadFailed
@@ -192,12 +193,14 @@ def late_at_first(monkeypatch: pytest.MonkeyPatch, blind: int) -> list[None]:
     """So many loads are over before anybody looks at their memory; gives a list with an entry a load."""
     watch, looks = measure_module._watch, list[None]()
 
-    def watch_late(child: Child, level: HostMemory, deadline: float) -> list[Look]:
+    def watch_late(
+        child: Child, level: HostMemory, meter: DeviceMeter, deadline: float
+    ) -> tuple[list[Look], int | None]:
         looks.append(None)
         if len(looks) <= blind:
             child.connection.poll(deadline - time.monotonic())
-            return [(time.monotonic(), level)]
-        return watch(child, level, deadline)
+            return [(time.monotonic(), level)], None
+        return watch(child, level, meter, deadline)
 
     monkeypatch.setattr(measure_module, "_watch", watch_late)
     return looks

@@ -6,7 +6,10 @@ from bench.conformance.judge import Outcome
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
 
-WORDS = {Outcome.PASSED: "ok", Outcome.REFUSED: "refused", Outcome.WRONG: "WRONG"}
+# Of what is wrong with one model.
+MOST_LINES = 3
+
+WORDS = {Outcome.PASSED: "ok", Outcome.REFUSED: "refused", Outcome.WRONG: "WRONG", Outcome.DIED: "DIED"}
 
 
 def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list[str]:
@@ -14,7 +17,7 @@ def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list
 
     Otherwise a line, and what came back wrong.
     """
-    wrong = [line for cell in cells if cell.outcome == Outcome.WRONG for line in told(cell)]
+    wrong = [line for cell in cells if cell.outcome in (Outcome.WRONG, Outcome.DIED) for line in told(cell)]
     if not whole:
         return [*wrong, *summary(cells), "--conformance prints the table"]
     refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and is_fit(cell) for line in told(cell)]
@@ -39,9 +42,11 @@ def summary(cells: Sequence[Cell]) -> Iterator[str]:
         return sum(cell.outcome == outcome and is_fit(cell) == fits for cell in cells)
 
     wrong = sum(cell.outcome == Outcome.WRONG for cell in cells)
+    died = sum(cell.outcome == Outcome.DIED for cell in cells)
     yield (
         f"{sum(cell.examples for cell in cells):,} models drawn: {count(Outcome.PASSED, fits=True)} cells ok, "
         f"{count(Outcome.REFUSED, fits=True)} refused with an error, {wrong} silently wrong"
+        f"{f', {died} ended their process' if died else ''}"
     )
     if misfits := count(Outcome.REFUSED, fits=False):
         yield f"{misfits} cells of checkpoints that do not fit: refused, as they have to be"
@@ -84,5 +89,8 @@ def told(cell: Cell) -> Iterator[str]:
     """What became of a model that is as small as it can be."""
     first, *more = cell.why.splitlines() or [""]
     yield f"{cell.strategy}, {cell.property}: {WORDS[cell.outcome]}: {first}"
-    yield from (f"    {line}" for line in more)
-    yield f"    {cell.example}"
+    yield from (f"    {line}" for line in more[:MOST_LINES])
+    if len(more) > MOST_LINES:
+        yield f"    and {len(more) - MOST_LINES:,} more"
+    if cell.example:
+        yield f"    {cell.example}"

@@ -16,7 +16,9 @@ from bench.strategies.baseline import baseline
 from bench.strategies.load_assign import load_assign
 from bench.strategies.meta_sequential import meta_sequential
 from bench.strategies.mmap_assign import mmap_assign
-from bench.strategies.own import OwnLoad, required_layout, takes_a_load
+from bench.strategies.named import NamedLoad
+from bench.strategies.own import required_layout, takes_a_load
+from bench.strategies.peers import Peer
 from bench.strategies.per_tensor import per_tensor
 from bench.strategies.sequential import sequential
 from bench.strategies.streamed import streamed
@@ -35,7 +37,8 @@ class Strategy:
     `pinned` the page-locked memory beside a device. `refuses` are properties of models that it cannot load and says
     so, `refuses_moved` those that it cannot load where the device is not the host. Of a loader of the user's (`is_own`)
     theory says nothing (""), the user what it takes on the device at most, and nobody what it refuses. With
-    `any_layout` it loads whatever layout the user's checkpoint is in.
+    `any_layout` it loads whatever layout the user's checkpoint is in. Of the loader of another project, a `peer`,
+    theory says nothing either.
     """
 
     load: Load
@@ -50,15 +53,16 @@ class Strategy:
     pinned: str = "0"
     is_own: bool = False
     any_layout: bool = False
+    peer: Peer | None = None
 
     @property
     def function(self) -> Load:
         """The recipe itself."""
-        return self.load.reference.get() if isinstance(self.load, OwnLoad) else self.load
+        return self.load.reference.get() if isinstance(self.load, NamedLoad) else self.load
 
     @property
     def name(self) -> str:
-        return self.load.reference.name if isinstance(self.load, OwnLoad) else self.load.__name__
+        return self.load.reference.name if isinstance(self.load, NamedLoad) else self.load.__name__
 
     @property
     def layouts(self) -> tuple[str, ...]:
@@ -68,16 +72,27 @@ class Strategy:
     @property
     def source(self) -> str:
         """The file that the recipe is written in; of one that is not written in Python there is none."""
+        if self.peer:
+            return self.peer.source
         return getattr(getattr(self.function, "__code__", None), "co_filename", "")
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether it is the suite's own, of which theory says what it takes."""
+        return not self.is_own and self.peer is None
 
     @property
     def builds(self) -> bool:
         """Whether it is known to build the model on the host, where what no checkpoint has gets its values."""
-        return not self.is_own and "nonpersistent" not in self.refuses.split()
+        return self.is_stated and "nonpersistent" not in self.refuses.split()
 
     def refused(self, device: str) -> frozenset[str]:
         """The properties that keep it from loading a model to `device`."""
         return frozenset(f"{self.refuses} {'' if device == 'cpu' else self.refuses_moved}".split())
+
+    def avoided(self, device: str) -> frozenset[str]:
+        """These, and the properties that a peer loads wrongly: what is drawn to find out other things is without."""
+        return self.refused(device) | frozenset(f"{self.peer.wrong} {self.peer.dies}".split() if self.peer else ())
 
 
 ALSO = "torch_sharded safetensors safetensors_sharded"
@@ -96,6 +111,124 @@ STRATEGIES = {
     )
 }  # fmt: skip
 
+
+META, REAL = "meta skeleton", "real module"
+
+
+def _peer(  # noqa: PLR0913, PLR0917 - a row of the table below
+    function: str,
+    layout: str,
+    module: str,
+    needs: str,
+    destination: str,
+    settings: str,
+    *,
+    formats: str = "safetensors",
+    devices: str = "cpu cuda",
+    file: str = "",
+    refuses: str = "",
+    wrong: str = "",
+    dies: str = "",
+    architecture: str = "",
+) -> Strategy:
+    peer = Peer(module, needs, destination, settings, formats, devices, wrong, dies, architecture)
+    load = NamedLoad(Reference(f"{peer.module}:{function}"))
+    return Strategy(load, layout, "", "", "", file, refuses, pinned="", peer=peer)
+
+
+# What a .safetensors file cannot hold, and is refused when it is written.
+UNHELD = "dtypes views strides gaps extra_state"
+
+PEERS = {
+    strategy.name: strategy
+    for strategy in (
+        _peer(
+            *("safetensors", "safetensors", "safetensors", "safetensors"),
+            *(META, "load_file, load_state_dict(assign=True)"),
+            file="S",
+            refuses=f"{UNHELD} ties gpt2",
+            wrong="nonpersistent optimizer dtype untied",
+        ),
+        _peer(
+            *("safetensors_load_model", "safetensors", "safetensors", "safetensors"),
+            *(REAL, "load_model"),
+            refuses=f"{UNHELD} mixed",
+            wrong="dtype",
+        ),
+        _peer(
+            *("safetensors_safe_open", "safetensors", "safetensors", "safetensors"),
+            *(REAL, "safe_open, get_tensor, copy_"),
+            refuses=UNHELD,
+            wrong="missing dtype shape untied",
+        ),
+        _peer(
+            *("accelerate", "safetensors", "accelerate", "accelerate safetensors"),
+            *(META, "init_empty_weights, load_checkpoint_in_model(device_map)"),
+            formats="safetensors, torch",
+            file="S",
+            refuses="dtypes strides gaps names extra_state",
+            wrong="ties views optimizer gpt2 missing surplus dtype untied",
+        ),
+        _peer(
+            *("dcp", "dcp", "dcp", "torch"),
+            *(REAL, "load(no_dist=True)"),
+            formats="dcp",
+            refuses="extra_state",
+            wrong="surplus dtype untied moved",
+        ),
+        _peer(
+            *("dcp_safetensors", "safetensors", "dcp", "torch safetensors"),
+            *(REAL, "load(HuggingFaceStorageReader, no_dist=True)"),
+            refuses=f"{UNHELD} ties gpt2",
+            wrong="surplus dtype untied",
+        ),
+        _peer(
+            *("fastsafetensors", "safetensors", "fastsafetensors", "fastsafetensors"),
+            *(META, "fastsafe_open, load_state_dict(assign=True)"),
+            refuses=f"{UNHELD} ties gpt2",
+            wrong="nonpersistent optimizer memory dtype untied",
+        ),
+        _peer(
+            *("runai_model_streamer", "safetensors", "runai_model_streamer", "runai-model-streamer"),
+            *(META, "stream_file(owned=True), load_state_dict(assign=True)"),
+            refuses=f"{UNHELD} ties gpt2",
+            wrong="nonpersistent optimizer dtype untied",
+        ),
+        _peer(
+            *("instanttensor", "safetensors", "instanttensor", "instanttensor"),
+            *(META, "safe_open(copy=True), load_state_dict(assign=True)"),
+            devices="cuda",
+        ),
+        _peer(
+            *("tensorizer", "tensorizer", "tensorizer", "tensorizer"),
+            *("no_init_or_tensor", "TensorDeserializer, load_into_module"),
+            formats="its own",
+            wrong="dtypes buffers nonpersistent ties views frozen strides gaps optimizer extra_state gpt2 "
+            "missing surplus dtype shape untied moved",
+        ),
+        _peer(
+            *("flashpack", "flashpack", "flashpack", "flashpack"),
+            *(META, "assign_from_file"),
+            formats="its own",
+            file="S",
+            refuses="ties views strides names extra_state gpt2",
+            wrong="nonpersistent empty gaps optimizer memory missing dtype shape",
+            dies="training",
+        ),
+        _peer(
+            *("transformers", "safetensors", "transformers", "transformers accelerate safetensors"),
+            *("none: it builds its own", "from_pretrained(device_map)"),
+            formats="safetensors, torch",
+            file="S",
+            architecture="transformers",
+            wrong="missing surplus dtype",
+        ),
+    )
+}
+
+# Everything that can be measured without being the user's.
+KNOWN = STRATEGIES | PEERS
+
 # The device peak, as a multiple of S, that the notebook which started this suite states for a strategy. It is
 # held where S and L allow it: with S + L, from GPT-2 large upwards.
 STATED_DEVICE_RATIO = {"sequential": 1.1}
@@ -110,14 +243,14 @@ def own_strategy(text: str, bound: str | None) -> Strategy:
     function = reference.get()
     if not takes_a_load(function):
         raise ValueError(f"{reference.shown} cannot be called with (build, path, device), as a loader is")
-    if reference.name in STRATEGIES:
+    if reference.name in KNOWN:
         raise ValueError(f"{reference.shown}: there is a strategy {reference.name!r} already; rename the function")
     try:
         layout = required_layout(function)
     except ValueError as error:
         raise ValueError(f"{reference.shown} {error}") from None
     return Strategy(
-        OwnLoad(reference),
+        NamedLoad(reference),
         layout or "torch",
         device=bound or "",
         host="",

@@ -74,7 +74,10 @@ class Gate:
 
 def expected_peaks(strategy: Strategy, device: str) -> dict[str, str]:
     """The bound of every figure of a record that theory, or the user, speaks of, for a load to `device`."""
-    if device == "cpu":
+    if strategy.peer:
+        # Where the weights end is known of it, and nothing else.
+        said = {"host_file_peak_bytes": strategy.file} if device == "cpu" else {}
+    elif device == "cpu":
         said = {"host_private_peak_bytes": strategy.one_pool, "host_file_peak_bytes": strategy.file}
     else:
         said = {

@@ -1,25 +1,9 @@
 """A loader of the user's, as a row beside the suite's own."""
 
-from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from model.layouts import LAYOUTS
-from model.reference import Reference
-
-
-@dataclass(frozen=True)
-class OwnLoad:
-    """Calls a function that is found by its name in whichever process a load runs."""
-
-    reference: Reference
-
-    def __call__(self, build: Any, path: Path, device: torch.device) -> nn.Module:
-        return self.reference.get()(build, path, device)
 
 
 def required_layout(function: Any) -> str | None:
