@@ -15,8 +15,8 @@ def test_equivalence(trial: Trial, apart: Apart, cells: list[Cell]) -> None:
         pytest.skip(trial.why_not)
     try:
         # What is not the suite's own may do anything to its process.
-        named = trial.strategy_name, trial.property_name, trial.device
-        cell = apart.cell(*named) if trial.strategy.peer else trial.cell()
+        asked = trial.strategy, trial.property_name, trial.device
+        cell = apart.cell(*asked) if trial.strategy.peer else trial.cell()
     except LoadFailed as error:
         raise pytest.fail.Exception(f"{trial}: {error.told}", pytrace=False) from None
     cells.append(cell)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.cases.options import OPTIONS, Settings, settings
-from bench.strategies import STRATEGIES
+from bench.strategies import PEERS, STRATEGIES
 
 
 def chosen(**options: Any) -> Settings:
@@ -74,6 +74,18 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
     assert chosen(sizes="all").sizes == ("small", "medium", "large", "xl")
     assert chosen(sizes="tiny, all,small").sizes == ("tiny", "small", "medium", "large", "xl")
     assert chosen(strategies="per_tensor,baseline,per_tensor").strategies == ("per_tensor", "baseline")
+    assert chosen(strategies="peers,streamed").strategies == (*PEERS, "streamed")
+
+
+def test_what_cannot_run_here_has_cases_that_say_why_and_no_limits(gpus: Any) -> None:
+    gpus(0)
+    alone = chosen(strategies="instanttensor", device="cpu")
+    [case] = alone.cases(real=True)
+    assert case.why_not
+    assert alone.limits() == []
+    assert chosen(strategies="dcp", device="cpu").cases(real=True)[0].why_not is None
+    [planned] = chosen(strategies="dcp", plan=True).cases(real=False)
+    assert planned.why_not == "dcp cannot be planned: its library reads what it wrote"
 
 
 @pytest.mark.parametrize(
@@ -199,6 +211,9 @@ def test_limits_are_in_the_order_of_sizes_and_strategies(gpus: Any) -> None:
         ({}, {"strategy": "gone"}, True),
         ({"strategies": "baseline"}, {"strategy": "gone"}, False),
         ({"strategies": "baseline"}, {"strategy": "baseline"}, True),
+        # One of another project is missed only by who asked for it.
+        ({}, {"strategy": "tensorizer"}, False),
+        ({"strategies": "all,peers"}, {"strategy": "tensorizer"}, True),
         # A limit.
         ({}, {"strategy": None, "device": "cpu", "bytes_per_second": 1e9}, True),
         ({"strategies": "baseline"}, {"strategy": None, "device": "cpu", "bytes_per_second": 1e9}, False),

@@ -13,7 +13,7 @@ from bench.conformance.judge import Outcome
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell, sweep
 from bench.meters.process import Child, LoadDied, LoadFailed, child_process, telling_failures
-from bench.strategies import KNOWN
+from bench.strategies import Strategy
 
 # What a sweep may take before its process is ended: a library's first import, and a second an example.
 START_SECONDS, EXAMPLE_SECONDS = 60.0, 1.0
@@ -32,7 +32,7 @@ class Apart:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._child: Child | None = None
-        self._strategy = ""
+        self._strategy: Strategy | None = None
 
     def __enter__(self) -> "Apart":
         return self
@@ -42,8 +42,8 @@ class Apart:
     ) -> None:
         self._stack.close()
 
-    def cell(self, strategy: str, property_name: str, device: str) -> Cell:
-        """What comes of a strategy of `KNOWN`; that the process ended, or had to be, is the cell then.
+    def cell(self, strategy: Strategy, property_name: str, device: str) -> Cell:
+        """What comes of a strategy; that the process ended, or had to be, is the cell then.
 
         Raises `LoadFailed` if what tries it fails.
         """
@@ -57,12 +57,12 @@ class Apart:
             return child.receive(Cell, child.deadline())
         except LoadDied as error:
             self._end()
-            return Cell(strategy, property_name, Outcome.DIED, 0, why=str(error))
+            return Cell(strategy.name, property_name, Outcome.DIED, 0, why=str(error))
         except LoadFailed:
             self._end()
             raise
 
-    def _start(self, strategy: str, limit_seconds: float) -> None:
+    def _start(self, strategy: Strategy, limit_seconds: float) -> None:
         self._end()
         self._child = self._stack.enter_context(child_process(_serve, strategy, limit_seconds))
         self._strategy = strategy
@@ -72,11 +72,11 @@ class Apart:
         self._child = None
 
 
-def _serve(connection: Connection, strategy: str) -> None:
+def _serve(connection: Connection, strategy: Strategy) -> None:
     """Sweep what is asked for, until nobody asks any more."""
     with telling_failures(connection):
         with suppress(ValueError):  # What cannot be imported is told by the load that wants it.
-            _ = KNOWN[strategy].function
+            _ = strategy.function
         # There are loaders that collect garbage for every tensor: what libraries have imported need not be looked at.
         gc.collect()
         gc.freeze()
@@ -87,4 +87,4 @@ def _serve(connection: Connection, strategy: str) -> None:
                 return
             profile = settings(max_examples=asked.examples)
             row = PROPERTIES[asked.property_name]
-            connection.send(sweep(KNOWN[strategy], row, torch.device(asked.device), profile))
+            connection.send(sweep(strategy, row, torch.device(asked.device), profile))

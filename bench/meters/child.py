@@ -190,7 +190,8 @@ def _beside(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | Non
     backed = file_backed(storage.data_ptr() for storage in on_host)
     owned = sum(storage.nbytes() for storage, in_file in zip(on_host, backed, strict=True) if not in_file)
     on_device = sum(storage.nbytes() for storage in storages if storage.device.type != "cpu")
-    return held.private_bytes - owned + (meter.taken_bytes() or 0) - on_device
+    # A page that nobody touched yet is not held.
+    return max(0, held.private_bytes - owned) + max(0, (meter.taken_bytes() or 0) - on_device)
 
 
 def _read_every_page(model: nn.Module, meter: DeviceMeter) -> None:

@@ -16,7 +16,7 @@ from bench.meters.device import DeviceMeter
 from bench.meters.page_cache import evict
 from bench.meters.process import LoadDied, LoadFailed
 from bench.meters.test_page_cache import on_disk
-from bench.test_load_time import times
+from bench.test_load_time import ownership, times
 
 
 class CountingMeter(DeviceMeter):
@@ -47,6 +47,34 @@ def test_nothing_of_a_round_is_alive_in_the_next() -> None:
     clock.finish_round()
     assert alive == [0, 0, 0]
     assert len(clock.load_seconds) == len(clock.first_logits_seconds) == len(clock.forward_seconds) == 3
+
+
+def test_where_the_weights_end_is_seen(tmp_path: Path) -> None:
+    torch.save(nn.Linear(300, 300).state_dict(), tmp_path / "saved.pt")
+
+    def mapped(_: torch.device) -> nn.Module:
+        model = nn.Linear(300, 300)
+        model.load_state_dict(torch.load(tmp_path / "saved.pt", mmap=True, weights_only=True), assign=True)
+        return model
+
+    for load, seen in ((mapped, True), (lambda _: nn.Linear(300, 300), False)):
+        clock = LoadClock(load, lambda _: None, lambda _: None, CountingMeter())
+        clock.load_and_use()
+        clock.finish_round()
+        assert clock.mapped == [seen]
+
+
+@pytest.mark.parametrize(
+    ("seen", "stated", "told"),
+    [(True, "mapped", "mapped"), (True, None, "mapped"), (False, None, "owned"), (None, "owned", "owned")],
+)
+def test_where_they_end_is_what_is_seen(seen: bool | None, stated: str | None, told: str) -> None:
+    assert ownership(read_off(mapped=(seen,)), stated) == told  # type: ignore[arg-type]
+
+
+def test_weights_that_end_elsewhere_than_it_is_stated_fail() -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"the weights end mapped, where its row .* says owned"):
+        ownership(read_off(mapped=(False, True)), "owned")
 
 
 def test_the_device_is_waited_for_within_the_time() -> None:
@@ -152,7 +180,7 @@ def test_a_clock_in_a_process_of_its_own_tells_what_it_measured() -> None:
             clock.begin_round()
             clock.load_and_use()
         readings = clock.readings()
-        assert [len(values) for values in vars(readings).values()] == [3, 3, 2, 3, 3, 3]
+        assert [len(values) for values in vars(readings).values()] == [3, 3, 2, 3, 3, 3, 2]
         clock.finish_round()
         assert len(clock.readings().forward_seconds) == len(clock.readings().whole_load_seconds) == 3
         assert clock.readings().load_seconds == readings.load_seconds

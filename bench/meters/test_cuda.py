@@ -39,6 +39,7 @@ class FakeAllocator:
         monkeypatch.setattr(memory, "_record_memory_history", self._record)
         monkeypatch.setattr(memory, "_snapshot", lambda _: self._snapshot())
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
         monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: self._stats(".all"))
         monkeypatch.setattr(torch.cuda, "host_memory_stats", lambda: self._stats(""))
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: self._reset())
@@ -118,6 +119,21 @@ def test_what_is_still_held_is_told_after_caches_and_workspaces_are_gone(
     allocator.calls.clear()
     assert meter.held_bytes() == 4096
     assert allocator.calls == ["synchronize", "clear workspaces", "empty cache", "empty host cache"]
+
+
+def test_what_other_allocators_take_is_seen_by_the_driver(
+    allocator: FakeAllocator, meter: CudaMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [70 * MIB]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[0], 80 * MIB))
+    meter.start()
+    assert meter.used_bytes() == 10 * MIB
+    free[0] -= 7 * MIB
+    allocator.calls.clear()
+    assert meter.taken_bytes() == 7 * MIB
+    # Caches of PyTorch's own are not what a loader keeps.
+    assert "empty cache" in allocator.calls
+    assert meter.held_bytes() == 0
 
 
 def test_peaks_are_read_when_the_device_is_done(allocator: FakeAllocator, meter: CudaMeter) -> None:

@@ -10,10 +10,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from bench.cases.case import Case
@@ -41,6 +44,7 @@ STATE = CASE.specification.footprint.state_bytes
 Run = Callable[..., Measurement]
 
 KEPT: list[nn.Module] = []
+KEPT_BYTES: list[bytes] = []
 
 if not Path("/proc/self/clear_refs").exists():
     pytest.skip("needs Linux's /proc", allow_module_level=True)
@@ -61,6 +65,31 @@ def load_and_keep(build, path, device):
 def load_and_keep_owned(build, path, device):
     KEPT.append(per_tensor(build, path, device))
     return KEPT[-1]
+
+
+def load_and_keep_known_bytes(build, path, device):
+    KEPT_BYTES.append(b"x" * KNOWN_BYTES)
+    return per_tensor(build, path, device)
+
+
+class Driven(DeviceMeter):
+    """A device whose driver tells in a file how much of it is taken."""
+
+    def __init__(self, file):
+        super().__init__(torch.device("cpu"))
+        self.file = file
+
+    def used_bytes(self):
+        return int(self.file.read_text())
+
+
+def load_and_take(file, build, path, device):
+    """Of a device, past PyTorch's allocator, and give it back before the load is over."""
+    for count in (1000 + KNOWN_BYTES, 1000):
+        (file.parent / "new").write_text(str(count))
+        (file.parent / "new").replace(file)
+        time.sleep(0.2)
+    return mmap_assign(build, path, device)
 
 
 def load_beside_known_bytes(build, path, device):
@@ -135,11 +164,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Measures a load of the tiny checkpoint."""
     folder = tmp_path_factory.mktemp("checkpoints")
 
-    def run_one(load: Load, case: Case = CASE, limit_seconds: float = 60.0) -> Measurement:
+    def run_one(load: Load, case: Case = CASE, limit_seconds: float = 60.0, **job: Any) -> Measurement:
         with closing(Shelf(folder, print, lambda _what, _total: nullcontext(lambda _: None))) as shelf:
             checkpoint, rehearsal = shelf.get(case.specification), shelf.get(case.rehearsal)
             load = partial(only_when_measured, load, case.strategy.load)
-            return measure(case.job(load, checkpoint, rehearsal), limit_seconds)
+            return measure(replace(case.job(load, checkpoint, rehearsal), **job), limit_seconds)
 
     return run_one
 
@@ -232,6 +261,27 @@ def test_a_load_that_keeps_what_it_owns_is_told_of(run: Run) -> None:
     case = Case("per_tensor", "tiny", "cpu", "float32")
     [problem] = problems_of(run(load_and_keep_owned, case), case)
     assert re.match(r"3\d\.\d MB of private host memory are still held after the model was dropped", problem)
+
+
+def test_what_a_load_keeps_beside_the_model_is_told_after_each_load(run: Run) -> None:
+    owned = Case("per_tensor", "tiny", "cpu", "float32")
+    assert run(per_tensor, owned, again=True).kept.retained == pytest.approx((0, 0), abs=NOISE)
+    assert run(per_tensor, owned).kept.retained == pytest.approx((0,), abs=NOISE)
+    # What is mapped is no part of what is held.
+    assert run(mmap_assign, again=True).kept.retained == pytest.approx((0, 0), abs=NOISE)
+    kept = run(load_and_keep_known_bytes, owned, again=True).kept
+    assert kept.retained == pytest.approx((KNOWN_BYTES, 2 * KNOWN_BYTES), abs=NOISE)
+    # The first load alone is what the test of leaks is about.
+    assert kept.host.private_bytes == pytest.approx(KNOWN_BYTES, abs=NOISE)
+    assert peaks(run(load_and_keep_known_bytes, owned, again=True), STATE)["retained_again_bytes"] > KNOWN_BYTES
+
+
+def test_what_the_driver_of_a_device_tells_is_watched_from_outside(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "used").write_text("1000")
+    taken = run(partial(load_and_take, tmp_path / "used"), meter=partial(Driven, tmp_path / "used"))
+    assert taken.driver_bytes == KNOWN_BYTES
+    assert peaks(taken, STATE)["device_driver_peak_bytes"] == KNOWN_BYTES
+    assert run(mmap_assign).driver_bytes is None
 
 
 def test_a_load_that_takes_less_than_its_bound_fails_too(healthy: Measurement) -> None:

@@ -13,7 +13,9 @@ import torch
 
 from bench.meters import host
 from bench.meters.host import (
+    PAGE_BYTES,
     HostMemory,
+    file_backed,
     fresh_memory,
     memory_reader,
     release_memory,
@@ -27,6 +29,15 @@ NOISE = MIB
 
 if not Path("/proc/self/clear_refs").exists():
     pytest.skip("needs Linux's /proc", allow_module_level=True)
+
+
+def test_whether_memory_is_of_a_file_is_told_of_any_place_in_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(5 * PAGE_BYTES))
+    with (tmp_path / "file").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped, fresh_memory(MIB) as fresh:
+        places = [(ctypes.c_char * len(memory)).from_buffer(memory) for memory in (mapped, fresh)]
+        in_file, beside = map(ctypes.addressof, places)
+        assert file_backed([in_file, beside, in_file + 5 * PAGE_BYTES - 1, 0]) == [True, False, True, False]
+        del places
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.cases.options import checkpoints_folder
 from bench.history.runs import PASSED, Run, Unreadable
 from bench.history.storage import read_runs
+from bench.report.peers import write_peers
 from bench.report.readme import write_readme
 from bench.report.recorded import Recorded, recorded
 from bench.report.reporter import page_is_possible
@@ -25,8 +26,14 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     parser.add_argument("run", nargs="?", help="its number or its file (default: the last one that passed)")
     parser.add_argument("--storage", type=Path, default=root / "results", help="where runs are recorded")
     parser.add_argument("--report", type=Path, help="where the page is written (default: report/ in the storage)")
+    parser.add_argument(
+        "--peers", nargs="+", metavar="RUN", help="put the loaders of these runs beside each other into README.md"
+    )
     parser.add_argument("--readme", action="store_true", help="put the run's table and picture into README.md, too")
     options = parser.parse_args(arguments)
+    if options.peers:
+        _write_peers(parser, options.storage, options.peers, root)
+        return
     if not page_is_possible():
         parser.error("a page wants more than is installed: pip install '.[report]'")
     from bench.report.page.page import write_page  # noqa: PLC0415 - of an extra
@@ -39,6 +46,14 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
         print(write_page(run, [*before, run.run], folder, checkpoints_folder()))  # noqa: T201
         if options.readme:
             write_readme(run, root)
+    except (NoSuchRun, Unreadable, ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def _write_peers(parser: argparse.ArgumentParser, storage: Path, names: Sequence[str], root: Path) -> None:
+    try:
+        runs, _ = read_runs(storage)
+        write_peers([_chosen(runs, name) for name in names], root)
     except (NoSuchRun, Unreadable, ValueError, OSError) as error:
         parser.error(str(error))
 

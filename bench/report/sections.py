@@ -12,6 +12,7 @@ from bench.report.alive import explanation
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 from bench.report.conformance import conformance_lines
 from bench.report.history import history_lines, history_markdown
+from bench.report.peers import version_lines
 from bench.report.rows import Outcome, rows
 from bench.report.table import markdown, terminal_lines
 from bench.report.versus import versus_lines, versus_markdown
@@ -43,6 +44,8 @@ def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
     if table := rows(outcomes):
         explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
         yield f"weight loading: {chosen.title}", [*explained, *chosen.notes, *terminal_lines(table, width)]
+        if changed := version_lines(table, gate.runs):
+            yield "other versions", changed
     if lines := _advice(found):
         yield "advice", lines
     if gate.shown:
@@ -65,6 +68,7 @@ def job_page(found: Found) -> Iterator[str]:
     gate = found.gate
     if table := rows(found.outcomes):
         yield markdown(table)
+        yield from (f"- {line}\n" for line in version_lines(table, gate.runs))
     if lines := _advice(found):
         yield "\n".join(["```text", *lines, "```", ""])
     if gate.shown:

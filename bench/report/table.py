@@ -5,6 +5,7 @@ from collections.abc import Callable
 from bench.history.record import Record
 from bench.meters.budget import shown
 from bench.report.aligned import aligned, markdown_table
+from bench.report.peers import peer_lines
 from bench.report.rows import REFUSED, Row, best, scales, was_skipped
 
 GIB = 2**30
@@ -75,6 +76,8 @@ COLUMNS = (
     ("logits s", "first logits, s", _number("first_logits_seconds"), 0),
     ("GB/s", "GB/s", _three_digits("bytes_per_second", 1e-9), 3),
     ("limit", "of the limit", _number("limit_fraction"), 2),
+    ("kept", "kept beside the model", _ratio_to_state("retained_bytes"), 13),
+    ("again", "kept after a second load", _ratio_to_state("retained_again_bytes"), 13),
     ("faults", "page faults", _shown("minor_faults", _faults), 7),
 )
 ALL = max(column[3] for column in COLUMNS)
@@ -85,14 +88,14 @@ def terminal_lines(table: list[Row], width: int) -> list[str]:
     most = ALL
     while max(map(len, lines := aligned(shown := cells(table, most), _figures(shown)))) > width and most > 0:
         most -= 1
-    return [*scales(table), *lines, *problems(table), *fates(table), *_verdict(table)]
+    return [*scales(table), *lines, *problems(table), *fates(table), *peer_lines(table), *_verdict(table)]
 
 
 def markdown(table: list[Row]) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     shown = cells(table)
     lines = markdown_table(shown, _figures(shown))
-    below = [*problems(table), *fates(table)]
+    below = [*problems(table), *fates(table), *peer_lines(table)]
     return "\n".join([*scales(table), "", *lines, "", *below, "", *_verdict(table), ""])
 
 

@@ -5,6 +5,7 @@ pasted into another project as it is. `build()` makes a freshly initialised mode
 `torch.device("meta")`; `path` is the checkpoint; the loaded model is returned.
 """
 
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,8 @@ STRATEGIES = {
 
 
 META, REAL = "meta skeleton", "real module"
+# Of those that put tensors on a device by PyTorch alone, which is what is simulated.
+TORCH_ALONE = "cpu cuda sim"
 
 
 def _peer(  # noqa: PLR0913, PLR0917 - a row of the table below
@@ -145,6 +148,7 @@ PEERS = {
         _peer(
             *("safetensors", "safetensors", "safetensors", "safetensors"),
             *(META, "load_file, load_state_dict(assign=True)"),
+            devices=TORCH_ALONE,
             file="S",
             refuses=f"{UNHELD} ties gpt2",
             wrong="nonpersistent optimizer dtype untied",
@@ -152,18 +156,21 @@ PEERS = {
         _peer(
             *("safetensors_load_model", "safetensors", "safetensors", "safetensors"),
             *(REAL, "load_model"),
+            devices=TORCH_ALONE,
             refuses=f"{UNHELD} mixed",
             wrong="dtype",
         ),
         _peer(
             *("safetensors_safe_open", "safetensors", "safetensors", "safetensors"),
             *(REAL, "safe_open, get_tensor, copy_"),
+            devices=TORCH_ALONE,
             refuses=UNHELD,
             wrong="missing dtype shape untied",
         ),
         _peer(
             *("accelerate", "safetensors", "accelerate", "accelerate safetensors"),
             *(META, "init_empty_weights, load_checkpoint_in_model(device_map)"),
+            devices=TORCH_ALONE,
             formats="safetensors, torch",
             file="S",
             refuses="dtypes strides gaps names extra_state",
@@ -172,6 +179,7 @@ PEERS = {
         _peer(
             *("dcp", "dcp", "dcp", "torch"),
             *(REAL, "load(no_dist=True)"),
+            devices=TORCH_ALONE,
             formats="dcp",
             refuses="extra_state",
             wrong="surplus dtype untied moved",
@@ -179,6 +187,7 @@ PEERS = {
         _peer(
             *("dcp_safetensors", "safetensors", "dcp", "torch safetensors"),
             *(REAL, "load(HuggingFaceStorageReader, no_dist=True)"),
+            devices=TORCH_ALONE,
             refuses=f"{UNHELD} ties gpt2",
             wrong="surplus dtype untied",
         ),
@@ -226,8 +235,8 @@ PEERS = {
     )
 }
 
-# Everything that can be measured without being the user's.
-KNOWN = STRATEGIES | PEERS
+# Everything that can be measured without being the user's, the suite's own first.
+KNOWN = ChainMap(PEERS, STRATEGIES)
 
 # The device peak, as a multiple of S, that the notebook which started this suite states for a strategy. It is
 # held where S and L allow it: with S + L, from GPT-2 large upwards.

@@ -22,6 +22,7 @@ from bench.report.page.charts.history import MOST_RUNS, history_figures
 from bench.report.page.charts.timelines import SERIES, timelines
 from bench.report.page.grid import grid
 from bench.report.page.libraries import bundle
+from bench.report.peers import peer_lines
 from bench.report.recorded import Recorded
 from bench.report.rows import Row, scales
 from bench.report.table import cells, fates, problems
@@ -69,7 +70,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "verdict": verdict(recorded),
         "scales": scales(table),
         "columns": heading,
-        "problems": [*problems(table), *fates(table)],
+        "problems": [*problems(table), *fates(table), *peer_lines(table)],
         "rows": list(_rows(table, lines)),
         "changes": list(_changes(recorded)),
         "sections": [section for section in _sections(recorded, runs) if section.figures],

@@ -1,0 +1,136 @@
+"""Loaders that end the process they are tried in, or never come back, end their own cell of the table."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.conformance import apart as apart_module
+from bench.conformance.apart import Apart
+from bench.conformance.judge import Outcome
+from bench.conformance.trial import Trial
+from bench.strategies import PEERS, Strategy
+from bench.strategies.named import NamedLoad
+from bench.strategies.peers import Peer
+from model.reference import Reference
+
+LOADERS = """
+import ctypes, os, time
+import torch
+
+def right(build, path, device):
+    model = build()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.to(device)
+
+def dies(build, path, device):
+    ctypes.string_at(0)
+
+def hangs(build, path, device):
+    time.sleep(60)
+
+class Odd(BaseException):
+    pass
+
+def raises(build, path, device):
+    raise Odd("of no known kind")
+
+def assigned(build, path, device):
+    with torch.device("meta"):
+        model = build()
+    model.load_state_dict(torch.load(path, weights_only=True), assign=True)
+    return model
+"""
+
+
+@pytest.fixture
+def strategy(tmp_path: Path, request: pytest.FixtureRequest) -> Strategy:
+    file = tmp_path / "loaders.py"
+    file.write_text(LOADERS)
+    return of_another(f"{file}:{request.param}")
+
+
+def of_another(reference: str) -> Strategy:
+    peer = Peer("dcp", "torch", "real module", "load", "torch", wrong="optimizer")
+    return Strategy(NamedLoad(Reference(reference)), "torch", "", "", "", "", pinned="", peer=peer)
+
+
+def loader(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("strategy", [name], indirect=True)
+
+
+@loader("right")
+def test_one_process_tries_all_that_is_asked(strategy: Strategy) -> None:
+    with Apart() as apart:
+        first = apart.cell(strategy, "plain", "cpu")
+        child = apart._child
+        assert apart.cell(strategy, "ties", "cpu").outcome == first.outcome == Outcome.PASSED
+        assert apart._child is child
+    assert child
+    assert child.process.exitcode is not None
+
+
+@loader("dies")
+def test_a_loader_that_dies_has_a_cell_that_says_how_and_the_next_is_tried(strategy: Strategy) -> None:
+    with Apart() as apart:
+        cell = apart.cell(strategy, "plain", "cpu")
+        assert cell.outcome == Outcome.DIED
+        assert cell.why == "the process of the load died: killed by SIGSEGV, a segmentation fault"
+        right = of_another(strategy.load.reference.text.replace(":dies", ":right"))  # type: ignore[attr-defined]
+        assert apart.cell(right, "plain", "cpu").outcome == Outcome.PASSED
+
+
+@loader("hangs")
+def test_a_loader_that_hangs_is_ended(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart_module, "START_SECONDS", 1.5)
+    monkeypatch.setattr(apart_module, "EXAMPLE_SECONDS", 0.0)
+    with Apart() as apart:
+        cell = apart.cell(strategy, "plain", "cpu")
+    assert (cell.outcome, cell.why) == (Outcome.DIED, "the load was ended: it was not done within 1.5 s")
+
+
+@loader("raises")
+def test_whatever_a_loader_raises_is_a_refusal(strategy: Strategy) -> None:
+    """There are libraries whose exceptions are no `Exception`."""
+    with Apart() as apart:
+        cell = apart.cell(strategy, "plain", "cpu")
+    assert (cell.outcome, cell.why) == (Outcome.REFUSED, "Odd: of no known kind")
+
+
+@loader("assigned")
+def test_what_assigning_loses_is_one_property_and_not_every_one(strategy: Strategy) -> None:
+    with Apart() as apart:
+        cells = {name: apart.cell(strategy, name, "cpu") for name in ("plain", "optimizer", "training", "memory")}
+    assert {name for name, cell in cells.items() if cell.outcome == Outcome.WRONG} == {"optimizer"}
+    assert "(stepped by an optimizer)" in cells["optimizer"].why
+    # The smallest there is.
+    assert cells["optimizer"].example == "weight0: parameter float32[1]"
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "examples", "breach"),
+    [
+        ("plain", Outcome.PASSED, 5, None),
+        ("plain", Outcome.REFUSED, 5, "refused, where its row in the table of strategies says passed"),
+        ("plain", Outcome.WRONG, 5, "WRONG, where its row in the table of strategies says passed"),
+        ("plain", Outcome.DIED, 0, "DIED, where its row in the table of strategies says passed"),
+        ("training", Outcome.DIED, 0, None),
+        ("nonpersistent", Outcome.WRONG, 5, None),
+        ("nonpersistent", Outcome.DIED, 5, "DIED, where its row in the table of strategies says WRONG"),
+        # A few models may miss it.
+        ("nonpersistent", Outcome.PASSED, 5, None),
+        ("nonpersistent", Outcome.PASSED, 99, "passed, where its row in the table of strategies says WRONG"),
+        ("ties", Outcome.PASSED, 99, "passed, where its row in the table of strategies says refused"),
+        ("surplus", Outcome.REFUSED, 5, None),
+        ("surplus", Outcome.WRONG, 5, "WRONG, where its row in the table of strategies says refused"),
+    ],
+)
+def test_a_cell_is_held_against_what_was_seen_of_that_version(
+    name: str, outcome: Outcome, examples: int, breach: str | None
+) -> None:
+    from bench.conformance.sweep import Cell  # noqa: PLC0415 - beside its use
+
+    assert PEERS["flashpack"].peer
+    found = Trial("flashpack", name, "cpu").breach(Cell("flashpack", name, outcome, examples))
+    assert (found and found.partition("\n")[0].removesuffix(" with 99 models")) == (
+        breach and f"flashpack-{name}-cpu: {breach}"
+    )

@@ -1,0 +1,230 @@
+"""Loaders of other projects beside the suite's own: what each was, and the part of the README that compares them."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.conformance.judge import Outcome
+from bench.conformance.sweep import Cell
+from bench.history.fingerprint import in_a_line
+from bench.history.record import Record
+from bench.history.runs import Run
+from bench.history.storage import write_whole
+from bench.report.aligned import markdown_table
+from bench.report.conformance import is_fit
+from bench.report.recorded import Recorded
+from bench.report.rows import Row
+
+_PART = re.compile(r"<!-- peers (?P<runs>[^>]+) -->\n.*?<!-- end of peers -->", re.DOTALL)
+
+MB = 1e6
+
+# What is less better by than a twentieth is as good.
+NEAR = 1.05
+
+
+def peer_lines(table: Sequence[Row]) -> list[str]:
+    """What each loader of another project was, and was told: a line each."""
+    found = {row.strategy: row.record["peer"] for row in table if row.record.get("peer")}
+    return [f"{strategy}: {_described(peer)}" for strategy, peer in found.items()]
+
+
+def version_lines(table: Sequence[Row], runs: Sequence[Run]) -> list[str]:
+    """Which of their versions differ from those of the last run before that measured them, a line each loader."""
+    lines = []
+    for row in {row.strategy: row for row in table if row.record.get("peer")}.values():
+        for run in reversed(runs):
+            before = [record["peer"] for record in run.records.values() if record.get("strategy") == row.strategy]
+            if before:
+                changes = _changes(before[-1]["versions"], row.record["peer"]["versions"])
+                lines += [f"{row.strategy}: {', '.join(changes)} since run {run.number}"] if changes else []
+                break
+    return lines
+
+
+def _changes(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
+    return [f"{name} {before.get(name)} -> {version}" for name, version in now.items() if before.get(name) != version]
+
+
+def _described(peer: Mapping[str, Any]) -> str:
+    backend = f" ({peer['backend']})" if peer["backend"] else ""
+    return f"{_versions(peer)}; {peer['settings']}{backend}; into: {peer['destination']}"
+
+
+def _versions(peer: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in peer["versions"].items())
+
+
+@dataclass(frozen=True)
+class Loader:
+    """All that some runs found out about one strategy at one size: the records of its benchmarks, and its problems."""
+
+    name: str
+    records: tuple[Record, ...]
+    problems: tuple[str, ...]
+
+    def figure(self, name: str, **wanted: str) -> Any:
+        """The first that was measured, in a record that has these values; None: there is none."""
+        fitting = (record for record in self.records if all(record.get(key) == one for key, one in wanted.items()))
+        return next((record[name] for record in fitting if record.get(name) is not None), None)
+
+    @property
+    def peer(self) -> Mapping[str, Any] | None:
+        return next((record["peer"] for record in self.records if record.get("peer")), None)
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _of_state(loader: Loader, name: str, **wanted: str) -> float | None:
+    count, state = loader.figure(name, **wanted), loader.figure("state_bytes")
+    return None if count is None else count / state
+
+
+def _on_device(loader: Loader, name: str) -> Any:
+    return next((found for kind in ("cuda", "sim") if (found := loader.figure(name, device=kind)) is not None), None)
+
+
+def _kept(loader: Loader) -> str:
+    """Beside the model after a first load, and after a second one."""
+    first, second = (loader.figure(name, device="cpu") for name in ("retained_bytes", "retained_again_bytes"))
+    return "-" if first is None else f"{first / MB:.0f}, {(second or 0) / MB:.0f}"
+
+
+# heading, and what stands under it
+COLUMNS: tuple[tuple[str, Callable[[Loader], str]], ...] = (
+    ("device", lambda one: _ratio(_on_device(one, "device_peak_ratio"))),
+    ("host beside it", lambda one: _ratio(_on_device(one, "host_peak_ratio"))),
+    ("host on the CPU", lambda one: _ratio(one.figure("host_peak_ratio", device="cpu"))),
+    ("file-backed", lambda one: _ratio(_of_state(one, "host_file_peak_bytes", device="cpu"))),
+    ("load s", lambda one: _seconds(one.figure("load_seconds", cache="warm"))),
+    ("logits s", lambda one: _seconds(one.figure("first_logits_seconds", cache="warm"))),
+    ("of the limit", lambda one: _seconds(one.figure("limit_fraction", cache="warm"))),
+    ("cold: load s", lambda one: _seconds(one.figure("load_seconds", cache="cold"))),
+    ("logits s", lambda one: _seconds(one.figure("first_logits_seconds", cache="cold"))),
+    ("of the limit", lambda one: _seconds(one.figure("limit_fraction", cache="cold"))),
+    ("kept, MB", _kept),
+)
+
+# What a loader may be better in than every recipe of the suite, all the less the better.
+RIVALRY: tuple[tuple[str, Callable[[Loader], float | None], Callable[[float], str]], ...] = (
+    ("device memory", lambda one: _on_device(one, "device_peak_ratio"), _ratio),
+    ("private host memory on the CPU", lambda one: one.figure("host_peak_ratio", device="cpu"), _ratio),
+    ("first logits", lambda one: one.figure("first_logits_seconds", cache="warm"), "{:.2f} s".format),
+    ("first logits from a cold cache", lambda one: one.figure("first_logits_seconds", cache="cold"), "{:.2f} s".format),
+)
+
+
+def shown_peers(readme: str) -> list[str]:
+    """The runs that a README compares loaders by, by the names of their files without `.json`."""
+    match = _PART.search(readme)
+    return match["runs"].split() if match else []
+
+
+def with_peers(readme: str, runs: Sequence[Recorded]) -> str:
+    """A README that compares the loaders of these runs. Raises `ValueError` if it has no place for that."""
+    if not _PART.search(readme):
+        raise ValueError("the README has no part between `<!-- peers NAME ... -->` and `<!-- end of peers -->`")
+    return _PART.sub(lambda _: part(runs), readme)
+
+
+def write_peers(runs: Sequence[Recorded], root: Path) -> None:
+    """Put the loaders of some runs into the README of a folder. Raises as `with_peers` does."""
+    readme = root / "README.md"
+    write_whole(readme, with_peers(readme.read_text(), runs).encode())
+
+
+def part(runs: Sequence[Recorded]) -> str:
+    """The tables, and in what the suite's own recipes are beaten."""
+    lines: list[str] = []
+    sizes = dict.fromkeys(size for run in runs for size in run.sizes)
+    for size in sizes:
+        loaders = loaders_of(runs, size)
+        lines += [f"**GPT-2 {size}**", "", *_figures(loaders), "", *beaten(loaders), ""]
+    last = {loader.name: loader for size in sizes for loader in loaders_of(runs, size) if loader.peer}
+    lines += [*_facts(list(last.values())), "", *_conformance([cell for run in runs for cell in run.cells]), ""]
+    numbers = ", ".join(f"{run.run.number} of {run.run.moment[:10]}" for run in runs)
+    lines += [f"Recorded in {numbers}; {in_a_line(runs[0].run.machine)}."]
+    names = " ".join(run.run.name for run in runs)
+    return "\n".join([f"<!-- peers {names} -->", *lines, "<!-- end of peers -->"])
+
+
+def loaders_of(runs: Sequence[Recorded], size: str) -> list[Loader]:
+    """Every strategy that some runs measured, or tried to, at one size."""
+    outcomes = [outcome for run in runs for outcome in run.outcomes if outcome.size == size]
+    names = dict.fromkeys(one.strategy for one in outcomes if not one.strategy.startswith("limit: "))
+    return [
+        Loader(
+            name,
+            tuple(one.record for one in outcomes if one.strategy == name),
+            tuple(dict.fromkeys(one.verdict for one in outcomes if one.strategy == name and one.verdict != "ok")),
+        )
+        for name in names
+    ]
+
+
+def _figures(loaders: Sequence[Loader]) -> list[str]:
+    heading = ["loader", *(name for name, _ in COLUMNS)]
+    measured = [one for one in loaders if any(show(one) != "-" for _, show in COLUMNS)]
+    body = [[f"`{one.name}`", *(show(one) for _, show in COLUMNS)] for one in measured]
+    table = markdown_table([heading, *body], range(1, len(heading)))
+    left = [f"- `{one.name}`: {problem}" for one in loaders if one not in measured for problem in one.problems]
+    return [*table, *([""] if left else []), *left]
+
+
+def beaten(loaders: Sequence[Loader]) -> Iterator[str]:
+    """In which figures a loader of another project is better than every recipe of the suite, a line each."""
+    for what, of, show in RIVALRY:
+        ours, theirs = (
+            [(value, one.name) for one in loaders if bool(one.peer) == is_peer and (value := of(one)) is not None]
+            for is_peer in (False, True)
+        )
+        if ours and theirs:
+            best, name = min(ours)
+            better = [f"`{peer}` ({show(value)})" for value, peer in sorted(theirs) if value * NEAR < best]
+            if better:
+                yield f"- In {what} the best recipe here, `{name}` ({show(best)}), is beaten by {' and '.join(better)}."
+            else:
+                value, peer = min(theirs)
+                yield f"- In {what} none is better than `{name}` ({show(best)}); the next is `{peer}` ({show(value)})."
+
+
+def _facts(loaders: Sequence[Loader]) -> list[str]:
+    heading = ["loader", "versions", "what it is told, and the back end", "loads into", "formats", "runs on"]
+    body = []
+    for loader in loaders:
+        peer = loader.peer
+        assert peer
+        backend = f" ({peer['backend']})" if peer["backend"] else ""
+        told = f"{peer['settings']}{backend}"
+        devices = "CUDA" if peer["devices"] == "cuda" else "CPU, CUDA"
+        body.append([f"`{loader.name}`", _versions(peer), told, peer["destination"], peer["formats"], devices])
+    return markdown_table([heading, *body], ()) if body else []
+
+
+def _conformance(cells: Sequence[Cell]) -> list[str]:
+    """Which properties of models each loader keeps, refuses and loses; and which misfits it takes for fitting."""
+    heading = ["loader", "keeps", "refuses", "silently wrong", "ends the process", "takes misfits for its own"]
+    body = []
+    for strategy in dict.fromkeys(cell.strategy for cell in cells):
+        own = [cell for cell in cells if cell.strategy == strategy]
+
+        def named(outcome: Outcome, *, fits: bool, cells: Sequence[Cell] = own) -> list[str]:
+            return [cell.property for cell in cells if cell.outcome == outcome and is_fit(cell) == fits]
+
+        body.append(
+            [
+                f"`{strategy}`",
+                f"{len(named(Outcome.PASSED, fits=True))} of {sum(map(is_fit, own))}",
+                *(", ".join(named(one, fits=True)) for one in (Outcome.REFUSED, Outcome.WRONG, Outcome.DIED)),
+                ", ".join(named(Outcome.WRONG, fits=False)),
+            ]
+        )
+    return markdown_table([heading, *body], [1]) if body else []

@@ -1,0 +1,121 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.conformance.judge import Outcome as CellOutcome
+from bench.conformance.sweep import Cell
+from bench.history.runs import Key, Run
+from bench.report.peers import Loader, beaten, part, peer_lines, shown_peers, version_lines, with_peers
+from bench.report.recorded import Recorded, recorded
+from bench.report.rows import Outcome, Row
+from bench.report.table import terminal_lines
+
+ROOT = Path(__file__).parents[2]
+
+S, L = 1_000_000, 200_000
+PEER = {
+    "versions": {"quick": "1.2", "safetensors": "0.8"},
+    "settings": "load(fast=True)",
+    "backend": "io_uring",
+    "destination": "meta skeleton",
+    "formats": "safetensors",
+    "devices": "cpu cuda",
+}
+
+
+def record(device: str = "cpu", cache: str = "warm", **figures: Any) -> dict[str, Any]:
+    return {"size": "small", "device": device, "cache": cache, "state_bytes": S, "largest_tensor_bytes": L, **figures}
+
+
+def run(outcomes: list[Outcome], cells: list[Cell] | None = None) -> Recorded:
+    told = Run(Path("0042_abc.json"), "passed", {"torch": "2.13.0", "cores": 2}, "abc", "2026-11-26T12:00", {})
+    return Recorded(told, b"", tuple(outcomes), tuple(cells or ()), (), (), ())
+
+
+def outcomes() -> list[Outcome]:
+    """Of a recipe, a loader of another project that is better in one figure, and one that cannot be measured."""
+    ours: dict[str, Any] = {"strategy": "streamed", "peer": None}
+    theirs: dict[str, Any] = {"strategy": "quick", "peer": PEER}
+    return [
+        Outcome("streamed", "small", "ok", record("sim", device_peak_ratio=1.0, host_peak_ratio=0.1, **ours)),
+        Outcome("streamed", "small", "ok", record(host_peak_ratio=1.0, host_file_peak_bytes=0, **ours)),
+        Outcome("streamed", "small", "ok", record(load_seconds=0.2, first_logits_seconds=0.3, **ours)),
+        Outcome("streamed", "small", "ok", record(cache="cold", load_seconds=2.0, first_logits_seconds=2.1, **ours)),
+        Outcome("limit: memory", "small", "ok", record(limit="memory")),
+        Outcome("quick", "small", "ok", record(host_peak_ratio=1.5, retained_bytes=2_000_000, **theirs)),
+        Outcome(
+            "quick", "small", "ok", record(load_seconds=0.1, first_logits_seconds=0.15, limit_fraction=0.9, **theirs)
+        ),
+        Outcome("absent", "small", "skipped: absent is not installed: pip install '.[peers]'", {}),
+    ]
+
+
+def test_what_a_loader_was_and_was_told_stands_below_the_table() -> None:
+    row = Row("quick", "small", record(peer=PEER, host_peak_ratio=1.5), ())
+    line = "quick: quick 1.2, safetensors 0.8; load(fast=True) (io_uring); into: meta skeleton"
+    assert peer_lines([row, row, Row("streamed", "small", record(peer=None), ())]) == [line]
+    assert line in terminal_lines([row], 80)
+
+
+def test_the_part_has_every_loader_and_says_where_the_suite_is_beaten() -> None:
+    cells = [
+        Cell("quick", "plain", CellOutcome.PASSED, 5),
+        Cell("quick", "ties", CellOutcome.REFUSED, 5),
+        Cell("quick", "frozen", CellOutcome.WRONG, 5),
+        Cell("quick", "training", CellOutcome.DIED, 0),
+        Cell("quick", "surplus", CellOutcome.WRONG, 5),
+        Cell("quick", "missing", CellOutcome.REFUSED, 5),
+    ]
+    told = part([run(outcomes(), cells)])
+    assert "| `streamed` | 1.00x | 0.10x | 1.00x | 0.00x | 0.20 | 0.30 | - | 2.00 | 2.10 | - | - |" in told
+    assert "| `quick` | - | - | 1.50x | - | 0.10 | 0.15 | 0.90 | - | - | - | 2, 0 |" in told
+    assert "- `absent`: skipped: absent is not installed: pip install '.[peers]'" in told
+    assert "limit: memory" not in told
+    assert "- In first logits the best recipe here, `streamed` (0.30 s), is beaten by `quick` (0.15 s)." in told
+    assert "- In private host memory on the CPU none is better than `streamed` (1.00x); the next is `quick`" in told
+    versions, settings = "quick 1.2, safetensors 0.8", "load(fast=True) (io_uring)"
+    assert f"| `quick` | {versions} | {settings} | meta skeleton | safetensors | CPU, CUDA |" in told
+    # Misfits are counted apart: to refuse them is right.
+    assert "| `quick` | 1 of 4 | ties | frozen | training | surplus |" in told
+    assert told.startswith("<!-- peers 0042_abc -->")
+    assert "Recorded in 0042 of 2026-11-26; torch 2.13.0, 2 cores." in told
+
+
+def test_a_figure_that_is_as_good_is_not_beaten() -> None:
+    def loader(name: str, seconds: float, peer: Any) -> Loader:
+        return Loader(name, (record(first_logits_seconds=seconds, peer=peer),), ())
+
+    [line] = beaten([loader("ours", 1.0, None), loader("theirs", 0.97, PEER)])
+    assert line == "- In first logits none is better than `ours` (1.00 s); the next is `theirs` (0.97 s)."
+    assert list(beaten([loader("ours", 1.0, None)])) == []
+
+
+def test_another_version_than_the_last_time_is_told() -> None:
+    def before(number: str, version: str) -> Run:
+        key = Key("test_peak_memory[quick-small-cpu]", "float32", "warm", planned=False)
+        peer = PEER | {"versions": {"quick": version, "safetensors": "0.8"}}
+        return Run(Path(f"{number}_a.json"), "passed", {}, "a", "", {key: record(strategy="quick", peer=peer)})
+
+    rows = [Row("quick", "small", record(peer=PEER), ())] * 2
+    runs = [before("0001", "1.2"), before("0002", "1.1"), Run(Path("0003_a.json"), "passed", {}, "a", "", {})]
+    assert version_lines(rows, runs) == ["quick: quick 1.1 -> 1.2 since run 0002"]
+    assert version_lines(rows, runs[:1]) == []
+    assert version_lines(rows, []) == []
+
+
+def test_the_readme_compares_the_loaders_of_its_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    names = shown_peers(readme)
+    assert names
+    runs = [recorded(next((ROOT / "results").glob(f"*/{name}.json"))) for name in names]
+    assert with_peers(readme, runs) == readme
+    # Nobody has typed any of it.
+    assert not re.search(r"/(home|tmp|root)/", part(runs))
+
+
+def test_a_readme_without_a_place_for_it_is_refused() -> None:
+    assert shown_peers("# A README") == []
+    with pytest.raises(ValueError, match="<!-- peers NAME"):
+        with_peers("# A README", [run(outcomes())])
