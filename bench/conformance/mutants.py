@@ -237,6 +237,19 @@ def computing_otherwise(build, path, device):
     return model
 
 
+def in_one_buffer(build, path, device):
+    """As a loader that reads a file as a whole, and hands out views of what it read."""
+    model = plain_load_state_dict(build, path, device)
+    plain = [one for one in model.parameters() if one.dtype == torch.float32 and one.is_contiguous()]
+    buffer = torch.cat([one.detach().flatten() for one in plain]) if plain else None
+    start = 0
+    for parameter in plain:
+        values = buffer[start : start + parameter.numel()]
+        parameter.data = values.view(parameter.shape)
+        start += parameter.numel()
+    return model
+
+
 def without_dimensions(build, path, device):
     model = plain_load_state_dict(build, path, device)
     for parameter in model.parameters():

@@ -49,4 +49,4 @@ def test_memory_that_two_tensors_came_to_share_is_told() -> None:
         model.load_state_dict({"first": torch.ones(2), "second": torch.ones(2)})
     loaded.second = nn.Parameter(loaded.get_parameter("first").detach())
     [found] = differences(saved, loaded, CPU)
-    assert (found.check, str(found)) == ("sharing", "second was by itself, and is in the memory of first")
+    assert (found.check, str(found)) == ("memory", "second was by itself, and is in the memory of first")

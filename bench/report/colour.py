@@ -18,6 +18,7 @@ WORDS: Mapping[str, Mapping[str, bool]] = {
     "refused": UNTOLD,
     "FAILED": WRONG,
     "WRONG": WRONG,
+    "DIED": WRONG,
     # of a figure beside history
     "GREW": WRONG,
     "SLOWER": WRONG,

@@ -35,7 +35,7 @@ def reporter() -> Reporter:
     """Of a run in which a benchmark failed, and one thing more."""
     chosen: Any = SimpleNamespace(conformance=False, explain=False, title="to sim", notes=[], export=None)
     gate: Any = SimpleNamespace(
-        shown=None, comparison=None, history=None, recorded=None, complaints=["nothing was compared"]
+        shown=None, comparison=None, history=None, recorded=None, runs=[], complaints=["nothing was compared"]
     )
     reporter = Reporter(Path(), chosen, gate, None)
     reporter._outcomes.append(FAILED)

@@ -96,6 +96,7 @@ def test_the_table_fits_its_terminal(width: int) -> None:
 
 def test_where_there_is_room_every_column_is_shown() -> None:
     table = [*full_table(), tried("baseline", fits=True, smallest_device_bytes=S, smallest_host_bytes=S)]
+    table[0].record.update(retained_bytes=0, retained_again_bytes=S)
     lines = terminal_lines(rows(table), 1000)
     [heading] = [line for line in lines if line.startswith("strategy")]
     assert re.split("  +", heading) == ["strategy", "size", *(column[0] for column in COLUMNS), "verdict"]
