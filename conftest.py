@@ -88,7 +88,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen, marker = metafunc.config.stash[SETTINGS], metafunc.definition.get_closest_marker
         cases = chosen.limits() if marker("limit") else chosen.cases(real=marker("real_device") is not None)
         wanted = (chosen.budget or not marker("budget")) and (chosen.find_minimum or not marker("minimum"))
-        metafunc.parametrize("case", cases if wanted else [], ids=str)
+        # What is apart is a promise, and of other projects none is made.
+        wanted_cases = [case for case in cases if case.strategy.peer is None or not marker("apart")]
+        metafunc.parametrize("case", wanted_cases if wanted else [], ids=str)
     if "trial" in metafunc.fixturenames:
         metafunc.parametrize("trial", metafunc.config.stash[SETTINGS].trials(), ids=str)
 

@@ -109,11 +109,14 @@ def _speed(best: Row, fitting: Sequence[Row]) -> str:
 def _what_would(tried: Sequence[Row], cases: Sequence[Case], plan: Callable[[Case], Measurement]) -> list[str]:
     record = tried[0].record
     budget = Budget(record.get("device_budget_bytes"), record.get("host_budget_bytes"))
-    case = min(cases, key=lambda one: (one.bound_bytes("device_requested_peak_bytes") or 0, _host_bound(one)))
-    lines = [f"No strategy loads {case.size} with this memory. What would, by plan:"]
+    lines = [f"No strategy loads {tried[0].size} with this memory. What would, by plan:"]
     untried = [name for name in STRATEGIES if name not in {one.strategy_name for one in cases}]
     if untried:
         lines.append(f"  another strategy, maybe: {', '.join(untried)} were not tried")
+    planned = [case for case in cases if case.strategy.peer is None]
+    if not planned:
+        return lines
+    case = min(planned, key=lambda one: (one.bound_bytes("device_requested_peak_bytes") or 0, _host_bound(one)))
     try:
         whole = plan(case)
         lines += _in_half(case, budget, plan)

@@ -144,6 +144,19 @@ def test_what_cannot_be_planned_is_said() -> None:
     assert advice.lines[-1] == "  nothing can be said: load_assign cannot be planned: gone"
 
 
+def test_loaders_of_other_projects_are_not_planned() -> None:
+    """What theory says nothing of would pass for what takes least."""
+    cases = [Case(name, "small", "sim", "float32") for name in ("dcp", "load_assign")]
+    table = [row(case.strategy_name, fits=False, device_budget_bytes=600 * MIB) for case in cases]
+    advice = advised(table, cases, plan)
+    assert advice
+    assert "  bfloat16: load_assign takes 370 MiB of the device and 73.6 MiB of the host, which fits" in advice.lines
+    alone = advised(table[:1], cases[:1], plan)
+    assert alone
+    assert len(alone.lines) == 2
+    assert "were not tried" in alone.lines[1]
+
+
 def test_a_model_is_halved_once() -> None:
     case = Case("load_assign", "small", "sim", "float32")
     half = halved(case)
