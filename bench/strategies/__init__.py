@@ -221,7 +221,7 @@ PEERS = {
             formats="its own",
             file="S",
             refuses="ties views strides names extra_state gpt2",
-            wrong="nonpersistent empty gaps optimizer memory missing dtype shape",
+            wrong="nonpersistent empty gaps optimizer memory missing dtype shape moved",
             dies="training",
         ),
         _peer(
