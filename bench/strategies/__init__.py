@@ -220,8 +220,8 @@ PEERS = {
             *(META, "assign_from_file"),
             formats="its own",
             file="S",
-            refuses="ties views strides names extra_state gpt2",
-            wrong="nonpersistent empty gaps optimizer memory missing dtype shape moved",
+            refuses="ties strides names extra_state gpt2",
+            wrong="nonpersistent views empty gaps optimizer memory missing dtype shape moved",
             dies="training",
         ),
         _peer(
