@@ -26,7 +26,8 @@ PEER = {
 
 
 def record(device: str = "cpu", cache: str = "warm", **figures: Any) -> dict[str, Any]:
-    return {"size": "small", "device": device, "cache": cache, "state_bytes": S, "largest_tensor_bytes": L, **figures}
+    scale = {"state_bytes": S, "largest_tensor_bytes": L}
+    return {"size": "small", "device": device, "cache": cache, "ownership": "owned", **scale, **figures}
 
 
 def run(outcomes: list[Outcome], cells: list[Cell] | None = None) -> Recorded:
@@ -73,8 +74,8 @@ def test_the_part_has_every_loader_and_says_where_the_suite_is_beaten() -> None:
     assert "| `quick` | - | - | 1.50x | - | 0.10 | 0.15 | 0.90 | - | - | - | 2, 0 |" in told
     assert "- `absent`: skipped: absent is not installed: pip install '.[peers]'" in told
     assert "limit: memory" not in told
-    assert "- In first logits the best recipe here, `streamed` (0.30 s), is beaten by `quick` (0.15 s)." in told
-    assert "- In private host memory on the CPU none is better than `streamed` (1.00x); the next is `quick`" in told
+    assert "of owned weights, the best recipe here, `streamed` (0.30 s), is beaten by `quick` (0.15 s)." in told
+    assert "memory on the CPU, of owned weights, none is better than `streamed` (1.00x); the next is `quick`" in told
     versions, settings = "quick 1.2, safetensors 0.8", "load(fast=True) (io_uring)"
     assert f"| `quick` | {versions} | {settings} | meta skeleton | safetensors | CPU, CUDA |" in told
     # Misfits are counted apart: to refuse them is right.
@@ -83,13 +84,29 @@ def test_the_part_has_every_loader_and_says_where_the_suite_is_beaten() -> None:
     assert "Recorded in 0042 of 2026-11-26; torch 2.13.0, 2 cores." in told
 
 
-def test_a_figure_that_is_as_good_is_not_beaten() -> None:
-    def loader(name: str, seconds: float, peer: Any) -> Loader:
-        return Loader(name, (record(first_logits_seconds=seconds, peer=peer),), ())
+def loader(name: str, peer: Any = None, **figures: Any) -> Loader:
+    return Loader(name, (record(peer=peer, **figures),), ())
 
-    [line] = beaten([loader("ours", 1.0, None), loader("theirs", 0.97, PEER)])
-    assert line == "- In first logits none is better than `ours` (1.00 s); the next is `theirs` (0.97 s)."
-    assert list(beaten([loader("ours", 1.0, None)])) == []
+
+def test_a_time_that_is_as_good_is_not_beaten() -> None:
+    [line] = beaten([loader("ours", first_logits_seconds=1.0), loader("theirs", PEER, first_logits_seconds=0.92)])
+    assert line.endswith("of owned weights, none is better than `ours` (1.00 s); the next is `theirs` (0.92 s).")
+    assert list(beaten([loader("ours", first_logits_seconds=1.0)])) == []
+
+
+def test_bytes_are_better_by_any_that_are_shown() -> None:
+    ours = loader("ours", host_peak_ratio=1.02)
+    [line] = beaten([ours, loader("theirs", PEER, host_peak_ratio=1.01)])
+    assert line.endswith("the best recipe here, `ours` (1.02x), is beaten by `theirs` (1.01x).")
+    [line] = beaten([ours, loader("theirs", PEER, host_peak_ratio=1.0199)])
+    assert line.endswith("none is better than `ours` (1.02x); the next is `theirs` (1.02x).")
+
+
+def test_mapped_weights_do_not_rival_owned_ones() -> None:
+    mapped: dict[str, Any] = {"ownership": "mapped", "first_logits_seconds": 0.1, "host_peak_ratio": 0.0}
+    ours = [loader("ours", first_logits_seconds=1.0, host_peak_ratio=1.0), loader("our map", **mapped)]
+    [line] = beaten([*ours, loader("theirs", PEER, **mapped)])
+    assert line.endswith("of mapped weights, none is better than `our map` (0.10 s); the next is `theirs` (0.10 s).")
 
 
 def test_another_version_than_the_last_time_is_told() -> None:
