@@ -101,9 +101,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Say that the disk is too small before anything is written to it."""
+    """Say that the disk is too small before anything is written to it, while what loads are forked from gets ready."""
     cases = [case for item in session.items if (case := case_of(item)) and case.why_not is None]
     loaded = {case.rehearsal if case.planned else case.specification for case in cases}
+    if cases and not session.config.option.collectonly:
+        process.warm_up()
     # A plan rehearses the user's model as it plans it.
     specifications = {one for one in loaded if not (one.own and cases[0].planned)}
     if specifications and not session.config.option.collectonly:

@@ -177,6 +177,7 @@ NUMBERS = st.lists(st.integers() | st.floats(allow_nan=False, allow_infinity=Fal
 VALUES = st.recursive(
     st.none() | st.booleans() | st.text() | st.sampled_from(("[\n 1,\n 2]", "1,\n[\n2\n]", "[1,  2]")) | NUMBERS,
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
 )
 
 

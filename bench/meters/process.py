@@ -7,8 +7,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any, TypeVar
@@ -133,12 +134,24 @@ def preload(references: list[str]) -> None:
     _preloaded[:] = references
 
 
+def warm_up() -> None:
+    """Start the fork server, if it is not there: what it imports takes seconds, in which this process can go on."""
+    with _own_environment():
+        forkserver.ensure_running()
+
+
 def _start(process: ForkServerProcess) -> None:
-    """Start a child, and the fork server with the first one: it looks for its modules where this process does."""
+    """Start a child, and the fork server with the first one."""
+    with _own_environment():
+        process.start()
+
+
+def _own_environment() -> AbstractContextManager[object]:
+    """For a fork server that looks for its modules where this process does."""
     paths = os.pathsep.join(filter(None, sys.path))
     warnings = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), UNHEEDED)))
-    with patch.dict(os.environ, {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded)}):
-        process.start()
+    own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded)}
+    return patch.dict(os.environ, own)
 
 
 def _manner_of_death(exit_code: int | None) -> str:
