@@ -26,8 +26,7 @@ class Peer:
     load into, and `settings` what it is given. `formats` are those that its project loads, `devices` where it can
     load to: its own code cannot write to a simulated device, where `sim` is not among them. Of the properties of models
     in the conformance table, `wrong` are those that it was seen to load wrongly without an error, and `dies` those that
-    ended its process. `architecture` is that
-    of the model which it loads, if not the suite's.
+    ended its process. `architecture` is that of the model which it loads, if not the suite's.
     """
 
     file: str
