@@ -75,6 +75,7 @@ def test_a_loader_that_dies_has_a_cell_that_says_how_and_the_next_is_tried(strat
         cell = apart.cell(strategy, "plain", "cpu")
         assert cell.outcome == Outcome.DIED
         assert cell.why == "the process of the load died: killed by SIGSEGV, a segmentation fault"
+        assert apart.cell(strategy, "ties", "cpu").why == cell.why
         right = of_another(strategy.load.reference.text.replace(":dies", ":right"))  # type: ignore[attr-defined]
         assert apart.cell(right, "plain", "cpu").outcome == Outcome.PASSED
 

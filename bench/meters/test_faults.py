@@ -72,6 +72,11 @@ def load_and_keep_known_bytes(build, path, device):
     return per_tensor(build, path, device)
 
 
+def map_and_keep_known_bytes(build, path, device):
+    KEPT_BYTES.append(b"x" * KNOWN_BYTES)
+    return mmap_assign(build, path, device)
+
+
 class Driven(DeviceMeter):
     """A device whose driver tells in a file how much of it is taken."""
 
@@ -269,6 +274,7 @@ def test_what_a_load_keeps_beside_the_model_is_told_after_each_load(run: Run) ->
     assert run(per_tensor, owned).kept.retained == pytest.approx((0,), abs=NOISE)
     # What is mapped is no part of what is held.
     assert run(mmap_assign, again=True).kept.retained == pytest.approx((0, 0), abs=NOISE)
+    assert run(map_and_keep_known_bytes).kept.retained == pytest.approx((KNOWN_BYTES,), abs=NOISE)
     kept = run(load_and_keep_known_bytes, owned, again=True).kept
     assert kept.retained == pytest.approx((KNOWN_BYTES, 2 * KNOWN_BYTES), abs=NOISE)
     # The first load alone is what the test of leaks is about.
