@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.cases.case import Case, run_load
+from bench.cases.case import Case
+from bench.cases.loads import run_load
 from bench.faults import FAULTS
 from bench.faults.loads import REFUSED, RIGHT, WRONG, Attempt, run_attempts
 from bench.faults.pickles import EXECUTED

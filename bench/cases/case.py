@@ -1,32 +1,26 @@
 """One measurement: which strategy loads which checkpoint onto which device."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from inspect import signature
-from typing import cast
 
 import psutil
 import torch
-from torch import nn
 
 from bench.cases.building import build_peak_bytes
+from bench.cases.loads import load_clock, rehearse, run_load
 from bench.conformance.traits import properties_of
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
-from bench.meters.child import Build, Job
+from bench.meters.child import Job
 from bench.meters.clock import LoadClock
-from bench.meters.limit import DISK, MEMORY, Limit, direct_is_faster
+from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, Load, Strategy
 from bench.strategies.bounds import bound_bytes, expected_peaks, with_building
-from model.architecture import DTYPES
 from model.checkpoints import Checkpoint, Specification
-from model.foreign import FOREIGN
-from model.gpt2 import CONFIGS, GPT2, REHEARSAL, Config, first_logits
+from model.gpt2 import CONFIGS, REHEARSAL
 from model.own import Own
-from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_model, check_structure
 
 LIMIT_SECONDS = 60.0
@@ -34,9 +28,6 @@ LIMIT_BYTES_PER_SECOND = 20e6
 
 # What can be taken for a moment without asking for memory that others are about to use.
 MOST_OF_FREE_MEMORY = 0.9
-
-# Raises if a model is not that of a checkpoint.
-Check = Callable[[Checkpoint, torch.device, nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -210,7 +201,7 @@ class Case:
 
     def clock(self, load: Load, checkpoint: Checkpoint) -> Callable[[], LoadClock]:
         """Makes the clock that times `load`, in whichever process it is called."""
-        return partial(_clock, self.device, load, checkpoint, self.limit_of(checkpoint))
+        return partial(load_clock, self.device, load, checkpoint, self.limit_of(checkpoint))
 
     def job(
         self,
@@ -230,8 +221,8 @@ class Case:
         has_values = self.device != "sim" and not self.planned
         check = check_model if has_values else check_structure
         on_device = has_values and device.type != "cpu"
-        rehearse = partial(
-            _rehearse,
+        rehearsed = partial(
+            rehearse,
             load,
             rehearsal,
             check,
@@ -240,7 +231,7 @@ class Case:
         )
         return Job(
             meter=meter,
-            rehearse=rehearse,
+            rehearse=rehearsed,
             load=partial(run_load, load, checkpoint),
             # Without values there are no logits. What the user's model computes with is not the load's to answer for.
             use=self.specification.architecture.outputs if has_values and not self.own else None,
@@ -268,67 +259,3 @@ class LimitCase(Case):
         known = ("model", "size", "layout", "dtype", "device", "cache", "state_bytes", "largest_tensor_bytes", "limit")
         whole = super().blank_record()
         return blank_record() | {name: whole[name] for name in known}
-
-
-def _clock(device: str, load: Load, checkpoint: Checkpoint, limit: Limit) -> LoadClock:
-    if limit.kind == DISK and "direct" in signature(load).parameters:
-        load = partial(cast("Callable[..., nn.Module]", load), direct=direct_is_faster(limit.files))
-    return LoadClock(
-        load=partial(run_load, load, checkpoint),
-        use=checkpoint.specification.architecture.outputs,
-        check=partial(check_model, checkpoint, torch.device(device)),
-        meter=device_meter(device),
-        prepare=limit.prepare,
-    )
-
-
-def run_load(
-    load: Load, checkpoint: Checkpoint, device: torch.device, noted: Callable[[Build], Build] | None = None
-) -> nn.Module:
-    """The loaded model; `noted` is given what builds it, and gives what is called instead.
-
-    Raises `UntrustedCheckpoint` instead of what `load` raised if the checkpoint is at fault.
-    """
-    try:
-        build = checkpoint.specification.build
-        return load(noted(build) if noted else build, checkpoint.path, device)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        _diagnose(checkpoint, error)
-        raise
-
-
-def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
-    """Raise `UntrustedCheckpoint` if the checkpoint is why a load failed with `error`."""
-    specification = checkpoint.specification
-    expected = specification.architecture.skeleton().state_dict()
-    try:
-        # What a library of its own wrote, only that can read.
-        if specification.layout not in FOREIGN:
-            examine(specification.layout, checkpoint.path, expected)
-        checkpoint.require_unchanged()
-    except UntrustedCheckpoint as untrusted:
-        raise untrusted from error
-
-
-def _rehearse(  # noqa: PLR0913, PLR0917 - what differs is known beforehand, the device in the process of the load
-    load: Load,
-    rehearsal: Checkpoint,
-    check: Check,
-    config: Config | None,
-    build: Build | None,
-    device: torch.device,
-) -> None:
-    """`config` is that of the model whose kernels a real device is to have loaded, `build` makes the user's model."""
-    check(rehearsal, device, run_load(load, rehearsal, device))
-    if build is not None:
-        # What it imports when it is built for the first time. If that is impossible on meta, strategies will say so.
-        with suppress(Exception), torch.device("meta"):
-            build()
-    if config is not None:
-        # A device's libraries load their kernels, and its driver its staging buffers, for the shapes that come.
-        with device:
-            model = GPT2(replace(config, layers=1), DTYPES[rehearsal.specification.dtype])
-        first_logits(model)
-        model.out_head.weight.detach().cpu().to(device)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cases.case import MOST_OF_FREE_MEMORY, Case, LimitCase, run_load
+from bench.cases.case import MOST_OF_FREE_MEMORY, Case, LimitCase
+from bench.cases.loads import run_load
 from bench.history.record import FIELDS
 from bench.meters.cuda import CudaMeter
 from bench.meters.limit import LIMITS

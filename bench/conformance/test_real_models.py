@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cases.case import run_load
+from bench.cases.loads import run_load
 from bench.conformance import real_models
 from bench.conformance.judge import Outcome, judge
 from bench.conformance.real_models import RealModel

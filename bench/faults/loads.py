@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from bench.cases.case import run_load
+from bench.cases.loads import run_load
 from bench.strategies import STRATEGIES
 from model.checkpoints import Checkpoint
 from model.trust import UntrustedCheckpoint

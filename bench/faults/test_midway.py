@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cases.case import Case, run_load
+from bench.cases.case import Case
+from bench.cases.loads import run_load
 from bench.meters.child import Job
 from bench.meters.measure import measure
 from bench.meters.process import LoadDied, LoadFailed

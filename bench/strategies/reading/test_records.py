@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cases.case import run_load
+from bench.cases.loads import run_load
 from bench.strategies.reading.records import unzip
 from bench.strategies.streamed import streamed
 from model.checkpoints import Checkpoint, Specification

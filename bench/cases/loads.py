@@ -1,0 +1,94 @@
+"""What the process of a load does: the load itself, what comes before it, and what times it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from inspect import signature
+from typing import cast
+
+import torch
+from torch import nn
+
+from bench.meters import device_meter
+from bench.meters.child import Build
+from bench.meters.clock import LoadClock
+from bench.meters.limit import DISK, Limit, direct_is_faster
+from bench.strategies import Load
+from model.architecture import DTYPES
+from model.checkpoints import Checkpoint
+from model.foreign import FOREIGN
+from model.gpt2 import GPT2, Config, first_logits
+from model.trust import UntrustedCheckpoint, examine
+from model.verify import check_model
+
+# Raises if a model is not that of a checkpoint.
+Check = Callable[[Checkpoint, torch.device, nn.Module], None]
+
+
+def load_clock(device: str, load: Load, checkpoint: Checkpoint, limit: Limit) -> LoadClock:
+    """The clock that times `load`, beside what it is held against."""
+    if limit.kind == DISK and "direct" in signature(load).parameters:
+        load = partial(cast("Callable[..., nn.Module]", load), direct=direct_is_faster(limit.files))
+    return LoadClock(
+        load=partial(run_load, load, checkpoint),
+        use=checkpoint.specification.architecture.outputs,
+        check=partial(check_model, checkpoint, torch.device(device)),
+        meter=device_meter(device),
+        prepare=limit.prepare,
+    )
+
+
+def run_load(
+    load: Load, checkpoint: Checkpoint, device: torch.device, noted: Callable[[Build], Build] | None = None
+) -> nn.Module:
+    """The loaded model; `noted` is given what builds it, and gives what is called instead.
+
+    Raises `UntrustedCheckpoint` instead of what `load` raised if the checkpoint is at fault.
+    """
+    try:
+        build = checkpoint.specification.build
+        return load(noted(build) if noted else build, checkpoint.path, device)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        _diagnose(checkpoint, error)
+        raise
+
+
+def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
+    """Raise `UntrustedCheckpoint` if the checkpoint is why a load failed with `error`."""
+    specification = checkpoint.specification
+    expected = specification.architecture.skeleton().state_dict()
+    try:
+        # What a library of its own wrote, only that can read.
+        if specification.layout not in FOREIGN:
+            examine(specification.layout, checkpoint.path, expected)
+        checkpoint.require_unchanged()
+    except UntrustedCheckpoint as untrusted:
+        raise untrusted from error
+
+
+def rehearse(  # noqa: PLR0913, PLR0917 - what differs is known beforehand, the device in the process of the load
+    load: Load,
+    rehearsal: Checkpoint,
+    check: Check,
+    config: Config | None,
+    build: Build | None,
+    device: torch.device,
+) -> None:
+    """Load a small checkpoint first, and whatever else a load is not to be charged for.
+
+    `config` is that of the model whose kernels a real device is to have loaded, `build` makes the user's model.
+    """
+    check(rehearsal, device, run_load(load, rehearsal, device))
+    if build is not None:
+        # What it imports when it is built for the first time. If that is impossible on meta, strategies will say so.
+        with suppress(Exception), torch.device("meta"):
+            build()
+    if config is not None:
+        # A device's libraries load their kernels, and its driver its staging buffers, for the shapes that come.
+        with device:
+            model = GPT2(replace(config, layers=1), DTYPES[rehearsal.specification.dtype])
+        first_logits(model)
+        model.out_head.weight.detach().cpu().to(device)
