@@ -102,13 +102,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Say that the disk is too small before anything is written to it, while what loads are forked from gets ready."""
+    if session.config.option.collectonly:
+        return
     cases = [case for item in session.items if (case := case_of(item)) and case.why_not is None]
-    loaded = {case.rehearsal if case.planned else case.specification for case in cases}
-    if cases and not session.config.option.collectonly:
+    if cases:
         process.warm_up()
+    loaded = {case.rehearsal if case.planned else case.specification for case in cases}
     # A plan rehearses the user's model as it plans it.
     specifications = {one for one in loaded if not (one.own and cases[0].planned)}
-    if specifications and not session.config.option.collectonly:
+    if specifications:
         try:
             session.config.stash[SETTINGS].checkpoints.mkdir(parents=True, exist_ok=True)
             session.config.stash[SHELF].require_space(specifications)

@@ -75,7 +75,7 @@ def bench(folder: Path) -> Bench:
     def run(*options: str, plugin: str | None = None, page: bool = False) -> "subprocess.CompletedProcess[str]":
         # A job that runs this is not to annotate what is made to fail.
         github = {"GITHUB_ACTIONS": "false", "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
-        # Nor are options meant for it.
+        # Nor is it to run with the options of those who run these tests.
         environment = os.environ | {"COLUMNS": "120", "PYTEST_ADDOPTS": ""} | github
         (folder / "plugins" / "injected.py").write_text((plugin or "") + ("" if page else WITHOUT_ALTAIR))
         environment["PYTHONPATH"] = str(folder / "plugins")

@@ -67,14 +67,9 @@ def load_and_keep_owned(build, path, device):
     return KEPT[-1]
 
 
-def load_and_keep_known_bytes(build, path, device):
+def keep_known_bytes(load, build, path, device):
     KEPT_BYTES.append(b"x" * KNOWN_BYTES)
-    return per_tensor(build, path, device)
-
-
-def map_and_keep_known_bytes(build, path, device):
-    KEPT_BYTES.append(b"x" * KNOWN_BYTES)
-    return mmap_assign(build, path, device)
+    return load(build, path, device)
 
 
 class Driven(DeviceMeter):
@@ -274,12 +269,13 @@ def test_what_a_load_keeps_beside_the_model_is_told_after_each_load(run: Run) ->
     assert run(per_tensor, owned).kept.retained == pytest.approx((0,), abs=NOISE)
     # What is mapped is no part of what is held.
     assert run(mmap_assign, again=True).kept.retained == pytest.approx((0, 0), abs=NOISE)
-    assert run(map_and_keep_known_bytes).kept.retained == pytest.approx((KNOWN_BYTES,), abs=NOISE)
-    kept = run(load_and_keep_known_bytes, owned, again=True).kept
+    assert run(partial(keep_known_bytes, mmap_assign)).kept.retained == pytest.approx((KNOWN_BYTES,), abs=NOISE)
+    keeping = run(partial(keep_known_bytes, per_tensor), owned, again=True)
+    kept = keeping.kept
     assert kept.retained == pytest.approx((KNOWN_BYTES, 2 * KNOWN_BYTES), abs=NOISE)
     # The first load alone is what the test of leaks is about.
     assert kept.host.private_bytes == pytest.approx(KNOWN_BYTES, abs=NOISE)
-    assert peaks(run(load_and_keep_known_bytes, owned, again=True), STATE)["retained_again_bytes"] > KNOWN_BYTES
+    assert peaks(keeping, STATE)["retained_again_bytes"] > KNOWN_BYTES
 
 
 def test_what_the_driver_of_a_device_tells_is_watched_from_outside(run: Run, tmp_path: Path) -> None:

@@ -143,10 +143,10 @@ def test_quiet_makes_checkpoints_in_silence(
 
 
 def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
-    chosen: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints", own_folders=[Path("/of my/own")])
+    chosen: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints", own_folders=[tmp_path / "of my own"])
     gate: Any = SimpleNamespace()
     reporter = Reporter(tmp_path / "root", chosen, gate, None)
-    why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, /of my/own/z.py"
+    why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, {tmp_path}/of my own/z.py"
     reporter._cells.append(Cell("streamed", "plain", Judged.REFUSED, 5, why=why))
     reporter._outcomes.append(Outcome("streamed", "tiny", why, {"state_bytes": 7}))
     written: dict[str, Any] = {}
