@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import tempfile
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -70,12 +71,22 @@ def whole_run(bench: Bench) -> "subprocess.CompletedProcess[str]":
 def test_the_main_job_passes_and_prints_a_table(whole_run: "subprocess.CompletedProcess[str]") -> None:
     assert whole_run.returncode == 0, whole_run.stdout
     lines = whole_run.stdout.splitlines()
+    split = partial(re.split, r" {2,}")
+    [heading] = [split(line) for line in lines if line.startswith("strategy ")]
+    fastest: dict[str, float] = {}
     for strategy in STRATEGIES:
         [row] = [line for line in lines if line.startswith(f"{strategy} ")]
         assert row.endswith("  ok")
+        cells = dict(zip(heading, split(row), strict=True))
+        if cells["device"] == "1.00x":
+            fastest[strategy] = float(cells["logits s"])
+    assert list(fastest) == ["load_assign", "mmap_assign", "per_tensor", "streamed"]
     assert [line for line in lines if line.startswith("limit: memory ")]
     [best] = [line for line in lines if line.startswith("Best here: ")]
-    assert re.search(r"(mmap_assign|streamed|per_tensor) \(1\.00x device, logits in \d+\.\d\d s on cpu\)", best)
+    # Which of them is the fastest of a tiny model is for the machine to say, on a busy one each time another.
+    quick = [name for name, seconds in fastest.items() if seconds == min(fastest.values())]
+    logits = f"{min(fastest.values()):.2f}"
+    assert best in {f"Best here: {name} (1.00x device, logits in {logits} s on cpu)" for name in quick}
     own_table = lines[lines.index(next(line for line in lines if "weight loading:" in line)) :]
     assert max(map(len, own_table)) <= 120
 
