@@ -1,7 +1,7 @@
 """Wires the rooms together: options in, checkpoints and records for the tests, a table at the end."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from pytest_benchmark.logger import PytestBenchmarkWarning
 from bench.cases.case import LIMIT_SECONDS, Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, Settings, add_options, settings
+from bench.cases.sharded import ShardedCase
 from bench.conformance import profiles
 from bench.conformance.apart import Apart
 from bench.history.fingerprint import fingerprint
@@ -23,6 +24,9 @@ from bench.history.options import history_options
 from bench.history.record import Record
 from bench.meters import process
 from bench.meters.budget import Budget, empty_process_bytes, too_small
+from bench.ranks.followers import follow
+from bench.ranks.meeting import Meeting
+from bench.ranks.team import Team
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
 from bench.report.status import STATUS, Status
@@ -37,6 +41,12 @@ pytest_plugins = ["pytester"]
 
 SETTINGS = pytest.StashKey[Settings]()
 SHELF = pytest.StashKey[Shelf]()
+MEETINGS = pytest.StashKey[dict[Team, Meeting]]()
+
+# What ranks import before they load, and would be seconds in every one of their processes.
+RANK_MODULES = ("bench.cases.rank_loads", "torch.distributed.fsdp", "torch.distributed.tensor.parallel")
+# How long the processes of a run that are on other machines may take to make a checkpoint.
+AGREEMENT_SECONDS = 3600.0
 
 # Before hypothesis looks for the profile that its own option names.
 profiles.register()
@@ -56,14 +66,19 @@ def pytest_configure(config: pytest.Config) -> None:
         versus = Versus(config, history, chosen.checkpoints) if config.option.versus else None
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    process.preload([one.text for one in chosen.references])
+    process.preload([one.text for one in chosen.references], RANK_MODULES if chosen.sharded else ())
+    config.stash[MEETINGS] = {team: Meeting(team) for team in chosen.teams}
+    leads = all(team.leads for team in chosen.teams)
+    if not leads:
+        follow(config)
     _require_room(chosen.budget)
     gate = Gate(config, history, chosen.wants)
     bar = partial(progress_bar, quiet=config.option.benchmark_quiet)
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), bar)
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
-    for plugin in filter(None, (gate, versus, Reporter(config.rootpath, chosen, gate, versus))):
+    reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
+    for plugin in filter(None, (gate, versus, reporter)):
         config.pluginmanager.register(plugin)
     config.pluginmanager.register(Status(config), STATUS)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
@@ -86,7 +101,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         chosen, marker = metafunc.config.stash[SETTINGS], metafunc.definition.get_closest_marker
-        cases = chosen.limits() if marker("limit") else chosen.cases(real=marker("real_device") is not None)
+        real = marker("real_device") is not None
+        cases: Sequence[Case] = chosen.limits() if marker("limit") else chosen.cases(real=real)
+        if marker("sharded"):
+            cases = chosen.sharded_cases(real=real)
         wanted = (chosen.budget or not marker("budget")) and (chosen.find_minimum or not marker("minimum"))
         # What is apart is a promise, and of other projects none is made.
         wanted_cases = [case for case in cases if case.strategy.peer is None or not marker("apart")]
@@ -121,10 +139,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture
-def able(case: Case) -> None:
+def meeting(case: ShardedCase, pytestconfig: pytest.Config) -> Meeting:
+    """Where the processes that measure the ranks of a case meet."""
+    return pytestconfig.stash[MEETINGS][case.team]
+
+
+def _agreed(config: pytest.Config, case: Case, objection: str | None) -> str | None:
+    """What there is to object, in any of the processes that measure a case together."""
+    if not isinstance(case, ShardedCase):
+        return objection
+    return config.stash[MEETINGS][case.team].agree(objection, AGREEMENT_SECONDS)
+
+
+@pytest.fixture
+def able(case: Case, pytestconfig: pytest.Config) -> None:
     """The test is skipped, before anything is made for it, where the case cannot be measured."""
-    if case.why_not:
-        pytest.skip(case.why_not)
+    if objection := _agreed(pytestconfig, case, case.why_not):
+        pytest.skip(objection)
 
 
 @pytest.fixture
@@ -139,9 +170,9 @@ def checkpoint(
     if case.planned:
         return planned_checkpoint(case.specification)
     limited = request.node.get_closest_marker("limited")
-    if not limited and (shortage := case.shortage()):
+    if not limited and (shortage := _agreed(pytestconfig, case, case.shortage())):
         pytest.skip(f"{shortage}; --plan counts the peaks of such a load")
-    return _get(pytestconfig, case.specification)
+    return _get(pytestconfig, case, case.specification)
 
 
 @pytest.fixture(scope="session")
@@ -167,10 +198,22 @@ def rehearsal(
     """A checkpoint like that of a case, but so small that loading it measures nothing, where the loader takes one."""
     if case.planned and case.rehearsal.own:
         return planned_checkpoint(case.rehearsal)
-    return _get(pytestconfig, case.rehearsal)
+    return _get(pytestconfig, case, case.rehearsal)
 
 
-def _get(config: pytest.Config, specification: Specification) -> Checkpoint:
+def _get(config: pytest.Config, case: Case, specification: Specification) -> Checkpoint:
+    """A checkpoint, which all processes that measure a case have; if one has none, they end in the same way."""
+    try:
+        found = _found(config, specification)
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        _agreed(config, case, str(error))
+        raise
+    if objection := _agreed(config, case, None):
+        pytest.fail(objection, pytrace=False)
+    return found
+
+
+def _found(config: pytest.Config, specification: Specification) -> Checkpoint:
     try:
         with uncaptured(config):
             return config.stash[SHELF].get(specification)

@@ -78,6 +78,7 @@ def peaks(measurement: Measurement, state_bytes: int) -> Record:
         "host_peak_ratio": ratio(host.private_bytes, state_bytes),
         "minor_faults": measurement.minor_faults,
         "major_faults": measurement.major_faults,
+        "read_bytes": measurement.read_bytes,
         "retained_bytes": after[0] if (after := measurement.kept.retained) else None,
         "retained_again_bytes": after[1] if len(after) > 1 else None,
         "timeline": measurement.timeline.as_record(),

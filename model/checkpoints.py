@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.serialization import config as serialization
 
 from model.architecture import Architecture, RandomGPT2
-from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, Digest, digests
+from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, SPARSE, Digest, digests
 from model.layouts import LAYOUTS, Entry, Raw, save_digested, save_sparse
 from model.own import Own
 from model.pretrained import PretrainedGPT2
@@ -177,6 +177,15 @@ class Checkpoint:
             if found != stamp:
                 raise UntrustedCheckpoint(self.folder / stamp.name, None, _what_happened(stamp, found))
 
+    def identity(self) -> str | None:
+        """The SHA-256 of what was saved, equal on all machines; None where no bytes were."""
+        if not (self.folder / MANIFEST).exists():
+            return None
+        files = json.loads((self.folder / MANIFEST).read_bytes())["files"]
+        # What a library of its own writes it need not write the same twice; nor do all processors compute the same.
+        kept = {DIGESTS} if self.specification.layout in FOREIGN else files.keys() - {LOGITS}
+        return hashlib.sha256(json.dumps({name: files[name]["sha256"] for name in sorted(kept)}).encode()).hexdigest()
+
     def tensors(self) -> Iterator[tuple[str, Any]]:
         """Every saved tensor with its name, mapped; its digest, where a library of its own has saved it."""
         if self.specification.layout in FOREIGN:
@@ -244,8 +253,12 @@ def make_sparse(specification: Specification, folder: Path) -> None:
     """
     folder.mkdir()
     skeleton = specification.architecture.skeleton().state_dict()
+    save = SPARSE.get(specification.layout) or LAYOUTS[specification.layout].save
     with FakeTensorMode():
-        LAYOUTS[specification.layout].save(_fake(skeleton), folder, save_sparse)
+        save(_fake(skeleton), folder, save_sparse)
+    if specification.layout in FOREIGN:
+        kinds = {name: Digest.without_values(value) for name, value in skeleton.items() if isinstance(value, Tensor)}
+        (folder / DIGESTS).write_text(json.dumps({name: kind.as_json() for name, kind in kinds.items()}))
 
 
 def _fake(skeleton: Mapping[str, Any]) -> dict[str, Any]:

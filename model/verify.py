@@ -25,9 +25,19 @@ def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) 
 
     Raises `UntrustedCheckpoint` if a file of the checkpoint was changed or replaced since it was found to be sound.
     """
+    check_weights(checkpoint, device, model)
+    check_outputs(checkpoint, checkpoint.specification.architecture.outputs(model))
+
+
+def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
+    """The same but for what it computes. Of a tensor that is divided among processes each one checks its part."""
     checkpoint.require_unchanged()
     _check_tensors(checkpoint, device, model, difference)
-    outputs, saved = checkpoint.specification.architecture.outputs(model), checkpoint.outputs()
+
+
+def check_outputs(checkpoint: Checkpoint, outputs: list[Tensor]) -> None:
+    """Raise `WrongModel` unless a model has computed what the saved one did."""
+    saved = checkpoint.outputs()
     if len(outputs) != len(saved):
         raise WrongModel(f"the model returns {len(outputs)} tensors, where the saved one returned {len(saved)}")
     for found, wanted in zip(outputs, saved, strict=True):
@@ -87,9 +97,15 @@ def difference_in_kind(loaded: Tensor, saved: Tensor | Digest) -> str | None:
 
 
 def difference(loaded: Tensor, saved: Tensor | Digest) -> str | None:
-    """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included."""
+    """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included.
+
+    Of one that is divided among processes, what this one has of it is held against the same part of what was saved; or
+    it is gathered, where that is a digest of the whole: then all of them have to ask.
+    """
     if difference := difference_in_kind(loaded, saved):
         return difference
+    if hasattr(loaded, "device_mesh"):
+        loaded, saved = _parts(loaded, saved)
     if isinstance(saved, Digest):
         return None if Digest.of(loaded) == saved else "differs from what was saved, by its SHA-256"
     loaded, saved = _flat(loaded), _flat(saved)
@@ -104,6 +120,19 @@ def difference(loaded: Tensor, saved: Tensor | Digest) -> str | None:
         f"differs in {int(wrong.sum()):,} of {wrong.numel():,} values, first at flat index {first:,}: "
         f"{loaded[first].item()}, saved as {saved[first].item()}"
     )
+
+
+def _parts(loaded: Any, saved: Tensor | Digest) -> tuple[Tensor, Tensor | Digest]:
+    """What this process has of a distributed tensor, and that part of what was saved."""
+    if isinstance(saved, Digest):
+        return loaded.full_tensor(), saved
+    # It takes a second to import; who has such tensors has done so.
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset  # noqa: PLC0415
+
+    shape, offset = compute_local_shape_and_global_offset(loaded.shape, loaded.device_mesh, loaded.placements)
+    part = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
+    with torch.no_grad():
+        return loaded.to_local(), saved[part]
 
 
 def _flat(tensor: Tensor) -> Tensor:

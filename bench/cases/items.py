@@ -32,7 +32,7 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
         for item in items
         if _wants(item, "case", Case)
         or (nothing_real and item.get_closest_marker("real_device"))
-        or (chosen.own and case_of(item) is None and not _parameter(item, "trial", Trial))
+        or ((chosen.own or chosen.sharded) and case_of(item) is None and not _parameter(item, "trial", Trial))
     ]
 
     def place(item: pytest.Item) -> tuple[int, tuple[int, str], bool]:

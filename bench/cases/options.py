@@ -11,16 +11,21 @@ import torch
 from bench.cases.budget_options import BUDGET_OPTIONS, budget
 from bench.cases.case import Case, LimitCase
 from bench.cases.own_options import OWN_OPTIONS, REPEATED, own_model, own_strategies
+from bench.cases.sharded import ShardedCase
+from bench.cases.sharded_options import SHARDED_OPTIONS, teams
 from bench.conformance.properties import columns
 from bench.conformance.trial import Trial
 from bench.history.record import Record
 from bench.meters.budget import Budget
 from bench.meters.simulated.allocator_settings import settings_of
+from bench.ranks.team import Team
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
 from bench.strategies.named import NamedLoad
+from bench.strategies.sharded import SHARDED
 from model.architecture import DTYPES
 from model.gpt2 import SIZES
 from model.own import Own
+from model.parallel import PARALLELISMS
 from model.reference import Reference
 
 ALL_SIZES = ("small", "medium", "large", "xl")
@@ -43,6 +48,7 @@ OPTIONS = (
     ),
     *OWN_OPTIONS,
     *BUDGET_OPTIONS,
+    *SHARDED_OPTIONS,
     ("--dtype", "float32", "DTYPE", f"of the checkpoint: {', '.join(DTYPES)}"),
     ("--checkpoints", None, "FOLDER", "where checkpoints are made and kept (default: a cache folder of this user)"),
     (
@@ -68,7 +74,8 @@ class Settings:
     """What is to be measured, and where its checkpoints are kept.
 
     `own` is the user's model, whose name is in `sizes`, and `own_strategies` are loaders of the user's by their names.
-    `real_device` is the device of measurements that want values, times for one; None: they are left out.
+    `real_device` is the device of measurements that want values, times for one; None: they are left out. With `teams`
+    their loads are measured, and no others: of models divided by each of `parallelisms`.
     """
 
     sizes: tuple[str, ...]
@@ -87,9 +94,39 @@ class Settings:
     own_strategies: dict[str, Strategy]
     budget: Budget
     find_minimum: bool
+    teams: tuple[Team, ...]
+    parallelisms: tuple[str, ...]
+
+    @property
+    def sharded(self) -> bool:
+        """Whether loads of many processes are measured, and no others."""
+        return bool(self.teams)
+
+    def sharded_cases(self, *, real: bool) -> list[ShardedCase]:
+        """Every measurement of many processes; `real`: of those that want values."""
+        device = self.real_device if real else self.device
+        return [
+            ShardedCase(
+                strategy,
+                size,
+                device,
+                self.dtype,
+                self.planned,
+                self.cache,
+                parallelism=parallelism,
+                team=team,
+            )
+            for size in self.sizes
+            for team in self.teams
+            for parallelism in self.parallelisms
+            for strategy in self.strategies
+            if device is not None
+        ]
 
     def cases(self, *, real: bool) -> list[Case]:
         """Every measurement, size by size; `real`: of those that want values."""
+        if self.sharded:
+            return []
         device = self.real_device if real else self.device
         return [
             Case(
@@ -121,8 +158,9 @@ class Settings:
 
         Where the user's model is measured, the suite's strategies are tried on others only if that is asked for.
         """
-        device = self.real_device
-        known = KNOWN | self.own_strategies
+        if self.sharded:
+            return []
+        device, known = self.real_device, KNOWN | self.own_strategies
         tried = self.own_strategies if self.own and not self.conformance else self.strategies
         return [
             Trial(strategy, row, device, self.own_strategies.get(strategy))
@@ -137,17 +175,27 @@ class Settings:
         The limits that are measured are up to the strategies: if not all of those are, none is missed.
         """
         timed = record.get("bytes_per_second") is not None
-        every_strategy = set(self.strategies) >= STRATEGIES.keys() | self.own_strategies.keys()
+        every_strategy = (
+            set(self.strategies) >= (SHARDED if self.sharded else STRATEGIES).keys() | self.own_strategies.keys()
+        )
         return (
             record["size"] in self.sizes
             and record["device"] == (self.real_device if timed else self.device)
             # The first records do not say that nothing of them was planned.
             and (record["dtype"], record["cache"], bool(record.get("planned")))
             == (self.dtype, self.cache, self.planned)
+            and self._divides(record)
             # One that is in no table any more may be missed, but not a peer that nobody asked for.
             and (record["strategy"] in self.strategies or (every_strategy and record["strategy"] not in PEERS))
             and self._tries(record)
         )
+
+    def _divides(self, record: Record) -> bool:
+        """Whether as many processes load a model that is divided as for this record, if it was."""
+        ranks = record.get("ranks")
+        if ranks is None:
+            return not self.sharded
+        return ranks in {team.count for team in self.teams} and record["parallelism"] in self.parallelisms
 
     def _tries(self, record: Record) -> bool:
         """Whether loads are tried under budgets as they were for this record, if they were."""
@@ -205,10 +253,12 @@ def settings(options: Any) -> Settings:
     device, real_device = _devices(options.device, planned=options.plan)
     if device == "sim":
         settings_of(os.environ)
+    many = teams(options, device, os.environ)
     model, strategies = own_model(options), own_strategies(options)
+    known, groups = (SHARDED, {"all": SHARDED}) if many else (KNOWN, STRATEGY_GROUPS)
     return Settings(
         sizes=(model.label,) if model else _names("--sizes", options.sizes, SIZES, {"all": ALL_SIZES}),
-        strategies=(*_names("--strategies", options.strategies, KNOWN, STRATEGY_GROUPS), *strategies),
+        strategies=(*_names("--strategies", options.strategies, known, groups), *strategies),
         device=device,
         real_device=real_device,
         dtype=model.dtype if model else _dtype(options.dtype),
@@ -223,6 +273,8 @@ def settings(options: Any) -> Settings:
         own_strategies=strategies,
         budget=budget(options, device),
         find_minimum=options.find_minimum,
+        teams=many,
+        parallelisms=_names("--parallelism", options.parallelism, PARALLELISMS, {"all": PARALLELISMS}),
     )
 
 

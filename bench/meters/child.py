@@ -19,12 +19,14 @@ from torch import nn
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import (
     HostMemory,
+    bytes_read,
     file_backed,
     give_back_at_once,
     memory_reader,
     release_memory,
     reset_peak,
 )
+from bench.meters.local import local_tensors
 from bench.meters.moments import Moments
 from bench.meters.process import telling_failures
 from bench.meters.timeline import Points
@@ -66,7 +68,8 @@ class Seen:
 
     Device peaks are those of the load alone, faults those until the first logits. `host` was read after every
     weight was read once, since a mapped weight takes memory only then; where it is counted, it is above the level
-    already, and there are no faults. `alive` is what the meter can tell of the peaks.
+    already, and there are no faults. `alive` is what the meter can tell of the peaks. `read_bytes` were read from files
+    by calls, wherever they came from; None where that is not counted.
     """
 
     device: DevicePeaks
@@ -74,6 +77,7 @@ class Seen:
     minor_faults: int | None
     major_faults: int | None
     alive: Alive
+    read_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     if job.device_bytes is not None:
         meter.limit(job.device_bytes)
 
-    faults_before = resource.getrusage(resource.RUSAGE_SELF)
+    faults_before, read_before = resource.getrusage(resource.RUSAGE_SELF), bytes_read()
     moments, began = Moments(), time.monotonic()
     model = load_noting(job, meter.device, moments)
     meter.synchronize()
@@ -138,7 +142,7 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
         job.use(model)
         meter.synchronize()
         moments.note("first_logits")
-    faults = resource.getrusage(resource.RUSAGE_SELF)
+    faults, read = resource.getrusage(resource.RUSAGE_SELF), bytes_read()
     _read_every_page(model, meter)
     host = meter.host_peaks() if meter.counts_host else read_memory()
     host_seen = time.monotonic()
@@ -149,6 +153,7 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
             minor_faults=None if meter.counts_host else faults.ru_minflt - faults_before.ru_minflt,
             major_faults=None if meter.counts_host else faults.ru_majflt - faults_before.ru_majflt,
             alive=meter.alive(),
+            read_bytes=None if meter.counts_host or read is None else read - (read_before or 0),
         )
     )
 
@@ -185,7 +190,7 @@ def _beside(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | Non
     release_memory()
     if held.private_bytes is None:
         return None
-    storages = {tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())}
+    storages = {tensor.untyped_storage() for tensor in local_tensors(model)}
     on_host = [storage for storage in storages if storage.device.type == "cpu"]
     backed = file_backed(storage.data_ptr() for storage in on_host)
     owned = sum(storage.nbytes() for storage, in_file in zip(on_host, backed, strict=True) if not in_file)
@@ -196,6 +201,6 @@ def _beside(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | Non
 
 def _read_every_page(model: nn.Module, meter: DeviceMeter) -> None:
     """Of a model's weights that are in host memory: what is mapped takes memory only then."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in local_tensors(model):
         if tensor.device.type == "cpu":
             meter.read(tensor.untyped_storage())

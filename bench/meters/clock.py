@@ -14,6 +14,7 @@ from torch import nn
 
 from bench.meters.device import DeviceMeter
 from bench.meters.host import file_backed, release_memory
+from bench.meters.local import local_tensors
 from bench.meters.process import Child, child_process, telling_failures
 
 
@@ -28,22 +29,25 @@ class LoadClock:
     weight is wrong, `prepare()` puts the machine into the state that every load is to find, and returns the bytes a
     second that it could do just now. The lists grow by one entry a load: seconds until it returned, until its first
     logits, and of a later forward pass alone; that limit; page faults until the first logits; and whether its weights
-    are pages of a file, None where the system does not tell.
+    are pages of a file, None where the system does not tell. Unless it `asks_again`, no later pass is timed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - four things that a round does, and two that it may do
         self,
         load: Callable[[torch.device], nn.Module],
         use: Callable[[nn.Module], object],
         check: Callable[[nn.Module], object],
         meter: DeviceMeter,
         prepare: Callable[[], float | None] = lambda: None,
+        *,
+        asks_again: bool = True,
     ) -> None:
         self._load = load
         self._use = use
         self._check = check
         self._meter = meter
         self._prepare = prepare
+        self._asks_again = asks_again
         self._model: nn.Module | None = None
         self.limits: list[float | None] = []
         self.minor_faults: list[int] = []
@@ -81,7 +85,8 @@ class LoadClock:
             model = weakref.ref(self._model)
             self.mapped.append(is_mapped(self._model))
             try:
-                self._time_forward(self._model)
+                if self._asks_again:
+                    self._time_forward(self._model)
                 self._check(self._model)
             finally:
                 self._model = None
@@ -100,7 +105,7 @@ class LoadClock:
 
 def is_mapped(model: nn.Module) -> bool | None:
     """Whether most bytes of a model on the host are pages of a file; None where the system does not tell."""
-    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cpu"]
+    tensors = [tensor for tensor in local_tensors(model) if tensor.device.type == "cpu"]
     try:
         backed = file_backed(tensor.data_ptr() for tensor in tensors)
     except OSError:
@@ -144,18 +149,19 @@ class RemoteClock:
     child: Child
 
     def load_and_use(self) -> None:
-        self._ask("load_and_use")
+        self.ask("load_and_use")
 
     def begin_round(self) -> None:
-        self._ask("begin_round")
+        self.ask("begin_round")
 
     def finish_round(self) -> None:
-        self._ask("finish_round")
+        self.ask("finish_round")
 
     def readings(self) -> Readings:
-        return self._ask("")
+        return self.ask("")
 
-    def _ask(self, method: str) -> Readings:
+    def ask(self, method: str) -> Readings:
+        """Call a method of the clock, if any is named, and give what it has measured by then."""
         # Of a process that has ended, the answer says how it did.
         with suppress(ConnectionError):
             self.child.connection.send(method)
@@ -165,11 +171,11 @@ class RemoteClock:
 @contextmanager
 def clock_apart(make_clock: Callable[[], LoadClock], limit_seconds: float) -> Iterator[RemoteClock]:
     """A clock that is made, and times, in a process of its own; each of its methods may take `limit_seconds`."""
-    with child_process(_serve, make_clock, limit_seconds) as child:
+    with child_process(serve, make_clock, limit_seconds) as child:
         yield RemoteClock(child)
 
 
-def _serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
+def serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
     """Call what is asked for, until it fails or nobody asks any more, and send what was measured by then."""
     with telling_failures(connection):
         clock = make_clock()

@@ -114,6 +114,19 @@ def _read_psutil(pid: int) -> HostMemory:
         raise ProcessLookupError(pid) from error
 
 
+def bytes_read() -> int | None:
+    """What this process has been given by calls that read files; None where the system does not tell.
+
+    It has it from a disk or from the page cache. What is mapped, and what comes through sockets, does not count:
+    `rchar` of `/proc/PID/io`.
+    """
+    told = PROC / "self" / "io"
+    try:
+        return int(told.read_bytes().split(b"rchar: ", 1)[1].split(None, 1)[0])
+    except (OSError, IndexError):
+        return None
+
+
 def reset_peak() -> None:
     """Set this process's `VmHWM` back to what it holds now, where the system can."""
     clear_refs = PROC / "self" / "clear_refs"

@@ -1,6 +1,7 @@
 """A load measured in a process of its own, and watched from outside while it runs."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -29,7 +30,7 @@ class Measurement:
     Host figures reach until every weight was read once, device figures until the load returned. `kept` is
     what stayed behind when the model was dropped, `alive` what was there at the peaks, as far as that is known.
     `driver_bytes` is what was taken of the device as its driver tells, until every weight was read: by other allocators
-    than PyTorch's too, and by other processes.
+    than PyTorch's too, and by other processes. `read_bytes` were read from files by calls.
     """
 
     device: DevicePeaks
@@ -40,6 +41,7 @@ class Measurement:
     alive: Alive
     timeline: Timeline
     driver_bytes: int | None = None
+    read_bytes: int | None = None
 
 
 def measure(job: Job, limit_seconds: float) -> Measurement:
@@ -48,29 +50,51 @@ def measure(job: Job, limit_seconds: float) -> Measurement:
     Raises `LoadDied` if the process is killed, crashes, or takes longer than `limit_seconds`, and
     `LoadFailed`, with the exception's own words, if anything in it raised.
     """
-    tries = [_measure_once(job, limit_seconds)]
-    while _unseen_bytes(tries[-1].host) > UNSEEN_BYTES and len(tries) < TRIES:
-        tries.append(_measure_once(job, limit_seconds))
-    best = min(tries, key=lambda measurement: _unseen_bytes(measurement.host))
-    return replace(best, host=_mend_private(best.host))
+
+    def once() -> list[Measurement]:
+        with child_process(run, job, limit_seconds) as child:
+            return [watched(child, job)]
+
+    return best_of(once)[0]
 
 
-def _measure_once(job: Job, limit_seconds: float) -> Measurement:
-    with child_process(run, job, limit_seconds) as child:
-        deadline = child.deadline()
-        level = child.receive(Ready, deadline).level
-        child.connection.send("go")
-        looks, driver_bytes = _watch(child, level, job.meter(), deadline) if level else ([], None)
-        seen = child.receive(Seen, deadline)
-        kept = child.receive(Kept, deadline)
-        course = child.receive(Course, deadline)
+def best_of(measure_all: Callable[[], list[Measurement]]) -> list[Measurement]:
+    """What was measured of some loads at once: again, if too little was seen of any of them."""
+
+    def unseen(measurements: list[Measurement]) -> int:
+        return max(_unseen_bytes(measurement.host) for measurement in measurements)
+
+    tries = [measure_all()]
+    while unseen(tries[-1]) > UNSEEN_BYTES and len(tries) < TRIES:
+        tries.append(measure_all())
+    best = min(tries, key=unseen)
+    return [replace(measurement, host=_mend_private(measurement.host)) for measurement in best]
+
+
+def watched(child: Child, job: Job) -> Measurement:
+    """What is seen of the load that a child does, see `child.run`. Raises `LoadDied` and `LoadFailed`."""
+    deadline = child.deadline()
+    level = child.receive(Ready, deadline).level
+    child.connection.send("go")
+    looks, driver_bytes = _watch(child, level, job.meter(), deadline) if level else ([], None)
+    seen = child.receive(Seen, deadline)
+    kept = child.receive(Kept, deadline)
+    course = child.receive(Course, deadline)
     looks.append((course.host_seen, seen.host))
     if level:
         looks = [(at, memory.above(level)) for at, memory in looks]
     host = reduce(HostMemory.peak_with, (memory for _, memory in looks))
     over_time = _timeline(course, looks if level else [], seen.device, _mend_private(host))
     return Measurement(
-        seen.device, host, seen.minor_faults, seen.major_faults, kept, seen.alive, over_time, driver_bytes
+        device=seen.device,
+        host=host,
+        minor_faults=seen.minor_faults,
+        major_faults=seen.major_faults,
+        kept=kept,
+        alive=seen.alive,
+        timeline=over_time,
+        driver_bytes=driver_bytes,
+        read_bytes=seen.read_bytes,
     )
 
 

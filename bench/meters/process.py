@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -20,7 +20,8 @@ FAREWELL_SECONDS = 5.0
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # pytest is there for the children of the `pytest` command, which import it as their main module.
-_CONTEXT.set_forkserver_preload(["pytest", "bench.meters.child", "bench.meters.clock", "bench.meters.warm"])
+_MODULES = ["pytest", "bench.meters.child", "bench.meters.clock", "bench.meters.warm"]
+_CONTEXT.set_forkserver_preload(_MODULES)
 
 # What torch says where there is no NumPy, which nothing here needs.
 UNHEEDED = "ignore:Failed to initialize NumPy:UserWarning"
@@ -129,9 +130,11 @@ def child_process(run: Callable[[Connection, Any], object], task: object, limit_
         connection.close()
 
 
-def preload(references: list[str]) -> None:
-    """Have the fork server import the modules of these functions, see `Reference`: once for all loads."""
+def preload(references: list[str], modules: Iterable[str] = ()) -> None:
+    """Have the fork server import the modules of these functions, see `Reference`, and others: once for all loads."""
     _preloaded[:] = references
+    # The last one has all that was imported stay.
+    _CONTEXT.set_forkserver_preload([*_MODULES[:-1], *modules, *_MODULES[-1:]])
 
 
 def warm_up() -> None:

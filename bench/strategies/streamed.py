@@ -39,7 +39,8 @@ def streamed(build, path, device, *, dtype=None, ring=64 * 2**20, threads=None, 
         else:
             targets = of_their_own(files, kinds, dtype, device)
             storages = {record: target.untyped_storage() for record, target in targets.items()}
-            passing = stack.enter_context(closing(Ring(reader, device, ring, targets, threads)))
+            size = sum(record.end - record.start for record in targets)
+            passing = stack.enter_context(closing(Ring(reader, device, ring, size, threads)))
             parts, fill = passing.parts(targets, kinds), passing.fill
         finish = stack.enter_context(started(fill, parts, threads))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.meters.simulated.ledger import FILE, HOST, ON_HOST, PINNED
-from bench.meters.simulated.world import META, SKELETON, World, is_meta, storage_of, tensors
+from bench.meters.simulated.world import META, SKELETON, World, is_distributed, is_meta, storage_of, tensors
 
 aten = torch.ops.aten
 
@@ -41,6 +41,9 @@ class Operations(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # What is done to a distributed tensor is heard when it is done to the local one.
+        if any(map(is_distributed, types)):
+            return NotImplemented
         world, kwargs = self._world, kwargs or {}
         kind = _kind(func)
         inputs = tensors((*args, *kwargs.values()))

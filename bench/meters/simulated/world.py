@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,14 @@ class World:
 
 
 def storage_of(tensor: Tensor) -> Storage:
-    return tensor.untyped_storage()
+    """What a tensor lies in; of a distributed one, what this rank has of it."""
+    return (tensor._local_tensor if is_distributed(type(tensor)) else tensor).untyped_storage()  # type: ignore[attr-defined]
+
+
+@cache
+def is_distributed(kind: type) -> bool:
+    """Whether tensors of a type are made of a local one. Told by its name: to import it takes a second."""
+    return any(base.__module__ == "torch.distributed.tensor" and base.__name__ == "DTensor" for base in kind.__mro__)
 
 
 def _reach(tensor: Tensor) -> int:

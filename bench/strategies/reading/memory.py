@@ -70,15 +70,15 @@ class Ring:
     For CUDA it is page-locked, and copied from on a stream of its own: a slot is read to again when that is done.
     """
 
-    def __init__(self, reader, device, ring_bytes, targets, threads):
+    def __init__(self, reader, device, ring_bytes, size, threads):
         self._reader, self._cuda = reader, device.type == "cuda"
-        # No more than the file takes. Page-locked memory comes in powers of two.
-        most = 2 ** (sum(record.end - record.start for record in targets) - 1).bit_length()
+        # No more than the bytes that pass through it take. Page-locked memory comes in powers of two.
+        most = 2 ** (size - 1).bit_length()
         ring_bytes = min(ring_bytes if self._cuda else CONVERTED_BYTES, max(most, SLOTS * 2 * PAGE_BYTES))
         slots = SLOTS if self._cuda else threads
         # Past the page cache a part may begin within a page.
         slot_bytes = max(ring_bytes // slots // PAGE_BYTES, 1 + reader.direct) * PAGE_BYTES
-        self._step_bytes = slot_bytes - PAGE_BYTES * reader.direct
+        self.step_bytes = slot_bytes - PAGE_BYTES * reader.direct
         self._slots, self._turn = SimpleQueue(), Lock()
         self._stream = torch.cuda.Stream(device) if self._cuda else None
         if self._cuda:
@@ -95,11 +95,16 @@ class Ring:
         """What to read to where: a file, from which byte to which, a part of a tensor, the dtype of what is read."""
         for record, target in targets.items():
             kind = kinds.get(record, torch.uint8)
-            steps = target.split(self._step_bytes // kind.itemsize) if target.numel() else ()
-            for start, part in zip(range(record.start, record.end, self._step_bytes), steps, strict=True):
-                yield record.opened, start, min(start + self._step_bytes, record.end), part, kind
+            steps = target.split(self.step_bytes // kind.itemsize) if target.numel() else ()
+            for start, part in zip(range(record.start, record.end, self.step_bytes), steps, strict=True):
+                yield record.opened, start, min(start + self.step_bytes, record.end), part, kind
 
-    def fill(self, opened, start, end, part, kind):
+    def fill_runs(self, opened, ranges, part):
+        """Read ranges of bytes, one behind the other, and copy them to the part of a tensor: of bytes too."""
+        (start, end), *others = ranges
+        self.fill(opened, start, end, part, torch.uint8, others)
+
+    def fill(self, opened, start, end, part, kind, others=()):  # noqa: PLR0913, PLR0917 - a part, as `parts` gives it
         """Read bytes, and copy them to the part of a tensor."""
         slot, address, copied = self._slots.get()
         try:
@@ -107,7 +112,11 @@ class Ring:
                 copied.synchronize()
             lead = start % PAGE_BYTES if self._reader.direct else 0
             self._reader.read(opened, start - lead, end, address)
-            source = slot if end - start == len(slot) else slot[lead : lead + end - start]
+            size = end - start
+            for first, last in others:
+                self._reader.read(opened, first, last, address + size)
+                size += last - first
+            source = slot if size == len(slot) else slot[lead : lead + size]
             if kind != torch.uint8:
                 source = source.view(kind)
             if self._cuda:

@@ -35,7 +35,7 @@ def drained(ring: Any) -> list[int]:
 
 def ring_of(device: torch.device, ring_bytes: int, threads: int, *, direct: bool, file_bytes: int = 2**30) -> Any:
     record = Record(Named(name="file"), 64, 64 + file_bytes)  # type: ignore[arg-type]
-    return Ring(Opened(direct=direct), device, ring_bytes, {record: torch.empty(0)}, threads)
+    return Ring(Opened(direct=direct), device, ring_bytes, record.end - record.start, threads)
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -46,9 +46,9 @@ def test_no_slot_is_shorter_than_what_is_read_to_it(threads: int, direct: bool, 
     ring = ring_of(CPU, 0, threads, direct=direct, file_bytes=file_bytes)
     slots = drained(ring)
     assert slots
-    assert ring._step_bytes >= PAGE_BYTES
+    assert ring.step_bytes >= PAGE_BYTES
     # Past the page cache a part may begin within a page and end within one.
-    assert min(slots) >= ring._step_bytes + direct * PAGE_BYTES
+    assert min(slots) >= ring.step_bytes + direct * PAGE_BYTES
     assert sum(slots) <= memory.CONVERTED_BYTES
 
 
@@ -58,8 +58,8 @@ def test_nor_is_one_for_the_device(ring_bytes: int, direct: bool) -> None:
     with simulation(Ledger(__file__), planned=True):
         ring = ring_of(CUDA, ring_bytes, 2, direct=direct)
         slots = drained(ring)
-        assert min(slots) >= ring._step_bytes + direct * PAGE_BYTES
-        assert ring._step_bytes >= PAGE_BYTES
+        assert min(slots) >= ring.step_bytes + direct * PAGE_BYTES
+        assert ring.step_bytes >= PAGE_BYTES
         assert len(slots) >= memory.SLOTS
         assert sum(slots) <= ring_bytes
 
@@ -69,8 +69,8 @@ def test_nor_is_one_for_the_device(ring_bytes: int, direct: bool) -> None:
 def test_a_ring_that_is_too_small_is_made_large_enough(ring_bytes: int, direct: bool) -> None:
     with simulation(Ledger(__file__), planned=True):
         ring = ring_of(CUDA, ring_bytes, 2, direct=direct)
-        assert ring._step_bytes >= PAGE_BYTES
-        assert min(drained(ring)) >= ring._step_bytes + direct * PAGE_BYTES
+        assert ring.step_bytes >= PAGE_BYTES
+        assert min(drained(ring)) >= ring.step_bytes + direct * PAGE_BYTES
 
 
 def record(opened: Any, start: int, size: int) -> Record:

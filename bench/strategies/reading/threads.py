@@ -41,6 +41,13 @@ class Reader:
                 raise Unreadable(opened, start, "the file ends there")
             start, address = start + count, address + count
 
+    def read_runs(self, opened, ranges, part):
+        """Read ranges of bytes, one behind the other, to a tensor of the host."""
+        address = part.data_ptr()
+        for start, end in ranges:
+            self.read(opened, start, end, address)
+            address += end - start
+
     def close(self):
         for descriptor in self._descriptors.values():
             os.close(descriptor)

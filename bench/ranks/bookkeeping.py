@@ -1,0 +1,67 @@
+"""What PyTorch does for distributed tensors beside computing with them, where devices and other ranks are simulated.
+
+Where a shard begins it finds out with small tensors that have values, and what shape a result has with tensors that
+stand for those of a GPU. Neither is the load's. And what rank 0 would send as a Python object a fake process group does
+not send.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import distributed
+from torch.utils._python_dispatch import _disable_current_modes
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """In which nobody hears what is called, and all of it is real."""
+    with _disable_current_modes(), torch._C.DisableTorchFunction():  # noqa: SLF001 - they have no other names
+        yield
+
+
+def _unheard(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with unheard():
+            return function(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def simulated_ranks(rank: int, store: Callable[[], "distributed.Store"]) -> Iterator[None]:
+    """In which a fake process group does for recipes. What rank 0 sends as objects others find in a store."""
+    from torch.distributed.checkpoint.utils import _DistWrapper  # noqa: PLC0415 - a second
+    from torch.distributed.tensor import _utils  # noqa: PLC0415
+    from torch.distributed.tensor._sharding_prop import ShardingPropagator  # noqa: PLC0415
+
+    def broadcast_object_list(objects: list[Any], src: int | None = None, *_: Any, **_options: Any) -> None:
+        assert src == 0
+        # Every rank has sent as many by now.
+        key = f"objects-{store().add(f'objects-of-{rank}', 1)}"
+        if rank == 0:
+            store().set(key, pickle.dumps(objects))  # type: ignore[arg-type]  # of bytes too
+        else:
+            objects[:] = pickle.loads(store().get(key))  # noqa: S301 - of a process of this run
+
+    join = _DistWrapper.__init__
+
+    def join_alone(wrapper: Any, group: Any, _use_dist: bool, coordinator_rank: int) -> None:
+        """As `no_dist=True` has it: what a rank reads it plans by itself, whatever others do."""
+        join(wrapper, group, False, coordinator_rank)
+
+    quiet = (
+        (_utils, "_compute_local_shape_and_global_offset"),
+        (ShardingPropagator, "_propagate_tensor_meta_non_cached"),
+    )
+    with ExitStack() as stack:
+        for owner, name in quiet:
+            stack.enter_context(patch.object(owner, name, _unheard(getattr(owner, name))))
+        stack.enter_context(patch.object(_DistWrapper, "__init__", join_alone))
+        stack.enter_context(patch.object(distributed, "broadcast_object_list", broadcast_object_list))
+        yield

@@ -1,0 +1,59 @@
+"""Which processes load a model together: started by `torchrun`, one of which this process is, or by this one alone."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Of a plan: GPUs of one node, as most have them.
+NODE_RANKS = 8
+
+
+@dataclass(frozen=True)
+class Team:
+    """The ranks of a run: `count` in all, of which this process measures `local`, on devices from `first_device` on.
+
+    A node has `node_count` of them. `address` is where `torchrun` has them meet, as host and port; None: this process
+    says where.
+    """
+
+    count: int
+    local: tuple[int, ...]
+    node_count: int
+    first_device: int = 0
+    address: tuple[str, int] | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that says and records what was measured."""
+        return 0 in self.local
+
+    def device_index(self, rank: int) -> int:
+        """Which of its node's devices a rank of this process has."""
+        return self.first_device + self.local.index(rank)
+
+    def nodes(self) -> list[range]:
+        """The ranks of every node."""
+        return [
+            range(first, min(first + self.node_count, self.count)) for first in range(0, self.count, self.node_count)
+        ]
+
+
+def local_team(count: int) -> Team:
+    """All ranks are processes of this one's."""
+    return Team(count, tuple(range(count)), count)
+
+
+def torchrun_team(environment: Mapping[str, str] = os.environ) -> Team | None:
+    """What `torchrun` says of this process; None where it did not start it.
+
+    Raises `ValueError` if it says too little.
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return None
+    try:
+        rank, count = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        place, node_count = int(environment["LOCAL_RANK"]), int(environment["LOCAL_WORLD_SIZE"])
+        address = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    except KeyError as missing:
+        raise ValueError(f"RANK is set, but not {missing.args[0]}: start it with torchrun, or unset RANK") from None
+    return Team(count, (rank,), node_count, place, address)

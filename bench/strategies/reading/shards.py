@@ -1,0 +1,75 @@
+"""What a rank has of a tensor that is divided among ranks: which part of it, memory for that, and its bytes in a file.
+
+Which part that is PyTorch tells where it needs to know itself: `torch.distributed.checkpoint` asks the same function.
+"""
+
+from itertools import product
+from math import prod
+
+import torch
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from bench.strategies.reading.fit import swap
+
+
+def materialize(model, device):
+    """Give every tensor of a skeleton memory on the device: a shard of it, where it is sharded, and unfilled.
+
+    `to_empty` would untie what has several names.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        swap(tensor, torch.empty_like(tensor, device=device, requires_grad=False))
+
+
+def local(tensor):
+    """What this rank has of a tensor."""
+    with torch.no_grad():
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def part(tensor):
+    """Which part of a tensor this rank has: a slice a dimension."""
+    if not isinstance(tensor, DTensor):
+        return tuple(slice(0, size) for size in tensor.shape)
+    shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
+
+
+def is_replicated(tensor):
+    """Whether every rank has all of a tensor."""
+    return not isinstance(tensor, DTensor) or all(placement.is_replicate() for placement in tensor.placements)
+
+
+def runs(shape, slices, itemsize):
+    """Where the bytes of a part of a contiguous tensor are: from which to which, in the order of its values."""
+    sizes = [one.stop - one.start for one in slices]
+    if not all(sizes):
+        return
+    if not shape:
+        yield 0, itemsize
+        return
+    # What follows the last dimension that is divided lies together.
+    last = max((place for place, size in enumerate(sizes) if size != shape[place]), default=0)
+    steps = [itemsize * prod(shape[place + 1 :]) for place in range(len(shape))]
+    size = sizes[last] * steps[last]
+    outer = (range(one.start * step, one.stop * step, step) for one, step in zip(slices[:last], steps, strict=False))
+    for index in product(*outer):
+        start = slices[last].start * steps[last] + sum(index)
+        yield start, start + size
+
+
+def batches(ranges, step):
+    """Ranges of bytes, cut and put together: every batch has so many bytes, the last one what is left."""
+    batch, room = [], step
+    for first, end in ranges:
+        start = first
+        while start < end:
+            taken = min(end - start, room)
+            batch.append((start, start + taken))
+            start, room = start + taken, room - taken
+            if not room:
+                yield batch
+                batch, room = [], step
+    if batch:
+        yield batch

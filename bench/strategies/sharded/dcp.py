@@ -1,0 +1,32 @@
+import torch
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+from bench.strategies.reading.fit import load_extra_state, require_persistent
+from bench.strategies.reading.shards import materialize
+
+
+def dcp(build, path, device, parallelize):
+    """Load a distributed checkpoint, a folder, into the shards of every rank."""
+    return _load(build, device, parallelize, checkpoint.FileSystemReader(path))
+
+
+def dcp_safetensors(build, path, device, parallelize):
+    """The same from the .safetensors files of a folder."""
+    return _load(build, device, parallelize, HuggingFaceStorageReader(str(path.parent)))
+
+
+def _load(build, device, parallelize, reader):
+    with torch.device("meta"):
+        model = build()
+    require_persistent(model)
+    parallelize(model)
+    materialize(model, device)
+    state_dict = model.state_dict()
+    checkpoint.load(state_dict, storage_reader=reader)
+    # The tensors are the model's, which are filled by now; extra state is not. FSDP2 then pads shards by copies: there
+    # would be both as long as somebody holds on to the tensors.
+    extra = {name: value for name, value in state_dict.items() if not isinstance(value, torch.Tensor)}
+    del state_dict
+    load_extra_state(model, extra)
+    return model

@@ -1,0 +1,22 @@
+import torch
+
+from bench.strategies.reading.fit import load_extra_state, require_fit, require_persistent, require_plain
+from bench.strategies.reading.shards import local, materialize, part
+from bench.strategies.reading.state_dict import read
+
+
+def mmap_shards(build, path, device, parallelize):
+    """Map the file in every rank, and copy its shards from there to the device."""
+    with torch.device("meta"):
+        model = build()
+    require_persistent(model)
+    require_plain(model)
+    state_dict = read(path, "cpu", model, mmap=True)
+    require_fit(path, model, state_dict)
+    parallelize(model)
+    materialize(model, device)
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            local(tensor).copy_(state_dict[name][part(tensor)])
+    load_extra_state(model, state_dict)
+    return model
