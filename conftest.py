@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from pytest_benchmark.logger import PytestBenchmarkWarning
 from bench.cases.case import LIMIT_SECONDS, Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, Settings, add_options, settings
+from bench.cases.rank_trials import RankTrials
 from bench.cases.sharded import ShardedCase
 from bench.conformance import profiles
 from bench.conformance.apart import Apart
@@ -142,6 +144,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def meeting(case: ShardedCase, pytestconfig: pytest.Config) -> Meeting:
     """Where the processes that measure the ranks of a case meet."""
     return pytestconfig.stash[MEETINGS][case.team]
+
+
+@pytest.fixture(scope="session")
+def _trials_of(pytestconfig: pytest.Config) -> Iterator[Callable[[Team], RankTrials]]:
+    with ExitStack() as stack:
+        yield cache(lambda team: stack.enter_context(RankTrials(pytestconfig.stash[MEETINGS][team])))
+
+
+@pytest.fixture
+def trials(case: ShardedCase, _trials_of: Callable[[Team], RankTrials]) -> RankTrials:
+    """The processes in which the ranks of a case try models: the same for all cases of its team."""
+    return _trials_of(case.team)
 
 
 def _agreed(config: pytest.Config, case: Case, objection: str | None) -> str | None:

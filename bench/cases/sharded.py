@@ -128,7 +128,9 @@ class ShardedCase(Case):
 
         def jobs(name: str) -> dict[int, Job]:
             return {
-                rank: self._rank_job(self._load(meeting, name, rank), checkpoint, rehearsal, explained=explained)
+                rank: self._rank_job(
+                    self.rank_load(self.seat(meeting, name, rank)), checkpoint, rehearsal, explained=explained
+                )
                 for rank in self.measured_ranks
             }
 
@@ -141,24 +143,33 @@ class ShardedCase(Case):
 
         def clocks(name: str) -> dict[int, Callable[[], LoadClock]]:
             return {
-                rank: partial(rank_clock, self.device_of(rank), self._load(meeting, name, rank), checkpoint, rehearsal)
+                rank: partial(
+                    rank_clock,
+                    self.device_of(rank),
+                    self.rank_load(self.seat(meeting, name, rank)),
+                    checkpoint,
+                    rehearsal,
+                )
                 for rank in self.team.local
             }
 
         return clocks
 
-    def _load(self, meeting: Meeting, name: str, rank: int) -> RankLoad:
-        team = self.team
-        seat = Seat(
+    def seat(self, meeting: Meeting, name: str, rank: int) -> Seat:
+        """A rank's place in a group of this name."""
+        return Seat(
             rank=rank,
-            count=team.count,
+            count=self.team.count,
             name=name,
             address=meeting.address,
-            node_count=len(self.measured_ranks) if self.planned else team.node_count,
+            node_count=len(self.measured_ranks) if self.planned else self.team.node_count,
             limit_seconds=self.limit_seconds,
             simulated=self.simulated,
-            alone=team.address is None,
+            alone=self.team.address is None,
         )
+
+    def rank_load(self, seat: Seat) -> RankLoad:
+        """The strategy as a rank loads with it."""
         return RankLoad(self.strategy.load, seat, self.parallelism)  # type: ignore[arg-type]
 
     def _rank_job(self, load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint, *, explained: bool) -> Job:

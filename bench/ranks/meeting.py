@@ -173,8 +173,11 @@ def _said(future: "Future[Value]", *, was_ended: bool) -> Said[Value]:
         return Said(future.result())
     if not isinstance(error, Exception):
         raise error
-    reason = str(error) if isinstance(error, LoadEnded) else f"{type(error).__name__}: {error}"
+    told = str(error) if isinstance(error, LoadEnded) else f"{type(error).__name__}: {error}"
+    # Some tell a traceback, and what it came to in its last line.
+    first, *others = told.strip().splitlines()
+    reason = f"{first}: {others[-1].strip()}" if others else first
     if was_ended and isinstance(error, LoadDied):
         return Said(fault=Fault("was ended, since another rank had failed", (), 2))
-    follows = int(not isinstance(error, LoadDied) and any(word in reason for word in FOLLOWS))
+    follows = int(not isinstance(error, LoadDied) and any(word in told for word in FOLLOWS))
     return Said(fault=Fault(reason, tuple(getattr(error, "__notes__", ())), follows))

@@ -52,7 +52,8 @@ SHARDED = {
         ShardedStrategy(_recipe("dcp"),                  "dcp",         "S/N",         "L",   "S/N + L",
                                                          "0",           needs="numpy"),
         ShardedStrategy(_recipe("dcp", "dcp_safetensors"), "safetensors", "S/N",       "0",   "S/N",
-                                                         "T",           needs="numpy safetensors", plannable=False),
+                                                         "T",           needs="numpy safetensors", plannable=False,
+                                                         refuses="ties"),
         ShardedStrategy(_recipe("streamed"),             "torch",       "S/N",         "R",   "S/N",
                                                          "0",           also=ALSO,     pinned="R"),
     )

@@ -1,0 +1,38 @@
+"""Promise: what many processes load together is, gathered, what was saved; and it computes what one device does."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from bench.cases.rank_trials import Kind, RankTrials, kinds
+from bench.cases.sharded import ShardedCase
+from bench.ranks.meeting import RankFailed
+
+# Of the models that a profile draws, those of one strategy and one way to divide them.
+SHARE = 1 / 20
+
+
+@pytest.mark.sharded
+@pytest.mark.real_device
+def test_sharded_equivalence(case: ShardedCase, able: None, trials: RankTrials) -> None:
+    """Names, order, dtypes, shapes, bits, ties and logits of models whose sizes ranks do not divide."""
+
+    # Drawn are the same models in every process that measures ranks.
+    @settings(
+        max_examples=max(1, int(settings().max_examples * SHARE)),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(kinds())
+    def is_what_was_saved(kind: Kind) -> None:
+        if kind.tied and "ties" in case.strategy.refused("cpu"):
+            with pytest.raises(RankFailed, match=r"out_head\.weight"):
+                trials.run(case, kind)
+        else:
+            trials.run(case, kind)
+
+    try:
+        is_what_was_saved()
+    except RankFailed as error:
+        raise pytest.fail.Exception(error.told, pytrace=False) from None
