@@ -26,7 +26,7 @@ from bench.history.options import history_options
 from bench.history.record import Record
 from bench.meters import process
 from bench.meters.budget import Budget, empty_process_bytes, too_small
-from bench.ranks.followers import follow
+from bench.ranks.followers import Follower
 from bench.ranks.meeting import Meeting
 from bench.ranks.team import Team
 from bench.report.progress import progress_bar, say, uncaptured
@@ -71,8 +71,6 @@ def pytest_configure(config: pytest.Config) -> None:
     process.preload([one.text for one in chosen.references], RANK_MODULES if chosen.sharded else ())
     config.stash[MEETINGS] = {team: Meeting(team) for team in chosen.teams}
     leads = all(team.leads for team in chosen.teams)
-    if not leads:
-        follow(config)
     _require_room(chosen.budget)
     gate = Gate(config, history, chosen.wants)
     bar = partial(progress_bar, quiet=config.option.benchmark_quiet)
@@ -80,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
-    for plugin in filter(None, (gate, versus, reporter)):
+    for plugin in filter(None, (gate, versus, reporter, None if leads else Follower(config))):
         config.pluginmanager.register(plugin)
     config.pluginmanager.register(Status(config), STATUS)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.

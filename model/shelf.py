@@ -2,6 +2,7 @@
 
 import fcntl
 import shutil
+import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -15,6 +16,9 @@ from model.weights import Progress
 
 # Left free on the disk, whatever is made; or as much as is made, where that is less.
 RESERVE_BYTES = 64 * 2**20
+
+# Between two tries to be the one that makes or mends a checkpoint.
+RETRY_SECONDS = 0.2
 
 MB, GB = 10**6, 10**9
 
@@ -87,7 +91,11 @@ class Shelf:
                 # Between the two locks another run short of disk may have removed what was just made.
                 if (made and folder.exists()) or misfit(specification, folder) is None:
                     return stack.pop_all(), Checkpoint(specification, folder, found)
-                self._wait_for(lock, fcntl.LOCK_EX)
+                # Whoever is in the way may have made it by now, and holds it until its run ends: ranks would wait for
+                # each other.
+                if not lock_at_once(lock, fcntl.LOCK_EX):
+                    time.sleep(RETRY_SECONDS)
+                    continue
                 if reason := misfit(specification, folder):
                     if folder.exists():
                         self._say(f"{specification.name}: {reason}; it is made again")

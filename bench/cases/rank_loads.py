@@ -1,6 +1,6 @@
 """What the process of a rank does: it takes its place in the group, and loads its part of the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,22 @@ class RankLoad:
         mesh = mesh_of(device.type, self.seat.count)
         apply = PARALLELISMS[self.parallelism].apply
         with simulated_ranks(self.seat.rank, self.seat.store) if self.seat.simulated else nullcontext():
-            return self.recipe(build, path, device, lambda model: apply(model, mesh))
+            try:
+                return self.recipe(build, path, device, lambda model: apply(model, mesh))
+            # Raised in all ranks by `torch.distributed.checkpoint` for what some ran into, and no `Exception`.
+            except BaseException as error:
+                if failures := getattr(error, "failures", None):
+                    raise _own_failure(failures, self.seat.rank) from error
+                raise
+
+
+class AnotherRankFailed(Exception):
+    """A load ended in this rank since it did in another one."""
+
+
+def _own_failure(failures: Mapping[int, tuple[Exception, object]], rank: int) -> Exception:
+    """What this rank ran into, of what all have; if nothing, that another one did."""
+    return failures[rank][0] if rank in failures else AnotherRankFailed(f"rank {min(failures)} failed")
 
 
 def rehearse_rank(

@@ -9,7 +9,7 @@ import psutil
 from bench.cases.case import Case
 from bench.cases.loads import run_load
 from bench.cases.rank_loads import RankLoad, rank_clock, rehearse_rank
-from bench.history.record import Record, ratio
+from bench.history.record import Record, ratio, row_name
 from bench.meters import device_meter
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
@@ -44,7 +44,7 @@ class ShardedCase(Case):
 
     @property
     def row(self) -> str:
-        return f"{self.strategy_name} {self.parallelism} x{self.team.count}"
+        return row_name({"strategy": self.strategy_name, "parallelism": self.parallelism, "ranks": self.team.count})
 
     @property
     def strategy(self) -> ShardedStrategy:

@@ -9,6 +9,7 @@ from bench.ranks.team import NODE_RANKS, Team, local_team, torchrun_team
 from model.parallel import PARALLELISMS
 
 DEFAULT_RANKS = 2
+MOST_RANKS = 2**20
 
 SHARDED_OPTIONS = (
     (
@@ -70,7 +71,9 @@ def _measured(counts: tuple[int, ...], started: Team | None, device: str) -> Tea
     if started and counts and counts != (started.count,):
         raise ValueError(f"--ranks {counts[0]}: torchrun has started {started.count}; leave it out")
     gpus = torch.cuda.device_count() if device == "cuda" else 0
-    team = started or local_team(*(counts or (gpus or DEFAULT_RANKS,)))
+    team = started or local_team(*(counts or (max(gpus, DEFAULT_RANKS),)))
+    if team.count < DEFAULT_RANKS:
+        raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
     if device == "cuda" and team.node_count > gpus:
         raise ValueError(f"--ranks {team.node_count}: there are {gpus} CUDA devices, and every rank has one of its own")
     return team
@@ -78,6 +81,9 @@ def _measured(counts: tuple[int, ...], started: Team | None, device: str) -> Tea
 
 def _counts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part) <= 2**20 for part in parts):
-        raise ValueError(f"--ranks: {text!r} is no number of processes; give one as 2, or with --plan a list as 8,64")
+    if not all(part.isdecimal() and 1 < int(part) <= MOST_RANKS for part in parts):
+        raise ValueError(
+            f"--ranks: {text!r} is no number of processes from 2 to {MOST_RANKS:,}; give one as 2, or with --plan a "
+            "list as 8,64"
+        )
     return tuple(dict.fromkeys(map(int, parts)))

@@ -43,6 +43,13 @@ def blank_record() -> Record:
     return dict.fromkeys(FIELDS) | {"schema": SCHEMA}
 
 
+def row_name(record: Record) -> str:
+    """What the table calls what was measured: the strategy, and of many processes how they share the model."""
+    if record.get("ranks"):
+        return f"{record['strategy']} {record['parallelism']} x{record['ranks']}"
+    return record["strategy"] or f"limit: {record['limit']}"
+
+
 def ratio(count: int | None, state_bytes: int) -> float | None:
     """A peak, or a bound, as a multiple of S."""
     return None if count is None else count / state_bytes

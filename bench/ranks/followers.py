@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 
 
-def follow(config: pytest.Config) -> None:
-    """Leave it to the process of rank 0 to say and to record what was measured."""
-    option = config.option
-    option.benchmark_autosave = option.benchmark_save = option.benchmark_json = None
-    option.benchmark_quiet = True
-    terminal = config.pluginmanager.getplugin("terminalreporter")
-    if terminal is not None:
-        terminal._tw._file = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - it has no other name, and lasts
+class Follower:
+    """Leaves it to the process of rank 0 to say and to record what was measured."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        option = config.option
+        option.benchmark_autosave = option.benchmark_save = option.benchmark_json = None
+        option.benchmark_quiet = True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        terminal = session.config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal._tw._file = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - it has no other name, and lasts

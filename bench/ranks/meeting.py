@@ -28,7 +28,7 @@ HEARING_SECONDS = 30.0
 # Of what is said when another rank is gone: the words of Gloo and NCCL, and the classes of PyTorch's own errors.
 FOLLOWS = (
     *("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL", "Broken pipe"),
-    *("DistBackendError", "DistNetworkError", "DistStoreError"),
+    *("DistBackendError", "DistNetworkError", "DistStoreError", "AnotherRankFailed"),
 )
 
 Value = TypeVar("Value")

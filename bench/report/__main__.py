@@ -8,10 +8,12 @@ from pathlib import Path
 from bench.cases.options import checkpoints_folder
 from bench.history.runs import PASSED, Run, Unreadable
 from bench.history.storage import read_runs
-from bench.report.peers import write_peers
+from bench.report.marked import Marked
+from bench.report.peers import PEERS
 from bench.report.readme import write_readme
 from bench.report.recorded import Recorded, recorded
 from bench.report.reporter import page_is_possible
+from bench.report.sharded_part import SHARDED
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,10 +31,15 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     parser.add_argument(
         "--peers", nargs="+", metavar="RUN", help="put the loaders of these runs beside each other into README.md"
     )
+    parser.add_argument(
+        "--sharded", nargs="+", metavar="RUN", help="put the loads by many processes of these runs into README.md"
+    )
     parser.add_argument("--readme", action="store_true", help="put the run's table and picture into README.md, too")
     options = parser.parse_args(arguments)
-    if options.peers:
-        _write_peers(parser, options.storage, options.peers, root)
+    for part, names in ((PEERS, options.peers), (SHARDED, options.sharded)):
+        if names:
+            _write_part(parser, options.storage, part, names, root)
+    if options.peers or options.sharded:
         return
     if not page_is_possible():
         parser.error("a page wants more than is installed: pip install '.[report]'")
@@ -50,10 +57,10 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
         parser.error(str(error))
 
 
-def _write_peers(parser: argparse.ArgumentParser, storage: Path, names: Sequence[str], root: Path) -> None:
+def _write_part(parser: argparse.ArgumentParser, storage: Path, part: Marked, names: Sequence[str], root: Path) -> None:
     try:
         runs, _ = read_runs(storage)
-        write_peers([_chosen(runs, name) for name in names], root)
+        part.write([_chosen(runs, name) for name in names], root)
     except (NoSuchRun, Unreadable, ValueError, OSError) as error:
         parser.error(str(error))
 

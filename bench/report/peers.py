@@ -1,23 +1,18 @@
 """Loaders of other projects beside the suite's own: what each was, and the part of the README that compares them."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench.conformance.judge import Outcome
 from bench.conformance.sweep import Cell
-from bench.history.fingerprint import in_a_line
 from bench.history.record import Record
 from bench.history.runs import Run
-from bench.history.storage import write_whole
 from bench.report.aligned import markdown_table
 from bench.report.conformance import is_fit
+from bench.report.marked import Marked
 from bench.report.recorded import Recorded
 from bench.report.rows import Row
-
-_PART = re.compile(r"<!-- peers (?P<runs>[^>]+) -->\n.*?<!-- end of peers -->", re.DOTALL)
 
 MB = 1e6
 
@@ -155,38 +150,17 @@ RIVALRIES = (
 )
 
 
-def shown_peers(readme: str) -> list[str]:
-    """The runs that a README compares loaders by, by the names of their files without `.json`."""
-    match = _PART.search(readme)
-    return match["runs"].split() if match else []
-
-
-def with_peers(readme: str, runs: Sequence[Recorded]) -> str:
-    """A README that compares the loaders of these runs. Raises `ValueError` if it has no place for that."""
-    if not _PART.search(readme):
-        raise ValueError("the README has no part between `<!-- peers NAME ... -->` and `<!-- end of peers -->`")
-    return _PART.sub(lambda _: part(runs), readme)
-
-
-def write_peers(runs: Sequence[Recorded], root: Path) -> None:
-    """Put the loaders of some runs into the README of a folder. Raises as `with_peers` does."""
-    readme = root / "README.md"
-    write_whole(readme, with_peers(readme.read_text(), runs).encode())
-
-
-def part(runs: Sequence[Recorded]) -> str:
+def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
     """The tables, and in what the suite's own recipes are beaten."""
-    lines: list[str] = []
     sizes = dict.fromkeys(size for run in runs for size in run.sizes)
     for size in sizes:
         loaders = loaders_of(runs, size)
-        lines += [f"**GPT-2 {size}**", "", *_figures(loaders), "", *beaten(loaders), ""]
+        yield from (f"**GPT-2 {size}**", "", *_figures(loaders), "", *beaten(loaders), "")
     last = {loader.name: loader for size in sizes for loader in loaders_of(runs, size) if loader.peer}
-    lines += [*_facts(list(last.values())), "", *_conformance([cell for run in runs for cell in run.cells]), ""]
-    days = " and ".join(dict.fromkeys(run.run.moment[:10] for run in runs))
-    lines += [f"Recorded in {', '.join(run.run.number for run in runs)} of {days}; {in_a_line(runs[0].run.machine)}."]
-    names = " ".join(run.run.name for run in runs)
-    return "\n".join([f"<!-- peers {names} -->", *lines, "<!-- end of peers -->"])
+    yield from (*_facts(list(last.values())), "", *_conformance([cell for run in runs for cell in run.cells]), "")
+
+
+PEERS = Marked("peers", _lines)
 
 
 def loaders_of(runs: Sequence[Recorded], size: str) -> list[Loader]:

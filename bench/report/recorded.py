@@ -10,9 +10,10 @@ from typing import Any
 from bench.conformance.judge import Outcome as CellOutcome
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
+from bench.history.record import row_name
 from bench.history.runs import Change, Key, Run, Unreadable, run_of, telling_damage
 from bench.report.folders import Folders, without_folders
-from bench.report.rows import Outcome, Row, rows
+from bench.report.rows import Outcome, Row, rows, team
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Recorded:
             for outcome in self.outcomes
             if outcome.size == size and outcome.record.get("host_total_peak_bytes") is not None
         }
-        return list(found.values())
+        return sorted(found.values(), key=lambda outcome: team(outcome.strategy))
 
 
 def recorded(file: Path) -> Recorded:
@@ -92,7 +93,7 @@ def _outcomes(data: Mapping[str, Any]) -> Iterator[Outcome]:
     for bench in data["benchmarks"]:
         record = bench["extra_info"]
         if "schema" in record:
-            yield Outcome(record["strategy"] or f"limit: {record['limit']}", record["size"], "ok", record)
+            yield Outcome(row_name(record), record["size"], "ok", record)
     for problem in data.get("problems", ()):
         record, verdict = problem["record"], problem["verdict"]
         if not isinstance(verdict, str):

@@ -1,8 +1,9 @@
 """A run's records, one row a strategy and size."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 from bench.history.record import Record
 
@@ -23,6 +24,30 @@ class Outcome:
     record: Record = field(default_factory=dict)
 
 
+class Division(NamedTuple):
+    """Of loads by many processes: by which strategy, how they divide the model, and how many they are."""
+
+    strategy: str
+    parallelism: str
+    ranks: int
+
+
+# As `row_name` has it.
+_DIVISION = re.compile(r"(\S+) (\S+) x(\d+)")
+
+
+def division(name: str) -> Division | None:
+    """What the name of a row tells, whether anything was measured or not; None: one process loads by itself."""
+    match = _DIVISION.fullmatch(name)
+    return Division(match[1], match[2], int(match[3])) if match else None
+
+
+def team(name: str) -> tuple[int, str]:
+    """By how many processes, and how they divide the model: those of an equal one are compared."""
+    found = division(name)
+    return (found.ranks, found.parallelism) if found else (1, "")
+
+
 @dataclass(frozen=True)
 class Row:
     """Everything that a run found out about one strategy at one size: records merged, what went wrong listed."""
@@ -32,13 +57,25 @@ class Row:
     record: Record
     problems: tuple[str, ...]
 
+    @property
+    def division(self) -> Division | None:
+        return division(self.strategy)
+
+    @property
+    def strategy_name(self) -> str:
+        """The strategy's own, however many load with it."""
+        return self.division.strategy if self.division else self.strategy
+
 
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
-    """One row a strategy and size, in the order in which they were measured; limits end the rows of their size."""
+    """One row a strategy and size, in the order in which they were measured; limits end the rows of their size.
+
+    Loads by many processes stand beside those by as many that divide the model alike.
+    """
     merged: dict[tuple[str, str], Row] = {}
     for outcome in outcomes:
         key = outcome.strategy, outcome.size
-        before = merged.get(key, Row(*key, {}, ()))
+        before = merged.get(key) or _unmeasured(*key)
         measured = {name: value for name, value in outcome.record.items() if value is not None}
         problems = () if outcome.verdict == "ok" else (outcome.verdict,)
         if measured.get("first_logits_seconds"):
@@ -52,29 +89,20 @@ def rows(outcomes: Iterable[Outcome]) -> list[Row]:
         # Memory comes first, and what it says of the device is what the row is about, wherever times were taken.
         merged[key] = Row(*key, measured | before.record | timed, tuple(dict.fromkeys(before.problems + problems)))
     sizes = list(dict.fromkeys(size for _, size in merged))
-    return sorted(merged.values(), key=lambda row: (sizes.index(row.size), _is_limit(row)))
+    return sorted(merged.values(), key=lambda row: (sizes.index(row.size), _is_limit(row), *team(row.strategy)))
+
+
+def _unmeasured(strategy: str, size: str) -> Row:
+    """A row before anything is known of it but its name."""
+    row = Row(strategy, size, {}, ())
+    if row.division:
+        row.record.update(parallelism=row.division.parallelism, ranks=row.division.ranks)
+    return row
 
 
 def _is_limit(row: Row) -> bool:
     """Whether it says what the machine can do at best, and not what a strategy does."""
     return "limit" in row.record and "strategy" not in row.record
-
-
-def best(table: list[Row]) -> str | None:
-    """One line: which strategy takes least memory where the weights end, and among equals is fastest.
-
-    Said of the largest size that was measured; None where no row has both memory and time.
-    """
-    whole = [row for row in table if fits(row) and not row.problems and None not in _choice(row)]
-    if not whole:
-        return None
-    largest = max(row.record["state_bytes"] for row in whole)
-    candidates = [row for row in whole if row.record["state_bytes"] == largest]
-    winner = min(candidates, key=_rank)
-    line = f"Best here: {_praise(winner, ' device' if 'device_peak_ratio' in winner.record else ' private')}"
-    if _mapped(winner) and (owned := [row for row in candidates if not _mapped(row)]):
-        line += f"; owning its weights: {_praise(min(owned, key=_rank))}"
-    return line
 
 
 def fits(row: Row) -> bool:
@@ -86,27 +114,19 @@ def was_skipped(row: Row) -> bool:
     return bool(row.problems) and all(problem.startswith((SKIPPED, REFUSED)) for problem in row.problems)
 
 
-def _choice(row: Row) -> tuple[Any, Any]:
-    """What a user weighs: the peak where the weights end, as a ratio, and the seconds until first logits."""
-    memory = row.record.get("device_peak_ratio", row.record.get("host_peak_ratio"))
-    return memory, row.record.get("first_logits_seconds")
+def scale_bytes(record: Record, figure: str) -> int:
+    """What a peak is a multiple of: S; on the device of one rank of many, of which each holds a share, S/N."""
+    share: int | None = record.get("share_bytes")
+    state: int = record["state_bytes"]
+    return share if share and figure.startswith("device_") else state
 
 
-def _rank(row: Row) -> tuple[int, float]:
-    memory, seconds = _choice(row)
-    # Peaks that differ by less than a twentieth of the model are equal to whoever has to choose.
-    return round(memory * 20), seconds
-
-
-def _mapped(row: Row) -> bool:
-    return row.record.get("ownership") == "mapped"
-
-
-def _praise(row: Row, what: str = "") -> str:
-    memory, seconds = _choice(row)
-    elsewhere = row.record.get("timed_on") != row.record.get("device")
-    where = f" on {row.record['timed_on']}" if elsewhere else ""
-    return f"{row.strategy} ({memory:.2f}x{what}, logits in {seconds:.2f} s{where})"
+def peak_ratio(record: Record, figure: str) -> float | None:
+    """A peak as such a multiple; None where it was not measured. Recorded are multiples of S."""
+    recorded: float | None = record.get(figure)
+    if recorded is None or not record.get("share_bytes"):
+        return recorded
+    return recorded * record["state_bytes"] / scale_bytes(record, figure)
 
 
 def scales(table: list[Row]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.report import sharded_specimen
 from bench.report.__main__ import main
 from bench.report.specimen import Runs
 
@@ -46,6 +47,23 @@ def test_the_readme_gets_the_table_and_the_picture(tmp_path: Path, monkeypatch: 
     picture = (tmp_path / "results" / "picture.svg").read_text()
     assert "baseline-small: device memory peaks at 2,000,000,000 bytes" in picture
     assert "currentColor" not in picture
+
+
+def test_the_readme_gets_the_loads_by_many_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results").mkdir()
+    runs = Runs(tmp_path / "results")
+    runs.write(1, benchmarks=sharded_specimen.benchmarks(), problems=[])
+    runs.write(2)
+    readme = "# Title\n<!-- sharded 0000_x -->\nold\n<!-- end of sharded -->\nrest\n"
+    (tmp_path / "README.md").write_text(readme)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--sharded", "0001", "0002"], tmp_path)
+    assert "--sharded: in run 0002 one process loads a model by itself" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == readme
+    main(["--sharded", "0001"], tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("# Title\n<!-- sharded failed-0001_run -->\n```text\nsmall: S = 1,000,000,000 bytes")
+    assert text.endswith("<!-- end of sharded -->\nrest\n")
 
 
 def test_a_readme_without_a_place_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

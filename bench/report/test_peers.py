@@ -7,7 +7,7 @@ import pytest
 from bench.conformance.judge import Outcome as CellOutcome
 from bench.conformance.sweep import Cell
 from bench.history.runs import Key, Run
-from bench.report.peers import Loader, beaten, part, peer_lines, shown_peers, version_lines, with_peers
+from bench.report.peers import PEERS, Loader, beaten, peer_lines, version_lines
 from bench.report.recorded import Recorded, recorded
 from bench.report.rows import Outcome, Row
 from bench.report.table import terminal_lines
@@ -69,7 +69,7 @@ def test_the_part_has_every_loader_and_says_where_the_suite_is_beaten() -> None:
         Cell("quick", "surplus", CellOutcome.WRONG, 5),
         Cell("quick", "missing", CellOutcome.REFUSED, 5),
     ]
-    told = part([run(outcomes(), cells)])
+    told = PEERS.part([run(outcomes(), cells)])
     assert "| `streamed` | 1.00x | 0.10x | 1.00x | 0.00x | 0.20 | 0.30 | - | 2.00 | 2.10 | - | - |" in told
     assert "| `quick` | - | - | 1.50x | - | 0.10 | 0.15 | 0.90 | - | - | - | 2, 0 |" in told
     assert "- `absent`: skipped: absent is not installed: pip install '.[peers]'" in told
@@ -124,15 +124,15 @@ def test_another_version_than_the_last_time_is_told() -> None:
 
 def test_the_readme_compares_the_loaders_of_its_runs() -> None:
     readme = (ROOT / "README.md").read_text()
-    names = shown_peers(readme)
+    names = PEERS.names(readme)
     assert names
     runs = [recorded(next((ROOT / "results").glob(f"*/{name}.json"))) for name in names]
-    assert with_peers(readme, runs) == readme
+    assert PEERS.put(readme, runs) == readme
     # Nobody has typed any of it.
-    assert not re.search(r"/(home|tmp|root)/", part(runs))
+    assert not re.search(r"/(home|tmp|root)/", PEERS.part(runs))
 
 
 def test_a_readme_without_a_place_for_it_is_refused() -> None:
-    assert shown_peers("# A README") == []
+    assert PEERS.names("# A README") == []
     with pytest.raises(ValueError, match="<!-- peers NAME"):
-        with_peers("# A README", [run(outcomes())])
+        PEERS.put("# A README", [run(outcomes())])

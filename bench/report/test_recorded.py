@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from bench.history.runs import Unreadable
+from bench.report import sharded_specimen
 from bench.report.recorded import Recorded, recorded
 from bench.report.specimen import HOSTILE, LOADS, Runs, content, metered
 from bench.report.verdict import verdict
@@ -126,3 +127,22 @@ def test_where_nothing_has_values_no_weight_is_called_right(tmp_path: Path) -> N
 def test_what_was_skipped_has_neither_failed_nor_been_measured(tmp_path: Path) -> None:
     skipped = [{"strategy": "x", "size": "xl", "verdict": "skipped: too large", "record": metered("streamed")}]
     assert sentence(tmp_path, problems=skipped, history=history("passed")) == RIGHT
+
+
+def test_loads_by_many_processes_are_told_apart_by_how_they_divide_the_model(tmp_path: Path) -> None:
+    run = recorded(
+        Runs(tmp_path).write(1, benchmarks=sharded_specimen.benchmarks(), problems=[], history=history("passed"))
+    )
+    assert [row.strategy for row in run.rows] == ["streamed fsdp x2", "streamed tensor x2"]
+    assert [outcome.strategy for outcome in run.metered("small")] == ["streamed fsdp x2", "streamed tensor x2"]
+    assert verdict(run).sentence == (
+        "1 strategy for 2 ranks measured: every name, dtype and shape is right, and every peak is what theory says."
+    )
+
+
+def test_one_of_them_that_failed_is_one_failure(tmp_path: Path) -> None:
+    record = sharded_specimen.of_ranks("streamed", "fsdp", 8)
+    problem = {"strategy": "streamed fsdp x8", "size": "small", "verdict": "too much", "record": record}
+    failed = history("failed", failed=["t.py::t[streamed-fsdp-small-x8-sim]"])
+    said = sentence(tmp_path, benchmarks=sharded_specimen.benchmarks(), problems=[problem], history=failed)
+    assert said == "1 of 3 loads failed: streamed fsdp x8-small."

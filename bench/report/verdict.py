@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench.history.runs import FAILED, INTERRUPTED
+from bench.report.best import best
 from bench.report.comparison import changes_in_words
 from bench.report.recorded import Recorded
-from bench.report.rows import Row, best, was_skipped
+from bench.report.rows import Row, was_skipped
 
 # More names are for the table.
 MOST_NAMES = 6
@@ -45,16 +46,26 @@ def _failures(recorded: Recorded, loads: Sequence[Row]) -> Iterator[str]:
     failed = [f"{row.strategy}-{row.size}" for row in loads if row.problems]
     if failed:
         yield f"{len(failed)} of {len(loads)} loads failed: {_listed(failed)}."
-    others = [test for test in recorded.failed if not any(f"[{name}-" in test for name in failed)]
+    theirs = [_named_in_tests(row) for row in loads if row.problems]
+    others = [test for test in recorded.failed if not any(f"[{name}-" in test for name in theirs)]
     if others:
         yield f"{len(others)} {'test' if len(others) == 1 else 'tests'} failed: {_listed(others)}."
 
 
+def _named_in_tests(row: Row) -> str:
+    """How the names of tests call it, as far as all of a row are called alike."""
+    if row.division is None:
+        return f"{row.strategy}-{row.size}"
+    return f"{row.division.strategy}-{row.division.parallelism}-{row.size}-x{row.division.ranks}"
+
+
 def _all_well(loads: Sequence[Row]) -> str:
     """What is true of all loads that were measured."""
-    strategies, sizes = ({getattr(row, name) for row in loads} for name in ("strategy", "size"))
+    strategies, sizes = ({getattr(row, name) for row in loads} for name in ("strategy_name", "size"))
     many = f"{len(strategies)} strateg{'y' if len(strategies) == 1 else 'ies'}"
     several = f" in {len(sizes)} sizes" if len(sizes) > 1 else ""
+    if ranks := sorted({row.division.ranks for row in loads if row.division}):
+        several += f" for {', '.join(f'{count:,}' for count in ranks)} ranks"
     right = "every weight is right" if any(map(_has_values, loads)) else "every name, dtype and shape is right"
     metered = any("host_total_peak_bytes" in row.record for row in loads)
     return f"{many}{several} measured: {right}{', and every peak is what theory says' if metered else ''}."

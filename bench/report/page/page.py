@@ -24,8 +24,8 @@ from bench.report.page.grid import grid
 from bench.report.page.libraries import bundle
 from bench.report.peers import peer_lines
 from bench.report.recorded import Recorded
-from bench.report.rows import Row, scales
-from bench.report.table import cells, fates, problems
+from bench.report.rows import Row
+from bench.report.table import above, cells, fates, problems
 from bench.report.verdict import verdict
 
 ASSETS = Path(__file__).parent / "assets"
@@ -68,7 +68,8 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "run": run,
         "machine": in_a_line(run.machine),
         "verdict": verdict(recorded),
-        "scales": scales(table),
+        "scales": above(table),
+        "of_ranks": any(row.division for row in table),
         "columns": heading,
         "problems": [*problems(table), *fates(table), *peer_lines(table)],
         "rows": list(_rows(table, lines)),
@@ -87,6 +88,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
     sizes, table = recorded.sizes, recorded.rows
+    whose = " Of many ranks, rank 0 is shown." if any(row.division for row in table) else ""
     yield Section(
         "frontier",
         "Time and memory",
@@ -97,14 +99,14 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
         "timelines",
         "Memory while a load runs",
         "One load each, in a process of its own and with meters, so slower than a timed one; the axes of a size are "
-        "equal. A thin line is what theory allows.",
+        f"equal. A thin line is what theory allows.{whose}",
         [figure for size in sizes for figure in timelines(recorded.metered(size))],
     )
     yield Section(
         "alive",
         "Alive at the peaks",
         "Which line of a recipe asked for what was there when most was there. A part without room for its line has its "
-        "number: the data say which one that is.",
+        f"number: the data say which one that is.{whose}",
         [figure for size in sizes for figure in alive_figures(recorded.metered(size), size)],
     )
     shown_runs = runs[-MOST_RUNS:]
@@ -118,12 +120,12 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
     )
 
 
-def _rows(table: list[Row], lines: list[list[str]]) -> Iterator[tuple[list[tuple[str, str]], str]]:
-    """Of each row the cells, as they are shown and as they are sorted, and its record."""
+def _rows(table: list[Row], lines: list[list[str]]) -> Iterator[tuple[list[tuple[str, str]], str, str]]:
+    """Of each row the cells, as they are shown and as they are sorted, its record, and its name."""
     for row, line in zip(table, lines, strict=True):
         record = {name: value for name, value in row.record.items() if name not in DRAWN}
         raw = json.dumps(record | {"problems": row.problems}, indent=1)
-        yield [(cell, _sortable(cell)) for cell in line], raw
+        yield [(cell, _sortable(cell)) for cell in line], raw, f"{row.strategy}-{row.size}"
 
 
 def _sortable(cell: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.report import sharded_specimen
 from bench.report.recorded import Recorded, recorded
 from bench.report.specimen import HOSTILE, LOADS, Runs, content, metered
 
@@ -118,6 +119,17 @@ def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, ca
     text = write_page(one, [one.run], tmp_path, cache).read_text()
     assert "streamed-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in text
     assert "with the budget" in text
+
+
+def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cache: Path) -> None:
+    one = recorded(Runs(tmp_path).write(1, benchmarks=sharded_specimen.benchmarks(), problems=[], conformance=[]))
+    text = write_page(one, [one.run], tmp_path, cache).read_text()
+    assert [f"raw record of streamed {way} x2-small" in text for way in ("fsdp", "tensor")] == [True, True]
+    assert "one rank of 2 ends with S/N = 500,000,000 (fsdp)" in text
+    assert "Of many ranks, rank 0 is shown." in text
+    for said in ("Peaks are multiples of S.", "raw record of streamed-small"):
+        assert said in page.read_text()
+        assert said not in text
 
 
 def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path, cache: Path) -> None:

@@ -35,8 +35,6 @@ def _recipe(module: str, function: str = "") -> NamedLoad:
     return NamedLoad(Reference(f"{__name__}.{module}:{function or module}"))
 
 
-BROADCAST = _recipe("broadcast_from_rank0")
-
 # PyTorch's collectives of objects want NumPy.
 SHARDED = {
     strategy.name: strategy
@@ -45,11 +43,11 @@ SHARDED = {
         #                                                file
         ShardedStrategy(_recipe("load_then_shard"),      "torch",       "S/N + U",     "2S",  "2S",
                                                          "0"),
-        ShardedStrategy(BROADCAST,                       "torch",       "S/N + B + L", "0",   "S/N | S/N + B + L",
+        ShardedStrategy(_recipe("broadcast"),            "torch",       "S/N + B + L", "0",   "S/N | S/N + B + L",
                                                          "S | 0",       needs="numpy"),
         ShardedStrategy(_recipe("mmap_shards"),          "torch",       "S/N",         "0",   "S/N",
                                                          "T",           also=ALSO),
-        ShardedStrategy(_recipe("dcp"),                  "dcp",         "S/N",         "L",   "S/N + L",
+        ShardedStrategy(_recipe("dcp"),                  "dcp",         "S/N",         "M",   "S/N + M",
                                                          "0",           needs="numpy"),
         ShardedStrategy(_recipe("dcp", "dcp_safetensors"), "safetensors", "S/N",       "0",   "S/N",
                                                          "T",           needs="numpy safetensors", plannable=False,

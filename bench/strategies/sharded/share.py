@@ -12,7 +12,7 @@ from bench.strategies import Strategy
 from bench.strategies.bounds import EXACT, HOST_SLACK_BYTES, HOST_SLACK_OF_STATE, RING_BYTES, Gate, expected_peaks
 from model.parallel import Parallelism
 
-_TERM = re.compile(r"(\d+)?\s*(S/N|[SLRUBT])|0")
+_TERM = re.compile(r"(\d+)?\s*(S/N|[SLMRUBT])|0")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Share:
     S are the model's state bytes, and L those of its largest tensor. S/N is what the rank holds in the end, to the
     byte: its shards, and what every rank has whole. B is what of that are plain tensors, as all buffers are. U is
     what it takes beyond S/N to move what is sharded in one go to the device, whole, and to shard it there. T are the
-    bytes of pages of the checkpoint that hold something of its shards. R is a ring, see `bounds`. FSDP2 brings shards
+    bytes of pages of the checkpoint that hold something of its shards, and M those of the largest tensor that it has a
+    shard of. R is a ring, see `bounds`. FSDP2 brings shards
     to one size, those that are smaller by a copy: so much more, `pads`, may be there. Rank 0 `leads`.
     """
 
@@ -32,6 +33,7 @@ class Share:
     plain_bytes: int
     unit_bytes: int
     touched_bytes: int
+    largest_held_bytes: int
     pads: int
     leads: bool = False
 
@@ -39,7 +41,8 @@ class Share:
         """The same at most: with what brings shards to one size, and all pages that the kernel maps around others."""
         if "T" in expression:
             return self.state_bytes
-        return self.bound_bytes(expression) + (self.pads if "S/N" in expression else 0)
+        # What is sharded where it is, is made in that size.
+        return self.bound_bytes(expression) + (self.pads if "S/N" in expression and "U" not in expression else 0)
 
     def bound_bytes(self, expression: str) -> int:
         """The bytes that a bound like `S/N + U` means; `a | b`: for rank 0, and for others."""
@@ -51,6 +54,7 @@ class Share:
             "B": self.plain_bytes,
             "U": self.unit_bytes,
             "T": self.touched_bytes,
+            "M": self.largest_held_bytes,
             "R": min(RING_BYTES, 2 ** (self.held_bytes - 1).bit_length()),
         }
         total = 0
@@ -98,6 +102,7 @@ def shares(model: nn.Module, parallelism: Parallelism, ranks: int) -> list[Share
             plain_bytes=plain,
             unit_bytes=max(0, peak - total),
             touched_bytes=sum(touched.values()),
+            largest_held_bytes=max(whole[name] for name, count in held.items() if count),
             pads=sum(padded[name] for name in tensors if padded[name] != held[name]),
         )
 

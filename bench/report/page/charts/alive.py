@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from bench.report.page.charts.figure import LETTER, NARROW, Figure, filled, of, ratio_axis, specification
-from bench.report.rows import Outcome
+from bench.report.rows import Outcome, scale_bytes
 
 # figure of the record, and what people call it
 PEAKS = {
@@ -28,11 +28,7 @@ def alive_figures(outcomes: Sequence[Outcome], size: str) -> list[Figure]:
 
 
 def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Figure | None:
-    bars = [
-        value
-        for outcome in outcomes
-        for value in _bar(outcome, (outcome.record.get("alive_at_peak") or {}).get(field) or ())
-    ]
+    bars = [value for outcome in outcomes for value in _bar(outcome, field)]
     if not bars:
         return None
     longest = max(value["end"] for value in bars)
@@ -43,29 +39,33 @@ def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Fi
     table += [
         [v["strategy"], str(v["number"]), f"{v['bytes']:,}", f"{v['tensors']:,}", v["line"], v["code"]] for v in bars
     ]
-    text = f"What was alive {name}, by the line of code that asked for it, as multiples of the model"
-    spec = filled(_specification(), text, bars=bars) | {"height": BAR_HEIGHT * len({v["strategy"] for v in bars})}
+    of_shares = any(scale_bytes(outcome.record, field) != outcome.record["state_bytes"] for outcome in outcomes)
+    scale = "S/N" if of_shares else "the model"
+    text = f"What was alive {name}, by the line of code that asked for it, as multiples of {scale}"
+    height = BAR_HEIGHT * len({v["strategy"] for v in bars})
+    spec = filled(_specification(f"of {scale}"), text, bars=bars) | {"height": height}
     return Figure(f"{size}: {name}", text, spec, table)
 
 
 @cache
-def _specification() -> dict[str, Any]:
+def _specification(title: str) -> dict[str, Any]:
     y = alt.Y("strategy:N", sort=None, axis=alt.Axis(title=None, labelLimit=200, ticks=False))
     base = of("bars").encode(y=y)
     colour = alt.Color("rank:N", legend=None, scale=alt.Scale(domain=list(range(len(BARS))), range=list(BARS)))
     hover = ["strategy:N", "line:N", "code:N", alt.Tooltip("bytes:Q", format=","), "tensors:Q"]
     bars = base.mark_bar(stroke="white", strokeWidth=0.8).encode(
-        x=alt.X("start:Q", axis=ratio_axis("of the model")), x2="end:Q", color=colour, tooltip=hover
+        x=alt.X("start:Q", axis=ratio_axis(title)), x2="end:Q", color=colour, tooltip=hover
     )
     names = base.mark_text(fontSize=10).encode(x="middle:Q", text="label:N", fill=alt.value("white"))
     return specification(alt.layer(bars, names), BAR_HEIGHT)
 
 
-def _bar(outcome: Outcome, alive: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _bar(outcome: Outcome, field: str) -> list[dict[str, Any]]:
     """The parts of a bar, most bytes first."""
-    state, end, parts = outcome.record["state_bytes"], 0.0, []
+    alive: Sequence[Mapping[str, Any]] = (outcome.record.get("alive_at_peak") or {}).get(field) or ()
+    scale, end, parts = scale_bytes(outcome.record, field), 0.0, []
     for rank, held in enumerate(alive):
-        start, end = end, end + held["bytes"] / state
+        start, end = end, end + held["bytes"] / scale
         part = {"start": start, "end": end, "middle": (start + end) / 2, "number": rank + 1, "rank": rank % len(BARS)}
         parts.append({"strategy": outcome.strategy, **held, **part})
     return parts

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 
 from bench.report.page.charts.figure import INK, LETTER, NARROW, Figure, filled, looks, of, ratio_axis, specification
-from bench.report.rows import Row
+from bench.report.rows import Row, peak_ratio, team
 
 # field of the record, and what people call it
 PEAKS = {"device_peak_ratio": "peak on the device", "host_peak_ratio": "private peak on the host"}
@@ -23,6 +23,8 @@ PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
     "far_below_right": ("left", 4, 26),
     "far_above_left": ("right", -4, -26),
     "far_below_left": ("right", -4, 26),
+    "farther_above_right": ("left", 4, -39),
+    "farther_above_left": ("right", -4, -39),
 }
 # Of the chart, of a line of its text, and of a point, in pixels.
 HEIGHT, LINE, RADIUS = 240, 13, 6
@@ -51,33 +53,36 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def frontier_figures(table: Sequence[Row], size: str) -> list[Figure]:
-    """A chart for each memory that was measured beside the times of one size."""
+    """A chart for each memory that was measured beside the times of one size, and by as many processes alike."""
     found = []
-    for field, name in PEAKS.items():
-        points = [
-            Point(row.record["first_logits_seconds"], row.record[field], row.strategy)
-            for row in table
-            if row.size == size and not row.problems and None not in _figures(row, field)
-        ]
-        if points:
-            found.append(_figure(points, name, size))
+    some = [row for row in table if row.size == size and not row.problems]
+    for one in dict.fromkeys(team(row.strategy) for row in some):
+        (ranks, parallelism), own = one, [row for row in some if team(row.strategy) == one]
+        for field, name in PEAKS.items():
+            points = [
+                Point(*figures, row.strategy_name) for row in own if None not in (figures := _figures(row, field))
+            ]
+            title = f"{size} {parallelism} x{ranks}" if parallelism else size
+            scale = "S/N" if parallelism and field.startswith("device_") else "the model"
+            if points:
+                found.append(_figure(points, name, title, scale))
     return found
 
 
 def _figures(row: Row, field: str) -> tuple[Any, Any]:
-    return row.record.get(field), row.record.get("first_logits_seconds")
+    return row.record.get("first_logits_seconds"), peak_ratio(row.record, field)
 
 
-def _figure(points: Sequence[Point], name: str, size: str) -> Figure:
+def _figure(points: Sequence[Point], name: str, whose: str, scale: str) -> Figure:
     best = frontier(points)
-    title = f"{size}: time and {name}"
-    text = f"Seconds until first logits, and {name} as multiples of the model. On the frontier: " + ", ".join(
+    title = f"{whose}: time and {name}"
+    text = f"Seconds until first logits, and {name} as multiples of {scale}. On the frontier: " + ", ".join(
         f"{one.strategy} ({one.seconds:.2f} s, {one.ratio:.2f}x)" for one in best
     )
     table = [["strategy", "first logits", name, "on the frontier"]]
     table += [[p.strategy, f"{p.seconds:.3f} s", f"{p.ratio:.3f}x", "yes" if p in best else "no"] for p in points]
     spec = filled(
-        _specification(name, tuple(point.strategy for point in points)),
+        _specification(f"{name}, of {scale}", tuple(point.strategy for point in points)),
         text,
         points=[p._asdict() for p in points],
         **_names(points),
@@ -88,9 +93,9 @@ def _figure(points: Sequence[Point], name: str, size: str) -> Figure:
 
 
 @cache
-def _specification(name: str, strategies: tuple[str, ...]) -> dict[str, Any]:
+def _specification(title: str, strategies: tuple[str, ...]) -> dict[str, Any]:
     x = alt.X("seconds:Q", scale=alt.Scale(nice=False)).title("seconds until first logits")
-    y = alt.Y("ratio:Q", scale=alt.Scale(nice=False)).axis(ratio_axis(f"{name}, of the model"))
+    y = alt.Y("ratio:Q", scale=alt.Scale(nice=False)).axis(ratio_axis(title))
     hover = ["strategy:N", alt.Tooltip("seconds:Q", format=".3f"), alt.Tooltip("ratio:Q", format=".3f")]
     layers = [
         of("ends").mark_point(opacity=0, size=0).encode(x=x, y=y),

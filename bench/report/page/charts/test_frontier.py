@@ -8,6 +8,7 @@ pytest.importorskip("altair", reason="pages want the extra: pip install '.[repor
 
 from bench.report.page.charts.frontier import Point, _box, _ends, _names, _shared, frontier, frontier_figures
 from bench.report.rows import Row
+from bench.report.sharded_specimen import of_ranks
 
 figures = st.floats(0.01, 10).map(lambda value: round(value, 2))
 points = st.lists(st.tuples(figures, figures), min_size=1, max_size=12).map(
@@ -55,3 +56,23 @@ def test_a_chart_has_what_was_measured_whole_and_is_right() -> None:
     assert [p["strategy"] for p in host.spec["datasets"]["points"]] == ["a", "b"]
     assert [line[-1] for line in host.table] == ["on the frontier", "yes", "yes"]
     assert frontier_figures(table, "medium") == []
+
+
+def test_of_many_ranks_those_are_in_a_chart_that_divide_the_model_alike_by_what_one_holds_of_it() -> None:
+    table = [
+        Row(
+            f"streamed {way} x{ranks}",
+            "small",
+            of_ranks("streamed", way, ranks, 1.5) | {"first_logits_seconds": 1.0},
+            (),
+        )
+        for way, ranks in (("fsdp", 2), ("tensor", 2), ("fsdp", 1000))
+    ]
+    device, host, _, _, many, _ = frontier_figures(table, "small")
+    assert device.title == "small fsdp x2: time and peak on the device"
+    assert many.title == "small fsdp x1000: time and peak on the device"
+    for figure in (device, many):
+        [point] = figure.spec["datasets"]["points"]
+        assert point == {"seconds": 1.0, "ratio": pytest.approx(1.5), "strategy": "streamed"}
+    assert "multiples of S/N" in device.text
+    assert "multiples of the model" in host.text

@@ -4,6 +4,7 @@ pytest.importorskip("altair", reason="pages want the extra: pip install '.[repor
 
 from bench.report.page.charts.timelines import timelines
 from bench.report.rows import Outcome
+from bench.report.sharded_specimen import of_ranks
 from bench.report.specimen import LOADS, S, metered, series
 
 
@@ -38,6 +39,22 @@ def test_bounds_that_are_equal_share_a_line() -> None:
     assert figure.spec["datasets"]["bounds"] == [
         {"ratio": 2.0, "memory": "device", "text": "device and private bound 2.00x"}
     ]
+
+
+def test_bounds_without_room_for_two_texts_share_one() -> None:
+    [figure] = timelines([outcome("baseline", host_bound_ratio=1.9)])
+    assert [(line["ratio"], line["text"]) for line in figure.spec["datasets"]["bounds"]] == [
+        (2.0, "device bound 2.00x, private bound 1.90x"),
+        (1.9, ""),
+    ]
+    [figure] = timelines([outcome("baseline", host_bound_ratio=1.7)])
+    assert [line["text"] for line in figure.spec["datasets"]["bounds"]] == ["device bound 2.00x", "private bound 1.70x"]
+
+
+def test_of_many_ranks_only_what_was_measured_is_drawn_over_time() -> None:
+    loads = [Outcome("streamed fsdp x2", "small", "ok", of_ranks("streamed", "fsdp", 2, planned=it)) for it in (0, 1)]
+    assert [figure.title for figure in timelines(loads)] == ["streamed fsdp x2-small"]
+    assert timelines([outcome("baseline", planned=True)])
 
 
 def test_memory_of_which_there_was_next_to_none_has_no_line() -> None:

@@ -5,6 +5,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import altair as alt
@@ -57,18 +58,25 @@ LITTLE = 0.01
 HEADROOM = 1.5
 # Of the time axis: a name that begins later would end outside.
 LATE = 0.6
-# Of the name of a moment, in pixels.
-LINE_HEIGHT = 11
+# Of a chart, and of a line of its text, in pixels.
+HEIGHT, LINE_HEIGHT = 170, 11
 
 
 def timelines(outcomes: Sequence[Outcome]) -> list[Figure]:
-    """A chart for each load of one size that has a timeline."""
-    having = [outcome for outcome in outcomes if outcome.record.get("timeline")]
+    """A chart for each load of one size that has a timeline.
+
+    What is planned of many ranks has none: it takes no time, and a rank little of the model.
+    """
+    having = [outcome for outcome in outcomes if outcome.record.get("timeline") and not _is_planned_by_many(outcome)]
     ends = {
         "seconds": max((_end(outcome.record) for outcome in having), default=0),
         "ratio": HEADROOM * max((ratio for outcome in having for ratio in _ratios(outcome.record)), default=0),
     }
     return [_figure(outcome, ends) for outcome in having]
+
+
+def _is_planned_by_many(outcome: Outcome) -> bool:
+    return bool(outcome.record.get("planned") and outcome.record.get("ranks"))
 
 
 def _figure(outcome: Outcome, ends: dict[str, float]) -> Figure:
@@ -88,7 +96,7 @@ def _figure(outcome: Outcome, ends: dict[str, float]) -> Figure:
         points=[value for line in lines for value in line],
         hovered=[value for line in lines for value in line[:: -(-len(line) // MOST_HOVERED)]],
         peaks=[_peak(outcome, one) for one in drawn],
-        bounds=_bounds(record, drawn),
+        bounds=_bounds(record, drawn, ends["ratio"]),
         moments=named,
         **{f"named_{side}": [value for value in named if value["align"] == side] for side, _ in SIDES},
     )
@@ -122,7 +130,7 @@ def _specification() -> dict[str, Any]:
     for side, dx in SIDES:
         mark = of(f"named_{side}").mark_text(align=side, baseline="top", dx=3 * dx)
         layers.append(mark.encode(x=x, y=alt.Y("row:Q", scale=None), text="text:N"))
-    return specification(alt.layer(*layers), 170)
+    return specification(alt.layer(*layers), HEIGHT)
 
 
 def _value(record: Record, one: Series, seconds: float, count: int) -> dict[str, Any]:
@@ -140,16 +148,20 @@ def _peak(outcome: Outcome, one: Series) -> dict[str, Any]:
     return _value(outcome.record, one, seconds, most) | {"text": text}
 
 
-def _bounds(record: Record, drawn: Sequence[Series]) -> list[dict[str, Any]]:
-    """What theory says of the lines, where that is not nothing; what has the same bound shares a line."""
+def _bounds(record: Record, drawn: Sequence[Series], end: float) -> list[dict[str, Any]]:
+    """What theory says of the lines, where that is not nothing; what has the same bound shares a line.
+
+    `end` is that of the axis: where there is no room for a text below another, both stand at the higher line.
+    """
     by_ratio: dict[float, list[str]] = defaultdict(list)
     for one in drawn:
         if bound := one.bound and record.get(one.bound):
             by_ratio[bound].append(one.name)
-    return [
-        {"ratio": ratio, "memory": names[0], "text": f"{' and '.join(names)} bound {ratio:.2f}x"}
-        for ratio, names in by_ratio.items()
-    ]
+    texts = {ratio: f"{' and '.join(names)} bound {ratio:.2f}x" for ratio, names in by_ratio.items()}
+    for ratio, higher in pairwise(sorted(texts)):
+        if (higher - ratio) * HEIGHT < LINE_HEIGHT * end:
+            texts[higher], texts[ratio] = f"{texts[higher]}, {texts[ratio]}", ""
+    return [{"ratio": ratio, "memory": names[0], "text": texts[ratio]} for ratio, names in by_ratio.items()]
 
 
 def _moments(record: Record, lasting: float) -> list[dict[str, Any]]:

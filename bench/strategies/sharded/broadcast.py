@@ -6,7 +6,7 @@ from bench.strategies.reading.fit import require_persistent
 from bench.strategies.reading.shards import materialize
 
 
-def broadcast_from_rank0(build, path, device, parallelize):
+def broadcast(build, path, device, parallelize):
     """Map the file in rank 0, and broadcast tensor by tensor from there: every rank keeps its shard."""
     with torch.device("meta"):
         model = build()

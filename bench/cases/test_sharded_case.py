@@ -1,0 +1,100 @@
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from bench.cases.sharded import ShardedCase
+from bench.history.record import FIELDS
+from bench.meters.cuda import CudaMeter
+from bench.ranks.team import Team, local_team
+
+PARALLELISMS = ("fsdp", "tensor")
+
+
+def planned(count: int, parallelism: str = "fsdp") -> ShardedCase:
+    return ShardedCase(
+        "streamed", "tiny", "sim", "float32", planned=True, parallelism=parallelism, team=Team(count, (0,), 8)
+    )
+
+
+def test_its_name_says_how_many_divide_it_how() -> None:
+    assert str(planned(64)) == "streamed-fsdp-tiny-x64-sim"
+    assert planned(1024, "tensor").row == "streamed tensor x1024"
+
+
+@pytest.mark.parametrize("parallelism", PARALLELISMS)
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        # Rank 0, which leads, those like it, and the last with what is left of 50,257 rows of 786.
+        (64, (0, 1, 63)),
+        # Dimensions of 64 and 256 are used up in turn; of 50 rows each rank 1,005 has 7, and the others have none.
+        (1024, (0, 1, 64, 256, 1005, 1006)),
+    ],
+)
+def test_a_plan_measures_one_of_all_ranks_that_have_the_same_to_do(
+    parallelism: str, count: int, expected: tuple[int, ...]
+) -> None:
+    case = planned(count, parallelism)
+    assert case.measured_ranks == expected
+    stand_ins = case.stand_ins(case.measured_ranks)
+    assert len(stand_ins) == count
+    assert [case.shares[rank] for rank in stand_ins] == case.shares
+    assert set(stand_ins) == set(expected)
+    assert [rank for rank, stand_in in enumerate(stand_ins) if stand_in == 0] == [0]
+
+
+def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:
+    case = ShardedCase("streamed", "tiny", "cpu", "float32", team=Team(8, (5,), 4, 1, ("localhost", 29500)))
+    assert case.measured_ranks == (5,)
+    assert case.stand_ins(range(8)) == list(range(8))
+
+
+@pytest.fixture
+def shortage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+    """What a load by two ranks here, of so much free memory, says is too small."""
+
+    def told(
+        strategy: str, size: str, device: str, *, host: int = 2**50, on_devices: tuple[int, int] = (2**50, 2**50)
+    ) -> str | None:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=host))
+        monkeypatch.setattr(CudaMeter, "free_bytes", lambda meter: on_devices[meter.device.index])
+        return ShardedCase(strategy, size, device, "float32", team=local_team(2)).shortage()
+
+    return told
+
+
+def test_all_ranks_of_a_machine_share_its_memory(shortage: Callable[..., str | None]) -> None:
+    # Twice the model in each.
+    enough = 2 * 2 * 6_753_416_192
+    assert shortage("load_then_shard", "xl", "cpu", host=enough) is None
+    told = shortage("load_then_shard", "xl", "cpu", host=enough - 1)
+    assert told == "takes 27.0 GB of host memory in all ranks, 27.0 GB are free"
+
+
+def test_every_rank_has_the_memory_of_its_own_device(shortage: Callable[..., str | None]) -> None:
+    # Masks are whole in both ranks, and rank 0 has one row of the embedding and the head more.
+    masks, row = 12 * 4 * 1024**2, 4 * 768
+    first, second = (masks + (702_480_384 - masks + sign * 2 * row) // 2 for sign in (1, -1))
+    assert shortage("streamed", "small", "cuda", on_devices=(first, second)) is None
+    for free in ((first - 1, second), (first, second - 1)):
+        told = shortage("streamed", "small", "cuda", on_devices=free)
+        assert told == "takes 0.4 GB of device memory, 0.4 GB are free"
+
+
+def test_a_plan_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    assert planned(1024).shortage() is None
+
+
+def test_a_record_begins_with_how_many_divide_it_how() -> None:
+    record = planned(64).blank_record()
+    assert record.keys() == set(FIELDS)
+    assert (record["ranks"], record["parallelism"], record["limit"]) == (64, "fsdp", None)
+    # Both masks whole, 786 rows of 64 numbers of the embedding and of the head, and a 64th of the rest.
+    masks, row = 2 * 4 * 1024**2, 64 * 4
+    share = masks + 2 * 786 * row + (34_782_720 - masks - 2 * 50257 * row) // 64
+    assert record["share_bytes"] == share
+    # The last rank has 47 rows less, and may have a copy of either in the size of the others.
+    assert record["device_bound_ratio"] == (share - 2 * 47 * row + 2 * 786 * row) / 34_782_720

@@ -1,0 +1,126 @@
+"""Runs of the suite by many processes, as users start them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cases.conftest import ROOT, WITHOUT_ALTAIR, recorded
+
+# A plugin that has rank 1 die in the middle of a load, and every process write down what its tests ended with.
+DYING = """
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from bench.cases.test_rank_faults import dying
+from bench.strategies.sharded import SHARDED
+
+SHARDED["dying"] = replace(SHARDED["streamed"], load=dying)
+
+
+def pytest_runtest_logreport(report):
+    if report.failed:
+        Path(os.environ["TOLD"], os.environ["RANK"]).write_text(report.longreprtext)
+"""
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """The test of peaks, and that of times, with one strategy on tiny: in two processes, or in two of `torchrun`."""
+    for name in ("checkpoints", "plugins", "told"):
+        (tmp_path / name).mkdir()
+
+    def run(*options: str, torchrun: bool, plugin: str = "", timed: bool = False) -> "subprocess.CompletedProcess[str]":
+        (tmp_path / "plugins" / "injected.py").write_text(plugin + WITHOUT_ALTAIR)
+        told = {"PYTHONPATH": str(tmp_path / "plugins"), "TOLD": str(tmp_path / "told"), "PYTEST_ADDOPTS": ""}
+        environment = os.environ | told | {"COLUMNS": "80", "GITHUB_ACTIONS": "false"}
+        tests = ("bench/test_sharded_peak_memory.py", "bench/test_sharded_load_time.py")[: 1 + timed]
+        where = ("--checkpoints", str(tmp_path / "checkpoints"), "--benchmark-storage", str(tmp_path / "results"))
+        command = (sys.executable, "-m", *(TORCHRUN if torchrun else ()), "pytest", *tests, *where, "--sharded")
+        return subprocess.run(
+            (
+                *command,
+                "-p",
+                "injected",
+                "-p",
+                "no:cacheprovider",
+                "--sizes",
+                "tiny",
+                "--parallelism",
+                "fsdp",
+                *options,
+            ),
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+
+    return run
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [bench["extra_info"] for bench in json.loads(recorded(folder)[-1].read_text())["benchmarks"]]
+
+
+def test_two_processes_load_as_one_run_and_record_it_once(run: Run, tmp_path: Path) -> None:
+    one = run("--ranks", "2", "--strategies", "streamed", torchrun=False)
+    assert one.returncode == 0, one.stdout + one.stderr
+    [of_one] = [record for record in records(tmp_path) if record["device"] == "sim"]
+    many = run("--strategies", "streamed", torchrun=True, timed=True)
+    assert many.returncode == 0, many.stdout + many.stderr
+    # One of them speaks, and writes.
+    assert many.stdout.count("test session starts") == 1
+    assert re.search(r"\nstreamed .*fsdp.* ok\n", many.stdout)
+    assert len(recorded(tmp_path)) == 2
+    of_many, timed = records(tmp_path)
+    assert (of_many["ranks"], of_many["parallelism"], of_many["strategy"]) == (2, "fsdp", "streamed")
+    assert [rank["rank"] for rank in of_many["per_rank"]] == [0, 1]
+    exact = ("device_requested_peak_bytes", "host_pinned_peak_bytes", "share_bytes")
+    assert [[rank[name] for name in exact] for rank in of_many["per_rank"]] == [
+        [rank[name] for name in exact] for rank in of_one["per_rank"]
+    ]
+    # Everything once, and little beside it.
+    for record in (of_one, of_many):
+        assert record["state_bytes"] <= record["read_bytes"] <= 1.02 * record["state_bytes"]
+    assert len(timed["per_rank"]) == 2
+    assert timed["load_seconds"] > 0
+    assert timed["first_logits_seconds"] > timed["load_seconds"]
+    assert str(ROOT) not in recorded(tmp_path)[-1].read_text()
+
+
+def test_where_a_rank_dies_all_end_with_its_name_and_nothing_is_recorded(run: Run, tmp_path: Path) -> None:
+    failed = run("--strategies", "dying", "--device", "cpu", torchrun=True, plugin=DYING)
+    assert failed.returncode != 0
+    told = {(tmp_path / "told" / rank).read_text().strip() for rank in ("0", "1")}
+    assert told == {
+        "rank 1 of 2: the process of the load died: killed by SIGKILL, most likely by the kernel, out of memory"
+    }
+    assert "1 failed" in failed.stdout
+    assert recorded(tmp_path) == []
+
+
+def test_a_plan_of_ranks_that_are_not_there(run: Run, tmp_path: Path) -> None:
+    planned = run("--plan", "--ranks", "8,64", "--strategies", "streamed,mmap_shards", torchrun=False)
+    assert planned.returncode == 0, planned.stdout
+    found = {(record["strategy"], record["ranks"]): record for record in records(tmp_path)}
+    assert len(found) == 4
+    for (_, count), record in found.items():
+        assert sum(rank["alike"] for rank in record["per_rank"]) == count
+        assert record["per_rank"][0]["alike"] == 1
+        assert record["planned"]
+        assert record["read_bytes"] is None
+        assert record["device_requested_peak_bytes"] >= record["share_bytes"] > record["state_bytes"] / count
+    assert list((tmp_path / "checkpoints").glob("*tiny*")) == []

@@ -1,0 +1,133 @@
+"""Tables of loads by many processes."""
+
+import re
+
+import pytest
+
+from bench.report import sharded
+from bench.report.rows import Outcome, Row, rows
+from bench.report.sharded_specimen import plan, run, seconds, skipped, taken
+from bench.report.specimen import S
+from bench.report.table import markdown, terminal_lines
+
+GIB = 2**30
+
+
+def heading(lines: list[str]) -> list[str]:
+    [line] = [line for line in lines if line.startswith("strategy")]
+    return re.split("  +", line)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize(
+    ("loads", "asked"),
+    [
+        (run(64), {"device", "of S/N", "node", "read", "logits s"}),
+        (plan(8, 64, 1024), {"ranks", "device", "of S/N", "private", "node"}),
+    ],
+    ids=["run", "plan"],
+)
+def test_what_a_user_asks_first_fits_a_terminal(loads: list[Outcome], asked: set[str], width: int) -> None:
+    table = [line for line in terminal_lines(rows(loads), width) if line.startswith(("strategy", "load_", "streamed"))]
+    assert len(table) == 1 + len(loads) // (2 if "read" in asked else 1)
+    assert max(map(len, table)) <= width
+    assert asked <= set(heading(table))
+
+
+def test_where_there_is_room_every_column_is_shown() -> None:
+    table = rows(run(2))
+    names = [short for short, _, _, _ in sharded.columns(table)]
+    assert heading(terminal_lines(table, 1000)) == ["strategy", "size", *names, "verdict"]
+    [line] = [line for line in markdown(table).splitlines() if line.startswith("| ---")]
+    assert line == "| --- | --- | --- |" + " ---: |" * (len(names) - 1) + " --- |"
+
+
+def test_a_rank_is_shown_in_bytes_and_as_a_part_of_its_share() -> None:
+    outcome = taken(
+        *("streamed", "fsdp", 4, 1.25),
+        state_bytes=8 * GIB,
+        share_bytes=2 * GIB,
+        device_requested_peak_bytes=5 * GIB // 2,
+        device_bound_ratio=0.375,
+        device_reserved_peak_bytes=None,
+        host_private_peak_bytes=0,
+        host_bound_ratio=None,
+        node_private_peak_bytes=101 * GIB,
+        node_file_peak_bytes=GIB // 100,
+        read_bytes=8.08 * GIB,
+    )
+    lines = terminal_lines(rows([outcome]), 1000)
+    assert dict(zip(heading(lines)[3:], lines[-1].split()[3:], strict=True)) == {
+        "ranks": "4",
+        "device": "2.50",
+        "bound": "3.00",
+        "of S/N": "1.25x",
+        "private": "0.00",
+        "node": "101",
+        "file": "0.01",
+        "read": "1.01x",
+        "verdict": "ok",
+    }
+    assert "In GiB: the worst rank; node, file: a node's ranks together; read: by all, of S" in lines
+
+
+def test_all_bytes_of_a_table_have_the_unit_in_which_its_least_rank_has_digits() -> None:
+    """They are compared with each other: here and on the page, which sorts them."""
+    small = taken("streamed", "fsdp", 1024)
+    table = rows([taken("load_then_shard", "fsdp", 2, 4.0), small])
+    assert sharded.unit(table) == sharded.MIB
+    lines = terminal_lines(table, 1000)
+    figures = [line.split()[4] for line in lines if line.startswith(("load_then_shard", "streamed"))]
+    assert figures == [f"{4 * S / 2 / 2**20:.0f}", f"{S / 1024 / 2**20:.2f}"]
+    assert sharded.unit(rows([taken("streamed", "fsdp", 2)])) == sharded.GIB
+
+
+def test_loads_that_are_compared_stand_beside_each_other_and_none_hides_another() -> None:
+    told = [(row.strategy_name, row.division and row.division[1:]) for row in rows(plan(64, 8))]
+    ways = [("fsdp", 8), ("tensor", 8), ("fsdp", 64), ("tensor", 64)]
+    assert told == [(name, way) for way in ways for name in ("load_then_shard", "streamed")]
+
+
+def test_what_a_rank_holds_in_the_end_is_said_for_each_number_of_ranks() -> None:
+    lines = terminal_lines(rows([*run(2), taken("streamed", "tensor", 1024)]), 80)
+    assert lines[1:3] == [
+        "small: one rank of 2 ends with S/N = 500,000,000 (fsdp), 500,000,000 (tensor) bytes, "
+        "what all have whole included",
+        "small: one rank of 1,024 ends with S/N = 976,562 (tensor) bytes, what all have whole included",
+    ]
+
+
+def test_who_is_best_is_told_apart_by_how_the_model_is_divided() -> None:
+    """Which strategy to take is for the reader to choose, what their training divides is not."""
+    loads = [
+        (taken("frugal", "fsdp", 8, 1.0), 2.0),
+        # By a twentieth of what a rank holds, not of the model, it takes more.
+        (taken("quick", "fsdp", 8, 1.2), 1.0),
+        (taken("equal", "tensor", 8, 1.01), 1.0),
+        (taken("slow", "tensor", 8, 1.0), 2.0),
+        (taken("few", "tensor", 4, 0.5), 0.5),
+    ]
+    outcomes = [*(load for load, _ in loads), *(seconds(*load) for load in loads)]
+    assert terminal_lines(rows(outcomes), 120)[-1] == (
+        "Best here: frugal fsdp x8 (1.00x of S/N, logits in 2.00 s on cpu); "
+        "equal tensor x8 (1.01x of S/N, logits in 1.00 s on cpu)"
+    )
+
+
+def test_what_was_skipped_is_named_and_said_once_where_it_is_true_of_all() -> None:
+    all_of_it = [skipped("dcp fsdp x8"), skipped("dcp tensor x64")]
+    outcomes = [*run(8), *all_of_it, skipped("streamed fsdp x64", "skipped: takes 13.5 GB of host memory in all ranks")]
+    lines = terminal_lines(rows(outcomes), 80)
+    assert [line.split()[:4] for line in lines if line.startswith("dcp ")] == [
+        ["dcp", "small", "fsdp", "8"],
+        ["dcp", "small", "tensor", "64"],
+    ]
+    assert [line for line in lines if "skipped:" in line] == [
+        "dcp-small: skipped: its reader wants bytes",
+        "streamed fsdp x64-small: skipped: takes 13.5 GB of host memory in all ranks",
+    ]
+
+
+def test_other_loads_have_no_division() -> None:
+    for name in ("streamed", "limit: memory"):
+        assert Row(name, "small", {}, ()).division is None
