@@ -178,8 +178,8 @@ class Checkpoint:
                 raise UntrustedCheckpoint(self.folder / stamp.name, None, _what_happened(stamp, found))
 
     def identity(self) -> str | None:
-        """The SHA-256 of what was saved, equal on all machines; None where no bytes were."""
-        if not (self.folder / MANIFEST).exists():
+        """The SHA-256 of what was saved, equal on all machines; None where no bytes were, or none by this suite."""
+        if self.specification.in_place or not (self.folder / MANIFEST).exists():
             return None
         files = json.loads((self.folder / MANIFEST).read_bytes())["files"]
         # What a library of its own writes it need not write the same twice; nor do all processors compute the same.

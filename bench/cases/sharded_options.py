@@ -75,7 +75,10 @@ def _measured(counts: tuple[int, ...], started: Team | None, device: str) -> Tea
     if team.count < DEFAULT_RANKS:
         raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
     if device == "cuda" and team.node_count > gpus:
-        raise ValueError(f"--ranks {team.node_count}: there are {gpus} CUDA devices, and every rank has one of its own")
+        raise ValueError(
+            f"{team.node_count} ranks of this machine, and {gpus} CUDA devices: every rank has one of its own; start "
+            "fewer, or use --device sim or cpu"
+        )
     return team
 
 

@@ -149,7 +149,7 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
             {"sharded": True, "ranks": "4"},
             "cuda",
             {},
-            "--ranks 4: there are 3 CUDA devices, and every rank has one of its own",
+            "4 ranks of this machine, and 3 CUDA devices: every rank has one of its own; start fewer, or use ",
         ),
         (
             {"sharded": True},
@@ -158,7 +158,7 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
             "--sharded: torchrun has started one process, which has nobody to share with; start more",
         ),
         # Those of another node have others.
-        ({"sharded": True}, "cuda", TORCHRUN, "4: there are 3 CUDA devices, and every rank has one of its own"),
+        ({"sharded": True}, "cuda", TORCHRUN, "4 ranks of this machine, and 3 CUDA devices: "),
         *(
             (
                 {"sharded": True},

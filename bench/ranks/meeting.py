@@ -88,7 +88,8 @@ class Meeting:
             return objection
         mine = {rank: Said(objection) for rank in self.team.local}
         said = self._exchange(self.name(), mine, self.team.local, limit_seconds)
-        return next((f"rank {rank}: {one.value}" for rank, one in sorted(said.items()) if one.value), None)
+        objections = {rank: one.fault.reason if one.fault else one.value for rank, one in sorted(said.items())}
+        return next((f"rank {rank}: {objection}" for rank, objection in objections.items() if objection), None)
 
     def together(
         self, children: Mapping[int, Child], ask: Callable[[int, Child], Value], limit_seconds: float
@@ -160,7 +161,7 @@ class Meeting:
         until = time.monotonic() + seconds + HEARING_SECONDS
         for rank in range(self.team.count):
             try:
-                self._store.wait([f"{name}/{rank}"], timedelta(seconds=max(1.0, until - time.monotonic())))
+                self._store.wait([f"{name}/{rank}"], timedelta(seconds=max(0.001, until - time.monotonic())))
                 said[rank] = pickle.loads(self._store.get(f"{name}/{rank}"))  # noqa: S301 - from a process of this run
             except distributed.DistError:
                 said[rank] = Said(fault=Fault(f"nothing was heard of it within {seconds:g} s", (), 1))

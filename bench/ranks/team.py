@@ -4,6 +4,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# What `torchrun` says of a process that is a number.
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+
 # Of a plan: GPUs of one node, as most have them.
 NODE_RANKS = 8
 
@@ -51,9 +54,11 @@ def torchrun_team(environment: Mapping[str, str] = os.environ) -> Team | None:
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return None
     try:
-        rank, count = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        place, node_count = int(environment["LOCAL_RANK"]), int(environment["LOCAL_WORLD_SIZE"])
-        address = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+        rank, count, place, node_count, port = (int(environment[name]) for name in NUMBERS)
+        address = environment["MASTER_ADDR"], port
     except KeyError as missing:
         raise ValueError(f"RANK is set, but not {missing.args[0]}: start it with torchrun, or unset RANK") from None
+    except ValueError:
+        told = ", ".join(f"{name} {environment[name]!r}" for name in NUMBERS)
+        raise ValueError(f"not all of {told} are numbers: start it with torchrun, or unset RANK") from None
     return Team(count, (rank,), node_count, place, address)

@@ -1,6 +1,6 @@
 import pytest
 
-from bench.ranks.team import Team, local_team, torchrun_team
+from bench.ranks.team import NUMBERS, Team, local_team, torchrun_team
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,11 @@ def test_a_rank_of_torchrun_has_the_device_of_its_place_in_the_node_and_the_firs
     assert [team.device_index(rank) for rank, team in enumerate(teams) if team] == [0, 1, 2, 3] * 2
     assert [team.leads for team in teams if team] == [True] + 7 * [False]
     assert local_team(2).leads
+
+
+def test_what_is_no_number_is_told_in_a_line() -> None:
+    environment = dict.fromkeys(NUMBERS, "1") | {"MASTER_ADDR": "10.0.0.1", "WORLD_SIZE": "many"}
+    with pytest.raises(
+        ValueError, match=r"not all of RANK '1', WORLD_SIZE 'many', .* are numbers: start it with torchrun"
+    ):
+        torchrun_team(environment)
