@@ -10,6 +10,8 @@ from hypothesis import given, strategies
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from bench.meters.process import child_process, telling_failures
@@ -47,6 +49,7 @@ def test_the_bytes_are_those_of_the_part_in_its_order(
 def test_what_lies_together_is_read_at_once() -> None:
     assert list(runs((6, 5), (slice(2, 4), slice(0, 5)), 4)) == [(40, 80)]
     assert list(runs((6, 5), (slice(0, 2), slice(1, 3)), 4)) == [(4, 12), (24, 32)]
+    assert list(runs((6, 5), (slice(0, 6), slice(0, 5)), 4)) == [(0, 120)]
 
 
 @given(
@@ -60,6 +63,7 @@ def test_batches_have_all_bytes_in_order_and_one_size(spans: list[tuple[int, int
     assert [byte for batch in found for start, end in batch for byte in range(start, end)] == every
     sizes = [sum(end - start for start, end in batch) for batch in found]
     assert all(size == step for size in sizes[:-1])
+    assert all(0 < size <= step for size in sizes[-1:])
     assert sum(sizes) == len(every)
 
 
@@ -113,3 +117,17 @@ def test_what_is_made_keeps_ties_and_is_where_it_was_asked_for() -> None:
     assert is_replicated(model.mask)
     assert part(model.mask) == (slice(0, 4),)
     assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"cpu"}
+
+
+def test_a_part_may_be_of_columns_and_a_distributed_tensor_whole() -> None:
+    distributed.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    with torch.device("meta"):
+        model = nn.Linear(7, 3)
+    parallelize_module(model, init_device_mesh("cpu", (2,)), RowwiseParallel(), src_data_rank=None)
+    assert part(model.weight) == (slice(0, 3), slice(4, 7))
+    assert local(model.weight).shape == (3, 3)
+    assert not is_replicated(model.weight)
+    assert isinstance(model.bias, DTensor)
+    assert is_replicated(model.bias)
+    assert part(model.bias) == (slice(0, 3),)
+    assert not isinstance(local(model.bias), DTensor)

@@ -67,6 +67,37 @@ def test_the_terms_of_a_model_by_hand() -> None:
     assert one.bound_bytes("S/N + U") == block + mask + block // 2
 
 
+def small(layers: int) -> GPT2:
+    with torch.device("meta"):
+        return GPT2(Config(emb_dim=4, layers=layers, heads=1, vocabulary=5, context=3))
+
+
+def test_a_block_is_moved_while_those_before_it_are_there() -> None:
+    block, mask = 4 * (12 * 16 + 13 * 4), 4 * 9
+    one, _ = shares(small(layers=2), PARALLELISMS["fsdp"], 2)
+    assert one.bound_bytes("S/N + U") == (block // 2 + mask) + (block + mask + block // 2)
+
+
+def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
+    """Of two ranks: half of 4 x 4 and 4 x 16 weights of rows in parts."""
+    one, two = shares(small(layers=1), PARALLELISMS["tensor"], 2)
+    assert one.touched_bytes == one.held_bytes + 4 * (8 + 32)
+    assert two.touched_bytes == two.held_bytes + 4 * (8 + 32)
+    # Positions, three norms, and a mask.
+    assert one.plain_bytes == 4 * (3 * 4 + 3 * 2 * 4 + 9)
+    # A tensor counts whole, however little of it a rank has.
+    assert one.largest_held_bytes == 4 * 64
+
+
+def test_a_rank_may_have_nothing_but_what_all_have() -> None:
+    """Of no tensor there are 17 rows."""
+    *_, last = shares(small(layers=1), PARALLELISMS["fsdp"], 17)
+    mask = 4 * 9
+    assert (last.held_bytes, last.touched_bytes, last.largest_held_bytes) == (mask, mask, mask)
+    *_, last = shares(small(layers=1), PARALLELISMS["tensor"], 17)
+    assert last.touched_bytes == last.held_bytes
+
+
 ONE = Share(
     state_bytes=1000,
     largest_tensor_bytes=100,
