@@ -8,6 +8,10 @@ import torch
 
 from bench.cases.options import OPTIONS, Settings, settings
 from bench.strategies import PEERS, STRATEGIES
+from bench.strategies.sharded import SHARDED
+
+# What a record of two processes has beside that of one.
+OF_TWO = {"ranks": 2, "parallelism": "fsdp"}
 
 
 def chosen(**options: Any) -> Settings:
@@ -113,6 +117,11 @@ def test_what_cannot_run_here_has_cases_that_say_why_and_no_limits(gpus: Any) ->
         ({"checkpoints": ""}, "--checkpoints: '' is not a folder"),
         ({"export": __file__}, "--export: .*test_options.py' is not a folder; name one, it is made"),
         ({"export": ""}, "--export: '' is not a folder"),
+        ({"parallelism": "zero"}, "--parallelism: there is no 'zero'; choose from fsdp, tensor, all$"),
+        # Recipes of many processes are others, even where they have the same name.
+        ({"strategies": "load_then_shard"}, "--strategies: there is no 'load_then_shard'; choose from baseline,"),
+        ({"sharded": True, "strategies": "baseline"}, "there is no 'baseline'; choose from load_then_shard,"),
+        ({"sharded": True, "strategies": "peers"}, "there is no 'peers'; choose from load_then_shard, .*, all$"),
     ],
 )
 def test_an_unusable_option_is_one_line(gpus: Any, options: dict[str, Any], message: str) -> None:
@@ -185,6 +194,27 @@ def test_a_limit_is_measured_as_the_first_strategy_that_has_it_is(gpus: Any) -> 
     assert {case.limit: case.strategy_name for case in limits} == {"memory": "per_tensor", "mapping": "mmap_assign"}
 
 
+def test_of_many_processes_every_number_and_way_is_a_case(gpus: Any) -> None:
+    gpus(0)
+    planned = chosen(sharded=True, plan=True, ranks="8,64", parallelism="tensor, all", strategies="streamed,dcp")
+    assert [str(case) for case in planned.sharded_cases(real=False)] == [
+        f"{strategy}-{way}-small-x{count}-sim"
+        for count in (8, 64)
+        for way in ("tensor", "fsdp")
+        for strategy in ("streamed", "dcp")
+    ]
+    assert planned.sharded_cases(real=True) == []
+    timed = chosen(sharded=True, parallelism="fsdp").sharded_cases(real=True)
+    assert [str(case) for case in timed] == [f"{name}-fsdp-small-x2-cpu" for name in SHARDED]
+
+
+def test_loads_by_one_process_and_by_many_are_not_of_one_run(gpus: Any) -> None:
+    gpus(0)
+    many, one = chosen(sharded=True), chosen()
+    assert [*many.cases(real=False), *many.cases(real=True), *many.limits(), *many.trials()] == []
+    assert [*one.sharded_cases(real=False), *one.sharded_cases(real=True)] == []
+
+
 def test_limits_are_in_the_order_of_sizes_and_strategies(gpus: Any) -> None:
     gpus(0)
     found = [str(case) for case in chosen(sizes="small,tiny", strategies="baseline,mmap_assign,streamed").limits()]
@@ -217,6 +247,14 @@ def test_limits_are_in_the_order_of_sizes_and_strategies(gpus: Any) -> None:
         # A limit.
         ({}, {"strategy": None, "device": "cpu", "bytes_per_second": 1e9}, True),
         ({"strategies": "baseline"}, {"strategy": None, "device": "cpu", "bytes_per_second": 1e9}, False),
+        # One of many processes.
+        ({}, OF_TWO, False),
+        ({"sharded": True}, {}, False),
+        ({"sharded": True}, OF_TWO, True),
+        ({"sharded": True, "ranks": "3"}, OF_TWO, False),
+        ({"sharded": True, "parallelism": "tensor"}, OF_TWO, False),
+        ({"sharded": True}, OF_TWO | {"strategy": "gone"}, True),
+        ({"sharded": True, "strategies": "streamed"}, OF_TWO | {"strategy": "gone"}, False),
     ],
 )
 def test_a_recorded_benchmark_is_missed_only_where_it_was_to_be_measured(

@@ -1,5 +1,6 @@
 """Loaders that end the process they are tried in, or never come back, end their own cell of the table."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,8 @@ def test_what_assigning_loses_is_one_property_and_not_every_one(strategy: Strate
         cells = {name: apart.cell(strategy, name, "cpu") for name in ("plain", "optimizer", "training", "memory")}
     assert {name for name, cell in cells.items() if cell.outcome == Outcome.WRONG} == {"optimizer"}
     assert "(stepped by an optimizer)" in cells["optimizer"].why
-    # The smallest there is.
-    assert cells["optimizer"].example == "weight0: parameter float32[1]"
+    # As small as hypothesis makes it, which need not be the smallest that there is: one parameter.
+    assert re.fullmatch(r"(weight|bias)0: parameter float32\[[1-3]\]", cells["optimizer"].example or "")
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def small(layers: int) -> GPT2:
 
 def test_a_block_is_moved_while_those_before_it_are_there() -> None:
     block, mask = 4 * (12 * 16 + 13 * 4), 4 * 9
-    one, _ = shares(small(layers=2), PARALLELISMS["fsdp"], 2)
-    assert one.bound_bytes("S/N + U") == (block // 2 + mask) + (block + mask + block // 2)
+    one, _ = shares(small(layers=3), PARALLELISMS["fsdp"], 2)
+    assert one.bound_bytes("S/N + U") == 2 * (block // 2 + mask) + (block + mask + block // 2)
 
 
 def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
