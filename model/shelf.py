@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -81,11 +82,11 @@ class Shelf:
     def _hold(self, specification: Specification) -> tuple[ExitStack, Checkpoint]:
         """Lock the checkpoint against removal, made or mended first where it has to be."""
         folder = self.folder / specification.name
-        made = False
+        made = told = False
         with ExitStack() as stack:
             lock = stack.enter_context(self._lock_file(specification.name))
             while True:
-                self._wait_for(lock, fcntl.LOCK_SH)
+                wait_for(lock, fcntl.LOCK_SH, partial(self._say_waiting, lock))
                 # Taken first: what is changed while it is looked at is to be told from what was found.
                 found = stamps(folder, specification.in_place.files if specification.in_place else ())
                 # Between the two locks another run short of disk may have removed what was just made.
@@ -94,6 +95,9 @@ class Shelf:
                 # Whoever is in the way may have made it by now, and holds it until its run ends: ranks would wait for
                 # each other.
                 if not lock_at_once(lock, fcntl.LOCK_EX):
+                    if not told:
+                        self._say_waiting(lock)
+                    told = True
                     time.sleep(RETRY_SECONDS)
                     continue
                 if reason := misfit(specification, folder):
@@ -154,10 +158,8 @@ class Shelf:
     def _lock_file(self, name: str) -> IO[bytes]:
         return (self.folder / f"{name}.lock").open("ab")
 
-    def _wait_for(self, lock: IO[bytes], operation: int) -> None:
-        wait_for(
-            lock, operation, lambda: self._say(f"{Path(lock.name).stem}: waiting for another run that makes or uses it")
-        )
+    def _say_waiting(self, lock: IO[bytes]) -> None:
+        self._say(f"{Path(lock.name).stem}: waiting for another run that makes or uses it")
 
 
 def _space_for(specification: Specification) -> int:

@@ -106,16 +106,7 @@ class Settings:
         """Every measurement of many processes; `real`: of those that want values."""
         device = self.real_device if real else self.device
         return [
-            ShardedCase(
-                strategy,
-                size,
-                device,
-                self.dtype,
-                self.planned,
-                self.cache,
-                parallelism=parallelism,
-                team=team,
-            )
+            ShardedCase(*self._named(strategy, size, device), parallelism=parallelism, team=team)
             for size in self.sizes
             for team in self.teams
             for parallelism in self.parallelisms
@@ -129,20 +120,15 @@ class Settings:
             return []
         device = self.real_device if real else self.device
         return [
-            Case(
-                strategy,
-                size,
-                device,
-                self.dtype,
-                self.planned,
-                self.cache,
-                self.own,
-                self.own_strategies.get(strategy),
-            )
+            Case(*self._named(strategy, size, device), self.own, self.own_strategies.get(strategy))
             for size in self.sizes
             for strategy in self.strategies
             if device is not None
         ]
+
+    def _named(self, strategy: str, size: str, device: str) -> tuple[str, str, str, str, bool, str]:
+        """What every case has, in the order of its fields."""
+        return strategy, size, device, self.dtype, self.planned, self.cache
 
     def limits(self) -> list[LimitCase]:
         """What the loads are held against, each kind once a size."""

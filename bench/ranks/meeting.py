@@ -40,9 +40,7 @@ class RankFailed(LoadEnded):
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a rank did not come to its end, and what it was a consequence of: 0 of nothing that is known, 1 of another
-    rank's end, 2 of being ended by this suite.
-    """  # noqa: D205 - a sentence of two lines
+    """Why a rank did not come to its end; it `follows` from 0 nothing, 1 another rank's end, 2 being ended for that."""
 
     reason: str
     notes: tuple[str, ...]
@@ -87,7 +85,7 @@ class Meeting:
         if self._is_alone:
             return objection
         mine = {rank: Said(objection) for rank in self.team.local}
-        said = self._exchange(self.name(), mine, self.team.local, limit_seconds)
+        said = self._exchange(self.name(), mine, limit_seconds)
         objections = {rank: one.fault.reason if one.fault else one.value for rank, one in sorted(said.items())}
         return next((f"rank {rank}: {objection}" for rank, objection in objections.items() if objection), None)
 
@@ -99,7 +97,7 @@ class Meeting:
         Raises `RankFailed`, the same in all processes, if any failed: its rank, and why. The others are ended then.
         """
         name = self.name()
-        said = self._exchange(name, self._ask(name, children, ask), children, limit_seconds)
+        said = self._exchange(name, self._ask(name, children, ask), limit_seconds)
         faults = {rank: one.fault for rank, one in said.items() if one.fault}
         if faults:
             rank = min(faults, key=lambda rank: (faults[rank].follows, rank))
@@ -139,9 +137,10 @@ class Meeting:
 
     def _any_failed(self, name: str, said: Mapping[int, Said[Value]]) -> bool:
         """Whether a rank of this process has failed, which others are told, or one of another's."""
+        failed = any(one.fault for one in said.values())
         if self._is_alone:
-            return any(one.fault for one in said.values())
-        if any(one.fault for one in said.values()):
+            return failed
+        if failed:
             self._store.set(f"{name}/failed", "1")
         return self._store.check([f"{name}/failed"])
 
@@ -149,12 +148,10 @@ class Meeting:
     def _is_alone(self) -> bool:
         return self.team.address is None
 
-    def _exchange(
-        self, name: str, mine: Mapping[int, Said[Value]], asked: Mapping[int, object] | tuple[int, ...], seconds: float
-    ) -> dict[int, Said[Value]]:
+    def _exchange(self, name: str, mine: Mapping[int, Said[Value]], seconds: float) -> Mapping[int, Said[Value]]:
         """What was said in all ranks."""
         if self._is_alone:
-            return {rank: mine[rank] for rank in asked}
+            return mine
         for rank, one in mine.items():
             self._store.set(f"{name}/{rank}", pickle.dumps(one))  # type: ignore[arg-type]  # of bytes too
         said: dict[int, Said[Value]] = {}

@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from bench.conformance.judge import Outcome as CellOutcome
 from bench.conformance.sweep import Cell
 from bench.history.runs import Key, Run
 from bench.report.peers import PEERS, Loader, beaten, peer_lines, version_lines
-from bench.report.recorded import Recorded, recorded
+from bench.report.recorded import Recorded
 from bench.report.rows import Outcome, Row
 from bench.report.table import terminal_lines
 
@@ -120,16 +119,6 @@ def test_another_version_than_the_last_time_is_told() -> None:
     assert version_lines(rows, runs) == ["quick: quick 1.1 -> 1.2 since run 0002"]
     assert version_lines(rows, runs[:1]) == []
     assert version_lines(rows, []) == []
-
-
-def test_the_readme_compares_the_loaders_of_its_runs() -> None:
-    readme = (ROOT / "README.md").read_text()
-    names = PEERS.names(readme)
-    assert names
-    runs = [recorded(next((ROOT / "results").glob(f"*/{name}.json"))) for name in names]
-    assert PEERS.put(readme, runs) == readme
-    # Nobody has typed any of it.
-    assert not re.search(r"/(home|tmp|root)/", PEERS.part(runs))
 
 
 def test_a_readme_without_a_place_for_it_is_refused() -> None:

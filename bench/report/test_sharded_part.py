@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.history.runs import Run
-from bench.report.recorded import Recorded, recorded
+from bench.report.recorded import Recorded
 from bench.report.rows import Outcome
 from bench.report.sharded_part import SHARDED
 from bench.report.sharded_specimen import run, skipped, taken
@@ -58,13 +58,3 @@ def test_what_was_measured_is_shown_as_the_run_printed_it() -> None:
 def test_a_run_of_single_processes_is_refused() -> None:
     with pytest.raises(ValueError, match="--sharded: in run 0007 one process loads"):
         SHARDED.part([told(*run(2)), told(Outcome("streamed", "small", "ok", {}), number="0007")])
-
-
-def test_the_readme_shows_the_loads_of_its_runs() -> None:
-    readme = (ROOT / "README.md").read_text()
-    names = SHARDED.names(readme)
-    assert names
-    runs = [recorded(next((ROOT / "results").glob(f"*/{name}.json"))) for name in names]
-    assert SHARDED.put(readme, runs) == readme
-    # Nobody has typed any of it.
-    assert not re.search(r"/(home|tmp|root)/", SHARDED.part(runs))
