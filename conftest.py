@@ -14,8 +14,9 @@ from pytest_benchmark.logger import PytestBenchmarkWarning
 
 from bench.cases.case import LIMIT_SECONDS, Case
 from bench.cases.items import arranged, case_of
-from bench.cases.options import OPTIONS, Settings, add_options, settings
+from bench.cases.options import OPTIONS, add_options, settings
 from bench.cases.rank_trials import RankTrials
+from bench.cases.settings import Settings
 from bench.cases.sharded import ShardedCase
 from bench.conformance import profiles
 from bench.conformance.apart import Apart

@@ -6,7 +6,7 @@ from typing import TypeVar
 import pytest
 
 from bench.cases.case import Case
-from bench.cases.options import Settings
+from bench.cases.settings import Settings
 from bench.conformance.trial import Trial
 from model.foreign import ALL_LAYOUTS
 

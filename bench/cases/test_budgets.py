@@ -8,7 +8,8 @@ import pytest
 
 from bench.cases.budgets import MOST_RESERVED, SEGMENTS_BYTES, is_to_live
 from bench.cases.case import Case
-from bench.cases.options import OPTIONS, Settings, settings
+from bench.cases.options import OPTIONS, settings
+from bench.cases.settings import Settings
 from bench.history.record import Record
 from bench.meters.budget import Budget
 from bench.strategies.bounds import HOST_SLACK_BYTES, HOST_SLACK_OF_STATE

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cases.options import OPTIONS, Settings, settings
+from bench.cases.options import OPTIONS, settings
+from bench.cases.settings import Settings
 from bench.strategies import PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
 

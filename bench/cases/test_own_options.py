@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bench.cases.case import Case
-from bench.cases.options import OPTIONS, Settings, settings
+from bench.cases.options import OPTIONS, settings
+from bench.cases.settings import Settings
 from bench.strategies import STRATEGIES
 from model.layouts import LAYOUTS, save_plain
 

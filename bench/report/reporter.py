@@ -13,8 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.cases.case import Case
 from bench.cases.items import case_of
-from bench.cases.options import Settings
 from bench.cases.planning import plan
+from bench.cases.settings import Settings
 from bench.conformance.sweep import Cell
 from bench.history.fingerprint import fingerprint, in_a_line
 from bench.history.gate import Gate

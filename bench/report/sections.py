@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cases.options import Settings
+from bench.cases.settings import Settings
 from bench.conformance.sweep import Cell
 from bench.history.gate import Gate
 from bench.report.advice import Advice

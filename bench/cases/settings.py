@@ -1,0 +1,170 @@
+"""What a run is to measure: the options of a command line as values that can be trusted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cases.case import Case, LimitCase
+from bench.cases.sharded import ShardedCase
+from bench.conformance.properties import columns
+from bench.conformance.trial import Trial
+from bench.history.record import Record
+from bench.meters.budget import Budget
+from bench.ranks.team import Team
+from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
+from bench.strategies.named import NamedLoad
+from bench.strategies.sharded import SHARDED
+from model.own import Own
+from model.reference import Reference
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is to be measured, and where its checkpoints are kept.
+
+    `own` is the user's model, whose name is in `sizes`, and `own_strategies` are loaders of the user's by their names.
+    `real_device` is the device of measurements that want values, times for one; None: they are left out. With `teams`
+    their loads are measured, and no others: of models divided by each of `parallelisms`.
+    """
+
+    sizes: tuple[str, ...]
+    strategies: tuple[str, ...]
+    device: str
+    real_device: str | None
+    dtype: str
+    checkpoints: Path
+    cache: str
+    planned: bool
+    explain: bool
+    conformance: bool
+    export: Path | None
+    report: Path | None
+    own: Own | None
+    own_strategies: dict[str, Strategy]
+    budget: Budget
+    find_minimum: bool
+    teams: tuple[Team, ...]
+    parallelisms: tuple[str, ...]
+
+    @property
+    def sharded(self) -> bool:
+        """Whether loads of many processes are measured, and no others."""
+        return bool(self.teams)
+
+    def sharded_cases(self, *, real: bool) -> list[ShardedCase]:
+        """Every measurement of many processes; `real`: of those that want values."""
+        device = self.real_device if real else self.device
+        return [
+            ShardedCase(*self._named(strategy, size, device), parallelism=parallelism, team=team)
+            for size in self.sizes
+            for team in self.teams
+            for parallelism in self.parallelisms
+            for strategy in self.strategies
+            if device is not None
+        ]
+
+    def cases(self, *, real: bool) -> list[Case]:
+        """Every measurement, size by size; `real`: of those that want values."""
+        if self.sharded:
+            return []
+        device = self.real_device if real else self.device
+        return [
+            Case(*self._named(strategy, size, device), self.own, self.own_strategies.get(strategy))
+            for size in self.sizes
+            for strategy in self.strategies
+            if device is not None
+        ]
+
+    def _named(self, strategy: str, size: str, device: str) -> tuple[str, str, str, str, bool, str]:
+        """What every case has, in the order of its fields."""
+        return strategy, size, device, self.dtype, self.planned, self.cache
+
+    def limits(self) -> list[LimitCase]:
+        """What the loads are held against, each kind once a size."""
+        kinds: dict[str, LimitCase] = {}
+        for case in self.cases(real=True):
+            limit = LimitCase(**vars(case))
+            if case.why_not is None:
+                kinds.setdefault(str(limit), limit)
+        return list(kinds.values())
+
+    def trials(self) -> list[Trial]:
+        """Every cell of the conformance table, strategy by strategy; none where nothing has values.
+
+        Where the user's model is measured, the suite's strategies are tried on others only if that is asked for.
+        """
+        if self.sharded:
+            return []
+        device, known = self.real_device, KNOWN | self.own_strategies
+        tried = self.own_strategies if self.own and not self.conformance else self.strategies
+        return [
+            Trial(strategy, row, device, self.own_strategies.get(strategy))
+            for strategy in tried
+            for row in columns(known[strategy])
+            if device is not None
+        ]
+
+    def wants(self, record: Record) -> bool:
+        """Whether a recorded benchmark is one of those that these settings stand for, if it is still there.
+
+        The limits that are measured are up to the strategies: if not all of those are, none is missed.
+        """
+        timed = record.get("bytes_per_second") is not None
+        every_strategy = (
+            set(self.strategies) >= (SHARDED if self.sharded else STRATEGIES).keys() | self.own_strategies.keys()
+        )
+        return (
+            record["size"] in self.sizes
+            and record["device"] == (self.real_device if timed else self.device)
+            # The first records do not say that nothing of them was planned.
+            and (record["dtype"], record["cache"], bool(record.get("planned")))
+            == (self.dtype, self.cache, self.planned)
+            and self._divides(record)
+            # One that is in no table any more may be missed, but not a peer that nobody asked for.
+            and (record["strategy"] in self.strategies or (every_strategy and record["strategy"] not in PEERS))
+            and self._tries(record)
+        )
+
+    def _divides(self, record: Record) -> bool:
+        """Whether as many processes load a model that is divided as for this record, if it was."""
+        ranks = record.get("ranks")
+        if ranks is None:
+            return not self.sharded
+        return ranks in {team.count for team in self.teams} and record["parallelism"] in self.parallelisms
+
+    def _tries(self, record: Record) -> bool:
+        """Whether loads are tried under budgets as they were for this record, if they were."""
+        tried = Budget(record.get("device_budget_bytes"), record.get("host_budget_bytes"))
+        smallest = record.get("smallest_tolerance_bytes") is not None
+        return (not tried or tried == self.budget) and (not smallest or self.find_minimum)
+
+    @property
+    def references(self) -> list[Reference]:
+        """All that is the user's."""
+        loads = [strategy.load for strategy in self.own_strategies.values()]
+        models = [self.own.factory, self.own.example] if self.own else []
+        return [*filter(None, models), *(load.reference for load in loads if isinstance(load, NamedLoad))]
+
+    @property
+    def own_folders(self) -> list[Path]:
+        """Where what is the user's lies."""
+        source = self.own.source if self.own else None
+        files = [Path(one.text.rpartition(":")[0]) for one in self.references if one.is_file]
+        return [file.parent for file in (*files, *([source.path] if source else []))]
+
+    @property
+    def notes(self) -> list[str]:
+        """What else has to be said of what is measured, a line each."""
+        source = self.own.source if self.own else None
+        if not self.own or not source or source.is_plain:
+            return []
+        where = f"its {'.'.join(map(str, source.keys))!r}" if source.keys else "its tensors"
+        prefix = f", without {source.prefix!r} before their names" if source.prefix else ""
+        return [f"{self.own.label}: of {source.path.name}, {where} saved as a checkpoint of its own{prefix}"]
+
+    @property
+    def title(self) -> str:
+        """What is measured where, in a few words."""
+        if self.planned:
+            return f"{self.dtype} to {self.device}, planned"
+        times = "" if self.real_device in (None, self.device) else f", times on {self.real_device}"
+        return f"{self.dtype} to {self.device}{times}, page cache {self.cache}"
