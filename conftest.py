@@ -1,5 +1,6 @@
 """Wires the rooms together: options in, checkpoints and records for the tests, a table at the end."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,21 +13,22 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
-from bench.cases.case import LIMIT_SECONDS, Case
+from bench.cases.case import Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, add_options, settings
 from bench.cases.rank_trials import RankTrials
 from bench.cases.settings import Settings
 from bench.cases.sharded import ShardedCase
+from bench.cases.surroundings import require_room, require_surroundings
 from bench.conformance import profiles
 from bench.conformance.apart import Apart
 from bench.history.fingerprint import fingerprint
-from bench.history.gate import Gate, timed
+from bench.history.gate import Gate
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.options import history_options
 from bench.history.record import Record
 from bench.meters import process
-from bench.meters.budget import Budget, empty_process_bytes, too_small
+from bench.meters.budget import Budget
 from bench.ranks.followers import Follower
 from bench.ranks.meeting import Meeting
 from bench.ranks.team import Team
@@ -61,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    require_surroundings(vars(config.option), sys.flags.optimize)
     # As pytest's own filters have it: what options name is built before those are in force.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
     try:
@@ -69,10 +72,10 @@ def pytest_configure(config: pytest.Config) -> None:
         versus = Versus(config, history, chosen.checkpoints) if config.option.versus else None
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    process.preload([one.text for one in chosen.references], RANK_MODULES if chosen.sharded else ())
+    process.preload([one.text for one in chosen.references])
     config.stash[MEETINGS] = {team: Meeting(team) for team in chosen.teams}
     leads = all(team.leads for team in chosen.teams)
-    _require_room(chosen.budget)
+    require_room(chosen.budget)
     gate = Gate(config, history, chosen.wants)
     bar = partial(progress_bar, quiet=config.option.benchmark_quiet)
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), bar)
@@ -84,14 +87,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Status(config), STATUS)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
-
-
-def _require_room(budget: Budget) -> None:
-    """Refuse a budget that leaves nothing to load with."""
-    if budget.host_bytes is not None:
-        empty = empty_process_bytes(LIMIT_SECONDS)
-        if budget.host_bytes <= empty:
-            raise pytest.UsageError(f"--host-memory: {too_small(budget.host_bytes, empty)}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -123,6 +118,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Say that the disk is too small before anything is written to it, while what loads are forked from gets ready."""
     if session.config.option.collectonly:
         return
+    if any(item.get_closest_marker("ranks") for item in session.items):
+        process.preload(modules=RANK_MODULES)
     cases = [case for item in session.items if (case := case_of(item)) and case.why_not is None]
     if cases:
         process.warm_up()
@@ -269,9 +266,3 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     replaced = fingerprint(machine_info, config.stash[SETTINGS].checkpoints)
     machine_info.clear()
     machine_info.update(replaced)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_benchmark_group_stats(benchmarks: list[dict[str, Any]]) -> None:
-    """Leave the loads whose memory was metered out of pytest-benchmark's table of times."""
-    benchmarks[:] = [bench for bench in benchmarks if timed(bench)]

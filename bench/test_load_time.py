@@ -15,10 +15,13 @@ ROUNDS = 3
 
 
 @pytest.mark.real_device
-def test_load_time(case: Case, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
+def test_load_time(
+    case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record
+) -> None:
     """Several loads in one process of their own, the model of each one checked; no memory meter runs."""
-    with ending(case), clock_apart(case.clock(case.strategy.load, checkpoint), case.limit_seconds) as clock:
-        benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=ROUNDS, warmup_rounds=1)
+    clock_of = case.clock(case.strategy.load, checkpoint, rehearsal)
+    with ending(case), clock_apart(clock_of, case.limit_seconds) as clock:
+        benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=ROUNDS)
         clock.finish_round()
         readings = clock.readings()
     record["ownership"] = ownership(readings, record["ownership"])

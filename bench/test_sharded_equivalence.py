@@ -12,6 +12,7 @@ SHARE = 1 / 20
 
 
 @pytest.mark.sharded
+@pytest.mark.ranks
 @pytest.mark.real_device
 def test_sharded_equivalence(case: ShardedCase, able: None, trials: RankTrials) -> None:
     """Names, order, dtypes, shapes, bits, ties and logits of models whose sizes ranks do not divide."""

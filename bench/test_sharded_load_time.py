@@ -18,6 +18,7 @@ ROUNDS = 3
 
 
 @pytest.mark.sharded
+@pytest.mark.ranks
 @pytest.mark.real_device
 def test_sharded_load_time(
     case: ShardedCase,

@@ -28,6 +28,7 @@ OF_A_RANK = (*HIGHEST, "read_bytes", "minor_faults", "major_faults")
 
 
 @pytest.mark.sharded
+@pytest.mark.ranks
 def test_sharded_peak_memory(
     case: ShardedCase,
     rehearsal: Checkpoint,

@@ -258,7 +258,9 @@ def make_sparse(specification: Specification, folder: Path) -> None:
         save(_fake(skeleton), folder, save_sparse)
     if specification.layout in FOREIGN:
         kinds = {name: Digest.without_values(value) for name, value in skeleton.items() if isinstance(value, Tensor)}
-        (folder / DIGESTS).write_text(json.dumps({name: kind.as_json() for name, kind in kinds.items()}))
+        (folder / DIGESTS).write_text(
+            json.dumps({name: kind.as_json() for name, kind in kinds.items()}), encoding="utf-8"
+        )
 
 
 def _fake(skeleton: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from bench.cases.building import build_peak_bytes
-from bench.cases.loads import load_clock, rehearse, run_load
+from bench.cases.loads import Check, load_clock, rehearse, run_load
 from bench.conformance.traits import properties_of
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
@@ -185,10 +185,13 @@ class Case:
 
     def limit_of(self, checkpoint: Checkpoint) -> Limit:
         """The same, to be measured with this checkpoint."""
-        takes = self.bound_bytes("host_private_peak_bytes") or 0
-        # Before the load that is taken by what it is held against, or beside it by the page cache.
-        if self.limit in (MEMORY, DISK):
-            takes += self.specification.footprint.state_bytes
+        takes, state = self.bound_bytes("host_private_peak_bytes") or 0, self.specification.footprint.state_bytes
+        if self.limit == MEMORY:
+            # What the limit takes is free again before the load.
+            takes = max(takes, state)
+        elif self.limit == DISK:
+            # The page cache takes as much beside the load.
+            takes += state
         free = int(psutil.virtual_memory().available * MOST_OF_FREE_MEMORY)
         return Limit(self.limit, checkpoint.files, torch.device(self.device), min(takes, free))
 
@@ -199,9 +202,10 @@ class Case:
             0 if self.planned else self.specification.footprint.state_bytes / LIMIT_BYTES_PER_SECOND
         )
 
-    def clock(self, load: Load, checkpoint: Checkpoint) -> Callable[[], LoadClock]:
+    def clock(self, load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint) -> Callable[[], LoadClock]:
         """Makes the clock that times `load`, in whichever process it is called."""
-        return partial(load_clock, self.device, load, checkpoint, self.limit_of(checkpoint))
+        rehearsed = self._rehearsed(load, rehearsal)
+        return partial(load_clock, self.device, load, checkpoint, self.limit_of(checkpoint), rehearsed)
 
     def job(
         self,
@@ -216,27 +220,35 @@ class Case:
         meter = partial(
             device_meter, self.device, self.strategy.source, settings, planned=self.planned, explained=explained
         )
-        device = meter().device
-        # What is simulated has no values.
-        has_values = self.device != "sim" and not self.planned
-        check = check_model if has_values else check_structure
-        on_device = has_values and device.type != "cpu"
-        rehearsed = partial(
+        return Job(
+            meter=meter,
+            rehearse=self._rehearsed(load, rehearsal),
+            load=partial(run_load, load, checkpoint),
+            # Without values there are no logits. What the user's model computes with is not the load's to answer for.
+            use=self.specification.architecture.outputs if self._has_values and not self.own else None,
+            check=partial(self._check, checkpoint, meter().device),
+            backend=self.strategy.peer.backend if self.strategy.peer else None,
+        )
+
+    @property
+    def _has_values(self) -> bool:
+        """False where the device is simulated or the load planned: tensors have sizes only."""
+        return self.device != "sim" and not self.planned
+
+    @property
+    def _check(self) -> Check:
+        return check_model if self._has_values else check_structure
+
+    def _rehearsed(self, load: Load, rehearsal: Checkpoint) -> Callable[[torch.device], None]:
+        """What the process of a load does first."""
+        on_device = self._has_values and self.device != "cpu"
+        return partial(
             rehearse,
             load,
             rehearsal,
-            check,
+            self._check,
             CONFIGS[self.size] if on_device and not self.own else None,
             self.specification.build if self.own else None,
-        )
-        return Job(
-            meter=meter,
-            rehearse=rehearsed,
-            load=partial(run_load, load, checkpoint),
-            # Without values there are no logits. What the user's model computes with is not the load's to answer for.
-            use=self.specification.architecture.outputs if has_values and not self.own else None,
-            check=partial(check, checkpoint, device),
-            backend=self.strategy.peer.backend if self.strategy.peer else None,
         )
 
 

@@ -2,16 +2,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from bench.cases.case import Case
+from bench.meters.cgroup import NoCgroup, limited
 from bench.meters.measure import Measurement, measure
+from bench.meters.process import child_process
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from model.checkpoints import Checkpoint, Specification, make
 
@@ -32,16 +35,23 @@ Bench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def load(
-    planned_checkpoint: Callable[[Specification], Checkpoint], tmp_path_factory: pytest.TempPathFactory
-) -> Measure:
-    """Measures the load of a case in a process of its own; what was measured before is not measured again."""
+def real_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Specification], Checkpoint]:
+    """Makes checkpoints, each once."""
     folder = tmp_path_factory.mktemp("checkpoints")
 
     @cache
-    def real_checkpoint(specification: Specification) -> Checkpoint:
+    def get(specification: Specification) -> Checkpoint:
         make(specification, folder / specification.name, lambda _: None)
         return Checkpoint(specification, folder / specification.name)
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def load(
+    planned_checkpoint: Callable[[Specification], Checkpoint], real_checkpoint: Callable[[Specification], Checkpoint]
+) -> Measure:
+    """Measures the load of a case in a process of its own; what was measured before is not measured again."""
 
     @cache
     def measured(case: Case, settings: AllocatorSettings | None = None, layout: str | None = None) -> Measurement:
@@ -56,6 +66,21 @@ def load(
     return measured
 
 
+@pytest.fixture(scope="session")
+def with_cgroups() -> None:
+    """The test is skipped where the memory of a process cannot be limited."""
+    with child_process(_wait, None, LIMIT_SECONDS) as child:
+        try:
+            with limited(2**30, child.pid):
+                child.end()
+        except NoCgroup as error:
+            pytest.skip(str(error))
+
+
+def _wait(connection: Any, _: object) -> None:
+    connection.recv()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where runs of this module keep their checkpoints and records."""
@@ -67,16 +92,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bench(folder: Path) -> Bench:
-    """`pytest bench` on tiny, or on a `--model`, in a process of its own; `plugin` is the text of one.
+    """`pytest bench` on tiny, or on a `--model`, in a process of its own; `plugin` is the text of one, `env` is added.
 
     Without `page` it is as if the extra for that were not installed: a page takes two seconds.
     """
 
-    def run(*options: str, plugin: str | None = None, page: bool = False) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *options: str, plugin: str | None = None, page: bool = False, env: Mapping[str, str] = MappingProxyType({})
+    ) -> "subprocess.CompletedProcess[str]":
         # A job that runs this is not to annotate what is made to fail.
         github = {"GITHUB_ACTIONS": "false", "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
         # Nor is it to run with the options of those who run these tests.
-        environment = os.environ | {"COLUMNS": "120", "PYTEST_ADDOPTS": ""} | github
+        environment = os.environ | {"COLUMNS": "120", "PYTEST_ADDOPTS": ""} | github | dict(env)
+        # What is compiled once is compiled once, as on a machine of theirs.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         (folder / "plugins" / "injected.py").write_text((plugin or "") + ("" if page else WITHOUT_ALTAIR))
         environment["PYTHONPATH"] = str(folder / "plugins")
         options = ("-p", "injected", *options)

@@ -22,7 +22,7 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
     """The tests that are to be run, in order, and those that have nothing to measure.
 
     Everything with one checkpoint is done before the next is made: the disk may not hold both. Memory comes first: what
-    its record says of the device is what a row of the table is about.
+    its record says of the device is what a row of the table is about. Tests that measure nothing come last.
     """
     nothing_real = chosen.real_device is None
     # Where there is nothing to measure, pytest makes one item of a test that it would skip. Whose model is measured
@@ -38,7 +38,7 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
     def place(item: pytest.Item) -> tuple[int, tuple[int, str], bool]:
         case = case_of(item)
         if case is None:
-            return -1, (0, ""), False
+            return len(chosen.sizes), (0, ""), False
         order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
         return chosen.sizes.index(case.size), order, "peak_memory" not in item.name
 

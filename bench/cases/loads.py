@@ -20,21 +20,43 @@ from model.checkpoints import Checkpoint
 from model.foreign import FOREIGN
 from model.gpt2 import GPT2, Config, first_logits
 from model.trust import UntrustedCheckpoint, examine
-from model.verify import check_model
+from model.verify import check_outputs, check_weights
 
 # Raises if a model is not that of a checkpoint.
 Check = Callable[[Checkpoint, torch.device, nn.Module], None]
 
 
-def load_clock(device: str, load: Load, checkpoint: Checkpoint, limit: Limit) -> LoadClock:
-    """The clock that times `load`, beside what it is held against."""
+class CachedOutputs:
+    """Keeps the outputs of a model's last forward pass, so that checking them takes no further pass."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self._checkpoint, self._device = checkpoint, device
+        self._outputs: list[torch.Tensor] = []
+
+    def use(self, model: nn.Module) -> None:
+        """Run a forward pass."""
+        self._outputs = self._checkpoint.specification.architecture.outputs(model)
+
+    def check(self, model: nn.Module) -> None:
+        """Raise `WrongModel` unless every tensor of the model, and the last outputs, are those that were saved."""
+        check_weights(self._checkpoint, self._device, model)
+        check_outputs(self._checkpoint, self._outputs)
+
+
+def load_clock(
+    device: str, load: Load, checkpoint: Checkpoint, limit: Limit, rehearse: Callable[[torch.device], object]
+) -> LoadClock:
+    """Rehearse the load, then return the clock that times it beside its limit."""
+    meter = device_meter(device)
+    rehearse(meter.device)
+    cached = CachedOutputs(checkpoint, meter.device)
     if limit.kind == DISK and "direct" in signature(load).parameters:
         load = partial(cast("Callable[..., nn.Module]", load), direct=direct_is_faster(limit.files))
     return LoadClock(
         load=partial(run_load, load, checkpoint),
-        use=checkpoint.specification.architecture.outputs,
-        check=partial(check_model, checkpoint, torch.device(device)),
-        meter=device_meter(device),
+        use=cached.use,
+        check=cached.check,
+        meter=meter,
         prepare=limit.prepare,
     )
 

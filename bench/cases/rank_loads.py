@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.cases.loads import Check, rehearse, run_load
+from bench.cases.loads import CachedOutputs, Check, rehearse, run_load
 from bench.meters import device_meter
 from bench.meters.child import Build
 from bench.meters.clock import LoadClock
@@ -18,7 +18,7 @@ from bench.ranks.seat import Seat, mesh_of
 from model.checkpoints import Checkpoint
 from model.parallel import PARALLELISMS
 from model.trust import UntrustedCheckpoint
-from model.verify import check_model, check_outputs, check_weights
+from model.verify import check_model
 
 # A recipe of the table of sharded strategies.
 Recipe = Callable[[Build, Path, torch.device, Callable[[nn.Module], nn.Module]], nn.Module]
@@ -77,30 +77,15 @@ def require_same(seat: Seat, checkpoint: Checkpoint) -> None:
         raise UntrustedCheckpoint(checkpoint.path, None, reason)
 
 
-class Answered:
-    """What a model answered when it was used first, for its check: FSDP2 gathers all of it whenever it is asked."""
-
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self._checkpoint, self._device = checkpoint, device
-        self._outputs: list[torch.Tensor] = []
-
-    def use(self, model: nn.Module) -> None:
-        self._outputs = self._checkpoint.specification.architecture.outputs(model)
-
-    def check(self, model: nn.Module) -> None:
-        check_weights(self._checkpoint, self._device, model)
-        check_outputs(self._checkpoint, self._outputs)
-
-
 def rank_clock(device: str, load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint) -> LoadClock:
     """The clock that times the load in one rank; all begin a round together, since they are asked together."""
     meter = device_meter(device)
     rehearse_rank(load, checkpoint, rehearsal, check_model, meter.device)
-    answered = Answered(checkpoint, meter.device)
+    cached = CachedOutputs(checkpoint, meter.device)
     return LoadClock(
         load=partial(run_load, load, checkpoint),
-        use=answered.use,
-        check=answered.check,
+        use=cached.use,
+        check=cached.check,
         meter=meter,
         prepare=partial(_line_up, meter.device),
         asks_again=False,

@@ -1,18 +1,23 @@
 """What a command line says of budgets, and what theory says of them."""
 
 from argparse import Namespace
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bench.cases.budgets import MOST_RESERVED, SEGMENTS_BYTES, is_to_live
+from bench.cases.budgets import MOST_RESERVED, SEGMENTS_BYTES, is_to_live, trial_of
 from bench.cases.case import Case
+from bench.cases.conftest import Measure
 from bench.cases.options import OPTIONS, settings
 from bench.cases.settings import Settings
 from bench.history.record import Record
-from bench.meters.budget import Budget
+from bench.meters.budget import Budget, Fate, empty_process_bytes
 from bench.strategies.bounds import HOST_SLACK_BYTES, HOST_SLACK_OF_STATE
+from bench.test_budget import require_theory, smallest_budgets
+from model.checkpoints import Checkpoint, Specification
 
 GIB = 2**30
 EMPTY = 200 * 2**20
@@ -107,3 +112,34 @@ CERTAIN = int(2 * S * MOST_RESERVED) + SEGMENTS_BYTES + 1
 )
 def test_theory_says_who_lives_where_it_is_certain(load: Case, allowed: Budget, lives: bool | None) -> None:
     assert is_to_live(load, allowed, EMPTY) is lives
+
+
+STATE_BYTES = 34_782_720
+
+
+@pytest.mark.parametrize(
+    ("strategy", "lived", "said"),
+    [
+        ("baseline", True, "it lived, where by its bounds it takes more: a bound, or the limit, is wrong"),
+        ("mmap_assign", False, "by its bounds it has to live: mended"),
+        ("baseline", False, None),
+        ("mmap_assign", True, None),
+    ],
+)
+def test_a_limit_that_does_not_limit_fails(strategy: str, lived: bool, said: str | None) -> None:
+    case, empty = Case(strategy, "tiny", "cpu", "float32"), 200 * 2**20
+    budget, fate = Budget(host_bytes=empty + STATE_BYTES // 2), Fate(lived, "mended", empty)
+    with pytest.raises(pytest.fail.Exception, match=f"^{said}$") if said else nullcontext():
+        require_theory(case, budget, fate)
+
+
+def test_the_smallest_budgets_are_found(
+    load: Measure, real_checkpoint: Callable[[Specification], Checkpoint], with_cgroups: None
+) -> None:
+    case, tolerance = Case("sequential", "tiny", "sim", "float32"), 2 * 2**20
+    trial = trial_of(case, real_checkpoint(case.specification), real_checkpoint(case.rehearsal))
+    found = smallest_budgets(trial, STATE_BYTES, tolerance, "sim")
+    reserved, empty = load(case).device.reserved_bytes, empty_process_bytes(60.0)
+    assert reserved is not None
+    assert reserved <= found["smallest_device_bytes"] < reserved + tolerance
+    assert empty + STATE_BYTES - 12 * 2**20 < found["smallest_host_bytes"] < empty + STATE_BYTES + 16 * 2**20

@@ -1,15 +1,18 @@
 import os
-from argparse import Namespace
+import re
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench.cases.options import OPTIONS, settings
+from bench.cases.options import OPTIONS, add_options, settings
 from bench.cases.settings import Settings
+from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.strategies import PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
+from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 
 # What a record of two processes has beside that of one.
 OF_TWO = {"ranks": 2, "parallelism": "fsdp"}
@@ -264,3 +267,15 @@ def test_a_recorded_benchmark_is_missed_only_where_it_was_to_be_measured(
     gpus(0)
     usual = {"strategy": "streamed", "size": "small", "device": "sim", "dtype": "float32", "cache": "warm"}
     assert chosen(**options).wants(usual | {"planned": False, "bytes_per_second": None} | recorded) == wanted
+
+
+def test_every_option_is_in_the_help_with_its_default() -> None:
+    every = (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS)
+    parser = ArgumentParser(add_help=False)
+    add_options(Namespace(addoption=parser.add_argument), every)
+    text = " ".join(parser.format_help().partition("options:")[2].split())
+    for name, _, metavar, _ in every:
+        option = f"{name} {metavar}" if metavar else name
+        # Where the help of the next option begins, that of this one has said its default.
+        told = re.split(r" --[a-z-]+(?: [A-Z]+)? [a-z]", text.partition(f"{option} ")[2])[0]
+        assert "(default: " in told, option

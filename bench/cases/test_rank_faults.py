@@ -33,6 +33,8 @@ from model.verify import check_model
 # Far more than what a load takes: who waits so long hangs.
 LIMIT_SECONDS = 60.0
 
+pytestmark = pytest.mark.ranks
+
 NAMES = [name for name, strategy in SHARDED.items() if strategy.why_not is None]
 
 Recipe = Callable[..., nn.Module]

@@ -1,13 +1,19 @@
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from bench.cases.conftest import LIMIT_SECONDS
 from bench.cases.sharded import ShardedCase
 from bench.history.record import FIELDS
 from bench.meters.cuda import CudaMeter
+from bench.ranks.measure import measure_ranks
+from bench.ranks.meeting import Meeting
 from bench.ranks.team import Team, local_team
+from bench.test_sharded_peak_memory import of_all_ranks, rank_breaches
+from model.checkpoints import Checkpoint, Specification
 
 PARALLELISMS = ("fsdp", "tensor")
 
@@ -43,6 +49,26 @@ def test_a_plan_measures_one_of_all_ranks_that_have_the_same_to_do(
     assert [case.shares[rank] for rank in stand_ins] == case.shares
     assert set(stand_ins) == set(expected)
     assert [rank for rank, stand_in in enumerate(stand_ins) if stand_in == 0] == [0]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("count", [8, 64])
+@pytest.mark.parametrize("strategy", ["streamed", "mmap_shards"])
+def test_a_plan_says_what_every_rank_takes(
+    strategy: str,
+    count: int,
+    planned_checkpoint: Callable[[Specification], Checkpoint],
+    real_checkpoint: Callable[[Specification], Checkpoint],
+) -> None:
+    case = replace(planned(count), strategy_name=strategy)
+    jobs = case.rank_jobs(Meeting(case.team), planned_checkpoint(case.specification), real_checkpoint(case.rehearsal))
+    record = of_all_ranks(case, measure_ranks(Meeting(case.team), jobs, LIMIT_SECONDS))
+    assert rank_breaches(case, case.blank_record() | record) == {}
+    assert sum(rank["alike"] for rank in record["per_rank"]) == count
+    assert record["per_rank"][0]["alike"] == 1
+    assert record["read_bytes"] is None
+    share = max(one.held_bytes for one in case.shares)
+    assert record["device_requested_peak_bytes"] >= share > case.state_bytes / count
 
 
 def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:

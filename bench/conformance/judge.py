@@ -88,7 +88,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
             return Verdict(Outcome.REFUSED, said, named=any(_name_in(said, name) for name in specimen.suspects()))
         if not fits:
             return Verdict(Outcome.WRONG, "was loaded without an error", ("fit",))
-        found = list(_wrong(specimen, first, second, device, unheeded))
+        found = list(_wrong(specimen, saved, first, second, device, unheeded))
         if _digest(Path(folder)) != written:
             found.append(Difference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
     if not found:
@@ -113,27 +113,34 @@ def _loaded(load: Load, build: Callable[[], nn.Module], path: Path, device: torc
     return Loaded(model, optimizers[-1])
 
 
-def _wrong(
-    specimen: Specimen | RealModel, first: Loaded, second: Loaded, device: torch.device, unheeded: Collection[str]
+def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how they are compared
+    specimen: Specimen | RealModel,
+    saved: nn.Module,
+    first: Loaded,
+    second: Loaded,
+    device: torch.device,
+    unheeded: Collection[str],
 ) -> Iterator[Difference]:
     """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
-    saved = specimen.saved()
     for loaded in (first, second):
         found = [one for one in differences(saved, loaded.model, device) if one.check not in unheeded]
         if found:
             yield from found
             return
-    yield from _wrong_when_stepped(specimen, first, second, device, unheeded)
+    yield from _wrong_when_stepped(specimen.saved(), first, device, unheeded)
+    for found_later in differences(saved, second.model, device):
+        if found_later.check not in unheeded:
+            yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
     yield from _in_forward(specimen, saved, second.model)
 
 
 def _wrong_when_stepped(
-    specimen: Specimen | RealModel, first: Loaded, second: Loaded, device: torch.device, unheeded: Collection[str]
+    stepped: nn.Module, first: Loaded, device: torch.device, unheeded: Collection[str]
 ) -> Iterator[Difference]:
-    saved = specimen.saved()
+    """Step a load, and a copy of what was saved: what differs then.
 
-    # An optimizer steps the model, whether it was made before the load or after it: a tied tensor once.
-    stepped = specimen.saved()
+    An optimizer steps the model, whether it was made before the load or after it: a tied tensor once.
+    """
     optimizers = {"optimizer": first.optimizer, "training": _optimizer(first.model)}
     for optimizer in (optimizer for check, optimizer in optimizers.items() if check not in unheeded):
         _step(stepped, _optimizer(stepped))
@@ -142,9 +149,6 @@ def _wrong_when_stepped(
         if found := [one for one in unlike if one.check not in unheeded]:
             yield from (replace(d, check="optimizer", what=f"{d.what} (stepped by an optimizer)") for d in found)
             return
-    for found_later in differences(saved, second.model, device):
-        if found_later.check not in unheeded:
-            yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
 
 
 def _optimizer(model: nn.Module) -> Optimizer | None:

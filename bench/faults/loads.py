@@ -27,7 +27,7 @@ def run_attempts(attempts: list[Attempt], report: Path, device: torch.device) ->
     """Append a line to `report` for each attempt."""
     for attempt in attempts:
         line = outcome(attempt, device).replace("\n", " ")
-        with report.open("a") as file:
+        with report.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
 

@@ -22,9 +22,9 @@ def _index(change: Callable[[dict[str, Any]], object]) -> Inject:
     """Changes the index."""
 
     def inject(path: Path) -> None:
-        index = json.loads(path.read_text())
+        index = json.loads(path.read_text(encoding="utf-8"))
         change(index)
-        path.write_text(json.dumps(index))
+        path.write_text(json.dumps(index), encoding="utf-8")
 
     return inject
 
@@ -43,12 +43,12 @@ def _shard_of(path: Path) -> Path:
     """The file that a tensor is in: of several the one that the index says, or the only one."""
     if path.suffix == ".safetensors":
         return path
-    return path.with_name(json.loads(path.read_text())["weight_map"][NAME])
+    return path.with_name(json.loads(path.read_text(encoding="utf-8"))["weight_map"][NAME])
 
 
 def _another_of(path: Path) -> Path:
     """One that is read after it."""
-    return path.with_name(max(json.loads(path.read_text())["weight_map"].values()))
+    return path.with_name(max(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def _shard(damage: Callable[[Path], object]) -> Inject:
@@ -63,7 +63,9 @@ def _elsewhere(path: Path) -> None:
 def _twice(path: Path) -> None:
     """A line of the index that names another file, before the one that names the right one."""
     line = f'"{NAME}":'
-    path.write_text(path.read_text().replace(line, f'{line} "{_another_of(path).name}", {line}'))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(line, f'{line} "{_another_of(path).name}", {line}'), encoding="utf-8"
+    )
 
 
 def _in_two_files(path: Path) -> None:

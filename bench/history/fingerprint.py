@@ -67,14 +67,14 @@ def _same_memory(name: str, one: Any, other: Any) -> bool:
 
 def _nvidia_driver(told: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     """The version of NVIDIA's kernel module, of the closed and of the open one."""
-    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", told.read_text()) if told.exists() else None
+    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", told.read_text(encoding="utf-8")) if told.exists() else None
     return match and match[1]
 
 
 def _huge_pages() -> str | None:
     """Which memory gets transparent huge pages: `always`, `madvise` or `never`."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    match = re.search(r"\[(\w+)\]", setting.read_text()) if setting.exists() else None
+    match = re.search(r"\[(\w+)\]", setting.read_text(encoding="utf-8")) if setting.exists() else None
     return match and match[1]
 
 

@@ -124,7 +124,7 @@ def _remove(folder: Path) -> None:
 def _parent() -> tuple[Path, Files]:
     """The folder in which a group can be made that limits memory, within all limits that are in force here already."""
     paths = dict(_own_paths())
-    for line in (PROC / "self" / "mountinfo").read_text().splitlines():
+    for line in os.fsdecode((PROC / "self" / "mountinfo").read_bytes()).splitlines():
         fields, _, rest = line.partition(" - ")
         root, mount = fields.split()[3:5]
         kind, _, options = rest.split(maxsplit=2)
@@ -141,7 +141,7 @@ def _parent() -> tuple[Path, Files]:
 
 def _own_paths() -> Iterator[tuple[str, str]]:
     """Which group this process is in, for each controller; the one of version 2 has no name."""
-    for line in (PROC / "self" / "cgroup").read_text().splitlines():
+    for line in os.fsdecode((PROC / "self" / "cgroup").read_bytes()).splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             yield controller, path
@@ -190,10 +190,10 @@ def _folder_of(pid: int) -> Path:
     with suppress(OSError):
         path = next(
             line.split(":", 2)[2]
-            for line in (PROC / str(pid) / "cgroup").read_text().splitlines()
+            for line in os.fsdecode((PROC / str(pid) / "cgroup").read_bytes()).splitlines()
             if line.startswith("0::")
         )
-        for line in (PROC / "self" / "mountinfo").read_text().splitlines():
+        for line in os.fsdecode((PROC / "self" / "mountinfo").read_bytes()).splitlines():
             fields, _, rest = line.partition(" - ")
             if rest.startswith("cgroup2 "):
                 root, mount = fields.split()[3:5]

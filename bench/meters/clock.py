@@ -28,8 +28,9 @@ class LoadClock:
     `load(device)` returns a model, `use(model)` runs until its first logits, `check(model)` raises if a
     weight is wrong, `prepare()` puts the machine into the state that every load is to find, and returns the bytes a
     second that it could do just now. The lists grow by one entry a load: seconds until it returned, until its first
-    logits, and of a later forward pass alone; that limit; page faults until the first logits; and whether its weights
-    are pages of a file, None where the system does not tell. Unless it `asks_again`, no later pass is timed.
+    logits; that limit; page faults until the first logits; and whether its weights are pages of a file, None where the
+    system does not tell. `forward_seconds` are those of a later forward pass: of one, and where weights are mapped, of
+    one a load. Unless it `asks_again`, no later pass is timed.
     """
 
     def __init__(  # noqa: PLR0913 - four things that a round does, and two that it may do
@@ -77,7 +78,7 @@ class LoadClock:
         self.limits.append(self._prepare())
 
     def finish_round(self) -> None:
-        """After a round: time what a forward pass takes alone, check the model, drop it.
+        """After a round: check the model, time what a forward pass takes alone, drop it.
 
         Raises `ModelKept` if something else holds on to it.
         """
@@ -85,9 +86,9 @@ class LoadClock:
             model = weakref.ref(self._model)
             self.mapped.append(is_mapped(self._model))
             try:
-                if self._asks_again:
-                    self._time_forward(self._model)
                 self._check(self._model)
+                if self._asks_again and (self.mapped[-1] is not False or not self.forward_seconds):
+                    self._time_forward(self._model)
             finally:
                 self._model = None
             # A load in a fresh process finds neither freed memory nor a filled cache of the device's allocator.

@@ -131,7 +131,7 @@ def reset_peak() -> None:
     """Set this process's `VmHWM` back to what it holds now, where the system can."""
     clear_refs = PROC / "self" / "clear_refs"
     if clear_refs.exists():
-        clear_refs.write_text("5")
+        clear_refs.write_text("5", encoding="utf-8")
 
 
 def give_back_at_once() -> None:
@@ -181,7 +181,8 @@ def touch_free_memory(size: int) -> None:
 def reports_free_memory() -> bool:
     """Whether this is a virtual machine that hands free memory back to its host by itself."""
     return any(
-        (device / "device").read_text().strip() == BALLOON and (device / "features").read_text()[REPORTING] == "1"
+        (device / "device").read_text(encoding="utf-8").strip() == BALLOON
+        and (device / "features").read_text(encoding="utf-8")[REPORTING] == "1"
         for device in VIRTIO.glob("*")
     )
 
@@ -192,7 +193,7 @@ def file_backed(addresses: Iterable[int]) -> list[bool]:
     Raises `OSError` where the system does not tell.
     """
     mapped: list[tuple[int, int]] = []
-    for line in (PROC / "self" / "maps").read_text().splitlines():
+    for line in os.fsdecode((PROC / "self" / "maps").read_bytes()).splitlines():
         extent, _, _, _, inode, *_ = line.split(maxsplit=5)
         if inode != "0":
             start, end = (int(place, 16) for place in extent.split("-"))

@@ -50,10 +50,8 @@ class Limit:
         return sum(map(_size, self.files)) / LIMITS[self.kind](self.files, self.device)
 
     def settle(self) -> None:
-        """See to it that memory is at hand, and that what fills it first, which takes longer, is not measured."""
+        """See to it that memory is at hand."""
         touch_free_memory(self.host_bytes)
-        if self.kind == MEMORY:
-            self.bytes_per_second()
 
     def prepare(self) -> float:
         """Put the machine into the state that every load is to find; returns the limit of just before.

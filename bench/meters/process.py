@@ -23,8 +23,9 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = ["pytest", "bench.meters.child", "bench.meters.clock", "bench.meters.warm"]
 _CONTEXT.set_forkserver_preload(_MODULES)
 
-# What torch says where there is no NumPy, which nothing here needs.
-UNHEEDED = "ignore:Failed to initialize NumPy:UserWarning"
+# Warnings in the processes of loads: torch's about a checkpoint would stand between the dots of the run. What someone
+# asks for by PYTHONWARNINGS comes after it, and so before it; what torch says where there is no NumPy is never of use.
+UNHEEDED, ALWAYS_UNHEEDED = "ignore", "ignore:Failed to initialize NumPy:UserWarning"
 # What the fork server is told of the user's modules in.
 PRELOADED = "WEIGHT_LOADING_PRELOADED"
 _preloaded: list[str] = []
@@ -130,11 +131,12 @@ def child_process(run: Callable[[Connection, Any], object], task: object, limit_
         connection.close()
 
 
-def preload(references: list[str], modules: Iterable[str] = ()) -> None:
-    """Have the fork server import the modules of these functions, see `Reference`, and others: once for all loads."""
-    _preloaded[:] = references
+def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None:
+    """Have the fork server, once it starts, import the modules of these functions, see `Reference`, and others."""
+    _preloaded.extend(references)
     # The last one has all that was imported stay.
-    _CONTEXT.set_forkserver_preload([*_MODULES[:-1], *modules, *_MODULES[-1:]])
+    _MODULES[-1:-1] = modules
+    _CONTEXT.set_forkserver_preload(_MODULES)
 
 
 def warm_up() -> None:
@@ -152,7 +154,7 @@ def _start(process: ForkServerProcess) -> None:
 def _own_environment() -> AbstractContextManager[object]:
     """For a fork server that looks for its modules where this process does."""
     paths = os.pathsep.join(filter(None, sys.path))
-    warnings = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), UNHEEDED)))
+    warnings = ",".join(filter(None, (UNHEEDED, os.environ.get("PYTHONWARNINGS"), ALWAYS_UNHEEDED)))
     own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded)}
     return patch.dict(os.environ, own)
 

@@ -18,4 +18,4 @@ class Follower:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         terminal = session.config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
-            terminal._tw._file = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - it has no other name, and lasts
+            terminal._tw._file = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SLF001, SIM115 - it has no other name, and lasts

@@ -10,7 +10,7 @@ from bench.history.runs import PASSED, Run, Unreadable
 from bench.history.storage import read_runs
 from bench.report.marked import Marked
 from bench.report.peers import PEERS
-from bench.report.readme import write_readme
+from bench.report.readme import PAGE, write_readme
 from bench.report.recorded import Recorded, recorded
 from bench.report.reporter import page_is_possible
 from bench.report.sharded_part import SHARDED
@@ -34,7 +34,11 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     parser.add_argument(
         "--sharded", nargs="+", metavar="RUN", help="put the loads by many processes of these runs into README.md"
     )
-    parser.add_argument("--readme", action="store_true", help="put the run's table and picture into README.md, too")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="put the run's table and picture into README.md, and its page into results/main-job.html",
+    )
     options = parser.parse_args(arguments)
     for part, names in ((PEERS, options.peers), (SHARDED, options.sharded)):
         if names:
@@ -43,16 +47,17 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
         return
     if not page_is_possible():
         parser.error("a page wants more than is installed: pip install '.[report]'")
-    from bench.report.page.page import write_page  # noqa: PLC0415 - of an extra
+    from bench.report.page.page import NAME, write_page  # noqa: PLC0415 - of an extra
 
     try:
         runs, _ = read_runs(options.storage)
         run = _chosen(runs, options.run)
         before = [one for one in runs if one.moment < run.run.moment]
-        folder = options.report or options.storage / "report"
-        print(write_page(run, [*before, run.run], folder, checkpoints_folder()))  # noqa: T201
+        page = (options.report or options.storage / "report") / NAME
         if options.readme:
             write_readme(run, root)
+            page = root / PAGE
+        print(write_page(run, [*before, run.run], page.parent, checkpoints_folder(), page.name))  # noqa: T201
     except (NoSuchRun, Unreadable, ValueError, OSError) as error:
         parser.error(str(error))
 

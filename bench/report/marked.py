@@ -47,4 +47,4 @@ class Marked:
     def write(self, runs: Sequence[Recorded], root: Path) -> None:
         """Put it into the README of a folder."""
         readme = root / "README.md"
-        write_whole(readme, self.put(readme.read_text(), runs).encode())
+        write_whole(readme, self.put(readme.read_text(encoding="utf-8"), runs).encode())

@@ -1,4 +1,4 @@
-"""The part of the README that comes from a recorded run: the table and its picture."""
+"""What the checkout shows of a recorded run: the table and its picture in the README, and the page."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,9 @@ from bench.report.table import terminal_lines
 # A line of the README, rendered.
 COLUMNS = 88
 
-# Beside the README.
+# Committed beside the README. No run writes them: those write `results/report/`, which git ignores.
 PICTURE = "results/picture.svg"
+PAGE = "results/main-job.html"
 
 _PART = re.compile(r"<!-- run (?P<run>\S+) -->\n.*?<!-- end of run -->", re.DOTALL)
 
@@ -42,7 +43,7 @@ def write_readme(run: Recorded, root: Path) -> None:
     if not figures:
         raise ValueError(f"--readme: run {run.run.number} has no timelines to make a picture of")
     readme = root / "README.md"
-    text = with_run(readme.read_text(), run)
+    text = with_run(readme.read_text(encoding="utf-8"), run)
     write_whole(root / PICTURE, picture(figures, caption(run)).encode())
     write_whole(readme, text.encode())
 

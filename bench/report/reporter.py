@@ -20,6 +20,7 @@ from bench.history.fingerprint import fingerprint, in_a_line
 from bench.history.gate import Gate
 from bench.report.advice import Advice, advised
 from bench.report.annotations import Failure, annotations
+from bench.report.benchmark_table import fit_terminal
 from bench.report.colour import write_coloured
 from bench.report.export import export
 from bench.report.folders import known_folders, without_folders
@@ -106,7 +107,7 @@ class Reporter:
             file = folder / f"load_{advice.strategy}.py"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                file.write_text(code)
+                file.write_text(code, encoding="utf-8")
             except OSError as error:
                 self._gate.complain(f"--report: {file.name} cannot be written: {error.strerror}")
             else:
@@ -145,6 +146,7 @@ class Reporter:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> Generator[None, None, None]:
+        fit_terminal(config._benchmarksession)  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
         try:
             yield
         finally:
@@ -155,7 +157,7 @@ class Reporter:
             self._tell_github(terminalreporter)
             page = os.environ.get("GITHUB_STEP_SUMMARY")
             if page and not config.option.benchmark_disable:
-                with Path(page).open("a") as file:
+                with Path(page).open("a", encoding="utf-8") as file:
                     file.writelines(job_page(self._found))
 
     @property

@@ -126,7 +126,7 @@ class Runs:
 
     def write(self, number: int, slower: float = 1.0, **more: Any) -> Path:
         file = self.folder / f"failed-{number:04}_run.json"
-        file.write_text(json.dumps(content(number, slower, **more)))
+        file.write_text(json.dumps(content(number, slower, **more)), encoding="utf-8")
         return file
 
     def read(self) -> list[Run]:

@@ -47,6 +47,8 @@ def test_the_readme_gets_the_table_and_the_picture(tmp_path: Path, monkeypatch: 
     picture = (tmp_path / "results" / "picture.svg").read_text()
     assert "baseline-small: device memory peaks at 2,000,000,000 bytes" in picture
     assert "currentColor" not in picture
+    assert "<title>Weight loading: run 0001" in (tmp_path / "results" / "main-job.html").read_text()
+    assert not (tmp_path / "results" / "report").exists()
 
 
 def test_the_readme_gets_the_loads_by_many_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

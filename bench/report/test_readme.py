@@ -1,11 +1,12 @@
 """What the README shows of a run is in the record of that run, and nothing else is."""
 
+import base64
 import re
 from pathlib import Path
 
 import pytest
 
-from bench.report.readme import PICTURE, shown_run, with_run
+from bench.report.readme import PAGE, PICTURE, shown_run, with_run
 from bench.report.recorded import Recorded, recorded
 from bench.strategies import own_strategy
 from model.checkpoints import Specification
@@ -46,6 +47,12 @@ def test_the_picture_is_of_the_same_run_and_shows_its_peaks(shown: Recorded) -> 
     }
     assert drawn == recorded_peaks
     assert f"run {shown.run.number}" in picture
+
+
+def test_the_page_is_of_the_same_run(shown: Recorded) -> None:
+    page = (ROOT / PAGE).read_text()
+    assert f"<title>Weight loading: run {shown.run.number}" in page
+    assert base64.b64encode(shown.content).decode() in page
 
 
 def test_a_readme_that_shows_no_run_is_refused(shown: Recorded) -> None:

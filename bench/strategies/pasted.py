@@ -75,7 +75,7 @@ def _gather(file: Path, name: str, gathered: _Gathered) -> None:
 
 @cache
 def _module(file: Path) -> Module:
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     lines, module = text.splitlines(), Module({}, {}, {})
     for node in ast.parse(text).body:
         if isinstance(node, ast.Import | ast.ImportFrom):

@@ -75,7 +75,7 @@ def _extract(side: Side, root: Path, folder: Path) -> None:
 
 def _project(side: Side, checkout: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads((checkout / "pyproject.toml").read_text()).get("project", {})
+        return tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     except (OSError, ValueError) as error:
         raise EnvironmentFailed(f"{side.name}: its pyproject.toml cannot be read: {error}") from None
 

@@ -41,7 +41,7 @@ def install(python: Path, wanted: Sequence[str], fixed: Sequence[str], constrain
         (_public(fixed), "pip does not find the local versions of this environment (+cpu, +cu130): public ones count"),
         ((), "pip finds nothing that fits the versions of this environment: all that it needs may differ from here"),
     ):
-        constraints.write_text("".join(f"{line}\n" for line in allowed))
+        constraints.write_text("".join(f"{line}\n" for line in allowed), encoding="utf-8")
         options = ("install", "--no-input", "--disable-pip-version-check", "--constraint", str(constraints))
         command = (str(python), "-I", "-m", "pip", *options, "--", *wanted)
         done = subprocess.run(command, text=True, capture_output=True, check=False)

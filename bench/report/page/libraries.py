@@ -46,7 +46,7 @@ def bundle(cache: Path) -> Iterator[Callable[[], str]]:
 def _read(kept: Path) -> str | None:
     """The script that was made before; None if there is none, or not the whole of it."""
     try:
-        script = kept.read_text()
+        script = kept.read_text(encoding="utf-8")
     except OSError:
         return None
     return script if MARK in script else None

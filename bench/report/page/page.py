@@ -45,7 +45,7 @@ class Section:
     figures: Sequence[Figure]
 
 
-def write_page(recorded: Recorded, runs: Sequence[Run], folder: Path, cache: Path) -> Path:
+def write_page(recorded: Recorded, runs: Sequence[Run], folder: Path, cache: Path, name: str = NAME) -> Path:
     """Write the page of a run into a folder, which is made if it is not there; `runs` are those before it and itself.
 
     Raises `OSError` where it cannot be written.
@@ -57,8 +57,8 @@ def write_page(recorded: Recorded, runs: Sequence[Run], folder: Path, cache: Pat
             loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         page = environment.get_template("page.html.jinja").render(context | {"charts_script": script()})
-    write_whole(folder / NAME, page.encode())
-    return folder / NAME
+    write_whole(folder / name, page.encode())
+    return folder / name
 
 
 def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
@@ -80,8 +80,9 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "conformance": list(summary(recorded.cells)),
         "fingerprint": [(name, _plain(value)) for name, value in run.machine.items()],
         "raw": base64.b64encode(recorded.content).decode(),
-        "style": (ASSETS / "page.css").read_text(),
-        "sort_script": (ASSETS / "sortable.min.js").read_text() + (ASSETS / "sortable.a11y.min.js").read_text(),
+        "style": (ASSETS / "page.css").read_text(encoding="utf-8"),
+        "sort_script": (ASSETS / "sortable.min.js").read_text(encoding="utf-8")
+        + (ASSETS / "sortable.a11y.min.js").read_text(encoding="utf-8"),
         "base64": lambda text: base64.b64encode(text.encode()).decode(),
     }
 

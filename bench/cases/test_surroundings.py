@@ -1,0 +1,32 @@
+import pytest
+
+from bench.cases.surroundings import require_room, require_surroundings
+from bench.meters.budget import Budget
+
+
+@pytest.mark.parametrize(
+    ("options", "optimised", "said"),
+    [
+        ({}, 1, "^python -O drops assertions, and this suite asserts: leave out -O, or unset PYTHONOPTIMIZE$"),
+        ({"dist": "load", "benchmark_disable": False}, 0, "^-n: .* leave out -n .*, or add --benchmark-disable"),
+        ({"dist": "loadfile"}, 0, "^-n: "),
+    ],
+)
+def test_what_makes_a_run_worthless_is_a_usage_error(options: dict[str, object], optimised: int, said: str) -> None:
+    with pytest.raises(pytest.UsageError, match=said):
+        require_surroundings(options, optimised)
+
+
+@pytest.mark.parametrize("options", [{}, {"dist": "no"}, {"dist": "loadfile", "benchmark_disable": True}])
+def test_what_does_not_is_none(options: dict[str, object]) -> None:
+    require_surroundings(options, 0)
+
+
+def test_a_budget_below_an_empty_process_is_a_usage_error() -> None:
+    said = (
+        r"^--host-memory: 100 MiB are no more than the [\d.]+ MiB of a process that has loaded nothing; write an amount"
+    )
+    with pytest.raises(pytest.UsageError, match=said):
+        require_room(Budget(host_bytes=100 * 2**20))
+    require_room(Budget(host_bytes=2**40))
+    require_room(Budget(device_bytes=1))
