@@ -34,7 +34,6 @@ from bench.ranks.meeting import Meeting
 from bench.ranks.team import Team
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
-from bench.report.status import STATUS, Status
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 from bench.versus.session import Versus
 from model.checkpoints import Checkpoint, Specification, make_sparse
@@ -77,14 +76,12 @@ def pytest_configure(config: pytest.Config) -> None:
     leads = all(team.leads for team in chosen.teams)
     require_room(chosen.budget)
     gate = Gate(config, history, chosen.wants)
-    bar = partial(progress_bar, quiet=config.option.benchmark_quiet)
-    config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), bar)
+    config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), partial(progress_bar, config))
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
     for plugin in filter(None, (gate, versus, reporter, None if leads else Follower(config))):
         config.pluginmanager.register(plugin)
-    config.pluginmanager.register(Status(config), STATUS)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
 

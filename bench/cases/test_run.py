@@ -59,9 +59,9 @@ def raises(build, path, device):
 
 # A plugin that draws one model a property.
 FEW_MODELS = """
-from bench.conformance import profiles
+from bench.conformance import sweep
 
-profiles.EXAMPLES.update(dev=1, ci=1)
+sweep.LEAST = 1
 """
 
 # A plugin that fills the disk.

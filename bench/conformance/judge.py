@@ -68,10 +68,12 @@ def judge(  # noqa: PLR0913 - what is judged, and how
     *,
     fits: bool = True,
     unheeded: Collection[str] = (),
+    once: bool = False,
 ) -> Verdict:
     """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit.
 
-    Of the checks of `UNHEEDABLE`, some may be left out.
+    Of the checks of `UNHEEDABLE`, some may be left out. `once`: it is loaded once and compared, not stepped by
+    optimizers, nor held against a second load.
     """
     with TemporaryDirectory(prefix="specimen-") as folder:
         try:
@@ -80,7 +82,8 @@ def judge(  # noqa: PLR0913 - what is judged, and how
             path = Path(folder) / ALL_LAYOUTS[layout].entrance
             written = _digest(Path(folder))
             with poisoned():
-                first, second = (_loaded(load, specimen.build, path, device) for _ in range(2))
+                first = _loaded(load, specimen.build, path, device)
+                second = first if once else _loaded(load, specimen.build, path, device)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
@@ -122,15 +125,16 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
     unheeded: Collection[str],
 ) -> Iterator[Difference]:
     """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
-    for loaded in (first, second):
+    for loaded in dict.fromkeys((first, second)):
         found = [one for one in differences(saved, loaded.model, device) if one.check not in unheeded]
         if found:
             yield from found
             return
-    yield from _wrong_when_stepped(specimen.saved(), first, device, unheeded)
-    for found_later in differences(saved, second.model, device):
-        if found_later.check not in unheeded:
-            yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
+    if first is not second:
+        yield from _wrong_when_stepped(specimen.saved(), first, device, unheeded)
+        for found_later in differences(saved, second.model, device):
+            if found_later.check not in unheeded:
+                yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
     yield from _in_forward(specimen, saved, second.model)
 
 

@@ -1,11 +1,11 @@
-"""How many examples hypothesis draws: a few at a desk, more before a merge, many by night."""
+"""How many examples hypothesis draws: few at a desk, more before a merge, many by night."""
 
 import os
 
 from hypothesis import settings
 
-# Of every strategy, shared out among the properties; of every other test that draws its examples.
-EXAMPLES = {"dev": 100, "ci": 300, "nightly": 2000}
+# Of every test that draws its examples. A strategy's are shared out among its properties, see `sweep.LEAST`.
+EXAMPLES = {"dev": 20, "ci": 40, "nightly": 2000}
 
 
 def register() -> None:

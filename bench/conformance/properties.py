@@ -18,7 +18,7 @@ class Property:
 
     `share`: how many examples it gets, where most get one; large models take as long as many small ones.
     `fits`: whether the checkpoint is the model's, and has to be loaded; otherwise it has to be refused. `layout`: how
-    the checkpoint lies on disk, where that is not the loader's own to say.
+    the checkpoint lies on disk, where that is not the loader's own to say. `once`: see `judge`.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Property:
     share: float = 1.0
     fits: bool = True
     layout: str | None = None
+    once: bool = False
 
 
 def _one(*features: str) -> Callable[[frozenset[str]], st.SearchStrategy[Specimen]]:
@@ -69,11 +70,12 @@ PROPERTIES = {
         Property("training", "an optimizer made after it, which steps that and no other load", _one()),
         Property("memory", "several tensors, each in memory of its own", _one()),
         Property("extra_state", "extra state of modules, which is no tensor of them", _one("extra_state")),
-        Property("crowds", "thousands of small tensors beside a huge one", lambda _: crowds(), share=0.05),
+        # Large models take as long as many small ones, which are loaded twice and stepped.
+        Property("crowds", "thousands of small tensors beside a huge one", lambda _: crowds(), share=0.05, once=True),
         Property(
             "gpt2", "GPT-2 of any depth and width, tied or not, and its logits", lambda _: transformers(), share=0.5
         ),
-        Property("mixed", "all of these at once, but for what the loader refuses", _mixed, share=3.0),
+        Property("mixed", "all of these at once, but for what the loader refuses", _mixed, share=6.0),
         Property("torch_sharded", "tensors in several files, with an index", _mixed, layout="torch_sharded"),
         Property(
             "safetensors_sharded",

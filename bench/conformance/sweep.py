@@ -14,6 +14,9 @@ from bench.conformance.properties import PROPERTIES, Property
 from bench.conformance.specimens import Specimen
 from bench.strategies import Strategy
 
+# Models of a property, at least: the first that hypothesis draws is the simplest there is.
+LEAST = 2
+
 # What a smaller specimen is looked for, an example of the profile.
 SMALLER_SECONDS = 0.005
 
@@ -45,8 +48,8 @@ class _SmallEnough(BaseException):
 def sweep(strategy: Strategy, row: Property, device: torch.device, profile: settings | None = None) -> Cell:
     """Let hypothesis look for a specimen that a strategy loads wrongly; it shrinks and keeps what it finds.
 
-    The property gets its share of the examples that a profile gives a strategy. What a loader of another project does
-    wrong is no fault to be mended here: to find a smaller one may take some time, and no more.
+    The property gets its share of the examples that a profile gives a strategy, or of `LEAST`. What a loader of another
+    project does wrong is no fault to be mended here: to find a smaller one may take some time, and no more.
     """
     verdicts: list[tuple[Specimen, Verdict]] = []
     chosen = profile or settings()
@@ -63,6 +66,7 @@ def sweep(strategy: Strategy, row: Property, device: torch.device, profile: sett
             *(strategy.load, row.layout or strategy.layout, specimen, device),
             fits=row.fits,
             unheeded=unheeded,
+            once=row.once,
         )
         verdicts.append((specimen, verdict))
         if verdict.outcome != Outcome.WRONG:
@@ -70,7 +74,7 @@ def sweep(strategy: Strategy, row: Property, device: torch.device, profile: sett
         found_at = min(found_at, time.monotonic())
         return True
 
-    examples = max(1, round(chosen.max_examples * row.share / SHARES))
+    examples = max(1, round(max(LEAST, chosen.max_examples / SHARES) * row.share))
     chosen = settings(chosen, max_examples=examples, deadline=None)
     key = f"{strategy.name}-{row.name}-{device.type}".encode()
     try:

@@ -20,7 +20,7 @@ from model.verify import difference_in_kind
 
 CUDA = torch.device("cuda")
 
-FEW = settings(max_examples=8, phases=[Phase.generate], deadline=None, database=None)
+FEW = settings(max_examples=4, phases=[Phase.generate], deadline=None, database=None)
 
 
 class Refused(Exception):

@@ -251,7 +251,7 @@ def test_a_checkpoint_whose_making_was_killed_is_never_taken_for_whole(
     assert "open manifest.json" in moments
     rare = [place for place, what in enumerate(moments) if moments.count(what) < 3 and not what.endswith(".pt")]
     often = [place for place in range(len(moments)) if place not in rare]
-    for moment in (*rare, *often[:: len(often) // 5]):
+    for moment in (*rare, *often[:: len(often) // 2]):
         folder = kill_at(moment)
         assert not (folder / specification(layout).name).exists() or whole(folder, layout), moments[moment]
         with closing(open_shelf(folder)) as shelf:

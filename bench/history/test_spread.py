@@ -8,7 +8,7 @@ import pytest
 
 from bench.history.spread import FALSE_ALARMS, WINDOW, expected, qn
 
-NIGHTS = 20_000
+NIGHTS = 5_000
 
 
 def quiet(draw: random.Random) -> float:

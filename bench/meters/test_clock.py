@@ -46,7 +46,7 @@ def test_nothing_of_a_round_is_alive_in_the_next() -> None:
         assert clock.load_and_use() is None  # type: ignore[func-returns-value]
     clock.finish_round()
     assert alive == [0, 0, 0]
-    assert len(clock.load_seconds) == len(clock.first_logits_seconds) == len(clock.forward_seconds) == 3
+    assert len(clock.load_seconds) == len(clock.first_logits_seconds) == 3
 
 
 def test_where_the_weights_end_is_seen(tmp_path: Path) -> None:
@@ -59,9 +59,12 @@ def test_where_the_weights_end_is_seen(tmp_path: Path) -> None:
 
     for load, seen in ((mapped, True), (lambda _: nn.Linear(300, 300), False)):
         clock = LoadClock(load, lambda _: None, lambda _: None, CountingMeter())
-        clock.load_and_use()
-        clock.finish_round()
-        assert clock.mapped == [seen]
+        for _ in range(3):
+            clock.load_and_use()
+            clock.finish_round()
+        assert clock.mapped == [seen] * 3
+        # A later pass is held against the first one where that fetches weights.
+        assert len(clock.forward_seconds) == (3 if seen else 1)
 
 
 @pytest.mark.parametrize(
@@ -180,9 +183,9 @@ def test_a_clock_in_a_process_of_its_own_tells_what_it_measured() -> None:
             clock.begin_round()
             clock.load_and_use()
         readings = clock.readings()
-        assert [len(values) for values in vars(readings).values()] == [3, 3, 2, 3, 3, 3, 2]
+        assert [len(values) for values in vars(readings).values()] == [3, 3, 1, 3, 3, 3, 2]
         clock.finish_round()
-        assert len(clock.readings().forward_seconds) == len(clock.readings().whole_load_seconds) == 3
+        assert len(clock.readings().mapped) == 3
         assert clock.readings().load_seconds == readings.load_seconds
     assert multiprocessing.active_children() == []
 

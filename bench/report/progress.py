@@ -6,15 +6,17 @@ from contextlib import contextmanager, nullcontext
 import pytest
 from tqdm import tqdm
 
-from bench.report.status import STATUS, Status
-
 # Shorter work needs no bar.
 DELAY_SECONDS = 2.0
 
 
 @contextmanager
-def progress_bar(what: str, total_bytes: int, *, quiet: bool) -> Iterator[Callable[[int], object]]:
+def progress_bar(config: pytest.Config, what: str, total_bytes: int) -> Iterator[Callable[[int], object]]:
     """A bar with the time left, on a terminal only, for work that takes long; yields what to tell it of bytes done."""
+    quiet, reporter = config.option.benchmark_quiet, config.pluginmanager.getplugin("terminalreporter")
+    if reporter and reporter.isatty and not quiet:
+        # Below pytest's dots, not over them.
+        reporter.ensure_newline()
     # tqdm's None: where there is no terminal.
     disable = True if quiet else None
     with tqdm(
@@ -33,11 +35,7 @@ def say(config: pytest.Config, line: str) -> None:
 
 @contextmanager
 def uncaptured(config: pytest.Config) -> Iterator[None]:
-    """Let what is written in a block reach the terminal, and find it as pytest left it."""
+    """Let what is written in a block reach the terminal."""
     manager = config.pluginmanager.getplugin("capturemanager")
-    status: Status | None = config.pluginmanager.getplugin(STATUS)
-    with (
-        manager.global_and_fixture_disabled() if manager else nullcontext(),
-        status.hidden() if status else nullcontext(),
-    ):
+    with manager.global_and_fixture_disabled() if manager else nullcontext():
         yield

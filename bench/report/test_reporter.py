@@ -136,7 +136,7 @@ def test_quiet_makes_checkpoints_in_silence(
     terminal = pytest.TerminalReporter(pytestconfig, output)
     monkeypatch.setattr(pytestconfig.pluginmanager, "getplugin", lambda _: terminal)
     progress.say(pytestconfig, "it is made again")
-    with progress.progress_bar("making", 10, quiet=quiet) as update:
+    with progress.progress_bar(pytestconfig, "making", 10) as update:
         update(5)
     assert output.getvalue() == ("" if quiet else "it is made again\n")
     assert ("making" in errors.getvalue()) == (not quiet)

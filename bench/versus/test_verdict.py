@@ -10,7 +10,7 @@ from bench.versus.measured import Benchmark, Run
 from bench.versus.sides import Side
 from bench.versus.verdict import CONFIDENCE, change_of, judge, peak_verdict
 
-COMPARISONS = 2000
+COMPARISONS = 500
 THRESHOLD = 0.03
 MIB = 2**20
 
