@@ -1,5 +1,7 @@
 """Wires the rooms together: options in, checkpoints and records for the tests, a table at the end."""
 
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +65,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     require_surroundings(vars(config.option), sys.flags.optimize)
+    if hasattr(config, "workerinput"):
+        _be_no_worker()
     # As pytest's own filters have it: what options name is built before those are in force.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
     try:
@@ -86,6 +90,12 @@ def pytest_configure(config: pytest.Config) -> None:
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
 
 
+def _be_no_worker() -> None:
+    """Have what tests start in a process of pytest-xdist take itself for no part of it, and hear interrupts."""
+    os.environ.pop("PYTEST_XDIST_WORKER", None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if SHELF in config.stash:
         config.stash[SHELF].close()
@@ -99,8 +109,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if marker("sharded"):
             cases = chosen.sharded_cases(real=real)
         wanted = (chosen.budget or not marker("budget")) and (chosen.find_minimum or not marker("minimum"))
+        wanted = wanted and (chosen.judges_own or not marker("own_model"))
         # What is apart is a promise, and of other projects none is made.
-        wanted_cases = [case for case in cases if case.strategy.peer is None or not marker("apart")]
+        promised = marker("apart") or marker("own_model")
+        wanted_cases = [case for case in cases if case.strategy.peer is None or not promised]
         metafunc.parametrize("case", wanted_cases if wanted else [], ids=str)
     if "trial" in metafunc.fixturenames:
         metafunc.parametrize("trial", metafunc.config.stash[SETTINGS].trials(), ids=str)
@@ -131,6 +143,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             raise pytest.UsageError(f"{error}, or count the peaks with --plan") from None
         except OSError as error:
             raise pytest.UsageError(f"checkpoints cannot be kept: {error}; name a folder with --checkpoints") from None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file together, in order: what they share is made once, and the longest files come first."""
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415 - of an extra
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture

@@ -2,10 +2,26 @@
 
 import pytest
 
-from bench.conformance.apart import Apart
+from bench.cases.case import Case
+from bench.cases.endings import ending
+from bench.conformance.apart import Apart, judge_apart
+from bench.conformance.judge import Outcome
 from bench.conformance.sweep import Cell
 from bench.conformance.trial import Trial
 from bench.meters.process import LoadFailed
+
+
+@pytest.mark.real_device
+@pytest.mark.own_model
+def test_own_equivalence(case: Case) -> None:
+    """The same of the user's own model, with its weights and its example."""
+    assert case.own
+    with ending(case):
+        verdict = judge_apart(case.strategy, case.own, case.device, case.limit_seconds)
+    if verdict and verdict.outcome == Outcome.REFUSED and case.states_refusal:
+        pytest.skip(f"refused: {verdict.why.partition(': ')[2]}")
+    if verdict and verdict.outcome != Outcome.PASSED:
+        pytest.fail(verdict.why, pytrace=False)
 
 
 @pytest.mark.real_device

@@ -35,12 +35,14 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
         or ((chosen.own or chosen.sharded) and case_of(item) is None and not _parameter(item, "trial", Trial))
     ]
 
-    def place(item: pytest.Item) -> tuple[int, tuple[int, str], bool]:
+    def place(item: pytest.Item) -> tuple[int, tuple[int, str], int]:
         case = case_of(item)
         if case is None:
-            return len(chosen.sizes), (0, ""), False
+            return len(chosen.sizes), (0, ""), 0
         order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
-        return chosen.sizes.index(case.size), order, "peak_memory" not in item.name
+        steps = ("own_equivalence", "peak_memory")
+        step = next((number for number, name in enumerate(steps) if name in item.name), len(steps))
+        return chosen.sizes.index(case.size), order, step
 
     return sorted((item for item in items if item not in idle), key=place), idle
 

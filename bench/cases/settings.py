@@ -13,8 +13,12 @@ from bench.ranks.team import Team
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
 from bench.strategies.named import NamedLoad
 from bench.strategies.sharded import SHARDED
+from model.checkpoints import Specification
 from model.own import Own
 from model.reference import Reference
+
+# Of the user's model: of a larger one every bit, and its outputs, are compared in each load that is measured.
+MOST_JUDGED_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,14 @@ class Settings:
     def _named(self, strategy: str, size: str, device: str) -> tuple[str, str, str, str, bool, str]:
         """What every case has, in the order of its fields."""
         return strategy, size, device, self.dtype, self.planned, self.cache
+
+    @property
+    def judges_own(self) -> bool:
+        """Whether the user's model is held against itself in everything: it takes half a dozen copies of it."""
+        if self.own is None or self.real_device is None:
+            return False
+        state = Specification(self.own.label, self.dtype, "torch", self.own).footprint.state_bytes
+        return state <= MOST_JUDGED_BYTES
 
     def limits(self) -> list[LimitCase]:
         """What the loads are held against, each kind once a size."""

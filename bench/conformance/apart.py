@@ -1,4 +1,4 @@
-"""Sweeps of loaders that may end the process that they are called in, or never come back: in one of its own."""
+"""Loads that may end the process that they are called in, or never come back: judged in one of their own."""
 
 import gc
 from contextlib import ExitStack, suppress
@@ -9,11 +9,13 @@ from types import TracebackType
 import torch
 from hypothesis import settings
 
-from bench.conformance.judge import Outcome
+from bench.conformance.judge import Outcome, Verdict, judge
+from bench.conformance.own_model import OwnModel
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell, sweep
 from bench.meters.process import Child, LoadDied, LoadFailed, child_process, telling_failures
 from bench.strategies import Strategy
+from model.own import Own
 
 # What a sweep may take before its process is ended: a library's first import, and a second an example.
 START_SECONDS, EXAMPLE_SECONDS = 60.0, 1.0
@@ -88,3 +90,22 @@ def _serve(connection: Connection, strategy: Strategy) -> None:
             profile = settings(max_examples=asked.examples)
             row = PROPERTIES[asked.property_name]
             connection.send(sweep(strategy, row, torch.device(asked.device), profile))
+
+
+def judge_apart(strategy: Strategy, own: Own, device: str, limit_seconds: float) -> Verdict | None:
+    """What becomes of the user's model; None where its factory makes another one each time.
+
+    Raises `LoadDied` and `LoadFailed`.
+    """
+    with child_process(_judge, (strategy, OwnModel(own), device), limit_seconds) as child:
+        [verdict] = child.receive(tuple, child.deadline())
+    return verdict
+
+
+def _judge(connection: Connection, asked: tuple[Strategy, OwnModel, str]) -> None:
+    strategy, specimen, device = asked
+    with telling_failures(connection):
+        verdict = None
+        if specimen.is_repeatable:
+            verdict = judge(strategy.load, strategy.layout, specimen, torch.device(device))
+        connection.send((verdict,))

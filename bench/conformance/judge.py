@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from bench.conformance.comparison import Difference, differences
+from bench.conformance.own_model import OwnModel
 from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
-from bench.conformance.real_models import RealModel
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
 from model.foreign import ALL_LAYOUTS
@@ -63,7 +63,7 @@ class Loaded:
 def judge(  # noqa: PLR0913 - what is judged, and how
     load: Load,
     layout: str,
-    specimen: Specimen | RealModel,
+    specimen: Specimen,
     device: torch.device,
     *,
     fits: bool = True,
@@ -117,7 +117,7 @@ def _loaded(load: Load, build: Callable[[], nn.Module], path: Path, device: torc
 
 
 def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how they are compared
-    specimen: Specimen | RealModel,
+    specimen: Specimen,
     saved: nn.Module,
     first: Loaded,
     second: Loaded,
@@ -179,14 +179,14 @@ def _difference_in_numbers(found: Tensor, expected: Tensor) -> str | None:
     return difference(found.masked_fill(no_number, 0), expected.detach().masked_fill(no_number, 0))
 
 
-def _in_forward(specimen: Specimen | RealModel, saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
     """Whether two models that have the same tensors compute the same."""
     if isinstance(specimen, Transformer):
         try:
             check_logits(first_logits(loaded).cpu(), first_logits(saved))
         except WrongModel as error:
             yield Difference("logits", "", str(error))
-    elif isinstance(specimen, RealModel | Pretrained):
+    elif isinstance(specimen, OwnModel | Pretrained):
         try:
             for found, expected in zip(specimen.outputs(loaded), specimen.outputs(saved), strict=True):
                 check_logits(found.cpu(), expected)

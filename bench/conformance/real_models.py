@@ -4,13 +4,12 @@ Each is a factory as `--model` takes it, with what it is asked first in its attr
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.conformance.traits import properties_of
+from bench.conformance.own_model import OwnModel
 from model.own import Own
 from model.reference import Reference
 
@@ -107,31 +106,6 @@ def quantised() -> nn.Module:
     return model
 
 
-@dataclass(frozen=True)
-class RealModel:
+def real_model(name: str) -> OwnModel:
     """One of these, as a specimen."""
-
-    name: str
-
-    @property
-    def own(self) -> Own:
-        return Own(Reference(f"{__name__}:{self.name}"))
-
-    def build(self) -> nn.Module:
-        return self.own.build()
-
-    def saved(self) -> nn.Module:
-        return self.own.saved(lambda _: None)
-
-    def state_dict(self, model: nn.Module) -> dict[str, Any]:
-        return model.state_dict()
-
-    def suspects(self) -> set[str]:
-        return {name for names in properties_of(self.build()).values() for name in names}
-
-    def outputs(self, model: nn.Module) -> list[Tensor]:
-        """What it computes of its example."""
-        return self.own.outputs(model)
-
-    def __str__(self) -> str:
-        return self.name
+    return OwnModel(Own(Reference(f"{__name__}:{name}")))

@@ -8,6 +8,7 @@ from torch import nn
 
 from bench.conformance.blueprint import Blueprint, Name, Stored
 from bench.conformance.misfits import Misfit
+from bench.conformance.own_model import OwnModel
 from bench.conformance.pretrained import Pretrained
 from model.gpt2 import GPT2, Config
 
@@ -81,4 +82,4 @@ class Transformer:
         return f"GPT-2 {self.config}, {self.dtype}, {'tied' if self.tied else 'untied'}"
 
 
-Specimen = Blueprint | Crowd | Transformer | Misfit | Pretrained
+Specimen = Blueprint | Crowd | Transformer | Misfit | Pretrained | OwnModel

@@ -10,7 +10,7 @@ import torch
 from bench.cases.loads import run_load
 from bench.conformance import real_models
 from bench.conformance.judge import Outcome, judge
-from bench.conformance.real_models import RealModel
+from bench.conformance.real_models import real_model
 from bench.conformance.traits import properties_of
 from bench.strategies import STRATEGIES, Strategy
 from model.checkpoints import Checkpoint, Specification
@@ -57,9 +57,9 @@ def test_a_real_model_is_loaded_right_or_refused_by_name(name: str, strategy: St
     require(library)
     if layout not in strategy.layouts:
         return
-    properties = properties_of(RealModel(name).build()).keys()
+    properties = properties_of(real_model(name).build()).keys()
     refused = strategy.refused("cpu") | (NOT_IN_SAFETENSORS if "safetensors" in layout else frozenset())
-    verdict = judge(strategy.load, layout, RealModel(name), CPU)
+    verdict = judge(strategy.load, layout, real_model(name), CPU)
     assert verdict.outcome == (Outcome.PASSED if properties.isdisjoint(refused) else Outcome.REFUSED), verdict.why
     assert verdict.named, verdict.why
 
@@ -68,11 +68,11 @@ def test_a_real_model_is_loaded_right_or_refused_by_name(name: str, strategy: St
 def test_what_a_strategy_may_refuse_of_it_is_known(name: str) -> None:
     library, properties = MODELS[name]
     require(library)
-    assert properties_of(RealModel(name).build()) == properties
+    assert properties_of(real_model(name).build()) == properties
     with torch.device("meta"):
-        assert properties_of(RealModel(name).build()) == properties
+        assert properties_of(real_model(name).build()) == properties
     # What it computes is compared too.
-    assert RealModel(name).outputs(RealModel(name).saved())
+    assert real_model(name).outputs(real_model(name).saved())
 
 
 @pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
@@ -81,7 +81,7 @@ def test_a_quantised_model_is_loaded_right_or_refused_with_the_name_of_its_tenso
 ) -> None:
     """What torch.load takes, since the library says that it is safe, some strategies take too."""
     require("torchao")
-    model = RealModel("quantised")
+    model = real_model("quantised")
     saved = model.saved()
     torch.save(saved.state_dict(), tmp_path / LAYOUTS["torch"].entrance)
     checkpoint = Checkpoint(Specification("quantised", "float32", "torch", model.own), tmp_path)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from bench.versus.pip import PipFailed, install, pins
+from bench.versus.pip import HAS_PIP, PipFailed, install, pins
 from bench.versus.sides import Side
 from model.disk import wait_for
 
@@ -83,7 +83,8 @@ def _project(side: Side, checkout: Path) -> dict[str, Any]:
 def _make_environment(side: Side, wanted: Sequence[str], fixed: Sequence[str], say: Say, folder: Path) -> None:
     say(f"{side.name}: making an environment with {', '.join(wanted) or 'nothing'}")
     # Isolated: what PYTHONPATH holds is not installed, but pip would take it to be.
-    command = (sys.executable, "-I", "-m", "venv", str(folder))
+    # The pip that runs here installs into it: one of its own takes seconds to unpack.
+    command = (sys.executable, "-I", "-m", "venv", *(("--without-pip",) if HAS_PIP else ()), str(folder))
     done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise EnvironmentFailed(f"{side.name}: python -m venv: {' '.join(done.stdout.split())}")

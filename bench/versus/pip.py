@@ -1,13 +1,18 @@
 """What pip is asked for, so that all is equal but what is to be compared."""
 
 import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
+
+# Whether the running environment has one: what made it need not have put one there.
+HAS_PIP = find_spec("pip") is not None
 
 # What pip says where no versions are to be had that fit together. What else goes wrong, no other versions mend.
 _UNRESOLVABLE = ("ResolutionImpossible", "No matching distribution found")
@@ -43,7 +48,8 @@ def install(python: Path, wanted: Sequence[str], fixed: Sequence[str], constrain
     ):
         constraints.write_text("".join(f"{line}\n" for line in allowed), encoding="utf-8")
         options = ("install", "--no-input", "--disable-pip-version-check", "--constraint", str(constraints))
-        command = (str(python), "-I", "-m", "pip", *options, "--", *wanted)
+        pip = (sys.executable, "-I", "-m", "pip", "--python", str(python))
+        command = (*(pip if HAS_PIP else (str(python), "-I", "-m", "pip")), *options, "--", *wanted)
         done = subprocess.run(command, text=True, capture_output=True, check=False)
         if done.returncode == 0:
             return told

@@ -22,9 +22,10 @@ def refuse(line: str) -> None:
 
 
 def installed(environment: Environment, module: str) -> str:
-    command = (str(environment.python), "-m", "pip", "show", module)
-    shown = subprocess.run(command, text=True, capture_output=True, check=True).stdout
-    return next(line.removeprefix("Version: ") for line in shown.splitlines() if line.startswith("Version: "))
+    code = f"from importlib.metadata import version; print(version({module!r}))"
+    return subprocess.run(
+        (environment.python, "-I", "-c", code), text=True, capture_output=True, check=True
+    ).stdout.strip()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ Install = Callable[[list[str], list[str]], str | None]
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run((sys.executable, "-I", "-m", "venv", str(folder)), check=True)
+    subprocess.run((sys.executable, "-I", "-m", "venv", "--without-pip", str(folder)), check=True)
     return folder / "bin" / "python"
 
 

@@ -1,0 +1,42 @@
+"""A model of the user's, to be judged as drawn ones are."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.conformance.comparison import differences
+from bench.conformance.traits import properties_of
+from model.own import Own
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model that a factory makes, with the weights of its checkpoint, or random ones."""
+
+    own: Own
+
+    def build(self) -> nn.Module:
+        return self.own.build()
+
+    def saved(self) -> nn.Module:
+        return self.own.saved(lambda _: None)
+
+    def state_dict(self, model: nn.Module) -> dict[str, Any]:
+        return model.state_dict()
+
+    def suspects(self) -> set[str]:
+        return {name for names in properties_of(self.build()).values() for name in names}
+
+    def outputs(self, model: nn.Module) -> list[Tensor]:
+        """What it computes of its example."""
+        return self.own.outputs(model)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """False where the factory makes other weights each time: then two models tell nothing of a load."""
+        return not differences(self.saved(), self.saved(), torch.device("cpu"))
+
+    def __str__(self) -> str:
+        return self.own.label
