@@ -10,6 +10,9 @@ from bench.cases.settings import Settings
 from bench.conformance.trial import Trial
 from model.foreign import ALL_LAYOUTS
 
+# What is done with one checkpoint, in this order, and then the rest: that may evict it from the page cache.
+STEPS = ("own_equivalence", "peak_memory", "limit", "load_time")
+
 Parameter = TypeVar("Parameter")
 
 
@@ -35,14 +38,16 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
         or ((chosen.own or chosen.sharded) and case_of(item) is None and not _parameter(item, "trial", Trial))
     ]
 
-    def place(item: pytest.Item) -> tuple[int, tuple[int, str], int]:
+    # Whatever a plugin has made of the order.
+    strategies = list(chosen.strategies)
+
+    def place(item: pytest.Item) -> tuple[int, tuple[int, str], tuple[int, int]]:
         case = case_of(item)
         if case is None:
-            return len(chosen.sizes), (0, ""), 0
+            return len(chosen.sizes), (0, ""), (0, 0)
         order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
-        steps = ("own_equivalence", "peak_memory")
-        step = next((number for number, name in enumerate(steps) if name in item.name), len(steps))
-        return chosen.sizes.index(case.size), order, step
+        step = next((number for number, name in enumerate(STEPS) if name in item.name), len(STEPS))
+        return chosen.sizes.index(case.size), order, (step, strategies.index(case.strategy_name))
 
     return sorted((item for item in items if item not in idle), key=place), idle
 

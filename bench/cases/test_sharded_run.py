@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from bench.cases.conftest import ROOT, WITHOUT_ALTAIR, recorded
+from bench.cases.conftest import LIMIT_SECONDS, ROOT, WITHOUT_ALTAIR, recorded
+from bench.cases.sharded import ShardedCase
+from bench.ranks.measure import measure_ranks
+from bench.ranks.meeting import Meeting
+from bench.ranks.team import local_team
+from bench.test_sharded_peak_memory import of_all_ranks
+from model.checkpoints import Checkpoint, Specification
 
 # A plugin that has rank 1 die in the middle of a load, and every process write down what its tests ended with.
 DYING = """
@@ -32,63 +38,44 @@ def pytest_runtest_logreport(report):
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """The test of peaks, and that of times, with one strategy on tiny: in two processes, or in two of `torchrun`."""
+def torchrun(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """The tests of peaks and of times on tiny, with a strategy that loads, and one in which rank 1 dies."""
     for name in ("checkpoints", "plugins", "told"):
-        (tmp_path / name).mkdir()
-
-    def run(*options: str, torchrun: bool, plugin: str = "", timed: bool = False) -> "subprocess.CompletedProcess[str]":
-        (tmp_path / "plugins" / "injected.py").write_text(plugin + WITHOUT_ALTAIR)
-        told = {"PYTHONPATH": str(tmp_path / "plugins"), "TOLD": str(tmp_path / "told"), "PYTEST_ADDOPTS": ""}
-        environment = os.environ | told | {"COLUMNS": "80", "GITHUB_ACTIONS": "false"}
-        tests = ("bench/test_sharded_peak_memory.py", "bench/test_sharded_load_time.py")[: 1 + timed]
-        where = ("--checkpoints", str(tmp_path / "checkpoints"), "--benchmark-storage", str(tmp_path / "results"))
-        command = (sys.executable, "-m", *(TORCHRUN if torchrun else ()), "pytest", *tests, *where, "--sharded")
-        return subprocess.run(
-            (
-                *command,
-                "-p",
-                "injected",
-                "-p",
-                "no:cacheprovider",
-                "--sizes",
-                "tiny",
-                "--parallelism",
-                "fsdp",
-                *options,
-            ),
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-
-    return run
+        (folder / name).mkdir()
+    (folder / "plugins" / "injected.py").write_text(DYING + WITHOUT_ALTAIR)
+    told = {"PYTHONPATH": str(folder / "plugins"), "TOLD": str(folder / "told"), "PYTEST_ADDOPTS": ""}
+    environment = os.environ | told | {"COLUMNS": "80", "GITHUB_ACTIONS": "false"}
+    tests = ("bench/test_sharded_peak_memory.py", "bench/test_sharded_load_time.py")
+    where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
+    which = ("--sharded", "--sizes", "tiny", "--parallelism", "fsdp", "--strategies", "streamed,dying")
+    plugins = ("-p", "injected", "-p", "no:cacheprovider")
+    command = (sys.executable, "-m", *TORCHRUN, "pytest", *tests, *where, *which, *plugins)
+    return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
     return [bench["extra_info"] for bench in json.loads(recorded(folder)[-1].read_text())["benchmarks"]]
 
 
-def test_two_processes_load_as_one_run_record_it_once_and_end_together_where_one_dies(run: Run, tmp_path: Path) -> None:
-    one = run("--ranks", "2", "--strategies", "streamed", torchrun=False)
-    assert one.returncode == 0, one.stdout + one.stderr
-    [of_one] = records(tmp_path)
-    many = run("--strategies", "streamed,dying", torchrun=True, plugin=DYING, timed=True)
+@pytest.mark.ranks
+def test_two_processes_load_as_one_run_record_it_once_and_end_together_where_one_dies(
+    tmp_path: Path, real_checkpoint: Callable[[Specification], Checkpoint]
+) -> None:
+    many = torchrun(tmp_path)
     assert many.returncode != 0
     # One of them speaks, and writes.
     assert many.stdout.count("test session starts") == 1
     assert re.search(r"\nstreamed .*fsdp.* ok\n", many.stdout), many.stdout + many.stderr
-    assert len(recorded(tmp_path)) == 2
+    assert len(recorded(tmp_path)) == 1
     of_many, timed = records(tmp_path)
     assert (of_many["ranks"], of_many["parallelism"], of_many["strategy"]) == (2, "fsdp", "streamed")
     assert timed["strategy"] == "streamed"
     assert [rank["rank"] for rank in of_many["per_rank"]] == [0, 1]
+    case = ShardedCase("streamed", "tiny", "sim", "float32", team=local_team(2))
+    meeting = Meeting(case.team)
+    jobs = case.rank_jobs(meeting, real_checkpoint(case.specification), real_checkpoint(case.rehearsal))
+    of_one = of_all_ranks(case, measure_ranks(meeting, jobs, LIMIT_SECONDS)) | {"state_bytes": case.state_bytes}
     exact = ("device_requested_peak_bytes", "host_pinned_peak_bytes", "share_bytes")
     assert [[rank[name] for name in exact] for rank in of_many["per_rank"]] == [
         [rank[name] for name in exact] for rank in of_one["per_rank"]

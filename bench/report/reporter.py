@@ -86,6 +86,8 @@ class Reporter:
             folder = self._chosen.report or storage.path / "report"
             self._page = self._write_page(storage.saved, folder)
             self._write_code(folder)
+        elif storage and storage.unsaved:
+            self._page = "No page: it is made of the recorded run; --benchmark-storage names another folder for both"
 
     @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
     def _advice(self) -> Advice | None:
