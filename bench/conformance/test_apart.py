@@ -1,5 +1,6 @@
 """Loaders that end the process they are tried in, or never come back, end their own cell of the table."""
 
+import multiprocessing
 import re
 from pathlib import Path
 
@@ -63,11 +64,11 @@ def loader(name: str) -> pytest.MarkDecorator:
 def test_one_process_tries_all_that_is_asked(strategy: Strategy) -> None:
     with Apart() as apart:
         first = apart.cell(strategy, "plain", "cpu")
-        child = apart._child
+        processes = {child.pid for child in multiprocessing.active_children()}
         assert apart.cell(strategy, "ties", "cpu").outcome == first.outcome == Outcome.PASSED
-        assert apart._child is child
-    assert child
-    assert child.process.exitcode is not None
+        assert {child.pid for child in multiprocessing.active_children()} == processes
+        assert len(processes) == 1
+    assert multiprocessing.active_children() == []
 
 
 @loader("dies")

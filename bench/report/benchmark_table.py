@@ -9,6 +9,9 @@ from pytest_benchmark.utils import name_formatter_normal
 # How lines of the legend begin, and the column that each explains.
 LEGEND = {"  Outliers:": "outliers", "  OPS:": "ops"}
 
+# As pyproject.toml has them, the one to keep last; and what one takes at most, with how it compares to the best.
+COLUMNS, COLUMN_WIDTH = ["min", "median"], 24
+
 # Of the number of a recorded run.
 DIGITS = 4
 
@@ -40,9 +43,12 @@ def short_name(bench: Mapping[str, Any]) -> str:
     return strategy_and_size
 
 
-def fit_terminal(session: Any) -> None:
+def fit_terminal(session: Any, width: int) -> None:
     """Have pytest-benchmark's session display its table that way, unless its own options ask for more."""
     if session.name_format is name_formatter_normal:
         session.name_format = short_name
+    names = [session.name_format(bench) for _, benches in session.groups or () for bench in benches]
+    if session.columns == COLUMNS and max(map(len, names), default=0) + len(COLUMNS) * COLUMN_WIDTH > width:
+        session.columns = COLUMNS[-1:]
     display, columns = session.display, session.columns
     session.display = lambda terminal: display(BenchmarkTerminal(terminal, columns))

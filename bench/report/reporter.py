@@ -148,7 +148,8 @@ class Reporter:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> Generator[None, None, None]:
-        fit_terminal(config._benchmarksession)  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
+        width = config.get_terminal_writer().fullwidth
+        fit_terminal(config._benchmarksession, width)  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
         try:
             yield
         finally:

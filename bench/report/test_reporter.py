@@ -165,9 +165,9 @@ def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
 class Ended:
     """The end of a run: what was said of its page, and of what else failed it."""
 
-    def __init__(self, reporter: Reporter, saved: Path | None, folder: Path | None) -> None:
+    def __init__(self, reporter: Reporter, saved: Path | None, folder: Path | None, unsaved: str | None = None) -> None:
         self.complaints: list[str] = []
-        storage = SimpleNamespace(saved=saved, path=saved.parent if saved else Path())
+        storage = SimpleNamespace(saved=saved, path=saved.parent if saved else Path(), unsaved=unsaved)
         gate: Any = SimpleNamespace(storage=storage, runs=[], complain=self.complaints.append, benchmarks=[])
         chosen: Any = SimpleNamespace(export=None, report=folder, checkpoints=Path("cache"))
         reporter._gate, reporter._chosen = gate, chosen
@@ -186,6 +186,12 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_that_is_not_recorded_has_no_page(reporter: Reporter, in_folder: Path) -> None:
     ended = Ended(reporter, None, in_folder / "report")
     assert (ended.said, ended.complaints, list(in_folder.iterdir())) == (None, [], [])
+
+
+def test_where_a_run_cannot_be_recorded_it_says_how_to_get_a_page(reporter: Reporter, in_folder: Path) -> None:
+    ended = Ended(reporter, None, in_folder / "report", unsaved="the disk is full")
+    assert ended.said == "No page: it is made of the recorded run; --benchmark-storage names another folder for both"
+    assert (ended.complaints, list(in_folder.iterdir())) == ([], [])
 
 
 def test_without_the_extra_a_run_says_how_to_get_a_page(
