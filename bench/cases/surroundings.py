@@ -19,7 +19,7 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
         )
     if options.get("dist", "no") != "no" and not options.get("benchmark_disable"):
         raise pytest.UsageError(
-            "-n: loads that are measured beside each other disturb each other: leave out -n (pytest-xdist), "
+            "pytest-xdist: loads that are measured beside each other disturb each other: leave out -n and --dist, "
             "or add --benchmark-disable to test without timing"
         )
 

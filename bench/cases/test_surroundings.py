@@ -8,8 +8,8 @@ from bench.meters.budget import Budget
     ("options", "optimised", "said"),
     [
         ({}, 1, "^python -O drops assertions, and this suite asserts: leave out -O, or unset PYTHONOPTIMIZE$"),
-        ({"dist": "load", "benchmark_disable": False}, 0, "^-n: .* leave out -n .*, or add --benchmark-disable"),
-        ({"dist": "loadfile"}, 0, "^-n: "),
+        ({"dist": "load", "benchmark_disable": False}, 0, "^pytest-xdist: .* leave out -n and --dist, or add --benchmark-disable"),
+        ({"dist": "loadfile"}, 0, "^pytest-xdist: "),
     ],
 )
 def test_what_makes_a_run_worthless_is_a_usage_error(options: dict[str, object], optimised: int, said: str) -> None:
