@@ -8,7 +8,7 @@ from bench.meters.budget import Budget
     ("options", "optimised", "said"),
     [
         ({}, 1, "^python -O drops assertions, and this suite asserts: leave out -O, or unset PYTHONOPTIMIZE$"),
-        ({"dist": "load", "benchmark_disable": False}, 0, "^pytest-xdist: .* leave out -n and --dist, or add --benchmark-disable"),
+        ({"dist": "load", "benchmark_disable": False}, 0, "^pytest-xdist: .* leave out -n and --dist, or add --bench"),
         ({"dist": "loadfile"}, 0, "^pytest-xdist: "),
     ],
 )
