@@ -10,6 +10,11 @@ from bench.conformance.sweep import Cell
 from bench.conformance.trial import Trial
 from bench.meters.process import LoadFailed
 
+# What is judged of a model takes as many of it, built one after the other.
+MODELS_BUILT = 8
+# Of what is wrong with one.
+MOST_LINES = 5
+
 
 @pytest.mark.real_device
 @pytest.mark.own_model
@@ -17,11 +22,12 @@ def test_own_equivalence(case: Case) -> None:
     """The same of the user's own model, with its weights and its example."""
     assert case.own
     with ending(case):
-        verdict = judge_apart(case.strategy, case.own, case.device, case.limit_seconds)
+        verdict = judge_apart(case.strategy, case.own, case.device, MODELS_BUILT * case.limit_seconds)
     if verdict and verdict.outcome == Outcome.REFUSED and case.states_refusal:
         pytest.skip(f"refused: {verdict.why.partition(': ')[2]}")
     if verdict and verdict.outcome != Outcome.PASSED:
-        pytest.fail(verdict.why, pytrace=False)
+        first, more = verdict.why.splitlines()[:MOST_LINES], verdict.why.splitlines()[MOST_LINES:]
+        pytest.fail("\n".join([*first, *([f"and {len(more):,} more"] if more else [])]), pytrace=False)
 
 
 @pytest.mark.real_device

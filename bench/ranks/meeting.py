@@ -24,6 +24,8 @@ POLL_SECONDS = 0.1
 GRACE_SECONDS = 2.0
 # What processes of other ranks may take beyond the limit of a step until they are heard of.
 HEARING_SECONDS = 30.0
+# What it may take to be told of what they have said already.
+ANSWER_SECONDS = 0.1
 
 # Of what is said when another rank is gone: the words of Gloo and NCCL, and the classes of PyTorch's own errors.
 FOLLOWS = (
@@ -154,11 +156,13 @@ class Meeting:
             return mine
         for rank, one in mine.items():
             self._store.set(f"{name}/{rank}", pickle.dumps(one))  # type: ignore[arg-type]  # of bytes too
-        said: dict[int, Said[Value]] = {}
+        said = dict(mine)
         until = time.monotonic() + seconds + HEARING_SECONDS
-        for rank in range(self.team.count):
+        for rank in (rank for rank in range(self.team.count) if rank not in mine):
+            # What is there already is heard, however late it is: a busy machine may take a while to tell of it.
+            left = max(ANSWER_SECONDS, until - time.monotonic())
             try:
-                self._store.wait([f"{name}/{rank}"], timedelta(seconds=max(0.001, until - time.monotonic())))
+                self._store.wait([f"{name}/{rank}"], timedelta(seconds=left))
                 said[rank] = pickle.loads(self._store.get(f"{name}/{rank}"))  # noqa: S301 - from a process of this run
             except distributed.DistError:
                 said[rank] = Said(fault=Fault(f"nothing was heard of it within {seconds:g} s", (), 1))
