@@ -9,6 +9,7 @@ from bench.conformance.judge import Outcome
 from bench.conformance.sweep import Cell
 from bench.conformance.trial import Trial
 from bench.meters.process import LoadFailed
+from bench.report.conformance import shortened
 
 # What is judged of a model takes as many of it, built one after the other.
 MODELS_BUILT = 8
@@ -26,8 +27,7 @@ def test_own_equivalence(case: Case) -> None:
     if verdict and verdict.outcome == Outcome.REFUSED and case.states_refusal:
         pytest.skip(f"refused: {verdict.why.partition(': ')[2]}")
     if verdict and verdict.outcome != Outcome.PASSED:
-        first, more = verdict.why.splitlines()[:MOST_LINES], verdict.why.splitlines()[MOST_LINES:]
-        pytest.fail("\n".join([*first, *([f"and {len(more):,} more"] if more else [])]), pytrace=False)
+        pytest.fail("\n".join(shortened(verdict.why.splitlines(), MOST_LINES)), pytrace=False)
 
 
 @pytest.mark.real_device

@@ -25,7 +25,7 @@ def test_load_time(
         clock.finish_round()
         readings = clock.readings()
     record["ownership"] = ownership(readings, record["ownership"])
-    record.update(times(readings.last(ROUNDS), record["state_bytes"], mapped=record["ownership"] == "mapped"))
+    record.update(times(readings, record["state_bytes"], mapped=record["ownership"] == "mapped"))
 
 
 def ownership(readings: Readings, stated: str | None) -> str | None:

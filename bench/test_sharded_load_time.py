@@ -34,7 +34,7 @@ def test_sharded_load_time(
         benchmark.pedantic(clocks.load_and_use, setup=clocks.begin_round, rounds=ROUNDS)
         clocks.finish_round()
         readings = clocks.readings()
-    record.update(slowest({rank: one.last(ROUNDS) for rank, one in readings.items()}, case.state_bytes))
+    record.update(slowest(readings, case.state_bytes))
 
 
 def slowest(readings: Mapping[int, Readings], state_bytes: int) -> Record:

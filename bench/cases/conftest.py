@@ -81,12 +81,25 @@ def _wait(connection: Any, _: object) -> None:
     connection.recv()
 
 
+def environment_of(folder: Path, plugin: str) -> dict[str, str]:
+    """That of a run whose files are in a folder; `-p injected` gives it the plugin of this text."""
+    (folder / "plugins").mkdir(exist_ok=True)
+    (folder / "plugins" / "injected.py").write_text(plugin)
+    # A job that runs this is not to annotate what is made to fail.
+    github = {"GITHUB_ACTIONS": "false", "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
+    # Nor is it to run with the options of those who run these tests.
+    own = {"COLUMNS": "120", "PYTEST_ADDOPTS": "", "PYTHONPATH": str(folder / "plugins")}
+    environment = os.environ | own | github
+    # What is compiled once is compiled once, as on a machine of theirs.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where runs of this module keep their checkpoints and records."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "checkpoints").mkdir()
-    (folder / "plugins").mkdir()
     return folder
 
 
@@ -100,14 +113,7 @@ def bench(folder: Path) -> Bench:
     def run(
         *options: str, plugin: str | None = None, page: bool = False, env: Mapping[str, str] = MappingProxyType({})
     ) -> "subprocess.CompletedProcess[str]":
-        # A job that runs this is not to annotate what is made to fail.
-        github = {"GITHUB_ACTIONS": "false", "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
-        # Nor is it to run with the options of those who run these tests.
-        environment = os.environ | {"COLUMNS": "120", "PYTEST_ADDOPTS": ""} | github | dict(env)
-        # What is compiled once is compiled once, as on a machine of theirs.
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        (folder / "plugins" / "injected.py").write_text((plugin or "") + ("" if page else WITHOUT_ALTAIR))
-        environment["PYTHONPATH"] = str(folder / "plugins")
+        environment = environment_of(folder, (plugin or "") + ("" if page else WITHOUT_ALTAIR)) | dict(env)
         options = ("-p", "injected", *options)
         where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
         which = () if "--model" in options else ("--sizes", "tiny")

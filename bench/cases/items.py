@@ -38,16 +38,14 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
         or ((chosen.own or chosen.sharded) and case_of(item) is None and not _parameter(item, "trial", Trial))
     ]
 
-    # Whatever a plugin has made of the order.
-    strategies = list(chosen.strategies)
-
     def place(item: pytest.Item) -> tuple[int, tuple[int, str], tuple[int, int]]:
         case = case_of(item)
         if case is None:
             return len(chosen.sizes), (0, ""), (0, 0)
         order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
         step = next((number for number, name in enumerate(STEPS) if name in item.name), len(STEPS))
-        return chosen.sizes.index(case.size), order, (step, strategies.index(case.strategy_name))
+        # Whatever a plugin has made of the order of strategies.
+        return chosen.sizes.index(case.size), order, (step, chosen.strategies.index(case.strategy_name))
 
     return sorted((item for item in items if item not in idle), key=place), idle
 

@@ -53,7 +53,7 @@ def load_clock(
     if limit.kind != DISK:
         # What reads a file and fills memory first takes longer than what does so again.
         limit.prepare()
-    if limit.kind == DISK and "direct" in signature(load).parameters:
+    elif "direct" in signature(load).parameters:
         load = partial(cast("Callable[..., nn.Module]", load), direct=direct_is_faster(limit.files))
     return LoadClock(
         load=partial(run_load, load, checkpoint),

@@ -22,7 +22,6 @@ from bench.strategies.sharded.share import Share, shares
 from model.architecture import Architecture
 from model.checkpoints import Checkpoint
 from model.parallel import PARALLELISMS
-from model.verify import check_model, check_structure
 
 ALONE = local_team(1)
 
@@ -59,7 +58,7 @@ class ShardedCase(Case):
     @property
     def simulated(self) -> bool:
         """Whether no rank hears of another: what is sent is not."""
-        return self.planned or self.device == "sim"
+        return not self._has_values
 
     @property
     def shares(self) -> list[Share]:
@@ -175,12 +174,11 @@ class ShardedCase(Case):
     def _rank_job(self, load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint, *, explained: bool) -> Job:
         device = self.device if self.simulated else self.device_of(load.seat.rank)
         meter = partial(device_meter, device, self.strategy.source, planned=self.planned, explained=explained)
-        check = check_structure if self.simulated else check_model
         return Job(
             meter=meter,
-            rehearse=partial(rehearse_rank, load, checkpoint, rehearsal, check),
+            rehearse=partial(rehearse_rank, load, checkpoint, rehearsal, self._check),
             load=partial(run_load, load, checkpoint),
             # To compute FSDP2 gathers block after block: that is not the load's.
             use=None,
-            check=partial(check, checkpoint, meter().device),
+            check=partial(self._check, checkpoint, meter().device),
         )

@@ -37,24 +37,15 @@ for strategy in (
     Strategy(load_and_be_killed, "torch", "S", "0", "0", "S"),
 ):
     STRATEGIES[strategy.name] = strategy
-for name in ("dies", "hangs", "raises", "absent"):
-    needs = "no-such-loader" if name == "absent" else "torch"
+for name, fault, needs in (
+    ("dies", "load_and_crash", "torch"),
+    ("hangs", "load_and_hang", "torch"),
+    ("raises", "load_and_give_up", "torch"),
+    ("absent", "load_and_crash", "no-such-loader"),
+):
     peer = Peer("dcp", needs, "real module", "load", "torch")
-    load = NamedLoad(Reference(f"{FOLDER}/loaders.py:{name}"))
+    load = NamedLoad(Reference(f"bench.meters.test_faults:{fault}"))
     PEERS[name] = Strategy(load, "torch", "", "", "", "", pinned="", peer=peer)
-"""
-
-LOADERS = """
-import ctypes, time
-
-def dies(build, path, device):
-    ctypes.string_at(0)
-
-def hangs(build, path, device):
-    time.sleep(60)
-
-def raises(build, path, device):
-    raise SystemExit("no licence")
 """
 
 # A plugin that draws one model a property.
@@ -245,13 +236,11 @@ def test_a_later_run_is_compared_mends_what_was_damaged_and_fails_for_what_grew(
 
 
 @pytest.fixture(scope="module")
-def faulty_run(bench: Bench, folder: Path) -> "subprocess.CompletedProcess[str]":
+def faulty_run(bench: Bench) -> "subprocess.CompletedProcess[str]":
     """Every kind of faulty loader in one run: memory on the simulated device, times on the CPU."""
-    (folder / "loaders.py").write_text(LOADERS)
     recipes = "load_with_stray_copy,load_wrong,load_and_look,load_and_be_killed,per_tensor"
     peers = "dies,hangs,raises,absent,dcp,instanttensor"
-    plugin = f"FOLDER = {str(folder)!r}\n{FAULTY}"
-    return bench("--strategies", f"{recipes},{peers}", "-k", "peak_memory or load_time", plugin=plugin, page=True)
+    return bench("--strategies", f"{recipes},{peers}", "-k", "peak_memory or load_time", plugin=FAULTY, page=True)
 
 
 FAILED = ("load_with_stray_copy", "load_wrong", "load_and_look", "load_and_be_killed", "dies", "hangs", "raises")

@@ -1,7 +1,6 @@
 """Runs of the suite by many processes, as users start them."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.cases.conftest import LIMIT_SECONDS, ROOT, WITHOUT_ALTAIR, recorded
+from bench.cases.conftest import LIMIT_SECONDS, ROOT, WITHOUT_ALTAIR, environment_of, recorded
 from bench.cases.sharded import ShardedCase
 from bench.ranks.measure import measure_ranks
 from bench.ranks.meeting import Meeting
@@ -41,11 +40,9 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-
 
 def torchrun(folder: Path) -> "subprocess.CompletedProcess[str]":
     """The tests of peaks and of times on tiny, with a strategy that loads, and one in which rank 1 dies."""
-    for name in ("checkpoints", "plugins", "told"):
+    for name in ("checkpoints", "told"):
         (folder / name).mkdir()
-    (folder / "plugins" / "injected.py").write_text(DYING + WITHOUT_ALTAIR)
-    told = {"PYTHONPATH": str(folder / "plugins"), "TOLD": str(folder / "told"), "PYTEST_ADDOPTS": ""}
-    environment = os.environ | told | {"COLUMNS": "80", "GITHUB_ACTIONS": "false"}
+    environment = environment_of(folder, DYING + WITHOUT_ALTAIR) | {"TOLD": str(folder / "told"), "COLUMNS": "80"}
     tests = ("bench/test_sharded_peak_memory.py", "bench/test_sharded_load_time.py")
     where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
     which = ("--sharded", "--sizes", "tiny", "--parallelism", "fsdp", "--strategies", "streamed,dying")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.cases.options import add_options
-from bench.history.gate import Gate, timed
+from bench.history.gate import Gate
 from bench.history.options import OPTIONS, history_options
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 
@@ -46,11 +46,6 @@ def pytest_benchmark_generate_machine_info():
 
 def pytest_benchmark_generate_commit_info():
     return {"id": "c0ffee", "time": None, "dirty": False}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_benchmark_group_stats(benchmarks):
-    benchmarks[:] = [bench for bench in benchmarks if timed(bench)]
 
 
 def pytest_terminal_summary(terminalreporter, config):

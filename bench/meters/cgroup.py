@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.meters.host import lines_of
+
 PROC = Path("/proc")
 
 # What the last process of a group may take to be gone.
@@ -124,7 +126,7 @@ def _remove(folder: Path) -> None:
 def _parent() -> tuple[Path, Files]:
     """The folder in which a group can be made that limits memory, within all limits that are in force here already."""
     paths = dict(_own_paths())
-    for line in os.fsdecode((PROC / "self" / "mountinfo").read_bytes()).splitlines():
+    for line in lines_of(PROC / "self" / "mountinfo"):
         fields, _, rest = line.partition(" - ")
         root, mount = fields.split()[3:5]
         kind, _, options = rest.split(maxsplit=2)
@@ -141,7 +143,7 @@ def _parent() -> tuple[Path, Files]:
 
 def _own_paths() -> Iterator[tuple[str, str]]:
     """Which group this process is in, for each controller; the one of version 2 has no name."""
-    for line in os.fsdecode((PROC / "self" / "cgroup").read_bytes()).splitlines():
+    for line in lines_of(PROC / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             yield controller, path
@@ -188,12 +190,8 @@ def _manager(method: str, *arguments: str) -> bool:
 def _folder_of(pid: int) -> Path:
     """The group of version 2 that a process is in."""
     with suppress(OSError):
-        path = next(
-            line.split(":", 2)[2]
-            for line in os.fsdecode((PROC / str(pid) / "cgroup").read_bytes()).splitlines()
-            if line.startswith("0::")
-        )
-        for line in os.fsdecode((PROC / "self" / "mountinfo").read_bytes()).splitlines():
+        path = next(line.split(":", 2)[2] for line in lines_of(PROC / str(pid) / "cgroup") if line.startswith("0::"))
+        for line in lines_of(PROC / "self" / "mountinfo"):
             fields, _, rest = line.partition(" - ")
             if rest.startswith("cgroup2 "):
                 root, mount = fields.split()[3:5]

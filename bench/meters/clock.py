@@ -127,10 +127,6 @@ class Readings:
     major_faults: tuple[int, ...]
     mapped: tuple[bool | None, ...]
 
-    def last(self, rounds: int) -> "Readings":
-        """Those of so many loads: a warm-up before them does not count."""
-        return Readings(**{name: values[-rounds:] for name, values in vars(self).items()})
-
     @property
     def whole_load_seconds(self) -> list[float]:
         """Of every load, with what its first forward pass takes longer than a later one.

@@ -84,6 +84,11 @@ def _larger(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else max(one, other)
 
 
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file of `/proc`, which may name paths in any encoding."""
+    return os.fsdecode(file.read_bytes()).splitlines()
+
+
 @contextmanager
 def memory_reader(pid: int) -> Iterator[Callable[[], HostMemory]]:
     """A function that reads the memory of process `pid`, fast enough to be called every half a millisecond.
@@ -193,7 +198,7 @@ def file_backed(addresses: Iterable[int]) -> list[bool]:
     Raises `OSError` where the system does not tell.
     """
     mapped: list[tuple[int, int]] = []
-    for line in os.fsdecode((PROC / "self" / "maps").read_bytes()).splitlines():
+    for line in lines_of(PROC / "self" / "maps"):
         extent, _, _, _, inode, *_ = line.split(maxsplit=5)
         if inode != "0":
             start, end = (int(place, 16) for place in extent.split("-"))

@@ -130,11 +130,6 @@ def test_only_a_mapped_model_is_charged_for_its_first_pass(mapped: bool, rate: f
     assert (found["minor_faults"], found["major_faults"]) == (8, 1)
 
 
-def test_a_warm_up_does_not_count() -> None:
-    readings = read_off(load_seconds=(9.0, 1.0, 2.0), limits=(9.0, 3.0, 4.0), minor_faults=(9, 5, 6)).last(2)
-    assert (readings.load_seconds, readings.limits, readings.minor_faults) == ((1.0, 2.0), (3.0, 4.0), (5, 6))
-
-
 def test_the_model_of_every_round_is_checked() -> None:
     checked: list[int] = []
     widths = iter((1, 2))

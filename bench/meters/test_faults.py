@@ -154,6 +154,10 @@ def load_and_raise(build, path, device):
     raise KeyError("trf_blocks.7")
 
 
+def load_and_give_up(build, path, device):
+    raise SystemExit("no licence")
+
+
 def only_when_measured(load, rehearsed, build, path, device):
     """The fault is in the load that is measured, not in its rehearsal."""
     return (load if "tiny" in str(path) else rehearsed)(build, path, device)

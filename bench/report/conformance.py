@@ -85,12 +85,15 @@ def _padded(column: list[str]) -> list[str]:
     return [cell.ljust(longest) for cell in column]
 
 
+def shortened(lines: Sequence[str], most: int) -> list[str]:
+    """The first of some lines, and how many more there are."""
+    return [*lines[:most], *([f"and {len(lines) - most:,} more"] if len(lines) > most else [])]
+
+
 def told(cell: Cell) -> Iterator[str]:
     """What became of a model that is as small as it can be."""
     first, *more = cell.why.splitlines() or [""]
     yield f"{cell.strategy}, {cell.property}: {WORDS[cell.outcome]}: {first}"
-    yield from (f"    {line}" for line in more[:MOST_LINES])
-    if len(more) > MOST_LINES:
-        yield f"    and {len(more) - MOST_LINES:,} more"
+    yield from (f"    {line}" for line in shortened(more, MOST_LINES))
     if cell.example:
         yield f"    {cell.example}"
