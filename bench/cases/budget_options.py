@@ -8,16 +8,15 @@ from bench.meters.budget import Budget
 BUDGET_OPTIONS = (
     (
         *("--device-memory", None, "BYTES"),
-        "run every load with so much memory of the device and no more, as 8GiB (default: with all that there is)",
+        "device memory to run every load with, such as 8GiB (default: all)",
     ),
     (
         *("--host-memory", None, "BYTES"),
-        "run every load in a process that may hold so much memory and no more, as 4GiB; times are taken without that "
-        "(default: with all that there is)",
+        "host memory to run every load with, such as 4GiB; timed loads have all (default: all)",
     ),
     (
         *("--find-minimum", False, None),
-        "find the smallest memory, of the device and of the host, that each strategy loads with, by trying",
+        "find the smallest device and host memory that each strategy loads with, by bisection",
     ),
 )
 

@@ -22,53 +22,70 @@ ALL_SIZES = ("small", "medium", "large", "xl")
 # What a default run measures needs nothing but torch.
 STRATEGY_GROUPS = {"all": STRATEGIES, "peers": PEERS}
 
-OPTIONS = (
-    ("--sizes", "small", "LIST", f"GPT-2 sizes: a comma list of {', '.join(SIZES)}; all: the four real ones"),
+# Name, default, metavar (None: a flag), meaning.
+Option = tuple[str, Any, str | None, str]
+
+OPTIONS: tuple[Option, ...] = (
+    ("--sizes", "small", "LIST", f"GPT-2 sizes, a comma list of {', '.join(SIZES)}; all: small to xl"),
     (
         *("--device", "auto", "DEVICE"),
-        "where the weights must end: cpu, cuda, cuda:N, sim (simulated CUDA); auto: CUDA if there is one, "
-        "else memory on sim and time on cpu",
+        "device to load to: cpu, cuda, cuda:N, sim (simulated CUDA); auto: CUDA if there is one, else sim for memory "
+        "and cpu for time",
     ),
     (
         "--strategies",
         "all",
         "LIST",
-        f"a comma list of {', '.join(STRATEGIES)}; all: these; loaders of other projects: {', '.join(PEERS)}; "
-        "peers: those",
+        f"a comma list of {', '.join(STRATEGIES)}; all: these; peers: the loaders of other projects, which are "
+        f"{', '.join(PEERS)}",
     ),
     *OWN_OPTIONS,
     *BUDGET_OPTIONS,
     *SHARDED_OPTIONS,
-    ("--dtype", "float32", "DTYPE", f"of the checkpoint: {', '.join(DTYPES)}"),
-    ("--checkpoints", None, "FOLDER", "where checkpoints are made and kept (default: a cache folder of this user)"),
+    ("--dtype", "float32", "DTYPE", f"dtype of the checkpoint: {', '.join(DTYPES)}"),
+    (
+        "--checkpoints",
+        None,
+        "FOLDER",
+        "existing folder to keep checkpoints in (default: weight-loading/ in your cache folder)",
+    ),
     (
         *("--cache", "warm", "STATE"),
-        "of the checkpoint before each load: warm, in the page cache; cold, evicted from it",
+        "where the checkpoint is before each load: warm, in the page cache; cold, evicted from it",
     ),
-    ("--plan", False, None, "count the peaks of loads that this machine could not hold: nothing is read or filled"),
-    ("--conformance", False, None, "print which properties of models each strategy keeps: a table ready to paste"),
+    ("--plan", False, None, "compute the peaks without loading: needs no weights, no memory and no GPU"),
+    ("--conformance", False, None, "print which properties of models each strategy keeps, as tables to paste"),
     (
         *("--export", None, "FOLDER"),
-        "write what was measured for github-action-benchmark and Bencher into this folder (default: nowhere)",
+        "folder to write figures for github-action-benchmark and Bencher into (default: none)",
     ),
     (
         *("--report", None, "FOLDER"),
-        "where the page of a recorded run is written (default: report/ beside the runs, which is results/report/)",
+        "folder to write the page of the run into (default: report/ beside the recorded runs: results/report/)",
     ),
-    ("--explain", False, None, "say of every peak what was alive at it, and which line of the strategy asked for it"),
+    ("--explain", False, None, "say which tensors were alive at every peak, and which line of code allocated them"),
 )
 
 
-def add_options(group: Any, options: Iterable[tuple[str, Any, str | None, str]]) -> None:
-    """Give pytest's option group every option of a table like `OPTIONS`."""
-    for name, default, metavar, meaning in options:
+def add_options(group: Any, options: Iterable[Option]) -> None:
+    """Add options to an option group of pytest."""
+    for option in options:
+        name, default, metavar, _ = option
+        shown = help_text(option).replace("%", "%%")
         if name in REPEATED:
-            group.addoption(name, action="append", default=default, metavar=metavar, help=meaning)
+            group.addoption(name, action="append", default=default, metavar=metavar, help=shown)
         elif metavar is None:
-            group.addoption(name, action="store_true", default=default, help=f"{meaning} (default: off)")
+            group.addoption(name, action="store_true", default=default, help=shown)
         else:
-            shown = meaning if default is None else f"{meaning} (default: {default})"
-            group.addoption(name, default=default, metavar=metavar, help=shown.replace("%", "%%"))
+            group.addoption(name, default=default, metavar=metavar, help=shown)
+
+
+def help_text(option: Option) -> str:
+    """Return the meaning of an option, with its default."""
+    _, default, metavar, meaning = option
+    if metavar is None:
+        return f"{meaning} (default: off)"
+    return meaning if default is None else f"{meaning} (default: {default})"
 
 
 def settings(options: Any) -> Settings:

@@ -9,33 +9,34 @@ from model.own import Own, own
 OWN_OPTIONS = (
     (
         *("--model", None, "FACTORY"),
-        "what builds your model, called without arguments: package.module:function or file.py:function "
-        "(default: the suite's GPT-2)",
+        "function without arguments that builds your model: package.module:function or file.py:function (default: "
+        "GPT-2)",
     ),
     (
         "--checkpoint",
         None,
         "PATH",
-        "a checkpoint of your model, in any layout (default: one is made, with random weights)",
+        "checkpoint of your model, in any layout (default: one is made with random weights)",
     ),
     (
         "--state-key",
         None,
         "KEY",
-        "where in the checkpoint the state dict is, as model or states.ema (default: it is all)",
+        "where the checkpoint holds the state dict, such as model or states.ema (default: the checkpoint is one)",
     ),
     (
         *("--example", None, "FUNCTION"),
-        "what your model is asked first: a function that gives a tensor, a tuple or a dict of arguments (default: the "
-        "factory's attribute example; without one, weights are only looked at)",
+        "function that returns a first input for your model: a tensor, a tuple, or a dict of arguments (default: "
+        "attribute example of the factory; without it, outputs are not compared)",
     ),
     (
         *("--strategy", None, "FUNCTION"),
-        "your loader (build, path, device), measured beside the others; may be repeated (default: none)",
+        "loader of yours, a function (build, path, device), measured like a strategy; may be repeated (default: none)",
     ),
     (
         *("--bound", None, "BOUND"),
-        "what your loader may take on the device at most, as S + L; once for each, or for all (default: it is shown)",
+        "most device memory that your loader may take, such as S + L; once for each loader, or once for all (default: "
+        "no bound)",
     ),
 )
 # May be given several times.

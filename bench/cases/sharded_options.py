@@ -14,16 +14,16 @@ MOST_RANKS = 2**20
 SHARDED_OPTIONS = (
     (
         *("--sharded", False, None),
-        "measure loads that many processes do together, rank by rank: those of torchrun, or some of this machine",
+        "measure loads that many processes do together, started by torchrun or by this run",
     ),
     (
         *("--ranks", None, "LIST"),
-        "how many processes load a model together; of a plan a comma list, as 8,64,1024 (default: those of torchrun, "
-        f"one a GPU, or {DEFAULT_RANKS})",
+        "number of processes that load a model together; for a plan a comma list, such as 8,64,1024 (default: those "
+        f"of torchrun, else one per GPU, else {DEFAULT_RANKS})",
     ),
     (
         *("--parallelism", "all", "LIST"),
-        f"how a model is divided among processes: a comma list of {', '.join(PARALLELISMS)}; all: these",
+        f"how to divide the model among processes: a comma list of {', '.join(PARALLELISMS)}; all: these",
     ),
 )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases.conftest import Bench, last_record
+from bench.documents.markdown import documented_options
 from bench.meters.budget import empty_process_bytes
 from bench.strategies import STRATEGIES
 
@@ -21,7 +22,8 @@ def test_who_lives_and_who_dies_is_in_the_table_and_the_best_of_those_who_live_i
 ) -> None:
     host = empty_process_bytes(60.0) + 28 * MIB
     budgets = ("--device-memory", "60MiB", "--host-memory", str(host))
-    run = bench(*budgets, "-k", "test_budget or peak_memory")
+    command = "pytest bench --device-memory 24GiB --host-memory 8GiB"
+    run = bench(*documented_options(command), *budgets, "-k", "test_budget or peak_memory")
     assert run.returncode == 0, run.stdout + run.stderr
     tried = records(folder, "test_budget")
     assert {name: record["fits"] for name, record in tried.items()} == {

@@ -1,5 +1,4 @@
 import os
-import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -7,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cases.options import OPTIONS, add_options, settings
+from bench.cases.options import OPTIONS, add_options, help_text, settings
 from bench.cases.settings import Settings
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.strategies import PEERS, STRATEGIES
@@ -270,12 +269,9 @@ def test_a_recorded_benchmark_is_missed_only_where_it_was_to_be_measured(
 
 
 def test_every_option_is_in_the_help_with_its_default() -> None:
-    every = (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS)
     parser = ArgumentParser(add_help=False)
+    every = (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS)
     add_options(Namespace(addoption=parser.add_argument), every)
-    text = " ".join(parser.format_help().partition("options:")[2].split())
-    for name, _, metavar, _ in every:
-        option = f"{name} {metavar}" if metavar else name
-        # Where the help of the next option begins, that of this one has said its default.
-        told = re.split(r" --[a-z-]+(?: [A-Z]+)? [a-z]", text.partition(f"{option} ")[2])[0]
-        assert "(default: " in told, option
+    for option in every:
+        assert "(default: " in help_text(option), option
+    assert "".join(parser.format_help().split()).count("(default:") == len(every)

@@ -15,6 +15,7 @@ import pytest
 
 from bench.cases.conftest import ROOT, Bench, last_record, recorded
 from bench.conformance.properties import PROPERTIES, columns
+from bench.documents.markdown import documented_options
 from bench.history.record import FIELDS
 from bench.strategies import STRATEGIES
 
@@ -85,7 +86,7 @@ if not Path("/proc/self/clear_refs").exists():
 @pytest.fixture(scope="module")
 def whole_run(bench: Bench) -> "subprocess.CompletedProcess[str]":
     # Crowds take as long as all other models together.
-    return bench("--conformance", "-k", "not crowds", plugin=FEW_MODELS, page=True)
+    return bench(*documented_options("pytest bench --conformance"), "-k", "not crowds", plugin=FEW_MODELS, page=True)
 
 
 def test_the_main_job_passes_and_prints_a_table(whole_run: "subprocess.CompletedProcess[str]") -> None:
@@ -209,7 +210,7 @@ def test_a_later_run_is_compared_mends_what_was_damaged_and_fails_for_what_grew(
     damaged = folder / "checkpoints" / "gpt2-tiny-float32-per_tensor" / "tensors" / "out_head.weight.pt"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     which = ("--strategies", "per_tensor,streamed", "-k", "load_time or peak_memory")
-    run = bench(*which, "--benchmark-compare", env={"COLUMNS": "80"})
+    run = bench(*documented_options("pytest bench --benchmark-compare"), *which, env={"COLUMNS": "80"})
     assert run.returncode == 1, run.stdout
     assert "gpt2-tiny-float32-per_tensor: out_head.weight.pt has " in run.stdout
     assert "it is made again" in run.stdout
@@ -312,7 +313,8 @@ def test_what_failed_is_recorded_as_a_problem_and_not_as_a_benchmark(
 
 
 def test_a_plan_needs_no_checkpoint_and_explains_itself(bench: Bench, folder: Path) -> None:
-    run = bench("--plan", "--explain", "--sizes", "xl", "--strategies", "sequential,mmap_assign")
+    command = "pytest bench --plan --explain --sizes xl --strategies sequential,mmap_assign"
+    run = bench(*documented_options(command))
     assert run.returncode == 0, run.stdout
     assert "weight loading: float32 to sim, planned" in run.stdout
     assert re.search(r" 2 passed, \d+ deselected in ", run.stdout)
@@ -353,10 +355,10 @@ def test_a_cold_run_in_any_locale_that_cannot_be_recorded_shows_what_it_measured
     bench: Bench, folder: Path
 ) -> None:
     before = sorted((folder / "results").rglob("*"))
-    cold = ("--cache", "cold", "--device", "cpu", "-k", "(load_time or peak_memory) and mmap_assign")
     asked = folder / "asked.json"
     run = bench(
-        *(*cold, "--benchmark-json", str(asked)),
+        *documented_options("pytest bench --device cpu --cache cold"),
+        *("-k", "(load_time or peak_memory) and mmap_assign", "--benchmark-json", str(asked)),
         plugin=FULL_RESULTS,
         env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     )

@@ -12,6 +12,7 @@ import pytest
 
 from bench.cases.conftest import LIMIT_SECONDS, ROOT, WITHOUT_ALTAIR, environment_of, recorded
 from bench.cases.sharded import ShardedCase
+from bench.documents.markdown import documented
 from bench.ranks.measure import measure_ranks
 from bench.ranks.meeting import Meeting
 from bench.ranks.team import local_team
@@ -35,7 +36,7 @@ def pytest_runtest_logreport(report):
         Path(os.environ["TOLD"], os.environ["RANK"]).write_text(report.longreprtext)
 """
 
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m pytest bench --sharded"
 
 
 def torchrun(folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -43,11 +44,12 @@ def torchrun(folder: Path) -> "subprocess.CompletedProcess[str]":
     for name in ("checkpoints", "told"):
         (folder / name).mkdir()
     environment = environment_of(folder, DYING + WITHOUT_ALTAIR) | {"TOLD": str(folder / "told"), "COLUMNS": "80"}
-    tests = ("bench/test_sharded_peak_memory.py", "bench/test_sharded_load_time.py")
+    torchrun, *arguments = documented(TORCHRUN)
+    assert torchrun == "torchrun"
     where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
-    which = ("--sharded", "--sizes", "tiny", "--parallelism", "fsdp", "--strategies", "streamed,dying")
+    which = ("--sizes", "tiny", "--parallelism", "fsdp", "--strategies", "streamed,dying", "-k", "not equivalence")
     plugins = ("-p", "injected", "-p", "no:cacheprovider")
-    command = (sys.executable, "-m", *TORCHRUN, "pytest", *tests, *where, *which, *plugins)
+    command = (sys.executable, "-m", "torch.distributed.run", *arguments, *where, *which, *plugins)
     return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
 
 

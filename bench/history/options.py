@@ -7,19 +7,18 @@ from typing import Any
 OPTIONS = (
     (
         *("--memory-compare-fail", "1%", "PERCENT"),
-        "with --benchmark-compare: by how much a recorded peak may grow; off: by any",
+        "how much a peak may grow with --benchmark-compare; off: any amount",
     ),
     (
         *("--time-compare-fail", "5%", "PERCENT"),
-        "with --benchmark-compare: by how much longer than in recent runs of this machine a load may take, if that is "
-        "beyond their own spread; off: by any",
+        "how much slower a load may become with --benchmark-compare, beyond the spread of other runs; off: any amount",
     ),
-    ("--require-comparison", False, None, "compare, and fail where there is nothing to compare with"),
+    ("--require-comparison", False, None, "compare, and fail if there is nothing to compare with"),
     (
         *("--accept", False, None),
-        "compare, and accept what grew, slowed down or vanished: later runs are held against this one",
+        "compare, and accept what is worse: later runs are compared with this one",
     ),
-    ("--history", False, None, "run nothing: show at which recorded runs figures came to another level"),
+    ("--history", False, None, "run nothing, and show at which recorded runs a figure changed"),
 )
 
 

@@ -52,7 +52,7 @@ def test_a_gain_that_is_lost_again_is_a_slow_down(suite: Suite) -> None:
     suite.record(WINDOW, lambda number: night(draw, {} if number <= 22 else {"streamed": 0.8}))
     result = suite(night(draw, {}), "--benchmark-compare")
     assert len(lines(result, "SLOWER  streamed")) == 2
-    assert lines(result, "REGRESSION: 2 figures are worse. It stays one until a run with --accept takes it over")
+    assert lines(result, "REGRESSION: 2 figures are worse. Every run fails until a run with --accept accepts it")
     assert lines(result, "ERROR: 2 times are longer than in their recent runs, or gone")
 
 

@@ -1,4 +1,4 @@
-"""The page of a recorded run, made again: `python -m bench.report --help`."""
+"""Makes the page of a recorded run again, and the tables of documents: `python -m bench.report --help`."""
 
 import argparse
 import sys
@@ -8,41 +8,41 @@ from pathlib import Path
 from bench.cases.options import checkpoints_folder
 from bench.history.runs import PASSED, Run, Unreadable
 from bench.history.storage import read_runs
-from bench.report.marked import Marked
 from bench.report.peers import PEERS
 from bench.report.readme import PAGE, write_readme
 from bench.report.recorded import Recorded, recorded
+from bench.report.recorded_section import RecordedSection
 from bench.report.reporter import page_is_possible
-from bench.report.sharded_part import SHARDED
+from bench.report.sharded_section import SHARDED
 
 ROOT = Path(__file__).parents[2]
 
 
 class NoSuchRun(Exception):
-    """Nothing that is recorded is the run that was asked for, or more than one is. `str()` says so, in a line."""
+    """No recorded run has the number that was asked for, or several have it. `str()` says which, in one line."""
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> None:
-    """Write what was asked for. What cannot be done ends in one line, with status 2."""
+    """Write what the arguments ask for. An error is one line, with exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description="make the page of a recorded run again")
     parser.add_argument("run", nargs="?", help="its number or its file (default: the last one that passed)")
     parser.add_argument("--storage", type=Path, default=root / "results", help="where runs are recorded")
     parser.add_argument("--report", type=Path, help="where the page is written (default: report/ in the storage)")
     parser.add_argument(
-        "--peers", nargs="+", metavar="RUN", help="put the loaders of these runs beside each other into README.md"
+        "--peers", nargs="+", metavar="RUN", help=f"write the loaders of these runs into {PEERS.document}"
     )
     parser.add_argument(
-        "--sharded", nargs="+", metavar="RUN", help="put the loads by many processes of these runs into README.md"
+        "--sharded", nargs="+", metavar="RUN", help=f"write the sharded loads of these runs into {SHARDED.document}"
     )
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="put the run's table and picture into README.md, and its page into results/main-job.html",
+        help=f"write the run's table and picture into README.md, and its page into {PAGE}",
     )
     options = parser.parse_args(arguments)
-    for part, names in ((PEERS, options.peers), (SHARDED, options.sharded)):
+    for section, names in ((PEERS, options.peers), (SHARDED, options.sharded)):
         if names:
-            _write_part(parser, options.storage, part, names, root)
+            _write_section(parser, options.storage, section, names, root)
     if options.peers or options.sharded:
         return
     if not page_is_possible():
@@ -62,10 +62,12 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
         parser.error(str(error))
 
 
-def _write_part(parser: argparse.ArgumentParser, storage: Path, part: Marked, names: Sequence[str], root: Path) -> None:
+def _write_section(
+    parser: argparse.ArgumentParser, storage: Path, section: RecordedSection, names: Sequence[str], root: Path
+) -> None:
     try:
         runs, _ = read_runs(storage)
-        part.write([_chosen(runs, name) for name in names], root)
+        section.write([_chosen(runs, name) for name in names], root)
     except (NoSuchRun, Unreadable, ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -144,7 +144,7 @@ def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
         yield f"NOT ACCEPTED: {changes_in_words(comparison.changes)}, but this run did not pass, or is not recorded"
     else:
         worse = changes_in_words(comparison.changes)
-        yield f"REGRESSION: {worse}. It stays one until a run with --accept takes it over"
+        yield f"REGRESSION: {worse}. Every run fails until a run with --accept accepts it"
 
 
 def _all_well(comparison: Comparison, compared: int) -> str:

@@ -1,4 +1,4 @@
-"""Loaders of other projects beside the suite's own: what each was, and the part of the README that compares them."""
+"""Loaders of other projects: the version of each, and the tables of `results/peers.md`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from bench.history.record import Record
 from bench.history.runs import Run
 from bench.report.aligned import markdown_table
 from bench.report.conformance import is_fit
-from bench.report.marked import Marked
 from bench.report.recorded import Recorded
+from bench.report.recorded_section import RecordedSection
 from bench.report.rows import Row
 
 MB = 1e6
@@ -96,7 +96,7 @@ def _kept(loader: Loader) -> str:
 # heading, and what stands under it
 COLUMNS: tuple[tuple[str, Callable[[Loader], str]], ...] = (
     ("device", lambda one: _ratio(_on_device(one, "device_peak_ratio"))),
-    ("host beside it", lambda one: _ratio(_on_device(one, "host_peak_ratio"))),
+    ("host beside a GPU", lambda one: _ratio(_on_device(one, "host_peak_ratio"))),
     ("host on the CPU", lambda one: _ratio(one.figure("host_peak_ratio", device="cpu"))),
     ("file-backed", lambda one: _ratio(_of_state(one, "host_file_peak_bytes", device="cpu"))),
     ("load s", lambda one: _seconds(one.figure("load_seconds", cache="warm"))),
@@ -123,7 +123,7 @@ class Rivalry:
     near: float = EXACT
 
     def __str__(self) -> str:
-        return f"{self.what}, of {self.ownership} weights," if self.ownership else self.what
+        return f"{self.what}, {self.ownership} weights" if self.ownership else self.what
 
     def entries(self, loaders: Sequence[Loader], *, peers: bool) -> list[tuple[float, str]]:
         """The best first; to as many digits as are shown, for nobody is beaten by a page in none."""
@@ -140,18 +140,18 @@ def _logits(what: str, cache: str, ownership: str) -> Rivalry:
 
 
 RIVALRIES = (
-    Rivalry("device memory", lambda one: _on_device(one, "device_peak_ratio"), _ratio),
+    Rivalry("Device memory", lambda one: _on_device(one, "device_peak_ratio"), _ratio),
     # Mapped weights take none.
-    Rivalry("private host memory on the CPU", lambda one: one.figure("host_peak_ratio", device="cpu"), _ratio, "owned"),
-    _logits("first logits", "warm", "mapped"),
-    _logits("first logits", "warm", "owned"),
-    _logits("first logits from a cold cache", "cold", "mapped"),
-    _logits("first logits from a cold cache", "cold", "owned"),
+    Rivalry("Private host memory on the CPU", lambda one: one.figure("host_peak_ratio", device="cpu"), _ratio, "owned"),
+    _logits("First logits", "warm", "mapped"),
+    _logits("First logits", "warm", "owned"),
+    _logits("First logits from a cold cache", "cold", "mapped"),
+    _logits("First logits from a cold cache", "cold", "owned"),
 )
 
 
 def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
-    """The tables, and in what the suite's own recipes are beaten."""
+    """Render the tables, and say where a loader of another project is better."""
     sizes = dict.fromkeys(size for run in runs for size in run.sizes)
     for size in sizes:
         loaders = loaders_of(runs, size)
@@ -160,7 +160,7 @@ def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
     yield from (*_facts(list(last.values())), "", *_conformance([cell for run in runs for cell in run.cells]), "")
 
 
-PEERS = Marked("peers", _lines)
+PEERS = RecordedSection("peers", "results/peers.md", _lines)
 
 
 def loaders_of(runs: Sequence[Recorded], size: str) -> list[Loader]:
@@ -187,7 +187,7 @@ def _figures(loaders: Sequence[Loader]) -> list[str]:
 
 
 def beaten(loaders: Sequence[Loader]) -> Iterator[str]:
-    """In which figures a loader of another project is better than every recipe of the suite, a line each."""
+    """Compare the best loader of another project with the best strategy of the suite, a line a figure."""
     for one in RIVALRIES:
         ours, theirs = (one.entries(loaders, peers=peers) for peers in (False, True))
         if ours and theirs:
@@ -196,13 +196,13 @@ def beaten(loaders: Sequence[Loader]) -> Iterator[str]:
             better = [f"`{peer}` ({one.show(value)})" for value, peer in theirs if value * one.near < best]
             value, peer = theirs[0]
             if better:
-                yield f"- In {one} the best recipe here, {held}, is beaten by {' and '.join(better)}."
+                yield f"- {one}: {' and '.join(better)} beat{'s' * (len(better) == 1)} {held}, the best strategy here."
             else:
-                yield f"- In {one} none is better than {held}; the next is `{peer}` ({one.show(value)})."
+                yield f"- {one}: no other project beats {held}; the closest is `{peer}` ({one.show(value)})."
 
 
 def _facts(loaders: Sequence[Loader]) -> list[str]:
-    heading = ["loader", "versions", "what it is told, and the back end", "loads into", "formats", "runs on"]
+    heading = ["loader", "versions", "call, and back end", "loads into", "formats", "runs on"]
     body = []
     for loader in loaders:
         peer = loader.peer
@@ -216,7 +216,14 @@ def _facts(loaders: Sequence[Loader]) -> list[str]:
 
 def _conformance(cells: Sequence[Cell]) -> list[str]:
     """Which properties of models each loader keeps, refuses and loses; and which misfits it takes for fitting."""
-    heading = ["loader", "keeps", "refuses", "silently wrong", "ends the process", "takes misfits for its own"]
+    heading = [
+        "loader",
+        "keeps",
+        "refuses",
+        "silently wrong",
+        "kills the process",
+        "accepts a checkpoint that does not fit",
+    ]
     body = []
     for strategy in dict.fromkeys(cell.strategy for cell in cells):
         own = [cell for cell in cells if cell.strategy == strategy]

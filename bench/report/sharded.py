@@ -29,19 +29,19 @@ def unit(table: Sequence[Row]) -> Unit:
 
 
 def scales(table: Sequence[Row]) -> list[str]:
-    """What S/N is, a line a size and number of ranks, and what the columns are of; none of other loads."""
+    """Explain S/N, a line a size and number of ranks, and the units of the columns; empty without sharded loads."""
     shares: dict[tuple[str, int], dict[str, int]] = {}
     for row in table:
         if row.division and "share_bytes" in row.record:
             shares.setdefault((row.size, row.division.ranks), {})[row.division.parallelism] = row.record["share_bytes"]
     told = [
-        f"{size}: one rank of {ranks:,} ends with S/N = "
+        f"{size}: after the load, one rank of {ranks:,} holds S/N = "
         + ", ".join(f"{count:,} ({parallelism})" for parallelism, count in found.items())
-        + " bytes, what all have whole included"
+        + " bytes"
         for (size, ranks), found in shares.items()
     ]
-    about = f"In {unit(table).name}: the worst rank; node, file: a node's ranks together"
-    read = "; read: by all, of S" if any("read_bytes" in row.record for row in table) else ""
+    about = f"In {unit(table).name}: the rank with the highest peak; node, file: all ranks of a node"
+    read = "; read: all ranks, in S" if any("read_bytes" in row.record for row in table) else ""
     return [*told, f"{about}{read}"] if told else []
 
 

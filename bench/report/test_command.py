@@ -1,13 +1,18 @@
 """`python -m bench.report`, as users type it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.documents.markdown import documented
 from bench.report import sharded_specimen
 from bench.report.__main__ import main
+from bench.report.peers import PEERS
+from bench.report.readme import MAIN_JOB
+from bench.report.sharded_section import SHARDED
 from bench.report.specimen import Runs
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
@@ -51,30 +56,53 @@ def test_the_readme_gets_the_table_and_the_picture(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "results" / "report").exists()
 
 
-def test_the_readme_gets_the_loads_by_many_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sharded_loads_of_a_run_are_written_into_their_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "results").mkdir()
     runs = Runs(tmp_path / "results")
     runs.write(1, benchmarks=sharded_specimen.benchmarks(), problems=[])
     runs.write(2)
-    readme = "# Title\n<!-- sharded 0000_x -->\nold\n<!-- end of sharded -->\nrest\n"
-    (tmp_path / "README.md").write_text(readme)
+    text = "# Title\n<!-- sharded 0000_x -->\nold\n<!-- end of sharded -->\nrest\n"
+    document = tmp_path / "results" / "sharded.md"
+    document.write_text(text)
     with pytest.raises(SystemExit, match="2"):
         main(["--sharded", "0001", "0002"], tmp_path)
-    assert "--sharded: in run 0002 one process loads a model by itself" in capsys.readouterr().err
-    assert (tmp_path / "README.md").read_text() == readme
+    assert "--sharded: run 0002 has no sharded loads" in capsys.readouterr().err
+    assert document.read_text() == text
     main(["--sharded", "0001"], tmp_path)
-    text = (tmp_path / "README.md").read_text()
+    text = document.read_text()
     assert text.startswith("# Title\n<!-- sharded failed-0001_run -->\n```text\nsmall: S = 1,000,000,000 bytes")
     assert text.endswith("<!-- end of sharded -->\nrest\n")
 
 
-def test_a_readme_without_a_place_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_documented_commands_write_the_documents_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results").mkdir()
+    for section in (MAIN_JOB, PEERS, SHARDED):
+        emptied = re.sub(r"( -->\n).*?(<!-- end of )", r"\1\2", (ROOT / section.document).read_text(), flags=re.DOTALL)
+        (tmp_path / section.document).write_text(emptied)
+    for words in (
+        documented("python -m bench.report 0010"),
+        documented("python -m bench.report 0010 --readme"),
+        documented("python -m bench.report --peers 0011 0012 0013 0014 0016 0015"),
+        documented("python -m bench.report --sharded 0018 0017"),
+    ):
+        assert words[:3] == ["python", "-m", "bench.report"]
+        main([*words[3:], "--storage", str(ROOT / "results"), "--report", str(tmp_path / "report")], tmp_path)
+    assert (tmp_path / "report" / "index.html").exists()
+    for section in (MAIN_JOB, PEERS, SHARDED):
+        assert (tmp_path / section.document).read_text() == (ROOT / section.document).read_text()
+
+
+def test_a_readme_without_the_section_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results").mkdir()
     Runs(tmp_path / "results").write(1)
     (tmp_path / "README.md").write_text("# Title\n")
     with pytest.raises(SystemExit):
         main(["0001", "--readme"], tmp_path)
-    assert "<!-- run NAME -->" in capsys.readouterr().err
+    assert "<!-- run NAME ... -->" in capsys.readouterr().err
     assert not (tmp_path / "results" / "picture.svg").exists()
     assert (tmp_path / "README.md").read_text() == "# Title\n"
 

@@ -1,8 +1,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bench.conformance.judge import Outcome as CellOutcome
 from bench.conformance.sweep import Cell
 from bench.history.runs import Key, Run
@@ -68,19 +66,19 @@ def test_the_part_has_every_loader_and_says_where_the_suite_is_beaten() -> None:
         Cell("quick", "surplus", CellOutcome.WRONG, 5),
         Cell("quick", "missing", CellOutcome.REFUSED, 5),
     ]
-    told = PEERS.part([run(outcomes(), cells)])
+    told = PEERS.rendered([run(outcomes(), cells)])
     assert "| `streamed` | 1.00x | 0.10x | 1.00x | 0.00x | 0.20 | 0.30 | - | 2.00 | 2.10 | - | - |" in told
     assert "| `quick` | - | - | 1.50x | - | 0.10 | 0.15 | 0.90 | - | - | - | 2, 0 |" in told
     assert "- `absent`: skipped: absent is not installed: pip install '.[peers]'" in told
     assert "limit: memory" not in told
-    assert "of owned weights, the best recipe here, `streamed` (0.30 s), is beaten by `quick` (0.15 s)." in told
-    assert "memory on the CPU, of owned weights, none is better than `streamed` (1.00x); the next is `quick`" in told
+    assert "- First logits, owned weights: `quick` (0.15 s) beats `streamed` (0.30 s), the best strategy here." in told
+    assert "CPU, owned weights: no other project beats `streamed` (1.00x); the closest is `quick` (1.50x)." in told
     versions, settings = "quick 1.2, safetensors 0.8", "load(fast=True) (io_uring)"
     assert f"| `quick` | {versions} | {settings} | meta skeleton | safetensors | CPU, CUDA |" in told
     # Misfits are counted apart: to refuse them is right.
     assert "| `quick` | 1 of 4 | ties | frozen | training | surplus |" in told
     assert told.startswith("<!-- peers 0042_abc -->")
-    assert "Recorded in 0042 of 2026-11-26; torch 2.13.0, 2 cores." in told
+    assert "Run 0042 of 2026-11-26: torch 2.13.0, 2 cores." in told
 
 
 def loader(name: str, peer: Any = None, **figures: Any) -> Loader:
@@ -89,23 +87,25 @@ def loader(name: str, peer: Any = None, **figures: Any) -> Loader:
 
 def test_a_time_that_is_as_good_is_not_beaten() -> None:
     [line] = beaten([loader("ours", first_logits_seconds=1.0), loader("theirs", PEER, first_logits_seconds=0.92)])
-    assert line.endswith("of owned weights, none is better than `ours` (1.00 s); the next is `theirs` (0.92 s).")
+    assert line.endswith(", owned weights: no other project beats `ours` (1.00 s); the closest is `theirs` (0.92 s).")
     assert list(beaten([loader("ours", first_logits_seconds=1.0)])) == []
 
 
 def test_bytes_are_better_by_any_that_are_shown() -> None:
     ours = loader("ours", host_peak_ratio=1.02)
     [line] = beaten([ours, loader("theirs", PEER, host_peak_ratio=1.01)])
-    assert line.endswith("the best recipe here, `ours` (1.02x), is beaten by `theirs` (1.01x).")
+    assert line.endswith(": `theirs` (1.01x) beats `ours` (1.02x), the best strategy here.")
     [line] = beaten([ours, loader("theirs", PEER, host_peak_ratio=1.0199)])
-    assert line.endswith("none is better than `ours` (1.02x); the next is `theirs` (1.02x).")
+    assert line.endswith(": no other project beats `ours` (1.02x); the closest is `theirs` (1.02x).")
 
 
 def test_mapped_weights_do_not_rival_owned_ones() -> None:
     mapped: dict[str, Any] = {"ownership": "mapped", "first_logits_seconds": 0.1, "host_peak_ratio": 0.0}
     ours = [loader("ours", first_logits_seconds=1.0, host_peak_ratio=1.0), loader("our map", **mapped)]
     [line] = beaten([*ours, loader("theirs", PEER, **mapped)])
-    assert line.endswith("of mapped weights, none is better than `our map` (0.10 s); the next is `theirs` (0.10 s).")
+    assert line.endswith(
+        ", mapped weights: no other project beats `our map` (0.10 s); the closest is `theirs` (0.10 s)."
+    )
 
 
 def test_another_version_than_the_last_time_is_told() -> None:
@@ -119,9 +119,3 @@ def test_another_version_than_the_last_time_is_told() -> None:
     assert version_lines(rows, runs) == ["quick: quick 1.1 -> 1.2 since run 0002"]
     assert version_lines(rows, runs[:1]) == []
     assert version_lines(rows, []) == []
-
-
-def test_a_readme_without_a_place_for_it_is_refused() -> None:
-    assert PEERS.names("# A README") == []
-    with pytest.raises(ValueError, match="<!-- peers NAME"):
-        PEERS.put("# A README", [run(outcomes())])

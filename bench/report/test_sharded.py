@@ -68,7 +68,7 @@ def test_a_rank_is_shown_in_bytes_and_as_a_part_of_its_share() -> None:
         "read": "1.01x",
         "verdict": "ok",
     }
-    assert "In GiB: the worst rank; node, file: a node's ranks together; read: by all, of S" in lines
+    assert "In GiB: the rank with the highest peak; node, file: all ranks of a node; read: all ranks, in S" in lines
 
 
 def test_all_bytes_of_a_table_have_the_unit_in_which_its_least_rank_has_digits() -> None:
@@ -91,9 +91,8 @@ def test_loads_that_are_compared_stand_beside_each_other_and_none_hides_another(
 def test_what_a_rank_holds_in_the_end_is_said_for_each_number_of_ranks() -> None:
     lines = terminal_lines(rows([*run(2), taken("streamed", "tensor", 1024)]), 80)
     assert lines[1:3] == [
-        "small: one rank of 2 ends with S/N = 500,000,000 (fsdp), 500,000,000 (tensor) bytes, "
-        "what all have whole included",
-        "small: one rank of 1,024 ends with S/N = 976,562 (tensor) bytes, what all have whole included",
+        "small: after the load, one rank of 2 holds S/N = 500,000,000 (fsdp), 500,000,000 (tensor) bytes",
+        "small: after the load, one rank of 1,024 holds S/N = 976,562 (tensor) bytes",
     ]
 
 

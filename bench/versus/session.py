@@ -18,10 +18,10 @@ from bench.versus.verdict import FEWEST_ROUNDS, Result, judge
 OPTIONS = (
     (
         *("--versus", None, "WHAT"),
-        "measure this checkout and another side in turn, and say which is slower or larger: a commit (main, HEAD~3) or "
-        "a pip requirement (torch==2.12.*); A..B: two of them (default: none)",
+        "commit (main, HEAD~3) or pip requirement (torch==2.12.*) to measure in turn with this checkout; A..B: measure "
+        "two of them (default: none)",
     ),
-    ("--versus-rounds", "6", "NUMBER", "with --versus: how often each side is run"),
+    ("--versus-rounds", "6", "NUMBER", "how often --versus runs each side"),
 )
 
 # What is for this process, and not for the runs that it starts: with the value that follows, and by itself.

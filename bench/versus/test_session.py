@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.documents.markdown import documented_options
 from bench.versus.session import forwarded
 
 CONFTEST = """
@@ -76,6 +77,16 @@ def test_nothing_is_run_here_and_what_is_slower_fails(versus: pytest.Pytester, o
     else:
         [row] = [line for line in result.outlines if line.startswith("x ")]
         assert row.split()[-1] == outcome
+
+
+def test_the_documented_commands_compare_a_version_and_a_commit(versus: pytest.Pytester) -> None:
+    for options in (
+        documented_options("pytest bench --versus 'torch==2.12.*'"),
+        documented_options("pytest bench --versus main"),
+    ):
+        result = versus.runpytest_inprocess(*options, "same")
+        assert result.ret == 0
+        assert f"Beside {options[1]}, here" in result.stdout.str()
 
 
 @pytest.mark.parametrize(

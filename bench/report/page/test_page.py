@@ -125,7 +125,7 @@ def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cach
     one = recorded(Runs(tmp_path).write(1, benchmarks=sharded_specimen.benchmarks(), problems=[], conformance=[]))
     text = write_page(one, [one.run], tmp_path, cache).read_text()
     assert [f"raw record of streamed {way} x2-small" in text for way in ("fsdp", "tensor")] == [True, True]
-    assert "one rank of 2 ends with S/N = 500,000,000 (fsdp)" in text
+    assert "one rank of 2 holds S/N = 500,000,000 (fsdp)" in text
     assert "Of many ranks, rank 0 is shown." in text
     for said in ("Peaks are multiples of S.", "raw record of streamed-small"):
         assert said in page.read_text()

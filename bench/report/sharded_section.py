@@ -1,4 +1,4 @@
-"""The part of the README about loads by many processes: a table as runs print it, and what plans say of many ranks."""
+"""The tables of `results/sharded.md`: measured loads as the run printed them, and planned loads by number of ranks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -7,21 +7,21 @@ from bench.ranks.team import NODE_RANKS
 from bench.report import sharded
 from bench.report.aligned import markdown_table
 from bench.report.formats import in_three_digits
-from bench.report.marked import Marked
 from bench.report.readme import COLUMNS
 from bench.report.recorded import Recorded
+from bench.report.recorded_section import RecordedSection
 from bench.report.rows import Division, Row, rows
 from bench.report.table import problems, terminal_lines
 
 
 def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
-    """What was measured run by run, what was planned by the size of the model.
+    """Render measured runs one by one, and planned loads by the size of the model.
 
-    Raises `ValueError` for a run that has nothing to do with many processes.
+    Raises `ValueError` for a run without sharded loads.
     """
     for run in runs:
         if not any(row.division for row in run.rows):
-            raise ValueError(f"--sharded: in run {run.run.number} one process loads a model by itself")
+            raise ValueError(f"--sharded: run {run.run.number} has no sharded loads")
     plans = [run for run in runs if any(outcome.record.get("planned") for outcome in run.outcomes)]
     for run in runs:
         if run not in plans:
@@ -31,11 +31,11 @@ def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
         yield from _planned([row for row in planned if row.size == size])
 
 
-SHARDED = Marked("sharded", _lines)
+SHARDED = RecordedSection("sharded", "results/sharded.md", _lines)
 
 
 def _planned(table: Sequence[Row]) -> Iterator[str]:
-    """One size: a row a strategy and way to divide the model, and of every number of ranks two figures."""
+    """Render one size: a row a strategy and parallelism, two figures a number of ranks."""
     unit = sharded.unit(table)
     found = {row.division: row.record for row in table if row.division and "share_bytes" in row.record}
     counts = sorted({one.ranks for one in found})
@@ -56,9 +56,9 @@ def _planned(table: Sequence[Row]) -> Iterator[str]:
             body.append([f"`{strategy}`", way, *device, *node])
     [state, *_] = shown(found.values(), "state_bytes")
     yield (
-        f"**{table[0].size}, planned**: S is {state} {unit.name}. By the number of ranks, {unit.name} on the device of "
-        f"the one that takes most, and the S/N that it ends with; then {unit.name} of host memory that nobody can take "
-        f"back, of all ranks of a node together, which has up to {NODE_RANKS}."
+        f"**{table[0].size}, planned**: S is {state} {unit.name}. `device` is the peak of the rank that needs most, "
+        f"in {unit.name}, by the number of ranks. `node` is the private host memory of all ranks of a node, of which "
+        f"there are up to {NODE_RANKS}. The rows S/N show what a rank holds after the load."
     )
     yield from ("", *markdown_table([heading, *body], range(2, len(heading))), "")
     if said := problems(list(table)):

@@ -1,4 +1,4 @@
-"""The part of the README about loads by many processes."""
+"""The tables of `results/sharded.md`."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from bench.history.runs import Run
 from bench.report.recorded import Recorded
 from bench.report.rows import Outcome
-from bench.report.sharded_part import SHARDED
+from bench.report.sharded_section import SHARDED
 from bench.report.sharded_specimen import run, skipped, taken
 from bench.report.specimen import S
 
@@ -30,7 +30,7 @@ def test_plans_are_a_row_a_strategy_and_a_column_a_number_of_ranks() -> None:
         skipped("dcp fsdp x8"),
     ]
     many = [taken("streamed", "fsdp", 1024, planned=True), skipped("dcp fsdp x1024")]
-    lines = SHARDED.part([told(*few, number="0042"), told(*many, number="0043")]).splitlines()
+    lines = SHARDED.rendered([told(*few, number="0042"), told(*many, number="0043")]).splitlines()
     assert lines[0] == "<!-- sharded 0042_abc 0043_abc -->"
     assert lines[1].startswith(f"**small, planned**: S is {S / 2**20:.0f} MiB. ")
     node, share, least = (f"{count / 2**20:.{digits}f}" for count, digits in ((16 * S, 0), (S / 8, 0), (S / 1024, 2)))
@@ -44,11 +44,11 @@ def test_plans_are_a_row_a_strategy_and_a_column_a_number_of_ranks() -> None:
         f"| `streamed` | tensor | {1.5 * S / 8 / 2**20:.0f} | - | {node} | - |",
     ]
     assert lines.count("- dcp-small: skipped: its reader wants bytes") == 1
-    assert lines[-2] == "Recorded in 0042, 0043 of 2026-11-27; torch 2.13.0, 2 cores."
+    assert lines[-2] == "Runs 0042, 0043 of 2026-11-27: torch 2.13.0, 2 cores."
 
 
 def test_what_was_measured_is_shown_as_the_run_printed_it() -> None:
-    part = SHARDED.part([told(*run(2))])
+    part = SHARDED.rendered([told(*run(2))])
     assert re.search(
         r"^```text\nsmall: S .*^strategy +size +split .*^Best here: .*^```$", part, re.DOTALL | re.MULTILINE
     )
@@ -56,5 +56,5 @@ def test_what_was_measured_is_shown_as_the_run_printed_it() -> None:
 
 
 def test_a_run_of_single_processes_is_refused() -> None:
-    with pytest.raises(ValueError, match="--sharded: in run 0007 one process loads"):
-        SHARDED.part([told(*run(2)), told(Outcome("streamed", "small", "ok", {}), number="0007")])
+    with pytest.raises(ValueError, match="--sharded: run 0007 has no sharded loads"):
+        SHARDED.rendered([told(*run(2)), told(Outcome("streamed", "small", "ok", {}), number="0007")])

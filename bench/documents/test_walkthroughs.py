@@ -1,0 +1,103 @@
+"""The examples of the documents work as they stand there, and print what stands beside them."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench.documents.conftest import Typed, columns
+from bench.documents.markdown import ROOT, documents, snippets
+from bench.strategies import STRATEGIES
+from model.checkpoints import Specification, make
+from model.trust import UntrustedCheckpoint
+
+if not Path("/proc/self/clear_refs").exists():
+    pytest.skip("needs Linux's /proc", allow_module_level=True)
+
+
+def test_the_model_of_a_user(checkout: Path, typed: Typed) -> None:
+    [mine] = snippets("bench/README.md")
+    (checkout / "mine.py").write_text(mine)
+    typed("python mine.py")
+    command = (
+        "pytest bench --model mine.py:tagger --checkpoint run.ckpt --state-key model --example mine.py:example "
+        '--strategy mine.py:usual --bound S -k "not equivalence"'
+    )
+    printed = typed(command, "--strategies mmap_assign -k peak_memory")
+    shown = documents()["bench/README.md"]
+    for line in printed.splitlines():
+        if line.startswith("tagger: "):
+            assert line in shown
+    measured = columns(printed, "device", "verdict")
+    assert measured.keys() == {"mmap_assign", "usual"}
+    said = columns(
+        shown.partition("This takes half a minute and prints:")[2].partition("Best here")[0], "device", "verdict"
+    )
+    assert measured == {name: said[name] for name in measured}
+
+
+@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install transformers")
+def test_a_llama_of_hugging_face(checkout: Path, typed: Typed) -> None:
+    from transformers import LlamaConfig  # noqa: PLC0415 - of an extra
+
+    [llama] = snippets("README.md")
+    (checkout / "llama.py").write_text(llama)
+    typed("python llama.py")
+    refusing = {one.name for one in STRATEGIES.values() if "nonpersistent" in one.refuses}
+    printed = typed(
+        "pytest bench --model llama.py:llama --checkpoint llama --example llama.py:example",
+        "-k 'peak_memory or (load_time and sequential)'",
+    )
+    verdicts = columns(printed, "verdict")
+    assert {name for name, [verdict] in verdicts.items() if verdict == "refused"} == refusing
+    assert {name for name, [verdict] in verdicts.items() if verdict == "ok"} == {"baseline", "sequential"}
+    printed = typed(
+        "pytest bench --model llama.py:llama --checkpoint llama --device-memory 24GiB --host-memory 32GiB",
+        "--strategies sequential -k 'peak_memory or test_budget'",
+    )
+    assert columns(printed, "budget") == {"sequential": ["fits"]}
+    # As Llama 3 8B has it.
+    sizes = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    sizes |= {"num_attention_heads": 32, "num_key_value_heads": 8}
+    shutil.rmtree(checkout / "llama")
+    LlamaConfig(**sizes, dtype="bfloat16", architectures=["LlamaForCausalLM"]).save_pretrained(checkout / "llama")
+    printed = typed("pytest bench --plan --model llama.py:llama --device-memory 24GiB")
+    advice = printed[printed.index("Use ") :].partition("\nIts code")[0]
+    assert f"```text\n{advice}\n```" in documents()["README.md"]
+
+
+def test_recorded_runs_are_read_by_the_suite_and_by_pytest_benchmark(checkout: Path, typed: Typed) -> None:
+    shutil.copytree(ROOT / "results", checkout / "results", ignore=shutil.ignore_patterns("report", "*.html"))
+    assert " runs from 20" in typed("pytest bench --history")
+    assert "0010_" in typed("pytest-benchmark --storage results list")
+
+
+def test_the_calls_of_strategies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for layout in ("torch", "safetensors_sharded"):
+        specification = Specification("rehearsal", "float32", layout)
+        make(specification, tmp_path / layout, lambda _: None)
+        for file in (tmp_path / layout).iterdir():
+            if not (tmp_path / file.name).exists():
+                file.rename(tmp_path / file.name)
+    names = {name: strategy.function for name, strategy in STRATEGIES.items()}
+    given = {"torch": torch, "build": specification.build, "device": torch.device("cpu")}
+    blocks = snippets("bench/strategies/README.md")
+    assert len(blocks) == 2
+    for block in blocks:
+        for line in block.splitlines():
+            exec(line, found := names | given)  # noqa: S102 - as it stands in the document
+            assert isinstance(found["model"], nn.Module), line
+
+
+def test_a_checkpoint_is_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [block] = snippets("model/README.md")
+    torch.save(nn.Linear(1000, 1000).state_dict(), "linear.pt")
+    exec(block, {})  # noqa: S102 - as it stands in the document
+    torch.save(nn.Linear(1000, 1001).state_dict(), "linear.pt")
+    with pytest.raises(UntrustedCheckpoint, match=r"linear\.pt"):
+        exec(block, {})  # noqa: S102 - as it stands in the document
