@@ -1,1 +1,6 @@
 """Runs for people: what a run's records say, in a terminal and on a CI page."""
+
+import warnings
+
+# torch says so when it is imported without NumPy, which nothing here needs.
+warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)

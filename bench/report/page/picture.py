@@ -7,10 +7,13 @@ from typing import Any
 import vl_convert
 
 from bench.report.page.charts.figure import INK, Figure
-from bench.report.page.charts.timelines import SERIES
+from bench.report.page.charts.timelines import HEIGHT, SERIES
 
-COLUMNS, WIDTH, HEIGHT = 4, 190, 130
+COLUMNS, WIDTH = 4, 190
 PAGE, TEXT = "#ffffff", "#1d2430"
+
+# Data that the page shows and a small image has no room for.
+LEFT_OUT = {"hovered", "moments", "named_left", "named_right"}
 
 
 def picture(figures: Sequence[Figure], title: str) -> str:
@@ -32,15 +35,16 @@ def _legend(figures: Sequence[Figure]) -> list[str]:
     drawn = {value["memory"] for figure in figures for value in figure.spec["datasets"]["peaks"]}
     lines = ", ".join(f"{one.name} {one.stroke}" for one in SERIES if one.name in drawn)
     return [
-        f"multiples of the model's bytes over seconds: {lines}",
-        "a thin line is what theory allows, a dot the peak",
+        f"memory as multiples of S, over seconds: {lines}",
+        "a thin line is the bound, a dot is the peak",
     ]
 
 
 def _part(figure: Figure) -> dict[str, Any]:
     """A chart within others: it has its values where it uses them, and its size and name."""
     spec = {name: value for name, value in figure.spec.items() if name not in ("datasets", "config", "$schema")}
-    layers = [_inlined(layer, figure.spec["datasets"]) for layer in spec["layer"] if layer["data"]["name"] != "hovered"]
+    shown = [layer for layer in spec["layer"] if layer["data"]["name"] not in LEFT_OUT]
+    layers = [_inlined(layer, figure.spec["datasets"]) for layer in shown]
     size = {"width": WIDTH, "height": HEIGHT}
     return {**spec, "layer": layers, **size, "title": {"text": figure.title, "fontSize": 12, "anchor": "start"}}
 
