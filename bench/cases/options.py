@@ -54,7 +54,7 @@ OPTIONS: tuple[Option, ...] = (
         "where the checkpoint is before each load: warm, in the page cache; cold, evicted from it",
     ),
     ("--plan", False, None, "compute the peaks without loading: needs no weights, no memory and no GPU"),
-    ("--conformance", False, None, "print which properties of models each strategy keeps, as tables to paste"),
+    ("--conformance", False, None, "print which kinds of models each strategy loads correctly, as tables to paste"),
     (
         *("--export", None, "FOLDER"),
         "folder to write figures for github-action-benchmark and Bencher into (default: none)",
@@ -63,7 +63,7 @@ OPTIONS: tuple[Option, ...] = (
         *("--report", None, "FOLDER"),
         "folder to write the page of the run into (default: report/ beside the recorded runs: results/report/)",
     ),
-    ("--explain", False, None, "say which tensors were alive at every peak, and which line of code allocated them"),
+    ("--explain", False, None, "show what was alive at every peak: bytes and tensors by the line that allocated them"),
 )
 
 

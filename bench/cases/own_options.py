@@ -16,7 +16,7 @@ OWN_OPTIONS = (
         "--checkpoint",
         None,
         "PATH",
-        "checkpoint of your model, in any layout (default: one is made with random weights)",
+        "checkpoint of your model, a file or a folder (default: one is made with random weights)",
     ),
     (
         "--state-key",
