@@ -197,6 +197,10 @@ def beaten(loaders: Sequence[Loader]) -> Iterator[str]:
             value, peer = theirs[0]
             if better:
                 yield f"- {one}: {' and '.join(better)} beat{'s' * (len(better) == 1)} {held}, the best strategy here."
+            elif value == best:
+                yield f"- {one}: {held} and `{peer}` are equal."
+            elif value < best:
+                yield f"- {one}: {held} and `{peer}` ({one.show(value)}) differ by less than 10 %."
             else:
                 yield f"- {one}: no other project beats {held}; the closest is `{peer}` ({one.show(value)})."
 

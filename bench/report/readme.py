@@ -8,8 +8,8 @@ from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.table import terminal_lines
 
-# Characters that a rendered code block shows in one line.
-COLUMNS = 88
+# Of the terminal that most people have.
+COLUMNS = 80
 
 # Committed files. A run never writes them: it writes `results/report/`, which git ignores.
 PICTURE = "results/picture.svg"

@@ -7,7 +7,6 @@ from bench.ranks.team import NODE_RANKS
 from bench.report import sharded
 from bench.report.aligned import markdown_table
 from bench.report.formats import in_three_digits
-from bench.report.readme import COLUMNS
 from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.rows import Division, Row, rows
@@ -30,6 +29,9 @@ def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
     for size in dict.fromkeys(row.size for row in planned):
         yield from _planned([row for row in planned if row.size == size])
 
+
+# Characters that a rendered code block shows in one line.
+COLUMNS = 88
 
 SHARDED = RecordedSection("sharded", "results/sharded.md", _lines)
 
