@@ -11,7 +11,7 @@ _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE |
 
 def documents() -> dict[str, str]:
     """Read every document of the checkout, by its path from the root."""
-    patterns = ("README.md", ".github/*.md", "bench/**/*.md", "model/*.md", "results/*.md")
+    patterns = ("README.md", ".github/**/*.md", ".ci/**/*.md", "bench/**/*.md", "model/**/*.md", "results/**/*.md")
     files = sorted(file for pattern in patterns for file in ROOT.glob(pattern))
     return {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in files}
 
@@ -26,6 +26,11 @@ def commands(text: str) -> list[str]:
     return [line for block in code(text, "sh") for line in re.sub(r" *\\\n *", " ", block).splitlines()]
 
 
+def languages(text: str) -> set[str]:
+    """Return the languages of all fenced code blocks, however their fences are written; "" for none."""
+    return set(re.findall(r"^ *(?:```|~~~)+ *([^`\n]*)\n(?:.*?\n)?? *(?:```|~~~)+ *$", text, re.MULTILINE | re.DOTALL))
+
+
 def prose(text: str) -> str:
     """Return a document without its fenced code blocks."""
     return _FENCE.sub("", text)
@@ -38,7 +43,7 @@ def inline_code(text: str) -> list[str]:
 
 def links(text: str) -> list[str]:
     """Return the targets of links and images."""
-    return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", prose(text)))
+    return re.findall(r"\]\(([^)\s]+)[^)]*\)", re.sub(r"`[^`]*`", "", prose(text)))
 
 
 def anchors(text: str) -> set[str]:

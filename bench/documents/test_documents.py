@@ -9,7 +9,7 @@ import torch
 
 from bench.cases.options import OPTIONS, help_text
 from bench.conformance.properties import PROPERTIES
-from bench.documents.markdown import ROOT, anchors, code, commands, documents, inline_code, links
+from bench.documents.markdown import ROOT, anchors, code, commands, documents, inline_code, languages, links
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.record import FIELDS
 from bench.report.table import COLUMNS
@@ -67,6 +67,15 @@ def test_every_command_is_run() -> None:
     run_by_tests = set(called_with("documented", "documented_options", "typed"))
     assert {command for command in COMMANDS if not run_by_ci(command)} - run_by_tests == set()
     assert run_by_tests <= COMMANDS
+
+
+@each_document
+def test_a_command_is_in_a_block_of_commands(name: str) -> None:
+    """And not in a block of another kind, where no test would find it."""
+    text = DOCUMENTS[name]
+    assert languages(text) <= {"sh", "text", "python"}
+    printed = [line for block in code(text, "text") for line in block.splitlines()]
+    assert [line for line in printed if re.match(r"(\$|%|>>>) |(pytest|pip|python\d?|torchrun) ", line)] == []
 
 
 def test_all_python_code_is_run() -> None:
