@@ -2,18 +2,30 @@
 
 import re
 import shlex
+import subprocess
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-_FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+# Where documents are, if git does not say.
+_PATTERNS = ("README.md", ".github/**/*.md", "bench/**/*.md", "model/**/*.md", "results/**/*.md")
+
+_FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def documents() -> dict[str, str]:
-    """Read every document of the checkout, by its path from the root."""
-    patterns = ("README.md", ".github/**/*.md", ".ci/**/*.md", "bench/**/*.md", "model/**/*.md", "results/**/*.md")
-    files = sorted(file for pattern in patterns for file in ROOT.glob(pattern))
-    return {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in files}
+    """Read every document that git knows, by its path from the root."""
+    listed = subprocess.run(  # noqa: S603
+        ("git", "-C", str(ROOT), "ls-files", "-z", "*.md"),  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = [name for name in listed.stdout.split("\0") if name]
+    if listed.returncode:
+        names = [file.relative_to(ROOT).as_posix() for pattern in _PATTERNS for file in ROOT.glob(pattern)]
+    return {name: (ROOT / name).read_text(encoding="utf-8") for name in sorted(names)}
 
 
 def code(text: str, language: str) -> list[str]:
@@ -23,33 +35,37 @@ def code(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """Return the commands of the `sh` blocks, each on one line."""
-    return [line for block in code(text, "sh") for line in re.sub(r" *\\\n *", " ", block).splitlines()]
-
-
-def languages(text: str) -> set[str]:
-    """Return the languages of all fenced code blocks, however their fences are written; "" for none."""
-    return set(re.findall(r"^ *(?:```|~~~)+ *([^`\n]*)\n(?:.*?\n)?? *(?:```|~~~)+ *$", text, re.MULTILINE | re.DOTALL))
+    lines = [line for block in code(text, "sh") for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines()]
+    return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def prose(text: str) -> str:
-    """Return a document without its fenced code blocks."""
-    return _FENCE.sub("", text)
+    """Return a document without its fenced code blocks and comments."""
+    return re.sub(r"<!--.*?-->", "", _FENCE.sub("", text), flags=re.DOTALL)
 
 
 def inline_code(text: str) -> list[str]:
-    """Return what stands between single backticks."""
-    return [re.sub(r"\s+", " ", found) for found in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose(text))]
+    """Return what stands between backticks."""
+    return [re.sub(r"\s+", " ", found) for _, found in re.findall(r"(?<!`)(`+)([^`]+)\1(?!`)", prose(text))]
 
 
 def links(text: str) -> list[str]:
     """Return the targets of links and images."""
-    return re.findall(r"\]\(([^)\s]+)[^)]*\)", re.sub(r"`[^`]*`", "", prose(text)))
+    spared = re.sub(r"`[^`]*`", "", prose(text))
+    return re.findall(r"\]\(\s*<?([^)\s>]+)>?(?:\s+[\"'(][^)]*)?\)", spared)
 
 
 def anchors(text: str) -> set[str]:
     """Return the anchors that GitHub gives the headings."""
-    headings = re.findall(r"^#+ +(.+)$", prose(text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    headings = re.findall(r"^#+ +(.+?)[ #]*$", prose(text), re.MULTILINE)
+    shown = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    slugs = [re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in shown]
+    seen: Counter[str] = Counter()
+    found = set()
+    for slug in slugs:
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
 
 
 def documented(command: str) -> list[str]:

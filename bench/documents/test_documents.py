@@ -1,15 +1,19 @@
 """Documents are true: every command is run by a test or by CI, every link has a target, every option exists."""
 
 import ast
+import os
 import re
+import shlex
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from bench.cases.options import OPTIONS, help_text
 from bench.conformance.properties import PROPERTIES
-from bench.documents.markdown import ROOT, anchors, code, commands, documents, inline_code, languages, links
+from bench.documents.markdown import ROOT, anchors, code, commands, documents, inline_code, links, prose
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.record import FIELDS
 from bench.report.table import COLUMNS
@@ -21,46 +25,77 @@ from model.gpt2 import SIZES
 
 DOCUMENTS = documents()
 COMMANDS = {command for text in DOCUMENTS.values() for command in commands(text)}
-CI = (ROOT / ".ci" / "run").read_text()
+# The commands of `.ci/run`, without comments.
+CI = [line.strip().removesuffix(" &") for line in (ROOT / ".ci" / "run").read_text().splitlines()]
+
+# Files whose tests want extras that line two does not install.
+EXTRAS = {"test_real_models.py"}
 
 each_document = pytest.mark.parametrize("name", DOCUMENTS)
 
 
 def called_with(*functions: str) -> Iterator[str]:
-    """Yield the texts that tests call some functions with, as their first argument."""
+    """Yield the texts that tests call some functions with, as their first argument.
+
+    A call counts within a test that is not skipped, a fixture, or a function that the file uses.
+    """
     for file in ROOT.glob("bench/**/test_*.py"):
         source = file.read_text()
-        if any(function in source for function in functions):
-            nodes = list(ast.walk(ast.parse(source)))
-            texts = {
-                ast.unparse(node.targets[0]): node.value
-                for node in nodes
-                if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-            }
-            for node in nodes:
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
-                    argument = node.args[0]
-                    argument = texts.get(argument.id, argument) if isinstance(argument, ast.Name) else argument
-                    yield from [str(argument.value)] if isinstance(argument, ast.Constant) else []
+        if not any(function in source for function in functions):
+            continue
+        tree = ast.parse(source)
+        texts = {
+            ast.unparse(node.targets[0]): node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        }
+        for function in tree.body:
+            if isinstance(function, ast.FunctionDef) and is_run(function, source):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
+                        argument = node.args[0]
+                        argument = texts.get(argument.id, argument) if isinstance(argument, ast.Name) else argument
+                        yield from [str(argument.value)] if isinstance(argument, ast.Constant) else []
+
+
+def is_run(function: ast.FunctionDef, source: str) -> bool:
+    """Tell whether pytest runs a function of a test file, or other code of the file does."""
+    decorators = [ast.unparse(one) for one in function.decorator_list]
+    if any(re.search(r"mark\.skip\b", one) for one in decorators):
+        return False
+    return function.name.startswith("test_") or len(re.findall(rf"\b{function.name}\b", source)) > 1
 
 
 def run_by_ci(command: str) -> bool:
     """Tell whether `.ci/run` runs a command: as it stands, with more options, or as part of line two."""
     if command in commands(DOCUMENTS["README.md"])[:2] or command == ".ci/run":
         return True
-    words = command.split()
-    if words[:2] == ["pip", "install"]:
-        installed = [extra for line in re.findall(r"pip install .*", CI) for extra in requirements(line)]
+    if command.startswith("pip install "):
+        installed = [one for line in CI if line.startswith("pip install ") for one in requirements(line)]
         return set(requirements(command)) <= set(installed)
-    if words[0] == "pytest" and all((ROOT / word).exists() and word != "bench" for word in words[1:] if word != "-q"):
+    words = [word for word in command.split() if word != "-q"]
+    if words[0] == "pytest" and words[1:] != ["bench"] and all(is_in_line_two(word) for word in words[1:]):
         return True
-    return any(line.strip().startswith(command) for line in CI.splitlines())
+    # Of two commands that a line begins with, it is the longer one.
+    run = [max((one for one in COMMANDS if f"{line} ".startswith(f"{one} ")), key=len, default="") for line in CI]
+    return command in run
+
+
+def is_in_line_two(path: str) -> bool:
+    """Tell whether line two of the README runs the tests of a path. It skips those of `EXTRAS`."""
+    place = ROOT / path.partition("::")[0]
+    tests = [place] if place.is_file() else list(place.rglob("test_*.py"))
+    return bool(tests) and path.startswith(("bench/", "model")) and not {test.name for test in tests} <= EXTRAS
 
 
 def requirements(line: str) -> list[str]:
-    """Return the extras and packages that a `pip install` names."""
-    words = line.partition("pip install ")[2].replace("'", "").split()
-    return [one for word in words if word[0] != "-" for one in re.sub(r"^\.\[(.*)\]$", r"\1", word).split(",")]
+    """Return what a `pip install` names: packages, and extras as `[NAME]`."""
+    words = [word for word in shlex.split(line)[2:] if word[0] != "-"]
+    found = []
+    for word in words:
+        extras = re.fullmatch(r"\.\[(.*)\]", word)
+        found += [f"[{extra}]" for extra in extras[1].split(",")] if extras else [word]
+    return found
 
 
 def test_every_command_is_run() -> None:
@@ -69,11 +104,26 @@ def test_every_command_is_run() -> None:
     assert run_by_tests <= COMMANDS
 
 
+def test_ci_runs_what_line_two_skips() -> None:
+    for line in ("pytest bench/conformance/test_real_models.py", "pytest bench/documents/test_walkthroughs.py"):
+        assert any(one.startswith(line) for one in CI), line
+    assert "hugging_face" in " ".join(CI)
+
+
+def test_every_extra_exists() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*CI, *COMMANDS, *(one for text in DOCUMENTS.values() for one in inline_code(text))]
+    named = {extra for line in lines for found in re.findall(r"\.\[([\w,-]+)\]", line) for extra in found.split(",")}
+    assert named <= project["optional-dependencies"].keys()
+
+
 @each_document
 def test_a_command_is_in_a_block_of_commands(name: str) -> None:
     """And not in a block of another kind, where no test would find it."""
     text = DOCUMENTS[name]
-    assert languages(text) <= {"sh", "text", "python"}
+    left = prose(text)
+    assert not re.search(r"```|~~~|<pre|^[ >]*\$ |\n\n {4,}[^ -]", left)
+    assert set(re.findall(r"^```(\w+)", text, re.MULTILINE)) <= {"sh", "text", "python"}
     printed = [line for block in code(text, "text") for line in block.splitlines()]
     assert [line for line in printed if re.match(r"(\$|%|>>>) |(pytest|pip|python\d?|torchrun) ", line)] == []
 
@@ -84,12 +134,12 @@ def test_all_python_code_is_run() -> None:
 
 @each_document
 def test_a_command_in_a_sentence_is_one_of_the_blocks(name: str) -> None:
-    """Or the start of one, or the start of one with another value."""
-    shown = [one for one in inline_code(DOCUMENTS[name]) if re.match(r"(pytest|pip|python\d?|torchrun) ", one)]
-    known = {*COMMANDS, "pytest bench", *(command.rpartition(" ")[0] for command in COMMANDS)}
+    """Or the start of one, or names another run."""
+    tools = r"(\$ |\w+=\S+ )*(pytest|pytest-benchmark|pip|python[\d.]*|torchrun|ruff|mypy|\.ci/run) "
+    shown = [one for one in inline_code(DOCUMENTS[name]) if re.match(tools, one)]
     for command in shown:
-        start = command.partition("=")[0]
-        assert any(one.startswith((command, start)) for one in known), command
+        start = re.sub(r"(--benchmark-compare)=\d+$", r"\1", command)
+        assert any(f"{one} ".startswith(f"{start} ") for one in COMMANDS), command
 
 
 @each_document
@@ -102,18 +152,30 @@ def test_every_option_exists(name: str, pytestconfig: pytest.Config) -> None:
     assert {one for one in used - known - theirs if f'"{one}"' not in command_line} == set()
 
 
+def document_of(name: str, link: str) -> str:
+    """Return the path that a link in a document leads to, from the root; GitHub shows the README of a folder."""
+    path = link.partition("#")[0]
+    target = (ROOT / name).parent / path if path else ROOT / name
+    target = target / "README.md" if (target / "README.md").exists() else target
+    return os.path.relpath(target.resolve(), ROOT.resolve())
+
+
 @each_document
 def test_every_link_has_a_target(name: str) -> None:
     for link in links(DOCUMENTS[name]):
-        path, _, anchor = link.partition("#")
-        if "://" in link:
-            assert path.startswith("https://"), link
+        if re.match(r"\w+:", link):
+            assert link.startswith("https://"), link
             continue
-        target = (ROOT / name).parent / path if path else ROOT / name
-        assert target.exists(), link
-        if anchor:
-            document = target.resolve().relative_to(ROOT.resolve()).as_posix()
-            assert anchor in anchors(DOCUMENTS[document]), link
+        target, anchor = document_of(name, link), link.partition("#")[2]
+        assert (ROOT / target).exists(), link
+        assert not target.startswith("results/report"), f"{link} is there after a run only"
+        if anchor and target in DOCUMENTS:
+            assert anchor in anchors(DOCUMENTS[target]), link
+
+
+@each_document
+def test_every_link_is_written_in_the_way_that_is_checked(name: str) -> None:
+    assert not re.search(r"^\[[^\]]+\]:|(href|src)=", prose(DOCUMENTS[name]), re.MULTILINE)
 
 
 def test_the_readme_leads_to_every_document() -> None:
@@ -121,10 +183,7 @@ def test_the_readme_leads_to_every_document() -> None:
     while waiting:
         name = waiting.pop()
         reached.add(name)
-        targets = [
-            (ROOT / name).parent / link.partition("#")[0] for link in links(DOCUMENTS[name]) if "://" not in link
-        ]
-        names = {target.resolve().relative_to(ROOT.resolve()).as_posix() for target in targets}
+        names = {document_of(name, link) for link in links(DOCUMENTS[name]) if ":" not in link}
         waiting += (names & DOCUMENTS.keys()) - reached - set(waiting)
     assert reached == DOCUMENTS.keys()
 
@@ -183,14 +242,15 @@ def test_the_conformance_tables_say_what_the_strategies_promise() -> None:
 def test_every_size_is_in_the_table() -> None:
     rows = {row[0]: row[1:] for row in table("model/README.md", "size")}
     assert rows.keys() == SIZES.keys()
-    # Building gpt3 takes seconds.
-    for size in SIZES.keys() - {"gpt3"}:
+    for size in SIZES:
         specification = Specification(size, "float32", "torch")
-        with torch.device("meta"):
-            parameters = sum(one.numel() for one in specification.build().parameters())
         footprint = specification.footprint
-        counts = (parameters, footprint.state_bytes, footprint.largest_tensor_bytes)
-        assert rows[size] == [f"{count:,}" for count in counts]
+        assert rows[size][1:] == [f"{footprint.state_bytes:,}", f"{footprint.largest_tensor_bytes:,}"]
+        # Building gpt3 takes seconds.
+        if size != "gpt3":
+            with torch.device("meta"):
+                parameters = sum(one.numel() for one in specification.build().parameters())
+            assert rows[size][0] == f"{parameters:,}"
 
 
 def test_every_column_and_field_is_explained() -> None:
@@ -200,10 +260,32 @@ def test_every_column_and_field_is_explained() -> None:
     assert fields == set(FIELDS)
 
 
+def test_the_readme_explains_the_columns_of_its_table() -> None:
+    heading = next(line for line in DOCUMENTS["README.md"].splitlines() if line.startswith("strategy "))
+    shown = [name for name in re.split(r" {2,}", heading) if name not in ("strategy", "size")]
+    assert [row[0] for row in table("README.md", "heading")] == shown
+
+
+def test_every_recorded_run_is_described() -> None:
+    described = {number for row in table("results/README.md", "run") for number in re.findall(r"\d{4}", row[0])}
+    committed = {file.name[:4] for file in ROOT.glob("results/*/0*.json") if file.name[:4] <= max(described)}
+    assert described == committed
+
+
+def test_every_folder_is_named() -> None:
+    rooms = {file.parent.name for file in ROOT.glob("bench/*/__init__.py")}
+    assert {room for room in rooms if f"{room}/" not in " ".join(DOCUMENTS.values())} == set()
+
+
 def bounds(name: str, *columns: int) -> dict[str, list[str]]:
     """Return some columns of a document's table of strategies, by the name of the strategy."""
-    rows = {row[0].strip("[").partition("]")[0]: row for row in table(name, "strategy")}
-    return {strategy: [row[column] for column in columns] for strategy, row in rows.items()}
+    found: dict[str, list[str]] = {}
+    for row in table(name, "strategy"):
+        strategy, _, link = row[0].strip("[").partition("]")
+        assert strategy not in found
+        assert strategy.startswith(Path(link.strip("()")).stem)
+        found[strategy] = [row[column] for column in columns]
+    return found
 
 
 def test_the_bounds_are_those_that_are_asserted() -> None:
@@ -221,5 +303,7 @@ def test_the_bounds_are_those_that_are_asserted() -> None:
         ]
         for name, one in stated.items()
     }
-    sharded = {one.name: [one.device] for one in SHARDED.values()}
-    assert bounds("bench/strategies/sharded/README.md", 2) == sharded
+    files = {"0": "", "S | 0": ", and S file-backed in rank 0", "T": ", and file-backed pages with its shards"}
+    assert bounds("bench/strategies/sharded/README.md", 2, 3) == {
+        one.name: [one.device, one.host + files[one.file]] for one in SHARDED.values()
+    }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.documents.markdown import documents
 from bench.report.peers import PEERS
 from bench.report.readme import MAIN_JOB
 from bench.report.recorded import recorded
@@ -27,9 +28,9 @@ def test_a_section_shows_exactly_its_runs(section: RecordedSection) -> None:
 
 
 def test_no_other_document_has_a_section() -> None:
-    for document in (*ROOT.glob("*.md"), *ROOT.glob("results/*.md"), *ROOT.glob("bench/**/*.md")):
-        shown = {section.name for section in SECTIONS if section.runs(document.read_text())}
-        assert shown == {one.name for one in SECTIONS if ROOT / one.document == document}
+        for name, text in documents().items():
+        shown = {section.name for section in SECTIONS if section.runs(text)}
+        assert shown == {one.name for one in SECTIONS if one.document == name}
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
