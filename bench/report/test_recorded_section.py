@@ -28,7 +28,7 @@ def test_a_section_shows_exactly_its_runs(section: RecordedSection) -> None:
 
 
 def test_no_other_document_has_a_section() -> None:
-        for name, text in documents().items():
+    for name, text in documents().items():
         shown = {section.name for section in SECTIONS if section.runs(text)}
         assert shown == {one.name for one in SECTIONS if one.document == name}
 
