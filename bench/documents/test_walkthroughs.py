@@ -58,7 +58,7 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed) -> None:
     figures = columns(typed(LLAMA, "--strategies sequential -k peak_memory"), "device", "private", "verdict")
     assert figures == {"sequential": ["1.27x", "1.00x", "ok"], "usual": ["1.00x", "0.00x", "ok"]}
     printed = typed(
-        "pytest bench --model llama.py:llama --checkpoint my-llama --device-memory 24GiB --host-memory 32GiB",
+        "pytest bench --model llama.py:llama --checkpoint my-llama --device-memory 23GiB --host-memory 32GiB",
         "--strategies sequential -k test_budget",
     )
     assert columns(printed, "budget") == {"sequential": ["fits"]}
@@ -67,7 +67,7 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed) -> None:
     sizes |= {"num_attention_heads": 32, "num_key_value_heads": 8}
     shutil.rmtree(checkout / "my-llama")
     LlamaConfig(**sizes, dtype="bfloat16", architectures=["LlamaForCausalLM"]).save_pretrained(checkout / "my-llama")
-    printed = typed("pytest bench --plan --model llama.py:llama --device-memory 24GiB")
+    printed = typed("pytest bench --plan --model llama.py:llama --device-memory 23GiB")
     assert {name for name, [verdict] in columns(printed, "verdict").items() if verdict == "refused"} == refusing
     advice = printed[printed.index("Use ") :].partition("\nIts code")[0]
     assert f"```text\n{advice}\n```" in documents()["README.md"]

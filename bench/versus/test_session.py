@@ -82,11 +82,13 @@ def test_nothing_is_run_here_and_what_is_slower_fails(versus: pytest.Pytester, o
 def test_the_documented_commands_compare_a_version_and_a_commit(versus: pytest.Pytester) -> None:
     for options in (
         documented_options("pytest bench --versus 'torch==2.12.*'"),
+        documented_options("pytest bench --versus 'torch==2.12.*..torch==2.13.*'"),
         documented_options("pytest bench --versus main"),
     ):
         result = versus.runpytest_inprocess(*options, "same")
         assert result.ret == 0
-        assert f"Beside {options[1]}, here" in result.stdout.str()
+        reference, _, candidate = options[1].partition("..")
+        assert f"Beside {reference}, {candidate or 'here'} is the same" in result.stdout.str()
 
 
 @pytest.mark.parametrize(
