@@ -56,8 +56,11 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed) -> None:
     assert (checkout / "my-llama" / "model.safetensors").stat() == made, "a folder that is there is overwritten"
     refusing = {one.name for one in STRATEGIES.values() if "nonpersistent" in one.refuses}
     figures = columns(typed(LLAMA, "-k 'peak_memory and not baseline'"), "device", "private", "verdict")
-    assert figures.pop("sequential") == ["1.27x", "1.00x", "ok"]
-    assert figures.pop("usual") == ["1.00x", "0.00x", "ok"]
+    for name, shown, expected in (("sequential", "1.27x", 1.0), ("usual", "1.00x", 0.0)):
+        device, private, verdict = figures.pop(name)
+        assert (device, verdict) == (shown, "ok")
+        # What Python and libraries allocate is not the same in every run.
+        assert float(private.removesuffix("x")) == pytest.approx(expected, abs=0.05)
     assert figures == {name: ["-", "-", "refused"] for name in refusing}
     printed = typed(
         "pytest bench --model llama.py:llama --checkpoint my-llama --device-memory 23GiB --host-memory 32GiB",
