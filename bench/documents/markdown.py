@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +15,7 @@ _PATTERNS = ("README.md", ".github/**/*.md", "bench/**/*.md", "model/**/*.md", "
 _FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@cache
 def documents() -> dict[str, str]:
     """Read every document that git knows, by its path from the root."""
     listed = subprocess.run(  # noqa: S603
@@ -66,6 +68,15 @@ def anchors(text: str) -> set[str]:
         found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
         seen[slug] += 1
     return found
+
+
+def tables(text: str, heading: str) -> list[list[list[str]]]:
+    """Return the tables whose first heading is this one: rows of cells, the headings first, without outer backticks."""
+    blocks = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    rows = [
+        [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in block.splitlines()] for block in blocks
+    ]
+    return [[headings, *body] for headings, _, *body in rows if headings[0] == heading]
 
 
 def documented(command: str) -> list[str]:

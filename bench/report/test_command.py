@@ -76,9 +76,7 @@ def test_the_sharded_loads_of_a_run_are_written_into_their_document(
     assert text.endswith("<!-- end of sharded -->\nrest\n")
 
 
-def test_the_documented_commands_write_the_documents_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_documented_commands_write_the_documents_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     for section in (MAIN_JOB, PEERS, SHARDED):
         emptied = re.sub(r"( -->\n).*?(<!-- end of )", r"\1\2", (ROOT / section.document).read_text(), flags=re.DOTALL)
