@@ -12,7 +12,7 @@ from bench.cases.budgets import is_to_live, trial_of
 from bench.cases.case import Case
 from bench.cases.endings import ending
 from bench.history.record import Record
-from bench.meters.budget import Budget, Fate, HostTooSmall, Trial, empty_process_bytes, smallest
+from bench.meters.budget import Budget, Fate, HostTooSmall, Trial, smallest
 from bench.meters.cgroup import NoCgroup
 from bench.meters.page_cache import StillCached
 from model.checkpoints import Checkpoint
@@ -36,11 +36,11 @@ def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint)
     room = case.specification.footprint.state_bytes // 2
     if room < LEAST_ROOM_BYTES:
         pytest.skip(f"{case.size} is too small to tell: half of it is less than what is read ahead of a mapped file")
-    budget = Budget(host_bytes=empty_process_bytes(case.limit_seconds) + room)
     trial = trial_of(case, checkpoint, rehearsal)
     # Every bit is compared where memory is not short: here that would read all of the file twice more, from the disk.
     trial = replace(trial, job=replace(trial.job, check=partial(_check_answer, checkpoint)))
     with ending(case):
+        budget = Budget(host_bytes=trial.empty_bytes() + room)
         fate = trial.under(budget)
     require_theory(case, budget, fate)
 
@@ -87,7 +87,7 @@ def smallest_budgets(trial: Trial, state_bytes: int, tolerance: int, device: str
         found["smallest_device_bytes"] = smallest(
             lambda count: trial.under(Budget(device_bytes=count)).lived, 0, most, tolerance
         )
-    empty = empty_process_bytes(trial.limit_seconds)
+    empty = trial.empty_bytes()
     try:
         found["smallest_host_bytes"] = smallest(_lives_on_host(trial), empty, empty + most, tolerance)
     except (NoCgroup, StillCached):

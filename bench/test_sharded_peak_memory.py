@@ -53,9 +53,7 @@ def test_sharded_peak_memory(
     if alive:
         record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
     left = [
-        f"rank {rank}: {line}"
-        for rank, measurement in measured.items()
-        for line in leaks(measurement.kept, case.state_bytes)
+        f"rank {rank}: {line}" for rank, measurement in measured.items() for line in leaks(measurement.kept, record)
     ]
     if problems := explained(breaches, alive) + left:
         pytest.fail("\n".join([*problems, *explained(grown, alive)]), pytrace=False)
@@ -108,7 +106,7 @@ def rank_breaches(case: ShardedCase, record: Record) -> dict[str, str]:
     breaches: dict[str, str] = {}
     for figures in record["per_rank"]:
         rank = figures["rank"]
-        for gate in rank_gates(case.strategy, case.device, figures, case.shares[rank]):
+        for gate in rank_gates(case.strategy, case.device, figures, case.shares[rank], record["tensors"]):
             if gate.breach:
                 breaches.setdefault(gate.figure, f"rank {rank}: {gate.breach}")
     return breaches

@@ -20,9 +20,11 @@ from model.architecture import Architecture, RandomGPT2
 from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, SPARSE, Digest, digests
 from model.layouts import LAYOUTS, Entry, Raw, save_digested, save_sparse
 from model.own import Own
+from model.pickled import SavedTensor
 from model.pretrained import PretrainedGPT2
+from model.sharded import shards
 from model.source import Source
-from model.trust import UntrustedCheckpoint
+from model.trust import READERS, UntrustedCheckpoint
 from model.weights import Progress
 
 MANIFEST = "manifest.json"
@@ -91,6 +93,11 @@ class Specification:
         return _footprint(self.architecture)
 
     @property
+    def largest_file_bytes(self) -> int:
+        """What the tensors take in that file of the checkpoint which has the most."""
+        return _largest_file_bytes(self.architecture, self.layout, self.in_place)
+
+    @property
     def making_bytes(self) -> int:
         """What making it takes of memory: nothing where it is there, and its model is not asked anything."""
         return 0 if self.in_place and self.own and self.own.asks is None else self.footprint.state_bytes
@@ -128,6 +135,19 @@ def _footprint(architecture: Architecture) -> Footprint:
     return Footprint(
         sum(sizes), max(tensor.nbytes for tensor in tensors), sizes, sum(storage.nbytes() for storage in beside)
     )
+
+
+@cache
+def _largest_file_bytes(architecture: Architecture, layout: str, in_place: Source | None) -> int:
+    if not layout.endswith("_sharded"):
+        return _footprint(architecture).state_bytes
+    if in_place:
+        held = READERS[layout](in_place.path, False).values()
+        storages = [{one.storage for one in part.values() if isinstance(one, SavedTensor)} for part in held]
+        return max(sum(storage.bytes for storage in part) for part in storages)
+    parts = [part.values() for part in shards(architecture.skeleton().state_dict())]
+    memories = [{one.untyped_storage() for one in part if isinstance(one, Tensor)} for part in parts]
+    return max(sum(memory.nbytes() for memory in part) for part in memories)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from bench.cases.case import Case
 from bench.meters.budget import Budget, Trial
-from bench.strategies.bounds import HOST_SLACK_BYTES, HOST_SLACK_OF_STATE
+from bench.strategies.bounds import host_slack_bytes
 from model.checkpoints import Checkpoint
 
 # What an allocator takes for what is asked of it, at most.
@@ -24,7 +24,8 @@ def is_to_live(case: Case, budget: Budget, empty_bytes: int) -> bool | None:
     lives, dies = case.strategy.is_stated, False
     if budget.host_bytes is not None:
         takes, room = case.bound_bytes("host_private_peak_bytes"), budget.host_bytes - empty_bytes
-        slack = HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * case.specification.footprint.state_bytes)
+        footprint = case.specification.footprint
+        slack = host_slack_bytes(footprint.state_bytes, footprint.tensors)
         dies |= takes is not None and takes - slack > room
         lives &= takes is not None and takes + slack <= room and not case.own
     if budget.device_bytes is not None:

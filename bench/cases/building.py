@@ -1,5 +1,6 @@
 """What a model of the user's takes while it is built: more than the model, if its factory makes more than that."""
 
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -14,11 +15,20 @@ from model.own import Own
 LIMIT_SECONDS = 300.0
 
 
-@cache
-def build_peak_bytes(own: Own, *, planned: bool) -> int:
-    """The most private memory of the host while its factory makes it there; 0 where it cannot be made.
+@dataclass(frozen=True)
+class Built:
+    """Host memory, in bytes: the most private memory while a model is built, and what is held when it is deleted."""
 
-    In a process of its own; in a plan nothing of it is real.
+    peak_bytes: int = 0
+    private_bytes: int = 0
+    file_bytes: int = 0
+
+
+@cache
+def built(own: Own, *, planned: bool) -> Built:
+    """What the user's factory takes to build the model on the host, measured in a process of its own.
+
+    It is 0 where the model cannot be built there. In a plan nothing of it is real.
     """
     job = Job(
         meter=partial(device_meter, "cpu", planned=planned),
@@ -28,9 +38,11 @@ def build_peak_bytes(own: Own, *, planned: bool) -> int:
         check=_nothing,
     )
     try:
-        return measure(job, LIMIT_SECONDS).host.private_bytes or 0
+        measured = measure(job, LIMIT_SECONDS)
     except LoadEnded:
-        return 0
+        return Built()
+    kept = measured.kept.host
+    return Built(measured.host.private_bytes or 0, kept.private_bytes or 0, kept.file_bytes or 0)
 
 
 def _skeleton(build: Build, _: torch.device) -> None:

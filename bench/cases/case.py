@@ -7,7 +7,7 @@ from functools import partial
 import psutil
 import torch
 
-from bench.cases.building import build_peak_bytes
+from bench.cases.building import Built, built
 from bench.cases.loads import Check, load_clock, rehearse, run_load
 from bench.conformance.traits import properties_of
 from bench.history.record import Record, blank_record, ratio
@@ -17,7 +17,7 @@ from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, Load, Strategy
-from bench.strategies.bounds import bound_bytes, expected_peaks, with_building
+from bench.strategies.bounds import expected_peaks, peak_bound
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.own import Own
@@ -25,6 +25,7 @@ from model.verify import check_model, check_structure
 
 LIMIT_SECONDS = 60.0
 LIMIT_BYTES_PER_SECOND = 20e6
+LIMIT_TENSORS_PER_SECOND = 50.0
 
 # What can be taken for a moment without asking for memory that others are about to use.
 MOST_OF_FREE_MEMORY = 0.9
@@ -89,24 +90,30 @@ class Case:
 
     def bound_bytes(self, figure: str) -> int | None:
         """What theory says of a figure of the record; None where it says nothing."""
-        footprint = self.specification.footprint
         expression = expected_peaks(self.strategy, self.device).get(figure)
-        if expression is None:
-            return None
-        bound = bound_bytes(expression, footprint.state_bytes, footprint.largest_tensor_bytes)
-        return with_building(bound, figure, self.device, self.build_peak_bytes, self.beside_bytes)
+        return None if expression is None else peak_bound(figure, expression, self._terms)
 
     @property
-    def build_peak_bytes(self) -> int | None:
-        """What building the model takes of the host, where that is part of the load and may be more than the model."""
-        if self.own is None or not self.strategy.builds:
-            return None
-        return build_peak_bytes(self.own, planned=self.planned)
+    def built(self) -> Built | None:
+        """What building the user's model takes of the host, where that is part of the load."""
+        return built(self.own, planned=self.planned) if self.own and self.strategy.builds else None
 
     @property
-    def beside_bytes(self) -> int | None:
-        """What the model has beside its state dict, where the strategy makes it: buffers that no checkpoint holds."""
-        return self.specification.footprint.beside_bytes if self.strategy.builds else None
+    def _terms(self) -> Record:
+        """What its bounds are computed from, in a record's fields."""
+        footprint, built = self.specification.footprint, self.built
+        return {
+            "device": self.device,
+            "state_bytes": footprint.state_bytes,
+            "largest_tensor_bytes": footprint.largest_tensor_bytes,
+            "largest_file_bytes": self.specification.largest_file_bytes,
+            "tensors": footprint.tensors,
+            "build_peak_bytes": built.peak_bytes if built else None,
+            "built_private_bytes": built.private_bytes if built else None,
+            "built_file_bytes": built.file_bytes if built else None,
+            # Buffers that no checkpoint holds, where the strategy makes them.
+            "beside_bytes": footprint.beside_bytes if self.strategy.builds else None,
+        }
 
     @property
     def why_not(self) -> str | None:
@@ -145,27 +152,26 @@ class Case:
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""
         state = self.specification.footprint.state_bytes
-        return blank_record() | {
-            "strategy": self.strategy_name,
-            "size": self.size,
-            "model": self.own.factory.shown if self.own else None,
-            "layout": self.layout,
-            "dtype": self.dtype,
-            "device": self.device,
-            "planned": self.planned,
-            "cache": self.cache,
-            "limit": self.limit,
-            "ownership": self.ownership,
-            "state_bytes": state,
-            "largest_tensor_bytes": self.specification.footprint.largest_tensor_bytes,
-            "first_use": "weights" if self.own and self.own.asks is None else "logits",
-            "build_peak_bytes": self.build_peak_bytes,
-            "beside_bytes": self.beside_bytes,
-            "peer": self.strategy.peer.as_record() if self.strategy.peer else None,
-            "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), state),
-            "host_bound_ratio": ratio(self.bound_bytes("host_private_peak_bytes"), state),
-            "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
-        }
+        return (
+            blank_record()
+            | self._terms
+            | {
+                "strategy": self.strategy_name,
+                "size": self.size,
+                "model": self.own.factory.shown if self.own else None,
+                "layout": self.layout,
+                "dtype": self.dtype,
+                "planned": self.planned,
+                "cache": self.cache,
+                "limit": self.limit,
+                "ownership": self.ownership,
+                "first_use": "weights" if self.own and self.own.asks is None else "logits",
+                "peer": self.strategy.peer.as_record() if self.strategy.peer else None,
+                "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), state),
+                "host_bound_ratio": ratio(self.bound_bytes("host_private_peak_bytes"), state),
+                "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
+            }
+        )
 
     @property
     def ownership(self) -> str | None:
@@ -197,10 +203,10 @@ class Case:
 
     @property
     def limit_seconds(self) -> float:
-        """What one load may take before it is ended: a minute, and what a slow disk needs."""
-        return LIMIT_SECONDS + (
-            0 if self.planned else self.specification.footprint.state_bytes / LIMIT_BYTES_PER_SECOND
-        )
+        """What one load may take before it is ended: a minute, and what a slow disk and many tensors need."""
+        footprint = self.specification.footprint
+        to_read = 0 if self.planned else footprint.state_bytes
+        return LIMIT_SECONDS + to_read / LIMIT_BYTES_PER_SECOND + footprint.tensors / LIMIT_TENSORS_PER_SECOND
 
     def clock(self, load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint) -> Callable[[], LoadClock]:
         """Makes the clock that times `load`, in whichever process it is called."""

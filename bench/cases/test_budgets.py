@@ -15,7 +15,7 @@ from bench.cases.options import OPTIONS, settings
 from bench.cases.settings import Settings
 from bench.history.record import Record
 from bench.meters.budget import Budget, Fate, empty_process_bytes
-from bench.strategies.bounds import HOST_SLACK_BYTES, HOST_SLACK_OF_STATE
+from bench.strategies.bounds import host_slack_bytes
 from bench.test_budget import require_theory, smallest_budgets
 from model.checkpoints import Checkpoint, Specification
 
@@ -90,7 +90,7 @@ def test_a_budget_that_is_no_longer_given_is_not_missed() -> None:
 
 CPU, SIM = (Case("baseline", "small", device, "float32") for device in ("cpu", "sim"))
 S = CPU.specification.footprint.state_bytes
-SLACK = HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * S)
+SLACK = host_slack_bytes(S, CPU.specification.footprint.tensors)
 CERTAIN = int(2 * S * MOST_RESERVED) + SEGMENTS_BYTES + 1
 
 

@@ -44,6 +44,33 @@ def tied():
 def rotary():
     return Rotary()
 
+KEPT = {}
+
+class Keeping(Tied):
+    # As libraries do: they keep something when they are called first.
+    def __init__(self):
+        super().__init__()
+        KEPT.setdefault(("built", self.layer.weight.device), torch.ones(5_000_000, device="cpu"))
+
+    def forward(self, ids):
+        KEPT.setdefault("asked", torch.ones(8_000_000))
+        return super().forward(ids)
+
+def keeping():
+    return Keeping()
+
+keeping.example = lambda: example()
+
+def toy():
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
+
+def many():
+    return nn.ParameterList([torch.ones(16) for _ in range(3000)])
+
+def leaky(build, path, device):
+    KEPT[len(KEPT)] = torch.ones(3_000_000)
+    return theirs(build, path, device)
+
 def example():
     return torch.tensor([[1, 2]])
 
@@ -160,6 +187,36 @@ def test_what_no_checkpoint_has_counts_or_is_refused_by_name_and_a_budget_that_i
     assert {one["verdict"].partition(":")[0] for one in last_record(folder)["problems"]} == {"refused"}
 
 
+def test_what_the_model_itself_keeps_is_not_called_the_strategys(bench: Bench, folder: Path, file: Path) -> None:
+    peaks = ("-k", "peak_memory", "--device", "cpu")
+    loader = ("--strategy", f"{file}:leaky", "--bound", "3S")
+    run = bench("--model", f"{file}:keeping", "--strategies", "sequential,load_assign", *loader, *peaks)
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
+    [problem] = last_record(folder)["problems"]
+    assert problem["strategy"] == "leaky"
+    assert problem["verdict"].startswith("12.0 MB of private host memory are still held after the model was dropped")
+
+
+@pytest.mark.parametrize("factory", ["toy", "many"])
+def test_a_model_of_few_bytes_or_of_many_tensors_is_no_breach(bench: Bench, file: Path, factory: str) -> None:
+    run = bench("--model", f"{file}:{factory}", "--strategies", "sequential,streamed", "-k", "peak_memory")
+    assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
+
+
+def test_a_device_needs_one_file_of_several_mapped_at_a_time(bench: Bench, folder: Path, file: Path) -> None:
+    sharded = LAYOUTS["torch_sharded"]
+    state_dict = Reference(f"{file}:rotary").get()().state_dict()
+    (folder / "shards").mkdir()
+    sharded.save(state_dict, folder / "shards", save_plain)
+    weights = ("--model", f"{file}:tied", "--checkpoint", str(folder / "shards"))
+    run = bench(*weights, "--strategies", "mmap_assign", "-k", "peak_memory")
+    assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
+    [record] = records(folder, "test_peak_memory").values()
+    assert record["largest_file_bytes"] == LARGEST
+    assert record["host_file_peak_bytes"] == pytest.approx(LARGEST, abs=2e6)
+    assert record["host_file_bound_ratio"] == LARGEST / STATE
+
+
 def test_a_plan_of_a_strangers_model_takes_what_theory_says(load: Measure, folder: Path, file: Path) -> None:
     plain = LAYOUTS["safetensors"]
     plain.save(Reference(f"{file}:tied").get()().state_dict(), folder, save_plain)
@@ -169,9 +226,10 @@ def test_a_plan_of_a_strangers_model_takes_what_theory_says(load: Measure, folde
     def planned(name: str, strategy: Strategy | None = None) -> Measurement:
         return load(Case(name, model.label, "sim", "float32", planned=True, own=model, own_strategy=strategy))
 
-    building = Case("sequential", model.label, "sim", "float32", planned=True, own=model).build_peak_bytes
+    building = Case("sequential", model.label, "sim", "float32", planned=True, own=model).built
+    assert building
     assert planned("sequential").device.requested_bytes == STATE + LARGEST
-    assert planned("sequential").host.private_bytes == building
+    assert planned("sequential").host.private_bytes == building.peak_bytes
     assert planned("load_assign").host.private_bytes == LARGEST
     assert planned("mmap_assign").host.private_bytes == 0
     private = planned("theirs", theirs).host.private_bytes

@@ -23,9 +23,7 @@ def test_what_does_not_is_none(options: dict[str, object]) -> None:
 
 
 def test_a_budget_below_an_empty_process_is_a_usage_error() -> None:
-    said = (
-        r"^--host-memory: 100 MiB are no more than the [\d.]+ MiB of a process that has loaded nothing; write an amount"
-    )
+    said = r"^--host-memory: 100 MiB are no more than the [\d.]+ MiB that a process takes before it loads "
     with pytest.raises(pytest.UsageError, match=said):
         require_room(Budget(host_bytes=100 * 2**20))
     require_room(Budget(host_bytes=2**40))

@@ -100,18 +100,21 @@ def bounds(name: str, *places: int) -> dict[str, list[str]]:
     return found
 
 
+def mapped(file: str) -> str:
+    return f", and {file} file-backed" if file not in {"", "0"} else ""
+
+
 def test_the_bounds_are_those_that_are_asserted() -> None:
     stated = {one.name: one for one in STRATEGIES.values()}
     # The ring has 64 MiB.
     assert bounds("README.md", 1, 2) == {
         name: [one.device, one.host.replace("R", "64 MiB")] for name, one in stated.items()
     }
-    mapped = ", and S file-backed"
     assert bounds("bench/strategies/README.md", 2, 3, 4) == {
         name: [
             one.device,
-            one.host + mapped * (one.file == "S") + ", page-locked" * (one.pinned == "R"),
-            one.one_pool + mapped * (one.file == "S"),
+            one.host + mapped(one.file_moved) + ", page-locked" * (one.pinned == "R"),
+            one.one_pool + mapped(one.file),
         ]
         for name, one in stated.items()
     }

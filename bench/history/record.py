@@ -12,7 +12,8 @@ SCHEMA = 1
 
 FIELDS = (
     *("schema", "strategy", "model", "size", "layout", "dtype", "device", "planned", "cache", "ownership"),
-    *("state_bytes", "largest_tensor_bytes", "build_peak_bytes", "beside_bytes", "first_use"),
+    *("state_bytes", "largest_tensor_bytes", "largest_file_bytes", "tensors"),
+    *("build_peak_bytes", "built_private_bytes", "built_file_bytes", "beside_bytes", "first_use"),
     *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),
     *("device_peak_ratio", "device_bound_ratio", "device_driver_peak_bytes"),
     *("host_private_peak_bytes", "host_file_peak_bytes", "host_pinned_peak_bytes", "host_total_peak_bytes"),

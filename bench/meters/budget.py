@@ -78,6 +78,12 @@ class Trial:
     tensor_bytes: Sequence[int]
     limit_seconds: float
 
+    def empty_bytes(self) -> int:
+        """What its process holds privately when it is about to load: all that the model imports is imported."""
+        with child_process(run, self.job, self.limit_seconds) as child:
+            level = child.receive(Ready, child.deadline()).level
+        return (level.private_bytes or 0) if level else 0
+
     def under(self, budget: Budget) -> Fate:
         """What becomes of it: its weights are checked, and its first logits computed, under the budget too.
 
@@ -127,9 +133,7 @@ class Trial:
 def empty_process_bytes(limit_seconds: float) -> int:
     """What a process holds privately that is there to load something, and has not begun."""
     job = Job(_no_device, _nothing, _nothing, None, _nothing)  # type: ignore[arg-type]
-    with child_process(run, job, limit_seconds) as child:
-        level = child.receive(Ready, child.deadline()).level
-    return (level.private_bytes or 0) if level else 0
+    return Trial(job, (), (), limit_seconds).empty_bytes()
 
 
 def _no_device() -> DeviceMeter:
@@ -166,8 +170,8 @@ def _room(host_bytes: int, empty_bytes: int) -> int:
 def too_small(host_bytes: int, empty_bytes: int) -> str:
     """What is wrong with a budget that leaves nothing to load with."""
     return (
-        f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} of a process that has loaded nothing; write an "
-        f"amount above that"
+        f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} that a process takes before it loads anything; "
+        f"write an amount above that"
     )
 
 

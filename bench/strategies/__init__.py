@@ -34,9 +34,10 @@ class Strategy:
 
     `layout` is the checkpoint that it is measured with, and `also` are other layouts that it loads. `device` is the
     peak on a device with memory of its own, in requested bytes, and `host` the private memory beside it; `one_pool`
-    is the private memory where the device is the host. `file` is the file-backed memory once every weight was read,
-    `pinned` the page-locked memory beside a device. `refuses` are properties of models that it cannot load and says
-    so, `refuses_moved` those that it cannot load where the device is not the host. Of a loader of the user's (`is_own`)
+    is the private memory where the device is the host. `file` is the file-backed memory once every weight was read, and
+    `file_moved` that beside a device, if it is another: F is the largest file of a checkpoint. `pinned` is the
+    page-locked memory beside a device. `refuses` are properties of models that it cannot load and says so,
+    `refuses_moved` those that it cannot load where the device is not the host. Of a loader of the user's (`is_own`)
     theory says nothing (""), the user what it takes on the device at most, and nobody what it refuses. With
     `any_layout` it loads whatever layout the user's checkpoint is in. Of the loader of another project, a `peer`,
     theory says nothing either.
@@ -52,6 +53,7 @@ class Strategy:
     refuses_moved: str = ""
     also: str = ""
     pinned: str = "0"
+    file_moved: str = ""
     is_own: bool = False
     any_layout: bool = False
     peer: Peer | None = None
@@ -106,7 +108,8 @@ STRATEGIES = {
         Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0",  "", "views gaps", also=ALSO),
         Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0",  "nonpersistent views", also=ALSO),
         Strategy(load_assign,     "torch",      "S",     "L",  "S",      "0",  "nonpersistent", also=ALSO),
-        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  "nonpersistent", also=ALSO),
+        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  "nonpersistent", also=ALSO,
+                 file_moved="F"),
         Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0",  "nonpersistent views extra_state"),
         Strategy(streamed,        "torch",      "S",     "R",  "S",      "0",  "nonpersistent", "", ALSO,   pinned="R"),
     )

@@ -1,4 +1,8 @@
-"""What theory says a load takes, in S, the model's state bytes, L, its largest tensor's, and R; and whether it did."""
+"""What theory says a load takes, and whether it did.
+
+Its terms are S, the bytes of the model's state dict, L, those of its largest tensor, F, those of the tensors in the
+checkpoint's largest file, and R, a ring buffer.
+"""
 
 import re
 from dataclasses import dataclass
@@ -6,28 +10,41 @@ from fractions import Fraction
 
 from bench.history.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
+from bench.strategies.reading.memory import ring_bytes
 
-_TERM = re.compile(r"(\d+(?:\.\d+)?)?\s*\*?\s*([SLR])(?:\s*/\s*N)?|0")
+_TERM = re.compile(r"(\d+(?:\.\d+)?)?\s*\*?\s*([SLRF])(?:\s*/\s*N)?|0")
 
-# R: the page-locked memory that a strategy streams through, no more of it than the model takes. It comes in powers of
-# two.
+# R: the page-locked memory that a strategy streams through, no more of it than the model takes.
 RING_BYTES = 64 * 2**20
 
-# Python's objects add some KB a tensor, and a GPU's libraries what they load late. Seen beyond the bound: 1 to 2 MB
-# and 0.2 % of S.
+# What a GPU's libraries load late, 1 to 2 MB and 0.2 % of S beyond the bound; and Python's objects and the books of a
+# simulated device, 3 to 6 KB a tensor with 4,000 tensors, and with 20,000.
 HOST_SLACK_BYTES = 8 * 2**20
 HOST_SLACK_OF_STATE = 0.02
+HOST_SLACK_BYTES_PER_TENSOR = 8 * 2**10
 
 EXACT = ("device_requested_peak_bytes", "host_pinned_peak_bytes")
 
 
-def bound_bytes(expression: str, state_bytes: int, largest_tensor_bytes: int) -> int:
+def host_slack_bytes(state_bytes: int, tensors: int) -> int:
+    """How far a peak of host memory may be from its bound, for a model of so many bytes and tensors."""
+    return max(HOST_SLACK_BYTES, HOST_SLACK_BYTES_PER_TENSOR * tensors) + int(HOST_SLACK_OF_STATE * state_bytes)
+
+
+def bound_bytes(
+    expression: str, state_bytes: int, largest_tensor_bytes: int, largest_file_bytes: int | None = None
+) -> int:
     """The bytes that a bound like `2S`, `S + L`, `1.5 S / N` or `0` means for one model; N, the processes, is 1.
 
-    Raises `ValueError` if it is no sum of multiples of S, L and R.
+    `largest_file_bytes` is F, and None where one file holds all. Raises `ValueError` if the expression is no sum of
+    multiples of S, L, R and F.
     """
-    ring = min(RING_BYTES, 2 ** (state_bytes - 1).bit_length())
-    values = {"S": state_bytes, "L": largest_tensor_bytes, "R": ring}
+    values = {
+        "S": state_bytes,
+        "L": largest_tensor_bytes,
+        "R": ring_bytes(RING_BYTES, state_bytes),
+        "F": state_bytes if largest_file_bytes is None else largest_file_bytes,
+    }
     total = 0
     for term in expression.split("+"):
         match = _TERM.fullmatch(term.strip())
@@ -83,7 +100,7 @@ def expected_peaks(strategy: Strategy, device: str) -> dict[str, str]:
         said = {
             "device_requested_peak_bytes": strategy.device,
             "host_private_peak_bytes": strategy.host,
-            "host_file_peak_bytes": strategy.file,
+            "host_file_peak_bytes": strategy.file_moved or strategy.file,
             "host_pinned_peak_bytes": strategy.pinned,
         }
     return {figure: expression for figure, expression in said.items() if expression}
@@ -97,32 +114,40 @@ def peak_gates(strategy: Strategy, record: Record) -> list[Gate]:
             figure=figure,
             expression=expression,
             measured=record[figure],
-            bound=_bound(figure, expression, record),
+            bound=peak_bound(figure, expression, record),
             # What is asked of an allocator is exact.
-            slack=0 if figure in EXACT else HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * state),
+            slack=0
+            if figure in EXACT
+            else host_slack_bytes(state, record["tensors"]) + _left_by_building(figure, record),
             state=state,
             # What a user says is what it takes at most.
-            unseen=_bound(figure, expression, record) if strategy.is_own else _unseen(figure, record),
+            unseen=peak_bound(figure, expression, record) if strategy.is_own else _unseen(figure, record),
         )
         for figure, expression in expected_peaks(strategy, record["device"]).items()
         if record[figure] is not None
     ]
 
 
-def _bound(figure: str, expression: str, record: Record) -> int:
-    bound = bound_bytes(expression, record["state_bytes"], record["largest_tensor_bytes"])
-    built, beside = record.get("build_peak_bytes"), record.get("beside_bytes")
-    return with_building(bound, figure, record["device"], built, beside)
+# What building a model leaves of the host's memory once the model is deleted, by the peak that it is part of.
+BUILT = {"host_private_peak_bytes": "built_private_bytes", "host_file_peak_bytes": "built_file_bytes"}
 
 
-def with_building(bound: int, figure: str, device: str, build_peak_bytes: int | None, beside_bytes: int | None) -> int:
-    """The bound of a strategy that builds the model: it has buffers that are in no state dict, where the weights end.
+def peak_bound(figure: str, expression: str, record: Record) -> int:
+    """The bytes that a bound of a peak means for the model and the load of a record.
 
-    On the host it takes what building takes, if that is more.
+    A strategy that builds the model has buffers that are in no state dict, where the weights end. On the host it takes
+    what building takes, if that is more.
     """
-    where_weights_end = "host_private_peak_bytes" if device == "cpu" else "device_requested_peak_bytes"
-    bound += (beside_bytes or 0) if figure == where_weights_end else 0
-    return max(bound, build_peak_bytes or 0) if figure == "host_private_peak_bytes" else bound
+    sizes = record["state_bytes"], record["largest_tensor_bytes"], record["largest_file_bytes"]
+    bound = bound_bytes(expression, *sizes)
+    where_weights_end = "host_private_peak_bytes" if record["device"] == "cpu" else "device_requested_peak_bytes"
+    bound += (record["beside_bytes"] or 0) if figure == where_weights_end else 0
+    return max(bound, record["build_peak_bytes"] or 0) if figure == "host_private_peak_bytes" else bound
+
+
+def _left_by_building(figure: str, record: Record) -> int:
+    """What a load that builds the model leaves as building does: libraries that are loaded, tables that are kept."""
+    return (record[BUILT[figure]] or 0) if figure in BUILT else 0
 
 
 def _unseen(figure: str, record: Record) -> int:

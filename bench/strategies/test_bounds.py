@@ -6,19 +6,23 @@ from bench.history.record import blank_record
 from bench.strategies import STRATEGIES
 from bench.strategies.bounds import (
     HOST_SLACK_BYTES,
+    HOST_SLACK_BYTES_PER_TENSOR,
     HOST_SLACK_OF_STATE,
     bound_bytes,
     expected_peaks,
+    host_slack_bytes,
     peak_breaches,
     peak_gates,
 )
 
 S, L = 1_000_000_000, 100_000_000
-SLACK = HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * S)
+TENSORS = 100
+SLACK = host_slack_bytes(S, TENSORS)
 
 
 def record(device: str, **measured: Any) -> dict[str, Any]:
-    return blank_record() | {"device": device, "state_bytes": S, "largest_tensor_bytes": L} | measured
+    known = {"device": device, "state_bytes": S, "largest_tensor_bytes": L, "tensors": TENSORS}
+    return blank_record() | known | measured
 
 
 @pytest.mark.parametrize(
@@ -29,8 +33,10 @@ def test_bound_bytes(expression: str, expected: int) -> None:
     assert bound_bytes(expression, 100, 10) == expected
 
 
-@pytest.mark.parametrize(("state", "ring"), [(100, 128), (128, 128), (2**26, 2**26), (2**26 + 1, 2**26), (1, 1)])
-def test_a_ring_is_no_larger_than_what_passes_through_it(state: int, ring: int) -> None:
+@pytest.mark.parametrize(
+    ("state", "ring"), [(2**17 + 1, 2**18), (2**18, 2**18), (2**26, 2**26), (2**26 + 1, 2**26), (1, 2**17)]
+)
+def test_a_ring_is_no_larger_than_what_passes_through_it_and_has_two_pages_a_slot(state: int, ring: int) -> None:
     assert bound_bytes("R", state, 1) == ring
 
 
@@ -49,6 +55,28 @@ def test_page_locked_memory_is_exact_and_need_not_be_the_processs_on_a_gpu(on: s
 def test_what_is_no_bound_is_refused(expression: str) -> None:
     with pytest.raises(ValueError, match="is no bound: give a sum of multiples of S, L and R"):
         bound_bytes(expression, 100, 10)
+
+
+def test_a_file_is_all_of_the_state_where_there_is_no_other() -> None:
+    assert bound_bytes("F", 100, 10) == 100
+    assert bound_bytes("F + L", 100, 10, 40) == 50
+
+
+def test_slack_grows_with_many_tensors() -> None:
+    usual = HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * S)
+    assert host_slack_bytes(S, 1024) == usual
+    assert host_slack_bytes(S, 1025) == usual + HOST_SLACK_BYTES_PER_TENSOR
+
+
+@pytest.mark.parametrize("on", ["cpu", "sim"])
+def test_what_building_leaves_is_no_breach(on: str) -> None:
+    """A library that the user's function calls is loaded by it, and stays."""
+    sequential = STRATEGIES["sequential"]
+    whole = {"host_private_peak_bytes": S if on == "sim" else 2 * S, "built_file_bytes": 30_000_000}
+    assert peak_breaches(sequential, record(on, host_file_peak_bytes=SLACK + 30_000_000, **whole)) == {}
+    assert peak_breaches(sequential, record(on, host_file_peak_bytes=0, **whole)) == {}
+    [figure] = peak_breaches(sequential, record(on, host_file_peak_bytes=SLACK + 30_000_001, **whole))
+    assert figure == "host_file_peak_bytes"
 
 
 @pytest.mark.parametrize(("off", "sound"), [(SLACK + 1, "above"), (-SLACK - 1, "below")])

@@ -64,20 +64,26 @@ def of_their_own(files, kinds, dtype, device):
     return targets
 
 
+def ring_bytes(most, size):
+    """The size of the ring through which `size` bytes pass, `most` at most.
+
+    It is no larger than they are, but for the powers of two that page-locked memory comes in, and two pages a slot.
+    """
+    return min(most, max(2 ** (size - 1).bit_length(), SLOTS * 2 * PAGE_BYTES))
+
+
 class Ring:
     """Host memory in slots, which bytes pass through on their way to the device, or to another dtype.
 
     For CUDA it is page-locked, and copied from on a stream of its own: a slot is read to again when that is done.
     """
 
-    def __init__(self, reader, device, ring_bytes, size, threads):
+    def __init__(self, reader, device, most, size, threads):
         self._reader, self._cuda = reader, device.type == "cuda"
-        # No more than the bytes that pass through it take. Page-locked memory comes in powers of two.
-        most = 2 ** (size - 1).bit_length()
-        ring_bytes = min(ring_bytes if self._cuda else CONVERTED_BYTES, max(most, SLOTS * 2 * PAGE_BYTES))
         slots = SLOTS if self._cuda else threads
+        taken = ring_bytes(most if self._cuda else CONVERTED_BYTES, size)
         # Past the page cache a part may begin within a page.
-        slot_bytes = max(ring_bytes // slots // PAGE_BYTES, 1 + reader.direct) * PAGE_BYTES
+        slot_bytes = max(taken // slots // PAGE_BYTES, 1 + reader.direct) * PAGE_BYTES
         self.step_bytes = slot_bytes - PAGE_BYTES * reader.direct
         self._slots, self._turn = SimpleQueue(), Lock()
         self._stream = torch.cuda.Stream(device) if self._cuda else None

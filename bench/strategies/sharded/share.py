@@ -9,7 +9,8 @@ from torch import nn
 
 from bench.history.record import Record
 from bench.strategies import Strategy
-from bench.strategies.bounds import EXACT, HOST_SLACK_BYTES, HOST_SLACK_OF_STATE, RING_BYTES, Gate, expected_peaks
+from bench.strategies.bounds import EXACT, RING_BYTES, Gate, expected_peaks, host_slack_bytes
+from bench.strategies.reading.memory import ring_bytes
 from model.parallel import Parallelism
 
 _TERM = re.compile(r"(\d+)?\s*(S/N|[SLMRUBT])|0")
@@ -55,7 +56,7 @@ class Share:
             "U": self.unit_bytes,
             "T": self.touched_bytes,
             "M": self.largest_held_bytes,
-            "R": min(RING_BYTES, 2 ** (self.held_bytes - 1).bit_length()),
+            "R": ring_bytes(RING_BYTES, self.held_bytes),
         }
         total = 0
         for term in ours.split("+"):
@@ -118,15 +119,18 @@ def _chunk(size: int, ranks: int, rank: int) -> int:
     return max(0, min(size - rank * first, first))
 
 
-def rank_gates(strategy: Strategy, device: str, record: Record, share: Share) -> list[Gate]:
-    """A gate for every peak of one rank, in the fields of a record, that was measured and that theory speaks of."""
+def rank_gates(strategy: Strategy, device: str, record: Record, share: Share, tensors: int) -> list[Gate]:
+    """A gate for every peak of one rank, in the fields of a record, that was measured and that theory speaks of.
+
+    The model has so many tensors.
+    """
     return [
         Gate(
             figure=figure,
             expression=expression,
             measured=record[figure],
             bound=share.most_bytes(expression),
-            slack=0 if figure in EXACT else HOST_SLACK_BYTES + int(HOST_SLACK_OF_STATE * share.state_bytes),
+            slack=0 if figure in EXACT else host_slack_bytes(share.state_bytes, tensors),
             state=share.state_bytes,
             unseen=share.most_bytes(expression) - share.bound_bytes(expression),
         )
