@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases.building import Built, built
+from bench.cases.building import Built
 from bench.cases.case import Case
 from bench.cases.endings import ending
 from bench.history.gate import Grown
@@ -59,10 +59,7 @@ def test_peak_memory(
     if alive:
         record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
     # What other projects keep is theirs to say: it is shown.
-    left = [] if case.strategy.peer else leaks(measurement.kept, record)
-    if left and case.own:
-        # What stays of the model where it is only built is not the strategy's.
-        left = leaks(measurement.kept, record, built(case.own, planned=case.planned))
+    left = [] if case.strategy.peer else leaks(measurement.kept, record, case.built if case.strategy.builds else None)
     if problems := explained(breaches, alive) + left:
         pytest.fail("\n".join([*problems, *explained(grown, alive)]), pytrace=False)
     if grown:
@@ -98,8 +95,9 @@ def explained(problems: dict[str, str], alive: Alive) -> list[str]:
     return [line for figure, problem in problems.items() for line in (problem, *alive_lines(alive.get(figure, ())))]
 
 
-def leaks(kept: Kept, record: Record, by_building: Built = Built()) -> list[str]:  # noqa: B008 - it is frozen
-    """What a dropped model left behind that building it does not leave, a line each."""
+def leaks(kept: Kept, record: Record, built: Built | None = None) -> list[str]:
+    """What a dropped model left behind, a line each: more than is left where the model is only `built`."""
+    by_building = built or Built()
     host_slack = max(LEAK_SLACK_BYTES, LEAK_SLACK_BYTES_PER_TENSOR * record["tensors"])
     host_slack += LEAK_SLACK_OF_STATE * record["state_bytes"]
     return [

@@ -17,7 +17,11 @@ LIMIT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Built:
-    """Host memory, in bytes: the most private memory while a model is built, and what is held when it is deleted."""
+    """Host memory, in bytes: the most private memory while a model is built, and what is held when it is deleted.
+
+    Of a meta skeleton there is no peak apart from what is held: its tensors take nothing, and a load that builds it may
+    read meanwhile.
+    """
 
     peak_bytes: int = 0
     private_bytes: int = 0
@@ -25,15 +29,15 @@ class Built:
 
 
 @cache
-def built(own: Own, *, planned: bool) -> Built:
+def built(own: Own, *, planned: bool, on_meta: bool = False) -> Built:
     """What the user's factory takes to build the model on the host, measured in a process of its own.
 
-    It is 0 where the model cannot be built there. In a plan nothing of it is real.
+    `on_meta`: to build its skeleton. It is 0 where the model cannot be built so. In a plan nothing of it is real.
     """
     job = Job(
         meter=partial(device_meter, "cpu", planned=planned),
         rehearse=partial(_skeleton, own.build),
-        load=partial(_build, own.build),
+        load=partial(_skeleton if on_meta else _build, own.build),
         use=None,
         check=_nothing,
     )
@@ -41,13 +45,14 @@ def built(own: Own, *, planned: bool) -> Built:
         measured = measure(job, LIMIT_SECONDS)
     except LoadEnded:
         return Built()
-    kept = measured.kept.host
-    return Built(measured.host.private_bytes or 0, kept.private_bytes or 0, kept.file_bytes or 0)
+    peak, kept = measured.host.private_bytes or 0, measured.kept.host
+    file = kept.file_bytes or 0
+    return Built(0, peak, file) if on_meta else Built(peak, kept.private_bytes or 0, file)
 
 
-def _skeleton(build: Build, _: torch.device) -> None:
+def _skeleton(build: Build, *_: object) -> nn.Module:
     with torch.device("meta"):
-        build()
+        return build()
 
 
 def _build(build: Build, _device: torch.device, _noted: object) -> nn.Module:

@@ -95,8 +95,10 @@ class Case:
 
     @property
     def built(self) -> Built | None:
-        """What building the user's model takes of the host, where that is part of the load."""
-        return built(self.own, planned=self.planned) if self.own and self.strategy.builds else None
+        """What building the user's model takes of the host, or building its skeleton, whichever the strategy does."""
+        if self.own is None or not self.strategy.is_stated:
+            return None
+        return built(self.own, planned=self.planned, on_meta=not self.strategy.builds)
 
     @property
     def _terms(self) -> Record:

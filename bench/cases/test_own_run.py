@@ -189,7 +189,7 @@ def test_what_no_checkpoint_has_counts_or_is_refused_by_name_and_a_budget_that_i
 
 def test_what_the_model_itself_keeps_is_not_called_the_strategys(bench: Bench, folder: Path, file: Path) -> None:
     peaks = ("-k", "peak_memory", "--device", "cpu")
-    loader = ("--strategy", f"{file}:leaky", "--bound", "3S")
+    loader = ("--strategy", f"{file}:leaky", "--bound", "20S")
     run = bench("--model", f"{file}:keeping", "--strategies", "sequential,load_assign", *loader, *peaks)
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     [problem] = last_record(folder)["problems"]
