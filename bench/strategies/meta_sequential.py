@@ -1,6 +1,13 @@
 import torch
 
-from bench.strategies.reading.fit import load_extra_state, require_fit, require_persistent, require_plain, swap
+from bench.strategies.reading.fit import (
+    load_extra_state,
+    require_fit,
+    require_persistent,
+    require_plain,
+    swap,
+    swappable,
+)
 from bench.strategies.reading.state_dict import read
 
 
@@ -13,8 +20,9 @@ def meta_sequential(build, path, device):
     # One module after the other, as `to_empty` does it: all parameters before all buffers would leave more gaps in a
     # GPU's memory.
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
-    for tensor in [tensors[name] for name in model.state_dict() if name in tensors]:
-        swap(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
+    with swappable(model):
+        for tensor in [tensors[name] for name in model.state_dict() if name in tensors]:
+            swap(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
     state_dict = read(path, device, model)
     # `copy_` broadcasts and casts, and lets the last of several tied names win.
     require_fit(path, model, state_dict)

@@ -3,7 +3,7 @@ from urllib.parse import quote, unquote
 
 import torch
 
-from bench.strategies.reading.fit import is_made_of_others, require_persistent, require_plain, swap
+from bench.strategies.reading.fit import is_made_of_others, require_persistent, require_plain, swap, swappable
 
 
 def per_tensor(build, path, device):
@@ -21,11 +21,12 @@ def per_tensor(build, path, device):
         raise ValueError(f"{path} and the model differ in {sorted(unquote(f.removesuffix('.pt')) for f in differing)}")
 
     storages = set()
-    for name, tensor in tensors.items():
-        if tensor.untyped_storage() in storages:
-            raise ValueError(f"{name!r} shares the memory of another tensor, which has a file of its own")
-        storages.add(tensor.untyped_storage())
-        swap(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
+    with swappable(model):
+        for name, tensor in tensors.items():
+            if tensor.untyped_storage() in storages:
+                raise ValueError(f"{name!r} shares the memory of another tensor, which has a file of its own")
+            storages.add(tensor.untyped_storage())
+            swap(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
 
     for name, tensor in tensors.items():
         if files[name].is_symlink() or not files[name].is_file():

@@ -1,5 +1,8 @@
 """Whether a state dict is one of a model, and how its tensors become those of the model."""
 
+import weakref
+from contextlib import contextmanager
+
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -88,9 +91,22 @@ def attributes_on_meta(model):
 
 def swap_in(model, state_dict):
     """Make the tensors of a state dict those of the model."""
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        swap(tensor, state_dict[name])
+    with swappable(model):
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            swap(tensor, state_dict[name])
     load_extra_state(model, state_dict)
+
+
+@contextmanager
+def swappable(model):
+    """In which the weights of recurrent layers can be swapped: those keep weak references, which PyTorch refuses."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.RNNBase)]
+    for layer in layers:
+        layer._flat_weight_refs = []  # noqa: SLF001 - as the layer's own `_apply` does
+    yield
+    for layer in layers:
+        weights = layer._flat_weights  # noqa: SLF001
+        layer._flat_weight_refs = [None if one is None else weakref.ref(one) for one in weights]  # noqa: SLF001
 
 
 def swap(tensor, other):
