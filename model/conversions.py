@@ -1,0 +1,111 @@
+"""What a model's own code changes of a checkpoint: hooks of `load_state_dict`, `from_pretrained` of transformers."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.layouts import first_names
+from model.pickled import SavedTensor, Storage
+
+# What `from_pretrained` ignores of any model that has such a buffer: checkpoints of its earlier versions hold it.
+EARLIER_BUFFERS = {"rotary_emb.inv_freq": r"rotary_emb\.inv_freq", "position_ids": r"(^|\.)position_ids$"}
+
+
+def completed(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """The state dict with every name of a tied tensor of which it has one."""
+    firsts = first_names(model.state_dict())
+    held = {firsts[name]: value for name, value in state_dict.items() if name in firsts}
+    for name, first in firsts.items():
+        if name not in state_dict and first in held:
+            state_dict[name] = held[first]
+    return state_dict
+
+
+def taken_by(model: nn.Module, state_dict: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A state dict as the model's own `load_state_dict` has it after its hooks, described; nothing where it refuses it.
+
+    The model, on meta say, is given the tensors themselves: their values are not looked at, but by the hooks.
+    """
+    try:
+        model.load_state_dict(completed(state_dict(), model), assign=True)
+    except Exception:  # noqa: BLE001 - whatever the model's own code raises
+        return {}
+    return {
+        name: _description(name, value) if isinstance(value, Tensor) else value
+        for name, value in model.state_dict().items()
+    }
+
+
+def _description(name: str, tensor: Tensor) -> SavedTensor:
+    storage = tensor.untyped_storage()
+    kept = Storage(str(storage.data_ptr() or name), tensor.dtype, storage.nbytes())
+    return SavedTensor(kept, tensor.dtype, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
+
+
+def written_by(model: nn.Module) -> dict[str, Tensor] | None:
+    """What `save_pretrained` writes of a model of transformers on meta, where that is not its state dict; else None.
+
+    It has names of earlier versions, and a tensor for each expert.
+    """
+    library: Any = sys.modules.get("transformers")
+    loading: Any = sys.modules.get("transformers.core_model_loading")
+    if (
+        library is None
+        or not isinstance(model, library.PreTrainedModel)
+        or not hasattr(loading, "revert_weight_conversion")
+    ):
+        return None
+    own = model.state_dict()
+    try:
+        written: dict[str, Tensor] = loading.revert_weight_conversion(model, own)
+    except Exception:  # noqa: BLE001 - a model for which the library has no way back
+        return None
+    if written.keys() == own.keys():
+        return None
+    # What is cut out of a tensor of the model is saved by itself.
+    whole = {(one.untyped_storage(), one.storage_offset(), one.shape, one.stride()) for one in own.values()}
+    return {
+        name: one
+        if (one.untyped_storage(), one.storage_offset(), one.shape, one.stride()) in whole
+        else torch.empty(one.shape, dtype=one.dtype, device="meta")
+        for name, one in written.items()
+    }
+
+
+def ignored_by(model: nn.Module) -> re.Pattern[str] | None:
+    """The names that a model of transformers ignores in a checkpoint, by what its class says."""
+    said = getattr(model, "_keys_to_ignore_on_load_unexpected", None)
+    if not hasattr(type(model), "from_pretrained"):
+        return None
+    buffers = [name for name, _ in model.named_buffers()]
+    earlier = [rule for end, rule in EARLIER_BUFFERS.items() if any(name.endswith(end) for name in buffers)]
+    patterns = [*(said or ()), *earlier]
+    return re.compile("|".join(f"({pattern})" for pattern in patterns)) if patterns else None
+
+
+def load(model: Any, state_dict: dict[str, Any], *, converted: bool) -> None:
+    """Copy a state dict into a model; `converted`: one that the model's own `from_pretrained` has to make it of.
+
+    Raises `ValueError` where that does not take everything, or changes a dtype.
+    """
+    if converted:
+        state_dict = _from_pretrained(model, state_dict)
+    model.load_state_dict(completed(state_dict, model))
+
+
+def _from_pretrained(model: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    loaded, info = type(model).from_pretrained(
+        None, config=model.config, state_dict=dict(state_dict), dtype=model.dtype, output_loading_info=True
+    )
+    for kind, names in info.items():
+        if names:
+            raise ValueError(f"{kind.replace('_', ' ')}: {', '.join(sorted(map(str, names))[:3])}")
+    made: dict[str, Any] = loaded.state_dict()
+    for name, value in model.state_dict().items():
+        if made[name].dtype != value.dtype:
+            raise ValueError(f"{name} becomes {made[name].dtype}, where the model has {value.dtype}")
+    return made

@@ -1,0 +1,150 @@
+"""How what a user has saved becomes what a model has: as it lies, or by a copy, under which names, and what is said."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from model.conversions import ignored_by, written_by
+from model.layouts import first_names
+from model.pickled import SavedTensor
+from model.renaming import changes, listed, renamed
+from model.saved_file import form
+from model.trust import EXTRA_STATE, Parts
+
+# What torch's own wrappers save beside the model: of AveragedModel the number of averages.
+BESIDE = frozenset(("n_averaged",))
+
+MB = 10**6
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Which names of what is saved are which of the model, and what is said of it; of a plain checkpoint nothing is.
+
+    Without `names` all are as they are. `converted`: the names are those that `save_pretrained` writes.
+    """
+
+    names: tuple[tuple[str, str], ...] = ()
+    said: tuple[str, ...] = ()
+    converted: bool = False
+
+    def applied(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """A state dict under the names of the model, with the versions of its modules."""
+        if not self.names:
+            return saved
+        state_dict: dict[str, Any] = OrderedDict((to, saved[name]) for name, to in self.names)
+        versions = getattr(saved, "_metadata", None)
+        if versions is not None:
+            modules = {to.rpartition(".")[0]: name.rpartition(".")[0] for name, to in self.names}
+            kept = {to: versions[module] for to, module in modules.items() if module in versions}
+            state_dict._metadata = OrderedDict(kept)  # type: ignore[attr-defined]  # noqa: SLF001 - as torch has it
+        return state_dict
+
+
+# Of a checkpoint that a strategy is given.
+AS_IT_LIES = Fit()
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a checkpoint is to fit: one of `forms`, by what is said of it; of the state dict, the first, nothing.
+
+    `ignored` are names that the model's own code ignores; `build` makes a model on meta, to be asked.
+    """
+
+    forms: dict[str, Mapping[str, Any]]
+    ignored: re.Pattern[str] | None
+    build: Callable[[], nn.Module] | None
+
+    @classmethod
+    def of(cls, expected: Mapping[str, Any], build: Callable[[], nn.Module] | None) -> "Target":
+        """A model of the user's, whose state dict is `expected`."""
+        model = build() if build else None
+        written = written_by(model) if model else None
+        forms = {"": expected} | ({"names that save_pretrained writes": written} if written else {})
+        return cls(forms, ignored_by(model) if model else None, build)
+
+    def has_names_of(self, value: Mapping[str, Any]) -> bool:
+        """Whether what is saved has the names of a form, of a tied tensor one of those at least, and no others."""
+        return any(self._has_names_of(value, wanted) for wanted in self.forms.values())
+
+    def _has_names_of(self, value: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+        _, held = fitted({Path(): dict(value)}, wanted, self.ignored)
+        names, firsts = held[Path()].keys(), first_names(wanted)
+        return names <= wanted.keys() and {firsts[name] for name in names} == set(firsts.values())
+
+
+def fitted(parts: Parts, expected: Mapping[str, Any], ignored: re.Pattern[str] | None = None) -> tuple[Fit, Parts]:
+    """How the names of what is saved become those of a model, and what is saved under the model's names.
+
+    What is left out, and said: a number or another value beside the tensors, what wrappers save beside the model, what
+    is `ignored` by the model's own code, and a second name of a tensor of which the model has but one.
+    """
+    saved = {name: (file, value) for file, part in parts.items() for name, value in part.items()}
+    beside = {name for name, (_, value) in saved.items() if name not in expected and _is_beside(name, value)}
+    names = renamed((name for name in saved if name not in beside), expected.keys())
+    kept = {_place(*saved[name]) for name, to in names.items() if to in expected}
+    for name, to in names.items():
+        if to not in expected and ((ignored and ignored.search(to)) or _place(*saved[name]) in kept):
+            beside.add(name)
+    names = {name: to for name, to in names.items() if name not in beside}
+    held = {file: {names[name]: value for name, value in part.items() if name in names} for file, part in parts.items()}
+    said = changes(names)
+    if beside:
+        said.append(f"without {listed([name for name in saved if name in beside])}")
+    return Fit(tuple(names.items()) if said else (), tuple(said)), held
+
+
+def memory_said(file_name: str, parts: Parts, expected: Mapping[str, Any]) -> list[str]:
+    """What is said of how tensors lie in a file, where they lie otherwise in the model: in no copy of it they do.
+
+    The names are those of the model.
+    """
+    strided: list[str] = []
+    shared: list[str] = []
+    storages: dict[object, int] = {}
+    firsts: dict[object, str] = {}
+    saved = {name: (file, value) for file, part in parts.items() for name, value in part.items()}
+    for name, wanted in expected.items():
+        file, value = saved.get(name, (None, None))
+        if not isinstance(value, SavedTensor) or not isinstance(wanted, Tensor):
+            continue
+        if form(value)[2] != form(wanted)[2]:
+            strided.append(name)
+        has_own = firsts.setdefault(wanted.untyped_storage(), name) == name
+        if has_own and (file, value.storage.key) in storages:
+            shared.append(name)
+        storages[file, value.storage.key] = value.storage.bytes
+    said = []
+    if strided:
+        said.append(f"strides that the model has not: {listed(strided)}")
+    if shared:
+        said.append(f"memory shared that in the model is not: {listed(shared)}")
+    needed = sum(storage.nbytes() for storage in {one.untyped_storage() for one in _tensors(expected)})
+    if (held := sum(storages.values())) > needed:
+        said.append(f"{file_name} holds {_size(held)}, of which {_size(needed)} are the model's: save clones")
+    return said
+
+
+def _size(count: int) -> str:
+    return f"{count / MB:,.1f} MB" if count >= MB / 10 else f"{count:,} bytes"
+
+
+def _tensors(state_dict: Mapping[str, Any]) -> list[Tensor]:
+    return [value for value in state_dict.values() if isinstance(value, Tensor)]
+
+
+def _is_beside(name: str, value: object) -> bool:
+    return name in BESIDE or not (isinstance(value, SavedTensor) or name.endswith(EXTRA_STATE))
+
+
+def _place(file: Path, value: object) -> object:
+    """What is equal for two names of one saved tensor; of anything else, for nothing."""
+    if not isinstance(value, SavedTensor):
+        return object()
+    return file, value.storage.key, value.offset, *form(value)
