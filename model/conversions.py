@@ -3,6 +3,8 @@
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Any
 
 import torch
@@ -34,10 +36,10 @@ def taken_by(model: nn.Module, state_dict: Callable[[], dict[str, Any]]) -> dict
         model.load_state_dict(completed(state_dict(), model), assign=True)
     except Exception:  # noqa: BLE001 - whatever the model's own code raises
         return {}
-    return {
-        name: _description(name, value) if isinstance(value, Tensor) else value
-        for name, value in model.state_dict().items()
-    }
+    taken = model.state_dict()
+    if any(isinstance(value, Tensor) and value.is_meta for value in taken.values()):
+        return {}  # A hook has filled in what the model was made with.
+    return {name: _description(name, value) if isinstance(value, Tensor) else value for name, value in taken.items()}
 
 
 def _description(name: str, tensor: Tensor) -> SavedTensor:
@@ -51,13 +53,7 @@ def written_by(model: nn.Module) -> dict[str, Tensor] | None:
 
     It has names of earlier versions, and a tensor for each expert.
     """
-    library: Any = sys.modules.get("transformers")
-    loading: Any = sys.modules.get("transformers.core_model_loading")
-    if (
-        library is None
-        or not isinstance(model, library.PreTrainedModel)
-        or not hasattr(loading, "revert_weight_conversion")
-    ):
+    if (loading := _loading_of(model)) is None:
         return None
     own = model.state_dict()
     try:
@@ -67,23 +63,41 @@ def written_by(model: nn.Module) -> dict[str, Tensor] | None:
     if written.keys() == own.keys():
         return None
     # What is cut out of a tensor of the model is saved by itself.
-    whole = {(one.untyped_storage(), one.storage_offset(), one.shape, one.stride()) for one in own.values()}
+    whole = {_place(one) for one in own.values()}
     return {
-        name: one
-        if (one.untyped_storage(), one.storage_offset(), one.shape, one.stride()) in whole
-        else torch.empty(one.shape, dtype=one.dtype, device="meta")
+        name: one if _place(one) in whole else torch.empty(one.shape, dtype=one.dtype, device="meta")
         for name, one in written.items()
     }
 
 
+def _place(tensor: Tensor) -> object:
+    return tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def earlier_names(model: nn.Module) -> Callable[[str], str] | None:
+    """How `from_pretrained` of transformers renames what earlier versions saved of a model of it; else None."""
+    if (loading := _loading_of(model)) is None:
+        return None
+    mapping: Any = sys.modules["transformers.conversion_mapping"]
+    rules = [rule for rule in mapping.get_model_conversion_mapping(model) if isinstance(rule, loading.WeightRenaming)]
+    return lambda name: str(loading.rename_source_key(name, rules, [])[0])
+
+
+def _loading_of(model: nn.Module) -> Any:
+    """The module of transformers that changes names, if the model is of transformers from version 5 on."""
+    models, loading = (sys.modules.get(f"transformers.{name}") for name in ("modeling_utils", "core_model_loading"))
+    if models is None or loading is None or not isinstance(model, models.PreTrainedModel):
+        return None
+    return loading
+
+
 def ignored_by(model: nn.Module) -> re.Pattern[str] | None:
-    """The names that a model of transformers ignores in a checkpoint, by what its class says."""
-    said = getattr(model, "_keys_to_ignore_on_load_unexpected", None)
-    if not hasattr(type(model), "from_pretrained"):
+    """The names that a model of transformers ignores in a checkpoint, by what its class says; None of other models."""
+    if _loading_of(model) is None:
         return None
     buffers = [name for name, _ in model.named_buffers()]
     earlier = [rule for end, rule in EARLIER_BUFFERS.items() if any(name.endswith(end) for name in buffers)]
-    patterns = [*(said or ()), *earlier]
+    patterns = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), *earlier]
     return re.compile("|".join(f"({pattern})" for pattern in patterns)) if patterns else None
 
 
@@ -98,9 +112,10 @@ def load(model: Any, state_dict: dict[str, Any], *, converted: bool) -> None:
 
 
 def _from_pretrained(model: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    loaded, info = type(model).from_pretrained(
-        None, config=model.config, state_dict=dict(state_dict), dtype=model.dtype, output_loading_info=True
-    )
+    with redirect_stderr(StringIO()):  # Its progress bar.
+        loaded, info = type(model).from_pretrained(
+            None, config=model.config, state_dict=dict(state_dict), dtype=model.dtype, output_loading_info=True
+        )
     for kind, names in info.items():
         if names:
             raise ValueError(f"{kind.replace('_', ' ')}: {', '.join(sorted(map(str, names))[:3])}")

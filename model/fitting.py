@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from model.conversions import ignored_by, written_by
+from model.conversions import earlier_names, ignored_by, written_by
 from model.layouts import first_names
 from model.pickled import SavedTensor
 from model.renaming import changes, listed, renamed
-from model.saved_file import form
+from model.saved_file import form as form_of
 from model.trust import EXTRA_STATE, Parts
 
 # What torch's own wrappers save beside the model: of AveragedModel the number of averages.
@@ -51,53 +51,73 @@ AS_IT_LIES = Fit()
 
 
 @dataclass(frozen=True)
+class Form:
+    """One way of being a checkpoint of a model: `wanted` under names that `rename` is applied to first.
+
+    `converted`: the model's own `from_pretrained` has to make its state dict of it. `said`: nothing of a state dict.
+    """
+
+    wanted: Mapping[str, Any]
+    rename: Callable[[str], str] = str
+    said: tuple[str, ...] = ()
+    converted: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
-    """What a checkpoint is to fit: one of `forms`, by what is said of it; of the state dict, the first, nothing.
+    """What a checkpoint is to fit: one of `forms`, the first is the model's state dict.
 
     `ignored` are names that the model's own code ignores; `build` makes a model on meta, to be asked.
     """
 
-    forms: dict[str, Mapping[str, Any]]
-    ignored: re.Pattern[str] | None
-    build: Callable[[], nn.Module] | None
+    forms: tuple[Form, ...]
+    ignored: re.Pattern[str] | None = None
+    build: Callable[[], nn.Module] | None = None
 
     @classmethod
     def of(cls, expected: Mapping[str, Any], build: Callable[[], nn.Module] | None) -> "Target":
         """A model of the user's, whose state dict is `expected`."""
-        model = build() if build else None
-        written = written_by(model) if model else None
-        forms = {"": expected} | ({"names that save_pretrained writes": written} if written else {})
-        return cls(forms, ignored_by(model) if model else None, build)
+        forms = [Form(expected)]
+        if build is None:
+            return cls((*forms,))
+        model = build()
+        if rename := earlier_names(model):
+            forms.append(Form(expected, rename, ("names of earlier versions of transformers",)))
+        if written := written_by(model):
+            forms.append(Form(written, said=("tensors as save_pretrained writes them",), converted=True))
+        return cls((*forms,), ignored_by(model), build)
 
     def has_names_of(self, value: Mapping[str, Any]) -> bool:
         """Whether what is saved has the names of a form, of a tied tensor one of those at least, and no others."""
-        return any(self._has_names_of(value, wanted) for wanted in self.forms.values())
+        for form in self.forms:
+            _, held = fitted({Path(): dict(value)}, form, self.ignored)
+            names, firsts = held[Path()].keys(), first_names(form.wanted)
+            if names <= firsts.keys() and {firsts[name] for name in names} == set(firsts.values()):
+                return True
+        return False
 
-    def _has_names_of(self, value: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-        _, held = fitted({Path(): dict(value)}, wanted, self.ignored)
-        names, firsts = held[Path()].keys(), first_names(wanted)
-        return names <= wanted.keys() and {firsts[name] for name in names} == set(firsts.values())
 
-
-def fitted(parts: Parts, expected: Mapping[str, Any], ignored: re.Pattern[str] | None = None) -> tuple[Fit, Parts]:
-    """How the names of what is saved become those of a model, and what is saved under the model's names.
+def fitted(parts: Parts, form: Form, ignored: re.Pattern[str] | None = None) -> tuple[Fit, Parts]:
+    """How the names of what is saved become those of a form, and what is saved under those names.
 
     What is left out, and said: a number or another value beside the tensors, what wrappers save beside the model, what
     is `ignored` by the model's own code, and a second name of a tensor of which the model has but one.
     """
+    wanted = form.wanted
     saved = {name: (file, value) for file, part in parts.items() for name, value in part.items()}
-    beside = {name for name, (_, value) in saved.items() if name not in expected and _is_beside(name, value)}
-    names = renamed((name for name in saved if name not in beside), expected.keys())
-    kept = {_place(*saved[name]) for name, to in names.items() if to in expected}
+    beside = {name for name, (_, value) in saved.items() if name not in wanted and _is_beside(name, value)}
+    names = renamed({name: form.rename(name) for name in saved if name not in beside}, wanted.keys())
+    kept = {_place(*saved[name]) for name, to in names.items() if to in wanted}
     for name, to in names.items():
-        if to not in expected and ((ignored and ignored.search(to)) or _place(*saved[name]) in kept):
+        if to not in wanted and ((ignored and ignored.search(to)) or _place(*saved[name]) in kept):
             beside.add(name)
     names = {name: to for name, to in names.items() if name not in beside}
     held = {file: {names[name]: value for name, value in part.items() if name in names} for file, part in parts.items()}
-    said = changes(names)
+    # A form says by itself what becomes of its names.
+    said = [*form.said] or changes(names)
     if beside:
         said.append(f"without {listed([name for name in saved if name in beside])}")
-    return Fit(tuple(names.items()) if said else (), tuple(said)), held
+    return Fit(tuple(names.items()) if said else (), tuple(said), form.converted), held
 
 
 def memory_said(file_name: str, parts: Parts, expected: Mapping[str, Any]) -> list[str]:
@@ -114,7 +134,7 @@ def memory_said(file_name: str, parts: Parts, expected: Mapping[str, Any]) -> li
         file, value = saved.get(name, (None, None))
         if not isinstance(value, SavedTensor) or not isinstance(wanted, Tensor):
             continue
-        if form(value)[2] != form(wanted)[2]:
+        if form_of(value)[2] != form_of(wanted)[2]:
             strided.append(name)
         has_own = firsts.setdefault(wanted.untyped_storage(), name) == name
         if has_own and (file, value.storage.key) in storages:
@@ -122,9 +142,9 @@ def memory_said(file_name: str, parts: Parts, expected: Mapping[str, Any]) -> li
         storages[file, value.storage.key] = value.storage.bytes
     said = []
     if strided:
-        said.append(f"strides that the model has not: {listed(strided)}")
+        said.append(f"strides other than the model's: {listed(strided)}")
     if shared:
-        said.append(f"memory shared that in the model is not: {listed(shared)}")
+        said.append(f"one storage for tensors that have their own in the model: {listed(shared)}")
     needed = sum(storage.nbytes() for storage in {one.untyped_storage() for one in _tensors(expected)})
     if (held := sum(storages.values())) > needed:
         said.append(f"{file_name} holds {_size(held)}, of which {_size(needed)} are the model's: save clones")
@@ -147,4 +167,4 @@ def _place(file: Path, value: object) -> object:
     """What is equal for two names of one saved tensor; of anything else, for nothing."""
     if not isinstance(value, SavedTensor):
         return object()
-    return file, value.storage.key, value.offset, *form(value)
+    return file, value.storage.key, value.offset, *form_of(value)

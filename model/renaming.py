@@ -1,7 +1,7 @@
 """How the names of a checkpoint become those of a model: without the wrappers of training, or by a common prefix."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 # What wrappers put into names: data parallel training and AveragedModel, torch.compile, FSDP, activation checkpointing.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
@@ -9,15 +9,15 @@ WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoin
 MOST_SHOWN = 3
 
 
-def renamed(names: Iterable[str], expected: Set[str]) -> dict[str, str]:
-    """Every name with what it is called in a model whose names are `expected`, as far as that can be told.
+def renamed(names: Mapping[str, str], expected: Set[str]) -> dict[str, str]:
+    """What names become in a model whose names are `expected`, by the keys of `names`, as far as that can be told.
 
-    No two names get the same one: where the rules would do that, every name stays as it is.
+    No two become the same: where the rules would do that, every name stays as it is.
     """
-    same = {name: name for name in names}
-    if same.keys() <= expected:
-        return same
-    short, here = {name: _unwrapped(name) for name in same}, {_unwrapped(name): name for name in expected}
+    same, short = dict(names), {name: _unwrapped(to) for name, to in names.items()}
+    if set(same.values()) <= expected:
+        return same if len(set(same.values())) == len(same) else {name: name for name in names}
+    here = {_unwrapped(name): name for name in expected}
     if len(set(short.values())) < len(short) or len(here) < len(expected):
         short, here = same, {name: name for name in expected}
     surplus, absent = _prefix(set(short.values()), here.keys())
@@ -25,7 +25,7 @@ def renamed(names: Iterable[str], expected: Set[str]) -> dict[str, str]:
     for name, bare in short.items():
         model_name = f"{absent}{bare}" if absent and f"{absent}{bare}" in here else bare.removeprefix(surplus)
         found[name] = here.get(model_name, model_name)
-    return found if len(set(found.values())) == len(found) else same
+    return found if len(set(found.values())) == len(found) else {name: name for name in names}
 
 
 def changes(names: Mapping[str, str]) -> list[str]:

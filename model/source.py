@@ -117,20 +117,22 @@ def _fit(source: Source, parts: Parts, target: Target) -> Fit:
     It does only if every name, dtype and shape is the model's then. Raises `ValueError` with what differs.
     """
     tries = []
-    for way, form in target.forms.items():
-        own, held = fitted(parts, form, target.ignored)
-        fit = replace(own, said=(*own.said, way), converted=True) if way else own
-        tries.append((list(differing(source.path, held, form)), fit, held, form))
+    for form in target.forms:
+        fit, held = fitted(parts, form, target.ignored)
+        tries.append((list(differing(source.path, held, form.wanted)), fit, held, form.wanted))
+        if not tries[-1][0]:
+            break
     differences, fit, held, wanted = min(tries, key=lambda one: len(one[0]))
     if differences and target.build:
-        differing_keys, own, _, expected = tries[0]
+        own_differences, own, _, expected = tries[0]
         made = {source.path: taken_by(target.build(), replace(source, fit=own).state_dict)}
         if not list(differing(source.path, made, expected)):
-            said = f"{listed([str(one.key) for one in differing_keys])} as the model's own load_state_dict has them"
+            names = listed([str(one.key) for one in own_differences])
+            said = f"{names} renamed or filled in by the model's own load_state_dict"
             differences, fit, held, wanted = [], replace(own, said=(*own.said, said)), made, expected
     if differences:
-        names_said = "".join(f", {said}," for said in fit.said)
-        raise ValueError(f"--checkpoint: {source.path} is of another model{names_said}: {_listed(differences)}")
+        said = f", {'; '.join(fit.said)}" if fit.said else ""
+        raise ValueError(f"--checkpoint: {source.path} is of another model{said}: {_listed(differences)}")
     require_ties(held, wanted)
     return replace(fit, said=(*fit.said, *memory_said(source.path.name, held, wanted)))
 
