@@ -112,15 +112,19 @@ def load(model: Any, state_dict: dict[str, Any], *, converted: bool) -> None:
 
 
 def _from_pretrained(model: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    with redirect_stderr(StringIO()):  # Its progress bar.
-        loaded, info = type(model).from_pretrained(
-            None, config=model.config, state_dict=dict(state_dict), dtype=model.dtype, output_loading_info=True
-        )
+    refused = "is not taken by from_pretrained of the model"
+    try:
+        with redirect_stderr(StringIO()):  # Its progress bar.
+            loaded, info = type(model).from_pretrained(
+                None, config=model.config, state_dict=dict(state_dict), dtype=model.dtype, output_loading_info=True
+            )
+    except Exception as error:  # noqa: BLE001 - whatever the library raises
+        raise ValueError(f"{refused}: {error}") from None
     for kind, names in info.items():
         if names:
-            raise ValueError(f"{kind.replace('_', ' ')}: {', '.join(sorted(map(str, names))[:3])}")
+            raise ValueError(f"{refused}: {kind.replace('_', ' ')}: {', '.join(sorted(map(str, names))[:3])}")
     made: dict[str, Any] = loaded.state_dict()
     for name, value in model.state_dict().items():
         if made[name].dtype != value.dtype:
-            raise ValueError(f"{name} becomes {made[name].dtype}, where the model has {value.dtype}")
+            raise ValueError(f"{refused}: it makes {name} {made[name].dtype}, where the model has {value.dtype}")
     return made

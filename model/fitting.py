@@ -26,12 +26,14 @@ MB = 10**6
 class Fit:
     """Which names of what is saved are which of the model, and what is said of it; of a plain checkpoint nothing is.
 
-    Without `names` all are as they are. `converted`: the names are those that `save_pretrained` writes.
+    Without `names` all are as they are. `converted`: the names are those that `save_pretrained` writes. `strided`: a
+    copy has strides that no .safetensors file can hold.
     """
 
     names: tuple[tuple[str, str], ...] = ()
     said: tuple[str, ...] = ()
     converted: bool = False
+    strided: bool = False
 
     def applied(self, saved: dict[str, Any]) -> dict[str, Any]:
         """A state dict under the names of the model, with the versions of its modules."""

@@ -20,6 +20,7 @@ from model.architecture import SEED
 from model.conversions import load
 from model.reference import Reference
 from model.source import Source, recognised
+from model.trust import UntrustedCheckpoint
 from model.weights import Progress
 
 PAGE_BYTES = 4096
@@ -74,7 +75,10 @@ class Own:
         with _seeded():
             model = self.build()
         if self.source:
-            load(model, self.source.state_dict(), converted=self.source.fit.converted)
+            try:
+                load(model, self.source.state_dict(), converted=self.source.fit.converted)
+            except ValueError as error:
+                raise UntrustedCheckpoint(self.source.path, None, str(error)) from None
         progress(sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers())))
         return model
 

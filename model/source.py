@@ -11,13 +11,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.conversions import taken_by
 from model.fitting import AS_IT_LIES, Fit, Target, fitted, memory_said
 from model.layouts import LAYOUTS
 from model.pickled import SavedTensor
 from model.renaming import listed
+from model.safetensors_file import contiguous_stride
 from model.saved_file import open_regular, read_saved
 from model.sharded import read_index
 from model.trust import EXTRA_STATE, READERS, Parts, UntrustedCheckpoint, differing, examine, naming, require_ties
@@ -48,6 +49,11 @@ class Source:
     def is_plain(self) -> bool:
         """Whether a strategy can be given the file as it is."""
         return not self.keys and not self.fit.said
+
+    @property
+    def measured_layout(self) -> str:
+        """That of what a strategy is given which loads any: the file's own, in a copy too if that can be."""
+        return "torch" if self.fit.strided and "safetensors" in self.layout else self.layout
 
     @property
     def note(self) -> str | None:
@@ -134,7 +140,13 @@ def _fit(source: Source, parts: Parts, target: Target) -> Fit:
         said = f", {'; '.join(fit.said)}" if fit.said else ""
         raise ValueError(f"--checkpoint: {source.path} is of another model{said}: {_listed(differences)}")
     require_ties(held, wanted)
-    return replace(fit, said=(*fit.said, *memory_said(source.path.name, held, wanted)))
+    fit = replace(fit, said=(*fit.said, *memory_said(source.path.name, held, wanted)))
+    return replace(fit, strided=_is_strided(target.forms[0].wanted)) if fit.said else fit
+
+
+def _is_strided(state_dict: Mapping[str, Any]) -> bool:
+    tensors = [value for value in state_dict.values() if isinstance(value, Tensor)]
+    return any(tensor.stride() != contiguous_stride(tensor.shape) for tensor in tensors)
 
 
 def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
