@@ -79,7 +79,11 @@ def earlier_names(model: nn.Module) -> Callable[[str], str] | None:
     if (loading := _loading_of(model)) is None:
         return None
     mapping: Any = sys.modules["transformers.conversion_mapping"]
-    rules = [rule for rule in mapping.get_model_conversion_mapping(model) if isinstance(rule, loading.WeightRenaming)]
+    try:
+        rules = mapping.get_model_conversion_mapping(model)
+    except Exception:  # noqa: BLE001 - a model of which the library knows nothing
+        rules = []
+    rules = [rule for rule in rules if isinstance(rule, loading.WeightRenaming)]
     return lambda name: str(loading.rename_source_key(name, rules, [])[0])
 
 

@@ -2,8 +2,9 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,56 +55,57 @@ AS_IT_LIES = Fit()
 
 @dataclass(frozen=True)
 class Form:
-    """One way of being a checkpoint of a model: `wanted` under names that `rename` is applied to first.
+    """One way of being a checkpoint of a model: `wanted`, by names that `rename` is applied to, and `ignored` ones.
 
-    `converted`: the model's own `from_pretrained` has to make its state dict of it. `said`: nothing of a state dict.
+    `said` is what is told of such a renaming. `converted`: the model's own `from_pretrained` has to load it.
     """
 
     wanted: Mapping[str, Any]
     rename: Callable[[str], str] = str
-    said: tuple[str, ...] = ()
+    ignored: re.Pattern[str] | None = None
+    said: str = "names of earlier versions of transformers"
     converted: bool = False
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a checkpoint is to fit: one of `forms`, the first is the model's state dict.
+    """A model that a checkpoint is to fit, with the state dict `expected`; `build` makes it on meta, to be asked."""
 
-    `ignored` are names that the model's own code ignores; `build` makes a model on meta, to be asked.
-    """
-
-    forms: tuple[Form, ...]
-    ignored: re.Pattern[str] | None = None
+    expected: Mapping[str, Any]
     build: Callable[[], nn.Module] | None = None
 
-    @classmethod
-    def of(cls, expected: Mapping[str, Any], build: Callable[[], nn.Module] | None) -> "Target":
-        """A model of the user's, whose state dict is `expected`."""
-        forms = [Form(expected)]
-        if build is None:
-            return cls((*forms,))
-        model = build()
-        if rename := earlier_names(model):
-            forms.append(Form(expected, rename, ("names of earlier versions of transformers",)))
-        if written := written_by(model):
-            forms.append(Form(written, said=("tensors as save_pretrained writes them",), converted=True))
-        return cls((*forms,), ignored_by(model), build)
+    @property
+    def forms(self) -> Iterator[Form]:
+        """The model's state dict, and what its own code takes instead: it is asked only if that is wanted."""
+        yield Form(self.expected)
+        yield from self._other_forms
+
+    @cached_property
+    def _other_forms(self) -> tuple[Form, ...]:
+        if self.build is None:
+            return ()
+        model = self.build()
+        rename, ignored, written = earlier_names(model), ignored_by(model), written_by(model)
+        forms = [Form(self.expected, rename, ignored)] if rename else []
+        if written:
+            forms.append(Form(written, str, ignored, "tensors as save_pretrained writes them", converted=True))
+        return (*forms,)
 
     def has_names_of(self, value: Mapping[str, Any]) -> bool:
         """Whether what is saved has the names of a form, of a tied tensor one of those at least, and no others."""
         for form in self.forms:
-            _, held = fitted({Path(): dict(value)}, form, self.ignored)
+            _, held = fitted({Path(): dict(value)}, form)
             names, firsts = held[Path()].keys(), first_names(form.wanted)
             if names <= firsts.keys() and {firsts[name] for name in names} == set(firsts.values()):
                 return True
         return False
 
 
-def fitted(parts: Parts, form: Form, ignored: re.Pattern[str] | None = None) -> tuple[Fit, Parts]:
+def fitted(parts: Parts, form: Form) -> tuple[Fit, Parts]:
     """How the names of what is saved become those of a form, and what is saved under those names.
 
     What is left out, and said: a number or another value beside the tensors, what wrappers save beside the model, what
-    is `ignored` by the model's own code, and a second name of a tensor of which the model has but one.
+    is ignored by the model's own code, and a second name of a tensor of which the model has but one.
     """
     wanted = form.wanted
     saved = {name: (file, value) for file, part in parts.items() for name, value in part.items()}
@@ -111,12 +113,12 @@ def fitted(parts: Parts, form: Form, ignored: re.Pattern[str] | None = None) -> 
     names = renamed({name: form.rename(name) for name in saved if name not in beside}, wanted.keys())
     kept = {_place(*saved[name]) for name, to in names.items() if to in wanted}
     for name, to in names.items():
-        if to not in wanted and ((ignored and ignored.search(to)) or _place(*saved[name]) in kept):
+        if to not in wanted and ((form.ignored and form.ignored.search(to)) or _place(*saved[name]) in kept):
             beside.add(name)
     names = {name: to for name, to in names.items() if name not in beside}
     held = {file: {names[name]: value for name, value in part.items() if name in names} for file, part in parts.items()}
-    # A form says by itself what becomes of its names.
-    said = [*form.said] or changes(names)
+    renames = form.converted or any(form.rename(name) != name for name in names)
+    said = [form.said] if renames else changes(names)
     if beside:
         said.append(f"without {listed([name for name in saved if name in beside])}")
     return Fit(tuple(names.items()) if said else (), tuple(said), form.converted), held

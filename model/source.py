@@ -105,7 +105,7 @@ def recognised(
     """
     if not path.exists():
         raise ValueError(f"--checkpoint: there is no {path}; name the file, or the folder, of a checkpoint")
-    target = Target.of(expected, build)
+    target = Target(expected, build)
     try:
         entrance, layout = _entrance(path, expected)
         source, parts = _source(entrance, layout, target, state_key)
@@ -124,7 +124,7 @@ def _fit(source: Source, parts: Parts, target: Target) -> Fit:
     """
     tries = []
     for form in target.forms:
-        fit, held = fitted(parts, form, target.ignored)
+        fit, held = fitted(parts, form)
         tries.append((list(differing(source.path, held, form.wanted)), fit, held, form.wanted))
         if not tries[-1][0]:
             break
@@ -141,7 +141,7 @@ def _fit(source: Source, parts: Parts, target: Target) -> Fit:
         raise ValueError(f"--checkpoint: {source.path} is of another model{said}: {_listed(differences)}")
     require_ties(held, wanted)
     fit = replace(fit, said=(*fit.said, *memory_said(source.path.name, held, wanted)))
-    return replace(fit, strided=_is_strided(target.forms[0].wanted)) if fit.said else fit
+    return replace(fit, strided=_is_strided(target.expected)) if fit.said else fit
 
 
 def _is_strided(state_dict: Mapping[str, Any]) -> bool:

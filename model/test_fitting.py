@@ -322,6 +322,12 @@ def test_names_that_are_tied_in_the_model_are_never_merged(
         found(path, Ties)
 
 
+def test_a_checkpoint_that_fits_as_it_lies_asks_nothing_of_the_model(tmp_path: Path) -> None:
+    """To build a large model where it cannot be built on meta takes memory."""
+    state = Net().state_dict()
+    assert recognised(saved(state, tmp_path), state, None, lambda: pytest.fail("it was built")).is_plain
+
+
 def test_what_is_said_identifies_a_source(tmp_path: Path) -> None:
     """A copy that was made in another way is another one."""
     source = found(saved(without(prefix="module.")(dict(Net().state_dict())), tmp_path))

@@ -105,6 +105,16 @@ def test_a_prefix_is_found_in_every_file(tmp_path: Path, layout: str) -> None:
             "holds more than the state dict of the model: add --state-key a or --state-key b",
         ),
         (
+            {"mean": torch.ones(1), "step": 3, "model": STATE},
+            None,
+            "holds more than the state dict of the model: add --state-key model",
+        ),
+        (
+            {"mean": torch.ones(1), "step": 3},
+            None,
+            "weights is of another model, without 'step': embed.weight is missing",
+        ),
+        (
             {"a": {"x": torch.ones(1)}, "n": 1},
             None,
             "holds state dicts of another model, a: with --state-key",

@@ -201,6 +201,8 @@ def require_ties(parts: Parts, expected: Mapping[str, Any]) -> None:
         if not isinstance(wanted, Tensor) or (first := firsts.setdefault(wanted.untyped_storage(), key)) == key:
             continue
         (file, value), (other_file, other) = saved[key], saved[first]
+        if not isinstance(value, SavedTensor) or not isinstance(other, SavedTensor):
+            continue
         if (file, value.storage.key) != (other_file, other.storage.key):
             raise UntrustedCheckpoint(
                 file, key, f"has its own memory, where in the model it shares its memory with {first}"
@@ -236,9 +238,12 @@ def _difference(key: str, saved: object, expected: Mapping[str, Any]) -> str | N
     return None
 
 
-def _difference_in_memory(key: str, saved: Any, expected: Mapping[str, Any]) -> str | None:
+def _difference_in_memory(key: str, saved: object, expected: Mapping[str, Any]) -> str | None:
     """What is wrong with the strides of a saved tensor that is the model's in all else."""
-    if not isinstance(expected[key], Tensor) or saved.stride == (stride := expected[key].stride()):
+    wanted = expected[key]
+    if key.endswith(EXTRA_STATE) or not isinstance(saved, SavedTensor) or not isinstance(wanted, Tensor):
+        return None
+    if saved.stride == (stride := wanted.stride()):
         return None
     return f"lies in memory with the strides {list(saved.stride)}, where the model has {list(stride)}"
 
