@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from model.architecture import SEED
-from model.layouts import first_names
+from model.conversions import load
 from model.reference import Reference
 from model.source import Source, recognised
+from model.trust import UntrustedCheckpoint
 from model.weights import Progress
 
 PAGE_BYTES = 4096
@@ -74,9 +75,10 @@ class Own:
         with _seeded():
             model = self.build()
         if self.source:
-            state_dict, firsts = self.source.state_dict(), first_names(model.state_dict())
-            held = {firsts[name]: value for name, value in state_dict.items()}
-            model.load_state_dict({name: state_dict.get(name, held[first]) for name, first in firsts.items()})
+            try:
+                load(model, self.source.state_dict(), converted=self.source.fit.converted)
+            except ValueError as error:
+                raise UntrustedCheckpoint(self.source.path, None, str(error)) from None
         progress(sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers())))
         return model
 
@@ -131,7 +133,11 @@ def own(model: str, checkpoint: str | None, state_key: str | None, example: str 
             asks.without_arguments()
     if state_key is not None and checkpoint is None:
         raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
-    source = recognised(Path(checkpoint), expected, state_key) if checkpoint is not None else None
+    source = (
+        recognised(Path(checkpoint), expected, state_key, partial(_on_meta, factory))
+        if checkpoint is not None
+        else None
+    )
     # Processes may be in other folders.
     return Own(factory, asks, replace(source, path=source.path.absolute()) if source else None)
 
@@ -147,6 +153,10 @@ def _named(option: str) -> Iterator[None]:
 @cache
 def skeleton(factory: Reference) -> nn.Module:
     """A model on meta, to look at; a real one where it cannot be built there."""
+    return _on_meta(factory)
+
+
+def _on_meta(factory: Reference) -> nn.Module:
     try:
         with torch.device("meta"):
             return _built(factory)
@@ -217,5 +227,5 @@ def _identity_of_files(source: Source) -> dict[str, Any]:
     return {
         "files": [[file.name, status.st_size, status.st_mtime_ns] for file, status in found],
         "keys": list(map(str, source.keys)),
-        "prefix": source.prefix,
+        "names": hashlib.sha256(repr(source.fit).encode()).hexdigest(),
     }

@@ -4,17 +4,24 @@ Headers are read, and nothing else.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from model.layouts import LAYOUTS, first_names
+import torch
+from torch import Tensor, nn
+
+from model.conversions import taken_by
+from model.fitting import AS_IT_LIES, Fit, Target, fitted, memory_said
+from model.layouts import LAYOUTS
 from model.pickled import SavedTensor
+from model.renaming import listed
+from model.safetensors_file import contiguous_stride
 from model.saved_file import open_regular, read_saved
 from model.sharded import read_index
-from model.trust import EXTRA_STATE, READERS, Parts, UntrustedCheckpoint, compare, differing, examine, naming
+from model.trust import EXTRA_STATE, READERS, Parts, UntrustedCheckpoint, differing, examine, naming, require_ties
 
 MOST_SHOWN = 10
 # Nobody has a state dict deeper in a checkpoint.
@@ -28,20 +35,34 @@ Keys = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies, and in which of `LAYOUTS`.
+    """Where a checkpoint lies, in which of `LAYOUTS`, and how it fits the model.
 
-    `keys` lead to the state dict in what is saved, and `prefix` is what stands there before every name of the model.
+    `keys` lead to the state dict in what is saved.
     """
 
     path: Path
     layout: str
     keys: Keys = ()
-    prefix: str = ""
+    fit: Fit = AS_IT_LIES
 
     @property
     def is_plain(self) -> bool:
         """Whether a strategy can be given the file as it is."""
-        return not self.keys and not self.prefix
+        return not self.keys and not self.fit.said
+
+    @property
+    def measured_layout(self) -> str:
+        """That of what a strategy is given which loads any: the file's own, in a copy too if that can be."""
+        return "torch" if self.fit.strided and "safetensors" in self.layout else self.layout
+
+    @property
+    def note(self) -> str | None:
+        """What is to be said of it, in a line; None: it is loaded as it lies."""
+        if self.is_plain:
+            return None
+        what = f"its {'.'.join(map(str, self.keys))!r}" if self.keys else "its tensors"
+        said = f": {'; '.join(self.fit.said)}" if self.fit.said else ""
+        return f"of {self.path.name}, {what} saved as a checkpoint of its own{said}"
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -61,32 +82,71 @@ class Source:
 
     def state_dict(self) -> dict[str, Any]:
         """What a model of the user's takes, mapped: nothing is read before it is looked at."""
-        saved: Any = dict(LAYOUTS[self.layout].read(self.path))
+        if self.layout == "torch":
+            saved: Any = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        else:
+            saved = dict(LAYOUTS[self.layout].read(self.path))
         for key in self.keys:
             saved = saved[key]
-        return {name.removeprefix(self.prefix): value for name, value in saved.items()}
+        return self.fit.applied(saved)
 
 
-def recognised(path: Path, expected: Mapping[str, Any], state_key: str | None = None) -> Source:
+def recognised(
+    path: Path,
+    expected: Mapping[str, Any],
+    state_key: str | None = None,
+    build: Callable[[], nn.Module] | None = None,
+) -> Source:
     """The checkpoint at `path`, which is to be one of a model whose state dict is `expected`, of a meta skeleton say.
 
-    `state_key` leads to the state dict in a file that holds more, `model` or `states.model` for instance. Raises
-    `ValueError` with one line: what is wrong, and what would be right.
+    `state_key` leads to the state dict in a file that holds more, `model` or `states.model` for instance. `build` makes
+    such a skeleton, whose own code is asked where names differ. Raises `ValueError` with one line: what is wrong, and
+    what would be right.
     """
     if not path.exists():
         raise ValueError(f"--checkpoint: there is no {path}; name the file, or the folder, of a checkpoint")
+    target = Target(expected, build)
     try:
         entrance, layout = _entrance(path, expected)
-        source, parts = _source(entrance, layout, expected, state_key)
-        if differences := list(differing(entrance, parts, expected)):
-            raise ValueError(f"--checkpoint: {entrance} is of another model: {_listed(differences)}")
-        if layout == "per_tensor":
+        source, parts = _source(entrance, layout, target, state_key)
+        source = replace(source, fit=_fit(source, parts, target))
+        if layout == "per_tensor" and source.is_plain:
             examine(layout, entrance, expected)
-        else:
-            compare(entrance, parts, expected)
     except UntrustedCheckpoint as error:
         raise ValueError(f"--checkpoint: {error}") from None
     return source
+
+
+def _fit(source: Source, parts: Parts, target: Target) -> Fit:
+    """How what is saved becomes what the model has: the one place that decides it.
+
+    It does only if every name, dtype and shape is the model's then. Raises `ValueError` with what differs.
+    """
+    tries = []
+    for form in target.forms:
+        fit, held = fitted(parts, form)
+        tries.append((list(differing(source.path, held, form.wanted)), fit, held, form.wanted))
+        if not tries[-1][0]:
+            break
+    differences, fit, held, wanted = min(tries, key=lambda one: len(one[0]))
+    if differences and target.build:
+        own_differences, own, _, expected = tries[0]
+        made = {source.path: taken_by(target.build(), replace(source, fit=own).state_dict)}
+        if not list(differing(source.path, made, expected)):
+            names = listed([str(one.key) for one in own_differences])
+            said = f"{names} renamed or filled in by the model's own load_state_dict"
+            differences, fit, held, wanted = [], replace(own, said=(*own.said, said)), made, expected
+    if differences:
+        said = f", {'; '.join(fit.said)}" if fit.said else ""
+        raise ValueError(f"--checkpoint: {source.path} is of another model{said}: {_listed(differences)}")
+    require_ties(held, wanted)
+    fit = replace(fit, said=(*fit.said, *memory_said(source.path.name, held, wanted)))
+    return replace(fit, strided=_is_strided(target.expected)) if fit.said else fit
+
+
+def _is_strided(state_dict: Mapping[str, Any]) -> bool:
+    tensors = [value for value in state_dict.values() if isinstance(value, Tensor)]
+    return any(tensor.stride() != contiguous_stride(tensor.shape) for tensor in tensors)
 
 
 def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
@@ -131,13 +191,13 @@ def _first_bytes(file: Path) -> bytes:
         return os.pread(opened.fileno(), 9, 0)
 
 
-def _source(path: Path, layout: str, expected: Mapping[str, Any], state_key: str | None) -> tuple[Source, Parts]:
+def _source(path: Path, layout: str, target: Target, state_key: str | None) -> tuple[Source, Parts]:
     """Where the state dict of the model is in a checkpoint, and what it holds."""
     keys: Keys = ()
     if layout == "torch":
         with naming(path):
             saved: Any = read_saved(path, contents=False, follow=True)
-        keys = _keys(path, saved, expected, state_key)
+        keys = _keys(path, saved, target, state_key)
         for key in keys:
             saved = saved[key]
         parts = {path: saved}
@@ -145,9 +205,7 @@ def _source(path: Path, layout: str, expected: Mapping[str, Any], state_key: str
         raise ValueError(f"--state-key: {path} holds nothing but tensors; leave it out")
     else:
         parts = _folder(path) if layout == "per_tensor" else READERS[layout](path, False)
-    prefix = _prefix({name for part in parts.values() for name in part}, expected)
-    held = {file: {name.removeprefix(prefix): value for name, value in part.items()} for file, part in parts.items()}
-    return Source(path, layout, keys, prefix), held
+    return Source(path, layout, keys), parts
 
 
 def _folder(path: Path, *, contents: bool = False) -> Parts:
@@ -160,7 +218,7 @@ def _folder(path: Path, *, contents: bool = False) -> Parts:
     return parts
 
 
-def _keys(path: Path, saved: object, expected: Mapping[str, Any], state_key: str | None) -> Keys:
+def _keys(path: Path, saved: object, target: Target, state_key: str | None) -> Keys:
     """What leads to the state dict. Raises `ValueError` with what there is, if that is for the user to say."""
     states = dict(_states(saved))
     named = {".".join(map(str, keys)): keys for keys in states if keys}
@@ -169,9 +227,10 @@ def _keys(path: Path, saved: object, expected: Mapping[str, Any], state_key: str
             return named[state_key]
         there = f"it has {_largest(named, states)}" if named else "it holds one, and nothing else; leave it out"
         raise ValueError(f"--state-key: {path} has no state dict {state_key!r}; {there}")
-    if () in states:
+    # One in which there are numbers too has to be the model's, or the only one.
+    if () in states and (not named or _holds_tensors_only(states[()]) or target.has_names_of(states[()])):
         return ()
-    fitting = [name for name, keys in named.items() if _fits(states[keys].keys(), expected)]
+    fitting = [name for name, keys in named.items() if target.has_names_of(states[keys])]
     if fitting:
         offered = " or ".join(f"--state-key {name}" for name in fitting[:MOST_SHOWN])
         raise ValueError(f"--checkpoint: {path} holds more than the state dict of the model: add {offered}")
@@ -191,31 +250,18 @@ def _largest(named: Mapping[str, Keys], states: Mapping[Keys, Mapping[str, Any]]
 
 
 def _states(value: object, keys: Keys = ()) -> Iterator[tuple[Keys, dict[str, Any]]]:
-    """Every state dict in what is saved, and the keys that lead to it."""
+    """Every dict of tensors in what is saved, and the keys that lead to it; it may hold numbers too, and such dicts."""
     if not isinstance(value, dict) or not value:
         return
-    tensors = [one for name, one in value.items() if isinstance(one, SavedTensor) or str(name).endswith(EXTRA_STATE)]
-    if len(tensors) == len(value) and all(isinstance(name, str) for name in value):
+    if all(isinstance(name, str) for name in value) and any(isinstance(one, SavedTensor) for one in value.values()):
         yield keys, value
-    elif len(keys) < MOST_LEVELS:
+    if len(keys) < MOST_LEVELS:
         for key, one in value.items():
             yield from _states(one, (*keys, key))
 
 
-def _prefix(names: Set[str], expected: Mapping[str, Any]) -> str:
-    """What wrappers have put before every name, as `module.` of data parallel training."""
-    first = next(iter(expected), "")
-    if names <= expected.keys():
-        return ""
-    prefixes = [name.removesuffix(first) for name in names if name.endswith(first)]
-    return max((one for one in prefixes if all(name.startswith(one) for name in names)), default="", key=len)
-
-
-def _fits(names: Set[str], expected: Mapping[str, Any]) -> bool:
-    """Whether these are the names of the model, one of those of a tied tensor at least."""
-    prefix, firsts = _prefix(names, expected), first_names(expected)
-    bare = {name.removeprefix(prefix) for name in names}
-    return bare <= expected.keys() and {firsts[name] for name in bare} == set(firsts.values())
+def _holds_tensors_only(value: Mapping[str, Any]) -> bool:
+    return all(isinstance(one, SavedTensor) or name.endswith(EXTRA_STATE) for name, one in value.items())
 
 
 def _listed(differences: list[UntrustedCheckpoint]) -> str:

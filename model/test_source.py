@@ -62,22 +62,22 @@ def test_a_layout_is_recognised_whatever_its_files_are_called(tmp_path: Path, la
 
 
 @pytest.mark.parametrize(
-    ("content", "key", "keys", "prefix"),
+    ("content", "key", "keys", "said"),
     [
-        ({"model": STATE, "epoch": 3, "rates": [0.1, None]}, "model", ("model",), ""),
-        ({"model": STATE, "ema": STATE, "step": 3}, "ema", ("ema",), ""),
-        ({"states": {"a.b": STATE, "c": {"x": torch.ones(1)}}, "n": 1}, "states.a.b", ("states", "a.b"), ""),
-        ({0: STATE, "step": 3}, "0", (0,), ""),
-        (prefixed("module."), None, (), "module."),
-        (prefixed("_orig_mod.module."), None, (), "_orig_mod.module."),
-        ({"state_dict": prefixed("model."), "epoch": 1}, "state_dict", ("state_dict",), "model."),
+        ({"model": STATE, "epoch": 3, "rates": [0.1, None]}, "model", ("model",), ()),
+        ({"model": STATE, "ema": STATE, "step": 3}, "ema", ("ema",), ()),
+        ({"states": {"a.b": STATE, "c": {"x": torch.ones(1)}}, "n": 1}, "states.a.b", ("states", "a.b"), ()),
+        ({0: STATE, "step": 3}, "0", (0,), ()),
+        (prefixed("module."), None, (), ("names without 'module.'",)),
+        (prefixed("_orig_mod.module."), None, (), ("names without '_orig_mod.module.'",)),
+        ({"state_dict": prefixed("model."), "epoch": 1}, "state_dict", ("state_dict",), ("names without 'model.'",)),
     ],
 )
 def test_the_state_dict_in_a_training_checkpoint_is_found(
-    tmp_path: Path, content: Any, key: str | None, keys: tuple[str | int, ...], prefix: str
+    tmp_path: Path, content: Any, key: str | None, keys: tuple[str | int, ...], said: tuple[str, ...]
 ) -> None:
     source = recognised(saved(content, tmp_path), STATE, key)
-    assert (source.keys, source.prefix, source.is_plain) == (keys, prefix, False)
+    assert (source.keys, source.fit.said, source.is_plain) == (keys, said, False)
     found = source.state_dict()
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[name], STATE[name]) for name in found)
@@ -87,7 +87,7 @@ def test_the_state_dict_in_a_training_checkpoint_is_found(
 def test_a_prefix_is_found_in_every_file(tmp_path: Path, layout: str) -> None:
     LAYOUTS[layout].save(prefixed("module."), tmp_path, save_plain)
     source = recognised(tmp_path, STATE)
-    assert source.prefix == "module."
+    assert source.fit.said == ("names without 'module.'",)
     assert source.state_dict().keys() >= STATE.keys() - {"head.weight"}
 
 
@@ -103,6 +103,16 @@ def test_a_prefix_is_found_in_every_file(tmp_path: Path, layout: str) -> None:
             {"a": prefixed("module."), "b": STATE, "c": {"x": torch.ones(1)}, "n": 1},
             None,
             "holds more than the state dict of the model: add --state-key a or --state-key b",
+        ),
+        (
+            {"mean": torch.ones(1), "step": 3, "model": STATE},
+            None,
+            "holds more than the state dict of the model: add --state-key model",
+        ),
+        (
+            {"mean": torch.ones(1), "step": 3},
+            None,
+            "weights is of another model, without 'step': embed.weight is missing",
         ),
         (
             {"a": {"x": torch.ones(1)}, "n": 1},

@@ -133,7 +133,7 @@ def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> 
     for name, key in files.items():
         with naming(path / name, key):
             saved = read_saved(path / name, contents, follow=False)
-        if reason := _difference(key, saved, expected):
+        if reason := _difference(key, saved, expected) or _difference_in_memory(key, saved, expected):
             raise UntrustedCheckpoint(path / name, key, reason)
 
 
@@ -167,7 +167,7 @@ def _described(value: object) -> str:
 def differing(path: Path, parts: Parts, expected: Mapping[str, Any]) -> Iterator[UntrustedCheckpoint]:
     """Every key in which the files at `path` have something else than the model; of the names of a tensor one will do.
 
-    Which keys share memory is not looked at.
+    How tensors lie in memory is not looked at: their strides, and which keys share it.
     """
     saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
     firsts = first_names(expected)
@@ -184,10 +184,43 @@ def compare(path: Path, parts: Parts, expected: Mapping[str, Any]) -> None:
     """Raise `UntrustedCheckpoint` unless the files have what the model has, as it has it, and nothing else."""
     for difference in differing(path, parts, expected):
         raise difference
+    saved = _of_every_name(parts, expected)
+    for key, (file, value) in saved.items():
+        if reason := _difference_in_memory(key, value, expected):
+            raise UntrustedCheckpoint(file, key, reason)
+    _compare_sharing(saved, expected)
+
+
+def require_ties(parts: Parts, expected: Mapping[str, Any]) -> None:
+    """Raise `UntrustedCheckpoint` unless keys that share memory in the model share it in the files, in the same way.
+
+    What shares it in the files alone is no fault: in a copy it does not. The files have what the model has.
+    """
+    saved, firsts = _of_every_name(parts, expected), dict[object, str]()
+    for key, wanted in expected.items():
+        if not isinstance(wanted, Tensor) or (first := firsts.setdefault(wanted.untyped_storage(), key)) == key:
+            continue
+        (file, value), (other_file, other) = saved[key], saved[first]
+        if not isinstance(value, SavedTensor) or not isinstance(other, SavedTensor):
+            continue
+        if (file, value.storage.key) != (other_file, other.storage.key):
+            raise UntrustedCheckpoint(
+                file, key, f"has its own memory, where in the model it shares its memory with {first}"
+            )
+        as_in_model = not any(_difference_in_memory(one, saved[one][1], expected) for one in (key, first))
+        same = form(wanted) == form(expected[first]) and form(value) == form(other)
+        if value.offset - other.offset != wanted.storage_offset() - expected[first].storage_offset() or not (
+            as_in_model or same
+        ):
+            raise UntrustedCheckpoint(file, key, f"is at another place of the memory that it shares with {first}")
+
+
+def _of_every_name(parts: Parts, expected: Mapping[str, Any]) -> dict[str, tuple[Path, Any]]:
+    """What is saved of every key of the model, of the names of a tensor one at least, and the file."""
     saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
     firsts = first_names(expected)
     held = {firsts[key]: found for key, found in saved.items()}
-    _compare_sharing({key: saved.get(key, held[first]) for key, first in firsts.items()}, expected)
+    return {key: saved.get(key, held[first]) for key, first in firsts.items()}
 
 
 def _difference(key: str, saved: object, expected: Mapping[str, Any]) -> str | None:
@@ -197,14 +230,22 @@ def _difference(key: str, saved: object, expected: Mapping[str, Any]) -> str | N
         return None
     if not isinstance(saved, SavedTensor) or not isinstance(wanted, Tensor):
         return f"is {_described(saved)}, where the model has {_described(wanted)}"
-    dtype, shape, stride = form(wanted)
+    dtype, shape, _ = form(wanted)
     if saved.dtype != dtype:
         return f"is {saved.dtype}, where the model has {dtype}: a copy would cast it"
     if saved.shape != shape:
         return f"has the shape {list(saved.shape)}, where the model has {list(shape)}: a copy may broadcast it"
-    if saved.stride != stride:
-        return f"lies in memory with the strides {list(saved.stride)}, where the model has {list(stride)}"
     return None
+
+
+def _difference_in_memory(key: str, saved: object, expected: Mapping[str, Any]) -> str | None:
+    """What is wrong with the strides of a saved tensor that is the model's in all else."""
+    wanted = expected[key]
+    if key.endswith(EXTRA_STATE) or not isinstance(saved, SavedTensor) or not isinstance(wanted, Tensor):
+        return None
+    if saved.stride == (stride := wanted.stride()):
+        return None
+    return f"lies in memory with the strides {list(saved.stride)}, where the model has {list(stride)}"
 
 
 def _compare_sharing(saved: Mapping[str, tuple[Path, Any]], expected: Mapping[str, Any]) -> None:

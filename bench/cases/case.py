@@ -61,10 +61,10 @@ class Case:
 
     @property
     def layout(self) -> str:
-        """What the strategy is given: the checkpoint as the user has it, if it loads that, or else its own layout."""
+        """What the strategy is given: the layout of the user's checkpoint, if it loads that, or else its own."""
         source = self._model.source if self._model else None
-        if source and source.is_plain and (self.strategy.any_layout or source.layout in self.strategy.layouts):
-            return source.layout
+        if source and (self.strategy.any_layout or source.measured_layout in self.strategy.layouts):
+            return source.measured_layout
         return self.strategy.layout
 
     @property

@@ -166,12 +166,9 @@ class Settings:
     @property
     def notes(self) -> list[str]:
         """What else has to be said of what is measured, a line each."""
-        source = self.own.source if self.own else None
-        if not self.own or not source or source.is_plain:
+        if not self.own or not self.own.source or not (note := self.own.source.note):
             return []
-        where = f"its {'.'.join(map(str, source.keys))!r}" if source.keys else "its tensors"
-        prefix = f", without {source.prefix!r} before their names" if source.prefix else ""
-        return [f"{self.own.label}: of {source.path.name}, {where} saved as a checkpoint of its own{prefix}"]
+        return [f"{self.own.label}: {note}"]
 
     @property
     def title(self) -> str:

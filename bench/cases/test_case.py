@@ -12,7 +12,11 @@ from bench.history.record import FIELDS
 from bench.meters.cuda import CudaMeter
 from bench.meters.limit import LIMITS
 from model.checkpoints import Checkpoint, make
+from model.fitting import Fit
 from model.gpt2 import REHEARSAL
+from model.own import Own
+from model.reference import Reference
+from model.source import Source
 from model.trust import UntrustedCheckpoint
 
 
@@ -52,6 +56,25 @@ def test_a_record_starts_with_what_is_known() -> None:
 def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
     assert Case("mmap_assign", "small", "cpu", "float32").blank_record()["ownership"] == "mapped"
     assert Case("mmap_assign", "small", "cuda", "float32").blank_record()["ownership"] == "owned"
+
+
+@pytest.mark.parametrize(
+    ("said", "strided", "layouts"),
+    [
+        ((), False, ("safetensors_sharded", "per_tensor")),
+        # A copy is made in the layout that the user has chosen, unless that cannot hold it.
+        (("names without 'module.'",), False, ("safetensors_sharded", "per_tensor")),
+        (("strides other than the model's: 'a'",), True, ("torch", "per_tensor")),
+    ],
+)
+def test_the_users_layout_is_measured_if_the_strategy_loads_it(
+    said: tuple[str, ...], strided: bool, layouts: tuple[str, str]
+) -> None:
+    source = Source(Path("model.safetensors.index.json"), "safetensors_sharded", (), Fit((), said, False, strided))
+    mine = Own(Reference("torch.nn:ReLU"), None, source)
+    cases = [Case(strategy, "mine", "cpu", "float32", own=mine) for strategy in ("streamed", "per_tensor")]
+    assert tuple(case.layout for case in cases) == layouts
+    assert (cases[0].specification.in_place is None) == bool(said)
 
 
 @pytest.mark.parametrize(

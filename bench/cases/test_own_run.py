@@ -126,8 +126,10 @@ def whole_run(bench: Bench, folder: Path, file: Path) -> "subprocess.CompletedPr
 
 
 def test_a_strangers_model_is_measured_as_gpt2_is(whole_run: "subprocess.CompletedProcess[str]", folder: Path) -> None:
-    said = "tied: of training.pt, its 'model' saved as a checkpoint of its own, without 'module.' before"
-    assert said in whole_run.stdout, whole_run.stdout + whole_run.stderr
+    said = "tied: of training.pt, its 'model' saved as a checkpoint of its own: names without 'module.'"
+    # Before anything is measured, and beside the table.
+    assert f"checkpoint: {said}" in whole_run.stdout, whole_run.stdout + whole_run.stderr
+    assert whole_run.stdout.count(said) == 2
     names = {"baseline", "mmap_assign", "streamed", "per_tensor", "theirs"}
     memory, times = records(folder, "test_peak_memory"), records(folder, "test_load_time")
     # Where nothing has values a wrong one is not seen.

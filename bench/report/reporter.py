@@ -42,6 +42,10 @@ class Reporter:
         self._page: str | None = None
         self._found = Found(chosen, gate, versus, self._outcomes, self._cells, self._advice)
 
+    def pytest_report_header(self) -> list[str]:
+        """What is said of the user's checkpoint before anything is measured."""
+        return [f"checkpoint: {note}" for note in self._chosen.notes]
+
     @pytest.fixture
     def cells(self) -> list[Cell]:
         """Where the cells of the conformance table are kept until the end of the run."""

@@ -1,0 +1,134 @@
+"""What a model's own code changes of a checkpoint: hooks of `load_state_dict`, `from_pretrained` of transformers."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
+from io import StringIO
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.layouts import first_names
+from model.pickled import SavedTensor, Storage
+
+# What `from_pretrained` ignores of any model that has such a buffer: checkpoints of its earlier versions hold it.
+EARLIER_BUFFERS = {"rotary_emb.inv_freq": r"rotary_emb\.inv_freq", "position_ids": r"(^|\.)position_ids$"}
+
+
+def completed(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """The state dict with every name of a tied tensor of which it has one."""
+    firsts = first_names(model.state_dict())
+    held = {firsts[name]: value for name, value in state_dict.items() if name in firsts}
+    for name, first in firsts.items():
+        if name not in state_dict and first in held:
+            state_dict[name] = held[first]
+    return state_dict
+
+
+def taken_by(model: nn.Module, state_dict: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A state dict as the model's own `load_state_dict` has it after its hooks, described; nothing where it refuses it.
+
+    The model, on meta say, is given the tensors themselves: their values are not looked at, but by the hooks.
+    """
+    try:
+        model.load_state_dict(completed(state_dict(), model), assign=True)
+    except Exception:  # noqa: BLE001 - whatever the model's own code raises
+        return {}
+    taken = model.state_dict()
+    if any(isinstance(value, Tensor) and value.is_meta for value in taken.values()):
+        return {}  # A hook has filled in what the model was made with.
+    return {name: _description(name, value) if isinstance(value, Tensor) else value for name, value in taken.items()}
+
+
+def _description(name: str, tensor: Tensor) -> SavedTensor:
+    storage = tensor.untyped_storage()
+    kept = Storage(str(storage.data_ptr() or name), tensor.dtype, storage.nbytes())
+    return SavedTensor(kept, tensor.dtype, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
+
+
+def written_by(model: nn.Module) -> dict[str, Tensor] | None:
+    """What `save_pretrained` writes of a model of transformers on meta, where that is not its state dict; else None.
+
+    It has names of earlier versions, and a tensor for each expert.
+    """
+    if (loading := _loading_of(model)) is None:
+        return None
+    own = model.state_dict()
+    try:
+        written: dict[str, Tensor] = loading.revert_weight_conversion(model, own)
+    except Exception:  # noqa: BLE001 - a model for which the library has no way back
+        return None
+    if written.keys() == own.keys():
+        return None
+    # What is cut out of a tensor of the model is saved by itself.
+    whole = {_place(one) for one in own.values()}
+    return {
+        name: one if _place(one) in whole else torch.empty(one.shape, dtype=one.dtype, device="meta")
+        for name, one in written.items()
+    }
+
+
+def _place(tensor: Tensor) -> object:
+    return tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def earlier_names(model: nn.Module) -> Callable[[str], str] | None:
+    """How `from_pretrained` of transformers renames what earlier versions saved of a model of it; else None."""
+    if (loading := _loading_of(model)) is None:
+        return None
+    mapping: Any = sys.modules["transformers.conversion_mapping"]
+    try:
+        rules = mapping.get_model_conversion_mapping(model)
+    except Exception:  # noqa: BLE001 - a model of which the library knows nothing
+        rules = []
+    rules = [rule for rule in rules if isinstance(rule, loading.WeightRenaming)]
+    return lambda name: str(loading.rename_source_key(name, rules, [])[0])
+
+
+def _loading_of(model: nn.Module) -> Any:
+    """The module of transformers that changes names, if the model is of transformers from version 5 on."""
+    models, loading = (sys.modules.get(f"transformers.{name}") for name in ("modeling_utils", "core_model_loading"))
+    if models is None or loading is None or not isinstance(model, models.PreTrainedModel):
+        return None
+    return loading
+
+
+def ignored_by(model: nn.Module) -> re.Pattern[str] | None:
+    """The names that a model of transformers ignores in a checkpoint, by what its class says; None of other models."""
+    if _loading_of(model) is None:
+        return None
+    buffers = [name for name, _ in model.named_buffers()]
+    earlier = [rule for end, rule in EARLIER_BUFFERS.items() if any(name.endswith(end) for name in buffers)]
+    patterns = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), *earlier]
+    return re.compile("|".join(f"({pattern})" for pattern in patterns)) if patterns else None
+
+
+def load(model: Any, state_dict: dict[str, Any], *, converted: bool) -> None:
+    """Copy a state dict into a model; `converted`: one that the model's own `from_pretrained` has to make it of.
+
+    Raises `ValueError` where that does not take everything, or changes a dtype.
+    """
+    if converted:
+        state_dict = _from_pretrained(model, state_dict)
+    model.load_state_dict(completed(state_dict, model))
+
+
+def _from_pretrained(model: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    refused = "is not taken by from_pretrained of the model"
+    try:
+        with redirect_stderr(StringIO()):  # Its progress bar.
+            loaded, info = type(model).from_pretrained(
+                None, config=model.config, state_dict=dict(state_dict), dtype=model.dtype, output_loading_info=True
+            )
+    except Exception as error:  # noqa: BLE001 - whatever the library raises
+        raise ValueError(f"{refused}: {error}") from None
+    for kind, names in info.items():
+        if names:
+            raise ValueError(f"{refused}: {kind.replace('_', ' ')}: {', '.join(sorted(map(str, names))[:3])}")
+    made: dict[str, Any] = loaded.state_dict()
+    for name, value in model.state_dict().items():
+        if made[name].dtype != value.dtype:
+            raise ValueError(f"{refused}: it makes {name} {made[name].dtype}, where the model has {value.dtype}")
+    return made

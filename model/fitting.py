@@ -1,0 +1,174 @@
+"""How what a user has saved becomes what a model has: as it lies, or by a copy, under which names, and what is said."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from model.conversions import earlier_names, ignored_by, written_by
+from model.layouts import first_names
+from model.pickled import SavedTensor
+from model.renaming import changes, listed, renamed
+from model.saved_file import form as form_of
+from model.trust import EXTRA_STATE, Parts
+
+# What torch's own wrappers save beside the model: of AveragedModel the number of averages.
+BESIDE = frozenset(("n_averaged",))
+
+MB = 10**6
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Which names of what is saved are which of the model, and what is said of it; of a plain checkpoint nothing is.
+
+    Without `names` all are as they are. `converted`: the names are those that `save_pretrained` writes. `strided`: a
+    copy has strides that no .safetensors file can hold.
+    """
+
+    names: tuple[tuple[str, str], ...] = ()
+    said: tuple[str, ...] = ()
+    converted: bool = False
+    strided: bool = False
+
+    def applied(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """A state dict under the names of the model, with the versions of its modules."""
+        if not self.names:
+            return saved
+        state_dict: dict[str, Any] = OrderedDict((to, saved[name]) for name, to in self.names)
+        versions = getattr(saved, "_metadata", None)
+        if versions is not None:
+            modules = {to.rpartition(".")[0]: name.rpartition(".")[0] for name, to in self.names}
+            kept = {to: versions[module] for to, module in modules.items() if module in versions}
+            state_dict._metadata = OrderedDict(kept)  # type: ignore[attr-defined]  # noqa: SLF001 - as torch has it
+        return state_dict
+
+
+# Of a checkpoint that a strategy is given.
+AS_IT_LIES = Fit()
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of being a checkpoint of a model: `wanted`, by names that `rename` is applied to, and `ignored` ones.
+
+    `said` is what is told of such a renaming. `converted`: the model's own `from_pretrained` has to load it.
+    """
+
+    wanted: Mapping[str, Any]
+    rename: Callable[[str], str] = str
+    ignored: re.Pattern[str] | None = None
+    said: str = "names of earlier versions of transformers"
+    converted: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model that a checkpoint is to fit, with the state dict `expected`; `build` makes it on meta, to be asked."""
+
+    expected: Mapping[str, Any]
+    build: Callable[[], nn.Module] | None = None
+
+    @property
+    def forms(self) -> Iterator[Form]:
+        """The model's state dict, and what its own code takes instead: it is asked only if that is wanted."""
+        yield Form(self.expected)
+        yield from self._other_forms
+
+    @cached_property
+    def _other_forms(self) -> tuple[Form, ...]:
+        if self.build is None:
+            return ()
+        model = self.build()
+        rename, ignored, written = earlier_names(model), ignored_by(model), written_by(model)
+        forms = [Form(self.expected, rename, ignored)] if rename else []
+        if written:
+            forms.append(Form(written, str, ignored, "tensors as save_pretrained writes them", converted=True))
+        return (*forms,)
+
+    def has_names_of(self, value: Mapping[str, Any]) -> bool:
+        """Whether what is saved has the names of a form, of a tied tensor one of those at least, and no others."""
+        for form in self.forms:
+            _, held = fitted({Path(): dict(value)}, form)
+            names, firsts = held[Path()].keys(), first_names(form.wanted)
+            if names <= firsts.keys() and {firsts[name] for name in names} == set(firsts.values()):
+                return True
+        return False
+
+
+def fitted(parts: Parts, form: Form) -> tuple[Fit, Parts]:
+    """How the names of what is saved become those of a form, and what is saved under those names.
+
+    What is left out, and said: a number or another value beside the tensors, what wrappers save beside the model, what
+    is ignored by the model's own code, and a second name of a tensor of which the model has but one.
+    """
+    wanted = form.wanted
+    saved = {name: (file, value) for file, part in parts.items() for name, value in part.items()}
+    beside = {name for name, (_, value) in saved.items() if name not in wanted and _is_beside(name, value)}
+    names = renamed({name: form.rename(name) for name in saved if name not in beside}, wanted.keys())
+    kept = {_place(*saved[name]) for name, to in names.items() if to in wanted}
+    for name, to in names.items():
+        if to not in wanted and ((form.ignored and form.ignored.search(to)) or _place(*saved[name]) in kept):
+            beside.add(name)
+    names = {name: to for name, to in names.items() if name not in beside}
+    held = {file: {names[name]: value for name, value in part.items() if name in names} for file, part in parts.items()}
+    renames = form.converted or any(form.rename(name) != name for name in names)
+    said = [form.said] if renames else changes(names)
+    if beside:
+        said.append(f"without {listed([name for name in saved if name in beside])}")
+    return Fit(tuple(names.items()) if said else (), tuple(said), form.converted), held
+
+
+def memory_said(file_name: str, parts: Parts, expected: Mapping[str, Any]) -> list[str]:
+    """What is said of how tensors lie in a file, where they lie otherwise in the model: in no copy of it they do.
+
+    The names are those of the model.
+    """
+    strided: list[str] = []
+    shared: list[str] = []
+    storages: dict[object, int] = {}
+    firsts: dict[object, str] = {}
+    saved = {name: (file, value) for file, part in parts.items() for name, value in part.items()}
+    for name, wanted in expected.items():
+        file, value = saved.get(name, (None, None))
+        if not isinstance(value, SavedTensor) or not isinstance(wanted, Tensor):
+            continue
+        if form_of(value)[2] != form_of(wanted)[2]:
+            strided.append(name)
+        has_own = firsts.setdefault(wanted.untyped_storage(), name) == name
+        if has_own and (file, value.storage.key) in storages:
+            shared.append(name)
+        storages[file, value.storage.key] = value.storage.bytes
+    said = []
+    if strided:
+        said.append(f"strides other than the model's: {listed(strided)}")
+    if shared:
+        said.append(f"one storage for tensors that have their own in the model: {listed(shared)}")
+    needed = sum(storage.nbytes() for storage in {one.untyped_storage() for one in _tensors(expected)})
+    if (held := sum(storages.values())) > needed:
+        said.append(f"{file_name} holds {_size(held)}, of which {_size(needed)} are the model's: save clones")
+    return said
+
+
+def _size(count: int) -> str:
+    return f"{count / MB:,.1f} MB" if count >= MB / 10 else f"{count:,} bytes"
+
+
+def _tensors(state_dict: Mapping[str, Any]) -> list[Tensor]:
+    return [value for value in state_dict.values() if isinstance(value, Tensor)]
+
+
+def _is_beside(name: str, value: object) -> bool:
+    return name in BESIDE or not (isinstance(value, SavedTensor) or name.endswith(EXTRA_STATE))
+
+
+def _place(file: Path, value: object) -> object:
+    """What is equal for two names of one saved tensor; of anything else, for nothing."""
+    if not isinstance(value, SavedTensor):
+        return object()
+    return file, value.storage.key, value.offset, *form_of(value)

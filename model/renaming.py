@@ -1,0 +1,73 @@
+"""How the names of a checkpoint become those of a model: without the wrappers of training, or by a common prefix."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Set
+
+# What wrappers put into names: data parallel training and AveragedModel, torch.compile, FSDP, activation checkpointing.
+WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+
+MOST_SHOWN = 3
+
+
+def renamed(names: Mapping[str, str], expected: Set[str]) -> dict[str, str]:
+    """What names become in a model whose names are `expected`, by the keys of `names`, as far as that can be told.
+
+    No two become the same: where the rules would do that, every name stays as it is.
+    """
+    same, short = dict(names), {name: _unwrapped(to) for name, to in names.items()}
+    if set(same.values()) <= expected:
+        return same if len(set(same.values())) == len(same) else {name: name for name in names}
+    here = {_unwrapped(name): name for name in expected}
+    if len(set(short.values())) < len(short) or len(here) < len(expected):
+        short, here = same, {name: name for name in expected}
+    surplus, absent = _prefix(set(short.values()), here.keys())
+    found = {}
+    for name, bare in short.items():
+        model_name = f"{absent}{bare}" if absent and f"{absent}{bare}" in here else bare.removeprefix(surplus)
+        found[name] = here.get(model_name, model_name)
+    return found if len(set(found.values())) == len(found) else {name: name for name in names}
+
+
+def changes(names: Mapping[str, str]) -> list[str]:
+    """What is said of a renaming, in a few words for each kind of change."""
+    pairs = [(name.split("."), to.split(".")) for name, to in names.items() if name != to]
+    said = []
+    for word, kind in (("without", [_rest(*pair) for pair in pairs]), ("with", [_rest(*pair[::-1]) for pair in pairs])):
+        if texts := list(dict.fromkeys(filter(None, kind))):
+            said.append(f"names {word} {listed(texts)}")
+    return said
+
+
+def listed(texts: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(texts) - MOST_SHOWN
+    return f"{', '.join(map(repr, texts[:MOST_SHOWN]))}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _prefix(names: Set[str], expected: Set[str]) -> tuple[str, str]:
+    """What most names have too many before them, and what too few; of which one at least is empty."""
+    counts = Counter({("", ""): len(names & expected)})
+    counts.update((prefix, "") for name in names for prefix, rest in _cuts(name) if rest in expected)
+    counts.update(("", prefix) for name in expected for prefix, rest in _cuts(name) if rest in names)
+    [(prefixes, count)] = counts.most_common(1)
+    return prefixes if 2 * count > min(len(names), len(expected)) else ("", "")
+
+
+def _cuts(name: str) -> Iterator[tuple[str, str]]:
+    """A name cut in two, after each of its dots."""
+    return ((name[: place + 1], name[place + 1 :]) for place, letter in enumerate(name) if letter == ".")
+
+
+def _rest(parts: list[str], others: list[str]) -> str:
+    """Those parts of a name that are not in another one."""
+    surplus = Counter(parts) - Counter(others)
+    found = []
+    for part in parts:
+        if surplus[part] > 0:
+            surplus[part] -= 1
+            found.append(f"{part}.")
+    return "".join(found)
