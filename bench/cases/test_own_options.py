@@ -8,6 +8,7 @@ import torch
 from bench.cases.case import Case
 from bench.cases.options import OPTIONS, settings
 from bench.cases.settings import Settings
+from bench.history.runs import Key
 from bench.strategies import STRATEGIES
 from model.layouts import LAYOUTS, save_plain
 
@@ -136,9 +137,13 @@ def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_pat
     (tmp_path / "moved").mkdir()
     moved = file.rename(tmp_path / "moved" / file.name)
     assert chosen(model=f"{moved}:make").wants(record)
+    [again, *_] = chosen(model=f"{moved}:make").cases(real=False)
+    assert Key.of("", again.blank_record()) == Key.of("", record)
     moved.write_text(CODE.replace("(3, 2)", "(3, 3)"))
     (tmp_path / "again").mkdir()
-    assert not chosen(model=f"{moved.rename(tmp_path / 'again' / file.name)}:make").wants(record)
+    changed = chosen(model=f"{moved.rename(tmp_path / 'again' / file.name)}:make")
+    assert not changed.wants(record)
+    assert Key.of("", changed.cases(real=False)[0].blank_record()) != Key.of("", record)
     assert all(limit.blank_record()["state_digest"] == record["state_digest"] for limit in settings.limits())
 
 
