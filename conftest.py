@@ -276,8 +276,10 @@ def explain(pytestconfig: pytest.Config) -> bool:
 def record(case: Case, benchmark: BenchmarkFixture) -> Record:
     """The record of a benchmark, with all that is known beforehand: what the test adds goes into the JSON."""
     benchmark.params = {"strategy": case.row, "size": case.size, "device": case.device}
-    benchmark.extra_info = case.blank_record()
-    return benchmark.extra_info
+    benchmark.extra_info = record = case.blank_record()
+    # Tables of `pytest-benchmark compare` are of one model each.
+    benchmark.group = record["model"]
+    return record
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

@@ -52,6 +52,11 @@ class Own:
         return str(counts.most_common(1)[0][0]).removeprefix("torch.")
 
     @property
+    def state_digest(self) -> str:
+        """That of the names, dtypes, shapes and ties of its state dict."""
+        return _digest_of_state(self.factory)
+
+    @property
     def asks(self) -> Callable[[], Any] | None:
         """What makes the input of its first forward pass; None: there is nothing."""
         if self.example:
@@ -107,7 +112,7 @@ class Own:
         model = {
             "architecture": self.factory.shown,
             "code": [_digest_of_code(function) for function in functions],
-            "state": state_digest(skeleton(self.factory).state_dict()),
+            "state": self.state_digest,
             "source": _identity_of_files(self.source) if self.source else None,
         }
         return {"model": model, "dtype": self.dtype, "seed": SEED}
@@ -164,6 +169,11 @@ def _on_meta(factory: Reference) -> nn.Module:
         return _built(factory)
 
 
+@cache
+def _digest_of_state(factory: Reference) -> str:
+    return state_digest(skeleton(factory).state_dict())
+
+
 def _built(factory: Reference) -> nn.Module:
     try:
         model = factory.get()()
@@ -206,9 +216,10 @@ def _read_every_page(tensor: Tensor) -> None:
 
 
 def state_digest(state_dict: Mapping[str, Any]) -> str:
-    """Of the names, dtypes and shapes of a state dict."""
+    """Of the names, dtypes and shapes of a state dict, and of which names mean one tensor."""
+    firsts = first_names(state_dict)
     described = [
-        [name, str(value.dtype), list(value.shape)] if isinstance(value, Tensor) else [name]
+        [name, str(value.dtype), list(value.shape), *{firsts[name]} - {name}] if isinstance(value, Tensor) else [name]
         for name, value in state_dict.items()
     ]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()

@@ -12,7 +12,7 @@ from torch import nn
 
 from model.checkpoints import Checkpoint, Specification, make, make_sparse, misfit
 from model.layouts import LAYOUTS
-from model.own import Own, own, skeleton
+from model.own import Own, own, skeleton, state_digest
 from model.reference import Reference
 from model.shelf import Shelf
 from model.verify import WrongModel, check_model
@@ -219,6 +219,19 @@ def test_its_footprint_counts_shared_memory_once(file: Path) -> None:
     assert (footprint.state_bytes, footprint.largest_tensor_bytes, footprint.tensors) == (112, 112, 1)
     assert (model.label, model.dtype) == ("make", "float32")
     assert own(f"{file}:bf16", None, None, None).dtype == "bfloat16"
+
+
+def test_models_are_told_apart_by_their_names_dtypes_shapes_and_ties(file: Path) -> None:
+    tied, tied_too, not_on_meta, bf16 = (
+        own(f"{file}:{name}", None, None, None).state_digest for name in ("make", "make_asked", "not_on_meta", "bf16")
+    )
+    assert tied == tied_too == not_on_meta
+    untied = dict(skeleton(Reference(f"{file}:make")).state_dict())
+    assert state_digest(untied) == tied
+    untied["head.weight"] = untied["head.weight"].clone()
+    greater = untied | {"head.weight": torch.ones(8, 4)}
+    renamed = {f"model.{name}": value for name, value in untied.items()}
+    assert len({tied, bf16, *(state_digest(one) for one in (untied, greater, renamed))}) == 5
 
 
 def test_a_plan_of_it_keeps_ties(file: Path, tmp_path: Path) -> None:

@@ -159,8 +159,10 @@ class Case:
             | self._terms
             | {
                 "strategy": self.strategy_name,
+                "loader": self.strategy.loader,
                 "size": self.size,
                 "model": self.own.factory.shown if self.own else None,
+                "state_digest": self.own.state_digest if self.own else None,
                 "layout": self.layout,
                 "dtype": self.dtype,
                 "planned": self.planned,
@@ -276,6 +278,9 @@ class LimitCase(Case):
         return self.specification.footprint.state_bytes if figure == "host_private_peak_bytes" else None
 
     def blank_record(self) -> Record:
-        known = ("model", "size", "layout", "dtype", "device", "cache", "state_bytes", "largest_tensor_bytes", "limit")
+        known = (
+            *("model", "state_digest", "size", "layout", "dtype", "device", "cache"),
+            *("state_bytes", "largest_tensor_bytes", "limit"),
+        )
         whole = super().blank_record()
         return blank_record() | {name: whole[name] for name in known}

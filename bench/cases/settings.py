@@ -126,6 +126,8 @@ class Settings:
         )
         return (
             record["size"] in self.sizes
+            and self.is_of_model(record)
+            and record.get("loader") == self._loader(record)
             and record["device"] == (self.real_device if timed else self.device)
             # The first records do not say that nothing of them was planned.
             and (record["dtype"], record["cache"], bool(record.get("planned")))
@@ -135,6 +137,17 @@ class Settings:
             and (record["strategy"] in self.strategies or (every_strategy and record["strategy"] not in PEERS))
             and self._tries(record)
         )
+
+    def is_of_model(self, record: Record) -> bool:
+        """Whether a recorded benchmark loads the model that is measured, and not another one of the same name."""
+        model = (self.own.factory.shown, self.own.state_digest) if self.own else (None, None)
+        # The first records do not have these fields.
+        return (record.get("model"), record.get("state_digest")) == model
+
+    def _loader(self, record: Record) -> str | None:
+        """The loader of the user's that has the name of a recorded strategy."""
+        own = self.own_strategies.get(record["strategy"])
+        return own.loader if own else None
 
     def _divides(self, record: Record) -> bool:
         """Whether as many processes load a model that is divided as for this record, if it was."""

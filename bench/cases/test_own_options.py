@@ -8,6 +8,7 @@ import torch
 from bench.cases.case import Case
 from bench.cases.options import OPTIONS, settings
 from bench.cases.settings import Settings
+from bench.history.runs import Key
 from bench.strategies import STRATEGIES
 from model.layouts import LAYOUTS, save_plain
 
@@ -116,6 +117,34 @@ def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path
     record = Case("mine", "small", "sim", "float32", own_strategy=settings.own_strategies["mine"]).blank_record()
     assert settings.wants(record)
     assert not chosen(strategies="baseline").wants(record)
+    # A loader that nobody asked for is not missed among the strategies, nor is one of that name in another file.
+    assert not chosen().wants(record)
+    assert not settings.wants(record | {"loader": "other.py:mine"})
+
+
+def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_path: Path) -> None:
+    settings = chosen(model=f"{file}:make")
+    [case, *_] = settings.cases(real=False)
+    record = case.blank_record()
+    assert settings.wants(record)
+    assert not chosen().wants(record | {"size": "small"})
+    assert not settings.wants(record | {"model": None, "state_digest": None})
+    assert not settings.wants(record | {"model": "other.py:make"})
+    assert not settings.wants(record | {"state_digest": "another"})
+    # Of an earlier version.
+    assert not settings.wants({name: value for name, value in record.items() if name != "state_digest"})
+    # Wherever the file lies.
+    (tmp_path / "moved").mkdir()
+    moved = file.rename(tmp_path / "moved" / file.name)
+    assert chosen(model=f"{moved}:make").wants(record)
+    [again, *_] = chosen(model=f"{moved}:make").cases(real=False)
+    assert Key.of("", again.blank_record()) == Key.of("", record)
+    moved.write_text(CODE.replace("(3, 2)", "(3, 3)"))
+    (tmp_path / "again").mkdir()
+    changed = chosen(model=f"{moved.rename(tmp_path / 'again' / file.name)}:make")
+    assert not changed.wants(record)
+    assert Key.of("", changed.cases(real=False)[0].blank_record()) != Key.of("", record)
+    assert all(limit.blank_record()["state_digest"] == record["state_digest"] for limit in settings.limits())
 
 
 @pytest.mark.parametrize(

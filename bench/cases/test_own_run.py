@@ -125,7 +125,9 @@ def whole_run(bench: Bench, folder: Path, file: Path) -> "subprocess.CompletedPr
     )
 
 
-def test_a_strangers_model_is_measured_as_gpt2_is(whole_run: "subprocess.CompletedProcess[str]", folder: Path) -> None:
+def test_a_strangers_model_is_measured_as_gpt2_is(
+    whole_run: "subprocess.CompletedProcess[str]", folder: Path, file: Path
+) -> None:
     said = "tied: of training.pt, its 'model' saved as a checkpoint of its own: names without 'module.'"
     # Before anything is measured, and beside the table.
     assert f"checkpoint: {said}" in whole_run.stdout, whole_run.stdout + whole_run.stderr
@@ -139,6 +141,9 @@ def test_a_strangers_model_is_measured_as_gpt2_is(whole_run: "subprocess.Complet
         assert (record["model"], record["size"], record["dtype"]) == ("mine.py:tied", "tied", "float32")
         assert (record["state_bytes"], record["largest_tensor_bytes"]) == (STATE, LARGEST)
         assert record["first_use"] == "logits"
+        assert record["state_digest"] == own(f"{file}:tied", None, None, None).state_digest
+    loaders = {name: record["loader"] for name, record in times.items() if record["loader"]}
+    assert loaders == {name: f"mine.py:{name}" for name in ("theirs", "greedy")}
     requested = {name: memory[name]["device_requested_peak_bytes"] for name in names}
     assert requested == dict.fromkeys(names, STATE) | {"baseline": 2 * STATE}
     # The factory makes 32 MB beside its model, and a weight that it ties then; who builds it is charged for that.

@@ -10,19 +10,22 @@ from bench.cases.case import Case
 from bench.cases.conftest import Measure
 from bench.history.deviation import deviations
 from bench.meters.simulated.allocator_settings import allocator_settings
+from bench.strategies import STRATEGIES
 from bench.test_peak_memory import peaks
 
 RESULTS = Path(__file__).parents[2] / "results"
 
 
 def recorded_on_cuda(folder: Path) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Every recorded load whose memory was measured on a GPU: a name, its machine, and its record."""
+    """Every recorded load by a strategy, of a GPT-2, whose memory a GPU was measured at: name, machine, record."""
     found = []
     for path in sorted(folder.rglob("*.json")):
         run = json.loads(path.read_text())
         for benchmark in run["benchmarks"]:
             record = benchmark["extra_info"]
-            if record["device"].startswith("cuda") and record["device_requested_peak_bytes"] is not None:
+            # What is the user's cannot be loaded again from a record, nor what a library of its own loads.
+            ours = record["strategy"] in STRATEGIES and not record.get("model") and not record.get("ranks")
+            if ours and record["device"].startswith("cuda") and record["device_requested_peak_bytes"] is not None:
                 found.append((f"{path.name[:4]}-{benchmark['param']}", run["machine_info"], record))
     return found
 
@@ -56,9 +59,12 @@ def test_a_recorded_run_is_found_and_held_against_the_simulation(load: Measure, 
     agreeing = peaks(load(case, allocator_settings("roundup_power2_divisions:1")), 34_782_720)
     deviating = agreeing | {"device_requested_peak_bytes": agreeing["device_requested_peak_bytes"] + 1}
     timed = dict.fromkeys(agreeing)
-    for number, (device, figures) in enumerate(
-        [("cuda", agreeing), ("cuda:0", deviating), ("cuda", timed), ("cpu", timed), ("sim", deviating)]
-    ):
+    theirs = deviating | {"model": "mine.py:make", "size": "make"}
+    loads = [
+        *[("cuda", agreeing), ("cuda:0", deviating), ("cuda", timed), ("cpu", timed), ("sim", deviating)],
+        *[("cuda", theirs), ("cuda", deviating | {"strategy": "mine"}), ("cuda", deviating | {"ranks": 2})],
+    ]
+    for number, (device, figures) in enumerate(loads):
         (tmp_path / f"{number:04}_run.json").write_text(json.dumps(run_on(device, figures)))
     found = recorded_on_cuda(tmp_path)
     assert [name for name, _, _ in found] == ["0000-sequential-tiny-cuda", "0001-sequential-tiny-cuda:0"]

@@ -72,7 +72,10 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
     windows, waiting, findings = [], {}, []
     for key, record in records.items():
         for figure in SECONDS:
-            now, before = record.get(figure.name), _same_level(past.values(key, figure)[-WINDOW:])
+            now, before = record.get(figure.name), past.values(key, figure)
+            if figure.name == "first_logits_seconds":
+                before = [(run, value) for run, value in before if _first_use(run.records[key]) == _first_use(record)]
+            before = _same_level(before[-WINDOW:])
             if before and now is None:
                 findings.append(_gone(key, figure, before))
             elif now and len(before) >= FEWEST:
@@ -86,6 +89,11 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
             against = f"{len(before)} runs: {lowest:.3g} to {highest:.3g}"
             findings.append(Finding(verdict, Change(key, figure.name, then, now, before[-1][0].name), against))
     return Times(len(windows), findings, waiting)
+
+
+def _first_use(record: Record) -> str:
+    """Until what use "first logits" were timed; the first records do not say that there were any."""
+    return record.get("first_use") or "logits"
 
 
 def _busy(past: Past, key: Key, record: Record, figures: int) -> bool:

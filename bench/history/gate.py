@@ -206,11 +206,10 @@ class Gate:
         comparison.conclude(records, self._options.time_threshold)
         if not self._options.compare:
             return
-        comparison.missed = [
-            key
-            for key, run in comparison.past.recorded().items()
-            if key.fullname in self._selected and key not in records and self._wants(run.records[key])
-        ]
+        unmeasured = self._selected - {key.fullname for key in records}
+        recorded = {key: run.records[key] for key, run in comparison.past.recorded().items()}
+        missed = {key.fullname: key for key, one in recorded.items() if key.fullname in unmeasured and self._wants(one)}
+        comparison.missed = list(missed.values())
         if comparison.slower and not self._options.accept:
             self.complain(f"{comparison.slower} times are longer than in their recent runs, or gone")
         for complaint in self._compare_fail(comparison.past, records):

@@ -1,6 +1,6 @@
 """The passing runs before this one, and which of their figures may be compared with its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -43,7 +43,16 @@ class Past:
 
     def holds(self, key: Key) -> bool:
         """Whether any of the runs has this benchmark."""
-        return any(key in run.records for run in self.named or self.runs)
+        return key in self.keys
+
+    def having(self, keys: Collection[Key]) -> list[Run]:
+        """The runs that have any of these benchmarks."""
+        return [run for run in self.named or self.runs if not run.records.keys().isdisjoint(keys)]
+
+    @cached_property
+    def keys(self) -> dict[Key, None]:
+        """Every benchmark of the runs, those that were recorded first before others."""
+        return {key: None for run in self.named or self.runs for key in run.records}
 
     def elsewhere(self, key: Key) -> list[str]:
         """In what the machine or set-up differs from those that a benchmark ran on, if it never ran on this one."""

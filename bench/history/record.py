@@ -11,7 +11,8 @@ Record = dict[str, Any]
 SCHEMA = 1
 
 FIELDS = (
-    *("schema", "strategy", "model", "size", "layout", "dtype", "device", "planned", "cache", "ownership"),
+    *("schema", "strategy", "loader", "model", "state_digest", "size"),
+    *("layout", "dtype", "device", "planned", "cache", "ownership"),
     *("state_bytes", "largest_tensor_bytes", "largest_file_bytes", "tensors"),
     *("build_peak_bytes", "built_private_bytes", "built_file_bytes", "beside_bytes", "first_use"),
     *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,23 +32,42 @@ class Unreadable(Exception):
 
 
 class Key(NamedTuple):
-    """What makes two records those of the same benchmark: its name, and what the name does not say."""
+    """What makes two records those of the same benchmark: its name, and what the name does not say.
+
+    `model` and `loader` are functions of the user's, `file.py:function` without folders, `state_digest` is that of the
+    model's state dict, and `layout` that of the checkpoint that it is loaded from. All are None for what is the
+    suite's, since there the name says it, and in keys that were recorded before they were part of one.
+    """
 
     fullname: str
     dtype: str
     cache: str
     planned: bool
+    model: str | None = None
+    state_digest: str | None = None
+    layout: str | None = None
+    loader: str | None = None
 
     @classmethod
     def of(cls, fullname: str, record: Record) -> "Key":
         """The key of a benchmark and its record."""
-        return cls(fullname, record["dtype"], record["cache"], bool(record.get("planned")))
+        model = record.get("model")
+        return cls(
+            *(fullname, record["dtype"], record["cache"], bool(record.get("planned"))),
+            *(model, record.get("state_digest"), record["layout"] if model else None, record.get("loader")),
+        )
 
     @property
     def title(self) -> str:
         """What people call it: `streamed-small-cpu`, and what is unusual about it."""
         said = (self.dtype, "float32"), (self.cache, "warm"), ("planned" if self.planned else "", "")
         return " ".join((self.fullname.partition("[")[2].rstrip("]"), *(now for now, usual in said if now != usual)))
+
+    @property
+    def whole_title(self) -> str:
+        """The same where there are benchmarks of several models: with the user's own, its layout, and the loader."""
+        model = [f"of {self.model}", *([f"in {self.layout}"] if self.layout != "torch" else [])] if self.model else []
+        return " ".join((self.title, *model, *([f"by {self.loader}"] if self.loader else [])))
 
     @property
     def test(self) -> str:
@@ -106,6 +125,12 @@ class Run:
     def number(self) -> str:
         """What `--benchmark-compare` calls it."""
         return self.name.partition("_")[0].rpartition("-")[2]
+
+
+def runs_with(runs: Iterable[Run], wanted: Callable[[Record], bool]) -> list[Run]:
+    """The runs that have wanted records, with no others."""
+    found = [replace(run, records={key: one for key, one in run.records.items() if wanted(one)}) for run in runs]
+    return [run for run in found if run.records]
 
 
 def read_run(path: Path) -> Run:

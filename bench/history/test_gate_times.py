@@ -47,6 +47,18 @@ def test_a_slow_down_of_ten_percent_is_found(suite: Suite) -> None:
     assert found >= NIGHTS - 1
 
 
+def test_first_logits_are_not_compared_with_weights_that_were_only_read(suite: Suite) -> None:
+    draw = random.Random(8)
+    unasked = [night(draw, {}) for _ in range(8)]
+    suite.record(8, lambda number: {name: one | {"first_use": "weights"} for name, one in unasked[number - 1].items()})
+    asked = {name: one | {"first_use": "logits", "first_logits_seconds": 2.0} for name, one in night(draw, {}).items()}
+    result = suite(asked, "--benchmark-compare")
+    assert result.ret == pytest.ExitCode.OK
+    assert lines(result, "7 benchmarks compared: nothing grew, nothing is slower")
+    slower = suite({name: one | {"load_seconds": 2.0} for name, one in asked.items()}, "--benchmark-compare")
+    assert {line.split()[2] for line in lines(slower, "SLOWER")} == {"load"}
+
+
 def test_a_gain_that_is_lost_again_is_a_slow_down(suite: Suite) -> None:
     draw = random.Random(9)
     suite.record(WINDOW, lambda number: night(draw, {} if number <= 22 else {"streamed": 0.8}))

@@ -6,6 +6,7 @@ from pathlib import Path
 from bench.history.comparison import Comparison
 from bench.history.figures import shown, title
 from bench.history.findings import GAINS, GREW, Finding
+from bench.history.past import Past
 from bench.history.runs import Change, Key
 from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import Held
@@ -23,7 +24,8 @@ SPARE = (6, 3)
 
 def comparison_title(comparison: Comparison) -> str:
     """What the run was held against, in a few words."""
-    runs = comparison.past.named or comparison.past.runs
+    past = comparison.past
+    runs = past.named or past.having({*comparison.records, *comparison.vanished, *comparison.missed})
     if not runs:
         return "compared with nothing"
     last = runs[-1]
@@ -97,8 +99,7 @@ def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
         renamed = f"; {new.title} is new and takes the same bytes: renamed, it seems" if new else ""
         accepted = ", and let go" if comparison.accepted else ""
         yield f"VANISHED: {_name(key)}, last recorded in {run.number}{accepted}{renamed}"
-    if comparison.new:
-        yield f"NEW: {_names(comparison.new)}"
+    yield from _unrecorded(comparison)
     if comparison.missed:
         yield f"NOT COMPARED: skipped or failed: {_names(comparison.missed)}"
     yield from _apart(comparison)
@@ -111,6 +112,38 @@ def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
     if busy := {change.key for change in comparison.busy}:
         yield f"NOT JUDGED: the times of {_benchmarks(len(busy))}: beside them the machine's own limit was lower, too"
     yield from _conclusion(comparison, recorded)
+
+
+def _unrecorded(comparison: Comparison) -> Iterator[str]:
+    """What is nowhere recorded: of another model or loader a line for all of it, the rest by name."""
+    by_reason: dict[str | None, list[Key]] = {}
+    for key in comparison.new:
+        by_reason.setdefault(_other(comparison.past, key), []).append(key)
+    new = by_reason.pop(None, [])
+    for reason, keys in by_reason.items():
+        which = "" if len(keys) == len(comparison.records) else f"{_benchmarks(len(keys))}: "
+        yield f"NOT COMPARED: {which}{reason}"
+    if new:
+        yield f"NEW: {_names(new)}"
+
+
+def _other(past: Past, key: Key) -> str | None:
+    """Of which other model or loader all is that is recorded, where the user's own is measured; None: it is new."""
+    where = f" in {', '.join(run.number for run in past.named)}" if past.named else ""
+    named = [one for one in past.keys if one.model == key.model]
+    if not named:
+        return f"nothing is recorded of {key.model or 'GPT-2'}{where}"
+    same = [one for one in named if one.state_digest == key.state_digest]
+    if not same and named[-1].state_digest is None:
+        return f"what is recorded of {key.model}{where} does not say which state dict it had: older versions wrote it"
+    if not same:
+        return f"{key.model} was recorded{where} with other names, dtypes, shapes or ties in its state dict"
+    alike = [one for one in same if one[:4] == key[:4]]
+    if alike and alike[-1].layout != key.layout:
+        return f"recorded{where} from a checkpoint in the layout {alike[-1].layout}, and not {key.layout}"
+    if alike:
+        return f"nothing is recorded of {key.loader}{where}"
+    return None
 
 
 def _apart(comparison: Comparison) -> Iterator[str]:
@@ -137,7 +170,7 @@ def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
     if not comparison.records:
         yield "Nothing was measured, so nothing was compared"
     elif not comparison.changes:
-        yield _all_well(comparison, compared)
+        yield from _all_well(comparison, compared)
     elif comparison.accepted and recorded:
         yield f"ACCEPTED: {changes_in_words(comparison.changes)}. Later runs are held against this one"
     elif comparison.accepted:
@@ -147,12 +180,14 @@ def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
         yield f"REGRESSION: {worse}. Every run fails until a run with --accept accepts it"
 
 
-def _all_well(comparison: Comparison, compared: int) -> str:
+def _all_well(comparison: Comparison, compared: int) -> Iterator[str]:
     if not compared and not comparison.apart:
-        return "NOT COMPARED: no run that is recorded has one of these benchmarks"
+        if not all(_other(comparison.past, key) for key in comparison.new):
+            yield "NOT COMPARED: no run that is recorded has one of these benchmarks"
+        return
     asked = f", {len(comparison.apart)} in what they ask a device for" if comparison.apart else ""
     slower = ", nothing is slower" if comparison.times.judged else ""
-    return f"{_benchmarks(compared)} compared{asked}: nothing grew{slower}"
+    yield f"{_benchmarks(compared)} compared{asked}: nothing grew{slower}"
 
 
 def quiet_line(comparison: Comparison) -> str | None:

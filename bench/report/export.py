@@ -24,7 +24,7 @@ def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> 
     metrics: dict[str, dict[str, Any]] = defaultdict(dict)
     points: list[dict[str, Any]] = []
     for bench in benchmarks:
-        name = Key.of(bench["fullname"], bench["extra_info"]).title
+        name = Key.of(bench["fullname"], bench["extra_info"]).whole_title
         if measured := _metrics(bench):
             metrics[name] |= measured
         points += [point | {"name": f"{name}: {point['name']}", "extra": machine} for point in _points(bench)]

@@ -13,29 +13,33 @@ FIGURES = (6, 7, 8)
 SPARE = (1, 6, 7, 3, 2)
 
 
-def history_lines(runs: Sequence[Run], passed_over: Sequence[str], width: int) -> list[str]:
-    """The change points of all runs, oldest first, in a table of `width` columns if that is possible."""
+def history_lines(runs: Sequence[Run], passed_over: Sequence[str], width: int, whose: str = "") -> list[str]:
+    """The change points of all runs, oldest first, in a table of `width` columns if that is possible.
+
+    `whose`: the model of which they are all, if others are left out.
+    """
     points, series = change_points(runs)
     table = fitting(_cells(points), FIGURES, SPARE, width) if points else []
-    return [*_told(runs, passed_over), *table, _conclusion(points, series)]
+    return [*_told(runs, passed_over, whose), *table, _conclusion(points, series)]
 
 
-def history_markdown(runs: Sequence[Run], passed_over: Sequence[str]) -> str:
+def history_markdown(runs: Sequence[Run], passed_over: Sequence[str], whose: str = "") -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     points, series = change_points(runs)
     table = markdown_table(_cells(points), FIGURES) if points else []
-    told = [f"- {line}" for line in _told(runs, passed_over)]
+    told = [f"- {line}" for line in _told(runs, passed_over, whose)]
     return "\n".join(["### Change points", "", *told, "", *table, "", _conclusion(points, series), "", ""])
 
 
-def _told(runs: Sequence[Run], passed_over: Sequence[str]) -> list[str]:
+def _told(runs: Sequence[Run], passed_over: Sequence[str], whose: str) -> list[str]:
+    of_model = f" of {whose}" if whose else ""
     if not runs:
-        return [*(f"PASSED OVER: {line}" for line in passed_over), "No run is recorded"]
+        return [*(f"PASSED OVER: {line}" for line in passed_over), f"No run{of_model} is recorded"]
     outcomes = [run.outcome for run in runs]
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys((PASSED, *outcomes)))
     return [
         *(f"PASSED OVER: {line}" for line in passed_over),
-        f"{len(runs)} runs from {runs[0].moment[:10]} to {runs[-1].moment[:10]}: {counts}",
+        f"{len(runs)} runs{of_model} from {runs[0].moment[:10]} to {runs[-1].moment[:10]}: {counts}",
     ]
 
 
@@ -51,7 +55,7 @@ def _cells(points: Sequence[ChangePoint]) -> list[list[str]]:
                 run.moment[:10],
                 run.commit[:7],
                 str(run.machine.get("torch")),
-                change.key.title,
+                change.key.whole_title,
                 title(change.figure).removesuffix(" peak"),
                 shown(change.figure, change.before),
                 shown(change.figure, change.after),

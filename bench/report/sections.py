@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.cases.settings import Settings
 from bench.conformance.sweep import Cell
 from bench.history.gate import Gate
+from bench.history.runs import Run, runs_with
 from bench.report.advice import Advice
 from bench.report.alive import explanation
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
@@ -55,7 +56,14 @@ def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
     if found.versus and found.versus.result:
         yield "versus", versus_lines(found.versus.result, width)
     if gate.history is not None:
-        yield "history", history_lines(gate.history, gate.passed_over, width)
+        runs, whose = _of_model(found, gate.history)
+        yield "history", history_lines(runs, gate.passed_over, width, whose)
+
+
+def _of_model(found: Found, runs: list[Run]) -> tuple[list[Run], str]:
+    """What of the recorded runs is of the user's model, and its name; all of them where none is given."""
+    own = found.chosen.own
+    return (runs_with(runs, found.chosen.is_of_model), own.factory.shown) if own else (runs, "")
 
 
 def _advice(found: Found) -> list[str]:
@@ -78,7 +86,8 @@ def job_page(found: Found) -> Iterator[str]:
     if found.versus and found.versus.result:
         yield versus_markdown(found.versus.result)
     if gate.history is not None:
-        yield history_markdown(gate.history, gate.passed_over)
+        runs, whose = _of_model(found, gate.history)
+        yield history_markdown(runs, gate.passed_over, whose)
 
 
 def not_compared(found: Found) -> list[str]:

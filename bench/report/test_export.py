@@ -49,3 +49,9 @@ def test_both_dashboards_get_every_figure_and_nothing_that_was_not_measured(tmp_
         }
     }
     assert len({point["name"] for point in points}) == len(points)
+
+
+def test_two_models_of_one_name_are_two_series(tmp_path: Path) -> None:
+    files = ("one.py:small", "other.py:small")
+    export([benchmark("test_load_time", load_seconds=1.0, model=one, layout="torch") for one in files], "", tmp_path)
+    assert list(read(tmp_path, "bencher.json")) == [f"streamed-small-cpu cold of {one}" for one in files]

@@ -59,6 +59,11 @@ class Strategy:
     peer: Peer | None = None
 
     @property
+    def loader(self) -> str | None:
+        """The name of a loader of the user's with its file or module, as `Reference.shown`; None: it is the suite's."""
+        return self.load.reference.shown if self.is_own and isinstance(self.load, NamedLoad) else None
+
+    @property
     def function(self) -> Load:
         """The recipe itself."""
         return self.load.reference.get() if isinstance(self.load, NamedLoad) else self.load

@@ -110,7 +110,7 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
         f"number: the data say which one that is.{whose}",
         [figure for size in sizes for figure in alive_figures(recorded.metered(size), size)],
     )
-    shown_runs = runs[-MOST_RUNS:]
+    shown_runs = [run for run in runs if not run.records.keys().isdisjoint(recorded.run.records)][-MOST_RUNS:]
     points, _ = change_points(shown_runs)
     yield Section(
         "history",

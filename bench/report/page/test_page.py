@@ -9,7 +9,7 @@ import pytest
 
 from bench.report import sharded_specimen
 from bench.report.recorded import Recorded, recorded
-from bench.report.specimen import HOSTILE, LOADS, Runs, content, metered
+from bench.report.specimen import HOSTILE, LOADS, MACHINE, Runs, content, metered
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")
@@ -190,3 +190,22 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(
 
 def _full(_: int) -> None:
     raise OSError(28, "full")
+
+
+def test_the_history_is_of_the_model_of_the_run_alone(tmp_path: Path, cache: Path) -> None:
+    runs = Runs(tmp_path)
+    for number, model in enumerate(("one.py:small", "other.py:small", None, "one.py:small", "one.py:small"), 1):
+        whose = {"model": model, "state_digest": model, "layout": "torch"}
+        slower, cores = (1.0, 2) if model == "one.py:small" else (9.0, 64)
+        file = runs.write(number, slower, machine_info=MACHINE | {"cores": cores})
+        run = json.loads(file.read_text())
+        for benchmark in run["benchmarks"]:
+            benchmark["extra_info"] |= whose
+        file.write_text(json.dumps(run))
+    text = write_page(recorded(file), runs.read(), tmp_path / "report", cache).read_text()
+    history = text[text.index('id="history"') :]
+    assert "in 3 recorded runs, a line a benchmark; 0 change points" in history
+    assert "failed-0002" not in history
+    assert "failed-0003" not in history
+    # What others ran on elsewhere in between ends no line.
+    assert set(re.findall(r'"stretch": ?(\d+)', history)) == {"1"}
