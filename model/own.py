@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from model.architecture import SEED
 from model.conversions import load
+from model.layouts import first_names
 from model.reference import Reference
 from model.source import Source, recognised
 from model.trust import UntrustedCheckpoint
