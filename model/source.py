@@ -23,7 +23,7 @@ MOST_LEVELS = 4
 DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
 
 # What leads to a value within others.
-Keys = tuple[str | int, ...]
+Keys = tuple[str | int | float, ...]
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,8 @@ def _states(value: object, keys: Keys = ()) -> Iterator[tuple[Keys, dict[str, An
         yield keys, value
     elif len(keys) < MOST_LEVELS:
         for key, one in value.items():
-            yield from _states(one, (*keys, key))
+            if isinstance(key, str | int | float):
+                yield from _states(one, (*keys, key))
 
 
 def _prefix(names: Set[str], expected: Mapping[str, Any]) -> str:

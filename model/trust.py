@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from torch import Tensor
 
 from model.layouts import file_name, first_names, untied
-from model.pickled import SavedTensor, Storage
+from model.pickled import SavedObject, SavedTensor, Storage
 from model.safetensors_file import Extent, contiguous_stride, read_header
 from model.saved_file import form, kind_of, read_saved
 from model.sharded import read_index
@@ -161,7 +161,9 @@ EXAMINERS = {name: _examine_files(read) for name, read in READERS.items()} | {"p
 
 
 def _described(value: object) -> str:
-    return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.strip('_').lower()}"
+    if isinstance(value, SavedObject):
+        return value.kind
+    return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.lower()}"
 
 
 def differing(path: Path, parts: Parts, expected: Mapping[str, Any]) -> Iterator[UntrustedCheckpoint]:
