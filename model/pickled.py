@@ -96,11 +96,6 @@ def counts(values: Any) -> bool:
     return all(type(value) is int and value >= 0 for value in values)
 
 
-def _first_tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> object:
-    """The arguments of `torch._utils._rebuild_tensor`."""
-    return _typed_tensor(storage, offset, shape, stride, False, None)
-
-
 def _typed_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> object:
     """The arguments of `torch._utils._rebuild_tensor_v2`."""
     grad, hooks, *metadata = rest
@@ -192,7 +187,6 @@ def _of(kind: str, *types: type, least: int | None = None) -> Callable[..., Save
 
 
 _TENSORS: dict[str, Callable[..., object]] = {
-    "torch._utils._rebuild_tensor": _first_tensor,
     "torch._utils._rebuild_tensor_v2": _typed_tensor,
     "torch._utils._rebuild_tensor_v3": _tensor,
     "torch._utils._rebuild_parameter": _parameter,

@@ -6,11 +6,13 @@ Headers are read, and nothing else.
 import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from model.layouts import LAYOUTS, first_names
+from model.mishaps import AGAIN, FIRST_BYTES, is_safetensors, mishap
 from model.pickled import SavedTensor
 from model.saved_file import open_regular, read_saved
 from model.sharded import read_index
@@ -41,7 +43,15 @@ class Source:
     @property
     def is_plain(self) -> bool:
         """Whether a strategy can be given the file as it is."""
-        return not self.keys and not self.prefix
+        return not self.keys and not self.prefix and not self.has_unlisted
+
+    @cached_property
+    def has_unlisted(self) -> bool:
+        """Whether shards hold tensors that their index does not list: loaders would spend memory on them."""
+        if not self.layout.endswith("_sharded"):
+            return False
+        read = READERS[self.layout.removesuffix("_sharded")]
+        return any(read(file, False)[file].keys() - set(listed) for file, listed in read_index(self.path).items())
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -49,7 +59,7 @@ class Source:
         if self.layout == "per_tensor":
             return tuple(sorted(self.path.iterdir()))
         if self.layout.endswith("_sharded"):
-            return self.path, *sorted(self.path.with_name(file) for file in read_index(self.path))
+            return self.path, *sorted(read_index(self.path))
         return (self.path,)
 
     def require_sound(self) -> None:
@@ -100,7 +110,7 @@ def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
     if not names.isdisjoint(expected):
         return path, "per_tensor"
     indexes = [file for file in files if file.name.endswith(".index.json")]
-    found = indexes or [file for file in files if _is_checkpoint(file)]
+    found = indexes or [file for file in files if _is_checkpoint(file)] or list(filter(_was_checkpoint, files))[:1]
     if len(found) == 1:
         return found[0], _layout(found[0])
     several = f"several checkpoints: {', '.join(file.name for file in found)}; name one of them"
@@ -109,7 +119,12 @@ def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
 
 def _is_checkpoint(file: Path) -> bool:
     first = _first_bytes(file)
-    return first.startswith(b"PK\3\4") or first[8:] == b"{"
+    return first.startswith(b"PK\3\4") or is_safetensors(first)
+
+
+def _was_checkpoint(file: Path) -> bool:
+    """Whether a file that is none is called as one, as what a mishap has left is."""
+    return file.suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt"} and mishap(_first_bytes(file)) is not None
 
 
 def _layout(file: Path) -> str:
@@ -117,18 +132,22 @@ def _layout(file: Path) -> str:
     first = _first_bytes(file)
     if first.startswith(b"{"):
         with naming(file):
-            shards = [file.with_name(name) for name in read_index(file)]
+            shards = list(read_index(file))
         return f"{_layout(shards[0]) if shards and shards[0].is_file() else 'torch'}_sharded"
-    if first[8:] == b"{":
+    if is_safetensors(first):
         return "safetensors"
     if file.suffix == ".safetensors":
-        raise ValueError(f"--checkpoint: {file} is no file of safetensors, for which torch takes it: rename it")
+        if first.startswith((b"PK\3\4", b"\x80")):
+            said = "is no file of safetensors, for which torch takes it: rename it"
+        else:
+            said = mishap(first) or f"is no file of safetensors, by its first bytes: {AGAIN}"
+        raise UntrustedCheckpoint(file, None, said)
     return "torch"
 
 
 def _first_bytes(file: Path) -> bytes:
     with naming(file), open_regular(file, follow=True) as opened:
-        return os.pread(opened.fileno(), 9, 0)
+        return os.pread(opened.fileno(), FIRST_BYTES, 0)
 
 
 def _source(path: Path, layout: str, expected: Mapping[str, Any], state_key: str | None) -> tuple[Source, Parts]:

@@ -81,8 +81,8 @@ def test_what_torch_reads_beside_a_state_dict_is_read(tmp_path: Path, name: str,
     with warnings.catch_warnings(action="ignore"):  # Of another protocol.
         torch.save({"model": STATE, "beside": BESIDE[name]()}, file, pickle_protocol=protocol)
         torch.load(file, weights_only=True)
-        source = recognised(file, STATE, "model")
-        found = source.state_dict()
+    source = recognised(file, STATE, "model")
+    found = source.state_dict()
     assert source.keys == ("model",)
     assert all(torch.equal(found[key], value) for key, value in STATE.items())
 

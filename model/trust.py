@@ -100,17 +100,18 @@ def _saved_tensor(key: str, extent: Extent) -> SavedTensor:
 
 
 def _sharded(read: Callable[[Path, bool], Parts]) -> Callable[[Path, bool], Parts]:
-    """Every file of an index has the keys that the index gives it, no less and no more."""
+    """Every file of an index has the keys that the index gives it; what else it has, the index does not mean."""
 
     def read_all(path: Path, contents: bool) -> Parts:
         with naming(path):
-            keys = {path.with_name(file): set(listed) for file, listed in read_index(path).items()}
+            keys = read_index(path)
         parts: Parts = {}
         for file, listed in keys.items():
-            parts |= read(file, contents)
-            for key in sorted(parts[file].keys() ^ listed):
-                where = "is here, and not by the index" if key in parts[file] else "is here by the index, and is not"
-                raise UntrustedCheckpoint(file, key, where)
+            found = read(file, contents)[file]
+            for key in sorted(set(listed) - found.keys()):
+                said = f"is not in this file, but {path.name} lists it there: copy both again, or correct the index"
+                raise UntrustedCheckpoint(file, key, said)
+            parts[file] = {key: found[key] for key in listed}
         return parts
 
     return read_all

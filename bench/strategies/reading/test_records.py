@@ -3,7 +3,7 @@
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -234,6 +234,52 @@ def test_what_they_are_made_of_is_good(tmp_path: Path) -> None:
     loaded = streamed(One, path, CPU)
     assert bytes(loaded.one.view(torch.uint8).tolist()) == bytes(range(40))
     assert torch.equal(torch.load(path, weights_only=True)["one"], loaded.one)
+
+
+class Noting(nn.Module):
+    """Keeps what is no tensor, of all types that `torch.load(weights_only=True)` takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(3))
+        self.state: Any = None
+
+    def get_extra_state(self) -> Any:
+        return self.state
+
+    def set_extra_state(self, state: Any) -> None:
+        self.state = state
+
+
+def test_what_torch_takes_beside_tensors_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    model = Noting()
+    model.one.note = "of its own"  # type: ignore[attr-defined]
+    model.state = [
+        Counter("aab"),
+        {1, (2, None)},
+        set(),
+        1 - 2j,
+        b"a\xff",
+        bytearray(b"ab"),
+        bytearray(),
+        torch.strided,
+    ]
+    model.state += [
+        torch.Size([2]),
+        torch.device("cpu"),
+        torch.bfloat16,
+        {(0, 1): 2.0, None: 3, 0.5: 4},
+        OrderedDict(a=1),
+    ]
+    path, state = tmp_path / "checkpoint.pt", model.state_dict(keep_vars=True)
+    with_attribute: Any = torch.ones(3)
+    with_attribute.note = "of its own"
+    for one in (state["one"], with_attribute):
+        torch.save(state | {"one": one}, path)
+        loaded = streamed(Noting, path, CPU)
+        assert loaded.state == torch.load(path, weights_only=True)["_extra_state"] == model.state
+        assert list(map(type, loaded.state)) == list(map(type, model.state))
+        assert torch.equal(loaded.one, model.one)
 
 
 def test_records_are_where_torch_has_put_them(tmp_path: Path) -> None:
