@@ -118,6 +118,18 @@ def test_files_of_an_index_may_be_in_folders_and_hold_more(strategy: Strategy, l
     assert all(torch.equal(loaded[key], shift if key == name else value) for key, value in checkpoint.tensors())
 
 
+@pytest.mark.parametrize("file", ["../above.bin", "below/../../above.bin", "{folder}/above.bin"])
+@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+def test_an_index_leads_nowhere_else(strategy: Strategy, file: str, tmp_path: Path) -> None:
+    state_dict = Tied().state_dict()
+    torch.save(state_dict, tmp_path / "above.bin")
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    path = tmp_path / "here" / "index.json"
+    path.write_text(json.dumps({"weight_map": dict.fromkeys(state_dict, file.format(folder=tmp_path))}))
+    with pytest.raises(ValueError, match="above.bin, which leads out of its folder"):
+        strategy.load(Tied, path, CPU)
+
+
 @pytest.mark.parametrize("layout", ["torch", "safetensors", "torch_sharded", "safetensors_sharded"])
 @pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
 def test_what_a_file_is_called_does_not_matter(strategy: Strategy, layout: str, tmp_path: Path) -> None:
