@@ -87,6 +87,19 @@ def test_what_torch_reads_beside_a_state_dict_is_read(tmp_path: Path, name: str,
     assert all(torch.equal(found[key], value) for key, value in STATE.items())
 
 
+def test_what_torch_warns_of_is_no_reason_to_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sparse and quantised tensors it does so once a process."""
+    load = torch.load
+
+    def warning(*args: Any, **options: Any) -> Any:
+        warnings.warn("support is in beta state", UserWarning, stacklevel=2)
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", warning)
+    torch.save({"model": STATE, "step": 1}, tmp_path / "run.ckpt")
+    assert recognised(tmp_path / "run.ckpt", STATE, "model").state_dict().keys() == STATE.keys()
+
+
 @pytest.mark.parametrize("name", ["with attributes", "parameters"])
 def test_attributes_of_a_tensor_do_not_matter(tmp_path: Path, name: str) -> None:
     model = nn.Linear(3, 2)

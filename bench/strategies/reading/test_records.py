@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from bench.cases.loads import run_load
-from bench.strategies.reading.records import unzip
+from bench.strategies.reading.records import File, unzip
 from bench.strategies.streamed import streamed
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import REHEARSAL
+from model.layouts import LAYOUTS, save_plain
 from model.trust import UntrustedCheckpoint
 
 CPU = torch.device("cpu")
@@ -234,6 +235,19 @@ def test_what_they_are_made_of_is_good(tmp_path: Path) -> None:
     loaded = streamed(One, path, CPU)
     assert bytes(loaded.one.view(torch.uint8).tolist()) == bytes(range(40))
     assert torch.equal(torch.load(path, weights_only=True)["one"], loaded.one)
+
+
+@pytest.mark.parametrize("layout", ["torch", "safetensors"])
+def test_of_a_file_what_its_index_lists_is_given(layout: str, tmp_path: Path) -> None:
+    [name] = LAYOUTS[layout].save({"one": torch.ones(3), "other": torch.zeros(5)}, tmp_path, save_plain)
+    with (tmp_path / name).open("rb", buffering=0) as opened:
+        file = File(opened, {"one"})
+        found = file.contents(lambda record, kind: (torch.UntypedStorage(record.end - record.start), kind, "cpu"))
+        assert found.keys() == {"one"}
+        # Of safetensors, which say by name where each is, no other is read.
+        assert len(file.records) == (2 if layout == "torch" else 1)
+        with pytest.raises(ValueError, match=r"lacks \['third'\], which its index lists for it"):
+            File(opened, {"one", "third"}).contents(lambda *_: (torch.UntypedStorage(20), torch.float32, "cpu"))
 
 
 class Noting(nn.Module):
