@@ -12,6 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from model.mishaps import FIRST_BYTES, mishap
 from model.zip_directory import (
     EXTRA,
     FULL32,
@@ -56,7 +57,7 @@ def read_archive(descriptor: int) -> dict[str, Record]:
     byte to its last, a zip as `torch.save` writes it.
     """
     size = os.fstat(descriptor).st_size
-    _check_beginning(pread(descriptor, min(size, 64), 0))
+    _check_beginning(pread(descriptor, min(size, FIRST_BYTES), 0))
     entries, start = read_directory(descriptor, size)
     root = _check_names(descriptor, entries)
     records, place = {}, 0
@@ -96,8 +97,8 @@ def check_crc(descriptor: int, record: Record) -> bool:
 
 def _check_beginning(first: bytes) -> None:
     """Say of what cannot be a zip what it is instead."""
-    if not first:
-        raise Unsound("is empty")
+    if text := mishap(first):
+        raise Unsound(text)
     if first.startswith(b"PK\3\4"):
         return
     if first.startswith(_LEGACY):

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -214,7 +215,8 @@ def _place(name: str, tensor: Any) -> object:
 
 def read_torch(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of one `torch.save` file, mapped: nothing is read before it is looked at."""
-    state_dict: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with warnings.catch_warnings(action="ignore"):  # Of sparse and quantised tensors beside a state dict, for instance.
+        state_dict: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     yield from state_dict.items()
 
 
@@ -231,14 +233,20 @@ def read_one_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def read_torch_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a few files, mapped one at a time."""
-    for file in read_index(path):
-        yield from read_torch(path.with_name(file))
+    for file, listed in read_index(path).items():
+        yield from _listed(read_torch(file), listed)
 
 
 def read_safetensors_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The same of .safetensors files."""
-    for file in read_index(path):
-        yield from read_one_safetensors(path.with_name(file))
+    for file, listed in read_index(path).items():
+        yield from _listed(read_one_safetensors(file), listed)
+
+
+def _listed(tensors: Iterator[tuple[str, Tensor]], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that an index lists for a file, which may hold others."""
+    wanted = set(names)
+    return ((name, tensor) for name, tensor in tensors if name in wanted)
 
 
 @dataclass(frozen=True)

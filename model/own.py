@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from model.architecture import SEED
@@ -125,14 +126,19 @@ def own(model: str, checkpoint: str | None, state_key: str | None, example: str 
     with _named("--model"):
         factory.without_arguments()
         expected = skeleton(factory).state_dict()
-        if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
-            raise ValueError(f"{factory.shown} makes a model without weights")
         for name, value in expected.items():
+            if is_lazy(value):
+                raise ValueError(
+                    f"{factory.shown} makes a lazy model, whose {name} is not initialised yet: run it once, on an "
+                    f"input of yours, before you return it"
+                )
             if isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter):
                 raise ValueError(
                     f"{factory.shown} makes a model whose {name} is of the type {type(value).__name__}: other tensors "
                     f"than torch's own cannot be compared bit by bit here"
                 )
+        if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
+            raise ValueError(f"{factory.shown} makes a model without weights")
     with _named("--example"):
         asks = Reference.of(example) if example else None
         if asks:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.mishaps import AGAIN, FIRST_BYTES, mishap
 from model.pickled import DuplicateKey
 from model.saved_file import open_regular
-from model.zip_directory import MOST_INDEX_BYTES, Unsound, UnsoundKey, pread
+from model.zip_directory import Unsound, UnsoundKey, pread
 
 # What the format calls a dtype, of those that it and torch have in common.
 DTYPES = {
@@ -39,12 +40,17 @@ DTYPES = {
     "F8_E8M0": torch.float8_e8m0fnu,
     "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F4": torch.float4_e2m1fn_x2,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# Of which an element of torch's is two values of the format's: those of a row.
+_OF_TWO = torch.float4_e2m1fn_x2
 
 # The one key of a header that is no tensor.
 _METADATA = "__metadata__"
 _LENGTH_BYTES = 8
+# The format's own limit.
+MOST_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ def contents(tensors: Mapping[str, Any]) -> list[bytes | Tensor]:
     end = 0
     for name, tensor in ordered.items():
         start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        shape = _in_values(tensor.dtype, tuple(tensor.shape))
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _LENGTH_BYTES)
     return [len(text).to_bytes(_LENGTH_BYTES, "little"), text, *ordered.values()]
@@ -81,6 +88,8 @@ def _require_plain(tensors: Mapping[str, Any]) -> None:
         is_one = isinstance(tensor, Tensor) and not hasattr(tensor, "__tensor_flatten__")
         if (kind := tensor.dtype if is_one else type(tensor)) not in _NAMES:
             raise ValueError(f"{name} is {kind}, which a safetensors file has no name for: use torch.save")
+        if tensor.dtype == _OF_TWO and not tensor.dim():
+            raise ValueError(f"{name} is a {_OF_TWO} without a dimension, which a safetensors file cannot say")
         if tensor.stride() != contiguous_stride(tensor.shape) or tensor.is_conj() or tensor.is_neg():
             raise ValueError(f"{name} is not contiguous, as all of a safetensors file are: use torch.save")
         if (owner := owners.setdefault(tensor.untyped_storage(), name)) != name:
@@ -91,6 +100,11 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     return torch.empty(shape, device="meta").stride()
 
 
+def _in_values(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a tensor as the format counts it."""
+    return (*shape[:-1], 2 * shape[-1]) if dtype == _OF_TWO else shape
+
+
 def read_header(file: Path) -> dict[str, Extent]:
     """Every tensor of a file, in the order of their bytes.
 
@@ -99,9 +113,8 @@ def read_header(file: Path) -> dict[str, Extent]:
     with open_regular(file, follow=True) as opened:
         descriptor = opened.fileno()
         size = os.fstat(descriptor).st_size
-        length = int.from_bytes(pread(descriptor, _LENGTH_BYTES, 0), "little")
-        if length > min(size - _LENGTH_BYTES, MOST_INDEX_BYTES):
-            raise Unsound(f"has a header of {length:,} bytes, by its first eight, more than are there or any has")
+        first = pread(descriptor, min(size, FIRST_BYTES), 0)
+        length = _header_bytes(first, size)
         header = read_json(pread(descriptor, length, _LENGTH_BYTES), "has a header that is")
     header.pop(_METADATA, None)
     end = _LENGTH_BYTES + length
@@ -111,9 +124,25 @@ def read_header(file: Path) -> dict[str, Extent]:
         if extent.start != end:
             raise UnsoundKey(name, f"starts at byte {extent.start:,} of the file, where {end:,} would be next")
         end = extent.end
-    if end != size:
+    if end > size:
+        raise Unsound(f"is cut off: it has {size:,} bytes, where its tensors end at {end:,}: {AGAIN}")
+    if end < size:
         raise Unsound(f"has {size:,} bytes, where its tensors end at {end:,}")
     return dict(extents)
+
+
+def _header_bytes(first: bytes, size: int) -> int:
+    """The length of the header of a file of `size` bytes that begins so; raises for what is none, saying what it is."""
+    if text := mishap(first):
+        raise Unsound(text)
+    if first.startswith(b"PK\3\4"):
+        raise Unsound("is a zip, as torch.save writes it, not a file of safetensors")
+    length = int.from_bytes(first[:_LENGTH_BYTES], "little")
+    if length > MOST_HEADER_BYTES:
+        raise Unsound(f"is no file of safetensors: by its first bytes, its header has {length:,} bytes: {AGAIN}")
+    if _LENGTH_BYTES + length > size:
+        raise Unsound(f"is cut off: it has {size:,} bytes, and a header of {length:,} bytes: {AGAIN}")
+    return length
 
 
 def _extent(name: str, entry: object, start: int) -> Extent:
@@ -126,6 +155,10 @@ def _extent(name: str, entry: object, start: int) -> Extent:
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
         raise UnsoundKey(name, f"has the dtype {entry['dtype']}, which torch does not have")
     dtype, (first, last) = DTYPES[entry["dtype"]], offsets
+    if dtype == _OF_TWO:
+        if not shape or shape[-1] % 2:
+            raise UnsoundKey(name, f"has the shape {shape}, in rows of which torch cannot hold values of 4 bits")
+        shape = [*shape[:-1], shape[-1] // 2]
     if last - first != (needed := prod(shape) * dtype.itemsize):
         raise UnsoundKey(name, f"has {last - first:,} bytes, where a {dtype} of the shape {shape} has {needed:,}")
     return Extent(dtype, tuple(shape), start + first, start + last)

@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from model.archive import Record, check_crc, read_archive, read_record
-from model.pickled import SavedTensor, read_pickle
+from model.pickled import SavedTensor
+from model.unpickling import Pickled, read_pickle
 from model.zip_directory import Unsound
 
 
@@ -29,14 +31,14 @@ def read_saved(file: Path, contents: bool, *, follow: bool) -> object:
             raise Unsound(
                 f"has the byte order {order.decode(errors='replace')}, where this machine has {sys.byteorder}"
             )
-        saved = read_pickle(small["data.pkl"])
-        _check_storages(saved, records)
-        _check_torch(opened, saved, records)
+        pickled = read_pickle(small["data.pkl"])
+        _check_storages(pickled, records)
+        _check_torch(opened, pickled.value, records)
         if contents:
             for name, record in records.items():
                 if not check_crc(descriptor, record):
                     raise Unsound(f"has a damaged record {name}: its CRC-32 is not the one that was written")
-    return saved
+    return pickled.value
 
 
 @contextmanager
@@ -68,10 +70,9 @@ def _is_small(name: str) -> bool:
     return not name.startswith(("data/", ".data/"))
 
 
-def _check_storages(saved: object, records: Mapping[str, Record]) -> None:
+def _check_storages(pickled: Pickled, records: Mapping[str, Record]) -> None:
     """Every storage has a record of its own length, and every tensor lies within its storage."""
-    tensors = list(_tensors(saved))
-    storages = {_record_name(tensor): tensor.storage for tensor in tensors}
+    storages = {f"data/{key}": storage for key, storage in pickled.storages.items()}
     for name in records:
         if name.startswith("data/") and name not in storages:
             raise Unsound(f"has a record {name} that no tensor uses")
@@ -80,36 +81,32 @@ def _check_storages(saved: object, records: Mapping[str, Record]) -> None:
             raise Unsound(f"lacks the record {name} that a tensor uses")
         if records[name].bytes != storage.bytes:
             raise Unsound(f"has a record {name} of {records[name].bytes:,} bytes, where {storage.bytes:,} are needed")
-    for tensor in tensors:
+    for tensor in pickled.tensors:
         reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride, strict=True)) + 1
         if all(tensor.shape) and (tensor.offset + reach) * tensor.dtype.itemsize > tensor.storage.bytes:
             raise Unsound(f"has a tensor that reaches beyond the end of its storage {_record_name(tensor)}")
-
-
-def _tensors(value: object) -> Iterator[SavedTensor]:
-    """Every tensor in a value; in a value that is in it many times, once."""
-    seen, waiting = set(), [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, SavedTensor):
-            yield one
-        elif isinstance(one, dict | list | tuple) and id(one) not in seen:
-            seen.add(id(one))
-            waiting += one.values() if isinstance(one, dict) else one
 
 
 def _check_torch(opened: IO[bytes], saved: object, records: Mapping[str, Record]) -> None:
     """Torch itself reads the same, and finds every storage where it is. What was read by now can do no harm."""
     if not hasattr(torch.serialization, "_is_meta_location"):
         return  # Torch 2.10 reads every value, even for meta.
+    values = saved if isinstance(saved, dict) else {"": saved}
+    tensors = {key: one for key, one in values.items() if isinstance(key, str) and isinstance(one, SavedTensor)}
     opened.seek(0)
     try:
-        loaded = torch.load(opened, map_location="meta", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # Of protocol 3, which was looked at.
+            loaded = torch.load(opened, map_location="meta", weights_only=True)
+    except NotImplementedError:
+        # Quantised tensors cannot be on meta. Beside a state dict they can be anything.
+        if tensors:
+            raise Unsound("holds quantised tensors beside others: save the others by themselves") from None
+        return
     except Exception as error:  # noqa: BLE001 - of many types, which all mean this
         raise Unsound(f"cannot be loaded by torch {torch.__version__}: {str(error).partition(chr(10))[0]}") from None
-    pairs = [(value, loaded[key]) for key, value in saved.items()] if isinstance(saved, dict) else [(saved, loaded)]
-    for one, other in pairs:
-        if isinstance(one, SavedTensor) and _seen_by_torch(other) != (*form(one), records[_record_name(one)].start):
+    for key, tensor in tensors.items():
+        other = loaded[key] if isinstance(saved, dict) else loaded
+        if _seen_by_torch(other) != (*form(tensor), records[_record_name(tensor)].start):
             raise Unsound("is understood otherwise by torch: its records are not in the order that torch saves them in")
 
 

@@ -46,18 +46,24 @@ def index(files: Mapping[str, Mapping[str, Any]]) -> bytes:
     return f"{json.dumps(content, indent=2, sort_keys=True)}\n".encode()
 
 
-def read_index(path: Path) -> dict[str, list[str]]:
-    """The keys of every file, by its name, which is one beside the index. Raises `Unsound` or `OSError`."""
+def read_index(path: Path) -> dict[Path, list[str]]:
+    """The keys of every file, which is in the folder of the index or below it. Raises `Unsound` or `OSError`."""
     with open_regular(path, follow=True) as opened:
         content = read_json(opened.read(MOST_INDEX_BYTES), "is")
     places = content.get("weight_map")
     if not isinstance(places, dict):
-        raise Unsound("has no weight_map, which says what is in which file")
-    keys: dict[str, list[str]] = {}
+        raise Unsound("has no weight_map, which says what is in which file: name the index, or a checkpoint itself")
+    keys: dict[Path, list[str]] = {}
     for key, file in places.items():
         if not isinstance(file, str):
             raise UnsoundKey(key, "is in the index with something else than the name of a file")
-        if file in ("", ".", "..") or "\0" in file or Path(file).name != file or "\\" in file:
+        if _leads_elsewhere(file):
             raise UnsoundKey(key, f"is in {file}, by the index: a name that leads out of the folder")
-        keys.setdefault(file, []).append(key)
+        keys.setdefault(path.parent / file, []).append(key)
     return keys
+
+
+def _leads_elsewhere(file: str) -> bool:
+    """Whether a path is none of a file below the folder that it is taken from."""
+    parts = file.split("/")
+    return not {"", ".", ".."}.isdisjoint(parts) or "\0" in file or "\\" in file

@@ -6,6 +6,7 @@ Headers are read, and nothing else.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from model.conversions import taken_by
 from model.fitting import AS_IT_LIES, Fit, Target, fitted, memory_said
 from model.layouts import LAYOUTS
+from model.mishaps import AGAIN, FIRST_BYTES, is_safetensors, mishap
 from model.pickled import SavedTensor
 from model.renaming import listed
 from model.safetensors_file import contiguous_stride
@@ -24,13 +26,15 @@ from model.sharded import read_index
 from model.trust import EXTRA_STATE, READERS, Parts, UntrustedCheckpoint, differing, examine, naming, require_ties
 
 MOST_SHOWN = 10
+# What is said of files that hold more than their index.
+UNLISTED = "without what its index does not list"
 # Nobody has a state dict deeper in a checkpoint.
 MOST_LEVELS = 4
 
 DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
 
 # What leads to a value within others.
-Keys = tuple[str | int, ...]
+Keys = tuple[str | int | float, ...]
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Source:
     @property
     def is_plain(self) -> bool:
         """Whether a strategy can be given the file as it is."""
-        return not self.keys and not self.fit.said
+        return not self.keys and not self.fit.said and not self.has_unlisted
 
     @property
     def measured_layout(self) -> str:
@@ -61,8 +65,17 @@ class Source:
         if self.is_plain:
             return None
         what = f"its {'.'.join(map(str, self.keys))!r}" if self.keys else "its tensors"
-        said = f": {'; '.join(self.fit.said)}" if self.fit.said else ""
+        told = [*self.fit.said, *[UNLISTED] * self.has_unlisted]
+        said = f": {'; '.join(told)}" if told else ""
         return f"of {self.path.name}, {what} saved as a checkpoint of its own{said}"
+
+    @cached_property
+    def has_unlisted(self) -> bool:
+        """Whether shards hold tensors that their index does not list: loaders would spend memory on them."""
+        if not self.layout.endswith("_sharded"):
+            return False
+        read = READERS[self.layout.removesuffix("_sharded")]
+        return any(read(file, False)[file].keys() - set(listed) for file, listed in read_index(self.path).items())
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -70,7 +83,7 @@ class Source:
         if self.layout == "per_tensor":
             return tuple(sorted(self.path.iterdir()))
         if self.layout.endswith("_sharded"):
-            return self.path, *sorted(self.path.with_name(file) for file in read_index(self.path))
+            return self.path, *sorted(read_index(self.path))
         return (self.path,)
 
     def require_sound(self) -> None:
@@ -160,7 +173,7 @@ def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
     if not names.isdisjoint(expected):
         return path, "per_tensor"
     indexes = [file for file in files if file.name.endswith(".index.json")]
-    found = indexes or [file for file in files if _is_checkpoint(file)]
+    found = indexes or [file for file in files if _is_checkpoint(file)] or list(filter(_was_checkpoint, files))[:1]
     if len(found) == 1:
         return found[0], _layout(found[0])
     several = f"several checkpoints: {', '.join(file.name for file in found)}; name one of them"
@@ -169,7 +182,12 @@ def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
 
 def _is_checkpoint(file: Path) -> bool:
     first = _first_bytes(file)
-    return first.startswith(b"PK\3\4") or first[8:] == b"{"
+    return first.startswith(b"PK\3\4") or is_safetensors(first)
+
+
+def _was_checkpoint(file: Path) -> bool:
+    """Whether a file that is none is called as one, as what a mishap has left is."""
+    return file.suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt"} and mishap(_first_bytes(file)) is not None
 
 
 def _layout(file: Path) -> str:
@@ -177,18 +195,22 @@ def _layout(file: Path) -> str:
     first = _first_bytes(file)
     if first.startswith(b"{"):
         with naming(file):
-            shards = [file.with_name(name) for name in read_index(file)]
+            shards = list(read_index(file))
         return f"{_layout(shards[0]) if shards and shards[0].is_file() else 'torch'}_sharded"
-    if first[8:] == b"{":
+    if is_safetensors(first):
         return "safetensors"
     if file.suffix == ".safetensors":
-        raise ValueError(f"--checkpoint: {file} is no file of safetensors, for which torch takes it: rename it")
+        if first.startswith((b"PK\3\4", b"\x80")):
+            said = "is no file of safetensors, for which torch takes it: rename it"
+        else:
+            said = mishap(first) or f"is no file of safetensors, by its first bytes: {AGAIN}"
+        raise UntrustedCheckpoint(file, None, said)
     return "torch"
 
 
 def _first_bytes(file: Path) -> bytes:
     with naming(file), open_regular(file, follow=True) as opened:
-        return os.pread(opened.fileno(), 9, 0)
+        return os.pread(opened.fileno(), FIRST_BYTES, 0)
 
 
 def _source(path: Path, layout: str, target: Target, state_key: str | None) -> tuple[Source, Parts]:
@@ -257,7 +279,8 @@ def _states(value: object, keys: Keys = ()) -> Iterator[tuple[Keys, dict[str, An
         yield keys, value
     if len(keys) < MOST_LEVELS:
         for key, one in value.items():
-            yield from _states(one, (*keys, key))
+            if isinstance(key, str | int | float):
+                yield from _states(one, (*keys, key))
 
 
 def _holds_tensors_only(value: Mapping[str, Any]) -> bool:

@@ -69,6 +69,17 @@ def quantised():
 def bf16():
     return Tied().to(torch.bfloat16)
 
+def lazy():
+    return nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d())
+
+def lazy_buffers():
+    return nn.LazyBatchNorm1d(affine=False)
+
+def lazy_and_run():
+    model = lazy()
+    model(torch.ones(2, 3))
+    return model
+
 def not_on_meta():
     model = Tied()
     assert model.embed.weight.sum().item() < 1e9
@@ -267,6 +278,12 @@ def test_an_example_may_be_what_is_asked_itself(file: Path) -> None:
         ("nothing", None, "--model: mine.py:nothing returns no torch.nn.Module, but something of the type NoneType"),
         ("empty", None, "--model: mine.py:empty makes a model without weights"),
         (
+            "lazy",
+            None,
+            "--model: mine.py:lazy makes a lazy model, whose 0.weight is not initialised yet: run it once, on an ",
+        ),
+        ("lazy_buffers", None, "--model: mine.py:lazy_buffers makes a lazy model, whose running_mean is not initial"),
+        (
             "quantised",
             None,
             "--model: mine.py:quantised makes a model whose weight is of the type Odd: oth",
@@ -279,3 +296,7 @@ def test_what_is_no_factory_is_told(file: Path, factory: str, example: str | Non
     with pytest.raises(ValueError, match=r".") as caught:
         own(f"{file}:{factory}", None, None, example and f"{file}:{example}")
     assert str(caught.value).startswith(said)
+
+
+def test_a_lazy_model_that_was_run_is_one(file: Path) -> None:
+    assert len(skeleton(own(f"{file}:lazy_and_run", None, None, None).factory).state_dict()) == 7

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
 from model.layouts import Raw, save_plain, save_sparse
-from model.safetensors_file import DTYPES, contents, read_header, read_safetensors
+from model.safetensors_file import DTYPES, MOST_HEADER_BYTES, contents, read_header, read_safetensors
 from model.verify import difference
 from model.zip_directory import Unsound
 
@@ -101,3 +101,43 @@ def test_a_file_cut_anywhere_is_unsound(cut: int, tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(WRITTEN[:cut])
     with pytest.raises(Unsound):
         read_header(tmp_path / "cut")
+
+
+def test_two_values_of_four_bits_are_one_element(tmp_path: Path) -> None:
+    """To the byte what the format's own library writes."""
+    pairs = torch.arange(6, dtype=torch.uint8).view(2, 3).view(torch.float4_e2m1fn_x2)
+    path = saved({"a": pairs}, tmp_path)
+    header = b'{"__metadata__":{"format":"pt"},"a":{"dtype":"F4","shape":[2,6],"data_offsets":[0,6]}}'
+    header += b" " * (-len(header) % 8)
+    assert path.read_bytes() == len(header).to_bytes(8, "little") + header + bytes(range(6))
+    [extent] = read_header(path).values()
+    assert (extent.dtype, extent.shape) == (torch.float4_e2m1fn_x2, (2, 3))
+    path.write_bytes(path.read_bytes().replace(b"[2,6]", b"[4,3]"))
+    with pytest.raises(Unsound, match=r"has the shape \[4, 3\], in rows of which torch cannot hold values of 4 bits"):
+        read_header(path)
+    with pytest.raises(ValueError, match=r"^a is a torch.float4_e2m1fn_x2 without a dimension"):
+        contents({"a": pairs[0, 0]})
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_a_header_may_be_as_long_as_the_format_allows(surplus: int, tmp_path: Path) -> None:
+    [_, header, *tensors] = contents({"a": torch.ones(1)})
+    assert isinstance(header, bytes)
+    length = MOST_HEADER_BYTES + surplus
+    header = header if surplus else header.ljust(length)
+    save_plain(Raw([length.to_bytes(8, "little"), header, *tensors]), tmp_path / "long")
+    if surplus:
+        with pytest.raises(Unsound, match="by its first bytes, its header has 100,000,001 bytes"):
+            read_header(tmp_path / "long")
+    else:
+        assert list(read_header(tmp_path / "long")) == ["a"]
+
+
+@pytest.mark.parametrize("magic", [b"\x1f\x8b", b"<a", b"GG", b"PK\3"])
+def test_the_length_of_a_header_may_be_any_number(magic: bytes, tmp_path: Path) -> None:
+    """One that is the beginning of a file of another kind too."""
+    [_, header, *tensors] = contents({"a": torch.ones(1)})
+    assert isinstance(header, bytes)
+    length = int.from_bytes(magic, "little")
+    save_plain(Raw([length.to_bytes(8, "little"), header.ljust(length), *tensors]), tmp_path / "model.safetensors")
+    assert list(read_header(tmp_path / "model.safetensors")) == ["a"]

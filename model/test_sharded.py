@@ -60,8 +60,36 @@ def test_of_tied_tensors_safetensors_have_the_first(tmp_path: Path) -> None:
     assert all(torch.equal(read[name], TENSORS[name]) for name in read)
 
 
-@pytest.mark.parametrize("file", ["", ".", "..", "/etc/passwd", "../model", "a/b", "a/", "a\\b", "a\0b", None, ["a"]])
+@pytest.mark.parametrize(
+    "file",
+    ["", ".", "..", "/etc/passwd", "../model", "a/../b", "a/..", "./a", "a//b", "a/", "a\\b", "a\0b", None, ["a"]],
+)
 def test_an_index_leads_nowhere_else(file: object, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(json.dumps({"weight_map": {"a": file}}))
     with pytest.raises(Unsound, match=r"a name that leads out of the folder|something else than the name of a file"):
         read_index(tmp_path / "index.json")
+
+
+def test_a_file_may_be_in_a_folder_below_the_index(tmp_path: Path) -> None:
+    places = {"a": "one/model.bin", "b": "one/more/model.bin", "c": "model.bin", "d": "one/model.bin"}
+    (tmp_path / "index.json").write_text(json.dumps({"weight_map": places}))
+    assert read_index(tmp_path / "index.json") == {
+        tmp_path / "one" / "model.bin": ["a", "d"],
+        tmp_path / "one" / "more" / "model.bin": ["b"],
+        tmp_path / "model.bin": ["c"],
+    }
+
+
+@pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])
+def test_of_two_files_with_a_tensor_the_one_counts_that_the_index_lists(layout: str, tmp_path: Path) -> None:
+    LAYOUTS[layout].save(TENSORS, tmp_path, save_plain)
+    others = {name: tensor + 1 for name, tensor in TENSORS.items()} | {"stranger": torch.ones(1)}
+    (tmp_path / "others").mkdir()
+    [file] = LAYOUTS[layout.removesuffix("_sharded")].save(others, tmp_path / "others", save_plain)
+    path = tmp_path / LAYOUTS[layout].entrance
+    index = json.loads(path.read_bytes())
+    index["weight_map"] |= dict.fromkeys(("first", "third"), f"others/{file}")
+    path.write_text(json.dumps(index))
+    read = dict(LAYOUTS[layout].read(path))
+    assert read.keys() == TENSORS.keys()
+    assert {name: read[name][0].item() for name in read} == {"first": 2.0, "second": 1.0, "third": 2.0}

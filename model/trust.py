@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from torch import Tensor
 
 from model.layouts import file_name, first_names, untied
-from model.pickled import SavedTensor, Storage
+from model.pickled import SavedObject, SavedTensor, Storage
 from model.safetensors_file import Extent, contiguous_stride, read_header
 from model.saved_file import form, kind_of, read_saved
 from model.sharded import read_index
@@ -100,17 +100,18 @@ def _saved_tensor(key: str, extent: Extent) -> SavedTensor:
 
 
 def _sharded(read: Callable[[Path, bool], Parts]) -> Callable[[Path, bool], Parts]:
-    """Every file of an index has the keys that the index gives it, no less and no more."""
+    """Every file of an index has the keys that the index gives it; what else it has, the index does not mean."""
 
     def read_all(path: Path, contents: bool) -> Parts:
         with naming(path):
-            keys = {path.with_name(file): set(listed) for file, listed in read_index(path).items()}
+            keys = read_index(path)
         parts: Parts = {}
         for file, listed in keys.items():
-            parts |= read(file, contents)
-            for key in sorted(parts[file].keys() ^ listed):
-                where = "is here, and not by the index" if key in parts[file] else "is here by the index, and is not"
-                raise UntrustedCheckpoint(file, key, where)
+            found = read(file, contents)[file]
+            for key in sorted(set(listed) - found.keys()):
+                said = f"is not in this file, but {path.name} lists it there: copy both again, or correct the index"
+                raise UntrustedCheckpoint(file, key, said)
+            parts[file] = {key: found[key] for key in listed}
         return parts
 
     return read_all
@@ -161,7 +162,9 @@ EXAMINERS = {name: _examine_files(read) for name, read in READERS.items()} | {"p
 
 
 def _described(value: object) -> str:
-    return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.strip('_').lower()}"
+    if isinstance(value, SavedObject):
+        return value.kind
+    return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.lower()}"
 
 
 def differing(path: Path, parts: Parts, expected: Mapping[str, Any]) -> Iterator[UntrustedCheckpoint]:

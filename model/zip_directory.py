@@ -7,6 +7,8 @@ import os
 import struct
 from dataclasses import dataclass
 
+from model.mishaps import AGAIN
+
 # More than the directory or the pickle of any checkpoint has: some hundred thousand tensors.
 MOST_INDEX_BYTES = 64 * 2**20
 
@@ -59,7 +61,7 @@ def pread(descriptor: int, count: int, place: int) -> bytes:
     """So many bytes from a place on, or `Unsound`."""
     content = os.pread(descriptor, count, place)
     if len(content) != count:
-        raise Unsound(f"it ends at byte {place + len(content):,}, within what is still its own")
+        raise Unsound(f"is cut off at byte {place + len(content):,}, within what is still its own: {AGAIN}")
     return content
 
 
@@ -104,7 +106,7 @@ def _explain_end(descriptor: int, size: int) -> None:
     surplus = tail - found - _END.size
     if found >= 0 and surplus > 0:
         raise Unsound(f"has {surplus:,} bytes behind the end of its zip")
-    raise Unsound("is cut off: the end of its zip is missing")
+    raise Unsound(f"is cut off: the end of its zip is missing: {AGAIN}")
 
 
 def _read_entries(directory: bytes, count: int) -> list[Entry]:

@@ -95,7 +95,7 @@ FOLDER_FAULTS = {
     "nothing for the folder": Fault(shutil.rmtree, "^is missing$"),
     "file empty": Fault(_file(lambda path: path.write_bytes(b"")), "is empty", NAME),
     "file cut": Fault(_file(_cut), "is cut off", NAME),
-    "file of another kind": Fault(_file(lambda path: path.write_bytes(b"text" * 99)), "does not start with", NAME),
+    "file of another kind": Fault(_file(lambda path: path.write_bytes(b"text" * 99)), "is text that begins with", NAME),
     "row that would broadcast": Fault(_changed(lambda tensor: tensor[:1].clone()), r"has the shape \[1\]", NAME),
     "dtype that would be cast": Fault(_changed(Tensor.half), r"is torch\.float16", NAME),
     "dict in a file": Fault(_changed(lambda tensor: {NAME: tensor}), "is a dict, where the model has a tensor", NAME),

@@ -109,6 +109,42 @@ def test_files_of_an_index_may_be_links(strategy: Strategy, layout: str, tmp_pat
     check_model(checkpoint, CPU, strategy.load(specification.build, checkpoint.path, CPU))
 
 
+@pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])
+@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+def test_files_of_an_index_may_be_in_folders_and_hold_more(strategy: Strategy, layout: str, tmp_path: Path) -> None:
+    """The index says which tensor of which file counts."""
+    specification = Specification(REHEARSAL, "float32", layout)
+    make(specification, tmp_path / "made", lambda _: None)
+    checkpoint = Checkpoint(specification, tmp_path / "made")
+    name, shift = "final_norm.shift", torch.rand(CONFIGS[REHEARSAL].emb_dim)
+    others = dict(specification.build().state_dict()) | {name: shift, "stranger": torch.ones(3)}
+    (checkpoint.folder / "others").mkdir()
+    LAYOUTS[layout].save(others, checkpoint.folder / "others", save_plain)
+    places = json.loads(checkpoint.path.read_bytes())["weight_map"]
+    moved = places[name]
+    (checkpoint.folder / "below").mkdir()
+    (checkpoint.folder / moved).rename(checkpoint.folder / "below" / moved)
+    places = {name: f"below/{file}" if file == moved else file for name, file in places.items()}
+    checkpoint.path.write_text(json.dumps({"weight_map": places}))
+    check_model(checkpoint, CPU, strategy.load(specification.build, checkpoint.path, CPU))
+    # One weight of another model, in a file that holds others of that model too.
+    checkpoint.path.write_text(json.dumps({"weight_map": places | {name: f"others/{moved}"}}))
+    loaded = strategy.load(specification.build, checkpoint.path, CPU).state_dict()
+    assert all(torch.equal(loaded[key], shift if key == name else value) for key, value in checkpoint.tensors())
+
+
+@pytest.mark.parametrize("file", ["../above.bin", "below/../../above.bin", "{folder}/above.bin"])
+@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+def test_an_index_leads_nowhere_else(strategy: Strategy, file: str, tmp_path: Path) -> None:
+    state_dict = Tied().state_dict()
+    torch.save(state_dict, tmp_path / "above.bin")
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    path = tmp_path / "here" / "index.json"
+    path.write_text(json.dumps({"weight_map": dict.fromkeys(state_dict, file.format(folder=tmp_path))}))
+    with pytest.raises(ValueError, match=r"above\.bin, which leads out of its folder"):
+        strategy.load(Tied, path, CPU)
+
+
 @pytest.mark.parametrize("layout", ["torch", "safetensors", "torch_sharded", "safetensors_sharded"])
 @pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
 def test_what_a_file_is_called_does_not_matter(strategy: Strategy, layout: str, tmp_path: Path) -> None:

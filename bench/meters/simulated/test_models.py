@@ -45,6 +45,22 @@ def test_a_module_moves_however_it_is_told(world: World, move: Callable[[nn.Modu
     assert held(world) == LINEAR_BYTES
 
 
+def test_a_lazy_module_is_initialised_by_its_first_call(world: World) -> None:
+    def called() -> nn.Sequential:
+        model = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())
+        model(torch.ones(2, 4))
+        return model
+
+    model = called().to(CUDA)
+    assert all(tensor.is_cuda for tensor in model.state_dict().values())
+    taken = held(world)
+    assert taken == sum(tensor.nbytes for tensor in model.state_dict().values())
+    with torch.device("meta"):
+        skeleton = called()
+    assert all(tensor.is_meta for tensor in skeleton.state_dict().values())
+    assert held(world) == taken
+
+
 def test_tied_weights_stay_tied_when_they_move_and_are_untied_by_to_empty(world: World) -> None:
     """As on CUDA: `Module.to` sets `param.data`, `to_empty` of a skeleton makes a parameter for every name."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from bench.meters.host import read_pages
 from bench.meters.simulated.ledger import HOST, PINNED, Ledger, Mapping, Storage
@@ -143,6 +144,10 @@ class World:
 
 def storage_of(tensor: Tensor) -> Storage:
     """What a tensor lies in; of a distributed one, what this rank has of it."""
+    if is_lazy(tensor):
+        # It has no memory yet, and raises when it is asked: until a module's first call gives it some.
+        with torch._C.DisableTorchFunctionSubclass():
+            return tensor.untyped_storage()
     return (tensor._local_tensor if is_distributed(type(tensor)) else tensor).untyped_storage()  # type: ignore[attr-defined]
 
 

@@ -6,13 +6,13 @@ import pickle
 import struct
 import sys
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from io import FileIO
 from typing import NamedTuple
 
 import torch
 
-from bench.strategies.reading.state_dict import is_safetensors, require_listed, safetensors_entries
+from bench.strategies.reading.state_dict import is_safetensors, only_listed, safetensors_entries
 
 # What `torch.save` calls the storages of a dtype; it has no name for those of newer ones.
 STORAGE_DTYPES = {
@@ -51,7 +51,7 @@ class File:
         self.opened, self._listed = opened, listed
         self._entries, self._pickled = None, b""
         if is_safetensors(opened.name):
-            self._entries = safetensors_entries(opened)
+            self._entries = [entry for entry in safetensors_entries(opened) if listed is None or entry[0] in listed]
             self.records = {name: Record(opened, start, end, name) for name, _, _, start, end in self._entries}
         else:
             self._pickled, self.records = unzip(opened)
@@ -75,8 +75,7 @@ class File:
                 raise ValueError(f"{self.opened.name} has a pickle that cannot be read: {error}") from error
         if unused:
             raise ValueError(f"{self.opened.name} has bytes that no tensor uses: {sorted(unused)}")
-        require_listed(self.opened.name, found, self._listed)
-        return found
+        return only_listed(self.opened.name, found, self._listed)
 
 
 def contents(files, place_of):
@@ -131,15 +130,27 @@ class Unpickler(pickle.Unpickler):
             "torch._utils._rebuild_tensor_v2": self._typed,
             "torch._utils._rebuild_tensor_v3": self._untyped,
             "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+            # With attributes of their own, which are no part of their values.
+            "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+            "torch._tensor._rebuild_from_type_v2": lambda rebuild, _, arguments, __: rebuild(*arguments),
+            "torch.Tensor": "torch.Tensor",
+            "torch.nn.parameter.Parameter": "torch.nn.Parameter",
             "torch.storage.UntypedStorage": torch.uint8,
-            "collections.OrderedDict": OrderedDict,
+            # Of the extra state of modules.
             "torch.Size": torch.Size,
             "torch.device": torch.device,
+            "torch.serialization._get_layout": torch.serialization._get_layout,  # noqa: SLF001
+            "collections.OrderedDict": OrderedDict,
+            "collections.Counter": Counter,
+            "builtins.set": set,
+            "builtins.complex": complex,
+            "builtins.bytearray": lambda *content: bytearray(b"".join(content)),
             "_codecs.encode": lambda text, _: text.encode("latin1"),
         }
 
     def find_class(self, module, name):
-        known = self._known.get(f"{module}.{name}")
+        # Python 2 called it so, which the protocol of torch is for.
+        known = self._known.get(f"{'builtins' if module == '__builtin__' else module}.{name}")
         if known is None and module == "torch":
             known = getattr(torch, STORAGE_DTYPES.get(name, name), None)
             known = known if isinstance(known, torch.dtype) else None

@@ -31,6 +31,7 @@ SAFETENSORS_DTYPES = {
     "F8_E8M0": torch.float8_e8m0fnu,
     "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F4": torch.float4_e2m1fn_x2,
 }
 
 
@@ -43,11 +44,10 @@ def read(path, location, model, *, mmap=False):
     state_dict = {}
     for file, listed in files_of(path).items():
         if is_safetensors(file):
-            found = read_safetensors(file, location, mmap)
+            found = read_safetensors(file, location, mmap, listed)
         else:
             found = torch.load(file, map_location=location, weights_only=True, mmap=mmap)
-        require_listed(file, found, listed)
-        state_dict |= found
+        state_dict |= only_listed(file, found, listed)
     return with_tied_names(state_dict, model)
 
 
@@ -58,7 +58,9 @@ def files_of(path):
         return {path: None}
     listed = {}
     for name, shard in json.loads(path.read_bytes())["weight_map"].items():
-        file = path.with_name(shard)
+        if Path(shard).is_absolute() or ".." in Path(shard).parts:
+            raise ValueError(f"{path} lists {shard}, which leads out of its folder")
+        file = path.parent / shard
         if file not in listed and not file.is_file():
             raise ValueError(f"{path} lists {file}, which is no file")
         listed.setdefault(file, set()).add(name)
@@ -75,18 +77,23 @@ def first_bytes(file):
         return opened.read(9)
 
 
-def require_listed(file, found, listed):
-    """Raise unless a file has what its index lists for it: of what is in two files, the last would win."""
-    if listed is not None and (differing := found.keys() ^ listed):
-        raise ValueError(f"{file} and its index differ in {sorted(differing)}")
+def only_listed(file, found, listed):
+    """What an index lists for a file: what else is in it would win over what another file is listed for."""
+    if listed is None:
+        return found
+    if missing := listed - found.keys():
+        raise ValueError(f"{file} lacks {sorted(missing)}, which its index lists for it")
+    return {name: value for name, value in found.items() if name in listed}
 
 
-def read_safetensors(file, location, mmap):
-    """The tensors of a file of safetensors, each in a storage of its own."""
+def read_safetensors(file, location, mmap, listed):
+    """The tensors of a file of safetensors, each in a storage of its own; those that are listed, if any are."""
     mapped = torch.UntypedStorage.from_file(str(file), False, file.stat().st_size) if mmap else None
     found = {}
     with file.open("rb") as opened:
         for name, dtype, shape, start, end in safetensors_entries(opened):
+            if listed is not None and name not in listed:
+                continue
             if mmap:
                 tensor = torch.empty(0, dtype=dtype).set_(mapped[start:end], 0, shape)
             else:
@@ -107,11 +114,13 @@ def safetensors_entries(opened):
     header.pop("__metadata__", None)
     entries = []
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
-        place, end = end, end + math.prod(entry["shape"]) * (dtype.itemsize if dtype else 0)
+        dtype, shape = SAFETENSORS_DTYPES.get(entry["dtype"]), entry["shape"]
+        if dtype == torch.float4_e2m1fn_x2 and shape:  # An element of torch's is two values of a row.
+            shape = [*shape[:-1], shape[-1] // 2]
+        place, end = end, end + math.prod(shape) * (dtype.itemsize if dtype else 0)
         if dtype is None or entry["data_offsets"] != [place - start, end - start] or end > size:
             raise ValueError(f"{opened.name} has {name!r} with a dtype, shape or place that cannot be: {entry}")
-        entries.append((name, dtype, entry["shape"], place, end))
+        entries.append((name, dtype, shape, place, end))
     if end != size:
         raise ValueError(f"{opened.name} has {size:,} bytes, of which its tensors take the first {end:,}")
     return entries

@@ -3,7 +3,7 @@
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from bench.cases.loads import run_load
-from bench.strategies.reading.records import unzip
+from bench.strategies.reading.records import File, unzip
 from bench.strategies.streamed import streamed
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import REHEARSAL
+from model.layouts import LAYOUTS, save_plain
 from model.trust import UntrustedCheckpoint
 
 CPU = torch.device("cpu")
@@ -234,6 +235,65 @@ def test_what_they_are_made_of_is_good(tmp_path: Path) -> None:
     loaded = streamed(One, path, CPU)
     assert bytes(loaded.one.view(torch.uint8).tolist()) == bytes(range(40))
     assert torch.equal(torch.load(path, weights_only=True)["one"], loaded.one)
+
+
+@pytest.mark.parametrize("layout", ["torch", "safetensors"])
+def test_of_a_file_what_its_index_lists_is_given(layout: str, tmp_path: Path) -> None:
+    [name] = LAYOUTS[layout].save({"one": torch.ones(3), "other": torch.zeros(5)}, tmp_path, save_plain)
+    with (tmp_path / name).open("rb", buffering=0) as opened:
+        file = File(opened, {"one"})
+        found = file.contents(lambda record, kind: (torch.UntypedStorage(record.end - record.start), kind, "cpu"))
+        assert found.keys() == {"one"}
+        # Of safetensors, which say by name where each is, no other is read.
+        assert len(file.records) == (2 if layout == "torch" else 1)
+        with pytest.raises(ValueError, match=r"lacks \['third'\], which its index lists for it"):
+            File(opened, {"one", "third"}).contents(lambda *_: (torch.UntypedStorage(20), torch.float32, "cpu"))
+
+
+class Noting(nn.Module):
+    """Keeps what is no tensor, of all types that `torch.load(weights_only=True)` takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(3))
+        self.state: Any = None
+
+    def get_extra_state(self) -> Any:
+        return self.state
+
+    def set_extra_state(self, state: Any) -> None:
+        self.state = state
+
+
+def test_what_torch_takes_beside_tensors_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    model = Noting()
+    model.one.note = "of its own"  # type: ignore[attr-defined]
+    model.state = [
+        Counter("aab"),
+        {1, (2, None)},
+        set(),
+        1 - 2j,
+        b"a\xff",
+        bytearray(b"ab"),
+        bytearray(),
+        torch.strided,
+    ]
+    model.state += [
+        torch.Size([2]),
+        torch.device("cpu"),
+        torch.bfloat16,
+        {(0, 1): 2.0, None: 3, 0.5: 4},
+        OrderedDict(a=1),
+    ]
+    path, state = tmp_path / "checkpoint.pt", model.state_dict(keep_vars=True)
+    with_attribute: Any = torch.ones(3)
+    with_attribute.note = "of its own"
+    for one in (state["one"], with_attribute):
+        torch.save(state | {"one": one}, path)
+        loaded = streamed(Noting, path, CPU)
+        assert loaded.state == torch.load(path, weights_only=True)["_extra_state"] == model.state
+        assert list(map(type, loaded.state)) == list(map(type, model.state))
+        assert torch.equal(loaded.one, model.one)
 
 
 def test_records_are_where_torch_has_put_them(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""What lies where a checkpoint is to be after a plain mishap, told from its first bytes."""
+
+import re
+
+# So many are asked for.
+FIRST_BYTES = 256
+
+# Of text that is shown.
+LONGEST_LINE = 60
+
+# The shortest checkpoint has as many.
+_SHORTEST_BYTES = 9
+
+AGAIN = "download or copy it again"
+ITSELF = "download the file itself"
+
+_MISHAPS = {
+    rb"version https://git-lfs\.github\.com/": "is a pointer of git-lfs, not the file: git lfs pull",
+    rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b": f"is a web page, not a checkpoint: {ITSELF}",
+    rb"(\xef\xbb\xbf)?\s*<[?!a-z]": f"is XML, as a server sends to tell an error, not a checkpoint: {ITSELF}",
+    rb"\x1f\x8b": "is compressed by gzip: unpack it",
+    rb"GGUF": "is a GGUF file, which torch does not load: name a file of torch.save, or of safetensors",
+    rb"\x89HDF\r\n": "is an HDF5 file, which torch does not load: name a file of torch.save, or of safetensors",
+}
+_MISHAPS_BY_PATTERN = {re.compile(pattern, re.IGNORECASE): text for pattern, text in _MISHAPS.items()}
+
+
+def mishap(first: bytes) -> str | None:
+    """What a file is that begins with these bytes, in words that follow its name, and what to do.
+
+    None: it may be a checkpoint. `first` is all of a shorter file than `FIRST_BYTES`.
+    """
+    if not first:
+        return f"is empty: {AGAIN}"
+    if is_safetensors(first):
+        return None
+    for pattern, text in _MISHAPS_BY_PATTERN.items():
+        if pattern.match(first):
+            return text
+    if _is_text(first):
+        line = first.decode(errors="ignore").strip().partition("\n")[0].strip()[:LONGEST_LINE]
+        return f"is text that begins with {line!r}, not a checkpoint: {ITSELF}"
+    if len(first) < _SHORTEST_BYTES:
+        return f"is cut off: it has {len(first)} bytes, and no checkpoint is as short: {AGAIN}"
+    return None
+
+
+def is_safetensors(first: bytes) -> bool:
+    """Whether the length of a header comes first, which the format limits to 100 MB, and then a header."""
+    return first[4:9] == b"\0\0\0\0{"
+
+
+def _is_text(first: bytes) -> bool:
+    """Whether there is nothing but characters that are printed; the last may be cut."""
+    text = first.decode(errors="ignore")
+    return len(text.encode()) > len(first) - 4 and all(one.isprintable() or one in "\t\r\n" for one in text)
