@@ -139,7 +139,8 @@ def test_a_loader_of_the_users_is_held_to_what_the_user_says_and_to_the_weights(
     lines = whole_run.stdout.splitlines()
     tests = [line.split()[0] for line in lines if line.startswith("bench/")]
     assert list(dict.fromkeys(tests))[:2] == ["bench/test_equivalence.py", "bench/test_peak_memory.py"]
-    # What is wrong with a loader is said at once.
+    # The user's loaders come first, and what is wrong with one is said at once: before it is one that is right.
+    assert next(line for line in lines if line.startswith("bench/")).split()[1:] == ["."]
     told, measured = (
         next(place for place, line in enumerate(lines) if line.startswith(start))
         for start in (f"wrong-tied-cpu: {wrong}", "bench/test_peak_memory.py")

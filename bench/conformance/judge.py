@@ -27,9 +27,9 @@ from model.verify import WrongModel, check_logits, difference
 # Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
 # steps the model, that one made after it does, and that what shares no memory does not come to.
 UNHEEDABLE = {"optimizer": "optimizer", "training": "training", "memory": "memory"}
-# The same of a loader of the user's, which may load to answer prompts only: it freezes weights, or keeps the strides of
-# the file.
-OWN_UNHEEDABLE = UNHEEDABLE | {"requires_grad": "frozen", "strides": "strides"}
+# The same of a loader of the user's, which may load to answer prompts only: it freezes weights, keeps the strides of
+# the file, or gives tied names two tensors in one memory.
+OWN_UNHEEDABLE = UNHEEDABLE | {"requires_grad": "frozen", "strides": "strides", "ties": "ties"}
 
 # A loader that builds a model of its own cannot be tried with others.
 BUILDS_ITS_OWN = "never calls build(): it can load no model but its own"

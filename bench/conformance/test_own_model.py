@@ -36,6 +36,13 @@ def make():
 
 make.example = torch.ones(1)
 
+def make_tied():
+    model = Drawn()
+    model.other = model.weight
+    return model
+
+make_tied.example = torch.ones(1)
+
 def right(build, path, device):
     model = build()
     model.load_state_dict(torch.load(path, weights_only=True))
@@ -64,6 +71,11 @@ def answering(build, path, device):
 def assigning(build, path, device):
     model = build()
     model.load_state_dict(torch.load(path, weights_only=True), assign=True)
+    return model
+
+def untying(build, path, device):
+    model = right(build, path, device)
+    model.other = nn.Parameter(model.other.detach().clone())
     return model
 
 def raising(build, path, device):
@@ -108,6 +120,16 @@ def test_a_loader_of_the_users_is_judged_by_the_checkpoint_itself(
     verdict = judged_by_own(own(f"{file}:make", None, None, None), file, loader, tmp_path)
     assert (verdict.outcome == Outcome.PASSED) == (wrong is None), verdict
     assert verdict.why.startswith(wrong or "")
+
+
+@pytest.mark.parametrize(
+    ("loader", "why"),
+    [("right", ""), ("assigning", ""), ("untying", "other was in the memory of weight, and is by itself")],
+)
+def test_tied_names_may_be_two_tensors_but_only_in_one_memory(
+    file: Path, tmp_path: Path, loader: str, why: str
+) -> None:
+    assert judged_by_own(own(f"{file}:make_tied", None, None, None), file, loader, tmp_path).why == why
 
 
 @pytest.mark.parametrize(("loader", "outcome"), [("right", Outcome.PASSED), ("skipping", Outcome.WRONG)])
