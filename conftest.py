@@ -106,13 +106,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen, marker = metafunc.config.stash[SETTINGS], metafunc.definition.get_closest_marker
         real = marker("real_device") is not None
         cases: Sequence[Case] = chosen.limits() if marker("limit") else chosen.cases(real=real)
+        if marker("own_model"):
+            cases = chosen.judged()
         if marker("sharded"):
             cases = chosen.sharded_cases(real=real)
         wanted = (chosen.budget or not marker("budget")) and (chosen.find_minimum or not marker("minimum"))
-        wanted = wanted and (chosen.judges_own or not marker("own_model"))
         # What is apart is a promise, and of other projects none is made.
-        promised = marker("apart") or marker("own_model")
-        wanted_cases = [case for case in cases if case.strategy.peer is None or not promised]
+        wanted_cases = [case for case in cases if case.strategy.peer is None or not marker("apart")]
         metafunc.parametrize("case", wanted_cases if wanted else [], ids=str)
     if "trial" in metafunc.fixturenames:
         metafunc.parametrize("trial", metafunc.config.stash[SETTINGS].trials(), ids=str)

@@ -44,8 +44,10 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
             return len(chosen.sizes), (0, ""), (0, 0)
         order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
         step = next((number for number, name in enumerate(STEPS) if name in item.name), len(STEPS))
-        # Whatever a plugin has made of the order of strategies.
-        return chosen.sizes.index(case.size), order, (step, chosen.strategies.index(case.strategy_name))
+        # Whatever a plugin has made of the order of strategies. Who writes a loader wants to know first if it is wrong.
+        first = step == 0 and case.own_strategy is not None
+        place_of_strategy = -1 if first else chosen.strategies.index(case.strategy_name)
+        return chosen.sizes.index(case.size), order, (step, place_of_strategy)
 
     return sorted((item for item in items if item not in idle), key=place), idle
 

@@ -11,6 +11,7 @@ from bench.cases.budget_options import BUDGET_OPTIONS, budget
 from bench.cases.own_options import OWN_OPTIONS, REPEATED, own_model, own_strategies
 from bench.cases.settings import Settings
 from bench.cases.sharded_options import SHARDED_OPTIONS, teams
+from bench.conformance.properties import PROPERTIES
 from bench.meters.simulated.allocator_settings import settings_of
 from bench.strategies import KNOWN, PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
@@ -111,6 +112,7 @@ def settings(options: Any) -> Settings:
         report=_folder("--report", options.report),
         own=model,
         own_strategies=strategies,
+        tolerated=_tolerated(options.tolerate, strategies),
         budget=budget(options, device),
         find_minimum=options.find_minimum,
         teams=many,
@@ -129,6 +131,14 @@ def _names(option: str, text: str, known: Collection[str], groups: Mapping[str, 
         else:
             raise ValueError(f"{option}: there is no {name!r}; choose from {', '.join((*known, *groups))}")
     return tuple(names)
+
+
+def _tolerated(text: str | None, strategies: Collection[str]) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    if not strategies:
+        raise ValueError("--tolerate is for a loader of yours: name it with --strategy")
+    return _names("--tolerate", text, PROPERTIES, {})
 
 
 def _folder(option: str, text: str | None) -> Path | None:

@@ -38,6 +38,11 @@ OWN_OPTIONS = (
         "most device memory that your loader may take, such as S + L; once for each loader, or once for all (default: "
         "no bound)",
     ),
+    (
+        *("--tolerate", None, "LIST"),
+        "properties of models that your loader need not keep, as bench/conformance/ lists them, such as "
+        "dtype,untied,moved (default: a warning for each)",
+    ),
 )
 # May be given several times.
 REPEATED = ("--strategy", "--bound")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cases.case import Case, LimitCase
+from bench.cases.judging import judges_whole
 from bench.cases.sharded import ShardedCase
 from bench.conformance.properties import columns
 from bench.conformance.trial import Trial
@@ -13,19 +14,16 @@ from bench.ranks.team import Team
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
 from bench.strategies.named import NamedLoad
 from bench.strategies.sharded import SHARDED
-from model.checkpoints import Specification
 from model.own import Own
 from model.reference import Reference
-
-# Of the user's model: of a larger one every bit, and its outputs, are compared in each load that is measured.
-MOST_JUDGED_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is to be measured, and where its checkpoints are kept.
 
-    `own` is the user's model, whose name is in `sizes`, and `own_strategies` are loaders of the user's by their names.
+    `own` is the user's model, whose name is in `sizes`, and `own_strategies` are loaders of the user's by their names,
+    `tolerated` the properties that those need not keep.
     `real_device` is the device of measurements that want values, times for one; None: they are left out. With `teams`
     their loads are measured, and no others: of models divided by each of `parallelisms`.
     """
@@ -44,6 +42,7 @@ class Settings:
     report: Path | None
     own: Own | None
     own_strategies: dict[str, Strategy]
+    tolerated: tuple[str, ...]
     budget: Budget
     find_minimum: bool
     teams: tuple[Team, ...]
@@ -82,13 +81,16 @@ class Settings:
         """What every case has, in the order of its fields."""
         return strategy, size, device, self.dtype, self.planned, self.cache
 
-    @property
-    def judges_own(self) -> bool:
-        """Whether the user's model is held against itself in everything: it takes half a dozen copies of it."""
-        if self.own is None or self.real_device is None:
-            return False
-        state = Specification(self.own.label, self.dtype, "torch", self.own).footprint.state_bytes
-        return state <= MOST_JUDGED_BYTES
+    def judged(self) -> list[Case]:
+        """The loads that are judged before anything is measured: all of the user's model, and by the user's loaders.
+
+        Of a large model a strategy of the suite is judged when it is measured.
+        """
+        return [
+            case
+            for case in self.cases(real=True)
+            if case.own_strategy or (case.strategy.peer is None and judges_whole(case))
+        ]
 
     def limits(self) -> list[LimitCase]:
         """What the loads are held against, each kind once a size."""
@@ -109,7 +111,7 @@ class Settings:
         device, known = self.real_device, KNOWN | self.own_strategies
         tried = self.own_strategies if self.own and not self.conformance else self.strategies
         return [
-            Trial(strategy, row, device, self.own_strategies.get(strategy))
+            Trial(strategy, row, device, self.own_strategies.get(strategy), is_tolerated=row in self.tolerated)
             for strategy in tried
             for row in columns(known[strategy])
             if device is not None

@@ -104,6 +104,22 @@ def test_the_conformance_of_strategies_that_are_not_the_users_is_not_asked_of_th
     assert chosen(**options).trials()[0].strategy.name == "mine"
 
 
+def test_a_loader_of_the_users_is_judged_whatever_the_model_and_may_have_properties_tolerated(file: Path) -> None:
+    options: dict[str, Any] = {"strategies": "baseline", "strategy": [f"{file}:mine"], "tolerate": "dtype, moved"}
+    settings = chosen(**options)
+    assert [str(case) for case in settings.judged()] == ["mine-small-cpu"]
+    assert [str(case) for case in chosen(**options, model=f"{file}:make").judged()] == [
+        "baseline-make-cpu",
+        "mine-make-cpu",
+    ]
+    assert {(one.strategy_name, one.property_name) for one in settings.trials() if one.is_tolerated} >= {
+        ("mine", "dtype"),
+        ("mine", "moved"),
+    }
+    assert {one.property_name for one in settings.trials() if one.is_tolerated} == {"dtype", "moved"}
+    assert chosen(strategies="baseline").judged() == []
+
+
 def test_what_is_the_users_is_known_by_its_folders(file: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "run" / "weights")
@@ -176,6 +192,11 @@ def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_pat
             "--strategy: mine.py:other has the layout 'zarr'; choose one of torch, per_tensor, ",
         ),
         ({"strategy": ["{}:mine", "{}:mine"]}, "--strategy: there are two functions 'mine'; rename one of them"),
+        ({"tolerate": "dtype"}, "--tolerate is for a loader of yours: name it with --strategy"),
+        (
+            {"strategy": ["{}:mine"], "tolerate": "dtype,dtyp"},
+            "--tolerate: there is no 'dtyp'; choose from plain, dtypes, buffers, ",
+        ),
         ({"bound": ["S"]}, "--bound is for a loader of yours: name it with --strategy"),
         (
             {"strategy": ["{}:mine"], "bound": ["S", "L"]},

@@ -121,7 +121,8 @@ def whole_run(bench: Bench, folder: Path, file: Path) -> "subprocess.CompletedPr
         *("--example", f"{file}:example", "--strategies", "baseline,mmap_assign,streamed,per_tensor"),
         *("--strategy", f"{file}:theirs", "--strategy", f"{file}:wrong", "--strategy", f"{file}:greedy"),
         *("--bound", "S", "--bound", "3S", "--bound", "0"),
-        *("-k", "peak_memory or load_time or own_equivalence or equivalence-values or equivalence-plain"),
+        *("--tolerate", "untied"),
+        *("-k", "peak_memory or load_time or own_equivalence or -plain- or -dtype- or -untied-"),
     )
 
 
@@ -169,10 +170,28 @@ def test_a_loader_of_the_users_is_held_to_what_the_user_says_and_to_the_weights(
     ]
     assert "above its bound 0 = 0.00x (0.0 MB)" in dict(problems)["greedy"]
     # Its own model comes first, and what it is measured by after that.
-    tests = [line.split()[0] for line in whole_run.stdout.splitlines() if line.startswith("bench/")]
-    assert tests[:2] == ["bench/test_equivalence.py", "bench/test_peak_memory.py"]
-    conformance = {(cell["strategy"], cell["property"]) for cell in last_record(folder)["conformance"]}
-    assert {strategy for strategy, _ in conformance} <= {"wrong", "theirs", "greedy"}
+    lines = whole_run.stdout.splitlines()
+    tests = [line.split()[0] for line in lines if line.startswith("bench/")]
+    assert list(dict.fromkeys(tests))[:2] == ["bench/test_equivalence.py", "bench/test_peak_memory.py"]
+    # The user's loaders come first, and what is wrong with one is said at once: before it is one that is right.
+    assert next(line for line in lines if line.startswith("bench/")).split()[1:] == ["."]
+    told, measured = (
+        next(place for place, line in enumerate(lines) if line.startswith(start))
+        for start in (f"wrong-tied-cpu: {wrong}", "bench/test_peak_memory.py")
+    )
+    assert told < measured
+
+
+def test_what_a_loader_of_the_users_does_with_other_models_is_a_warning(
+    whole_run: "subprocess.CompletedProcess[str]", folder: Path
+) -> None:
+    outcomes: dict[str, dict[str, str]] = {"wrong": {}, "theirs": {}, "greedy": {}}
+    for cell in last_record(folder)["conformance"]:
+        outcomes[cell["strategy"]][cell["property"]] = cell["outcome"]
+    assert outcomes["theirs"] == outcomes["greedy"] == {"plain": "passed", "dtype": "WRONG", "untied": "tolerated"}
+    assert "WARNING: theirs, dtype: a checkpoint that does not fit: a tensor has another dtype" in whole_run.stdout
+    assert "To accept this: --tolerate dtype" in whole_run.stdout
+    assert "theirs-dtype" not in whole_run.stdout
 
 
 def test_what_no_checkpoint_has_counts_or_is_refused_by_name_and_a_budget_that_is_too_small_fails(

@@ -1,6 +1,7 @@
 """Loads that may end the process that they are called in, or never come back: judged in one of their own."""
 
 import gc
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -9,13 +10,11 @@ from types import TracebackType
 import torch
 from hypothesis import settings
 
-from bench.conformance.judge import Outcome, Verdict, judge
-from bench.conformance.own_model import OwnModel
+from bench.conformance.judge import Outcome, Verdict
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell, sweep
 from bench.meters.process import Child, LoadDied, LoadFailed, child_process, telling_failures
 from bench.strategies import Strategy
-from model.own import Own
 
 # What a sweep may take before its process is ended: a library's first import, and a second an example.
 START_SECONDS, EXAMPLE_SECONDS = 60.0, 1.0
@@ -26,6 +25,7 @@ class _Asked:
     property_name: str
     device: str
     examples: int
+    shrinks: bool
 
 
 class Apart:
@@ -44,8 +44,8 @@ class Apart:
     ) -> None:
         self._stack.close()
 
-    def cell(self, strategy: Strategy, property_name: str, device: str) -> Cell:
-        """What comes of a strategy; that the process ended, or had to be, is the cell then.
+    def cell(self, strategy: Strategy, property_name: str, device: str, *, shrinks: bool = True) -> Cell:
+        """What comes of a strategy; that the process ended, or had to be, is the cell then. `shrinks`: see `sweep`.
 
         Raises `LoadFailed` if what tries it fails.
         """
@@ -54,12 +54,12 @@ class Apart:
             self._start(strategy, START_SECONDS + EXAMPLE_SECONDS * examples)
         child = self._child
         assert child is not None
-        child.connection.send(_Asked(property_name, device, examples))
+        child.connection.send(_Asked(property_name, device, examples, shrinks))
         try:
             return child.receive(Cell, child.deadline())
         except LoadDied as error:
             self._end()
-            return Cell(strategy.name, property_name, Outcome.DIED, 0, why=str(error))
+            return Cell(strategy.name, property_name, Outcome.DIED, 0, why=str(error), is_own=strategy.is_own)
         except LoadFailed:
             self._end()
             raise
@@ -89,23 +89,15 @@ def _serve(connection: Connection, strategy: Strategy) -> None:
                 return
             profile = settings(max_examples=asked.examples)
             row = PROPERTIES[asked.property_name]
-            connection.send(sweep(strategy, row, torch.device(asked.device), profile))
+            connection.send(sweep(strategy, row, torch.device(asked.device), profile, shrinks=asked.shrinks))
 
 
-def judge_apart(strategy: Strategy, own: Own, device: str, limit_seconds: float) -> Verdict | None:
-    """What becomes of the user's model; None where its factory makes another one each time.
-
-    Raises `LoadDied` and `LoadFailed`.
-    """
-    with child_process(_judge, (strategy, OwnModel(own), device), limit_seconds) as child:
-        [verdict] = child.receive(tuple, child.deadline())
-    return verdict
+def judge_apart(judged: Callable[[], Verdict], limit_seconds: float) -> Verdict:
+    """Return what `judged` does, in a process of its own. Raises `LoadDied` and `LoadFailed`."""
+    with child_process(_judge, judged, limit_seconds) as child:
+        return child.receive(Verdict, child.deadline())
 
 
-def _judge(connection: Connection, asked: tuple[Strategy, OwnModel, str]) -> None:
-    strategy, specimen, device = asked
+def _judge(connection: Connection, judged: Callable[[], Verdict]) -> None:
     with telling_failures(connection):
-        verdict = None
-        if specimen.is_repeatable:
-            verdict = judge(strategy.load, strategy.layout, specimen, torch.device(device))
-        connection.send((verdict,))
+        connection.send(judged())

@@ -101,7 +101,8 @@ def _in_sharing(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
         for name, first in before.items():
             if after[name] != first:
                 was, now = (f"{kind} {other}" if other != name else "by itself" for other in (first, after[name]))
-                check = "memory" if first == name and key is _memory else "sharing"
+                gained = first == name
+                check = "memory" if gained and key is _memory else "ties" if not gained and key is id else "sharing"
                 yield Difference(check, name, f"was {was}, and is {now}")
 
 

@@ -1,7 +1,7 @@
 """What becomes of one specimen: saved, loaded twice, compared, stepped by optimizers, and compared again."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from bench.conformance.comparison import Difference, differences
+from bench.conformance.comparison import Differ, Difference, differences
 from bench.conformance.own_model import OwnModel
 from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
@@ -21,11 +21,18 @@ from bench.strategies import Load
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
 from model.layouts import save_plain
+from model.own import Own
 from model.verify import WrongModel, check_logits, difference
 
-# Of one property each, where a loader is judged by them one by one: that an optimizer made before the load steps the
-# model, that one made after it does, and that what shares no memory does not come to.
-UNHEEDABLE = {"optimizer", "training", "memory"}
+# Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
+# steps the model, that one made after it does, and that what shares no memory does not come to.
+UNHEEDABLE = {"optimizer": "optimizer", "training": "training", "memory": "memory"}
+# The same of a loader of the user's, which may load to answer prompts only: it freezes weights, keeps the strides of
+# the file, or gives tied names two tensors in one memory.
+OWN_UNHEEDABLE = UNHEEDABLE | {"requires_grad": "frozen", "strides": "strides", "ties": "ties"}
+
+# A loader that builds a model of its own cannot be tried with others.
+BUILDS_ITS_OWN = "never calls build(): it can load no model but its own"
 
 # What SGD has kernels for.
 STEPPED = {torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128}
@@ -37,6 +44,8 @@ class Outcome(StrEnum):
     WRONG = "WRONG"
     # Only where a loader is tried in a process of its own.
     DIED = "DIED"
+    # Either of these two, where the user has named the property with `--tolerate`.
+    TOLERATED = "tolerated"
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,10 @@ class Verdict:
     why: str = ""
     checks: tuple[str, ...] = ()
     named: bool = True
+
+
+class BuildUnused(Exception):
+    """A load has not called the function that builds the model."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +89,61 @@ def judge(  # noqa: PLR0913 - what is judged, and how
     optimizers, nor held against a second load.
     """
     with TemporaryDirectory(prefix="specimen-") as folder:
+        entrance = Path(folder, ALL_LAYOUTS[layout].entrance)
         try:
             saved = specimen.saved()
             ALL_LAYOUTS[layout].save_of(saved, specimen.state_dict(saved), Path(folder), save_plain)
-            path = Path(folder) / ALL_LAYOUTS[layout].entrance
-            written = _digest(Path(folder))
-            with poisoned():
-                first = _loaded(load, specimen.build, path, device)
-                second = first if once else _loaded(load, specimen.build, path, device)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
-            said = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(f"{folder}/", "")
-            return Verdict(Outcome.REFUSED, said, named=any(_name_in(said, name) for name in specimen.suspects()))
-        if not fits:
-            return Verdict(Outcome.WRONG, "was loaded without an error", ("fit",))
-        found = list(_wrong(specimen, saved, first, second, device, unheeded))
-        if _digest(Path(folder)) != written:
-            found.append(Difference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
+        except Exception as error:  # noqa: BLE001 - a format may hold less than a model has.
+            return _refusal(error, specimen, entrance)
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return judge_file(load, specimen, saved, entrance, files, device, fits=fits, unheeded=unheeded, once=once)
+
+
+def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
+    load: Load,
+    specimen: Specimen,
+    saved: nn.Module,
+    path: Path,
+    files: Sequence[Path],
+    device: torch.device,
+    *,
+    fits: bool = True,
+    unheeded: Collection[str] = (),
+    once: bool = False,
+) -> Verdict:
+    """The same where `saved` has been saved at `path`, in these files."""
+    try:
+        written = _digest(files)
+        with poisoned():
+            first = _loaded(load, specimen, path, device)
+            second = first if once else _loaded(load, specimen, path, device)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
+        return _refusal(error, specimen, path)
+    if not fits:
+        return Verdict(Outcome.WRONG, "was loaded without an error", ("fit",))
+    found = list(_wrong(specimen, saved, first, second, device, unheeded))
+    if _digest(files) != written:
+        found.append(Difference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
     if not found:
         return Verdict(Outcome.PASSED)
     return Verdict(Outcome.WRONG, "\n".join(map(str, found)), tuple(dict.fromkeys(d.check for d in found)))
+
+
+def judge_own(load: Load, own: Own, path: Path, files: Sequence[Path], device: torch.device) -> Verdict:
+    """Return what becomes of the user's model by a loader of the user's, which is held to nothing of one column."""
+    specimen = OwnModel(own)
+    try:
+        saved = specimen.saved()
+    except ValueError as error:
+        return _refusal(error, specimen, path)
+    return judge_file(load, specimen, saved, path, files, device, unheeded=OWN_UNHEEDABLE)
+
+
+def _refusal(error: BaseException, specimen: Specimen, path: Path) -> Verdict:
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(f"{path.parent}/", "")
+    return Verdict(Outcome.REFUSED, said, named=any(_name_in(said, name) for name in specimen.suspects()))
 
 
 def _name_in(said: str, name: str) -> bool:
@@ -104,16 +151,18 @@ def _name_in(said: str, name: str) -> bool:
     return name in said or repr(name)[1:-1] in said or quote(name, safe="") in said
 
 
-def _loaded(load: Load, build: Callable[[], nn.Module], path: Path, device: torch.device) -> Loaded:
+def _loaded(load: Load, specimen: Specimen, path: Path, device: torch.device) -> Loaded:
     optimizers: list[Optimizer | None] = []
 
     def build_with_optimizer() -> nn.Module:
-        model = build()
+        model = specimen.build()
         optimizers.append(_optimizer(model))
         return model
 
     model = load(build_with_optimizer, path, device)
-    return Loaded(model, optimizers[-1])
+    if not optimizers and not isinstance(specimen, OwnModel):
+        raise BuildUnused(BUILDS_ITS_OWN)
+    return Loaded(model, optimizers[-1] if optimizers else None)
 
 
 def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how they are compared
@@ -125,33 +174,46 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
     unheeded: Collection[str],
 ) -> Iterator[Difference]:
     """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
+    unsteady = specimen.unsteady(saved) if isinstance(specimen, OwnModel) else set()
+
+    def unlike(expected: nn.Module, found: nn.Module, differ: Differ = difference) -> list[Difference]:
+        every = differences(expected, found, device, differ)
+        return [one for one in every if one.check not in unheeded and one.name not in unsteady]
+
     for loaded in dict.fromkeys((first, second)):
-        found = [one for one in differences(saved, loaded.model, device) if one.check not in unheeded]
-        if found:
+        if found := unlike(saved, loaded.model):
             yield from found
             return
     if first is not second:
-        yield from _wrong_when_stepped(specimen.saved(), first, device, unheeded)
-        for found_later in differences(saved, second.model, device):
-            if found_later.check not in unheeded:
-                yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
-    yield from _in_forward(specimen, saved, second.model)
+        yield from _wrong_when_stepped(_twin(specimen, saved), first, unlike, unheeded)
+        for found_later in unlike(saved, second.model):
+            yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
+    # What a model computes with tensors that are others each time tells nothing of a load.
+    if not unsteady:
+        yield from _in_forward(specimen, saved, second.model)
+
+
+def _twin(specimen: Specimen, saved: nn.Module) -> nn.Module:
+    """Return another model with the weights of `saved`: a factory of the user's may give others each time."""
+    twin = specimen.saved()
+    twin.load_state_dict(saved.state_dict())
+    return twin
 
 
 def _wrong_when_stepped(
-    stepped: nn.Module, first: Loaded, device: torch.device, unheeded: Collection[str]
+    stepped: nn.Module, first: Loaded, unlike: Callable[..., list[Difference]], unheeded: Collection[str]
 ) -> Iterator[Difference]:
     """Step a load, and a copy of what was saved: what differs then.
 
     An optimizer steps the model, whether it was made before the load or after it: a tied tensor once.
     """
-    optimizers = {"optimizer": first.optimizer, "training": _optimizer(first.model)}
-    for optimizer in (optimizer for check, optimizer in optimizers.items() if check not in unheeded):
+    optimizers = (("optimizer", "before", first.optimizer), ("training", "after", _optimizer(first.model)))
+    for made, optimizer in ((made, optimizer) for check, made, optimizer in optimizers if check not in unheeded):
         _step(stepped, _optimizer(stepped))
         _step(first.model, optimizer)
-        unlike = differences(stepped, first.model, device, _difference_in_numbers)
-        if found := [one for one in unlike if one.check not in unheeded]:
-            yield from (replace(d, check="optimizer", what=f"{d.what} (stepped by an optimizer)") for d in found)
+        if found := unlike(stepped, first.model, _difference_in_numbers):
+            told = f"(stepped by an optimizer that was made {made} the load)"
+            yield from (replace(one, check="optimizer", what=f"{one.what} {told}") for one in found)
             return
 
 
@@ -196,6 +258,5 @@ def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iter
         yield Difference("logits", "", "computes something else")
 
 
-def _digest(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+def _digest(files: Sequence[Path]) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()

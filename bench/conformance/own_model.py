@@ -33,10 +33,11 @@ class OwnModel:
         """What it computes of its example."""
         return self.own.outputs(model)
 
-    @property
-    def is_repeatable(self) -> bool:
-        """False where the factory makes other weights each time: then two models tell nothing of a load."""
-        return not differences(self.saved(), self.saved(), torch.device("cpu"))
+    def unsteady(self, saved: nn.Module) -> set[str]:
+        """Return the names of what the factory makes otherwise each time, and no state dict holds."""
+        another = self.saved()
+        another.load_state_dict(saved.state_dict())
+        return {one.name for one in differences(saved, another, torch.device("cpu"))}
 
     def __str__(self) -> str:
         return self.own.label

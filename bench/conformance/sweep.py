@@ -8,7 +8,7 @@ import torch
 from hypothesis import find, settings
 from hypothesis.errors import NoSuchExample
 
-from bench.conformance.judge import UNHEEDABLE, Outcome, Verdict, judge
+from bench.conformance.judge import OWN_UNHEEDABLE, UNHEEDABLE, Outcome, Verdict, judge
 from bench.conformance.pretrained import PRETRAINED
 from bench.conformance.properties import PROPERTIES, Property
 from bench.conformance.specimens import Specimen
@@ -17,8 +17,8 @@ from bench.strategies import Strategy
 # Models of a property, at least: the first that hypothesis draws is the simplest there is.
 LEAST = 2
 
-# What a smaller specimen is looked for, an example of the profile.
-SMALLER_SECONDS = 0.005
+# What a smaller specimen is looked for, an example of the profile; for a loader of the user's, in all.
+SMALLER_SECONDS, OWN_SMALLER_SECONDS = 0.005, 3.0
 
 # What the shares of all properties add up to: an example of a profile is one of a strategy, whatever the property.
 SHARES = sum(row.share for row in PROPERTIES.values())
@@ -28,7 +28,7 @@ SHARES = sum(row.share for row in PROPERTIES.values())
 class Cell:
     """`example` is the smallest specimen that was refused, or that came back wrong, and `why` what was said of it.
 
-    `checks` found what is wrong; `named`: whether every refusal named a tensor.
+    `checks` found what is wrong; `named`: whether every refusal named a tensor; `is_own`: it is a loader of the user's.
     """
 
     strategy: str
@@ -39,28 +39,40 @@ class Cell:
     why: str = ""
     checks: tuple[str, ...] = ()
     named: bool = True
+    is_own: bool = False
 
 
 class _SmallEnough(BaseException):
     """Ends the search for a smaller specimen: what is an `Exception`, hypothesis would take for a find."""
 
 
-def sweep(strategy: Strategy, row: Property, device: torch.device, profile: settings | None = None) -> Cell:
+def sweep(
+    strategy: Strategy,
+    row: Property,
+    device: torch.device,
+    profile: settings | None = None,
+    *,
+    shrinks: bool = True,
+) -> Cell:
     """Let hypothesis look for a specimen that a strategy loads wrongly; it shrinks and keeps what it finds.
 
-    The property gets its share of the examples that a profile gives a strategy, or of `LEAST`. What a loader of another
-    project does wrong is no fault to be mended here: to find a smaller one may take some time, and no more.
+    The property gets its share of the examples that a profile gives a strategy, or of `LEAST`. What a loader does wrong
+    that is not the suite's is no fault to be mended here: to find a smaller one may take some time, and no more.
+    Without `shrinks` none is looked for where the loader is the user's.
     """
     verdicts: list[tuple[Specimen, Verdict]] = []
     chosen = profile or settings()
     # What comes of assigning tensors, or of views of one buffer, is one property each, and not one of every other.
-    unheeded = UNHEEDABLE - {row.name} if strategy.peer else ()
+    unheedable = OWN_UNHEEDABLE if strategy.is_own else UNHEEDABLE if strategy.peer else {}
+    unheeded = [check for check, name in unheedable.items() if name != row.name]
     enough = SMALLER_SECONDS * chosen.max_examples if strategy.peer else inf
+    if strategy.is_own:
+        enough = OWN_SMALLER_SECONDS if shrinks else 0.0
     found_at = inf
 
     def comes_back_wrong(specimen: Specimen) -> bool:
         nonlocal found_at
-        if time.monotonic() > found_at + enough:
+        if time.monotonic() >= found_at + enough:
             raise _SmallEnough
         verdict = judge(
             *(strategy.load, row.layout or strategy.layout, specimen, device),
@@ -82,18 +94,25 @@ def sweep(strategy: Strategy, row: Property, device: torch.device, profile: sett
         specimens = PRETRAINED[row.name] if only_own else row.specimens(strategy.avoided(device.type))
         found = find(specimens, comes_back_wrong, settings=chosen, database_key=key)
     except NoSuchExample:
-        return _without_wrong(strategy.name, row.name, verdicts)
+        return _without_wrong(strategy, row.name, verdicts)
     except _SmallEnough:
         wrong = (specimen for specimen, verdict in verdicts if verdict.outcome == Outcome.WRONG)
         found = min(wrong, key=lambda specimen: len(str(specimen)))
     verdict = next(verdict for specimen, verdict in reversed(verdicts) if specimen == found)
-    return Cell(strategy.name, row.name, Outcome.WRONG, len(verdicts), str(found), verdict.why, verdict.checks)
+    return Cell(
+        *(strategy.name, row.name, Outcome.WRONG, len(verdicts), str(found), verdict.why, verdict.checks),
+        is_own=strategy.is_own,
+    )
 
 
-def _without_wrong(strategy: str, name: str, verdicts: list[tuple[Specimen, Verdict]]) -> Cell:
+def _without_wrong(strategy: Strategy, name: str, verdicts: list[tuple[Specimen, Verdict]]) -> Cell:
     refusals = [(str(specimen), verdict) for specimen, verdict in verdicts if verdict.outcome == Outcome.REFUSED]
     if not refusals:
-        return Cell(strategy, name, Outcome.PASSED, len(verdicts))
+        return Cell(strategy.name, name, Outcome.PASSED, len(verdicts), is_own=strategy.is_own)
     # One that names nothing is worth more than a small one.
     example, verdict = min(refusals, key=lambda refusal: (refusal[1].named, len(refusal[0])))
-    return Cell(strategy, name, Outcome.REFUSED, len(verdicts), example, verdict.why, named=verdict.named)
+    return Cell(
+        *(strategy.name, name, Outcome.REFUSED, len(verdicts), example, verdict.why),
+        named=verdict.named,
+        is_own=strategy.is_own,
+    )

@@ -8,9 +8,9 @@ import pytest
 
 from bench.conformance import apart as apart_module
 from bench.conformance.apart import Apart
-from bench.conformance.judge import Outcome
+from bench.conformance.judge import BUILDS_ITS_OWN, Outcome
 from bench.conformance.trial import Trial
-from bench.strategies import PEERS, Strategy
+from bench.strategies import PEERS, Strategy, own_strategy
 from bench.strategies.named import NamedLoad
 from bench.strategies.peers import Peer
 from model.reference import Reference
@@ -41,6 +41,28 @@ def assigned(build, path, device):
         model = build()
     model.load_state_dict(torch.load(path, weights_only=True), assign=True)
     return model
+
+def emptied(build, path, device):
+    with torch.device("meta"):
+        model = build()
+    model = model.to_empty(device=device)
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model
+
+def evaluating(build, path, device):
+    return right(build, path, device).eval()
+
+def freezing(build, path, device):
+    return right(build, path, device).requires_grad_(False)
+
+def by_name(build, path, device):
+    return right(build, path if path.endswith(".pt") else "", device)
+
+def of_its_own(build, path, device):
+    return torch.nn.Linear(1, 1)
+
+def rounding(build, path, device):
+    return right(build, path, device).bfloat16().float()
 """
 
 
@@ -104,9 +126,50 @@ def test_what_assigning_loses_is_one_property_and_not_every_one(strategy: Strate
     with Apart() as apart:
         cells = {name: apart.cell(strategy, name, "cpu") for name in ("plain", "optimizer", "training", "memory")}
     assert {name for name, cell in cells.items() if cell.outcome == Outcome.WRONG} == {"optimizer"}
-    assert "(stepped by an optimizer)" in cells["optimizer"].why
+    assert cells["optimizer"].why.endswith("(stepped by an optimizer that was made before the load)")
     # As small as hypothesis makes it, which need not be the smallest that there is: one parameter.
     assert re.fullmatch(r"(weight|bias)0: parameter float32\[[1-3]\]", cells["optimizer"].example or "")
+
+
+@pytest.mark.parametrize(
+    ("loader", "columns"),
+    [
+        ("emptied", {"optimizer"}),
+        ("evaluating", {"training"}),
+        ("freezing", {"optimizer", "training"}),
+        ("by_name", set()),
+    ],
+)
+def test_what_a_loader_of_the_users_changes_beside_values_is_a_property_of_its_own(
+    tmp_path: Path, loader: str, columns: set[str]
+) -> None:
+    file = tmp_path / "loaders.py"
+    file.write_text(LOADERS)
+    mine = own_strategy(f"{file}:{loader}", None)
+    with Apart() as apart:
+        cells = {name: apart.cell(mine, name, "cpu") for name in ("plain", "optimizer", "training", "memory")}
+    assert {name for name, cell in cells.items() if cell.outcome != Outcome.PASSED} == columns
+    if loader == "emptied":
+        assert "that was made before the load" in cells["optimizer"].why
+
+
+@loader("of_its_own")
+def test_a_loader_that_builds_a_model_of_its_own_is_not_tried_with_others(strategy: Strategy) -> None:
+    with Apart() as apart:
+        cell = apart.cell(strategy, "plain", "cpu")
+    assert (cell.outcome, cell.why) == (Outcome.REFUSED, f"BuildUnused: {BUILDS_ITS_OWN}")
+
+
+@pytest.mark.parametrize("shrinks", [True, False])
+def test_a_smaller_model_is_looked_for_once(tmp_path: Path, shrinks: bool) -> None:
+    file = tmp_path / "loaders.py"
+    file.write_text(LOADERS)
+    with Apart() as apart:
+        cell = apart.cell(own_strategy(f"{file}:rounding", None), "plain", "cpu", shrinks=shrinks)
+    assert cell.outcome == Outcome.WRONG
+    assert cell.is_own
+    assert (cell.examples > 1) == shrinks
+    assert cell.example
 
 
 @pytest.mark.parametrize(

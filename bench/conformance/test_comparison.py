@@ -50,3 +50,12 @@ def test_memory_that_two_tensors_came_to_share_is_told() -> None:
     loaded.second = nn.Parameter(loaded.get_parameter("first").detach())
     [found] = differences(saved, loaded, CPU)
     assert (found.check, str(found)) == ("memory", "second was by itself, and is in the memory of first")
+
+
+def test_names_that_were_one_tensor_and_are_in_one_memory_still_are_told_apart_from_those_that_are_not() -> None:
+    plan = Blueprint((Stored(),), (Name("first"), Name("second")))
+    saved, loaded = plan.saved(), plan.saved()
+    loaded.second = nn.Parameter(loaded.get_parameter("first").detach())
+    assert [found.check for found in differences(saved, loaded, CPU)] == ["ties"]
+    loaded.second = nn.Parameter(loaded.get_parameter("first").detach().clone())
+    assert [found.check for found in differences(saved, loaded, CPU)] == ["ties", "sharing"]

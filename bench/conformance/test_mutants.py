@@ -24,7 +24,7 @@ CAUGHT = (
     (mutants.in_float32, "dtypes", "dtype"),
     (mutants.through_bfloat16, "plain", "values"),
     (mutants.without_special_values, "values", "values"),
-    (mutants.assigned, "ties", "sharing"),
+    (mutants.assigned, "ties", "ties"),
     (mutants.assigned, "nonpersistent", "meta"),
     (mutants.assigned, "plain", "optimizer"),
     (mutants.emptied, "ties", "sharing"),
@@ -82,4 +82,4 @@ def test_a_wrong_cell_shows_the_smallest_model() -> None:
     cell = sweep(strategy_of(mutants.assigned), PROPERTIES["ties"], CPU, settings(max_examples=600, database=None))
     assert cell.example == "weight0 = weight1: parameter float32[1]"
     assert cell.why == "weight1 was one tensor with weight0, and is by itself"
-    assert cell.checks == ("sharing",)
+    assert cell.checks == ("ties",)

@@ -9,7 +9,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 from bench.conformance import mutants
 from bench.conformance.blueprint import Blueprint, Name, Stored
-from bench.conformance.judge import Outcome, judge
+from bench.conformance.judge import BUILDS_ITS_OWN, Outcome, judge
 from bench.conformance.misfits import Misfit
 from bench.conformance.profiles import EXAMPLES
 from bench.conformance.properties import PROPERTIES
@@ -46,6 +46,35 @@ def test_a_cell_is_held_against_the_table_of_strategies(name: str, device: str, 
     if cell is WRONG:
         assert found is not None
         assert found.splitlines()[1:] == ["weight is still on meta", "The smallest model: weight: parameter"]
+
+
+def test_what_a_loader_of_the_users_does_with_drawn_models_fails_no_test() -> None:
+    mine = Strategy(mmap_assign, "torch", "", "", "", "", is_own=True)
+    cells = [replace(cell, is_own=True, property="dtype") for cell in (PASSED, REFUSED, WRONG)]
+    cells.append(replace(cells[-1], outcome=Outcome.DIED))
+    trial, tolerating = (Trial("mmap_assign", "dtype", "cpu", mine, is_tolerated) for is_tolerated in (False, True))
+    assert [trial.breach(cell) for cell in cells] == [None] * 4
+    assert [trial.tolerated(cell).outcome for cell in cells] == [cell.outcome for cell in cells]
+    assert [tolerating.tolerated(cell).outcome.value for cell in cells] == ["passed", "refused", *["tolerated"] * 2]
+    # What the suite's own strategies do is never tolerated.
+    assert tolerating.tolerated(WRONG) == WRONG
+
+
+def test_of_a_loader_of_the_users_one_property_is_shrunk_and_none_is_tried_in_vain() -> None:
+    mine = Strategy(mmap_assign, "torch", "", "", "", "", is_own=True)
+    trial = Trial("mmap_assign", "dtype", "cpu", mine)
+    right, refused, wrong = (replace(cell, is_own=True) for cell in (PASSED, REFUSED, WRONG))
+    died = replace(wrong, outcome=Outcome.DIED, why="the load was ended")
+    assert trial.shrinks(
+        [right, refused, replace(wrong, strategy="another"), replace(wrong, outcome=Outcome.TOLERATED)]
+    )
+    assert not trial.shrinks([right, wrong])
+    assert not replace(trial, is_tolerated=True).shrinks([])
+    assert trial.given_up([right, refused, wrong]) is None
+    assert trial.given_up([replace(died, is_own=False)]) is None
+    assert trial.given_up([right, died]) == "not tried, for with models of plain the load was ended"
+    apart = replace(refused, why=f"BuildUnused: {BUILDS_ITS_OWN}")
+    assert trial.given_up([apart]) == f"not tried: mmap_assign {BUILDS_ITS_OWN}"
 
 
 def test_what_a_strategy_refuses_may_depend_on_where_it_loads_to() -> None:

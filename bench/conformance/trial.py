@@ -1,14 +1,18 @@
 """One cell to be filled: which strategy is tried for which property on which device."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 
-from bench.conformance.judge import Outcome
+from bench.conformance.judge import BUILDS_ITS_OWN, Outcome
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell, sweep
 from bench.strategies import KNOWN, Strategy
 from bench.strategies.peers import Peer
+
+# What somebody may tolerate of a loader of their own.
+BAD = (Outcome.WRONG, Outcome.DIED)
 
 # From best to worst; and how many models find whatever there is to be found of a property.
 RANKS = {outcome: rank for rank, outcome in enumerate(Outcome)}
@@ -17,10 +21,13 @@ MANY = 50
 
 @dataclass(frozen=True)
 class Trial:
+    """`is_tolerated`: the user has said that their loaders may be wrong in this."""
+
     strategy_name: str
     property_name: str
     device: str
     own_strategy: Strategy | None = None
+    is_tolerated: bool = False
 
     def __str__(self) -> str:
         return f"{self.strategy_name}-{self.property_name}-{self.device}"
@@ -38,18 +45,40 @@ class Trial:
         """Why it cannot be tried here, in a line; None if it can."""
         return self.strategy.peer.why_not(self.device) if self.strategy.peer else None
 
+    def given_up(self, cells: Iterable[Cell]) -> str | None:
+        """Why a loader of the user's is tried no further after these cells, in a line; None: it is tried."""
+        for cell in self._earlier(cells):
+            if cell.outcome == Outcome.DIED:
+                return f"not tried, for with models of {cell.property} {cell.why}"
+            if cell.outcome == Outcome.REFUSED and cell.why.endswith(BUILDS_ITS_OWN):
+                return f"not tried: {self.strategy_name} {BUILDS_ITS_OWN}"
+        return None
+
+    def shrinks(self, cells: Iterable[Cell]) -> bool:
+        """Whether the smallest model is looked for that comes back wrong: of a loader of the user's once."""
+        return not self.is_tolerated and not any(cell.outcome == Outcome.WRONG for cell in self._earlier(cells))
+
+    def _earlier(self, cells: Iterable[Cell]) -> Iterable[Cell]:
+        return (cell for cell in cells if cell.is_own and cell.strategy == self.strategy_name)
+
+    def tolerated(self, cell: Cell) -> Cell:
+        """The cell as it is shown."""
+        tolerated = self.is_tolerated and cell.is_own and cell.outcome in BAD
+        return replace(cell, outcome=Outcome.TOLERATED) if tolerated else cell
+
     def breach(self, cell: Cell) -> str | None:
         """What is not as it should be, in a few lines; None where all is: refusals are stated, and name a tensor.
 
-        Of a loader of the user's nothing is stated. That of another project may be wrong where its row says so.
+        A loader of the user's is judged by the user's model: what it does with others is a warning. That of another
+        project may be wrong where its row says so.
         """
+        if self.strategy.is_own:
+            return None
         if self.strategy.peer:
             return self._change(cell, self.strategy.peer)
         stated = self.property_name in self.strategy.refused(self.device) or not PROPERTIES[self.property_name].fits
         if cell.outcome == Outcome.WRONG:
             wrong = "silently wrong"
-        elif self.strategy.is_own:
-            return None
         elif cell.outcome == Outcome.PASSED and stated:
             return f"{self}: passed, where its row in the table of strategies says that it refuses"
         elif cell.outcome == Outcome.REFUSED and not stated:

@@ -19,6 +19,8 @@ WORDS: Mapping[str, Mapping[str, bool]] = {
     "FAILED": WRONG,
     "WRONG": WRONG,
     "DIED": WRONG,
+    "tolerated": RIGHT,
+    "WARNING": UNTOLD,
     # of a figure beside history
     "GREW": WRONG,
     "SLOWER": WRONG,

@@ -8,8 +8,17 @@ from bench.conformance.sweep import Cell
 
 # Of what is wrong with one model.
 MOST_LINES = 3
+# Of what a loader of the user's is warned of.
+MOST_OTHERS = 5
 
-WORDS = {Outcome.PASSED: "ok", Outcome.REFUSED: "refused", Outcome.WRONG: "WRONG", Outcome.DIED: "DIED"}
+WORDS = {
+    Outcome.PASSED: "ok",
+    Outcome.REFUSED: "refused",
+    Outcome.WRONG: "WRONG",
+    Outcome.DIED: "DIED",
+    Outcome.TOLERATED: "tolerated",
+}
+BAD = (Outcome.WRONG, Outcome.DIED)
 
 
 def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list[str]:
@@ -17,13 +26,30 @@ def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list
 
     Otherwise a line, and what came back wrong.
     """
-    wrong = [line for cell in cells if cell.outcome in (Outcome.WRONG, Outcome.DIED) for line in told(cell)]
+    bad = [cell for cell in cells if cell.outcome in BAD]
+    wrong = [line for cell in bad if not cell.is_own for line in told(cell)]
+    wrong += warnings([cell for cell in bad if cell.is_own])
     if not whole:
         return [*wrong, *summary(cells), "--conformance prints the table"]
     refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and is_fit(cell) for line in told(cell)]
     columns = list(dict.fromkeys(cell.property for cell in cells))
     meanings = [f"- {name}: {meaning(name)}" for name in columns]
     return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), *summary(cells)]
+
+
+def warnings(bad: Sequence[Cell]) -> Iterator[str]:
+    """What the user's loaders do with drawn models: of each one example, and the names of what else there is."""
+    for strategy in dict.fromkeys(cell.strategy for cell in bad):
+        first, *others = (cell for cell in bad if cell.strategy == strategy)
+        yield f"WARNING: {strategy}, {first.property}: {meaning(first.property)}"
+        yield from (f"    {line}" for line in shortened(first.why.splitlines(), MOST_LINES))
+        if first.example:
+            yield f"    The smallest model: {first.example}"
+        names = [cell.property for cell in others]
+        yield from (f"WARNING: {strategy}, {name}: {meaning(name)}" for name in names[:MOST_OTHERS])
+        if len(names) > MOST_OTHERS:
+            yield f"WARNING: {strategy}: {', '.join(names[MOST_OTHERS:])}"
+        yield f"    To accept this: --tolerate {','.join((first.property, *names))}"
 
 
 def is_fit(cell: Cell) -> bool:
@@ -41,12 +67,15 @@ def summary(cells: Sequence[Cell]) -> Iterator[str]:
     def count(outcome: Outcome, *, fits: bool) -> int:
         return sum(cell.outcome == outcome and is_fit(cell) == fits for cell in cells)
 
-    wrong = sum(cell.outcome == Outcome.WRONG for cell in cells)
-    died = sum(cell.outcome == Outcome.DIED for cell in cells)
+    wrong = sum(cell.outcome == Outcome.WRONG and not cell.is_own for cell in cells)
+    died = sum(cell.outcome == Outcome.DIED and not cell.is_own for cell in cells)
+    warned = sum(cell.outcome in BAD and cell.is_own for cell in cells)
+    tolerated = sum(cell.outcome == Outcome.TOLERATED for cell in cells)
     yield (
         f"{sum(cell.examples for cell in cells):,} models drawn: {count(Outcome.PASSED, fits=True)} cells ok, "
         f"{count(Outcome.REFUSED, fits=True)} refused with an error, {wrong} silently wrong"
         f"{f', {died} ended their process' if died else ''}"
+        f"{f', {warned} with a warning' if warned else ''}{f', {tolerated} tolerated' if tolerated else ''}"
     )
     if misfits := count(Outcome.REFUSED, fits=False):
         yield f"{misfits} cells of checkpoints that do not fit: refused, as they have to be"

@@ -65,6 +65,32 @@ def test_what_comes_back_wrong_is_told_with_its_smallest_model(whole: bool) -> N
     assert ("| baseline | WRONG |" in lines) == whole
 
 
+def test_what_a_loader_of_the_users_does_with_drawn_models_is_a_warning_with_one_example() -> None:
+    mine = replace(WRONG, strategy="mine", is_own=True)
+    names = ("views", "optimizer", "dtype", "shape", "untied", "moved", "missing")
+    others = [replace(mine, property=name, example=f"of {name}") for name in names]
+    tolerated = replace(mine, property="frozen", outcome=Outcome.TOLERATED)
+    lines = conformance_lines([WRONG, mine, tolerated, *others], 200, whole=False)
+    assert lines == [
+        "baseline, ties: WRONG: weight1 was tied",
+        "    so was weight2",
+        "    weight0 = weight1: parameter",
+        "WARNING: mine, ties: parameters with two or three names, in any order",
+        "    weight1 was tied",
+        "    so was weight2",
+        "    The smallest model: weight0 = weight1: parameter",
+        "WARNING: mine, views: tensors that are views of other tensors",
+        "WARNING: mine, optimizer: an optimizer made before the load, which steps the loaded weights",
+        "WARNING: mine, dtype: a checkpoint that does not fit: a tensor has another dtype",
+        "WARNING: mine, shape: a checkpoint that does not fit: a tensor has a shape that would broadcast",
+        "WARNING: mine, untied: a checkpoint that does not fit: the names of a tied tensor have different values",
+        "WARNING: mine: moved, missing",
+        "    To accept this: --tolerate ties,views,optimizer,dtype,shape,untied,moved,missing",
+        "30 models drawn: 0 cells ok, 0 refused with an error, 1 silently wrong, 8 with a warning, 1 tolerated",
+        "--conformance prints the table",
+    ]
+
+
 def test_a_refusal_is_told_in_the_whole_table_only() -> None:
     cells = changed(views=Outcome.REFUSED)
     told = "mmap_assign, views: refused: ValueError: no"

@@ -18,7 +18,7 @@ from bench.strategies.load_assign import load_assign
 from bench.strategies.meta_sequential import meta_sequential
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.named import NamedLoad
-from bench.strategies.own import required_layout, takes_a_load
+from bench.strategies.own import OwnLoad, required_layout, takes_a_load
 from bench.strategies.peers import Peer
 from bench.strategies.per_tensor import per_tensor
 from bench.strategies.sequential import sequential
@@ -267,7 +267,7 @@ def own_strategy(text: str, bound: str | None) -> Strategy:
     except ValueError as error:
         raise ValueError(f"{reference.shown} {error}") from None
     return Strategy(
-        NamedLoad(reference),
+        OwnLoad(reference),
         layout or "torch",
         device=bound or "",
         host="",

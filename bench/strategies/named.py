@@ -16,5 +16,5 @@ class NamedLoad:
 
     reference: Reference
 
-    def __call__(self, build: Any, path: Path, device: torch.device, *others: Any) -> nn.Module:
+    def __call__(self, build: Any, path: Path | str, device: torch.device, *others: Any) -> nn.Module:
         return self.reference.get()(build, path, device, *others)

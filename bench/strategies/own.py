@@ -1,9 +1,21 @@
 """A loader of the user's, as a row beside the suite's own."""
 
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from bench.strategies.named import NamedLoad
 from model.layouts import LAYOUTS
+
+
+class OwnLoad(NamedLoad):
+    """Calls a function of the user's, with the path as a string: that is what most libraries are written for."""
+
+    def __call__(self, build: Any, path: Path | str, device: torch.device, *others: Any) -> nn.Module:
+        return super().__call__(build, str(path), device, *others)
 
 
 def required_layout(function: Any) -> str | None:

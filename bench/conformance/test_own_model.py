@@ -1,0 +1,146 @@
+"""The user's model, judged as it is: what its factory makes otherwise each time is not the load's to answer for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.conformance.judge import Outcome, Verdict, judge, judge_own
+from bench.conformance.own_model import OwnModel
+from bench.strategies.own import OwnLoad
+from model.layouts import LAYOUTS
+from model.own import Own, own
+from model.reference import Reference
+from model.source import Source
+
+CODE = """
+import os
+import torch
+from torch import nn
+
+def drawn(*shape):
+    return torch.frombuffer(bytearray(os.urandom(4 * 6)), dtype=torch.int32).float().reshape(2, 3)
+
+class Drawn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(drawn())
+        self.other = nn.Parameter(drawn())
+        self.register_buffer("noise", drawn(), persistent=False)
+
+    def forward(self, x):
+        return self.weight + self.other + self.noise + x
+
+def make():
+    return Drawn()
+
+make.example = torch.ones(1)
+
+def make_tied():
+    model = Drawn()
+    model.other = model.weight
+    return model
+
+make_tied.example = torch.ones(1)
+
+def right(build, path, device):
+    model = build()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.to(device)
+
+def swapping(build, path, device):
+    model = right(build, path, device)
+    model.weight.data, model.other.data = model.other.data, model.weight.data
+    return model
+
+def rounding(build, path, device):
+    return right(build, path, device).bfloat16().float()
+
+def skipping(build, path, device):
+    model = build()
+    state_dict = torch.load(path, weights_only=True)
+    del state_dict["other"]
+    model.load_state_dict(state_dict, strict=False)
+    return model
+
+def answering(build, path, device):
+    model = Drawn()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.eval().requires_grad_(False)
+
+def assigning(build, path, device):
+    model = build()
+    model.load_state_dict(torch.load(path, weights_only=True), assign=True)
+    return model
+
+def untying(build, path, device):
+    model = right(build, path, device)
+    model.other = nn.Parameter(model.other.detach().clone())
+    return model
+
+def raising(build, path, device):
+    raise RuntimeError(f"{path} is not for me")
+
+def leaving(build, path, device):
+    raise SystemExit(3)
+"""
+
+CPU = torch.device("cpu")
+LOADERS = {
+    "right": None,
+    "answering": None,
+    "assigning": None,
+    "swapping": "weight differs in ",
+    "rounding": "weight differs in ",
+    "skipping": "other differs in ",
+    "raising": "RuntimeError: checkpoint.pt is not for me",
+    "leaving": "SystemExit: 3",
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "drawn.py").write_text(CODE)
+    return tmp_path / "drawn.py"
+
+
+def judged_by_own(model: Own, file: Path, loader: str, folder: Path) -> Verdict:
+    """Return the verdict of a loader of the user's on a checkpoint that lies there."""
+    saved = model.build()
+    path = folder / "checkpoint.pt"
+    torch.save(saved.state_dict(), path)
+    of_file = Own(model.factory, model.example, Source(path, "torch"))
+    return judge_own(OwnLoad(Reference(f"{file}:{loader}")), of_file, path, [path], CPU)
+
+
+@pytest.mark.parametrize(("loader", "wrong"), LOADERS.items())
+def test_a_loader_of_the_users_is_judged_by_the_checkpoint_itself(
+    file: Path, tmp_path: Path, loader: str, wrong: str | None
+) -> None:
+    verdict = judged_by_own(own(f"{file}:make", None, None, None), file, loader, tmp_path)
+    assert (verdict.outcome == Outcome.PASSED) == (wrong is None), verdict
+    assert verdict.why.startswith(wrong or "")
+
+
+@pytest.mark.parametrize(
+    ("loader", "why"),
+    [("right", ""), ("assigning", ""), ("untying", "other was in the memory of weight, and is by itself")],
+)
+def test_tied_names_may_be_two_tensors_but_only_in_one_memory(
+    file: Path, tmp_path: Path, loader: str, why: str
+) -> None:
+    assert judged_by_own(own(f"{file}:make_tied", None, None, None), file, loader, tmp_path).why == why
+
+
+@pytest.mark.parametrize(("loader", "outcome"), [("right", Outcome.PASSED), ("skipping", Outcome.WRONG)])
+def test_a_factory_that_gives_other_weights_each_time_is_judged_too(file: Path, loader: str, outcome: Outcome) -> None:
+    model = OwnModel(own(f"{file}:make", None, None, None))
+    assert model.unsteady(model.saved()) == {"noise"}
+    assert judge(OwnLoad(Reference(f"{file}:{loader}")), "torch", model, CPU).outcome == outcome
+
+
+def test_a_loader_is_given_the_path_as_a_string(tmp_path: Path) -> None:
+    (tmp_path / "kind.py").write_text("def kind(build, path, device):\n    return type(path), path")
+    load = OwnLoad(Reference(f"{tmp_path / 'kind.py'}:kind"))
+    path = tmp_path / LAYOUTS["torch"].entrance
+    assert load(None, path, CPU) == (str, str(path))  # type: ignore[comparison-overlap]
