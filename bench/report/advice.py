@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.cases.budgets import is_to_live
 from bench.cases.case import Case
 from bench.cases.planning import halved, largest_block, reserved_bytes
-from bench.meters.budget import Budget, shown
+from bench.meters.budget import Budget, empty_process_bytes, shown
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadEnded
 from bench.report.best import EQUAL_TIMES, fastest, least_memory
@@ -48,7 +48,7 @@ def advised(
 
     `cases` are those of the run, and `plan` says what a load would take that there is not.
     """
-    tried = [row for row in table if row.record.get("fits") is not None or _is_refused_and_too_large(row, budget)]
+    tried = [row for row in table if row.record.get("fits") is not None or _cannot_fit(row, budget)]
     if not tried:
         return None
     largest = max(row.record["state_bytes"] for row in tried)
@@ -61,10 +61,12 @@ def advised(
     return Advice(None, tuple(_what_would(size, known, plan, budget)))
 
 
-def _is_refused_and_too_large(row: Row, budget: Budget) -> bool:
-    """Whether a load was not tried, and could not have fitted."""
-    device = budget.device_bytes
-    return was_refused(row) and device is not None and row.record.get("state_bytes", 0) > device
+def _cannot_fit(row: Row, budget: Budget) -> bool:
+    """Whether the weights alone are more than the device has: nobody needs to try that."""
+    if budget.device_bytes is None or row.division or row.record.get("strategy") is None:
+        return False
+    state: int = row.record["state_bytes"]
+    return state > budget.device_bytes
 
 
 def _one_that_fits(fitting: Sequence[Row], tried: Sequence[Row]) -> Advice:
@@ -144,7 +146,7 @@ def _what_would(
         case = min(able, key=lambda one: (one.bound_bytes("device_requested_peak_bytes") or 0, _host_bound(one)))
         try:
             if not too_large:
-                yield f"  more memory: {case.strategy_name} takes {_taken(plan(case))}"
+                yield f"  more memory: {case.strategy_name} takes {_taken(plan(case), budget)}"
             yield from _in_half(case, budget, plan)
         except LoadEnded as error:
             yield f"  {case.strategy_name} cannot be planned: {error}"
@@ -161,10 +163,11 @@ def _host_bound(case: Case) -> int:
     return case.specification.footprint.state_bytes if bound is None else bound
 
 
-def _taken(measurement: Measurement) -> str:
+def _taken(measurement: Measurement, budget: Budget) -> str:
     device, host = measurement.device.reserved_bytes, measurement.host.private_bytes or 0
     takes = [f"{shown(device)} of the device"] if device is not None else []
-    return " and ".join([*takes, f"{shown(host)} of the host"])
+    beside = "" if budget.host_bytes is None else " beside an empty process"
+    return " and ".join([*takes, f"{shown(host)} of the host{beside}"])
 
 
 def _in_half(case: Case, budget: Budget, plan: Callable[[Case], Measurement]) -> Iterator[str]:
@@ -174,8 +177,9 @@ def _in_half(case: Case, budget: Budget, plan: Callable[[Case], Measurement]) ->
     measurement = plan(half)
     device, host = measurement.device.reserved_bytes, measurement.host.private_bytes or 0
     fits = budget.device_bytes is None or (device or 0) <= budget.device_bytes
-    fits &= budget.host_bytes is None or host < budget.host_bytes
-    yield f"  {half.dtype}: {case.strategy_name} takes {_taken(measurement)}, which {_fits(fits)}"
+    if budget.host_bytes is not None:
+        fits &= host + empty_process_bytes(case.limit_seconds) < budget.host_bytes
+    yield f"  {half.dtype}: {case.strategy_name} takes {_taken(measurement, budget)}, which {_fits(fits)}"
 
 
 def _on_devices(case: Case, device_bytes: int) -> Iterator[str]:

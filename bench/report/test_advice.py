@@ -179,9 +179,35 @@ def test_strategies_that_were_not_tried_are_named_only_where_their_bounds_let_th
         lines = would(table, [case], budget).lines
         assert lines[0] == "No strategy loads small with this memory. What would, by plan:"
         assert lines[1] == f"  another strategy, maybe: {untried} were not tried"
-        # 1.4 GB of weights, twice, in segments.
-        assert lines[2] == "  more memory: baseline takes 1.4 GiB of the device and 669.9 MiB of the host"
+        beside = " beside an empty process" if budget.host_bytes else ""
+        # 0.7 GB of weights, twice, in segments.
+        assert lines[2] == f"  more memory: baseline takes 1.4 GiB of the device and 669.9 MiB of the host{beside}"
         assert not [line for line in lines if "sharding" in line or "offloading" in line]
+
+
+@pytest.mark.parametrize(("room", "fits"), [(358, "does not fit"), (360, "fits")])
+def test_the_process_of_a_load_is_part_of_the_hosts_memory(
+    room: int, fits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half as many bytes the model is 359 MiB, which `baseline` builds on the host."""
+    monkeypatch.setattr("bench.report.advice.empty_process_bytes", lambda _: 215 * MIB)
+    case = Case("baseline", "small", "sim", "float32")
+    lines = would([row("baseline", fits=False)], [case], Budget(host_bytes=(room + 215) * MIB)).lines
+    assert lines[-1].startswith("  bfloat16: baseline takes ")
+    assert lines[-1].endswith(f", which {fits}"), lines
+
+
+def test_a_model_that_is_larger_than_the_device_needs_no_trial() -> None:
+    """Where limits cannot be set, and where a limit of the machine is all that was measured."""
+    case = Case("baseline", "small", "sim", "float32")
+    untried = row("baseline", fits=None, problem="skipped: no memory cgroup can be made here")
+    assert (
+        would([untried], [case], Budget(600 * MIB)).lines[0].startswith("No strategy can load small with this memory")
+    )
+    assert advised([untried], [case], plan, Budget(2 * GIB)) is None
+    limit = Row("limit: memory", "small", {"state_bytes": GIB, "limit": "memory"}, ())
+    many = Row("streamed fsdp x8", "small", {"state_bytes": GIB, "strategy": "streamed"}, ())
+    assert advised([limit, many], [case], plan, Budget(600 * MIB)) is None
 
 
 def test_what_would_not_fit_either_is_said() -> None:
