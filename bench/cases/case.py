@@ -9,14 +9,14 @@ import torch
 
 from bench.cases.building import Built, built
 from bench.cases.loads import Check, load_clock, rehearse, run_load
-from bench.conformance.traits import properties_of
+from bench.conformance.traits import OBSTACLES, properties_of
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
-from bench.strategies import KNOWN, Load, Strategy
+from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.bounds import expected_peaks, peak_bound
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
@@ -145,11 +145,23 @@ class Case:
 
         Or by being one of which there is no skeleton, where the strategy wants one.
         """
-        if self.own is None or self.own_strategy:
-            return False
-        refused = self.strategy.refused("cpu" if self.device == "cpu" else "cuda")
-        wants_skeleton = not self.strategy.builds and not self.own.is_built_on_meta
-        return wants_skeleton or not refused.isdisjoint(properties_of(self.own.skeleton()))
+        return bool(self._obstacles(self.strategy))
+
+    @property
+    def remedy(self) -> str:
+        """What to do where the strategy refuses the user's model: which of the suite's to use, or what to change."""
+        able = [name for name, strategy in STRATEGIES.items() if not self._obstacles(strategy)]
+        use = f"use {', '.join(able[:-1])}{' or ' if able[1:] else ''}{able[-1]}" if able else None
+        changes = [OBSTACLES[one] for one in sorted(self._obstacles(self.strategy))]
+        return ", or ".join(filter(None, (use, *changes)))
+
+    def _obstacles(self, strategy: Strategy) -> set[str]:
+        """What of the user's model, of `OBSTACLES`, keeps a strategy from loading it, as its row in the table says."""
+        if self.own is None or strategy.is_own:
+            return set()
+        refused = strategy.refused("cpu" if self.device == "cpu" else "cuda")
+        found = set(properties_of(self.own.skeleton())) & refused
+        return found | ({"skeleton"} if not strategy.builds and not self.own.is_built_on_meta else set())
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""

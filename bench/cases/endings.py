@@ -17,13 +17,13 @@ def ending(case: Case) -> Iterator[None]:
     """Fail the test, without the suite's own trace, for a load that ended early; skip it where limits cannot be set.
 
     A strategy that refuses a model of the user's, as its row in the table of strategies says that it has to, is skipped
-    in its own words.
+    in its own words, and with what to do instead.
     """
     try:
         yield
     except LoadEnded as error:
         if case.states_refusal:
-            pytest.skip(f"refused: {str(error).partition(': ')[2]}")
+            pytest.skip(f"refused: {str(error).partition(': ')[2]}; {case.remedy}")
         raise pytest.fail.Exception(error.told, pytrace=False) from None
     except HostTooSmall as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None

@@ -64,6 +64,7 @@ OPTIONS: tuple[Option, ...] = (
         *("--report", None, "FOLDER"),
         "folder to write the page of the run into (default: report/ beside the recorded runs: results/report/)",
     ),
+    ("--require-all", False, None, "fail if a strategy refuses the model, or is skipped"),
     ("--explain", False, None, "show what was alive at every peak: bytes and tensors by the line that allocated them"),
 )
 
@@ -106,6 +107,7 @@ def settings(options: Any) -> Settings:
         checkpoints=_checkpoints(options.checkpoints),
         cache=_cache(options.cache, planned=options.plan),
         planned=options.plan,
+        require_all=options.require_all,
         explain=options.explain,
         conformance=options.conformance,
         export=_folder("--export", options.export),

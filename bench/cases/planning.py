@@ -1,5 +1,6 @@
 """Loads that are only planned: of a case as it is, and of what it might be instead."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from bench.cases.case import Case
 from bench.meters.measure import Measurement, measure
+from bench.meters.simulated.allocator import CachingAllocator
+from bench.meters.simulated.allocator_settings import AllocatorSettings
 from model.checkpoints import Checkpoint, make_sparse
 from model.own import Own
 
@@ -50,6 +53,14 @@ def halved(case: Case) -> Case | None:
     return replace(case, dtype=HALF, own=own)
 
 
+def reserved_bytes(sizes: Iterable[int]) -> int:
+    """What PyTorch's allocator takes of a device for tensors of these sizes, in bytes, and nothing else."""
+    allocator = CachingAllocator(AllocatorSettings())
+    for size in filter(None, sizes):
+        allocator.allocate(size)
+    return allocator.reserved_bytes
+
+
 def largest_block(case: Case) -> tuple[str, int]:
     """The name and the bytes of the largest part of a model that is run as a whole, those of a sequence one by one."""
     model = case.specification.architecture.skeleton()
@@ -58,15 +69,25 @@ def largest_block(case: Case) -> tuple[str, int]:
     return largest, sizes[largest]
 
 
-def _blocks(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
-    """The children of a model; in their place those of a child that is a sequence, or has one."""
+def _blocks(module: nn.Module, path: str, *, in_sequence: bool = False) -> list[tuple[str, nn.Module]]:
+    """The parts of a model that are run one after another: the entries of sequences, and what stands beside those.
+
+    What is in a sequence is a block, whatever it has inside, unless it is a sequence itself.
+    """
     found = []
     for name, child in module.named_children():
         inner = f"{path}.{name}".lstrip(".")
-        sequences = isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-        has_one = any(isinstance(one, nn.Sequential | nn.ModuleList) and len(one) > 1 for one in child.children())
-        found += _blocks(child, inner) if sequences or (has_one and not path) else [(inner, child)]
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            found += _blocks(child, inner, in_sequence=True)
+        elif isinstance(child, nn.ModuleDict) or (not in_sequence and _has_sequence(child)):
+            found += _blocks(child, inner, in_sequence=in_sequence)
+        else:
+            found.append((inner, child))
     return found or [(path, module)]
+
+
+def _has_sequence(module: nn.Module) -> bool:
+    return any(isinstance(one, nn.Sequential | nn.ModuleList) and len(one) > 1 for one in module.modules())
 
 
 def _bytes(module: nn.Module) -> int:

@@ -25,7 +25,8 @@ class Settings:
     `own` is the user's model, whose name is in `sizes`, and `own_strategies` are loaders of the user's by their names,
     `tolerated` the properties that those need not keep.
     `real_device` is the device of measurements that want values, times for one; None: they are left out. With `teams`
-    their loads are measured, and no others: of models divided by each of `parallelisms`.
+    their loads are measured, and no others: of models divided by each of `parallelisms`. With `require_all` a run fails
+    if a strategy refuses its model or is skipped.
     """
 
     sizes: tuple[str, ...]
@@ -36,6 +37,7 @@ class Settings:
     checkpoints: Path
     cache: str
     planned: bool
+    require_all: bool
     explain: bool
     conformance: bool
     export: Path | None

@@ -14,7 +14,7 @@ from bench.meters.limit import LIMITS
 from model.checkpoints import Checkpoint, make
 from model.fitting import Fit
 from model.gpt2 import REHEARSAL
-from model.own import Own
+from model.own import Own, own
 from model.reference import Reference
 from model.source import Source
 from model.trust import UntrustedCheckpoint
@@ -182,3 +182,61 @@ def test_the_checkpoint_is_blamed_where_it_is_at_fault(tmp_path: Path, error: Ba
         assert caught.value.__cause__ is error
     else:
         assert caught.value is error
+
+
+CODE = """
+import torch
+from torch import nn
+
+class Views(nn.Module):
+    def __init__(self):
+        super().__init__()
+        both = torch.ones(2, 8)
+        self.one, self.other = nn.Parameter(both[0]), nn.Parameter(both[1])
+
+class Rotary(nn.Linear):
+    def __init__(self):
+        super().__init__(8, 8)
+        self.register_buffer("angles", torch.ones(8), persistent=False)
+
+class Stateful(nn.Linear):
+    def __init__(self):
+        super().__init__(8, 8)
+
+    def get_extra_state(self):
+        return 1
+
+    def set_extra_state(self, state):
+        pass
+
+def views():
+    return Views()
+
+def rotary():
+    return Rotary()
+
+def both():
+    return nn.Sequential(Rotary(), Views())
+
+def stateful():
+    return Stateful()
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "strategy", "device", "remedy"),
+    [
+        ("rotary", "streamed", "sim", "use baseline or sequential, or register them as persistent buffers"),
+        ("views", "baseline", "cuda", "use load_assign, mmap_assign or streamed, or give each of them memory"),
+        ("views", "per_tensor", "cpu", "use baseline, sequential, load_assign, mmap_assign or streamed, or give each"),
+        ("both", "streamed", "sim", "register them as persistent buffers"),
+        ("stateful", "per_tensor", "sim", "use baseline, sequential, meta_sequential, load_assign, mmap_assign or str"),
+    ],
+)
+def test_who_refuses_a_model_says_what_to_use_instead(
+    tmp_path: Path, model: str, strategy: str, device: str, remedy: str
+) -> None:
+    (tmp_path / "mine.py").write_text(CODE)
+    case = Case(strategy, model, device, "float32", own=own(f"{tmp_path / 'mine.py'}:{model}", None, None, None))
+    assert case.states_refusal
+    assert case.remedy.startswith(remedy)

@@ -210,7 +210,26 @@ def test_what_no_checkpoint_has_counts_or_is_refused_by_name_and_a_budget_that_i
     lines = [line for line in run.stdout.splitlines() if line.startswith("mmap_assign")]
     assert lines[0].endswith("refused")
     assert lines[1].startswith("mmap_assign-rotary: refused: ['angles'] are not persistent")
+    assert "; use baseline or sequential, or register them as persistent buffers" in lines[1]
+    assert "1 of 2 strategies work with rotary: sequential; 1 refused" in run.stdout.splitlines()
     assert {one["verdict"].partition(":")[0] for one in last_record(folder)["problems"]} == {"refused"}
+    assert "No strategy can load rotary with this memory: its weights take " in run.stdout
+    assert last_record(folder)["history"]["outcome"] == "failed"
+
+
+def test_a_refusal_fails_the_run_of_who_requires_all(bench: Bench, folder: Path, file: Path) -> None:
+    options = ("--model", f"{file}:rotary", "--strategies", "sequential,mmap_assign", "-k", "peak_memory", "--plan")
+    allowed = bench(*options)
+    assert allowed.returncode == 0, allowed.stdout + allowed.stderr
+    assert "Best here: sequential (" in allowed.stdout
+    assert last_record(folder)["history"]["outcome"] == "passed"
+    required = bench(*options, "--require-all")
+    assert required.returncode == pytest.ExitCode.TESTS_FAILED
+    said = "--require-all: 1 of 2 strategies work with rotary: sequential; 1 refused"
+    assert f"ERROR: {said}" in required.stdout.splitlines()
+    assert (
+        last_record(folder)["history"] | {"outcome": "failed", "complaints": [said]} == last_record(folder)["history"]
+    )
 
 
 def test_what_the_model_itself_keeps_is_not_called_the_strategys(bench: Bench, folder: Path, file: Path) -> None:

@@ -7,6 +7,15 @@ from torch import Tensor, nn
 from bench.strategies.reading.fit import attributes_on_meta
 from model.trust import EXTRA_STATE
 
+# What may keep a strategy from loading a model, and what to change in the model so that nothing does.
+OBSTACLES = {
+    "nonpersistent": "register them as persistent buffers and save the checkpoint again",
+    "views": "give each of them memory of its own (.clone()) and save the checkpoint again",
+    "gaps": "give each of them memory of its own (.clone()) and save the checkpoint again",
+    "extra_state": "leave out get_extra_state and save the checkpoint again",
+    "skeleton": "let the model be built under torch.device('meta')",
+}
+
 
 def properties_of(model: nn.Module) -> dict[str, list[str]]:
     """The properties of `PROPERTIES` that a model has, of those that are seen by its state alone, with who has them.

@@ -1,21 +1,20 @@
 """What to do with the memory that there is to be: the one strategy to use, or what would fit if none does."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
+from bench.cases.budgets import is_to_live
 from bench.cases.case import Case
-from bench.cases.planning import halved, largest_block
-from bench.meters.budget import Budget, shown
+from bench.cases.planning import halved, largest_block, reserved_bytes
+from bench.meters.budget import Budget, empty_process_bytes, shown
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadEnded
-from bench.report.rows import Row
+from bench.report.best import EQUAL_TIMES, fastest, least_memory
+from bench.report.rows import Row, has_failed, listed, was_refused
 from bench.strategies import STRATEGIES
 from bench.strategies.pasted import pasteable
-
-# What a machine that others use too does not tell apart.
-EQUAL_TIMES = 1.1
 
 
 @dataclass(frozen=True)
@@ -42,45 +41,58 @@ class Advice:
         ]
 
 
-def advised(table: Sequence[Row], cases: Sequence[Case], plan: Callable[[Case], Measurement]) -> Advice | None:
-    """Advice for the largest model whose loads were tried under budgets; None where none was.
+def advised(
+    table: Sequence[Row], cases: Sequence[Case], plan: Callable[[Case], Measurement], budget: Budget
+) -> Advice | None:
+    """Advice for the largest model whose loads were tried under a budget; None where none was.
 
     `cases` are those of the run, and `plan` says what a load would take that there is not.
     """
-    tried = [row for row in table if row.record.get("fits") is not None]
+    tried = [row for row in table if row.record.get("fits") is not None or _cannot_fit(row, budget)]
     if not tried:
         return None
     largest = max(row.record["state_bytes"] for row in tried)
     tried = [row for row in tried if row.record["state_bytes"] == largest]
-    fitting = [row for row in tried if row.record["fits"] and not row.problems]
+    fitting = [row for row in tried if row.record.get("fits") and not (has_failed(row) or was_refused(row))]
     if fitting:
         return _one_that_fits(fitting, tried)
-    by_name = {case.strategy_name: case for case in cases if case.size == tried[0].size}
-    return Advice(None, tuple(_what_would(tried, [by_name[row.strategy] for row in tried], plan)))
+    size = tried[0].size
+    known = {case.strategy_name: case for case in cases if case.size == size and case.row == case.strategy_name}
+    return Advice(None, tuple(_what_would(size, known, plan, budget)))
+
+
+def _cannot_fit(row: Row, budget: Budget) -> bool:
+    """Whether the weights alone are more than the device has: nobody needs to try that."""
+    if budget.device_bytes is None or row.division or row.record.get("strategy") is None:
+        return False
+    state: int = row.record["state_bytes"]
+    return state > budget.device_bytes
 
 
 def _one_that_fits(fitting: Sequence[Row], tried: Sequence[Row]) -> Advice:
-    times = [row.record["first_logits_seconds"] for row in fitting if row.record.get("first_logits_seconds")]
-    quick = [row for row in fitting if times and _seconds(row) <= min(times) * EQUAL_TIMES] or list(fitting)
-    best = min(quick, key=_memory)
-    lines = [f"Use {best.strategy} for {best.size}: it fits{_takes(best)}{_speed(best, fitting)}."]
+    best, *equal = _best_of(fitting)
+    lines = [f"Use {best.strategy} for {best.size}: it fits{_takes(best)}{_speed(best, equal, fitting)}."]
     if best.record.get("ownership") == "mapped":
         lines.append("Its weights stay in the pages of the file, which has to stay as it is while the model is used.")
-    if dying := [row.strategy for row in tried if not row.record["fits"]]:
+    if dying := [row.strategy for row in tried if not row.record.get("fits")]:
         lines.append(f"{', '.join(dying)} {'does' if len(dying) == 1 else 'do'} not fit.")
-    if broken := [row.strategy for row in tried if row.record["fits"] and row.problems]:
+    if broken := [row.strategy for row in tried if row.record.get("fits") and has_failed(row)]:
         lines.append(f"{', '.join(broken)} failed otherwise.")
     return Advice(best.strategy, tuple(lines))
 
 
-def _seconds(row: Row) -> float:
-    return row.record.get("first_logits_seconds") or float("inf")
+def _best_of(fitting: Sequence[Row]) -> list[Row]:
+    """Of the fastest what takes least memory, if times are of the device that was asked for, or else of all.
+
+    What a CPU copies is no reason to choose for a GPU. Those that take as little come after the best.
+    """
+    timed = [row for row in fitting if _is_timed_there(row)]
+    return least_memory(fastest(timed) if timed else fitting)
 
 
-def _memory(row: Row) -> tuple[int, int]:
-    """What a load takes of the device, and of the host."""
+def _is_timed_there(row: Row) -> bool:
     record = row.record
-    return record.get("device_reserved_peak_bytes") or 0, record.get("host_private_peak_bytes") or 0
+    return bool(record.get("first_logits_seconds")) and record.get("timed_on") == record.get("device")
 
 
 def _takes(row: Row) -> str:
@@ -93,38 +105,57 @@ def _takes(row: Row) -> str:
     return f", taking {' and '.join(parts)}" if parts else ""
 
 
-def _speed(best: Row, fitting: Sequence[Row]) -> str:
-    others = [row for row in fitting if row is not best and _seconds(row) < float("inf")]
-    if _seconds(best) == float("inf"):
-        return "" if len(fitting) == 1 else f", and takes least of the {len(fitting)} that do"
-    said = f"; first logits come after {_seconds(best):.2f} s"
+def _speed(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> str:
+    if not _is_timed_there(best):
+        alike = f", as {listed([row.strategy for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
+        return "" if len(fitting) == 1 else f", and takes least of the {len(fitting)} that do{alike}"
+    seconds = best.record["first_logits_seconds"]
+    said = f"; first logits come after {seconds:.2f} s"
+    others = [row for row in fitting if row is not best and _is_timed_there(row)]
     if not others:
         return said
-    next_best = min(others, key=_seconds)
-    if _seconds(next_best) <= _seconds(best) * EQUAL_TIMES:
-        return f"{said}, as soon as with {next_best.strategy}, which takes more"
-    return f"{said}, {_seconds(next_best) / _seconds(best):.1f} times as fast as with {next_best.strategy}, the next"
+    next_best = min(others, key=lambda row: row.record["first_logits_seconds"])
+    times = next_best.record["first_logits_seconds"] / seconds
+    if times <= EQUAL_TIMES:
+        return f"{said}, as soon as with {next_best.strategy}{'' if next_best in equal else ', which takes more'}"
+    return f"{said}, {times:.1f} times as fast as with {next_best.strategy}, the next"
 
 
-def _what_would(tried: Sequence[Row], cases: Sequence[Case], plan: Callable[[Case], Measurement]) -> list[str]:
-    record = tried[0].record
-    budget = Budget(record.get("device_budget_bytes"), record.get("host_budget_bytes"))
-    lines = [f"No strategy loads {tried[0].size} with this memory. What would, by plan:"]
-    untried = [name for name in STRATEGIES if name not in {one.strategy_name for one in cases}]
+def _what_would(
+    size: str, known: Mapping[str, Case], plan: Callable[[Case], Measurement], budget: Budget
+) -> Iterator[str]:
+    """What would load a model that nothing loads with a budget; `known`: the cases of the run, by their strategies."""
+    first = next(iter(known.values()))
+    others = {name: replace(first, strategy_name=name, own_strategy=None) for name in STRATEGIES}
+    cases, footprint = {**others, **known}, others["baseline"].specification.footprint
+    device = budget.device_bytes
+    too_large = device is not None and footprint.state_bytes > device
+    if device is not None and too_large:
+        yield (
+            f"No strategy can load {size} with this memory: its weights take {shown(footprint.state_bytes)} of the "
+            f"device, which has {shown(device)}. What would, by plan:"
+        )
+    else:
+        yield f"No strategy loads {size} with this memory. What would, by plan:"
+    untried = [name for name in cases if name not in known and _may_fit(cases[name], budget)]
     if untried:
-        lines.append(f"  another strategy, maybe: {', '.join(untried)} were not tried")
-    planned = [case for case in cases if case.strategy.peer is None]
-    if not planned:
-        return lines
-    case = min(planned, key=lambda one: (one.bound_bytes("device_requested_peak_bytes") or 0, _host_bound(one)))
-    try:
-        whole = plan(case)
-        lines += _in_half(case, budget, plan)
-    except LoadEnded as error:
-        return [*lines, f"  nothing can be said: {case.strategy_name} cannot be planned: {error}"]
-    if budget.device_bytes is not None and (reserved := whole.device.reserved_bytes):
-        lines += _on_devices(case, budget.device_bytes, reserved)
-    return lines
+        yield f"  another strategy, maybe: {', '.join(untried)} {'was' if len(untried) == 1 else 'were'} not tried"
+    able = [case for case in cases.values() if case.strategy.is_stated and not case.states_refusal]
+    # What was tried is what the reader knows.
+    if able := [case for case in able if case.strategy_name in known] or able:
+        case = min(able, key=lambda one: (one.bound_bytes("device_requested_peak_bytes") or 0, _host_bound(one)))
+        try:
+            if not too_large:
+                yield f"  more memory: {case.strategy_name} takes {_taken(plan(case), budget)}"
+            yield from _in_half(case, budget, plan)
+        except LoadEnded as error:
+            yield f"  {case.strategy_name} cannot be planned: {error}"
+    if device is not None:
+        yield from _on_devices(others["baseline"], device)
+
+
+def _may_fit(case: Case, budget: Budget) -> bool:
+    return not case.states_refusal and is_to_live(case, budget, 0) is not False
 
 
 def _host_bound(case: Case) -> int:
@@ -132,29 +163,40 @@ def _host_bound(case: Case) -> int:
     return case.specification.footprint.state_bytes if bound is None else bound
 
 
-def _in_half(case: Case, budget: Budget, plan: Callable[[Case], Measurement]) -> list[str]:
-    half = halved(case)
-    if half is None:
-        return []
-    measurement = plan(half)
+def _taken(measurement: Measurement, budget: Budget) -> str:
     device, host = measurement.device.reserved_bytes, measurement.host.private_bytes or 0
     takes = [f"{shown(device)} of the device"] if device is not None else []
+    beside = "" if budget.host_bytes is None else " beside an empty process"
+    return " and ".join([*takes, f"{shown(host)} of the host{beside}"])
+
+
+def _in_half(case: Case, budget: Budget, plan: Callable[[Case], Measurement]) -> Iterator[str]:
+    half = halved(case)
+    if half is None:
+        return
+    measurement = plan(half)
+    device, host = measurement.device.reserved_bytes, measurement.host.private_bytes or 0
     fits = budget.device_bytes is None or (device or 0) <= budget.device_bytes
-    fits &= budget.host_bytes is None or host < budget.host_bytes
-    takes.append(f"{shown(host)} of the host")
-    return [
-        f"  {half.dtype}: {case.strategy_name} takes {' and '.join(takes)}, which {'fits' if fits else 'does not fit'}"
-    ]
+    if budget.host_bytes is not None:
+        fits &= host + empty_process_bytes(case.limit_seconds) < budget.host_bytes
+    yield f"  {half.dtype}: {case.strategy_name} takes {_taken(measurement, budget)}, which {_fits(fits)}"
 
 
-def _on_devices(case: Case, device_bytes: int, reserved_bytes: int) -> list[str]:
-    count = ceil(reserved_bytes / device_bytes)
-    largest = case.specification.footprint.largest_tensor_bytes
-    each = shown(max(ceil(reserved_bytes / count), largest))
+def _on_devices(case: Case, device_bytes: int) -> Iterator[str]:
+    """What a device needs for its part of the weights, or for one block of them, whichever strategy loads it."""
+    footprint = case.specification.footprint
+    reserved = reserved_bytes(footprint.sizes)
+    if (count := ceil(reserved / device_bytes)) == 1:
+        return
+    each = max(ceil(reserved / count), footprint.largest_tensor_bytes)
+    but = "" if each <= device_bytes else f", which {_fits(each <= device_bytes)}"
+    yield f"  sharding: {count} devices with about {shown(each)} each, of {shown(reserved)}{but}"
     name, block = largest_block(case)
-    fits = "fits" if block <= device_bytes else "does not fit"
-    lines = [f"  sharding: {count} devices with about {each} each, of {shown(reserved_bytes)}"] if count > 1 else []
-    return [
-        *lines,
-        f"  offloading: weights on the host, a block at a time on the device: {shown(block)} for {name}, which {fits}",
-    ]
+    yield (
+        f"  offloading: weights on the host, a block at a time on the device: {shown(block)} for {name}, which "
+        f"{_fits(block <= device_bytes)}"
+    )
+
+
+def _fits(fits: bool) -> str:
+    return "fits" if fits else "does not fit"

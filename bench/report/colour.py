@@ -35,6 +35,8 @@ WORDS: Mapping[str, Mapping[str, bool]] = {
     "undecided": UNTOLD,
     # of a whole run
     "Best here": BETTER,
+    "Fastest on this CPU": BETTER,
+    "Fastest on this GPU": BETTER,
     "GAIN": BETTER,
     "ACCEPTED": UNTOLD,
     "NOT ACCEPTED": WRONG,

@@ -25,7 +25,7 @@ from bench.report.colour import write_coloured
 from bench.report.export import export
 from bench.report.folders import known_folders, without_folders
 from bench.report.recorded import problems, recorded
-from bench.report.rows import REFUSED, SKIPPED, Outcome, rows
+from bench.report.rows import REFUSED, SKIPPED, Outcome, coverage, rows
 from bench.report.sections import Found, job_page, not_compared, sections
 from bench.versus.session import Versus
 
@@ -80,9 +80,20 @@ class Reporter:
             output_json["advice"] = [without_folders(line, folders) for line in advice.lines]
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Complain of what fails a run whose tests passed, before the run is judged and recorded."""
+        done = yield
+        advice = self._advice()
+        if advice and advice.strategy is None:
+            self._gate.complain("no strategy loads the model with the memory that it was given")
+        if self._chosen.require_all:
+            for line in coverage(rows(self._outcomes)):
+                self._gate.complain(f"--require-all: {line}")
+        return done
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         self._export(session)
-        self._require_one_that_fits(session)
         yield
         # By now the run is recorded, or is not going to be.
         storage = self._gate.storage
@@ -96,14 +107,7 @@ class Reporter:
     @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
     def _advice(self) -> Advice | None:
         """For the budgets of the run: made once, when all its loads have been tried."""
-        return advised(rows(self._outcomes), self._cases, plan)
-
-    def _require_one_that_fits(self, session: pytest.Session) -> None:
-        advice = self._advice()
-        if advice and advice.strategy is None:
-            self._gate.complain("no strategy loads the model with the memory that it was given")
-            if session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return advised(rows(self._outcomes), self._cases, plan, self._chosen.budget)
 
     def _write_code(self, folder: Path) -> None:
         """Write the module of the strategy that is advised."""

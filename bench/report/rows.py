@@ -1,7 +1,8 @@
 """A run's records, one row a strategy and size."""
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,6 +10,11 @@ from bench.history.record import Record
 
 # How verdicts begin of what was not measured: for want of something, or as the strategy has it.
 SKIPPED, REFUSED = "skipped: ", "refused: "
+# How the name of a row begins that is of no strategy, but of the machine.
+LIMIT = "limit: "
+
+# More names are for the table.
+MOST_NAMES = 6
 
 # Where a model is asked nothing, for nobody said what.
 UNASKED = "; without an example, its first logits are when every weight was read once"
@@ -80,8 +86,9 @@ def rows(outcomes: Iterable[Outcome]) -> list[Row]:
         problems = () if outcome.verdict == "ok" else (outcome.verdict,)
         if measured.get("first_logits_seconds"):
             measured["timed_on"] = measured.get("device")
-            # What a meter does to a load shows in its faults.
-            timed = {name: measured[name] for name in ("minor_faults", "major_faults") if name in measured}
+            # What a meter does to a load shows in its faults; and elsewhere weights may end in the pages of the file.
+            timed: Record = {name: measured[name] for name in ("minor_faults", "major_faults") if name in measured}
+            timed["timed_ownership"] = measured.get("ownership")
             # Bounds are of peaks, and those may be of a load to another device.
             measured = {name: value for name, value in measured.items() if not name.endswith("_bound_ratio")}
         else:
@@ -102,7 +109,7 @@ def _unmeasured(strategy: str, size: str) -> Row:
 
 def _is_limit(row: Row) -> bool:
     """Whether it says what the machine can do at best, and not what a strategy does."""
-    return "limit" in row.record and "strategy" not in row.record
+    return row.strategy.startswith(LIMIT)
 
 
 def fits(row: Row) -> bool:
@@ -110,8 +117,52 @@ def fits(row: Row) -> bool:
     return row.record.get("fits") is not False
 
 
+def verdict_word(row: Row) -> str:
+    """Return `ok`, `refused`, `skipped` or `FAILED`: the worst that happened to any of the row's benchmarks."""
+    if not row.problems:
+        return "ok"
+    if has_failed(row):
+        return "FAILED"
+    return "refused" if all(problem.startswith(REFUSED) for problem in row.problems) else "skipped"
+
+
+def has_failed(row: Row) -> bool:
+    return any(not problem.startswith((SKIPPED, REFUSED)) for problem in row.problems)
+
+
+def was_refused(row: Row) -> bool:
+    return any(problem.startswith(REFUSED) for problem in row.problems)
+
+
 def was_skipped(row: Row) -> bool:
-    return bool(row.problems) and all(problem.startswith((SKIPPED, REFUSED)) for problem in row.problems)
+    """Whether something of it was not measured, and nothing failed."""
+    return bool(row.problems) and not has_failed(row)
+
+
+def coverage(table: Iterable[Row]) -> list[str]:
+    """How many strategies work with each model, a line a size in which one was refused or skipped."""
+    sizes: dict[str, list[Row]] = {}
+    for row in table:
+        if not _is_limit(row):
+            sizes.setdefault(row.size, []).append(row)
+    return [_coverage(size, loads) for size, loads in sizes.items() if any(map(was_skipped, loads))]
+
+
+def _coverage(size: str, loads: Sequence[Row]) -> str:
+    words = Counter(map(verdict_word, loads))
+    right = [row.strategy for row in loads if verdict_word(row) == "ok"]
+    sharded = any(row.division for row in loads)
+    # What was skipped for want of memory, or of a library, may well work.
+    work = "were measured" if words["skipped"] == len(loads) - len(right) else "work"
+    named = f": {listed(right)}" if right and not sharded else ""
+    rest = ", ".join(f"{words[word]} {word}" for word in ("refused", "skipped", "FAILED") if words[word])
+    return f"{len(right)} of {len(loads)} {'loads' if sharded else 'strategies'} {work} with {size}{named}; {rest}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def scale_bytes(record: Record, figure: str) -> int:

@@ -1,5 +1,7 @@
 """The table at the end of a run: in a terminal of any width, and as Markdown."""
 
+from collections.abc import Callable, Sequence
+
 from bench.report import sharded
 from bench.report.aligned import aligned, markdown_table
 from bench.report.best import best
@@ -16,7 +18,7 @@ from bench.report.formats import (
     three_digits,
 )
 from bench.report.peers import peer_lines
-from bench.report.rows import REFUSED, Row, scales, was_skipped
+from bench.report.rows import REFUSED, Row, coverage, scales, verdict_word
 
 COLUMNS: tuple[Column, ...] = (
     ("budget", "with the budget", measured("fits", lambda record: "fits" if record["fits"] else "dies"), 0),
@@ -49,20 +51,29 @@ def terminal_lines(table: list[Row], width: int) -> list[str]:
     most = ALL
     while max(map(len, lines := aligned(shown := cells(table, most), _figures(shown)))) > width and most > 0:
         most -= 1
-    return [*above(table), *lines, *problems(table), *fates(table), *peer_lines(table), *_verdict(table)]
+    return [*above(table), *lines, *below(table), *best(table)]
 
 
 def markdown(table: list[Row]) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     shown = cells(table)
     lines = markdown_table(shown, _figures(shown))
-    below = [*problems(table), *fates(table), *peer_lines(table)]
-    return "\n".join([*above(table), "", *lines, "", *below, "", *_verdict(table), ""])
+    return "\n".join([*above(table), "", *lines, "", *below(table), "", *best(table), ""])
 
 
 def above(table: list[Row]) -> list[str]:
     """What the figures of a table are of."""
     return [*scales(table), *sharded.scales(table)]
+
+
+def below(table: list[Row]) -> list[str]:
+    """How many strategies work, what went wrong, and what else there is to say of single rows."""
+    return [*coverage(table), *refusals(table), *notes(table)]
+
+
+def notes(table: list[Row]) -> list[str]:
+    """What there is to say of single rows: what went wrong, how those ended that had too little memory, and peers."""
+    return [*problems(table), *fates(table), *peer_lines(table)]
 
 
 def cells(table: list[Row], most: int = ALL, *, whole: bool = False) -> list[list[str]]:
@@ -78,7 +89,7 @@ def cells(table: list[Row], most: int = ALL, *, whole: bool = False) -> list[lis
             for line, figure in zip(body, shown, strict=True):
                 line.append(figure or "-")
     for line, row in zip(body, table, strict=True):
-        line.append(_word(row))
+        line.append(verdict_word(row))
     return [[*heading, "verdict"], *body]
 
 
@@ -87,21 +98,25 @@ def _figures(cells: list[list[str]]) -> range:
     return range(2 + (sharded.SPLIT in cells[0]), len(cells[0]) - 1)
 
 
-def _word(row: Row) -> str:
-    if not row.problems:
-        return "ok"
-    if all(problem.startswith(REFUSED) for problem in row.problems):
-        return "refused"
-    return "skipped" if was_skipped(row) else "FAILED"
+def refusals(table: Sequence[Row]) -> list[str]:
+    """Why strategies refused a model, and what to do, each reason in one line after all who gave it."""
+    return _reasons(table, lambda problem: problem.startswith(REFUSED))
 
 
-def problems(table: list[Row]) -> list[str]:
-    """What went wrong, a line each; what is true of a strategy by however many processes is said once."""
-    said = [f"{_whose(problem, row, table)}-{row.size}: {problem}" for row in table for problem in row.problems]
-    return list(dict.fromkeys(said))
+def problems(table: Sequence[Row]) -> list[str]:
+    """What else went wrong, in such lines."""
+    return _reasons(table, lambda problem: not problem.startswith(REFUSED))
 
 
-def _whose(problem: str, row: Row, table: list[Row]) -> str:
+def _reasons(table: Sequence[Row], wanted: Callable[[str], bool]) -> list[str]:
+    said: dict[str, dict[str, None]] = {}
+    for row in table:
+        for problem in filter(wanted, row.problems):
+            said.setdefault(problem, {})[f"{_whose(problem, row, table)}-{row.size}"] = None
+    return [f"{', '.join(names)}: {problem}" for problem, names in said.items()]
+
+
+def _whose(problem: str, row: Row, table: Sequence[Row]) -> str:
     alike = [one for one in table if one.division and (one.strategy_name, one.size) == (row.strategy_name, row.size)]
     return row.strategy_name if alike and all(problem in one.problems for one in alike) else row.strategy
 
@@ -109,8 +124,3 @@ def _whose(problem: str, row: Row, table: list[Row]) -> str:
 def fates(table: list[Row]) -> list[str]:
     """How those loads ended that were given too little memory."""
     return [f"{row.strategy}-{row.size}: {row.record['fate']}" for row in table if row.record.get("fate")]
-
-
-def _verdict(table: list[Row]) -> list[str]:
-    line = best(table)
-    return [line] if line else []

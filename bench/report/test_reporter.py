@@ -10,6 +10,7 @@ import pytest
 from bench.cases.case import Case
 from bench.conformance.judge import Outcome as Judged
 from bench.conformance.sweep import Cell
+from bench.meters.budget import Budget
 from bench.report import progress
 from bench.report.annotations import Failure
 from bench.report.reporter import Reporter
@@ -33,7 +34,9 @@ class Terminal(StringIO):
 @pytest.fixture
 def reporter() -> Reporter:
     """Of a run in which a benchmark failed, and one thing more."""
-    chosen: Any = SimpleNamespace(conformance=False, explain=False, title="to sim", notes=[], export=None)
+    chosen: Any = SimpleNamespace(
+        conformance=False, explain=False, title="to sim", notes=[], export=None, budget=Budget(), require_all=False
+    )
     gate: Any = SimpleNamespace(
         shown=None, comparison=None, history=None, recorded=None, runs=[], complaints=["nothing was compared"]
     )
@@ -143,7 +146,8 @@ def test_quiet_makes_checkpoints_in_silence(
 
 
 def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
-    chosen: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints", own_folders=[tmp_path / "of my own"])
+    own = [tmp_path / "of my own"]
+    chosen: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints", own_folders=own, budget=Budget())
     gate: Any = SimpleNamespace()
     reporter = Reporter(tmp_path / "root", chosen, gate, None)
     why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, {tmp_path}/of my own/z.py"
@@ -162,6 +166,23 @@ def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("verdict", ["refused: no values", "skipped: too large", "took too much", "ok"])
+def test_who_requires_all_is_told_of_what_was_refused_or_skipped(reporter: Reporter, asked: bool, verdict: str) -> None:
+    complaints: list[str] = []
+    reporter._chosen.require_all = asked  # type: ignore[misc]
+    reporter._gate.complain = complaints.append  # type: ignore[method-assign, assignment]
+    reporter._outcomes[:] = [Outcome("baseline", "small", "ok"), Outcome("streamed", "small", verdict)]
+    hook = reporter.pytest_runtestloop()
+    next(hook)
+    with pytest.raises(StopIteration):
+        hook.send(True)
+    word = verdict.partition(":")[0]
+    work = {"refused": "work", "skipped": "were measured"}.get(word)
+    said = [f"--require-all: 1 of 2 strategies {work} with small: baseline; 1 {word}"]
+    assert complaints == (said if asked and work else [])
+
+
 class Ended:
     """The end of a run: what was said of its page, and of what else failed it."""
 
@@ -169,7 +190,7 @@ class Ended:
         self.complaints: list[str] = []
         storage = SimpleNamespace(saved=saved, path=saved.parent if saved else Path(), unsaved=unsaved)
         gate: Any = SimpleNamespace(storage=storage, runs=[], complain=self.complaints.append, benchmarks=[])
-        chosen: Any = SimpleNamespace(export=None, report=folder, checkpoints=Path("cache"))
+        chosen: Any = SimpleNamespace(export=None, report=folder, checkpoints=Path("cache"), budget=Budget())
         reporter._gate, reporter._chosen = gate, chosen
         hook = reporter.pytest_sessionfinish(None)  # type: ignore[arg-type]
         next(hook)

@@ -31,7 +31,12 @@ def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: 
 
 
 def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> Outcome:
-    times = {"load_seconds": first_logits / 2, "first_logits_seconds": first_logits, "bytes_per_second": 1.5e9}
+    times: dict[str, Any] = {
+        "load_seconds": first_logits / 2,
+        "first_logits_seconds": first_logits,
+        "bytes_per_second": 1.5e9,
+        "ownership": "mapped" if strategy == "mmap_assign" else "owned",
+    }
     return Outcome(strategy, "small", verdict, times)
 
 
@@ -71,8 +76,8 @@ def test_wide_table() -> None:
         "baseline     small  1.31    2.00x  2.00x  0.00x  0.00x    1.50      3.00  1.50  ok",
         "mmap_assign  small  0.00    0.00x  0.00x  1.00x  1.00x    0.12      0.25  1.50  ok",
         "per_tensor   small  0.80    1.22x  1.22x  0.00x  0.00x    0.50      1.00  1.50  ok",
-        "Best here: mmap_assign (0.00x private, logits in 0.25 s); "
-        "owning its weights: per_tensor (1.22x, logits in 1.00 s)",
+        "Best here: mmap_assign (0.00x private, mapped); owning its weights: per_tensor (1.22x private)",
+        "Fastest on this CPU: mmap_assign (0.25 s, mapped); owning its weights: per_tensor (1.00 s)",
     ]
 
 
@@ -89,7 +94,7 @@ def full_table() -> list[Outcome]:
 def test_the_table_fits_its_terminal(width: int) -> None:
     for table in (RUN, full_table()):
         lines = terminal_lines(rows(table), width)
-        tabular = [line for line in lines if not line.startswith(("Best here", "small: "))]
+        tabular = [line for line in lines if not line.startswith(("Best here", "Fastest", "small: "))]
         assert max(map(len, tabular)) <= width
         assert max(map(len, lines)) <= 120
 
@@ -119,7 +124,7 @@ def test_limits_have_a_figure_in_a_narrow_table() -> None:
     ]
     shown = terminal_lines(rows(run), 80)[1:]
     assert " ".join(shown[0].split()) == "strategy size device bound private logits s GB/s limit verdict"
-    assert shown[-1].split() == ["limit:", "mapping", "small", "-", "-", "-", "-", "96.0", "-", "ok"]
+    assert shown[3].split() == ["limit:", "mapping", "small", "-", "-", "-", "-", "96.0", "-", "ok"]
 
 
 def test_a_load_is_shown_as_a_part_of_its_limit_with_its_faults() -> None:
@@ -184,7 +189,10 @@ def test_times_that_were_taken_elsewhere_say_where() -> None:
     simulated.record["device"], timed.record["device"] = "sim", "cpu"
     [row] = rows([simulated, timed])
     assert row.record["device"] == "sim"
-    assert terminal_lines([row], 120)[-1] == "Best here: per_tensor (1.00x device, logits in 1.00 s on cpu)"
+    assert terminal_lines([row], 120)[-2:] == [
+        "Best here: per_tensor (1.00x device, 0.20x private)",
+        "Fastest on this CPU: per_tensor (1.00 s)",
+    ]
 
 
 def test_what_failed_is_marked_and_explained_and_never_best() -> None:
@@ -192,7 +200,7 @@ def test_what_failed_is_marked_and_explained_and_never_best() -> None:
     [row] = [line for line in lines if line.startswith("mmap_assign ")]
     assert row.endswith("FAILED")
     assert "mmap_assign-small: WrongModel: out_head.weight differs" in lines
-    assert lines[-1] == "Best here: per_tensor (1.22x private, logits in 1.00 s)"
+    assert lines[-2:] == ["Best here: per_tensor (1.22x private)", "Fastest on this CPU: per_tensor (1.00 s)"]
 
 
 def test_what_was_skipped_says_why() -> None:
@@ -200,31 +208,58 @@ def test_what_was_skipped_says_why() -> None:
     assert lines == [
         "strategy  size  verdict",
         "baseline  xl    skipped",
+        "0 of 1 strategies were measured with xl; 1 skipped",
         "baseline-xl: skipped: takes 13.5 GB of memory",
     ]
 
 
-def test_without_times_or_memory_nothing_is_best() -> None:
-    assert not [line for line in terminal_lines(rows(RUN[:3]), 120) if "Best" in line]
-    assert terminal_lines(rows(RUN[3:4]), 120) == [
-        "strategy  size   load s  logits s  GB/s  verdict",
-        "baseline  small    1.50      3.00  1.50  ok",
-    ]
+def test_memory_and_times_are_told_apart_and_each_is_said_without_the_other() -> None:
+    assert terminal_lines(rows(RUN[:3]), 120)[-1].startswith("Best here: mmap_assign (0.00x private, mapped); ")
+    for device, where in (("cpu", "CPU"), ("cuda:0", "GPU")):
+        whole = {"state_bytes": S, "largest_tensor_bytes": L, "device": device}
+        timed = replace(RUN[3], record=RUN[3].record | whole)
+        assert terminal_lines(rows([timed]), 120)[-1] == f"Fastest on this {where}: baseline (3.00 s)"
 
 
-def test_equal_peaks_are_told_apart_by_time_and_devices_come_before_hosts() -> None:
-    run = [
-        *(memory("slow", 0.0, device=1.0), memory("quick", 1.0, device=1.001), memory("large", 0.0, device=2.0)),
-        *(seconds("slow", 2.0), seconds("quick", 1.0), seconds("large", 0.1)),
+def told(table: list[Outcome]) -> list[str]:
+    return [line for line in terminal_lines(rows(table), 200) if line.startswith(("Best", "Fastest"))]
+
+
+def test_devices_come_before_hosts_and_hosts_before_nothing() -> None:
+    """A simulated device is not chosen for by the times of a CPU."""
+    frugal = memory("frugal", 0.0, device=1.001)
+    run = [memory("quick", 1.0, device=1.0), frugal, memory("large", 0.0, device=1.2)]
+    times = [seconds("frugal", 2.0), seconds("quick", 1.0), seconds("large", 0.1)]
+    assert told([*run, *times]) == [
+        "Best here: frugal (1.00x device, 0.00x private)",
+        "Fastest on this CPU: large (0.10 s)",
     ]
-    assert terminal_lines(rows(run), 120)[-1] == "Best here: quick (1.00x device, logits in 1.00 s)"
+    assert told(run) == ["Best here: frugal (1.00x device, 0.00x private)"]
+
+
+@pytest.mark.parametrize("noise", [-0.02, 0.0, 0.02])
+def test_what_noise_does_not_tell_apart_is_named_together_in_the_order_of_the_table(noise: float) -> None:
+    run = [memory("one", 0.2 + noise, device=1.0), memory("other", 0.2, device=1.0), memory("third", 0.3, device=1.0)]
+    times = [seconds("one", 1.0 + noise), seconds("other", 1.0), seconds("third", 1.3)]
+    low, high = sorted([0.2, 0.2 + noise])
+    span = f"{low:.2f} to {high:.2f}x" if noise else "0.20x"
+    assert told(run) == [f"Best here: one, other (1.00x device, {span} private)"]
+    assert told([*run, *times])[-1].startswith("Fastest on this CPU: one, other (")
+
+
+def test_of_the_suites_own_theory_decides_and_no_noise() -> None:
+    for noise in (-0.002, 0.002):
+        run = [memory(name, 0.049, device=1.0) for name in ("load_assign", "mmap_assign")]
+        run[1].record.update(host_bound_ratio=0.0, host_peak_ratio=0.0)
+        run[0].record["host_peak_ratio"] += noise
+        assert told(run)[0].startswith("Best here: mmap_assign, load_assign (1.00x device, 0.00 to 0.05x private)")
 
 
 def test_what_is_best_is_said_of_the_largest_size() -> None:
     small, xl = memory("baseline", 2.0), memory("sequential", 2.0)
     xl = Outcome("sequential", "xl", "ok", xl.record | {"state_bytes": 10 * S})
     run = [small, xl, seconds("baseline", 1.0), Outcome("sequential", "xl", "ok", seconds("", 9.0).record)]
-    assert terminal_lines(rows(run), 120)[-1].startswith("Best here: sequential")
+    assert told(run) == ["Best here: sequential (2.00x private)", "Fastest on this CPU: sequential (9.00 s)"]
 
 
 def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
@@ -256,8 +291,28 @@ def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() 
     assert wide[2:7] == ["fits", "1.5", "GiB", "700", "MiB"]
     assert "baseline-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in lines
     # What does not fit is not praised.
-    assert lines[-1].startswith("Best here: streamed")
+    assert told(outcomes) == [
+        "Best here: streamed (2.00x device, 1.00x private)",
+        "Fastest on this CPU: streamed (1.00 s)",
+    ]
     assert "killed at 3.9 GiB" in markdown(rows(outcomes))
+
+
+WHY = "refused: ['angles'] are not persistent; use baseline or sequential"
+
+
+def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
+    refusing = [Outcome(name, "small", WHY, {"strategy": name}) for name in ("load_assign", "streamed", "streamed")]
+    run = [memory("baseline", 1.0), *refusing, limit("memory", 2e9), memory("sequential", 1.0)]
+    for lines in (terminal_lines(rows(run), 80), markdown(rows(run)).splitlines()):
+        assert lines.count("2 of 4 strategies work with small: baseline, sequential; 2 refused") == 1
+        assert [line for line in lines if "persistent" in line] == [f"load_assign-small, streamed-small: {WHY}"]
+    failed = [*run, Outcome("sequential", "small", "too much"), Outcome("per_tensor", "small", "skipped: too large")]
+    assert "1 of 5 strategies work with small: baseline; 2 refused, 1 skipped, 1 FAILED" in terminal_lines(
+        rows(failed), 80
+    )
+    # What failed is counted by its own lines.
+    assert not [line for line in terminal_lines(rows([run[0], failed[-2]]), 80) if " of " in line and "work" in line]
 
 
 def test_a_refusal_is_no_failure_and_a_bound_of_times_is_none_of_peaks() -> None:

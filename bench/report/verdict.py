@@ -3,30 +3,38 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bench.history.runs import FAILED, INTERRUPTED
+from bench.history.runs import FAILED, INTERRUPTED, PASSED
 from bench.report.best import best
 from bench.report.comparison import changes_in_words
 from bench.report.recorded import Recorded
-from bench.report.rows import Row, was_skipped
+from bench.report.rows import Row, coverage, listed, was_skipped
+from bench.report.table import refusals
 
-# More names are for the table.
-MOST_NAMES = 6
+PARTIAL = "partial"
 
 
 class Verdict(NamedTuple):
-    """The run's outcome, what that means, and which strategy is best, if anything was measured that tells."""
+    """A run's outcome, a class of style, the headline, what that means, and which strategies are best, a line each."""
 
     outcome: str
+    style: str
+    headline: str
     sentence: str
-    best: str | None
+    best: list[str]
 
 
 def verdict(recorded: Recorded) -> Verdict:
-    """The verdict of a recorded run."""
-    return Verdict(recorded.run.outcome, " ".join(_sentences(recorded)), best(recorded.rows))
+    """The verdict of a recorded run; if it passed without some strategies, the headline is how many worked."""
+    outcome, partial = recorded.run.outcome, coverage(recorded.rows)
+    headline, style = f"{outcome.capitalize()}.", outcome
+    if outcome == PASSED and partial:
+        headline, style = " ".join(f"{line}." for line in partial), PARTIAL
+    unsaid = [line for line in partial if not any(line in said for said in (headline, *recorded.complaints))]
+    sentences = _sentences(recorded, unsaid)
+    return Verdict(outcome, style, headline, " ".join(sentences), best(recorded.rows))
 
 
-def _sentences(recorded: Recorded) -> Iterator[str]:
+def _sentences(recorded: Recorded, partial: Sequence[str]) -> Iterator[str]:
     loads = [row for row in recorded.rows if "strategy" in row.record and not was_skipped(row)]
     wrong = list(_failures(recorded, loads))
     yield from wrong
@@ -38,6 +46,8 @@ def _sentences(recorded: Recorded) -> Iterator[str]:
         yield f"{changes}{', and accepted' if recorded.accepted else ' than in the runs before'}."
     if recorded.run.outcome == FAILED and not wrong and not recorded.complaints:
         yield "What failed it is not recorded."
+    yield from (f"{line}." for line in partial)
+    yield from (f"{why}." for why in refusals(recorded.rows))
     if loads and not any(row.problems for row in loads):
         yield _all_well(loads)
 
@@ -45,11 +55,11 @@ def _sentences(recorded: Recorded) -> Iterator[str]:
 def _failures(recorded: Recorded, loads: Sequence[Row]) -> Iterator[str]:
     failed = [f"{row.strategy}-{row.size}" for row in loads if row.problems]
     if failed:
-        yield f"{len(failed)} of {len(loads)} loads failed: {_listed(failed)}."
+        yield f"{len(failed)} of {len(loads)} loads failed: {listed(failed)}."
     theirs = [_named_in_tests(row) for row in loads if row.problems]
     others = [test for test in recorded.failed if not any(f"[{name}-" in test for name in theirs)]
     if others:
-        yield f"{len(others)} {'test' if len(others) == 1 else 'tests'} failed: {_listed(others)}."
+        yield f"{len(others)} {'test' if len(others) == 1 else 'tests'} failed: {listed(others)}."
 
 
 def _named_in_tests(row: Row) -> str:
@@ -75,8 +85,3 @@ def _has_values(row: Row) -> bool:
     """Whether the weights that were loaded had any; a timed load's always have."""
     real = row.record.get("device") != "sim" and not row.record.get("planned")
     return real or "first_logits_seconds" in row.record
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more

@@ -22,10 +22,9 @@ from bench.report.page.charts.history import MOST_RUNS, history_figures
 from bench.report.page.charts.timelines import SERIES, timelines
 from bench.report.page.grid import grid
 from bench.report.page.libraries import bundle
-from bench.report.peers import peer_lines
 from bench.report.recorded import Recorded
 from bench.report.rows import Row
-from bench.report.table import above, cells, fates, problems
+from bench.report.table import above, cells, notes
 from bench.report.verdict import verdict
 
 ASSETS = Path(__file__).parent / "assets"
@@ -71,7 +70,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "scales": above(table),
         "of_ranks": any(row.division for row in table),
         "columns": heading,
-        "problems": [*problems(table), *fates(table), *peer_lines(table)],
+        "problems": notes(table),
         "rows": list(_rows(table, lines)),
         "changes": list(_changes(recorded)),
         "sections": [section for section in _sections(recorded, runs) if section.figures],
