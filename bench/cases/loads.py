@@ -19,6 +19,7 @@ from model.architecture import DTYPES
 from model.checkpoints import Checkpoint
 from model.foreign import FOREIGN
 from model.gpt2 import GPT2, Config, first_logits
+from model.outputs import State
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_outputs, check_weights
 
@@ -32,13 +33,21 @@ class CachedOutputs:
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._checkpoint, self._device = checkpoint, device
         self._outputs: list[torch.Tensor] = []
+        self._changed = set(checkpoint.answers().changed)
+        self._state: State | None = None
 
     def use(self, model: nn.Module) -> None:
         """Run a forward pass."""
+        if self._changed:
+            self._state = State(model, self._changed)
         self._outputs = self._checkpoint.specification.architecture.outputs(model)
 
     def check(self, model: nn.Module) -> None:
         """Raise `WrongModel` unless every tensor of the model, and the last outputs, are those that were saved."""
+        # The saved ones are those before a forward pass.
+        if self._state:
+            self._state.restore()
+            self._state = None
         check_weights(self._checkpoint, self._device, model)
         check_outputs(self._checkpoint, self._outputs)
 

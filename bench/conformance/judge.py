@@ -18,10 +18,11 @@ from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
+from model.bits import difference
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
 from model.layouts import save_plain
-from model.verify import WrongModel, check_logits, difference
+from model.verify import WrongModel, check_logits
 
 # Of one property each, where a loader is judged by them one by one: that an optimizer made before the load steps the
 # model, that one made after it does, and that what shares no memory does not come to.
@@ -186,7 +187,10 @@ def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iter
             check_logits(first_logits(loaded).cpu(), first_logits(saved))
         except WrongModel as error:
             yield Difference("logits", "", str(error))
-    elif isinstance(specimen, OwnModel | Pretrained):
+    elif isinstance(specimen, OwnModel):
+        if differing := specimen.own.answers(saved).difference(specimen.outputs(loaded)):
+            yield Difference("logits", "", differing)
+    elif isinstance(specimen, Pretrained):
         try:
             for found, expected in zip(specimen.outputs(loaded), specimen.outputs(saved), strict=True):
                 check_logits(found.cpu(), expected)
