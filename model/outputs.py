@@ -38,6 +38,15 @@ class Answers:
     compared: Compared = Compared.ANYWHERE
     changed: tuple[str, ...] = ()
 
+    @property
+    def note(self) -> str | None:
+        """What has to be said of models whose outputs are not compared everywhere."""
+        return {
+            Compared.NOWHERE: "answers differently when it is asked twice, so its outputs are not compared, only its "
+            "weights",
+            Compared.ON_HOST: "draws random numbers in its forward pass, so its outputs are compared on the CPU alone",
+        }.get(self.compared)
+
     def difference(self, outputs: list[Tensor]) -> str | None:
         """What is wrong with the outputs of another model; None where they are equal, or cannot be compared."""
         on_host = all(output.device.type == "cpu" for output in outputs)
