@@ -7,7 +7,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from itertools import chain
@@ -63,7 +63,13 @@ class Own:
         return example if callable(example) or example is None else lambda: example
 
     def build(self) -> nn.Module:
-        return _built(self.factory)
+        """A new one. Raises `UserCodeFailed`, in a line, if there is none; what says that memory is short as it is."""
+        try:
+            return _built(self.factory)
+        except UserCodeFailed as error:
+            if isinstance(error.__cause__, MemoryError | torch.OutOfMemoryError):
+                raise error.__cause__ from None
+            raise
 
     def skeleton(self) -> nn.Module:
         return skeleton(self.factory)
@@ -118,11 +124,12 @@ class Own:
         return f"--example: {self.example.shown}" if self.example else f"--model: the example of {self.factory.shown}"
 
     def identity(self) -> dict[str, Any]:
-        """That of its code as far as one file goes, and of the files that it is loaded from."""
+        """That of its code as far as files in its folder go, and of the files that it is loaded from."""
         functions = [self.factory.get()] + ([self.asks] if self.asks is not None else [])
         model = {
             "architecture": self.factory.shown,
             "code": [_digest_of_code(function) for function in functions],
+            "imports": [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.factory.files],
             "state": state_digest(skeleton(self.factory).state_dict()),
             "source": _identity_of_files(self.source) if self.source else None,
         }
@@ -135,6 +142,11 @@ def own(model: str, checkpoint: str | None, state_key: str | None, example: str 
     with _named("--model"):
         factory.without_arguments()
         expected = skeleton(factory).state_dict()
+        if name := _shared(factory):
+            raise ValueError(
+                f"{factory.shown} returns the same {name} each time, which the next load would find changed: have it "
+                f"build a new model in each call"
+            )
         if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
             raise ValueError(f"{factory.shown} makes a model without weights")
         for name, value in expected.items():
@@ -170,6 +182,14 @@ def skeleton(factory: Reference) -> nn.Module:
             return _built(factory)
     except ValueError:
         return _built(factory)
+
+
+def _shared(factory: Reference) -> str | None:
+    """The name of a parameter that models have in common; None where there is none, or none is built on meta."""
+    with suppress(ValueError), torch.device("meta"):
+        again = {id(parameter) for parameter in _built(factory).parameters()}
+        return next((name for name, one in skeleton(factory).named_parameters() if id(one) in again), None)
+    return None
 
 
 def _built(factory: Reference) -> nn.Module:

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from inspect import Parameter, signature
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 from zlib import crc32
 
@@ -44,6 +44,12 @@ class Reference:
     def running(self) -> AbstractContextManager[None]:
         """Have code of this module run, in a block, in the surroundings that it expects; see `Surroundings`."""
         return _running(self.text.rpartition(":")[0], self.shown)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of its module, and of those in its folder that are in use there; none of installed packages."""
+        with self.running():
+            return _files(_module(self.text.rpartition(":")[0]))
 
     def get(self) -> Any:
         """The function. Raises `ValueError`, in a line, if there is none."""
@@ -109,6 +115,24 @@ def _module(place: str) -> ModuleType:
     with telling(f"{file.name} cannot be imported"), _running(place, file.name):
         spec.loader.exec_module(module)
     return module
+
+
+def _files(module: ModuleType) -> list[Path]:
+    """The files of a module and of those below its folder that its values are of, and theirs."""
+    found: list[Path] = []
+    left = [module]
+    while left:
+        one = left.pop()
+        file = Path(getattr(one, "__file__", None) or "")
+        beside = not found or file.is_relative_to(found[0].parent)
+        if file in found or not beside or not file.is_file() or "site-packages" in file.parts:
+            continue
+        found.append(file)
+        values = [*vars(one).values()]
+        left += [value for value in values if isinstance(value, ModuleType)]
+        names = {value.__module__ for value in values if isinstance(value, type | FunctionType)}
+        left += [sys.modules[name] for name in names & sys.modules.keys()]
+    return sorted(found)
 
 
 def _running(place: str, shown: str) -> AbstractContextManager[None]:

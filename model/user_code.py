@@ -38,7 +38,7 @@ def telling(what: str) -> Iterator[None]:
     except BaseException as error:
         said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")
         if isinstance(error, SystemExit):
-            said += "; a program's own code, such as its parsing of arguments, goes below if __name__ == '__main__'"
+            said += ", which would end the run: put what a script does below if __name__ == '__main__'"
         raise UserCodeFailed(f"{what}: {said}") from error
 
 
@@ -78,7 +78,7 @@ class Surroundings:
     @contextmanager
     def _in_force(self) -> Iterator[None]:
         self._entered = True
-        others, before = self._taken(), Path.cwd()
+        others, before = self._taken(), _working_folder()
         sys.modules.update(self._modules)
         sys.path[:0] = self._path
         warnings.resetwarnings()
@@ -88,9 +88,10 @@ class Surroundings:
         try:
             yield
         finally:
-            after = Path.cwd()
+            after = _working_folder()
             self._working_folder = after if after != before else None
-            os.chdir(before)
+            if before:
+                os.chdir(before)
             self._filters = list(warnings.filters)
             for one in self._path:
                 with suppress(ValueError):  # The code may have taken it out.
@@ -108,6 +109,14 @@ class Surroundings:
 def surroundings(folder: Path, *, first: bool) -> Surroundings:
     """Those of the code in a folder; `first`: that is searched for modules before all others."""
     return Surroundings(folder, first=first)
+
+
+def _working_folder() -> Path | None:
+    """None where it is there no more."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 def _ordinary_filters() -> list[object]:

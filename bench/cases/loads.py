@@ -34,20 +34,18 @@ class CachedOutputs:
         self._checkpoint, self._device = checkpoint, device
         self._outputs: list[torch.Tensor] = []
         self._changed = set(checkpoint.answers().changed)
-        self._state: State | None = None
 
     def use(self, model: nn.Module) -> None:
-        """Run a forward pass."""
-        if self._changed:
-            self._state = State(model, self._changed)
+        """Run a forward pass, and undo what it is known to change: the weights of a checkpoint are those before it."""
+        state = State(model, self._changed) if self._changed else None
         self._outputs = self._checkpoint.specification.architecture.outputs(model)
+        if state:
+            # What it returns may be what it has changed.
+            self._outputs = [output.clone() for output in self._outputs]
+            state.restore()
 
     def check(self, model: nn.Module) -> None:
         """Raise `WrongModel` unless every tensor of the model, and the last outputs, are those that were saved."""
-        # The saved ones are those before a forward pass.
-        if self._state:
-            self._state.restore()
-            self._state = None
         check_weights(self._checkpoint, self._device, model)
         check_outputs(self._checkpoint, self._outputs)
 
