@@ -26,6 +26,7 @@ import torch
 from model import GPT
 
 warnings.warn("on import")
+warnings.filterwarnings("ignore", "silenced")
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--width", type=int, default=8)
 WIDTH = arguments.parse_args().width
@@ -35,6 +36,7 @@ def net():
     import model
     import bench
     Path("here.txt").read_text()
+    warnings.warn("silenced")
     warnings.warn("old", FutureWarning)
     warnings.warn("older", DeprecationWarning)
     assert pickle.loads(pickle.dumps(GPT)) is model.GPT is GPT
@@ -111,7 +113,7 @@ def test_its_own_loader_finds_the_same(project: Path) -> None:
 
     strategy = own_strategy(f"{project}/script.py:load", None)
     strategy.load(Own(Reference(f"{project}/script.py:net")).build, project, torch.device("cpu"))
-    assert "script.py:load warns: UserWarning: in a loader (script.py:31)" in told(project)
+    assert "script.py:load warns: UserWarning: in a loader (script.py:33)" in told(project)
 
 
 def test_each_warning_is_told_once_and_is_no_error(project: Path) -> None:
@@ -119,8 +121,8 @@ def test_each_warning_is_told_once_and_is_no_error(project: Path) -> None:
         own(f"{project}/script.py:net", None, None, None).build()
     assert told(project) == [
         "script.py warns: UserWarning: on import (script.py:7)",
-        "script.py:net warns: FutureWarning: old (script.py:17)",
-        "script.py:net warns: DeprecationWarning: older (script.py:18)",
+        "script.py:net warns: FutureWarning: old (script.py:19)",
+        "script.py:net warns: DeprecationWarning: older (script.py:20)",
     ]
 
 
