@@ -36,11 +36,13 @@ from bench.ranks.meeting import Meeting
 from bench.ranks.team import Team
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
+from bench.report.user_warnings import UserWarnings
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 from bench.versus.session import Versus
 from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
 from model.trust import UntrustedCheckpoint
+from model.user_code import UserCodeFailed
 
 # Runs of pytest within tests.
 pytest_plugins = ["pytester"]
@@ -67,6 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     require_surroundings(vars(config.option), sys.flags.optimize)
     if hasattr(config, "workerinput"):
         _be_no_worker()
+    config.pluginmanager.register(UserWarnings(config), "user warnings")
     # As pytest's own filters have it: what options name is built before those are in force.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
     try:
@@ -94,6 +97,12 @@ def _be_no_worker() -> None:
     """Have what tests start in a process of pytest-xdist take itself for no part of it, and hear interrupts."""
     os.environ.pop("PYTEST_XDIST_WORKER", None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Make warnings errors in the suite's own tests: where something is measured, they may be of the user's code."""
+    if item.path.parent != item.config.rootpath / "bench":
+        item.add_marker(pytest.mark.filterwarnings("error", *item.config.getini("filterwarnings")))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -143,6 +152,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             raise pytest.UsageError(f"{error}, or count the peaks with --plan") from None
         except OSError as error:
             raise pytest.UsageError(f"checkpoints cannot be kept: {error}; name a folder with --checkpoints") from None
+    if cases and cases[0].own and not cases[0].planned:
+        _ask(session.config, cases[0])
+    session.config.pluginmanager.getplugin("user warnings").say()
+
+
+def _ask(config: pytest.Config, case: Case) -> None:
+    """Make the first checkpoint of the user's model, which asks it its example, before anything is measured."""
+    try:
+        checkpoint = _found(config, case.specification)
+    except UserCodeFailed as error:
+        raise pytest.UsageError(str(error)) from None
+    except (pytest.skip.Exception, pytest.fail.Exception):
+        return  # Its tests will say so.
+    if note := checkpoint.answers().note:
+        say(config, f"{case.size}: {note}")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,6 +19,7 @@ from torch.utils.serialization import config as serialization
 from model.architecture import Architecture, RandomGPT2
 from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, SPARSE, Digest, digests
 from model.layouts import LAYOUTS, Entry, Raw, save_digested, save_sparse
+from model.outputs import Answers, Compared
 from model.own import Own
 from model.pickled import SavedTensor
 from model.pretrained import PretrainedGPT2
@@ -218,6 +219,13 @@ class Checkpoint:
         saved = torch.load(self.folder / LOGITS, map_location="cpu", weights_only=True)
         return saved if isinstance(saved, list) else [saved]
 
+    def answers(self) -> Answers:
+        """The same, with what is known of them: of a model of the user's, when its checkpoint was made."""
+        if self.specification.own is None:
+            return Answers(self.outputs())
+        known = json.loads((self.folder / MANIFEST).read_bytes())["answers"]
+        return Answers(self.outputs(), Compared(known["compared"]), tuple(known["changed"]))
+
 
 def stamps(folder: Path, elsewhere: Iterable[Path] = ()) -> tuple[Stamp, ...]:
     """What identifies every file below `folder`, and others, as they are now."""
@@ -250,7 +258,7 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
     if own and own.source:
         own.source.require_sound()
     files: dict[str, Entry] = {}
-    outputs: list[Tensor] = []
+    answers = Answers([])
     if specification.making_bytes:
         model = specification.architecture.saved(progress)
         if not specification.in_place:
@@ -258,10 +266,11 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
             files |= ALL_LAYOUTS[specification.layout].save_of(model, state_dict, folder, save)
             if specification.layout in FOREIGN:
                 files[DIGESTS] = save(Raw([json.dumps(digests(state_dict)).encode()]), folder / DIGESTS)
-        outputs = specification.architecture.outputs(model)
-    files[LOGITS] = save_digested(outputs if own else outputs[0], folder / LOGITS, progress)
+        answers = own.answers(model) if own else Answers(specification.architecture.outputs(model))
+    files[LOGITS] = save_digested(answers.outputs if own else answers.outputs[0], folder / LOGITS, progress)
+    known = {"answers": {"compared": answers.compared, "changed": answers.changed}} if own else {}
     with (folder / MANIFEST).open("x") as file:
-        json.dump(specification.manifest() | {"files": files}, file, indent=1)
+        json.dump(specification.manifest() | known | {"files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
@@ -307,6 +316,8 @@ def misfit(specification: Specification, folder: Path) -> str | None:
 
 
 def _misfit(specification: Specification, folder: Path, manifest: dict[str, Any]) -> str | None:
+    if specification.own and "answers" not in manifest:
+        return "its model was asked once"
     if differing := {key for key, value in specification.manifest().items() if manifest.get(key) != value}:
         return f"its {', '.join(sorted(differing))} differs"
     files = manifest["files"]

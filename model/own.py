@@ -3,9 +3,11 @@
 import hashlib
 import inspect
 import json
+import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from itertools import chain
@@ -20,9 +22,11 @@ from torch.utils._pytree import tree_map
 from model.architecture import SEED
 from model.conversions import load
 from model.layouts import first_names
+from model.outputs import Answers, answers
 from model.reference import Reference
 from model.source import Source, recognised
 from model.trust import UntrustedCheckpoint
+from model.user_code import UserCodeFailed, telling
 from model.weights import Progress
 
 PAGE_BYTES = 4096
@@ -67,7 +71,13 @@ class Own:
         return example if callable(example) or example is None else lambda: example
 
     def build(self) -> nn.Module:
-        return _built(self.factory)
+        """A new one. Raises `UserCodeFailed`, in a line, if there is none; what says that memory is short as it is."""
+        try:
+            return _built(self.factory)
+        except UserCodeFailed as error:
+            if isinstance(error.__cause__, MemoryError | torch.OutOfMemoryError):
+                raise error.__cause__ from None
+            raise
 
     def skeleton(self) -> nn.Module:
         return skeleton(self.factory)
@@ -79,7 +89,7 @@ class Own:
         return any(tensor.is_meta for tensor in tensors)
 
     def saved(self, progress: Progress) -> nn.Module:
-        with _seeded():
+        with _seeded(SEED):
             model = self.build()
         if self.source:
             try:
@@ -89,31 +99,46 @@ class Own:
         progress(sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers())))
         return model
 
-    def outputs(self, model: nn.Module) -> list[Tensor]:
-        """Every tensor of what the model returns; without an input none, and every page of its weights is read."""
+    def outputs(self, model: nn.Module, seed: int = SEED) -> list[Tensor]:
+        """Every tensor of what the model returns; without an input none, and every page of its weights is read.
+
+        Raises `UserCodeFailed`, in a line, if it does not take the input.
+        """
         asks, tensors = self.asks, list(chain(model.parameters(), model.buffers()))
         if asks is None:
             for tensor in tensors:
                 _read_every_page(tensor)
             return []
-        with _seeded():
-            given = asks()
-        device = tensors[0].device
-        given = tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, given)
-        with torch.inference_mode():
-            model.eval()
-            if isinstance(given, Mapping):
-                returned = model(**given)
-            else:
-                returned = model(*given) if isinstance(given, tuple | list) else model(given)
+        where, device = self.example or self.factory, tensors[0].device
+        with _seeded(seed, device):
+            with where.running(), telling(f"{self._example_shown} fails"):
+                given = asks()
+            given = dict(given) if isinstance(given, Mapping) else given
+            given = tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, given)
+            misfit = f"{self._example_shown} does not fit {self.factory.shown}"
+            with self.factory.running(), telling(misfit), torch.inference_mode():
+                model.eval()
+                if isinstance(given, Mapping):
+                    returned = model(**given)
+                else:
+                    returned = model(*given) if isinstance(given, tuple | list) else model(given)
         return list(_tensors(returned))
 
+    def answers(self, model: nn.Module) -> Answers:
+        """The same, with what is known of the answers of other models with the same weights."""
+        return answers(model, lambda seed: self.outputs(model, seed), SEED) if self.asks else Answers([])
+
+    @property
+    def _example_shown(self) -> str:
+        return f"--example: {self.example.shown}" if self.example else f"--model: the example of {self.factory.shown}"
+
     def identity(self) -> dict[str, Any]:
-        """That of its code as far as one file goes, and of the files that it is loaded from."""
+        """That of its code as far as files in its folder go, and of the files that it is loaded from."""
         functions = [self.factory.get()] + ([self.asks] if self.asks is not None else [])
         model = {
             "architecture": self.factory.shown,
             "code": [_digest_of_code(function) for function in functions],
+            "imports": [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.factory.files],
             "state": self.state_digest,
             "source": _identity_of_files(self.source) if self.source else None,
         }
@@ -126,6 +151,11 @@ def own(model: str, checkpoint: str | None, state_key: str | None, example: str 
     with _named("--model"):
         factory.without_arguments()
         expected = skeleton(factory).state_dict()
+        if name := _shared(factory):
+            raise ValueError(
+                f"{factory.shown} returns the same {name} each time, which the next load would find changed: have it "
+                f"build a new model in each call"
+            )
         for name, value in expected.items():
             if is_lazy(value):
                 raise ValueError(
@@ -181,29 +211,51 @@ def _digest_of_state(factory: Reference) -> str:
     return state_digest(skeleton(factory).state_dict())
 
 
+def _shared(factory: Reference) -> str | None:
+    """The name of a parameter that models have in common; None where there is none, or none is built on meta."""
+    with suppress(ValueError), torch.device("meta"):
+        again = {id(parameter) for parameter in _built(factory).parameters()}
+        return next((name for name, one in skeleton(factory).named_parameters() if id(one) in again), None)
+    return None
+
+
 def _built(factory: Reference) -> nn.Module:
-    try:
-        model = factory.get()()
-    except Exception as error:
-        said = str(error).partition("\n")[0]
-        raise ValueError(f"{factory.shown} fails: {type(error).__name__}: {said}") from error
+    build = factory.get()
+    with factory.running(), telling(f"{factory.shown} fails"):
+        model = build()
     if isinstance(model, nn.Module):
         return model
-    raise ValueError(f"{factory.shown} returns no torch.nn.Module, but something of the type {type(model).__name__}")
+    kind = type(model).__name__
+    raise UserCodeFailed(f"{factory.shown} returns no torch.nn.Module, but something of the type {kind}")
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
+def _seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """What is random in this block is the same each time, and nothing outside is less random for it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        yield
+    numpy, state = sys.modules.get("numpy"), random.getstate()
+    numpy_state = numpy.random.get_state() if numpy else None
+    with torch.random.fork_rng(devices=[device] if device and device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        if numpy:
+            numpy.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            if numpy:
+                numpy.random.set_state(numpy_state)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in what a model returned."""
+    """Every tensor in what a model returned, as plain ones."""
     if isinstance(value, Tensor):
-        yield value
+        if value.is_nested:
+            yield from value.unbind()
+        elif value.is_quantized:
+            yield value.dequantize()
+        else:
+            yield value.to_dense() if value.layout != torch.strided else value
     elif isinstance(value, Mapping):
         for one in value.values():
             yield from _tensors(one)

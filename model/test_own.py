@@ -1,5 +1,6 @@
 """A model of the user's: what it is asked, what its checkpoint holds, and what identifies it."""
 
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -269,6 +270,33 @@ def test_an_example_may_be_what_is_asked_itself(file: Path) -> None:
     assert model.asks
     assert model.asks().tolist() == [1, 2]
     assert len(model.outputs(model.build())) == 3
+
+
+def test_every_random_number_of_its_forward_pass_is_the_same_each_time(file: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    draws = """
+class Draws(Tied):
+    def forward(self, ids):
+        import numpy, random
+        return ids + torch.rand(1) + random.random() + numpy.random.rand()
+
+def draws():
+    return Draws()
+
+draws.example = torch.tensor([1])
+"""
+    file.write_text(f"{CODE}{draws}")
+    model = own(f"{file}:draws", None, None, None)
+    one = model.outputs(model.build())
+    for seeded in (random.seed, numpy.random.seed, torch.manual_seed):
+        seeded(1)
+    assert torch.equal(one[0], model.outputs(model.build())[0])
+    assert not torch.equal(model.outputs(model.build(), seed=5)[0], one[0])
+    # What is random beside it stays as it is.
+    found = random.random(), numpy.random.rand()
+    random.seed(1)
+    numpy.random.seed(1)
+    assert found == (random.random(), numpy.random.rand())
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
+from model.bits import difference
 from model.layouts import Raw, save_plain, save_sparse
 from model.safetensors_file import DTYPES, MOST_HEADER_BYTES, contents, read_header, read_safetensors
-from model.verify import difference
 from model.zip_directory import Unsound
 
 # Two tensors that say they are one.

@@ -19,6 +19,7 @@ from model.architecture import DTYPES
 from model.checkpoints import Checkpoint
 from model.foreign import FOREIGN
 from model.gpt2 import GPT2, Config, first_logits
+from model.outputs import State
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_outputs, check_weights
 
@@ -32,10 +33,16 @@ class CachedOutputs:
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._checkpoint, self._device = checkpoint, device
         self._outputs: list[torch.Tensor] = []
+        self._changed = set(checkpoint.answers().changed)
 
     def use(self, model: nn.Module) -> None:
-        """Run a forward pass."""
+        """Run a forward pass, and undo what it is known to change: the weights of a checkpoint are those before it."""
+        state = State(model, self._changed) if self._changed else None
         self._outputs = self._checkpoint.specification.architecture.outputs(model)
+        if state:
+            # What it returns may be what it has changed.
+            self._outputs = [output.clone() for output in self._outputs]
+            state.restore()
 
     def check(self, model: nn.Module) -> None:
         """Raise `WrongModel` unless every tensor of the model, and the last outputs, are those that were saved."""

@@ -17,10 +17,11 @@ from bench.meters.process import Child, LoadEnded, child_process, telling_failur
 from bench.ranks.meeting import Meeting
 from bench.ranks.seat import Seat
 from model.architecture import DTYPES
+from model.bits import difference
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import GPT2, Config, first_logits
 from model.layouts import first_names, save_plain
-from model.verify import WrongModel, check_logits, difference
+from model.verify import WrongModel, check_logits
 
 LIMIT_SECONDS = 60.0
 

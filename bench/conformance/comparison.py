@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.modules import named_tensors
+from model.bits import difference, same_value
 from model.trust import EXTRA_STATE
-from model.verify import difference, same_value
 
 # What is wrong with a loaded tensor, given the saved one.
 Differ = Callable[[Tensor, Tensor], str | None]

@@ -18,11 +18,12 @@ from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
+from model.bits import difference
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
 from model.layouts import save_plain
 from model.own import Own
-from model.verify import WrongModel, check_logits, difference
+from model.verify import WrongModel, check_logits
 
 # Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
 # steps the model, that one made after it does, and that what shares no memory does not come to.
@@ -248,7 +249,10 @@ def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iter
             check_logits(first_logits(loaded).cpu(), first_logits(saved))
         except WrongModel as error:
             yield Difference("logits", "", str(error))
-    elif isinstance(specimen, OwnModel | Pretrained):
+    elif isinstance(specimen, OwnModel):
+        if differing := specimen.own.answers(saved).difference(specimen.outputs(loaded)):
+            yield Difference("logits", "", differing)
+    elif isinstance(specimen, Pretrained):
         try:
             for found, expected in zip(specimen.outputs(loaded), specimen.outputs(saved), strict=True):
                 check_logits(found.cpu(), expected)

@@ -15,8 +15,8 @@ from bench.conformance.specimens import Specimen
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.strategies import STRATEGIES, Strategy
+from model.bits import difference_in_kind
 from model.layouts import LAYOUTS, save_plain
-from model.verify import difference_in_kind
 
 CUDA = torch.device("cuda")
 

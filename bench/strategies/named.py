@@ -17,4 +17,6 @@ class NamedLoad:
     reference: Reference
 
     def __call__(self, build: Any, path: Path | str, device: torch.device, *others: Any) -> nn.Module:
-        return self.reference.get()(build, path, device, *others)
+        function = self.reference.get()
+        with self.reference.running():
+            return function(build, path, device, *others)
