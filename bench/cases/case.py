@@ -160,8 +160,14 @@ class Case:
         if self.own is None or strategy.is_own:
             return set()
         refused = strategy.refused("cpu" if self.device == "cpu" else "cuda")
-        found = set(properties_of(self.own.skeleton())) & refused
-        return found | ({"skeleton"} if not strategy.builds and not self.own.is_built_on_meta else set())
+        skeleton = self.own.skeleton()
+        found = set(properties_of(skeleton)) & refused
+        if not strategy.builds:
+            found |= {"skeleton"} if not self.own.is_built_on_meta else set()
+            found |= (
+                {"scripted"} if any(isinstance(one, torch.jit.ScriptModule) for one in skeleton.modules()) else set()
+            )
+        return found
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""

@@ -14,6 +14,7 @@ OBSTACLES = {
     "gaps": "give each of them memory of its own (.clone()) and save the checkpoint again",
     "extra_state": "leave out get_extra_state and save the checkpoint again",
     "skeleton": "let the model be built under torch.device('meta')",
+    "scripted": "load the model before torch.jit.script compiles it",
 }
 
 

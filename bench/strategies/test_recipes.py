@@ -3,6 +3,7 @@ import json
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from inspect import getsource, signature
 from pathlib import Path
@@ -83,6 +84,21 @@ def test_a_recurrent_layer_is_loaded(strategy: Strategy, tmp_path: Path) -> None
     functional = torch.func.functional_call(loaded, dict.fromkeys(["bias_ih_l0"], torch.ones(32)), (asked,))
     assert not torch.equal(functional[0], saved(asked)[0])
     assert torch.equal(loaded(asked)[0], saved(asked)[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_model_is_refused_where_its_tensors_are_to_be_replaced(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(torch.jit.script(nn.Linear(2, 2)))
+
+    for strategy in STRATEGIES.values():
+        layout = LAYOUTS[strategy.layout]
+        folder = tmp_path / strategy.name
+        folder.mkdir()
+        layout.save(build().state_dict(), folder, save_plain)
+        refused = pytest.raises(ValueError, match=r"^0 is compiled by torch\.jit\.script")
+        with nullcontext() if strategy.builds else refused:
+            strategy.load(build, folder / layout.entrance, CPU)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

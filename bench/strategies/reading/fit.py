@@ -63,7 +63,14 @@ def require_plain(model):
 
 
 def require_persistent(model):
-    """Raise `ValueError` if a skeleton has tensors that are in no checkpoint: on meta they have no values either."""
+    """Raise `ValueError` if a skeleton has tensors that are in no checkpoint: on meta they have no values either.
+
+    Or if it is compiled: TorchScript holds its tensors by itself, and they cannot be swapped.
+    """
+    if compiled := [
+        name or "the model" for name, one in model.named_modules() if isinstance(one, torch.jit.ScriptModule)
+    ]:
+        raise ValueError(f"{compiled[0]} is compiled by torch.jit.script: its tensors cannot be replaced")
     lost = dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()
     if lost := sorted(lost | attributes_on_meta(model)):
         raise ValueError(f"{lost} are not persistent: they have values only where the model is built on a device")
