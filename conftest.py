@@ -102,7 +102,9 @@ def _be_no_worker() -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Make warnings errors in the suite's own tests: where something is measured, they may be of the user's code."""
     if item.path.parent != item.config.rootpath / "bench":
-        item.add_marker(pytest.mark.filterwarnings("error", *item.config.getini("filterwarnings")))
+        errors = pytest.mark.filterwarnings("error", *item.config.getini("filterwarnings"))
+        # The marks of a test itself come after it.
+        item.add_marker(errors, append=False)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
