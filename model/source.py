@@ -4,9 +4,9 @@ Headers are read, and nothing else.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -52,7 +52,7 @@ class Source:
     @property
     def is_plain(self) -> bool:
         """Whether a strategy can be given the file as it is."""
-        return not self.keys and not self.fit.said and not self.has_unlisted
+        return not self.keys and not self.fit.said
 
     @property
     def measured_layout(self) -> str:
@@ -65,17 +65,8 @@ class Source:
         if self.is_plain:
             return None
         what = f"its {'.'.join(map(str, self.keys))!r}" if self.keys else "its tensors"
-        told = [*self.fit.said, *[UNLISTED] * self.has_unlisted]
-        said = f": {'; '.join(told)}" if told else ""
+        said = f": {'; '.join(self.fit.said)}" if self.fit.said else ""
         return f"of {self.path.name}, {what} saved as a checkpoint of its own{said}"
-
-    @cached_property
-    def has_unlisted(self) -> bool:
-        """Whether shards hold tensors that their index does not list: loaders would spend memory on them."""
-        if not self.layout.endswith("_sharded"):
-            return False
-        read = READERS[self.layout.removesuffix("_sharded")]
-        return any(read(file, False)[file].keys() - set(listed) for file, listed in read_index(self.path).items())
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -96,7 +87,8 @@ class Source:
     def state_dict(self) -> dict[str, Any]:
         """What a model of the user's takes, mapped: nothing is read before it is looked at."""
         if self.layout == "torch":
-            saved: Any = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            with warnings.catch_warnings(action="ignore"):  # Of sparse tensors beside a state dict, for instance.
+                saved: Any = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
         else:
             saved = dict(LAYOUTS[self.layout].read(self.path))
         for key in self.keys:
@@ -122,12 +114,21 @@ def recognised(
     try:
         entrance, layout = _entrance(path, expected)
         source, parts = _source(entrance, layout, target, state_key)
-        source = replace(source, fit=_fit(source, parts, target))
+        fit = _fit(source, parts, target)
+        if layout.endswith("_sharded") and _has_unlisted(entrance, layout):
+            fit = replace(fit, said=(*fit.said, UNLISTED))
+        source = replace(source, fit=fit)
         if layout == "per_tensor" and source.is_plain:
             examine(layout, entrance, expected)
     except UntrustedCheckpoint as error:
         raise ValueError(f"--checkpoint: {error}") from None
     return source
+
+
+def _has_unlisted(index: Path, layout: str) -> bool:
+    """Whether shards hold tensors that their index does not list: loaders would spend memory on them."""
+    read = READERS[layout.removesuffix("_sharded")]
+    return any(read(file, False)[file].keys() - set(listed) for file, listed in read_index(index).items())
 
 
 def _fit(source: Source, parts: Parts, target: Target) -> Fit:

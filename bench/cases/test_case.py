@@ -178,7 +178,7 @@ def test_the_checkpoint_is_blamed_where_it_is_at_fault(tmp_path: Path, error: Ba
     with pytest.raises(UntrustedCheckpoint if blamed else type(error)) as caught:
         run_load(load, checkpoint, torch.device("cpu"))
     if blamed:
-        assert str(caught.value) == f"{checkpoint.path}: is empty"
+        assert str(caught.value) == f"{checkpoint.path}: is empty: download or copy it again"
         assert caught.value.__cause__ is error
     else:
         assert caught.value is error

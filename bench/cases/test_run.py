@@ -30,6 +30,7 @@ from bench.strategies.peers import Peer
 from model.reference import Reference
 
 case.LIMIT_SECONDS = 8.0
+case.LIMIT_TENSORS_PER_SECOND = 1e9
 case.LIMIT_BYTES_PER_SECOND = float("inf")
 for strategy in (
     Strategy(load_with_stray_copy, "torch", "S", "0", "0", "S"),

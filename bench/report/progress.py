@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 from tqdm import tqdm
@@ -16,7 +17,7 @@ def progress_bar(config: pytest.Config, what: str, total_bytes: int) -> Iterator
     quiet, reporter = config.option.benchmark_quiet, config.pluginmanager.getplugin("terminalreporter")
     if reporter and reporter.isatty and not quiet:
         # Below pytest's dots, not over them.
-        reporter.ensure_newline()
+        _end_line(reporter)
     # tqdm's None: where there is no terminal.
     disable = True if quiet else None
     with tqdm(
@@ -29,8 +30,15 @@ def say(config: pytest.Config, line: str) -> None:
     """Write a line between pytest's own, if they are not to be alone."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter and not config.option.benchmark_quiet:
-        reporter.ensure_newline()
+        _end_line(reporter)
         reporter.write_line(line)
+
+
+def _end_line(reporter: Any) -> None:
+    reporter.ensure_newline()
+    # It knows nothing of dots that follow a line of this suite, nor of those of `-q`.
+    if reporter._tw.width_of_current_line:  # noqa: SLF001
+        reporter._tw.line()  # noqa: SLF001
 
 
 @contextmanager

@@ -121,7 +121,7 @@ ONE = Share(
         # What is divided where it is, is made in the size that all have.
         ("S/N + U", 530, 530),
         ("M", 90, 90),
-        ("R", 512, 512),
+        ("R", 2**17, 2**17),
         # Pages around others are mapped with them.
         ("T", 600, 1000),
         ("S | 0", 1000, 1000),
