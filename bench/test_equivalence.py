@@ -27,7 +27,7 @@ def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
         judged = judgement(case, partial(request.getfixturevalue, "checkpoint"))
         verdict = judge_apart(judged, judged_seconds(case))
     if verdict.outcome == Outcome.REFUSED and case.states_refusal:
-        pytest.skip(f"refused: {verdict.why.partition(': ')[2]}")
+        pytest.skip(f"refused: {verdict.why.partition(': ')[2]}; {case.remedy}")
     if verdict.outcome != Outcome.PASSED:
         lines = shortened(verdict.why.splitlines(), MOST_LINES)
         if case.own_strategy:

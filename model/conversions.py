@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from io import StringIO
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +33,20 @@ def taken_by(model: nn.Module, state_dict: Callable[[], dict[str, Any]]) -> dict
 
     The model, on meta say, is given the tensors themselves: their values are not looked at, but by the hooks.
     """
+    strictly = nn.Module.load_state_dict
+
+    def load_state_dict(self: nn.Module, given: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        del strict  # A model's own code may be content with less.
+        return strictly(self, given, strict=True, assign=assign)
+
     try:
-        model.load_state_dict(completed(state_dict(), model), assign=True)
+        with patch.object(nn.Module, "load_state_dict", load_state_dict):
+            model.load_state_dict(completed(state_dict(), model), assign=True)
     except Exception:  # noqa: BLE001 - whatever the model's own code raises
         return {}
     taken = model.state_dict()
-    if any(isinstance(value, Tensor) and value.is_meta for value in taken.values()):
-        return {}  # A hook has filled in what the model was made with.
+    if any(isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided) for value in taken.values()):
+        return {}  # A hook has filled in what the model was made with, or what is saved is no dense tensor.
     return {name: _description(name, value) if isinstance(value, Tensor) else value for name, value in taken.items()}
 
 

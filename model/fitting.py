@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.conversions import earlier_names, ignored_by, written_by
 from model.layouts import first_names
-from model.pickled import SavedTensor
+from model.pickled import SavedObject, SavedTensor
 from model.renaming import changes, listed, renamed
 from model.saved_file import form as form_of
 from model.trust import EXTRA_STATE, Parts
@@ -164,7 +164,8 @@ def _tensors(state_dict: Mapping[str, Any]) -> list[Tensor]:
 
 
 def _is_beside(name: str, value: object) -> bool:
-    return name in BESIDE or not (isinstance(value, SavedTensor) or name.endswith(EXTRA_STATE))
+    is_tensor = isinstance(value, SavedTensor) or (isinstance(value, SavedObject) and value.tensor is not None)
+    return name in BESIDE or not (is_tensor or name.endswith(EXTRA_STATE))
 
 
 def _place(file: Path, value: object) -> object:

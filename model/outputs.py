@@ -1,5 +1,6 @@
 """What a model answers: held against what the saved one did, and what its forward pass does beside answering."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.bits import difference, same_value
+from model.layouts import bytes_of
 from model.trust import EXTRA_STATE
 
 # How far outputs may be from the saved ones, relative to the largest finite one: the weights are equal to the bit, but
@@ -60,7 +62,7 @@ def answers(model: nn.Module, ask: Callable[[int], list[Tensor]], seed: int) -> 
 
     `ask(seed)` runs a forward pass. What that does to buffers is undone before the next.
     """
-    state = State(model, {name for name, _ in model.named_buffers()})
+    state = State(model, {name for name, _ in model.named_buffers()}, summed=True)
     changed: set[str] = set()
 
     def asked(seed: int) -> list[Tensor]:
@@ -77,11 +79,17 @@ def answers(model: nn.Module, ask: Callable[[int], list[Tensor]], seed: int) -> 
 
 
 class State:
-    """The state of a model as it is now, with the values of `names`, so that a forward pass can be undone."""
+    """The state of a model as it is now, with the values of `names`, so that a forward pass can be undone.
 
-    def __init__(self, model: nn.Module, names: set[str]) -> None:
+    `summed`: of the other tensors a checksum is kept, which tells that their values were changed.
+    """
+
+    def __init__(self, model: nn.Module, names: set[str], *, summed: bool = False) -> None:
         self._model = model
         self._tensors = dict(_tensors(model))
+        self._places = {path: [dict(place) for place in _places(one)] for path, one in model.named_modules()}
+        others = self._tensors.keys() - names if summed else set()
+        self._sums = {name: _checksum(self._tensors[name]) for name in others}
         self._versions = {name: _version(tensor) for name, tensor in self._tensors.items()}
         self._values = {name: tensor.detach().clone() for name, tensor in self._tensors.items() if name in names}
         self._extra = deepcopy(dict(_extra_state(model)))
@@ -96,27 +104,45 @@ class State:
         if now is None or now is not self._tensors.get(name) or _version(now) != self._versions[name]:
             return True
         # Not all that writes to a tensor raises its version.
+        if name in self._sums:
+            return _checksum(now) != self._sums[name]
         return name in self._values and not same_value(now.data, self._values[name])
 
     def restore(self) -> None:
         """Undo what was done since, as far as the values are known."""
-        for name in self.changed():
-            path, _, attribute = name.rpartition(".")
-            module = self._model.get_submodule(path)
-            before = self._tensors.get(name)
+        changed = self.changed()
+        # Modules that were added are gone with this, tensors that were replaced or filled in are what they were.
+        for path, kept in self._places.items() if changed else ():
+            for place, before in zip(_places(self._model.get_submodule(path)), kept, strict=True):
+                place.clear()
+                place.update(before)
+        for name in changed:
             if name in self._extra:
-                module.set_extra_state(self._extra[name])
-            elif before is None:
-                delattr(module, attribute)
-            else:
-                setattr(module, attribute, before)
-                if name in self._values:
-                    before.data.copy_(self._values[name])
+                self._model.get_submodule(name.rpartition(".")[0]).set_extra_state(self._extra[name])
+            elif name in self._values:
+                tensor, value = self._tensors[name], self._values[name]
+                if tensor.shape == value.shape:
+                    tensor.data.copy_(value)
+                else:
+                    tensor.data = value.clone()
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
+    """Those that have values."""
+    named = (*model.named_parameters(), *model.named_buffers())
+    return ((name, tensor) for name, tensor in named if not tensor.is_meta)
+
+
+def _places(module: nn.Module) -> tuple[dict[str, Any], ...]:
+    """Where a module has what is registered with it, None included."""
+    return module._parameters, module._buffers, module._modules  # noqa: SLF001 - no public name sets them to None
+
+
+def _checksum(tensor: Tensor) -> int | None:
+    """That of the bytes of a contiguous tensor on the host; None of others."""
+    if tensor.device.type != "cpu" or not tensor.is_contiguous():
+        return None
+    return zlib.crc32(bytes_of(tensor))
 
 
 def _extra_state(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -2,11 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
+from itertools import islice
 
 # What wrappers put into names: data parallel training and AveragedModel, torch.compile, FSDP, activation checkpointing.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 
 MOST_SHOWN = 3
+# Of a name that a hostile file may have made long.
+LONGEST_SHOWN = 200
+# No prefix has more segments.
+MOST_SEGMENTS = 16
 
 
 def renamed(names: Mapping[str, str], expected: Set[str]) -> dict[str, str]:
@@ -41,7 +46,8 @@ def changes(names: Mapping[str, str]) -> list[str]:
 def listed(texts: list[str]) -> str:
     """The first of some names, and how many more there are."""
     more = len(texts) - MOST_SHOWN
-    return f"{', '.join(map(repr, texts[:MOST_SHOWN]))}{f' and {more:,} more' if more > 0 else ''}"
+    shown = [repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...") for text in texts[:MOST_SHOWN]]
+    return f"{', '.join(shown)}{f' and {more:,} more' if more > 0 else ''}"
 
 
 def _unwrapped(name: str) -> str:
@@ -58,8 +64,9 @@ def _prefix(names: Set[str], expected: Set[str]) -> tuple[str, str]:
 
 
 def _cuts(name: str) -> Iterator[tuple[str, str]]:
-    """A name cut in two, after each of its dots."""
-    return ((name[: place + 1], name[place + 1 :]) for place, letter in enumerate(name) if letter == ".")
+    """A name cut in two, after each of its first dots."""
+    dots = islice((place for place, letter in enumerate(name) if letter == "."), MOST_SEGMENTS)
+    return ((name[: place + 1], name[place + 1 :]) for place in dots)
 
 
 def _rest(parts: list[str], others: list[str]) -> str:

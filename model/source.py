@@ -23,7 +23,17 @@ from model.renaming import listed
 from model.safetensors_file import contiguous_stride
 from model.saved_file import open_regular, read_saved
 from model.sharded import read_index
-from model.trust import EXTRA_STATE, READERS, Parts, UntrustedCheckpoint, differing, examine, naming, require_ties
+from model.trust import (
+    EXTRA_STATE,
+    READERS,
+    Parts,
+    UntrustedCheckpoint,
+    differing,
+    examine,
+    naming,
+    one_line,
+    require_ties,
+)
 
 MOST_SHOWN = 10
 # What is said of files that hold more than their index.
@@ -108,7 +118,11 @@ def recognised(
     such a skeleton, whose own code is asked where names differ. Raises `ValueError` with one line: what is wrong, and
     what would be right.
     """
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise ValueError(f"--checkpoint: {one_line(str(path))} cannot be looked at: {error.strerror}") from None
+    if not is_there:
         raise ValueError(f"--checkpoint: there is no {path}; name the file, or the folder, of a checkpoint")
     target = Target(expected, build)
     try:
@@ -246,6 +260,10 @@ def _keys(path: Path, saved: object, target: Target, state_key: str | None) -> K
     states = dict(_states(saved))
     named = {".".join(map(str, keys)): keys for keys in states if keys}
     if state_key is not None:
+        if [".".join(map(str, keys)) for keys in states].count(state_key) > 1:
+            raise ValueError(
+                f"--state-key: {state_key!r} leads to several state dicts of {path}: save the one you mean by itself"
+            )
         if state_key in named:
             return named[state_key]
         there = f"it has {_largest(named, states)}" if named else "it holds one, and nothing else; leave it out"
@@ -269,19 +287,26 @@ def _largest(named: Mapping[str, Keys], states: Mapping[Keys, Mapping[str, Any]]
     """The names of the state dicts with the most tensors, and how many more there are."""
     largest = sorted(named, key=lambda name: -len(states[named[name]]))
     more = len(largest) - MOST_SHOWN
-    return f"{', '.join(largest[:MOST_SHOWN])}{f' and {more:,} more' if more > 0 else ''}"
+    return f"{', '.join(map(one_line, largest[:MOST_SHOWN]))}{f' and {more:,} more' if more > 0 else ''}"
 
 
-def _states(value: object, keys: Keys = ()) -> Iterator[tuple[Keys, dict[str, Any]]]:
-    """Every dict of tensors in what is saved, and the keys that lead to it; it may hold numbers too, and such dicts."""
+def _states(
+    value: object, keys: Keys = (), seen: dict[int, object] | None = None
+) -> Iterator[tuple[Keys, dict[str, Any]]]:
+    """Every dict of tensors in what is saved, and the keys that lead to it.
+
+    It may hold numbers too, and such dicts. `seen` are those that were looked into: dicts may hold each other.
+    """
+    seen = {} if seen is None else seen
     if not isinstance(value, dict) or not value:
         return
     if all(isinstance(name, str) for name in value) and any(isinstance(one, SavedTensor) for one in value.values()):
         yield keys, value
-    if len(keys) < MOST_LEVELS:
+    if len(keys) < MOST_LEVELS and id(value) not in seen:
+        seen[id(value)] = value
         for key, one in value.items():
             if isinstance(key, str | int | float):
-                yield from _states(one, (*keys, key))
+                yield from _states(one, (*keys, key), seen)
 
 
 def _holds_tensors_only(value: Mapping[str, Any]) -> bool:
@@ -289,6 +314,6 @@ def _holds_tensors_only(value: Mapping[str, Any]) -> bool:
 
 
 def _listed(differences: list[UntrustedCheckpoint]) -> str:
-    shown = [f"{one.key} {one.reason}" for one in differences[:MOST_SHOWN]]
+    shown = [one_line(f"{one.key} {one.reason}") for one in differences[:MOST_SHOWN]]
     more = len(differences) - len(shown)
     return f"{'; '.join(shown)}{f'; and {more:,} more' if more else ''}"

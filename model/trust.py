@@ -41,10 +41,10 @@ class UntrustedCheckpoint(Exception):
 
     def __str__(self) -> str:
         subject = f"{self.file}: {self.key}" if self.key is not None else str(self.file)
-        return f"{_one_line(subject)}: {_one_line(self.reason)}"
+        return f"{one_line(subject)}: {one_line(self.reason)}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text without what would move a terminal's cursor, and not without end."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: 2 * LONGEST_SHOWN])
     return shown if len(shown) <= 2 * LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}...{shown[-LONGEST_SHOWN:]}"

@@ -52,5 +52,5 @@ def _bytes(option: str, text: str | None) -> int | None:
     if match is None or match[2].lower() not in units:
         raise ValueError(f"{option}: {text!r} is no amount of memory; write it as 8GiB or 800MB")
     if (count := int(float(match[1]) * units[match[2].lower()])) < LEAST_BYTES:
-        raise ValueError(f"{option}: nothing can be loaded with {count:,} bytes; write an amount as 8GiB")
+        raise ValueError(f"{option}: nothing can be loaded with {count:,} bytes; the least is 2MiB")
     return count

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bench.meters import device_meter
-from bench.meters.child import Build, Job
+from bench.meters.child import Build, Job, Kept
 from bench.meters.measure import measure
 from bench.meters.process import LoadEnded
 from model.own import Own
@@ -50,12 +50,36 @@ def built(own: Own, *, planned: bool, on_meta: bool = False) -> Built:
     return Built(0, peak, file) if on_meta else Built(peak, kept.private_bytes or 0, file)
 
 
+@cache
+def left_by_model(own: Own, device: str, *, planned: bool, builds: bool, asked: bool) -> Kept | None:
+    """What is still held when the user's model was built, moved to the device, asked and deleted, with no strategy.
+
+    Unless the strategy `builds` the model for real, that is done once before, so that what it leaves does not count.
+    None where the model cannot be built or asked so.
+    """
+    job = Job(
+        meter=partial(device_meter, device, planned=planned),
+        rehearse=partial(_skeleton if builds else _build, own.build),
+        load=partial(_build_on, own.build),
+        use=None,
+        check=own.outputs if asked else _nothing,
+    )
+    try:
+        return measure(job, LIMIT_SECONDS).kept
+    except LoadEnded:
+        return None
+
+
+def _build_on(build: Build, device: torch.device, _noted: object) -> nn.Module:
+    return build().to(device)
+
+
 def _skeleton(build: Build, *_: object) -> nn.Module:
     with torch.device("meta"):
         return build()
 
 
-def _build(build: Build, _device: torch.device, _noted: object) -> nn.Module:
+def _build(build: Build, *_: object) -> nn.Module:
     return build()
 
 

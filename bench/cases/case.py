@@ -7,12 +7,12 @@ from functools import partial
 import psutil
 import torch
 
-from bench.cases.building import Built, built
+from bench.cases.building import Built, built, left_by_model
 from bench.cases.loads import Check, load_clock, rehearse, run_load
 from bench.conformance.traits import OBSTACLES, properties_of
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
-from bench.meters.child import Job
+from bench.meters.child import Job, Kept
 from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
@@ -99,6 +99,13 @@ class Case:
         if self.own is None or not self.strategy.is_stated:
             return None
         return built(self.own, planned=self.planned, on_meta=not self.strategy.builds)
+
+    def left_by_model(self) -> Kept | None:
+        """What the user's model leaves of memory with no strategy; a loader of the user's is rehearsed with it."""
+        if self.own is None or not self.strategy.is_stated:
+            return None
+        where = {"planned": self.planned, "builds": self.strategy.builds, "asked": self._has_values}
+        return left_by_model(self.own, self.device, **where)
 
     @property
     def _terms(self) -> Record:

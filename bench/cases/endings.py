@@ -18,14 +18,14 @@ def ending(case: Case) -> Iterator[None]:
     """Fail the test, without the suite's own trace, for a load that ended early; skip it where limits cannot be set.
 
     A strategy that refuses a model of the user's, as its row in the table of strategies says that it has to, is skipped
-    in its own words, and with what to do instead. So is a load of the suite's own that cannot be simulated with it.
+    in its own words, and with what to do instead. So is a load of the user's that cannot be simulated.
     """
     try:
         yield
     except LoadEnded as error:
         if case.states_refusal:
             pytest.skip(f"refused: {str(error).partition(': ')[2]}; {case.remedy}")
-        if case.own and case.strategy.is_stated and str(error).startswith(f"{NotSimulated.__name__}: "):
+        if (case.own or case.strategy.is_own) and str(error).startswith(f"{NotSimulated.__name__}: "):
             pytest.skip(str(error).partition(": ")[2])
         raise pytest.fail.Exception(error.told, pytrace=False) from None
     except HostTooSmall as error:

@@ -80,12 +80,15 @@ def run_load(
     """
     try:
         build = checkpoint.specification.build
-        return load(noted(build) if noted else build, checkpoint.path, device)
+        model = load(noted(build) if noted else build, checkpoint.path, device)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         _diagnose(checkpoint, error)
         raise
+    if isinstance(model, nn.Module):
+        return model
+    raise TypeError(f"the loader returned something of the type {type(model).__name__}, and no torch.nn.Module")
 
 
 def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:

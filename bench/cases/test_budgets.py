@@ -53,8 +53,8 @@ def test_an_amount_is_read_as_people_write_it(text: str, count: int) -> None:
         ({"device_memory": "8G"}, "--device-memory: '8G' is no amount of memory; write it as 8GiB or 800MB"),
         ({"host_memory": "-8GiB"}, "--host-memory: '-8GiB' is no amount of memory; write it as 8GiB or 800MB"),
         ({"host_memory": ""}, "--host-memory: '' is no amount of memory; write it as 8GiB or 800MB"),
-        ({"device_memory": "8"}, "--device-memory: nothing can be loaded with 8 bytes; write an amount as 8GiB"),
-        ({"host_memory": "0GiB"}, "--host-memory: nothing can be loaded with 0 bytes; write an amount as 8GiB"),
+        ({"device_memory": "8"}, "--device-memory: nothing can be loaded with 8 bytes; the least is 2MiB"),
+        ({"host_memory": "0GiB"}, "--host-memory: nothing can be loaded with 0 bytes; the least is 2MiB"),
         (
             {"device_memory": "8GiB", "device": "cpu"},
             "--device-memory: with --device cpu weights end in the host's memory; say --host-memory",

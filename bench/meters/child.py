@@ -84,7 +84,6 @@ class Seen:
 class Kept:
     """What was still held after the model was dropped, in bytes above the level before the load.
 
-    Without what came while the loaded model was checked: what its forward pass leaves is not the load's.
     `retained` is what was held beside the model while it was in use, private host memory and the device's together:
     after the first load, and after a second one, where there was any and the system tells.
     """
@@ -93,21 +92,6 @@ class Kept:
     device_bytes: int | None
     retained: tuple[int | None, ...] = ()
     backend: str | None = None
-
-
-@dataclass(frozen=True)
-class _Held:
-    """What is held at a moment, in bytes above the level before the load."""
-
-    host: HostMemory
-    device_bytes: int | None
-
-    def above(self, other: "_Held") -> "_Held":
-        """How much more it is than `other`."""
-        on_device = None
-        if self.device_bytes is not None and other.device_bytes is not None:
-            on_device = max(0, self.device_bytes - other.device_bytes)
-        return _Held(self.host.above(other.host), on_device)
 
 
 @dataclass(frozen=True)
@@ -176,17 +160,13 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     def retained(model: nn.Module) -> int | None:
         return None if meter.counts_host else _beside(model, meter, read_memory().above(level))
 
-    def held() -> _Held:
-        release_memory()
-        return _Held(meter.host_held() if meter.counts_host else read_memory().above(level), meter.held_bytes())
-
     kept = [retained(model)]
-    loaded = held()
     job.check(model)
-    checked = held()
     del model
+    release_memory()
     # What a second load, or its check, leaves is not the first one's.
-    left = held().above(checked.above(loaded))
+    host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
+    device_held = meter.held_bytes()
     if job.again:
         model = job.load(meter.device, lambda build: build)
         if job.use:
@@ -194,7 +174,7 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
         kept.append(retained(model))
         job.check(model)
         del model
-    connection.send(Kept(left.host, left.device_bytes, tuple(kept), job.backend(meter.device) if job.backend else None))
+    connection.send(Kept(host_held, device_held, tuple(kept), job.backend(meter.device) if job.backend else None))
     connection.send(Course(began, host_seen, moments.seconds, meter.points()))
 
 

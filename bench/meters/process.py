@@ -155,7 +155,8 @@ def _own_environment() -> AbstractContextManager[object]:
     """For a fork server that looks for its modules where this process does."""
     paths = os.pathsep.join(filter(None, sys.path))
     warnings = ",".join(filter(None, (UNHEEDED, os.environ.get("PYTHONWARNINGS"), ALWAYS_UNHEEDED)))
-    own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded)}
+    # Without the last, a module of the folder that the run was started in would be found before the suite's.
+    own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded), "PYTHONSAFEPATH": "1"}
     return patch.dict(os.environ, own)
 
 

@@ -72,10 +72,6 @@ def keep_known_bytes(load, build, path, device):
     return load(build, path, device)
 
 
-def check_and_keep(model):
-    KEPT_BYTES.append(b"x" * KNOWN_BYTES)
-
-
 class Driven(DeviceMeter):
     """A device whose driver tells in a file how much of it is taken."""
 
@@ -263,14 +259,6 @@ def test_a_fault_changes_its_figure_and_fails_its_gate(
     problems = problems_of(measurement)
     assert len(problems) == (problem is not None), problems
     assert problem is None or re.match(problem, problems[0])
-
-
-def test_what_a_check_leaves_is_not_the_loads(run: Run) -> None:
-    """The forward pass of the user's model loads libraries, and may fill caches."""
-    case = Case("per_tensor", "tiny", "cpu", "float32")
-    assert problems_of(run(per_tensor, case, check=check_and_keep), case) == []
-    [problem] = problems_of(run(load_and_keep_owned, case, check=check_and_keep), case)
-    assert re.match(r"3\d\.\d MB of private host memory are still held after the model was dropped", problem)
 
 
 def test_a_load_that_keeps_what_it_owns_is_told_of(run: Run) -> None:
