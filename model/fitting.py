@@ -164,7 +164,7 @@ def _tensors(state_dict: Mapping[str, Any]) -> list[Tensor]:
 
 
 def _is_beside(name: str, value: object) -> bool:
-    is_tensor = isinstance(value, SavedTensor) or (isinstance(value, SavedObject) and value.tensor is not None)
+    is_tensor = isinstance(value, SavedTensor) or (isinstance(value, SavedObject) and value.is_tensor)
     return name in BESIDE or not (is_tensor or name.endswith(EXTRA_STATE))
 
 

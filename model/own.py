@@ -110,7 +110,7 @@ class Own:
             for tensor in tensors:
                 _read_every_page(tensor)
             return []
-        where, device = self.example or self.factory, tensors[0].device
+        where, device = self.example or self.factory, tensors[0].device if tensors else torch.device("cpu")
         # The input is the same each time: that the model draws random numbers is told by its answers to that.
         with _seeded(SEED, device), where.running(), telling(f"{self._example_shown} fails"):
             given = asks()

@@ -46,6 +46,11 @@ class SavedObject:
     kind: str
     tensor: SavedTensor | None = None
 
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it has values that a state dict would lack without it."""
+        return self.tensor is not None or "tensor" in self.kind
+
 
 @dataclass(frozen=True)
 class Name:

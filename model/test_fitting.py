@@ -177,6 +177,27 @@ def test_weights_that_a_hook_makes_up_are_none(tmp_path: Path) -> None:
         found(saved({"bias": torch.rand(4)}, tmp_path), lambda: Filling(4, 4))
 
 
+class Lenient(nn.Linear):
+    """Is content with whatever it is given."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def test_a_model_that_is_content_with_less_is_not_taken_at_its_word(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="of another model: bias is missing; other is not in the model"):
+        found(saved({"weight": torch.rand(4, 4), "other": torch.rand(4)}, tmp_path), lambda: Lenient(4, 4))
+
+
+def test_a_weight_of_another_kind_is_no_value_beside_the_others(tmp_path: Path) -> None:
+    state = nn.Linear(4, 4).state_dict()
+    for other in (torch.rand(4, 4).to_sparse(), torch.rand(4, dtype=torch.complex64).conj()):
+        with pytest.raises(ValueError, match="of another model: other is not in the model"):
+            found(saved({**state, "other": other}, tmp_path), lambda: nn.Linear(4, 4))
+        with pytest.raises(ValueError, match="of another model: weight is a"):
+            found(saved({**state, "weight": other}, tmp_path), lambda: nn.Linear(4, 4))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -67,6 +67,7 @@ class Odd(nn.Module):
         self.what, self.calls, self.passes = what, 0, 0
         self.layer = nn.Embedding(4, 4, max_norm=0.1 if what == "norm" else None)
         self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("filled", None)
 
     def get_extra_state(self) -> Any:
         return self.calls
@@ -81,12 +82,20 @@ class Odd(nn.Module):
             self.seen = self.seen + 1
         elif self.what == "added":
             self.register_buffer("cache", x)
+        elif self.what == "filled":
+            self.filled = x if self.filled is None else self.filled
+        elif self.what == "module":
+            self.more = nn.Linear(1, 1)
+        elif self.what == "resized":
+            self.seen.resize_(3).fill_(1)
+        elif self.what == "weights":
+            self.layer.weight.data = self.layer.weight.data.clamp(0, 0.5)
         elif self.what == "extra":
             self.calls += 1
         elif self.what == "counter":
             self.passes += 1
         drawn = {"torch": torch.rand(1), "python": random.random()}.get(self.what, 0.0)
-        return self.layer(x) + self.seen + self.calls + drawn + self.passes
+        return self.layer(x) + self.seen[:1] + self.calls + drawn + self.passes
 
 
 def ask(model: nn.Module, seed: int) -> list[Tensor]:
@@ -108,6 +117,10 @@ def ask(model: nn.Module, seed: int) -> list[Tensor]:
         ("added", Compared.ANYWHERE, ("cache",)),
         ("extra", Compared.ANYWHERE, ("_extra_state",)),
         ("norm", Compared.ANYWHERE, ("layer.weight",)),
+        ("filled", Compared.ANYWHERE, ("filled",)),
+        ("module", Compared.ANYWHERE, ("more.bias", "more.weight")),
+        ("resized", Compared.ANYWHERE, ("seen",)),
+        ("weights", Compared.ANYWHERE, ("layer.weight",)),
     ],
 )
 def test_what_a_forward_pass_changes_is_known_and_undone(
@@ -116,6 +129,7 @@ def test_what_a_forward_pass_changes_is_known_and_undone(
     model = Odd(what)
     found = answers(model, lambda seed: ask(model, seed), 7)
     assert (found.compared, found.changed) == (compared, changed)
+    assert model.filled is None
     if what != "norm":
         assert model.seen.tolist() == [0]
         assert model.calls == 0

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from model.layouts import LAYOUTS, save_plain
-from model.source import Source, recognised
+from model.saved_file import read_saved
+from model.source import Source, _states, recognised
 from model.trust import UntrustedCheckpoint
 
 
@@ -158,6 +159,33 @@ def test_one_difference_is_enough(tmp_path: Path, change: Callable[[dict[str, An
     state = dict(STATE)
     change(state)
     assert said in refusal(saved(state, tmp_path))
+
+
+def test_names_of_a_hostile_file_are_printable(tmp_path: Path) -> None:
+    said = refusal(saved({**STATE, "\x1b[2Jall is well\n": torch.ones(1), "z" * 100_000: torch.ones(1)}, tmp_path))
+    assert said.isprintable()
+    assert "\\x1b[2Jall is well\\n is not in the model" in said
+    assert len(said) < 2000
+
+
+def test_dicts_that_hold_each_other_are_looked_into_once(tmp_path: Path) -> None:
+    """There are as many ways through them as there are dicts to the power of the levels."""
+    dicts: list[dict[str, Any]] = [{"w": torch.ones(1)} for _ in range(60)]
+    for one in dicts:
+        one.update({f"k{place}": other for place, other in enumerate(dicts)})
+    states = [keys for keys, _ in _states(read_saved(saved(dicts[0], tmp_path), contents=False, follow=True))]
+    assert 60 < len(states) <= 60 * 60 + 1
+
+
+def test_a_key_that_leads_to_two_state_dicts_is_refused(tmp_path: Path) -> None:
+    path = saved({"a.b": dict(STATE), "a": {"b": dict(STATE)}}, tmp_path)
+    assert refusal(path, "a.b") == (
+        "--state-key: 'a.b' leads to several state dicts of weights: save the one you mean by itself"
+    )
+
+
+def test_a_path_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    assert refusal(tmp_path / ("z" * 300)).endswith("cannot be looked at: File name too long")
 
 
 def test_a_checkpoint_that_is_not_there_is_told(tmp_path: Path) -> None:
