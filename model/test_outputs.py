@@ -61,6 +61,7 @@ class Odd(nn.Module):
     """Its forward pass does more than to answer."""
 
     seen: Tensor
+    filled: Tensor | None
 
     def __init__(self, what: str) -> None:
         super().__init__()
