@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from model.conversions import load
+from model.layouts import Raw, save_plain
+from model.safetensors_file import contents
 from model.source import Source, recognised
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
@@ -289,7 +290,7 @@ def channels_last() -> nn.Module:
 
 def test_strides_that_safetensors_has_not_are_made_in_a_copy(tmp_path: Path) -> None:
     state = nn.Conv2d(3, 8, 2).state_dict()
-    save_file(state, tmp_path / "weights.safetensors")
+    save_plain(Raw(contents(state)), tmp_path / "weights.safetensors")
     source = found(tmp_path / "weights.safetensors", channels_last)
     assert source.fit.said == ("strides other than the model's: 'weight'",)
     assert (source.layout, source.measured_layout) == ("safetensors", "torch")
