@@ -213,11 +213,15 @@ def _place(name: str, tensor: Any) -> object:
     return tensor.untyped_storage(), tensor.dtype, tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
-def read_torch(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of one `torch.save` file, mapped: nothing is read before it is looked at."""
+def map_torch(path: Path) -> Any:
+    """What one `torch.save` file holds, mapped: nothing is read before it is looked at."""
     with warnings.catch_warnings(action="ignore"):  # Of sparse and quantised tensors beside a state dict, for instance.
-        state_dict: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    yield from state_dict.items()
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def read_torch(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one `torch.save` file, mapped."""
+    yield from map_torch(path).items()
 
 
 def read_per_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:

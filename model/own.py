@@ -164,8 +164,7 @@ def own(model: str, checkpoint: str | None, state_key: str | None, example: str 
                     f"{factory.shown} makes a lazy model, whose {name} is not initialised yet: run it once, on an "
                     f"input of yours, before you return it"
                 )
-            if isinstance(value, Tensor) and (type(value) not in (Tensor, nn.Parameter) or _is_other(value)):
-                kind = type(value).__name__ if type(value) not in (Tensor, nn.Parameter) else str(value.layout)
+            if kind := _other_kind(value):
                 raise ValueError(
                     f"{factory.shown} makes a model whose {name} is of the type {kind}: other tensors than torch's own "
                     f"dense ones cannot be compared bit by bit here"
@@ -209,8 +208,13 @@ def _on_meta(factory: Reference) -> nn.Module:
         return _built(factory)
 
 
-def _is_other(value: Tensor) -> bool:
-    return value.layout != torch.strided
+def _other_kind(value: object) -> str | None:
+    """What a tensor is called that is not one of torch's own dense ones; None of those, and of what is no tensor."""
+    if not isinstance(value, Tensor):
+        return None
+    if type(value) not in (Tensor, nn.Parameter):
+        return type(value).__name__
+    return None if value.layout == torch.strided else str(value.layout)
 
 
 @cache

@@ -4,19 +4,17 @@ Headers are read, and nothing else.
 """
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import torch
 from torch import Tensor, nn
 
 from model.conversions import taken_by
 from model.fitting import AS_IT_LIES, Fit, Target, fitted, memory_said
-from model.layouts import LAYOUTS
+from model.layouts import LAYOUTS, map_torch
 from model.mishaps import AGAIN, FIRST_BYTES, is_safetensors, mishap
 from model.pickled import SavedTensor
 from model.renaming import listed
@@ -96,11 +94,8 @@ class Source:
 
     def state_dict(self) -> dict[str, Any]:
         """What a model of the user's takes, mapped: nothing is read before it is looked at."""
-        if self.layout == "torch":
-            with warnings.catch_warnings(action="ignore"):  # Of sparse tensors beside a state dict, for instance.
-                saved: Any = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-        else:
-            saved = dict(LAYOUTS[self.layout].read(self.path))
+        # Of one file as it is saved: with the versions of modules.
+        saved: Any = map_torch(self.path) if self.layout == "torch" else dict(LAYOUTS[self.layout].read(self.path))
         for key in self.keys:
             saved = saved[key]
         return self.fit.applied(saved)

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from bench.meters.budget import Budget
+from bench.meters.budget import Budget, shown
 
 BUDGET_OPTIONS = (
     (
@@ -51,6 +51,7 @@ def _bytes(option: str, text: str | None) -> int | None:
     units = {name.lower(): count for name, count in _UNITS.items()}
     if match is None or match[2].lower() not in units:
         raise ValueError(f"{option}: {text!r} is no amount of memory; write it as 8GiB or 800MB")
+    least = shown(LEAST_BYTES).replace(" ", "")
     if (count := int(float(match[1]) * units[match[2].lower()])) < LEAST_BYTES:
-        raise ValueError(f"{option}: nothing can be loaded with {count:,} bytes; the least is 2MiB")
+        raise ValueError(f"{option}: nothing can be loaded with {count:,} bytes; the least is {least}")
     return count

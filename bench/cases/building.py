@@ -1,5 +1,6 @@
 """What a model of the user's takes while it is built: more than the model, if its factory makes more than that."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -8,7 +9,7 @@ from torch import nn
 
 from bench.meters import device_meter
 from bench.meters.child import Build, Job, Kept
-from bench.meters.measure import measure
+from bench.meters.measure import Measurement, measure
 from bench.meters.process import LoadEnded
 from model.own import Own
 
@@ -34,16 +35,8 @@ def built(own: Own, *, planned: bool, on_meta: bool = False) -> Built:
 
     `on_meta`: to build its skeleton. It is 0 where the model cannot be built so. In a plan nothing of it is real.
     """
-    job = Job(
-        meter=partial(device_meter, "cpu", planned=planned),
-        rehearse=partial(_skeleton, own.build),
-        load=partial(_skeleton if on_meta else _build, own.build),
-        use=None,
-        check=_nothing,
-    )
-    try:
-        measured = measure(job, LIMIT_SECONDS)
-    except LoadEnded:
+    measured = _measured(own, "cpu", planned, _skeleton, _skeleton if on_meta else _build)
+    if measured is None:
         return Built()
     peak, kept = measured.host.private_bytes or 0, measured.kept.host
     file = kept.file_bytes or 0
@@ -57,15 +50,28 @@ def left_by_model(own: Own, device: str, *, planned: bool, builds: bool, asked: 
     Unless the strategy `builds` the model for real, that is done once before, so that what it leaves does not count.
     None where the model cannot be built or asked so.
     """
-    job = Job(
-        meter=partial(device_meter, device, planned=planned),
-        rehearse=partial(_skeleton if builds else _build, own.build),
-        load=partial(_build_on, own.build),
-        use=None,
-        check=own.outputs if asked else _nothing,
-    )
+    check = own.outputs if asked else _nothing
+    measured = _measured(own, device, planned, _skeleton if builds else _build, _build_on, check)
+    return measured.kept if measured else None
+
+
+def _nothing(_: nn.Module) -> None:
+    pass
+
+
+def _measured(  # noqa: PLR0913, PLR0917 - what a job is made of
+    own: Own,
+    device: str,
+    planned: bool,
+    rehearse: Callable[..., nn.Module],
+    load: Callable[..., nn.Module],
+    check: Callable[[nn.Module], object] = _nothing,
+) -> Measurement | None:
+    """What the model takes where no strategy is; `rehearse` and `load` are given what builds it. None: that failed."""
+    meter = partial(device_meter, device, planned=planned)
+    job = Job(meter, partial(rehearse, own.build), partial(load, own.build), None, check)
     try:
-        return measure(job, LIMIT_SECONDS).kept
+        return measure(job, LIMIT_SECONDS)
     except LoadEnded:
         return None
 
@@ -81,7 +87,3 @@ def _skeleton(build: Build, *_: object) -> nn.Module:
 
 def _build(build: Build, *_: object) -> nn.Module:
     return build()
-
-
-def _nothing(_: nn.Module) -> None:
-    pass

@@ -18,6 +18,7 @@ from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.bounds import expected_peaks, peak_bound
+from bench.strategies.reading.fit import compiled_modules
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.own import Own
@@ -170,10 +171,8 @@ class Case:
         skeleton = self.own.skeleton()
         found = set(properties_of(skeleton)) & refused
         if not strategy.builds:
-            found |= {"skeleton"} if not self.own.is_built_on_meta else set()
-            found |= (
-                {"scripted"} if any(isinstance(one, torch.jit.ScriptModule) for one in skeleton.modules()) else set()
-            )
+            found |= set() if self.own.is_built_on_meta else {"skeleton"}
+            found |= {"scripted"} if compiled_modules(skeleton) else set()  # type: ignore[no-untyped-call]
         return found
 
     def blank_record(self) -> Record:

@@ -38,6 +38,13 @@ every_layout = pytest.mark.parametrize(
 )
 
 
+def made(folder: Path, layout: str, dtype: str = "float32") -> Checkpoint:
+    """The checkpoint of a small GPT-2, in a folder below this one."""
+    specification = Specification(REHEARSAL, dtype, layout)
+    make(specification, folder / "made", lambda _: None)
+    return Checkpoint(specification, folder / "made")
+
+
 @every_strategy
 def test_a_recipe_can_be_pasted(strategy: Strategy) -> None:
     """Together with what recipes have in common, it wants torch and the standard library only."""
@@ -104,9 +111,8 @@ def test_a_compiled_model_is_refused_where_its_tensors_are_to_be_replaced(tmp_pa
 @pytest.mark.parametrize("dtype", DTYPES)
 @every_layout
 def test_the_model_is_the_one_that_was_saved(strategy: Strategy, layout: str, dtype: str, tmp_path: Path) -> None:
-    specification = Specification(REHEARSAL, dtype, layout)
-    make(specification, tmp_path / "made", lambda _: None)
-    checkpoint = Checkpoint(specification, tmp_path / "made")
+    checkpoint = made(tmp_path, layout, dtype)
+    specification = checkpoint.specification
     check_model(checkpoint, CPU, strategy.load(specification.build, checkpoint.path, CPU))
 
 
@@ -114,9 +120,8 @@ def test_the_model_is_the_one_that_was_saved(strategy: Strategy, layout: str, dt
 @pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
 def test_files_of_an_index_may_be_links(strategy: Strategy, layout: str, tmp_path: Path) -> None:
     """As those in the cache of the Hugging Face Hub are."""
-    specification = Specification(REHEARSAL, "float32", layout)
-    make(specification, tmp_path / "made", lambda _: None)
-    checkpoint = Checkpoint(specification, tmp_path / "made")
+    checkpoint = made(tmp_path, layout)
+    specification = checkpoint.specification
     for number, file in enumerate(checkpoint.files):
         file.rename(tmp_path / f"blob-{number}")
         file.symlink_to(tmp_path / f"blob-{number}")
@@ -129,9 +134,8 @@ def test_files_of_an_index_may_be_links(strategy: Strategy, layout: str, tmp_pat
 @pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
 def test_files_of_an_index_may_be_in_folders_and_hold_more(strategy: Strategy, layout: str, tmp_path: Path) -> None:
     """The index says which tensor of which file counts."""
-    specification = Specification(REHEARSAL, "float32", layout)
-    make(specification, tmp_path / "made", lambda _: None)
-    checkpoint = Checkpoint(specification, tmp_path / "made")
+    checkpoint = made(tmp_path, layout)
+    specification = checkpoint.specification
     name, shift = "final_norm.shift", torch.rand(CONFIGS[REHEARSAL].emb_dim)
     others = dict(specification.build().state_dict()) | {name: shift, "stranger": torch.ones(3)}
     (checkpoint.folder / "others").mkdir()
@@ -165,9 +169,8 @@ def test_an_index_leads_nowhere_else(strategy: Strategy, file: str, tmp_path: Pa
 @pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
 def test_what_a_file_is_called_does_not_matter(strategy: Strategy, layout: str, tmp_path: Path) -> None:
     """A .safetensors may be called .bin: what is in it tells. What is called one, `torch.load` takes for one."""
-    specification = Specification(REHEARSAL, "float32", layout)
-    make(specification, tmp_path / "made", lambda _: None)
-    checkpoint = Checkpoint(specification, tmp_path / "made")
+    checkpoint = made(tmp_path, layout)
+    specification = checkpoint.specification
     renamed = checkpoint.path.rename(checkpoint.path.with_name("weights.bin"))
     model = strategy.load(specification.build, renamed, CPU)
     renamed.rename(checkpoint.path)

@@ -67,13 +67,16 @@ def require_persistent(model):
 
     Or if it is compiled: TorchScript holds its tensors by itself, and they cannot be swapped.
     """
-    if compiled := [
-        name or "the model" for name, one in model.named_modules() if isinstance(one, torch.jit.ScriptModule)
-    ]:
+    if compiled := compiled_modules(model):
         raise ValueError(f"{compiled[0]} is compiled by torch.jit.script: its tensors cannot be replaced")
     lost = dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()
     if lost := sorted(lost | attributes_on_meta(model)):
         raise ValueError(f"{lost} are not persistent: they have values only where the model is built on a device")
+
+
+def compiled_modules(model):
+    """The names of what TorchScript has compiled in a model."""
+    return [name or "the model" for name, one in model.named_modules() if isinstance(one, torch.jit.ScriptModule)]
 
 
 def attributes_on_meta(model):
