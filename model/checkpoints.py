@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.serialization import config as serialization
 
-from model.architecture import Architecture, RandomGPT2
+from model.architecture import DTYPES, Architecture, RandomGPT2
 from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, SPARSE, Digest, digests
 from model.layouts import LAYOUTS, Entry, Raw, save_digested, save_sparse
 from model.outputs import Answers, Compared
@@ -67,6 +67,8 @@ class Specification:
     own: Own | None = None
     # Whose GPT-2 it is, of `FAMILIES`.
     family: str = ""
+    # The dtype that floating-point weights end in, of `DTYPES`; "": the one that they are saved in.
+    cast: str = ""
 
     @property
     def architecture(self) -> Architecture:
@@ -82,6 +84,13 @@ class Specification:
     def build(self) -> nn.Module:
         """A freshly initialised model of this size and dtype; a meta skeleton under `torch.device("meta")`."""
         return self.architecture.build()
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What a load is told beside the path: the dtype that weights end in, and which names are not saved."""
+        missing = self.own.source.fit.missing if self.own and self.own.source else ()
+        asked = {"dtype": DTYPES[self.cast] if self.cast else None, "missing": missing}
+        return {name: value for name, value in asked.items() if value}
 
     @property
     def in_place(self) -> Source | None:

@@ -16,6 +16,7 @@ from model.pickled import SavedObject, SavedTensor
 from model.renaming import changes, listed, renamed
 from model.saved_file import form as form_of
 from model.trust import EXTRA_STATE, Parts
+from model.wanted import AS_IT_IS, Wanted
 
 # What torch's own wrappers save beside the model: of AveragedModel the number of averages.
 BESIDE = frozenset(("n_averaged",))
@@ -28,13 +29,14 @@ class Fit:
     """Which names of what is saved are which of the model, and what is said of it; of a plain checkpoint nothing is.
 
     Without `names` all are as they are. `converted`: the names are those that `save_pretrained` writes. `strided`: a
-    copy has strides that no .safetensors file can hold.
+    copy has strides that no .safetensors file can hold. `missing` are names of the model's that are not saved.
     """
 
     names: tuple[tuple[str, str], ...] = ()
     said: tuple[str, ...] = ()
     converted: bool = False
     strided: bool = False
+    missing: tuple[str, ...] = ()
 
     def applied(self, saved: dict[str, Any]) -> dict[str, Any]:
         """A state dict under the names of the model, with the versions of its modules."""
@@ -73,6 +75,7 @@ class Target:
 
     expected: Mapping[str, Any]
     build: Callable[[], nn.Module] | None = None
+    wanted: Wanted = AS_IT_IS
 
     @property
     def forms(self) -> Iterator[Form]:

@@ -27,6 +27,7 @@ from model.reference import Reference
 from model.source import Source, recognised
 from model.trust import UntrustedCheckpoint
 from model.user_code import UserCodeFailed, telling
+from model.wanted import AS_IT_IS, Wanted
 from model.weights import Progress
 
 PAGE_BYTES = 4096
@@ -147,7 +148,9 @@ class Own:
         return {"model": model, "dtype": self.dtype, "seed": SEED}
 
 
-def own(model: str, checkpoint: str | None, state_key: str | None, example: str | None) -> Own:
+def own(
+    model: str, checkpoint: str | None, state_key: str | None, example: str | None, wanted: Wanted = AS_IT_IS
+) -> Own:
     """What the options of these names say. Raises `ValueError` with one line: what is wrong, what would be right."""
     factory = Reference.of(model)
     with _named("--model"):
@@ -178,7 +181,7 @@ def own(model: str, checkpoint: str | None, state_key: str | None, example: str 
     if state_key is not None and checkpoint is None:
         raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
     source = (
-        recognised(Path(checkpoint), expected, state_key, partial(_on_meta, factory))
+        recognised(Path(checkpoint), expected, state_key, partial(_on_meta, factory), wanted)
         if checkpoint is not None
         else None
     )

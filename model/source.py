@@ -32,6 +32,7 @@ from model.trust import (
     one_line,
     require_ties,
 )
+from model.wanted import AS_IT_IS, Wanted
 
 MOST_SHOWN = 10
 # What is said of files that hold more than their index.
@@ -106,11 +107,13 @@ def recognised(
     expected: Mapping[str, Any],
     state_key: str | None = None,
     build: Callable[[], nn.Module] | None = None,
+    wanted: Wanted = AS_IT_IS,
 ) -> Source:
     """The checkpoint at `path`, which is to be one of a model whose state dict is `expected`, of a meta skeleton say.
 
     `state_key` leads to the state dict in a file that holds more, `model` or `states.model` for instance. `build` makes
-    such a skeleton, whose own code is asked where names differ. Raises `ValueError` with one line: what is wrong, and
+    such a skeleton, whose own code is asked where names differ. `wanted`: how the checkpoint is to become the model's.
+    Raises `ValueError` with one line: what is wrong, and
     what would be right.
     """
     try:
@@ -119,7 +122,7 @@ def recognised(
         raise ValueError(f"--checkpoint: {one_line(str(path))} cannot be looked at: {error.strerror}") from None
     if not is_there:
         raise ValueError(f"--checkpoint: there is no {path}; name the file, or the folder, of a checkpoint")
-    target = Target(expected, build)
+    target = Target(expected, build, wanted)
     try:
         entrance, layout = _entrance(path, expected)
         source, parts = _source(entrance, layout, target, state_key)

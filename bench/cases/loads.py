@@ -79,8 +79,8 @@ def run_load(
     Raises `UntrustedCheckpoint` instead of what `load` raised if the checkpoint is at fault.
     """
     try:
-        build = checkpoint.specification.build
-        model = load(noted(build) if noted else build, checkpoint.path, device)
+        build, keywords = checkpoint.specification.build, checkpoint.specification.keywords
+        model = load(noted(build) if noted else build, checkpoint.path, device, **keywords)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

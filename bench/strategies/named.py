@@ -1,6 +1,7 @@
 """A loader that is known by its name alone: what it imports is imported in the process of a load, and nowhere else."""
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ class NamedLoad:
 
     reference: Reference
 
-    def __call__(self, build: Any, path: Path | str, device: torch.device, *others: Any) -> nn.Module:
+    def __call__(self, build: Any, path: Path | str, device: torch.device, *others: Any, **keywords: Any) -> nn.Module:
         function = self.reference.get()
+        keywords = {name: value for name, value in keywords.items() if _takes(function, name)}
         with self.reference.running():
-            return function(build, path, device, *others)
+            return function(build, path, device, *others, **keywords)
+
+
+def _takes(function: Any, keyword: str) -> bool:
+    """Return whether a function can be called with a keyword."""
+    try:
+        parameters = signature(function).parameters.values()
+    except ValueError:  # Of some that are written in C nothing is known.
+        return False
+    return any(one.name == keyword or one.kind is one.VAR_KEYWORD for one in parameters)

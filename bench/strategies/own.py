@@ -14,8 +14,8 @@ from model.layouts import LAYOUTS
 class OwnLoad(NamedLoad):
     """Calls a function of the user's, with the path as a string: that is what most libraries are written for."""
 
-    def __call__(self, build: Any, path: Path | str, device: torch.device, *others: Any) -> nn.Module:
-        return super().__call__(build, str(path), device, *others)
+    def __call__(self, build: Any, path: Path | str, device: torch.device, *others: Any, **keywords: Any) -> nn.Module:
+        return super().__call__(build, str(path), device, *others, **keywords)
 
 
 def required_layout(function: Any) -> str | None:
