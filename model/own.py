@@ -21,8 +21,10 @@ from torch.utils._pytree import tree_map
 
 from model.architecture import SEED
 from model.conversions import load
+from model.factory import Factory, factory_of
 from model.layouts import first_names
 from model.outputs import Answers, answers
+from model.pretrained_folder import PretrainedFolder
 from model.reference import Reference
 from model.source import Source, recognised
 from model.trust import UntrustedCheckpoint
@@ -41,7 +43,7 @@ class Own:
     an attribute of that name of the factory, the model is asked nothing, and its weights are only looked at.
     """
 
-    factory: Reference
+    factory: Factory
     example: Reference | None = None
     source: Source | None = None
 
@@ -143,12 +145,25 @@ class Own:
 
 
 def own(
-    model: str, checkpoint: str | None, state_key: str | None, example: str | None, wanted: Wanted = AS_IT_IS
+    model: str,
+    checkpoint: str | None,
+    state_key: str | None,
+    example: str | None,
+    wanted: Wanted = AS_IT_IS,
+    *,
+    planned: bool = False,
 ) -> Own:
-    """What the options of these names say. Raises `ValueError` with one line: what is wrong, what would be right."""
-    factory = Reference.of(model)
+    """What the options of these names say: a plan leaves the weights that lie in a folder where they are.
+
+    Raises `ValueError` with one line: what is wrong, what would be right.
+    """
     with _named("--model"):
+        factory = factory_of(model)
         factory.without_arguments()
+        if isinstance(factory, PretrainedFolder):
+            factory = factory if example else factory.with_example()
+            if checkpoint is None and not planned and Path(model).is_dir():
+                checkpoint = str(factory.weights())
         expected = skeleton(factory).state_dict()
         if name := _shared(factory):
             raise ValueError(
@@ -192,12 +207,12 @@ def _named(option: str) -> Iterator[None]:
 
 
 @cache
-def skeleton(factory: Reference) -> nn.Module:
+def skeleton(factory: Factory) -> nn.Module:
     """A model on meta, to look at; a real one where it cannot be built there."""
     return _on_meta(factory)
 
 
-def _on_meta(factory: Reference) -> nn.Module:
+def _on_meta(factory: Factory) -> nn.Module:
     try:
         with torch.device("meta"):
             return _built(factory)
@@ -215,11 +230,11 @@ def _other_kind(value: object) -> str | None:
 
 
 @cache
-def _digest_of_state(factory: Reference) -> str:
+def _digest_of_state(factory: Factory) -> str:
     return state_digest(skeleton(factory).state_dict())
 
 
-def _shared(factory: Reference) -> str | None:
+def _shared(factory: Factory) -> str | None:
     """The name of a parameter that models have in common; None where there is none, or none is built on meta."""
     with suppress(ValueError), torch.device("meta"):
         again = {id(parameter) for parameter in _built(factory).parameters()}
@@ -227,7 +242,7 @@ def _shared(factory: Reference) -> str | None:
     return None
 
 
-def _built(factory: Reference) -> nn.Module:
+def _built(factory: Factory) -> nn.Module:
     build = factory.get()
     with factory.running(), telling(f"{factory.shown} fails"):
         model = build()

@@ -8,8 +8,9 @@ from model.own import Own, own
 
 OWN_OPTIONS = (
     (
-        *("--model", None, "FACTORY"),
-        "function without arguments that builds your model: package.module:function or file.py:function (default: "
+        *("--model", None, "MODEL"),
+        "your model: a function without arguments that builds it, package.module:function or file.py:function; or a "
+        "folder of Hugging Face with a config.json, whose weights it is loaded from, or its config.json alone (default: "
         "GPT-2)",
     ),
     (
@@ -64,7 +65,7 @@ def own_model(options: Any) -> Own | None:
     for name, (default, why) in _GPT2.items():
         if getattr(options, name) != default:
             raise ValueError(f"{why}: leave it out beside --model")
-    return own(options.model, options.checkpoint, options.state_key, options.example)
+    return own(options.model, options.checkpoint, options.state_key, options.example, planned=options.plan)
 
 
 def own_strategies(options: Any) -> dict[str, Strategy]:

@@ -14,8 +14,8 @@ from bench.ranks.team import Team
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
 from bench.strategies.named import NamedLoad
 from bench.strategies.sharded import SHARDED
+from model.factory import Factory
 from model.own import Own
-from model.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Settings:
         return (not tried or tried == self.budget) and (not smallest or self.find_minimum)
 
     @property
-    def references(self) -> list[Reference]:
+    def references(self) -> list[Factory]:
         """All that is the user's."""
         loads = [strategy.load for strategy in self.own_strategies.values()]
         models = [self.own.factory, self.own.example] if self.own else []
@@ -177,8 +177,8 @@ class Settings:
     def own_folders(self) -> list[Path]:
         """Where what is the user's lies."""
         source = self.own.source if self.own else None
-        files = [Path(one.text.rpartition(":")[0]) for one in self.references if one.is_file]
-        return [file.parent for file in (*files, *([source.path] if source else []))]
+        folders = [one.folder for one in self.references if one.folder]
+        return [*folders, *([source.path.parent] if source else [])]
 
     @property
     def notes(self) -> list[str]:

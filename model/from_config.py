@@ -1,0 +1,132 @@
+"""Models that a `config.json` describes: transformers has the class that it names, diffusers others.
+
+Nothing is downloaded, and code that lies beside a configuration is never run.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+from model.trust import one_line
+from model.user_code import telling
+
+# The packages with the extra that installs them.
+INSTALL = "install it: pip install '.[models]'"
+
+
+@dataclass(frozen=True, eq=False)
+class FromConfig:
+    """Builds a model of `model_class` from `config`, as its `from_pretrained` does before it loads."""
+
+    model_class: Any
+    config: Any
+
+    def __call__(self) -> nn.Module:
+        """A new one with random weights, in evaluation mode."""
+        config = deepcopy(self.config)
+        with _offline():
+            if isinstance(config, dict):
+                built: nn.Module = self.model_class.from_config(config)
+            else:
+                built = self.model_class._from_config(config, dtype=self.dtype)  # noqa: SLF001 - `from_config` is of auto classes alone
+                _keep_in_float32(built, self.dtype)
+        return built.eval()
+
+    @property
+    def library(self) -> str:
+        """The package that has the class."""
+        return str(self.model_class.__module__).partition(".")[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the configuration names; float32 where it names none."""
+        dtype = getattr(self.config, "dtype", None) or torch.float32
+        return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def from_config(file: Path) -> FromConfig:
+    """Read a configuration. Raises `ValueError`, in a line, where no library here has its model."""
+    described = _read(file)
+    if (name := described.get("_class_name")) is not None:
+        _, model_class = _class("diffusers", name, "ModelMixin", described)
+        return FromConfig(model_class, described)
+    names = described.get("architectures")
+    if not (isinstance(names, list) and names):
+        raise ValueError(
+            f'{file.name} names no architecture: add one, such as "architectures": ["LlamaForCausalLM"], or write a '
+            f"factory"
+        )
+    library, model_class = _class("transformers", names[0], "PreTrainedModel", described)
+    kind = described.get("model_type")
+    if kind is not None and kind != model_class.config_class.model_type and kind not in library.CONFIG_MAPPING:
+        raise ValueError(_unknown(f"model_type {one_line(repr(kind))}", library, described))
+    if "quantization_config" in described:
+        raise ValueError(
+            f"{file.name} has a quantization_config: its weights are not those of {model_class.__name__}; write a "
+            f"factory that builds the quantised model"
+        )
+    with telling(f"{file.name} is no configuration of {model_class.__name__}"), _offline():
+        return FromConfig(model_class, model_class.config_class.from_pretrained(str(file), local_files_only=True))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        described = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{file.name} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} is not JSON: {one_line(str(error))}") from None
+    if isinstance(described, dict):
+        return described
+    raise ValueError(f"{file.name} is no configuration: it holds a {type(described).__name__}, not an object")
+
+
+def _class(package: str, name: object, kind: str, described: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The package, and its class of this name, which is to be of the kind that all models of the package are of."""
+    try:
+        library: Any = import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"{one_line(str(name))} is of {package}, which cannot be imported ({error}): {INSTALL}"
+        ) from None
+    found = None
+    if isinstance(name, str):
+        with telling(f"{one_line(name)} of {package} {library.__version__} cannot be imported"):
+            found = getattr(library, name, None)
+    if isinstance(found, type) and issubclass(found, getattr(library, kind)):
+        return library, found
+    if wanted := getattr(found, "_backends", None):
+        raise ValueError(f"{name} of {package} {library.__version__} wants {', '.join(wanted)}: install it")
+    raise ValueError(_unknown(f"model {one_line(repr(name))}", library, described))
+
+
+def _unknown(what: str, library: Any, described: Mapping[str, Any]) -> str:
+    code = ", and code that lies beside a configuration is not run here" if "auto_map" in described else ""
+    return f"{library.__name__} {library.__version__} has no {what}{code}: write a factory that builds it"
+
+
+def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """Have those parameters in float32 that `from_pretrained` keeps in it, whatever dtype the others have."""
+    kept = [re.compile(glob.replace("*", ".*")) for glob in model._get_dtype_plan(dtype)]  # noqa: SLF001 - it has no other name
+    for name, parameter in model.named_parameters():
+        if any(pattern.search(name) for pattern in kept):
+            parameter.data = parameter.data.float()
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Have no library ask the hub in this block: neither those that look at the environment, nor those that did."""
+    constants = import_module("huggingface_hub.constants")
+    with patch.dict(os.environ, HF_HUB_OFFLINE="1"), patch.object(constants, "HF_HUB_OFFLINE", True):  # noqa: FBT003
+        yield
