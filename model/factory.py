@@ -1,5 +1,6 @@
 """What `--model` names: a function of the user's, or a configuration of transformers or diffusers."""
 
+from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ from model.pretrained_folder import PretrainedFolder
 from model.reference import Reference
 
 
-class Factory(Protocol):
+class Factory(Hashable, Protocol):
     """Where a model of the user's comes from; every process that is given `text` finds the same."""
 
     @property

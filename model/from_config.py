@@ -128,5 +128,5 @@ def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
 def _offline() -> Iterator[None]:
     """Have no library ask the hub in this block: neither those that look at the environment, nor those that did."""
     constants = import_module("huggingface_hub.constants")
-    with patch.dict(os.environ, HF_HUB_OFFLINE="1"), patch.object(constants, "HF_HUB_OFFLINE", True):  # noqa: FBT003
+    with patch.dict(os.environ, HF_HUB_OFFLINE="1"), patch.object(constants, "HF_HUB_OFFLINE", True):
         yield

@@ -10,8 +10,7 @@ OWN_OPTIONS = (
     (
         *("--model", None, "MODEL"),
         "your model: a function without arguments that builds it, package.module:function or file.py:function; or a "
-        "folder of Hugging Face with a config.json, whose weights it is loaded from, or its config.json alone (default: "
-        "GPT-2)",
+        "folder of Hugging Face with its config.json and weights, or the config.json alone (default: GPT-2)",
     ),
     (
         "--checkpoint",
