@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from model.pretrained_folder import PretrainedFolder
 from model.reference import Reference
+from model.trust import one_line
 
 
 class Factory(Hashable, Protocol):
@@ -43,5 +44,12 @@ class Factory(Hashable, Protocol):
 
 
 def factory_of(text: str) -> Factory:
-    """The factory of this name. Raises `ValueError`, in a line, if it is a folder without a configuration."""
-    return PretrainedFolder.of(text) or Reference.of(text)
+    """The factory of this name. Raises `ValueError`, in a line, if it is neither a function's nor that of a folder."""
+    if found := PretrainedFolder.of(text):
+        return found
+    if ":" not in text:
+        raise ValueError(
+            f"{one_line(repr(text))} names nothing; write package.module:function or file.py:function, or the folder "
+            f"of a Hugging Face model"
+        )
+    return Reference.of(text)

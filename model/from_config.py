@@ -57,63 +57,56 @@ class FromConfig:
 
 def from_config(file: Path) -> FromConfig:
     """Read a configuration. Raises `ValueError`, in a line, where no library here has its model."""
-    described = _read(file)
-    if (name := described.get("_class_name")) is not None:
-        _, model_class = _class("diffusers", name, "ModelMixin", described)
-        return FromConfig(model_class, described)
-    names = described.get("architectures")
-    if not (isinstance(names, list) and names):
-        raise ValueError(
-            f'{file.name} names no architecture: add one, such as "architectures": ["LlamaForCausalLM"], or write a '
-            f"factory"
-        )
-    library, model_class = _class("transformers", names[0], "PreTrainedModel", described)
-    kind = described.get("model_type")
-    if kind is not None and kind != model_class.config_class.model_type and kind not in library.CONFIG_MAPPING:
-        raise ValueError(_unknown(f"model_type {one_line(repr(kind))}", library, described))
-    if "quantization_config" in described:
-        raise ValueError(
-            f"{file.name} has a quantization_config: its weights are not those of {model_class.__name__}; write a "
-            f"factory that builds the quantised model"
-        )
-    with telling(f"{file.name} is no configuration of {model_class.__name__}"), _offline():
-        return FromConfig(model_class, model_class.config_class.from_pretrained(str(file), local_files_only=True))
-
-
-def _read(file: Path) -> dict[str, Any]:
     try:
         described = json.loads(file.read_bytes())
     except OSError as error:
-        raise ValueError(f"{file.name} cannot be read: {error.strerror}") from None
+        raise ValueError(f"it cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.name} is not JSON: {one_line(str(error))}") from None
-    if isinstance(described, dict):
-        return described
-    raise ValueError(f"{file.name} is no configuration: it holds a {type(described).__name__}, not an object")
+        raise ValueError(f"it is not JSON: {one_line(str(error))}") from None
+    if not isinstance(described, dict):
+        raise ValueError(f"it is no configuration: it holds a {type(described).__name__}, not an object")  # noqa: TRY004
+    if "_class_name" in described:
+        _, model_class = _class("diffusers", "ModelMixin", described["_class_name"], described)
+        return FromConfig(model_class, described)
+    return _of_transformers(file, described)
 
 
-def _class(package: str, name: object, kind: str, described: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The package, and its class of this name, which is to be of the kind that all models of the package are of."""
+def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
+    names = described.get("architectures")
+    if not (isinstance(names, list) and names):
+        raise ValueError('it names no architecture: add one, such as "architectures": ["LlamaForCausalLM"]')
+    library, model_class = _class("transformers", "PreTrainedModel", names[0], described)
+    kind = described.get("model_type")
+    if kind is not None and kind != model_class.config_class.model_type and kind not in library.CONFIG_MAPPING:
+        raise _unknown(library, "model_type", kind, described)
+    if "quantization_config" in described:
+        raise ValueError("it has a quantization_config: write a factory that builds the quantised model")
+    with telling(f"it is no configuration of {names[0]}"), _offline():
+        return FromConfig(model_class, model_class.config_class.from_pretrained(str(file), local_files_only=True))
+
+
+def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A package, and its class of a name, which is to be of the kind that all models of the package are of."""
+    shown = one_line(str(name))
     try:
         library: Any = import_module(package)
     except ImportError as error:
-        raise ValueError(
-            f"{one_line(str(name))} is of {package}, which cannot be imported ({error}): {INSTALL}"
-        ) from None
+        raise ValueError(f"{shown} wants {package}, which cannot be imported ({error}): {INSTALL}") from None
     found = None
     if isinstance(name, str):
-        with telling(f"{one_line(name)} of {package} {library.__version__} cannot be imported"):
+        with telling(f"{shown} of {package} cannot be imported"):
             found = getattr(library, name, None)
     if isinstance(found, type) and issubclass(found, getattr(library, kind)):
         return library, found
-    if wanted := getattr(found, "_backends", None):
-        raise ValueError(f"{name} of {package} {library.__version__} wants {', '.join(wanted)}: install it")
-    raise ValueError(_unknown(f"model {one_line(repr(name))}", library, described))
+    if backends := getattr(found, "_backends", None):
+        raise ValueError(f"{shown} of {package} wants {', '.join(backends)}: install it")
+    raise _unknown(library, "model", name, described)
 
 
-def _unknown(what: str, library: Any, described: Mapping[str, Any]) -> str:
+def _unknown(library: Any, what: str, name: object, described: Mapping[str, Any]) -> ValueError:
     code = ", and code that lies beside a configuration is not run here" if "auto_map" in described else ""
-    return f"{library.__name__} {library.__version__} has no {what}{code}: write a factory that builds it"
+    has_none = f"{library.__name__} {library.__version__} has no {what} {one_line(repr(name))}"
+    return ValueError(f"{has_none}{code}: write a factory that builds the model")
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:

@@ -1,9 +1,9 @@
 """A folder as `save_pretrained` writes it, as the factory of its model: the user writes no code."""
 
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,17 @@ class PretrainedFolder:
         Raises `ValueError`, in a line, if a folder has no configuration.
         """
         path = _whole(text)
-        if path.is_dir():
+        try:
+            is_folder, is_file = path.is_dir(), path.is_file()
+        except (OSError, ValueError):  # No file can have such a name.
+            return None
+        if is_folder:
             if not (path / CONFIG).is_file():
                 raise ValueError(f"{path.name} {_why_no_config(path)}")
             return cls(str(path / CONFIG))
-        if path.suffix == ".gguf":
+        if is_file and path.suffix == ".gguf":
             raise ValueError(f"{path.name} is GGUF, {_GGUF}")
-        if path.is_file() and path.suffix == ".json":
-            return cls(str(path))
-        if ":" not in text and (os.sep in text or path.suffix == ".json"):
-            raise ValueError(
-                f"there is no {text}; name a folder with a {CONFIG}, package.module:function or file.py:function"
-            )
-        return None
+        return cls(str(path)) if is_file and path.suffix == ".json" else None
 
     @property
     def path(self) -> Path:
@@ -77,8 +75,8 @@ class PretrainedFolder:
 
     @property
     def files(self) -> list[Path]:
-        """The configuration: of the library only its version counts, as in any installed package."""
-        return [self.path]
+        """The configuration, and the file of the library that has its version."""
+        return [self.path, Path(import_module(self._made.library).__file__ or "")]
 
     def running(self) -> AbstractContextManager[None]:
         return in_surroundings(self._made.library, self.shown)
@@ -150,9 +148,7 @@ def _why_no_config(folder: Path) -> str:
     if "adapter_config.json" in names:
         return "is an adapter of PEFT, which is no model by itself: write a factory that builds the model with it"
     if "model_index.json" in names:
-        return (
-            f"is a pipeline of diffusers: name the folder of one of its models, one with a {CONFIG}, or write a factory"
-        )
+        return f"is a pipeline of diffusers: name a folder in it that has a {CONFIG}, or write a factory"
     if any(name.endswith(".gguf") for name in names):
         return f"holds GGUF, {_GGUF}"
     return f"holds no {CONFIG}; name the folder of a model of transformers, package.module:function or file.py:function"
@@ -161,5 +157,8 @@ def _why_no_config(folder: Path) -> str:
 @cache
 def _from_config(text: str, shown: str) -> FromConfig:
     """Read once a process: what it imports takes seconds."""
-    with in_surroundings("transformers", shown):
-        return from_config(Path(text))
+    try:
+        with in_surroundings("transformers", shown):
+            return from_config(Path(text))
+    except ValueError as error:
+        raise ValueError(f"{shown}: {error}") from None
