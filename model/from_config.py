@@ -4,6 +4,7 @@ Nothing is downloaded, and code that lies beside a configuration is never run.
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ class FromConfig:
     def __call__(self) -> nn.Module:
         """A new one with random weights, in evaluation mode."""
         config = deepcopy(self.config)
-        with _offline():
+        with _alone():
             if isinstance(config, dict):
                 built: nn.Module = self.model_class.from_config(config)
             else:
@@ -81,7 +82,7 @@ def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
         raise _unknown(library, "model_type", kind, described)
     if "quantization_config" in described:
         raise ValueError("it has a quantization_config: write a factory that builds the quantised model")
-    with telling(f"it is no configuration of {names[0]}"), _offline():
+    with telling(f"it is no configuration of {names[0]}"), _alone():
         return FromConfig(model_class, model_class.config_class.from_pretrained(str(file), local_files_only=True))
 
 
@@ -111,15 +112,26 @@ def _unknown(library: Any, what: str, name: object, described: Mapping[str, Any]
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
     """Have those parameters in float32 that `from_pretrained` keeps in it, whatever dtype the others have."""
-    kept = [re.compile(glob.replace("*", ".*")) for glob in model._get_dtype_plan(dtype)]  # noqa: SLF001 - it has no other name
+    # The second is of its first versions 5.
+    plan = model._get_dtype_plan(dtype) if hasattr(model, "_get_dtype_plan") else model.dtype_plan  # noqa: SLF001 - the one place that knows
+    kept = [re.compile(glob.replace("*", ".*")) for glob in plan]
     for name, parameter in model.named_parameters():
         if any(pattern.search(name) for pattern in kept):
             parameter.data = parameter.data.float()
 
 
 @contextmanager
-def _offline() -> Iterator[None]:
-    """Have no library ask the hub in this block: neither those that look at the environment, nor those that did."""
+def _alone() -> Iterator[None]:
+    """Have no library ask the hub in this block, nor give advice, as each process of a load would again.
+
+    Some look at the environment for that, and some did when they were imported.
+    """
     constants = import_module("huggingface_hub.constants")
-    with patch.dict(os.environ, HF_HUB_OFFLINE="1"), patch.object(constants, "HF_HUB_OFFLINE", True):
-        yield
+    log = logging.getLogger("transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with patch.dict(os.environ, HF_HUB_OFFLINE="1"), patch.object(constants, "HF_HUB_OFFLINE", True):
+            yield
+    finally:
+        log.setLevel(level)

@@ -16,7 +16,8 @@ OWN_OPTIONS = (
         "--checkpoint",
         None,
         "PATH",
-        "checkpoint of your model, a file or a folder (default: one is made with random weights)",
+        "checkpoint of your model, a file or a folder (default: the weights in the folder of --model; without one, "
+        "random weights are saved)",
     ),
     (
         "--state-key",
@@ -27,7 +28,8 @@ OWN_OPTIONS = (
     (
         *("--example", None, "FUNCTION"),
         "function that returns a first input for your model: a tensor, a tuple, or a dict of arguments (default: "
-        "attribute example of the factory; without it, outputs are not compared)",
+        "attribute example of the factory, or what config.json says of the inputs; without it, outputs are not "
+        "compared)",
     ),
     (
         *("--strategy", None, "FUNCTION"),
