@@ -129,7 +129,11 @@ class Own:
 
     @property
     def _example_shown(self) -> str:
-        return f"--example: {self.example.shown}" if self.example else f"--model: the example of {self.factory.shown}"
+        return (
+            f"--example: {self.example.shown}"
+            if self.example
+            else f"--model: the example of {self.factory.shown} (--example names another)"
+        )
 
     def identity(self) -> dict[str, Any]:
         """That of its code as far as files in its folder go, and of the files that it is loaded from."""
