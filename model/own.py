@@ -149,25 +149,14 @@ class Own:
 
 
 def own(
-    model: str,
-    checkpoint: str | None,
-    state_key: str | None,
-    example: str | None,
-    wanted: Wanted = AS_IT_IS,
-    *,
-    planned: bool = False,
+    model: str, checkpoint: str | None, state_key: str | None, example: str | None, wanted: Wanted = AS_IT_IS
 ) -> Own:
-    """What the options of these names say: a plan leaves the weights that lie in a folder where they are.
-
-    Raises `ValueError` with one line: what is wrong, what would be right.
-    """
+    """What the options of these names say. Raises `ValueError` with one line: what is wrong, what would be right."""
     with _named("--model"):
         factory = factory_of(model)
         factory.without_arguments()
-        if isinstance(factory, PretrainedFolder):
-            factory = factory if example else factory.with_example()
-            if checkpoint is None and not planned and Path(model).is_dir():
-                checkpoint = str(factory.weights())
+        if isinstance(factory, PretrainedFolder) and not example:
+            factory = factory.with_example()
         expected = skeleton(factory).state_dict()
         if name := _shared(factory):
             raise ValueError(

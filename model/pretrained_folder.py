@@ -116,6 +116,15 @@ class PretrainedFolder:
         )
 
 
+def weights_of(model: str) -> str | None:
+    """The checkpoint in a folder that `--model` names; None of a function, and of a configuration alone.
+
+    Raises `ValueError`, in a line, if there is none.
+    """
+    found = PretrainedFolder.of(model)
+    return str(found.weights()) if found and found.folder.samefile(model) else None
+
+
 @dataclass(frozen=True)
 class Described:
     """Builds the model; `example` is what it is asked first."""

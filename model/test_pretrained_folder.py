@@ -10,7 +10,7 @@ import torch
 from model.example_inputs import Input
 from model.factory import factory_of
 from model.own import Own, own
-from model.pretrained_folder import PretrainedFolder
+from model.pretrained_folder import PretrainedFolder, weights_of
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 
@@ -70,8 +70,8 @@ def changed(folder: Path, **entries: Any) -> Path:
     return folder
 
 
-def of(folder: Path | str, **options: Any) -> Own:
-    return own(str(folder), None, None, None, **options)
+def of(folder: Path | str) -> Own:
+    return own(str(folder), weights_of(str(folder)), None, None)
 
 
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "8KB"}], ids=["one file", "sharded"])
@@ -183,12 +183,12 @@ def test_a_model_in_the_cache_of_the_hub_has_the_name_of_the_model(tmp_path: Pat
     assert of(snapshot).label == "Llama-3-8B"
 
 
-def test_a_configuration_alone_has_random_weights_and_a_plan_looks_for_none(tmp_path: Path) -> None:
+def test_a_configuration_alone_has_random_weights(tmp_path: Path) -> None:
     folder = saved("llama", tmp_path / "llama")
     config = folder / "config.json"
     assert of(config).source is None
     (folder / "model.safetensors").unlink()
-    assert of(config).source is of(folder, planned=True).source is None
+    assert of(config).source is own(str(folder), None, None, None).source is None
     assert of(config).label == "llama"
     assert of(config.rename(folder / "small.json")).label == "small"
 

@@ -5,6 +5,7 @@ from typing import Any
 from bench.strategies import Strategy, own_strategy
 from bench.strategies.bounds import bound_bytes
 from model.own import Own, own
+from model.pretrained_folder import weights_of
 
 OWN_OPTIONS = (
     (
@@ -66,7 +67,13 @@ def own_model(options: Any) -> Own | None:
     for name, (default, why) in _GPT2.items():
         if getattr(options, name) != default:
             raise ValueError(f"{why}: leave it out beside --model")
-    return own(options.model, options.checkpoint, options.state_key, options.example, planned=options.plan)
+    checkpoint = options.checkpoint
+    if checkpoint is None and not options.plan:
+        try:
+            checkpoint = weights_of(options.model)
+        except ValueError as error:
+            raise ValueError(f"--model: {error}") from None
+    return own(options.model, checkpoint, options.state_key, options.example)
 
 
 def own_strategies(options: Any) -> dict[str, Strategy]:
