@@ -88,7 +88,8 @@ def one_line(error: LoadEnded) -> str:
     """Say in a line how a load ended: of a trace in what an error says its last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     traced = any(line.startswith("Traceback") for line in lines)
-    return shorten(lines[-1] if traced else " ".join(lines), MOST_CHARACTERS, placeholder=" ...").removesuffix(".")
+    said = lines[-1] if traced else " ".join(lines)
+    return shorten(said.removesuffix("."), MOST_CHARACTERS, placeholder=" ...")
 
 
 def features(model: nn.Module) -> dict[str, list[str]]:

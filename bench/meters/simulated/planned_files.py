@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from bench.meters.simulated.ledger import Mapping, Storage
 from bench.meters.simulated.world import World, meta_storage
@@ -51,15 +50,6 @@ class CopiedByAddress(Exception):
     """Safetensors' reader wants to copy a tensor of a mapped file into page-locked memory, without PyTorch."""
 
 
-class _ThroughPinned(TorchFunctionMode):
-    """In which whatever is moved to a device is copied into page-locked memory before."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.to:
-            args = (args[0].pin_memory(), *args[1:])
-        return func(*args, **(kwargs or {}))
-
-
 def new_mapping(world: World) -> Mapping:
     """A mapped file, whose pages leave the ledger when it is gone."""
     mapping = Mapping([])
@@ -79,8 +69,8 @@ def reader_replacements() -> list[tuple[object, str, Callable[..., Any]]]:
         try:
             tensor: Tensor = get_tensor(file, name)
         except CopiedByAddress:
-            with _ThroughPinned():
-                tensor = file.get_slice(name)[...]
+            # The page-locked memory was taken, and is free again.
+            tensor = file.get_slice(name)[...]
         return tensor
 
     def get_planned_tensors(file: Any) -> dict[str, Tensor]:
