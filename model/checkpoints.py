@@ -69,6 +69,8 @@ class Specification:
     family: str = ""
     # The dtype that floating-point weights end in, of `DTYPES`; "": the one that they are saved in.
     cast: str = ""
+    # Whether a copy is made of what lies where the user has it: there are loaders that would not find it there.
+    copied: bool = False
 
     @property
     def architecture(self) -> Architecture:
@@ -79,7 +81,7 @@ class Specification:
         if self.own is None:
             return "-".join(filter(None, ("gpt2", self.size, self.dtype, self.layout, self.family)))
         digest = hashlib.sha256(repr(self.own).encode()).hexdigest()[:8]
-        return f"own-{self.size}-{digest}-{self.layout}"
+        return f"own-{self.size}-{digest}-{self.layout}{'-copied' * self.copied}"
 
     def build(self) -> nn.Module:
         """A freshly initialised model of this size and dtype; a meta skeleton under `torch.device("meta")`."""
@@ -96,7 +98,8 @@ class Specification:
     def in_place(self) -> Source | None:
         """What is loaded as it lies where the user has it; None where it is made, or saved again in another layout."""
         source = self.own.source if self.own else None
-        return source if source and source.is_plain and source.layout == self.layout else None
+        fits = source and source.is_plain and source.layout == self.layout and not self.copied
+        return source if fits else None
 
     @property
     def footprint(self) -> Footprint:

@@ -1,7 +1,9 @@
 """What a run is to measure: the options of a command line as values that can be trusted."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from sysconfig import get_path
 
 from bench.cases.case import Case, LimitCase
 from bench.cases.judging import judges_whole
@@ -172,6 +174,15 @@ class Settings:
         loads = [strategy.load for strategy in self.own_strategies.values()]
         models = [self.own.factory, self.own.example] if self.own else []
         return [*filter(None, models), *(load.reference for load in loads if isinstance(load, NamedLoad))]
+
+    @property
+    def libraries(self) -> set[str]:
+        """The modules of installed packages that the user's model is made of: to import them may take seconds."""
+        if self.own is None:
+            return set()
+        named = {type(module).__module__ for module in self.own.skeleton().modules()}
+        files = {name: getattr(sys.modules.get(name), "__file__", None) or "" for name in named}
+        return {name for name, file in files.items() if file.startswith(get_path("purelib"))}
 
     @property
     def own_folders(self) -> list[Path]:

@@ -7,7 +7,7 @@ pasted into another project as it is. `build()` makes a freshly initialised mode
 
 from collections import ChainMap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,10 +20,12 @@ from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.named import NamedLoad
 from bench.strategies.own import OwnLoad, required_layout, takes_a_load
 from bench.strategies.peers import Peer
+from bench.strategies.peers.finding import by_folder, by_name, by_path, by_suffix
 from bench.strategies.per_tensor import per_tensor
 from bench.strategies.sequential import sequential
 from bench.strategies.streamed import streamed
 from model.reference import Reference
+from model.source import Source
 
 Load = Callable[[Callable[[], nn.Module], Path, torch.device], nn.Module]
 
@@ -72,6 +74,12 @@ class Strategy:
     @property
     def name(self) -> str:
         return self.load.reference.name if isinstance(self.load, NamedLoad) else self.load.__name__
+
+    def given(self, layout: str) -> "Strategy":
+        """The same for a checkpoint in one of the layouts that it loads: a peer may map no file but its own."""
+        if self.peer and layout != self.layout and layout.startswith("torch"):
+            return replace(self, file=self.peer.torch_file)
+        return self
 
     @property
     def layouts(self) -> tuple[str, ...]:
@@ -136,8 +144,13 @@ def _peer(  # noqa: PLR0913, PLR0917 - a row of the table below
     wrong: str = "",
     dies: str = "",
     architecture: str = "",
+    also: str = "",
+    finds: Callable[[Source], bool] = by_path,
+    torch_file: str = "",
+    casts: bool = False,
 ) -> Strategy:
-    peer = Peer(module, needs, destination, settings, formats, devices, wrong, dies, architecture)
+    told = destination, settings, formats, devices, wrong, dies, architecture
+    peer = Peer(module, needs, *told, also=also, finds=finds, torch_file=torch_file, casts=casts)
     load = NamedLoad(Reference(f"{peer.module}:{function}"))
     return Strategy(load, layout, "", "", "", file, refuses, pinned="", peer=peer)
 
@@ -172,12 +185,15 @@ PEERS = {
         ),
         _peer(
             *("accelerate", "safetensors", "accelerate", "accelerate safetensors"),
-            *(META, "init_empty_weights, load_checkpoint_in_model(device_map)"),
+            *(META, "init_empty_weights, load_checkpoint_and_dispatch(device_map)"),
             devices=TORCH_ALONE,
             formats="safetensors, torch",
             file="S",
-            refuses="dtypes strides gaps names extra_state",
-            wrong="ties views optimizer gpt2 missing surplus dtype untied",
+            refuses="dtypes ties strides gaps names extra_state gpt2",
+            wrong="views optimizer surplus dtype untied",
+            also=f"torch {ALSO}",
+            finds=by_suffix,
+            casts=True,
         ),
         _peer(
             *("dcp", "dcp", "dcp", "torch"),
@@ -193,6 +209,8 @@ PEERS = {
             devices=TORCH_ALONE,
             refuses=f"{UNHELD} ties gpt2",
             wrong="surplus dtype untied",
+            also="safetensors_sharded",
+            finds=by_folder,
         ),
         _peer(
             *("fastsafetensors", "safetensors", "fastsafetensors", "fastsafetensors"),
@@ -231,9 +249,14 @@ PEERS = {
             *("transformers", "safetensors", "transformers", "transformers accelerate safetensors"),
             *("none: it builds its own", "from_pretrained(device_map)"),
             formats="safetensors, torch",
+            devices=TORCH_ALONE,
             file="S",
             architecture="transformers",
             wrong="missing surplus dtype",
+            also=f"torch {ALSO}",
+            finds=by_name,
+            torch_file="S",
+            casts=True,
         ),
     )
 }
