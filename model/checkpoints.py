@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,10 +21,12 @@ from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, SPARSE, Digest, digests
 from model.layouts import LAYOUTS, Entry, Raw, save_digested, save_sparse
 from model.outputs import Answers, Compared
 from model.own import Own
+from model.partial import without
 from model.pickled import SavedTensor
 from model.pretrained import PretrainedGPT2
 from model.sharded import shards
 from model.source import Source
+from model.starts import Values, starts
 from model.trust import READERS, UntrustedCheckpoint
 from model.weights import Progress
 
@@ -43,9 +45,11 @@ FAMILIES: dict[str, Callable[[str, str], Architecture]] = {"": RandomGPT2, "tran
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a checkpoint's tensors take: S and L of every bound."""
+    """What a model's tensors take: S of every bound, and L, which is the largest one in its checkpoint."""
 
     state_bytes: int
+    # Of the tensors that the checkpoint holds.
+    checkpoint_bytes: int
     largest_tensor_bytes: int
     # Of every storage, in the order of the state dict.
     sizes: tuple[int, ...]
@@ -88,9 +92,13 @@ class Specification:
     @property
     def keywords(self) -> dict[str, Any]:
         """What a load is told beside the path: the dtype that weights end in, and which names are not saved."""
-        missing = self.own.source.fit.missing if self.own and self.own.source else ()
-        asked = {"dtype": DTYPES[self.cast] if self.cast else None, "missing": missing}
+        asked = {"dtype": DTYPES[self.cast] if self.cast else None, "missing": self.missing}
         return {name: value for name, value in asked.items() if value}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names in the model that the checkpoint lacks."""
+        return self.own.missing if self.own else ()
 
     @property
     def in_place(self) -> Source | None:
@@ -100,22 +108,28 @@ class Specification:
 
     @property
     def footprint(self) -> Footprint:
-        return _footprint(self.architecture)
+        return _footprint(self.architecture, self.missing)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """What the tensors take that the checkpoint holds."""
+        return self.footprint.checkpoint_bytes
 
     @property
     def largest_file_bytes(self) -> int:
         """What the tensors take in that file of the checkpoint which has the most."""
-        return _largest_file_bytes(self.architecture, self.layout, self.in_place)
+        return _largest_file_bytes(self.architecture, self.missing, self.layout, self.in_place)
 
     @property
     def making_bytes(self) -> int:
-        """What making it takes of memory: nothing where it is there, and its model is not asked anything."""
-        return 0 if self.in_place and self.own and self.own.asks is None else self.footprint.state_bytes
+        """What making it takes of memory: nothing where all is there, and its model is not asked anything."""
+        is_there = self.in_place and self.own and self.own.asks is None and not self.missing
+        return 0 if is_there else self.footprint.state_bytes
 
     @property
     def disk_bytes(self) -> int:
         """What the checkpoint takes on disk, at most."""
-        taken = 0 if self.in_place else self.footprint.state_bytes
+        taken = 0 if self.in_place else self.checkpoint_bytes
         return taken + (self.footprint.tensors + 64) * OVERHEAD_BYTES_PER_TENSOR
 
     def manifest(self) -> dict[str, Any]:
@@ -136,26 +150,33 @@ class Specification:
 
 
 @cache
-def _footprint(architecture: Architecture) -> Footprint:
+def _footprint(architecture: Architecture, missing: tuple[str, ...]) -> Footprint:
     model = architecture.skeleton()
-    tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
-    storages = dict.fromkeys(tensor.untyped_storage() for tensor in tensors)
+    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    held = without(tensors, missing).values()
+    storages = dict.fromkeys(tensor.untyped_storage() for tensor in tensors.values())
     sizes = tuple(storage.nbytes() for storage in storages)
     beside = {buffer.untyped_storage() for buffer in model.buffers()} - storages.keys()
     return Footprint(
-        sum(sizes), max(tensor.nbytes for tensor in tensors), sizes, sum(storage.nbytes() for storage in beside)
+        state_bytes=sum(sizes),
+        checkpoint_bytes=sum(storage.nbytes() for storage in {tensor.untyped_storage() for tensor in held}),
+        largest_tensor_bytes=max((tensor.nbytes for tensor in held), default=0),
+        sizes=sizes,
+        beside_bytes=sum(storage.nbytes() for storage in beside),
     )
 
 
 @cache
-def _largest_file_bytes(architecture: Architecture, layout: str, in_place: Source | None) -> int:
+def _largest_file_bytes(
+    architecture: Architecture, missing: tuple[str, ...], layout: str, in_place: Source | None
+) -> int:
     if not layout.endswith("_sharded"):
-        return _footprint(architecture).state_bytes
+        return _footprint(architecture, missing).checkpoint_bytes
     if in_place:
         held = READERS[layout](in_place.path, False).values()
         storages = [{one.storage for one in part.values() if isinstance(one, SavedTensor)} for part in held]
         return max(sum(storage.bytes for storage in part) for part in storages)
-    parts = [part.values() for part in shards(architecture.skeleton().state_dict())]
+    parts = [part.values() for part in shards(without(architecture.skeleton().state_dict(), missing))]
     memories = [{one.untyped_storage() for one in part if isinstance(one, Tensor)} for part in parts]
     return max(sum(memory.nbytes() for memory in part) for part in memories)
 
@@ -235,6 +256,13 @@ class Checkpoint:
         known = json.loads((self.folder / MANIFEST).read_bytes())["answers"]
         return Answers(self.outputs(), Compared(known["compared"]), tuple(known["changed"]))
 
+    def starts(self) -> dict[str, list[Values]]:
+        """What the model starts with in the tensors that the checkpoint lacks, by their names."""
+        if not self.specification.missing:
+            return {}
+        known = json.loads((self.folder / MANIFEST).read_bytes())["starts"]
+        return {name: [Values(**one) for one in values] for name, values in known.items()}
+
 
 def stamps(folder: Path, elsewhere: Iterable[Path] = ()) -> tuple[Stamp, ...]:
     """What identifies every file below `folder`, and others, as they are now."""
@@ -271,13 +299,18 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
     if specification.making_bytes:
         model = specification.architecture.saved(progress)
         if not specification.in_place:
-            state_dict = model.state_dict()
+            state_dict = without(model.state_dict(), specification.missing)
             files |= ALL_LAYOUTS[specification.layout].save_of(model, state_dict, folder, save)
             if specification.layout in FOREIGN:
                 files[DIGESTS] = save(Raw([json.dumps(digests(state_dict)).encode()]), folder / DIGESTS)
         answers = own.answers(model) if own else Answers(specification.architecture.outputs(model))
+        if specification.missing:
+            answers = replace(answers, compared=Compared.IN_PART_NEW)
     files[LOGITS] = save_digested(answers.outputs if own else answers.outputs[0], folder / LOGITS, progress)
-    known = {"answers": {"compared": answers.compared, "changed": answers.changed}} if own else {}
+    known: dict[str, Any] = {"answers": {"compared": answers.compared, "changed": answers.changed}} if own else {}
+    if specification.missing:
+        found = starts(model, specification.missing)
+        known["starts"] = {name: [one.as_json() for one in values] for name, values in found.items()}
     with (folder / MANIFEST).open("x") as file:
         json.dump(specification.manifest() | known | {"files": files}, file, indent=1)
         file.flush()
@@ -290,7 +323,7 @@ def make_sparse(specification: Specification, folder: Path) -> None:
     It has no logits and no manifest, and takes some KB a tensor of the disk, whatever the size of the model.
     """
     folder.mkdir()
-    skeleton = specification.architecture.skeleton().state_dict()
+    skeleton = without(specification.architecture.skeleton().state_dict(), specification.missing)
     save = SPARSE.get(specification.layout) or LAYOUTS[specification.layout].save
     with FakeTensorMode():
         save(_fake(skeleton), folder, save_sparse)

@@ -37,6 +37,8 @@ PAGE_BYTES = 4096
 class Own:
     """`factory()` makes the model, `example()` what it is asked; without `source` its weights are as it is made.
 
+    `missing` are names in the model that its checkpoint lacks: of those it keeps what it starts with.
+
     `example` gives a tensor, a tuple of positional arguments, or a dict of keyword arguments. Where there is none, nor
     an attribute of that name of the factory, the model is asked nothing, and its weights are only looked at.
     """
@@ -44,6 +46,7 @@ class Own:
     factory: Reference
     example: Reference | None = None
     source: Source | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -61,8 +64,9 @@ class Own:
 
     @property
     def state_digest(self) -> str:
-        """That of the names, dtypes, shapes and ties of its state dict."""
-        return _digest_of_state(self.factory)
+        """That of the names, dtypes, shapes and ties of its state dict, and of what its checkpoint lacks."""
+        digest = _digest_of_state(self.factory)
+        return hashlib.sha256(json.dumps([digest, *self.missing]).encode()).hexdigest() if self.missing else digest
 
     @property
     def asks(self) -> Callable[[], Any] | None:
@@ -95,7 +99,8 @@ class Own:
             model = self.build()
         if self.source:
             try:
-                load(model, self.source.state_dict(), converted=self.source.fit.converted)
+                held, converted = self.source.state_dict(), self.source.fit.converted
+                load(model, held, converted=converted, missing=self.missing)
             except ValueError as error:
                 raise UntrustedCheckpoint(self.source.path, None, str(error)) from None
         progress(sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers())))
@@ -180,13 +185,17 @@ def own(
             asks.without_arguments()
     if state_key is not None and checkpoint is None:
         raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
+    if checkpoint is None and (options := wanted.of_names):
+        raise ValueError(f"{options[0]} is for what --checkpoint names; leave it out, or name a checkpoint")
     source = (
         recognised(Path(checkpoint), expected, state_key, partial(_on_meta, factory), wanted)
         if checkpoint is not None
         else None
     )
+    if source is None:
+        return Own(factory, asks)
     # Processes may be in other folders.
-    return Own(factory, asks, replace(source, path=source.path.absolute()) if source else None)
+    return Own(factory, asks, replace(source, path=source.path.absolute()), source.fit.missing)
 
 
 @contextmanager

@@ -1,16 +1,17 @@
 """Whether a loaded model is the model that was saved: every bit of every tensor, and what it computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model.bits import difference, difference_in_kind, same_value
-from model.checkpoints import Checkpoint
+from model.checkpoints import Checkpoint, Specification
 from model.foreign import Digest
 from model.layouts import first_names
 from model.outputs import difference_in_outputs
+from model.starts import uninitialised
 
 
 class WrongModel(Exception):
@@ -30,6 +31,8 @@ def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module
     """The same but for what it computes. Of a tensor that is divided among processes each one checks its part."""
     checkpoint.require_unchanged()
     _check_tensors(checkpoint, device, model, difference)
+    for name, wrong in uninitialised(model, checkpoint.starts()):
+        raise WrongModel(f"{name} {wrong}")
 
 
 def check_outputs(checkpoint: Checkpoint, outputs: list[Tensor]) -> None:
@@ -63,10 +66,29 @@ def _check_tensors(
             raise WrongModel(f"{name} is {loaded[name]!r}, saved as {tensor!r}")
         if firsts[name] != firsts[saved_firsts[name]]:
             raise WrongModel(f"{name} was one tensor with {saved_firsts[name]}, and is by itself")
+    _check_missing(checkpoint.specification, loaded)
     # Of a tensor with several names one may be saved.
-    held = {firsts[name] for name in saved}
+    held = {firsts[name] for name in (*saved, *checkpoint.specification.missing)}
     if unexpected := [name for name, first in firsts.items() if first not in held]:
         raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
+
+
+def _check_missing(specification: Specification, loaded: Mapping[str, Any]) -> None:
+    """Raise `WrongModel` unless a model has what its checkpoint lacks, with the ties that it is made with."""
+    if not specification.missing:
+        return
+    made = specification.architecture.skeleton().state_dict()
+    firsts, made_firsts = first_names(loaded), first_names(made)
+    dtype = specification.keywords.get("dtype")
+    for name in specification.missing:
+        if name not in loaded:
+            raise WrongModel(f"{name} is not in the model")
+        if firsts[name] != firsts[made_firsts[name]]:
+            raise WrongModel(f"{name} was one tensor with {made_firsts[name]}, and is by itself")
+        if isinstance(made[name], Tensor):
+            expected = made[name].to(dtype) if dtype and made[name].is_floating_point() else made[name]
+            if wrong := difference_in_kind(loaded[name], expected, "made"):
+                raise WrongModel(f"{name} {wrong}")
 
 
 def check_logits(logits: Tensor, saved: Tensor) -> None:

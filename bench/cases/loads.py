@@ -20,6 +20,7 @@ from model.checkpoints import Checkpoint
 from model.foreign import FOREIGN
 from model.gpt2 import GPT2, Config, first_logits
 from model.outputs import State
+from model.partial import without
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_outputs, check_weights
 
@@ -94,7 +95,7 @@ def run_load(
 def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
     """Raise `UntrustedCheckpoint` if the checkpoint is why a load failed with `error`."""
     specification = checkpoint.specification
-    expected = specification.architecture.skeleton().state_dict()
+    expected = without(specification.architecture.skeleton().state_dict(), specification.missing)
     try:
         # What a library of its own wrote, only that can read.
         if specification.layout not in FOREIGN:

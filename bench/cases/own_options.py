@@ -5,6 +5,8 @@ from typing import Any
 from bench.strategies import Strategy, own_strategy
 from bench.strategies.bounds import bound_bytes
 from model.own import Own, own
+from model.renaming import rule
+from model.wanted import Wanted
 
 OWN_OPTIONS = (
     (
@@ -23,6 +25,21 @@ OWN_OPTIONS = (
         None,
         "KEY",
         "where the checkpoint holds the state dict, such as model or states.ema (default: the checkpoint is one)",
+    ),
+    (
+        *("--rename", None, "REGEX=REPLACEMENT"),
+        "regular expression and what replaces it in every name of the checkpoint, such as 'bert\\.(.*)=\\1'; may be "
+        "repeated, they apply in order (default: none)",
+    ),
+    (
+        *("--allow-missing", None, "GLOB"),
+        "names of the model that the checkpoint may lack, such as 'head.*': they keep what the model starts with; may "
+        "be repeated (default: none)",
+    ),
+    (
+        *("--allow-surplus", None, "GLOB"),
+        "names in the checkpoint, as they are after --rename, that are left out, such as 'bert.pooler.*'; may be "
+        "repeated (default: none)",
     ),
     (
         *("--example", None, "FUNCTION"),
@@ -45,7 +62,7 @@ OWN_OPTIONS = (
     ),
 )
 # May be given several times.
-REPEATED = ("--strategy", "--bound")
+REPEATED = ("--strategy", "--bound", "--rename", "--allow-missing", "--allow-surplus")
 
 # What says of the suite's GPT-2 what a model of the user's says by itself.
 _GPT2 = {
@@ -57,14 +74,23 @@ _GPT2 = {
 def own_model(options: Any) -> Own | None:
     """The user's model; None: the suite's. Raises `ValueError` with one line: what is wrong, what would be right."""
     if options.model is None:
-        for name in ("checkpoint", "state_key", "example"):
+        for name in ("checkpoint", "state_key", "example", "rename", "allow_missing", "allow_surplus"):
             if getattr(options, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is for a model of yours: say with --model what builds it")
         return None
     for name, (default, why) in _GPT2.items():
         if getattr(options, name) != default:
             raise ValueError(f"{why}: leave it out beside --model")
-    return own(options.model, options.checkpoint, options.state_key, options.example)
+    return own(options.model, options.checkpoint, options.state_key, options.example, _wanted(options))
+
+
+def _wanted(options: Any) -> Wanted:
+    """How a checkpoint is to become the model's."""
+    try:
+        renames = tuple(map(rule, options.rename or ()))
+    except ValueError as error:
+        raise ValueError(f"--rename: {error}") from None
+    return Wanted(renames, tuple(options.allow_missing or ()), tuple(options.allow_surplus or ()))
 
 
 def own_strategies(options: Any) -> dict[str, Strategy]:

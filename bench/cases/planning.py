@@ -49,7 +49,7 @@ def halved(case: Case) -> Case | None:
     """The same in half as many bytes; None where it is in as few already."""
     if case.dtype != "float32":
         return None
-    own = Half(case.own.factory, case.own.example) if case.own else None
+    own = Half(case.own.factory, case.own.example, missing=case.own.missing) if case.own else None
     return replace(case, dtype=HALF, own=own)
 
 

@@ -18,11 +18,12 @@ from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
-from model.bits import difference
+from model.bits import difference, difference_in_kind
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
 from model.layouts import save_plain
 from model.own import Own
+from model.starts import Values, uninitialised
 from model.verify import WrongModel, check_logits
 
 # Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
@@ -160,7 +161,8 @@ def _loaded(load: Load, specimen: Specimen, path: Path, device: torch.device) ->
         optimizers.append(_optimizer(model))
         return model
 
-    model = load(build_with_optimizer, path, device)
+    keywords = specimen.keywords if isinstance(specimen, OwnModel) else {}
+    model = load(build_with_optimizer, path, device, **keywords)
     if not optimizers and not isinstance(specimen, OwnModel):
         raise BuildUnused(BUILDS_ITS_OWN)
     return Loaded(model, optimizers[-1] if optimizers else None)
@@ -181,17 +183,34 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
         every = differences(expected, found, device, differ)
         return [one for one in every if one.check not in unheeded and one.name not in unsteady]
 
+    starts = specimen.starts() if isinstance(specimen, OwnModel) else {}
     for loaded in dict.fromkeys((first, second)):
-        if found := unlike(saved, loaded.model):
+        if found := [*_start_alike(saved, loaded.model, starts)] or unlike(saved, loaded.model):
             yield from found
             return
     if first is not second:
-        yield from _wrong_when_stepped(_twin(specimen, saved), first, unlike, unheeded)
+        # What another load started with was other values.
+        twin = _twin(specimen, saved)
+        list(_start_alike(twin, first.model, starts))
+        yield from _wrong_when_stepped(twin, first, unlike, unheeded)
         for found_later in unlike(saved, second.model):
             yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
     # What a model computes with tensors that are others each time tells nothing of a load.
     if not unsteady:
         yield from _in_forward(specimen, saved, second.model)
+
+
+def _start_alike(saved: nn.Module, loaded: nn.Module, starts: dict[str, list[Values]]) -> Iterator[Difference]:
+    """Give `saved` what a load starts with, where the checkpoint has nothing: then all of it can be compared.
+
+    Yields what is wrong with that, but for what is on meta, or of another kind: that is told by the comparison.
+    """
+    before, after = saved.state_dict(), loaded.state_dict()
+    given = {name: after[name] for name in starts if isinstance(after.get(name), Tensor) and not after[name].is_meta}
+    yield from (Difference("values", *wrong) for wrong in uninitialised(loaded, {name: starts[name] for name in given}))
+    for name, tensor in given.items():
+        if difference_in_kind(tensor, before[name]) is None:
+            before[name].copy_(tensor)
 
 
 def _twin(specimen: Specimen, saved: nn.Module) -> nn.Module:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from bench.conformance.comparison import differences
 from bench.conformance.traits import properties_of
 from model.own import Own
+from model.partial import without
+from model.starts import Values, starts
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,17 @@ class OwnModel:
         return self.own.saved(lambda _: None)
 
     def state_dict(self, model: nn.Module) -> dict[str, Any]:
-        return model.state_dict()
+        """Return what its checkpoint holds."""
+        return without(model.state_dict(), self.own.missing)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What a load is told of it beside the path."""
+        return {"missing": self.own.missing} if self.own.missing else {}
+
+    def starts(self) -> dict[str, list[Values]]:
+        """Return what it starts with where its checkpoint has nothing."""
+        return starts(self.saved(), self.own.missing) if self.own.missing else {}
 
     def suspects(self) -> set[str]:
         return {name for names in properties_of(self.build()).values() for name in names}
