@@ -80,7 +80,7 @@ def advice(differences: Collection[UntrustedCheckpoint], names: Mapping[str, str
         return ""
     left_out = _globs([names[key] for key in (*surplus, *reshaped)], names.values())
     missing = _globs([*lacked, *reshaped], wanted)
-    if len({*left_out, *missing}) > MOST_SHOWN:
+    if max(len(left_out), len(missing)) > MOST_SHOWN:
         return ""
     options = [f"--allow-surplus {one!r}" for one in left_out] + [f"--allow-missing {one!r}" for one in missing]
     does = ["leaves out what the model lacks"] * bool(surplus) + ["keeps what the model starts with"] * bool(missing)

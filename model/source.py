@@ -78,8 +78,8 @@ class Source:
             changed = f": {'; '.join(self.fit.said)}" if self.fit.said else ""
             said.append(f"of {self.path.name}, {what} saved as a checkpoint of its own{changed}")
         if self.fit.missing:
-            lacks = f"{self.path.name} lacks {listed([*self.fit.missing])}"
-            said.append(f"{lacks}: the model keeps what it starts with there, and outputs are not compared")
+            names = listed([*self.fit.missing])
+            said.append(f"the model keeps what it starts with in {names}, and its outputs are not compared")
         return "; ".join(said) or None
 
     @property
