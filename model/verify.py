@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.architecture import DTYPES
 from model.bits import difference, difference_in_kind, same_value
 from model.checkpoints import Checkpoint
 from model.foreign import Digest
@@ -23,7 +24,7 @@ def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) 
     Raises `UntrustedCheckpoint` if a file of the checkpoint was changed or replaced since it was found to be sound.
     """
     check_weights(checkpoint, device, model)
-    check_outputs(checkpoint, checkpoint.specification.architecture.outputs(model))
+    check_outputs(checkpoint, checkpoint.specification.outputs(model))
 
 
 def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
@@ -51,13 +52,13 @@ def _check_tensors(
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device.type != device.type:
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
-    loaded, saved = model.state_dict(), dict(checkpoint.tensors())
+    loaded, saved, to = model.state_dict(), dict(checkpoint.tensors()), DTYPES.get(checkpoint.specification.cast)
     firsts, saved_firsts = first_names(loaded), first_names(saved)
     for name, tensor in saved.items():
         if name not in loaded:
             raise WrongModel(f"{name} is in the checkpoint, but not in the model")
         if isinstance(tensor, Tensor | Digest):
-            if differing := difference(loaded[name], tensor):
+            if differing := difference(loaded[name], _cast(tensor, to)):
                 raise WrongModel(f"{name} {differing}")
         elif not same_value(loaded[name], tensor):
             raise WrongModel(f"{name} is {loaded[name]!r}, saved as {tensor!r}")
@@ -67,6 +68,10 @@ def _check_tensors(
     held = {firsts[name] for name in saved}
     if unexpected := [name for name, first in firsts.items() if first not in held]:
         raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
+
+
+def _cast(tensor: Tensor | Digest, to: torch.dtype | None) -> Tensor | Digest:
+    return tensor.to(to) if to and isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
 
 
 def check_logits(logits: Tensor, saved: Tensor) -> None:

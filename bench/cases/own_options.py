@@ -5,6 +5,7 @@ from typing import Any
 from bench.strategies import Strategy, own_strategy
 from bench.strategies.bounds import bound_bytes
 from model.own import Own, own
+from model.wanted import Wanted
 
 OWN_OPTIONS = (
     (
@@ -64,7 +65,7 @@ def own_model(options: Any) -> Own | None:
     for name, (default, why) in _GPT2.items():
         if getattr(options, name) != default:
             raise ValueError(f"{why}: leave it out beside --model")
-    return own(options.model, options.checkpoint, options.state_key, options.example)
+    return own(options.model, options.checkpoint, options.state_key, options.example, Wanted(cast=options.cast))
 
 
 def own_strategies(options: Any) -> dict[str, Strategy]:
