@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from model.casting import Dtypes
 from model.conversions import earlier_names, ignored_by, written_by
 from model.layouts import first_names
 from model.partial import is_named, lacking, without
@@ -30,7 +31,8 @@ class Fit:
     """Which names of what is saved are which of the model, and what is said of it; of a plain checkpoint nothing is.
 
     Without `names` all are as they are. `converted`: the names are those that `save_pretrained` writes. `strided`: a
-    copy has strides that no .safetensors file can hold. `missing` are names of the model's that are not saved.
+    copy has strides that no .safetensors file can hold. `missing` are names of the model's that are not saved, `dtypes`
+    those that are saved in other dtypes than the model is built with, and in which: a cast converts them.
     """
 
     names: tuple[tuple[str, str], ...] = ()
@@ -38,6 +40,7 @@ class Fit:
     converted: bool = False
     strided: bool = False
     missing: tuple[str, ...] = ()
+    dtypes: Dtypes = ()
 
     def applied(self, saved: dict[str, Any]) -> dict[str, Any]:
         """A state dict under the names of the model, with the versions of its modules."""

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
-from model.architecture import SEED
+from model.architecture import DTYPES, SEED
+from model.casting import cast, floating, name_of, require_convertible, retype, retyped
 from model.conversions import load
+from model.fitting import AS_IT_LIES, Fit
 from model.layouts import first_names
 from model.outputs import Answers, answers
 from model.reference import Reference
@@ -37,16 +39,16 @@ PAGE_BYTES = 4096
 class Own:
     """`factory()` makes the model, `example()` what it is asked; without `source` its weights are as it is made.
 
-    `missing` are names in the model that its checkpoint lacks: of those it keeps what it starts with.
-
     `example` gives a tensor, a tuple of positional arguments, or a dict of keyword arguments. Where there is none, nor
-    an attribute of that name of the factory, the model is asked nothing, and its weights are only looked at.
+    an attribute of that name of the factory, the model is asked nothing, and its weights are only looked at. `fit` is
+    how the checkpoint became the model's, `cast` the dtype that floating-point weights end in, of `DTYPES`.
     """
 
     factory: Reference
     example: Reference | None = None
     source: Source | None = None
-    missing: tuple[str, ...] = ()
+    fit: Fit = AS_IT_LIES
+    cast: str = ""
 
     @property
     def label(self) -> str:
@@ -55,12 +57,17 @@ class Own:
 
     @property
     def dtype(self) -> str:
-        """That of most of its bytes."""
+        """That of most of its bytes, as they are saved."""
         counts: Counter[torch.dtype] = Counter()
-        for value in skeleton(self.factory).state_dict().values():
+        for value in retyped(skeleton(self.factory).state_dict(), dict(self.fit.dtypes)).values():
             if isinstance(value, Tensor):
                 counts[value.dtype] += value.nbytes
-        return str(counts.most_common(1)[0][0]).removeprefix("torch.")
+        return name_of(counts.most_common(1)[0][0])
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names in the model that its checkpoint lacks: there it keeps what it starts with."""
+        return self.fit.missing
 
     @property
     def state_digest(self) -> str:
@@ -85,6 +92,14 @@ class Own:
                 raise error.__cause__ from None
             raise
 
+    def build_cast(self) -> nn.Module:
+        """A new one, its weights in the dtype that a load ends in."""
+        return self.as_loaded(self.build())
+
+    def as_loaded(self, model: nn.Module) -> nn.Module:
+        """The same model, its weights in that dtype."""
+        return cast(model, DTYPES.get(self.cast))
+
     def skeleton(self) -> nn.Module:
         return skeleton(self.factory)
 
@@ -97,6 +112,8 @@ class Own:
     def saved(self, progress: Progress) -> nn.Module:
         with _seeded(SEED):
             model = self.build()
+        # As they are saved: a value is rounded once, by the cast.
+        retype(model, dict(self.fit.dtypes))
         if self.source:
             try:
                 held, converted = self.source.state_dict(), self.source.fit.converted
@@ -122,7 +139,7 @@ class Own:
             given = asks()
         with _seeded(seed, device):
             given = dict(given) if isinstance(given, Mapping) else given
-            given = tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, given)
+            given = tree_map(lambda one: self._as_input(one, device) if isinstance(one, Tensor) else one, given)
             misfit = f"{self._example_shown} does not fit {self.factory.shown}"
             with self.factory.running(), telling(misfit), torch.inference_mode():
                 model.eval()
@@ -131,6 +148,9 @@ class Own:
                 else:
                     returned = model(*given) if isinstance(given, tuple | list) else model(given)
         return list(_tensors(returned))
+
+    def _as_input(self, given: Tensor, device: torch.device) -> Tensor:
+        return given.to(device, DTYPES.get(self.cast) if given.is_floating_point() else None)
 
     def answers(self, model: nn.Module) -> Answers:
         """The same, with what is known of the answers of other models with the same weights."""
@@ -192,10 +212,11 @@ def own(
         if checkpoint is not None
         else None
     )
-    if source is None:
-        return Own(factory, asks)
+    fit, cast_to = source.fit if source else AS_IT_LIES, wanted.cast or ""
+    if cast_to:
+        require_convertible(floating(retyped(expected, dict(fit.dtypes))).values(), cast_to)
     # Processes may be in other folders.
-    return Own(factory, asks, replace(source, path=source.path.absolute()), source.fit.missing)
+    return Own(factory, asks, replace(source, path=source.path.absolute()) if source else None, fit, cast_to)
 
 
 @contextmanager

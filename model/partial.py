@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from model.layouts import first_names
-from model.renaming import MOST_SHOWN, beginnings, by_rules, listed
+from model.renaming import LONGEST_SHOWN, MOST_SHOWN, beginnings, by_rules, listed
 from model.trust import UntrustedCheckpoint, one_line
 from model.wanted import Wanted
 
@@ -80,11 +80,15 @@ def advice(differences: Collection[UntrustedCheckpoint], names: Mapping[str, str
         return ""
     left_out = _globs([names[key] for key in (*surplus, *reshaped)], names.values())
     missing = _globs([*lacked, *reshaped], wanted)
-    if max(len(left_out), len(missing)) > MOST_SHOWN:
+    if max(len(left_out), len(missing)) > MOST_SHOWN or any(_is_hostile(one) for one in (*left_out, *missing)):
         return ""
     options = [f"--allow-surplus {one!r}" for one in left_out] + [f"--allow-missing {one!r}" for one in missing]
     does = ["leaves out what the model lacks"] * bool(surplus) + ["keeps what the model starts with"] * bool(missing)
     return f"; {' '.join(options)} {' and '.join(does)}"
+
+
+def _is_hostile(glob: str) -> bool:
+    return len(glob) > LONGEST_SHOWN or not glob.isprintable()
 
 
 def _globs(names: Collection[str], every: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from torch import Tensor, nn
 
+from model.casting import as_saved, floating, other_dtypes, require_floating, retyped
 from model.conversions import taken_by
 from model.fitting import AS_IT_LIES, Fit, Target, memory_said
 from model.layouts import LAYOUTS, map_torch
@@ -136,7 +137,7 @@ def recognised(
             fit = replace(fit, said=(*fit.said, UNLISTED))
         source = replace(source, fit=fit)
         if layout == "per_tensor" and source.is_plain:
-            examine(layout, entrance, without(expected, fit.missing))
+            examine(layout, entrance, without(retyped(expected, dict(fit.dtypes)), fit.missing))
     except UntrustedCheckpoint as error:
         raise ValueError(f"--checkpoint: {error}") from None
     return source
@@ -156,32 +157,43 @@ def _fit(source: Source, parts: Parts, target: Target) -> Fit:
     """
     saved = [name for part in parts.values() for name in part]
     require_effect(saved, target.expected, target.wanted)
-    tries = []
+    tries: list[tuple[list[UntrustedCheckpoint], Fit, Parts, Mapping[str, Any], Mapping[str, Any]]] = []
     for form in target.forms:
         fit, held = target.fitted(parts, form)
-        wanted = without(form.wanted, fit.missing)
-        tries.append((list(differing(source.path, held, wanted)), fit, held, wanted))
+        expected = without(_as_saved(held, form.wanted), fit.missing)
+        tries.append((list(differing(source.path, held, expected)), fit, held, expected, form.wanted))
         if not tries[-1][0]:
             break
-    differences, fit, held, wanted = min(tries, key=lambda one: len(one[0]))
+    differences, fit, held, wanted, built = min(tries, key=lambda one: len(one[0]))
     if differences and target.build:
-        own_differences, own, _, expected = tries[0]
+        own_differences, own, *_ = tries[0]
         made = {source.path: taken_by(target.build(), replace(source, fit=own).state_dict, own.missing)}
+        expected = without(_as_saved(made, target.expected), own.missing)
         if not list(differing(source.path, made, expected)):
             names = listed([str(one.key) for one in own_differences])
             said = f"{names} renamed or filled in by the model's own load_state_dict"
             differences, fit, held, wanted = [], replace(own, said=(*own.said, said)), made, expected
+            built = target.expected
+    if differences and target.wanted.cast:
+        require_floating(source.path, [one for part in held.values() for one in part.items()], wanted)
     if differences:
         said = f", {'; '.join(fit.said)}" if fit.said else ""
-        befores = {
-            to: by_rules(name, target.wanted.renames) for name, to in fit.names or zip(saved, saved, strict=True)
-        }
-        what = f"{_listed(differences)}{advice(differences, befores, wanted)}"
+        pairs = fit.names or [(name, name) for name in saved]
+        asked = {to: by_rules(name, target.wanted.renames) for name, to in pairs}
+        what = f"{_listed(differences)}{advice(differences, asked, wanted)}"
         raise ValueError(f"--checkpoint: {source.path} is of another model{said}: {what}")
     require_lacking(fit.missing, target.wanted)
     require_ties(held, wanted)
+    converted = floating(without(target.expected, fit.missing)) if fit.converted else None
+    fit = replace(fit, dtypes=other_dtypes(source.path, wanted, built, target.wanted.cast, converted))
     fit = replace(fit, said=(*fit.said, *memory_said(source.path.name, held, wanted)))
     return replace(fit, strided=_is_strided(target.expected)) if fit.said else fit
+
+
+def _as_saved(held: Parts, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of a model with the floating-point dtypes that its tensors have in the files."""
+    saved = {name: value for part in held.values() for name, value in part.items()}
+    return retyped(expected, as_saved(saved, expected))
 
 
 def _is_strided(state_dict: Mapping[str, Any]) -> bool:

@@ -181,6 +181,12 @@ def sizes(*widths: int) -> Build:
     return lambda: nn.ModuleList(nn.Linear(4, width) for width in widths)
 
 
+def whole_numbers() -> nn.Module:
+    body = Body()
+    body.norm.num_batches_tracked = torch.zeros(())
+    return body
+
+
 @pytest.mark.parametrize(
     ("made", "make", "advice"),
     [
@@ -201,7 +207,7 @@ def sizes(*widths: int) -> Build:
         (sizes(4, 5, 6, 7, 8), sizes(4, 1, 1, 1, 1), "where the model has [1]: a copy may broadcast it"),
         (Body, sizes(3), "norm.num_batches_tracked is not in the model"),
         # Another dtype is no matter of names.
-        (lambda: nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4).half()]), sizes(4, 4), ": a copy would cast it"),
+        (whole_numbers, Body, "where the model has torch.int64: a copy would cast it"),
     ],
 )
 def test_the_error_names_the_options_by_which_a_checkpoint_fits(

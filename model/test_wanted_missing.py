@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,10 @@ def test_it_has_a_footprint_of_its_own(model: Own, tmp_path: Path) -> None:
     assert specification.footprint.state_bytes == body + 4 * 4 * 16 + 8 + 4 * 128
     assert specification.checkpoint_bytes == specification.largest_file_bytes == body
     # The largest tensor of the model is not read.
-    assert specification.footprint.largest_tensor_bytes == 4 * 64
+    assert specification.footprint.largest_tensor_bytes == 4 * 128
+    assert specification.saved.largest_bytes == 4 * 64
+    assert specification.saved.ends_bytes == body
+    assert replace(specification, cast="bfloat16").saved.ends_bytes == body // 2
     # What the model starts with is asked of one that is made.
     assert specification.making_bytes == specification.footprint.state_bytes
     assert model.state_digest != own(model.factory.text, None, None, None).state_digest

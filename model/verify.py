@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.architecture import DTYPES
 from model.bits import difference, difference_in_kind, same_value
 from model.checkpoints import Checkpoint, Specification
 from model.foreign import Digest
@@ -24,7 +25,7 @@ def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) 
     Raises `UntrustedCheckpoint` if a file of the checkpoint was changed or replaced since it was found to be sound.
     """
     check_weights(checkpoint, device, model)
-    check_outputs(checkpoint, checkpoint.specification.architecture.outputs(model))
+    check_outputs(checkpoint, checkpoint.specification.outputs(model))
 
 
 def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
@@ -54,13 +55,13 @@ def _check_tensors(
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device.type != device.type:
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
-    loaded, saved = model.state_dict(), dict(checkpoint.tensors())
+    loaded, saved, to = model.state_dict(), dict(checkpoint.tensors()), DTYPES.get(checkpoint.specification.cast)
     firsts, saved_firsts = first_names(loaded), first_names(saved)
     for name, tensor in saved.items():
         if name not in loaded:
             raise WrongModel(f"{name} is in the checkpoint, but not in the model")
         if isinstance(tensor, Tensor | Digest):
-            if differing := difference(loaded[name], tensor):
+            if differing := difference(loaded[name], _cast(tensor, to)):
                 raise WrongModel(f"{name} {differing}")
         elif not same_value(loaded[name], tensor):
             raise WrongModel(f"{name} is {loaded[name]!r}, saved as {tensor!r}")
@@ -73,22 +74,25 @@ def _check_tensors(
         raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
 
 
+def _cast(tensor: Tensor | Digest, to: torch.dtype | None) -> Tensor | Digest:
+    return tensor.to(to) if to and isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
+
+
 def _check_missing(specification: Specification, loaded: Mapping[str, Any]) -> None:
     """Raise `WrongModel` unless a model has what its checkpoint lacks, with the ties that it is made with."""
     if not specification.missing:
         return
-    made = specification.architecture.skeleton().state_dict()
+    made, to = specification.architecture.skeleton().state_dict(), DTYPES.get(specification.cast)
     firsts, made_firsts = first_names(loaded), first_names(made)
-    dtype = specification.keywords.get("dtype")
     for name in specification.missing:
         if name not in loaded:
             raise WrongModel(f"{name} is not in the model")
         if firsts[name] != firsts[made_firsts[name]]:
             raise WrongModel(f"{name} was one tensor with {made_firsts[name]}, and is by itself")
-        if isinstance(made[name], Tensor):
-            expected = made[name].to(dtype) if dtype and made[name].is_floating_point() else made[name]
-            if wrong := difference_in_kind(loaded[name], expected, "made"):
-                raise WrongModel(f"{name} {wrong}")
+        if isinstance(made[name], Tensor) and (
+            wrong := difference_in_kind(loaded[name], _cast(made[name], to), "made")
+        ):
+            raise WrongModel(f"{name} {wrong}")
 
 
 def check_logits(logits: Tensor, saved: Tensor) -> None:

@@ -17,7 +17,7 @@ from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
-from bench.strategies.bounds import expected_peaks, peak_bound
+from bench.strategies.bounds import expected_peaks, peak_bound, slot_bytes
 from bench.strategies.reading.fit import compiled_modules
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
@@ -37,6 +37,7 @@ class Case:
     """The names of one measurement; `planned`: nothing of it is real, peaks are counted.
 
     `own` is the user's model, which `size` is the name of, and `own_strategy` the user's loader; None: the suite's.
+    `cast` is the dtype that floating-point weights end in, of `DTYPES`; "": the checkpoint's.
     """
 
     strategy_name: str
@@ -47,6 +48,7 @@ class Case:
     cache: str = "warm"
     own: Own | None = None
     own_strategy: Strategy | None = None
+    cast: str = ""
 
     def __str__(self) -> str:
         return f"{self.strategy_name}-{self.size}-{self.device}"
@@ -58,7 +60,8 @@ class Case:
 
     @property
     def strategy(self) -> Strategy:
-        return self.own_strategy or KNOWN[self.strategy_name]
+        strategy = self.own_strategy or KNOWN[self.strategy_name]
+        return strategy.when_changed() if self.cast or (self.own and self.own.missing) else strategy
 
     @property
     def layout(self) -> str:
@@ -70,7 +73,7 @@ class Case:
 
     @property
     def specification(self) -> Specification:
-        return Specification(self.size, self.dtype, self.layout, self._model, self._family)
+        return Specification(self.size, self.dtype, self.layout, self._model, self._family, self.cast)
 
     @property
     def _family(self) -> str:
@@ -87,7 +90,8 @@ class Case:
         """What is loaded before: a loader of the user's may know no other model than the user's."""
         if self.own and self.own_strategy:
             return self.specification
-        return Specification(REHEARSAL, "float32" if self.own else self.dtype, self.layout, family=self._family)
+        dtype = "float32" if self.own else self.dtype
+        return Specification(REHEARSAL, dtype, self.layout, family=self._family, cast=self.cast)
 
     def bound_bytes(self, figure: str) -> int | None:
         """What theory says of a figure of the record; None where it says nothing."""
@@ -111,14 +115,26 @@ class Case:
     @property
     def _terms(self) -> Record:
         """What its bounds are computed from, in a record's fields."""
-        footprint, built = self.specification.footprint, self.built
+        specification, built = self.specification, self.built
+        footprint, saved = specification.footprint, specification.saved
+        build_peak_bytes = built.peak_bytes if built else None
+        if self.cast and self.own is None and self.strategy.builds:
+            build_peak_bytes = saved.built_bytes
         return {
             "device": self.device,
             "state_bytes": footprint.state_bytes,
             "largest_tensor_bytes": footprint.largest_tensor_bytes,
-            "largest_file_bytes": self.specification.largest_file_bytes,
+            "largest_file_bytes": saved.largest_file_bytes,
+            "checkpoint_bytes": saved.checkpoint_bytes,
+            "missing_bytes": footprint.state_bytes - saved.ends_bytes,
+            "largest_saved_bytes": saved.largest_bytes,
+            "converted_bytes": saved.converted_bytes,
+            "converted_to_bytes": saved.converted_to_bytes,
+            "largest_converted_to_bytes": saved.largest_converted_to_bytes,
+            "largest_conversion_bytes": saved.largest_conversion_bytes,
+            "conversion_slot_bytes": min(slot_bytes(saved.checkpoint_bytes), saved.largest_converted_bytes),
             "tensors": footprint.tensors,
-            "build_peak_bytes": built.peak_bytes if built else None,
+            "build_peak_bytes": build_peak_bytes,
             "built_private_bytes": built.private_bytes if built else None,
             "built_file_bytes": built.file_bytes if built else None,
             # Buffers that no checkpoint holds, where the strategy makes them.
@@ -131,6 +147,8 @@ class Case:
         peer = self.strategy.peer
         if peer is None:
             return None
+        if self.cast and not self.strategy.takes("dtype"):
+            return f"{self.strategy_name} takes no dtype to cast to: leave out --cast"
         if self.planned:
             return f"{self.strategy_name} cannot be planned: its library reads what it wrote"
         return peer.why_not(self.device)
@@ -189,6 +207,7 @@ class Case:
                 "state_digest": self.own.state_digest if self.own else None,
                 "layout": self.layout,
                 "dtype": self.dtype,
+                "cast": self.cast or None,
                 "planned": self.planned,
                 "cache": self.cache,
                 "limit": self.limit,
@@ -206,7 +225,9 @@ class Case:
         """Where the weights end: in memory of their own, or in the pages of the file; None: nobody says."""
         if self.device == "cpu" and not self.strategy.file and not self.strategy.peer:
             return None
-        return "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned"
+        # What is converted ends in memory of its own; what need not be stays in the pages of the file.
+        in_file = self.strategy.file in {"S", "C"} and not (self.cast and self.specification.saved.converted)
+        return "mapped" if self.device == "cpu" and in_file else "owned"
 
     @property
     def limit(self) -> str:
@@ -219,7 +240,7 @@ class Case:
 
     def limit_of(self, checkpoint: Checkpoint) -> Limit:
         """The same, to be measured with this checkpoint."""
-        takes, state = self.bound_bytes("host_private_peak_bytes") or 0, self.specification.footprint.state_bytes
+        takes, state = self.bound_bytes("host_private_peak_bytes") or 0, self.specification.checkpoint_bytes
         if self.limit == MEMORY:
             # What the limit takes is free again before the load.
             takes = max(takes, state)
@@ -233,7 +254,7 @@ class Case:
     def limit_seconds(self) -> float:
         """What one load may take before it is ended: a minute, and what a slow disk and many tensors need."""
         footprint = self.specification.footprint
-        to_read = 0 if self.planned else footprint.state_bytes
+        to_read = 0 if self.planned else self.specification.checkpoint_bytes
         return LIMIT_SECONDS + to_read / LIMIT_BYTES_PER_SECOND + footprint.tensors / LIMIT_TENSORS_PER_SECOND
 
     def clock(self, load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint) -> Callable[[], LoadClock]:
@@ -259,7 +280,7 @@ class Case:
             rehearse=self._rehearsed(load, rehearsal),
             load=partial(run_load, load, checkpoint),
             # Without values there are no logits. What the user's model computes with is not the load's to answer for.
-            use=self.specification.architecture.outputs if self._has_values and not self.own else None,
+            use=self.specification.outputs if self._has_values and not self.own else None,
             check=partial(self._check, checkpoint, meter().device),
             backend=self.strategy.peer.backend if self.strategy.peer else None,
         )
@@ -299,12 +320,12 @@ class LimitCase(Case):
 
     def bound_bytes(self, figure: str) -> int | None:
         """What is read takes memory of its own; nothing else is taken."""
-        return self.specification.footprint.state_bytes if figure == "host_private_peak_bytes" else None
+        return self.specification.checkpoint_bytes if figure == "host_private_peak_bytes" else None
 
     def blank_record(self) -> Record:
         known = (
-            *("model", "state_digest", "size", "layout", "dtype", "device", "cache"),
-            *("state_bytes", "largest_tensor_bytes", "limit"),
+            *("model", "state_digest", "size", "layout", "dtype", "cast", "device", "cache"),
+            *("state_bytes", "largest_tensor_bytes", "checkpoint_bytes", "limit"),
         )
         whole = super().blank_record()
         return blank_record() | {name: whole[name] for name in known}

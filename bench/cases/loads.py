@@ -20,7 +20,6 @@ from model.checkpoints import Checkpoint
 from model.foreign import FOREIGN
 from model.gpt2 import GPT2, Config, first_logits
 from model.outputs import State
-from model.partial import without
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_outputs, check_weights
 
@@ -39,7 +38,7 @@ class CachedOutputs:
     def use(self, model: nn.Module) -> None:
         """Run a forward pass, and undo what it is known to change: the weights of a checkpoint are those before it."""
         state = State(model, self._changed) if self._changed else None
-        self._outputs = self._checkpoint.specification.architecture.outputs(model)
+        self._outputs = self._checkpoint.specification.outputs(model)
         if state:
             # What it returns may be what it has changed.
             self._outputs = [output.clone() for output in self._outputs]
@@ -95,7 +94,7 @@ def run_load(
 def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
     """Raise `UntrustedCheckpoint` if the checkpoint is why a load failed with `error`."""
     specification = checkpoint.specification
-    expected = without(specification.architecture.skeleton().state_dict(), specification.missing)
+    expected = specification.saved_state
     try:
         # What a library of its own wrote, only that can read.
         if specification.layout not in FOREIGN:
@@ -125,6 +124,8 @@ def rehearse(  # noqa: PLR0913, PLR0917 - what differs is known beforehand, the 
     if config is not None:
         # A device's libraries load their kernels, and its driver its staging buffers, for the shapes that come.
         with device:
-            model = GPT2(replace(config, layers=1), DTYPES[rehearsal.specification.dtype])
+            model = GPT2(
+                replace(config, layers=1), DTYPES[rehearsal.specification.cast or rehearsal.specification.dtype]
+            )
         first_logits(model)
         model.out_head.weight.detach().cpu().to(device)

@@ -90,7 +90,7 @@ def _wanted(options: Any) -> Wanted:
         renames = tuple(map(rule, options.rename or ()))
     except ValueError as error:
         raise ValueError(f"--rename: {error}") from None
-    return Wanted(renames, tuple(options.allow_missing or ()), tuple(options.allow_surplus or ()))
+    return Wanted(renames, tuple(options.allow_missing or ()), tuple(options.allow_surplus or ()), options.cast)
 
 
 def own_strategies(options: Any) -> dict[str, Strategy]:

@@ -95,6 +95,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
         try:
             saved = specimen.saved()
             ALL_LAYOUTS[layout].save_of(saved, specimen.state_dict(saved), Path(folder), save_plain)
+            saved = _as_loaded(specimen, saved)
         except Exception as error:  # noqa: BLE001 - a format may hold less than a model has.
             return _refusal(error, specimen, entrance)
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
@@ -113,7 +114,7 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
     unheeded: Collection[str] = (),
     once: bool = False,
 ) -> Verdict:
-    """The same where `saved` has been saved at `path`, in these files."""
+    """The same where `saved`, as it is to be loaded, has been saved at `path`, in these files."""
     try:
         written = _digest(files)
         with poisoned():
@@ -135,9 +136,9 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
 
 def judge_own(load: Load, own: Own, path: Path, files: Sequence[Path], device: torch.device) -> Verdict:
     """Return what becomes of the user's model by a loader of the user's, which is held to nothing of one column."""
-    specimen = OwnModel(own)
+    specimen = OwnModel(own, by_own=True)
     try:
-        saved = specimen.saved()
+        saved = _as_loaded(specimen, specimen.saved())
     except ValueError as error:
         return _refusal(error, specimen, path)
     return judge_file(load, specimen, saved, path, files, device, unheeded=OWN_UNHEEDABLE)
@@ -161,11 +162,15 @@ def _loaded(load: Load, specimen: Specimen, path: Path, device: torch.device) ->
         optimizers.append(_optimizer(model))
         return model
 
-    keywords = specimen.keywords if isinstance(specimen, OwnModel) else {}
-    model = load(build_with_optimizer, path, device, **keywords)
+    model = load(build_with_optimizer, path, device)
     if not optimizers and not isinstance(specimen, OwnModel):
         raise BuildUnused(BUILDS_ITS_OWN)
     return Loaded(model, optimizers[-1] if optimizers else None)
+
+
+def _as_loaded(specimen: Specimen, saved: nn.Module) -> nn.Module:
+    """What was saved, as a load is to have it."""
+    return specimen.as_loaded(saved) if isinstance(specimen, OwnModel) else saved
 
 
 def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how they are compared
@@ -215,7 +220,7 @@ def _start_alike(saved: nn.Module, loaded: nn.Module, starts: dict[str, list[Val
 
 def _twin(specimen: Specimen, saved: nn.Module) -> nn.Module:
     """Return another model with the weights of `saved`: a factory of the user's may give others each time."""
-    twin = specimen.saved()
+    twin = _as_loaded(specimen, specimen.saved())
     twin.load_state_dict(saved.state_dict())
     return twin
 

@@ -1,5 +1,6 @@
 """The user's model, judged as it is: what its factory makes otherwise each time is not the load's to answer for."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,8 @@ def test_a_loader_of_a_checkpoint_that_lacks_something_is_judged_by_the_rest(
     path = tmp_path / "checkpoint.pt"
     torch.save({"weight": torch.rand(2, 3)}, path)
     model = own(f"{file}:make_headed", str(path), None, None, Wanted(missing=("oth*",)))
-    verdict = judge_own(OwnLoad(Reference(f"{file}:{loader}")), model, path, [path], CPU)
+    load = partial(OwnLoad(Reference(f"{file}:{loader}")), missing=model.missing)
+    verdict = judge_own(load, model, path, [path], CPU)
     assert (verdict.outcome == Outcome.PASSED) == (not wrong), verdict
     assert verdict.why.startswith(wrong)
 
@@ -212,7 +214,8 @@ def test_a_copy_that_is_judged_lacks_it_too(file: Path, tmp_path: Path, loader: 
     """What it starts with is stepped as all else is, whoever else is stepped."""
     torch.save({"module.weight": torch.rand(2, 3)}, tmp_path / "checkpoint.pt")
     model = own(f"{file}:make_headed", str(tmp_path / "checkpoint.pt"), None, None, Wanted(missing=("oth*",)))
-    verdict = judge(OwnLoad(Reference(f"{file}:{loader}")), "torch", OwnModel(model), CPU)
+    load = partial(OwnLoad(Reference(f"{file}:{loader}")), missing=model.missing)
+    verdict = judge(load, "torch", OwnModel(model), CPU)
     assert (verdict.outcome == Outcome.PASSED) == (not why), verdict
     assert verdict.why.startswith(why)
 

@@ -1,7 +1,7 @@
 """What theory says a load takes, and whether it did.
 
 Its terms are S, the bytes of the model's state dict, L, those of its largest tensor, F, those of the tensors in the
-checkpoint's largest file, and R, a ring buffer.
+checkpoint's largest file, and R, a ring buffer. A cast, or a part, adds those of `CAST_TERMS`.
 """
 
 import re
@@ -10,9 +10,26 @@ from fractions import Fraction
 
 from bench.history.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
-from bench.strategies.reading.memory import ring_bytes
+from bench.strategies.reading.memory import SLOTS, ring_bytes
+from bench.strategies.reading.threads import PAGE_BYTES
 
-_TERM = re.compile(r"(\d+(?:\.\d+)?)?\s*\*?\s*([SLRF])(?:\s*/\s*N)?|0")
+# What is in the checkpoint, and what of it is converted: the terms of loads that cast, or of a part, by the fields of a
+# record. S and L are of what weights end in.
+CAST_TERMS = {
+    "C": "checkpoint_bytes",
+    # What is in the model and not in the checkpoint, as it ends.
+    "M": "missing_bytes",
+    "K": "largest_saved_bytes",
+    "X": "converted_bytes",
+    "Y": "converted_to_bytes",
+    # The largest tensor of those that are converted, as it ends.
+    "V": "largest_converted_to_bytes",
+    # One tensor as it is saved, and beside it as it ends if it is converted.
+    "P": "largest_conversion_bytes",
+    # What is converted at once of a stream: a slot of its ring, or the largest tensor that is, if that is less.
+    "D": "conversion_slot_bytes",
+}
+_TERM = re.compile(rf"(\d+(?:\.\d+)?)?\s*\*?\s*([SLRF{''.join(CAST_TERMS)}])(?:\s*/\s*N)?|0")
 
 # R: the page-locked memory that a strategy streams through, no more of it than the model takes.
 RING_BYTES = 64 * 2**20
@@ -31,20 +48,31 @@ def host_slack_bytes(state_bytes: int, tensors: int) -> int:
     return max(HOST_SLACK_BYTES, HOST_SLACK_BYTES_PER_TENSOR * tensors) + int(HOST_SLACK_OF_STATE * state_bytes)
 
 
+def slot_bytes(checkpoint_bytes: int) -> int:
+    """A part of the ring that a checkpoint of so many bytes passes through."""
+    return ring_bytes(RING_BYTES, checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
+
+
 def bound_bytes(
-    expression: str, state_bytes: int, largest_tensor_bytes: int, largest_file_bytes: int | None = None
+    expression: str,
+    state_bytes: int,
+    largest_tensor_bytes: int,
+    largest_file_bytes: int | None = None,
+    cast: Record | None = None,
 ) -> int:
     """The bytes that a bound like `2S`, `S + L`, `1.5 S / N` or `0` means for one model; N, the processes, is 1.
 
-    `largest_file_bytes` is F, and None where one file holds all. Raises `ValueError` if the expression is no sum of
-    multiples of S, L, R and F.
+    `largest_file_bytes` is F, and None where one file holds all. `cast` has the fields of `CAST_TERMS`; without a cast
+    the checkpoint has what the model has. Raises `ValueError` if the expression is no sum of multiples of such terms.
     """
-    values = {
+    known = {term: (cast or {}).get(field) for term, field in CAST_TERMS.items()}
+    without = {"C": state_bytes, "K": largest_tensor_bytes, "P": largest_tensor_bytes}
+    values = {term: without.get(term, 0) if count is None else count for term, count in known.items()} | {
         "S": state_bytes,
         "L": largest_tensor_bytes,
-        "R": ring_bytes(RING_BYTES, state_bytes),
         "F": state_bytes if largest_file_bytes is None else largest_file_bytes,
     }
+    values["R"] = ring_bytes(RING_BYTES, values["C"])
     total = 0
     for term in expression.split("+"):
         match = _TERM.fullmatch(term.strip())
@@ -139,7 +167,7 @@ def peak_bound(figure: str, expression: str, record: Record) -> int:
     what building takes, if that is more.
     """
     sizes = record["state_bytes"], record["largest_tensor_bytes"], record["largest_file_bytes"]
-    bound = bound_bytes(expression, *sizes)
+    bound = bound_bytes(expression, *sizes, record)
     where_weights_end = "host_private_peak_bytes" if record["device"] == "cpu" else "device_requested_peak_bytes"
     bound += (record["beside_bytes"] or 0) if figure == where_weights_end else 0
     return max(bound, record["build_peak_bytes"] or 0) if figure == "host_private_peak_bytes" else bound

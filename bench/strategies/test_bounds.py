@@ -51,7 +51,7 @@ def test_page_locked_memory_is_exact_and_need_not_be_the_processs_on_a_gpu(on: s
     assert ("host_private_peak_bytes" in elsewhere) == (on == "sim")
 
 
-@pytest.mark.parametrize("expression", ["", "X", "S L", "S - L", "1.S", "S +", "2", "-S", "S*2", "S / 2", "S / L"])
+@pytest.mark.parametrize("expression", ["", "Z", "S L", "S - L", "1.S", "S +", "2", "-S", "S*2", "S / 2", "S / L"])
 def test_what_is_no_bound_is_refused(expression: str) -> None:
     with pytest.raises(ValueError, match="is no bound: give a sum of multiples of S, L and R"):
         bound_bytes(expression, 100, 10)
