@@ -96,7 +96,8 @@ def starts(model: nn.Module, names: Collection[str]) -> dict[str, list[Values]]:
     found = {name: [Values.of(tensor)] for name, tensor in _named(model, names).items()}
     with torch.random.fork_rng(devices=[]):
         for path in dict.fromkeys(name.rpartition(".")[0] for name in found):
-            reset = getattr(model.get_submodule(path), "reset_parameters", None)
+            module = model.get_submodule(path)
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             with suppress(Exception):  # Whatever a module of the user's raises: nobody can start with that.
                 if callable(reset):
                     reset()

@@ -106,14 +106,15 @@ def _names(
 ) -> tuple[Name, ...]:
     """Names of all tensors, in any order, several of some; and of none. Numbers make them differ."""
     paths = AWKWARD_PATHS if "names" in features else PATHS
-    # What is seen by its tail alone is in the checkpoint itself: the rest of it would have no value otherwise.
-    seen = {tensor.of for tensor in tensors if isinstance(tensor, View) and not tensor.whole}
+    # What shares memory is in the checkpoint itself: else a value that no checkpoint has would come from a weight.
+    shared = {index for index, tensor in enumerate(tensors) if isinstance(tensor, View)}
+    shared |= {tensor.of for tensor in tensors if isinstance(tensor, View)}
     names = []
     for index, tensor in enumerate(tensors):
         wanted = needed if index == 0 else None
         ties = ("ties", "views") if tensor.parameter else ("views",)
         tied = any(wanted == kind == "ties" or (kind in features and draw(st.booleans())) for kind in ties)
-        loose = not tensor.parameter and index not in seen
+        loose = not tensor.parameter and index not in shared
         loose &= wanted == "nonpersistent" or ("nonpersistent" in features and draw(st.booleans()))
         drawn = draw(st.lists(paths, min_size=2, max_size=3)) if tied else [draw(paths)]
         names += [Name(path, index, not loose) for path in drawn]
