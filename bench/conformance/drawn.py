@@ -5,6 +5,7 @@ from math import prod
 
 from hypothesis import strategies as st
 
+from bench.conformance.beside import Beside
 from bench.conformance.blueprint import A_TENSOR, Blueprint, Name, Stored, View
 from bench.conformance.misfits import MISFITS, Misfit
 from bench.conformance.specimens import Crowd, Transformer
@@ -127,6 +128,11 @@ def _names(
 def crowds() -> st.SearchStrategy[Crowd]:
     """Models of thousands of small tensors beside a huge one."""
     return st.builds(Crowd, st.integers(1000, 3000), st.integers(2**18, 2**22))
+
+
+def beside(kind: str) -> st.SearchStrategy[Beside]:
+    """Models of a kind of `beside.KINDS`."""
+    return st.builds(Beside, st.just(kind), st.integers(1, 6), st.integers(1, 3))
 
 
 def transformers() -> st.SearchStrategy[Transformer]:
