@@ -18,7 +18,7 @@ from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.bounds import expected_peaks, peak_bound, slot_bytes
-from bench.strategies.reading.skeleton import compiled_modules, skeleton
+from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.own import Own
@@ -152,6 +152,8 @@ class Case:
             return None
         if self.cast and not self.strategy.takes("dtype"):
             return f"{self.strategy_name} takes no dtype to cast to: leave out --cast"
+        if self.own and self.own.missing and not self.strategy.takes("missing"):
+            return f"{self.strategy_name} takes no names that are missing: leave out --allow-missing"
         if self.planned:
             return f"{self.strategy_name} cannot be planned: its library reads what it wrote"
         return peer.why_not(self.device)
@@ -195,7 +197,7 @@ class Case:
             return found
         if compiled_modules(model):  # type: ignore[no-untyped-call]
             return found | {"scripted"}
-        return found if _has_skeleton(self.own) else found | {"skeleton"}
+        return found | _obstacles_of_skeleton(self.own)
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""
@@ -312,13 +314,16 @@ class Case:
 
 
 @cache
-def _has_skeleton(own: Own) -> bool:
-    """Return whether a strategy can have a skeleton of a model of the user's."""
+def _obstacles_of_skeleton(own: Own) -> frozenset[str]:
+    """Return what keeps a strategy from a skeleton of the user's model, or from starting what its checkpoint lacks."""
+    obstacle = "skeleton"
     try:
-        skeleton(own.build)  # type: ignore[no-untyped-call]
+        model = skeleton(own.build)  # type: ignore[no-untyped-call]
+        obstacle = "uninitialised"
+        initialise(model, own.missing, "meta")  # type: ignore[no-untyped-call]
     except Exception:  # noqa: BLE001 - whatever the model's code raises
-        return False
-    return True
+        return frozenset((obstacle,))
+    return frozenset()
 
 
 @dataclass(frozen=True)

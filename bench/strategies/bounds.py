@@ -149,7 +149,7 @@ def peak_gates(strategy: Strategy, record: Record) -> list[Gate]:
             else host_slack_bytes(state, record["tensors"]) + _left_by_building(figure, record),
             state=state,
             # What a user says is what it takes at most.
-            unseen=peak_bound(figure, expression, record) if strategy.is_own else _unseen(figure, record),
+            unseen=peak_bound(figure, expression, record) if strategy.is_own else _unseen(figure, expression, record),
         )
         for figure, expression in expected_peaks(strategy, record["device"]).items()
         if record[figure] is not None
@@ -178,10 +178,15 @@ def _left_by_building(figure: str, record: Record) -> int:
     return (record[BUILT[figure]] or 0) if figure in BUILT else 0
 
 
-def _unseen(figure: str, record: Record) -> int:
-    """What need not show: whether the kernel counts page-locked memory for the process is up to a GPU's driver."""
+def _unseen(figure: str, expression: str, record: Record) -> int:
+    """What need not show: whether the kernel counts page-locked memory for the process is up to a GPU's driver.
+
+    Nor does what a stream converts at once, where memory for what is missing is taken after that.
+    """
     on_gpu = record["device"].startswith("cuda")
-    return (record["host_pinned_peak_bytes"] or 0) if on_gpu and figure == "host_private_peak_bytes" else 0
+    pinned = (record["host_pinned_peak_bytes"] or 0) if on_gpu and figure == "host_private_peak_bytes" else 0
+    converted = min(record["missing_bytes"] or 0, record["conversion_slot_bytes"] or 0) if "D" in expression else 0
+    return pinned + converted
 
 
 def peak_breaches(strategy: Strategy, record: Record) -> dict[str, str]:
