@@ -131,7 +131,7 @@ class Case:
             "converted_to_bytes": saved.converted_to_bytes,
             "largest_converted_to_bytes": saved.largest_converted_to_bytes,
             "largest_conversion_bytes": saved.largest_conversion_bytes,
-            "conversion_slot_bytes": min(slot_bytes(saved.checkpoint_bytes), saved.largest_converted_bytes),
+            "conversion_slot_bytes": self._conversion_slot_bytes,
             "tensors": footprint.tensors,
             "build_peak_bytes": build_peak_bytes,
             "built_private_bytes": built.private_bytes if built else None,
@@ -139,6 +139,16 @@ class Case:
             # Buffers that no checkpoint holds, where the strategy makes them.
             "beside_bytes": footprint.beside_bytes if self.strategy.builds else None,
         }
+
+    @property
+    def _conversion_slot_bytes(self) -> int:
+        """What is converted at once of a stream, beyond the buffers beside the weights, which come when that is over.
+
+        It is a slot of the ring, or the largest tensor that is converted.
+        """
+        specification = self.specification
+        at_once = min(slot_bytes(specification.checkpoint_bytes), specification.saved.largest_converted_bytes)
+        return max(at_once - specification.footprint.beside_bytes, 0)
 
     @property
     def why_not(self) -> str | None:
