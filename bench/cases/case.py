@@ -18,6 +18,7 @@ from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.bounds import expected_peaks, peak_bound, slot_bytes
+from bench.strategies.reading.memory import CONVERTED_BYTES, ring_bytes
 from bench.strategies.reading.fit import compiled_modules
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
@@ -142,13 +143,14 @@ class Case:
 
     @property
     def _conversion_slot_bytes(self) -> int:
-        """What is converted at once of a stream, beyond the buffers beside the weights, which come when that is over.
+        """What a stream is converted in, beyond the buffers beside the weights, which come when that is over.
 
-        It is a slot of the ring, or the largest tensor that is converted.
+        On a device it is a slot of the ring, or the largest tensor that is converted; on the host it is a ring.
         """
-        specification = self.specification
-        at_once = min(slot_bytes(specification.checkpoint_bytes), specification.saved.largest_converted_bytes)
-        return max(at_once - specification.footprint.beside_bytes, 0)
+        saved, beside = self.specification.saved, self.specification.footprint.beside_bytes
+        if self.device == "cpu":
+            return ring_bytes(CONVERTED_BYTES, saved.checkpoint_bytes) if saved.converted else 0
+        return max(min(slot_bytes(saved.checkpoint_bytes), saved.largest_converted_bytes) - beside, 0)
 
     @property
     def why_not(self) -> str | None:

@@ -24,7 +24,7 @@ CAST_TERMS = {
     "V": "largest_converted_to_bytes",
     # One tensor as it is saved, and beside it as it ends if it is converted.
     "P": "largest_conversion_bytes",
-    # What is converted at once of a stream, beyond the buffers that are in no state dict: they come when that is over.
+    # What a stream is converted in, beyond the buffers that are in no state dict: they come when that is over.
     "D": "conversion_slot_bytes",
 }
 _TERM = re.compile(rf"(\d+(?:\.\d+)?)?\s*\*?\s*([SLRF{''.join(CAST_TERMS)}])(?:\s*/\s*N)?|0")
