@@ -18,8 +18,8 @@ from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.bounds import expected_peaks, peak_bound, slot_bytes
-from bench.strategies.reading.memory import CONVERTED_BYTES, ring_bytes
 from bench.strategies.reading.fit import compiled_modules
+from bench.strategies.reading.memory import CONVERTED_BYTES, ring_bytes
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.own import Own
