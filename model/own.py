@@ -97,12 +97,6 @@ class Own:
     def skeleton(self) -> nn.Module:
         return skeleton(self.factory)
 
-    @property
-    def is_built_on_meta(self) -> bool:
-        """Whether a strategy can have a skeleton of it that takes no memory."""
-        tensors = chain(self.skeleton().parameters(), self.skeleton().buffers())
-        return any(tensor.is_meta for tensor in tensors)
-
     def saved(self, progress: Progress) -> nn.Module:
         with _seeded(SEED):
             model = self.build()

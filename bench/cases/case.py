@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import psutil
 import torch
@@ -18,8 +18,8 @@ from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.bounds import expected_peaks, peak_bound, slot_bytes
-from bench.strategies.reading.fit import compiled_modules
 from bench.strategies.reading.memory import CONVERTED_BYTES, ring_bytes
+from bench.strategies.reading.skeleton import compiled_modules, skeleton
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.own import Own
@@ -104,7 +104,10 @@ class Case:
         """What building the user's model takes of the host, or building its skeleton, whichever the strategy does."""
         if self.own is None or not self.strategy.is_stated:
             return None
-        return built(self.own, planned=self.planned, on_meta=not self.strategy.builds)
+        beside = 0 if self.strategy.builds else self.specification.footprint.beside_bytes
+        found = built(self.own, planned=self.planned, on_meta=not self.strategy.builds)
+        # The bound of a load has these already.
+        return replace(found, private_bytes=max(found.private_bytes - beside, 0))
 
     def left_by_model(self) -> Kept | None:
         """What the user's model leaves of memory with no strategy; a loader of the user's is rehearsed with it."""
@@ -137,8 +140,8 @@ class Case:
             "build_peak_bytes": build_peak_bytes,
             "built_private_bytes": built.private_bytes if built else None,
             "built_file_bytes": built.file_bytes if built else None,
-            # Buffers that no checkpoint holds, where the strategy makes them.
-            "beside_bytes": footprint.beside_bytes if self.strategy.builds else None,
+            # Buffers that no checkpoint has: the suite's strategies give them their values.
+            "beside_bytes": footprint.beside_bytes if self.strategy.is_stated else None,
         }
 
     @property
@@ -197,12 +200,13 @@ class Case:
         if self.own is None or strategy.is_own:
             return set()
         refused = strategy.refused("cpu" if self.device == "cpu" else "cuda")
-        skeleton = self.own.skeleton()
-        found = set(properties_of(skeleton)) & refused
-        if not strategy.builds:
-            found |= set() if self.own.is_built_on_meta else {"skeleton"}
-            found |= {"scripted"} if compiled_modules(skeleton) else set()  # type: ignore[no-untyped-call]
-        return found
+        model = self.own.skeleton()
+        found = set(properties_of(model)) & refused
+        if strategy.builds:
+            return found
+        if compiled_modules(model):  # type: ignore[no-untyped-call]
+            return found | {"scripted"}
+        return found if _has_skeleton(self.own) else found | {"skeleton"}
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""
@@ -316,6 +320,16 @@ class Case:
             CONFIGS[self.size] if on_device and not self.own else None,
             self.specification.build if self.own else None,
         )
+
+
+@cache
+def _has_skeleton(own: Own) -> bool:
+    """Return whether a strategy can have a skeleton of a model of the user's."""
+    try:
+        skeleton(own.build)  # type: ignore[no-untyped-call]
+    except Exception:  # noqa: BLE001 - whatever the model's code raises
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from bench.meters.child import Build
 from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, Limit, direct_is_faster
 from bench.strategies import Load
+from bench.strategies.reading.skeleton import skeleton
 from model.architecture import DTYPES
 from model.checkpoints import Checkpoint
 from model.foreign import FOREIGN
@@ -118,9 +119,9 @@ def rehearse(  # noqa: PLR0913, PLR0917 - what differs is known beforehand, the 
     """
     check(rehearsal, device, run_load(load, rehearsal, device))
     if build is not None:
-        # What it imports when it is built for the first time. If that is impossible on meta, strategies will say so.
-        with suppress(Exception), torch.device("meta"):
-            build()
+        # What it imports when it is built for the first time. If it has no skeleton, strategies will say so.
+        with suppress(Exception):
+            skeleton(build)  # type: ignore[no-untyped-call]
     if config is not None:
         # A device's libraries load their kernels, and its driver its staging buffers, for the shapes that come.
         with device:

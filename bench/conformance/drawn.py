@@ -5,6 +5,7 @@ from math import prod
 
 from hypothesis import strategies as st
 
+from bench.conformance.beside import Beside
 from bench.conformance.blueprint import A_TENSOR, Blueprint, Name, Stored, View
 from bench.conformance.misfits import MISFITS, Misfit
 from bench.conformance.specimens import Crowd, Transformer
@@ -106,14 +107,15 @@ def _names(
 ) -> tuple[Name, ...]:
     """Names of all tensors, in any order, several of some; and of none. Numbers make them differ."""
     paths = AWKWARD_PATHS if "names" in features else PATHS
-    # What is seen by its tail alone is in the checkpoint itself: the rest of it would have no value otherwise.
-    seen = {tensor.of for tensor in tensors if isinstance(tensor, View) and not tensor.whole}
+    # What shares memory is in the checkpoint itself: else a value that no checkpoint has would come from a weight.
+    shared = {index for index, tensor in enumerate(tensors) if isinstance(tensor, View)}
+    shared |= {tensor.of for tensor in tensors if isinstance(tensor, View)}
     names = []
     for index, tensor in enumerate(tensors):
         wanted = needed if index == 0 else None
         ties = ("ties", "views") if tensor.parameter else ("views",)
         tied = any(wanted == kind == "ties" or (kind in features and draw(st.booleans())) for kind in ties)
-        loose = not tensor.parameter and index not in seen
+        loose = not tensor.parameter and index not in shared
         loose &= wanted == "nonpersistent" or ("nonpersistent" in features and draw(st.booleans()))
         drawn = draw(st.lists(paths, min_size=2, max_size=3)) if tied else [draw(paths)]
         names += [Name(path, index, not loose) for path in drawn]
@@ -126,6 +128,11 @@ def _names(
 def crowds() -> st.SearchStrategy[Crowd]:
     """Models of thousands of small tensors beside a huge one."""
     return st.builds(Crowd, st.integers(1000, 3000), st.integers(2**18, 2**22))
+
+
+def beside(kind: str) -> st.SearchStrategy[Beside]:
+    """Models of a kind of `beside.KINDS`."""
+    return st.builds(Beside, st.just(kind), st.integers(1, 6), st.integers(1, 3))
 
 
 def transformers() -> st.SearchStrategy[Transformer]:

@@ -74,6 +74,17 @@ def assigned(build, path, device):
     return model
 
 
+def with_stale_lists(build, path, device):
+    """Recurrent layers compute with what they had before: their lists of weights are not renewed."""
+    model = build().to(device)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.RNNBase)]
+    before = [[weight.clone() for weight in layer._flat_weights] for layer in layers]
+    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    for layer, weights in zip(layers, before, strict=True):
+        layer._flat_weights = weights
+    return model
+
+
 def emptied(build, path, device):
     """`to_empty`: tied names get memory of their own, non-persistent buffers no value at all."""
     with torch.device("meta"):

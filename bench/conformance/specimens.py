@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.conformance.beside import Beside
 from bench.conformance.blueprint import Blueprint, Name, Stored
 from bench.conformance.misfits import Misfit
 from bench.conformance.own_model import OwnModel
@@ -82,4 +83,4 @@ class Transformer:
         return f"GPT-2 {self.config}, {self.dtype}, {'tied' if self.tied else 'untied'}"
 
 
-Specimen = Blueprint | Crowd | Transformer | Misfit | Pretrained | OwnModel
+Specimen = Blueprint | Beside | Crowd | Transformer | Misfit | Pretrained | OwnModel

@@ -31,18 +31,18 @@ WRONG = Cell("mmap_assign", "plain", Outcome.WRONG, 9, "weight: parameter", "wei
         ("plain", "cpu", PASSED, None),
         ("plain", "cpu", REFUSED, "refused, of which its row in the table of strategies says nothing"),
         ("plain", "cpu", WRONG, "silently wrong"),
-        ("nonpersistent", "cpu", REFUSED, None),
-        ("nonpersistent", "cpu", PASSED, "passed, where its row in the table of strategies says that it refuses"),
-        ("nonpersistent", "cpu", replace(REFUSED, named=False), "refused without the name of a tensor"),
+        ("views", "cpu", REFUSED, None),
+        ("views", "cpu", PASSED, "passed, where its row in the table of strategies says that it refuses"),
+        ("views", "cpu", replace(REFUSED, named=False), "refused without the name of a tensor"),
         ("missing", "cpu", REFUSED, None),
         ("missing", "cpu", replace(REFUSED, named=False), "refused without the name of a tensor"),
         ("missing", "cpu", WRONG, "silently wrong"),
     ],
 )
 def test_a_cell_is_held_against_the_table_of_strategies(name: str, device: str, cell: Cell, breach: str | None) -> None:
-    trial = Trial("mmap_assign", name, device)
+    trial = Trial("per_tensor", name, device)
     found = trial.breach(cell)
-    assert (found and found.splitlines()[0]) == (breach and f"mmap_assign-{name}-{device}: {breach}")
+    assert (found and found.splitlines()[0]) == (breach and f"per_tensor-{name}-{device}: {breach}")
     if cell is WRONG:
         assert found is not None
         assert found.splitlines()[1:] == ["weight is still on meta", "The smallest model: weight: parameter"]

@@ -4,16 +4,15 @@ from collections import defaultdict
 
 from torch import Tensor, nn
 
-from bench.strategies.reading.fit import attributes_on_meta
+from bench.strategies.reading.assign import others
 from model.trust import EXTRA_STATE
 
 # What may keep a strategy from loading a model, and what to change in the model so that nothing does.
 OBSTACLES = {
-    "nonpersistent": "register them as persistent buffers and save the checkpoint again",
     "views": "give each of them memory of its own (.clone()) and save the checkpoint again",
     "gaps": "give each of them memory of its own (.clone()) and save the checkpoint again",
     "extra_state": "leave out get_extra_state and save the checkpoint again",
-    "skeleton": "let the model be built under torch.device('meta')",
+    "skeleton": "let the model be built without values of its weights",
     "scripted": "load the model before torch.jit.script compiles it",
 }
 
@@ -30,14 +29,14 @@ def properties_of(model: nn.Module) -> dict[str, list[str]]:
     for name, tensor in tensors.items():
         sharing[tensor.untyped_storage()].append(name)
     transient = dict(model.named_buffers(remove_duplicate=False)).keys() - state_dict.keys()
-    lost: set[str] = attributes_on_meta(model)  # type: ignore[no-untyped-call]
+    beside: dict[str, Tensor] = others(model)  # type: ignore[no-untyped-call]
     views, gaps = [], []
     for names in sharing.values():
         distinct = {_place(tensors[name]): tensors[name].nbytes for name in names}
         views += names if len(distinct) > 1 else []
         gaps += names if sum(distinct.values()) < tensors[names[0]].untyped_storage().nbytes() else []
     found = {
-        "nonpersistent": sorted(transient | lost),
+        "nonpersistent": [name for name, tensor in beside.items() if name in transient or tensor.is_meta],
         "views": views,
         "gaps": gaps,
         "extra_state": [name for name in state_dict if name.endswith(EXTRA_STATE)],

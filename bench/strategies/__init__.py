@@ -38,11 +38,11 @@ class Strategy:
     peak on a device with memory of its own, in requested bytes, and `host` the private memory beside it; `one_pool`
     is the private memory where the device is the host. `file` is the file-backed memory once every weight was read, and
     `file_moved` that beside a device, if it is another: F is the largest file of a checkpoint. `pinned` is the
-    page-locked memory beside a device. `refuses` are properties of models that it cannot load and says so,
-    `refuses_moved` those that it cannot load where the device is not the host. Of a loader of the user's (`is_own`)
-    theory says nothing (""), the user what it takes on the device at most, and nobody what it refuses. With
-    `any_layout` it loads whatever layout the user's checkpoint is in. Of the loader of another project, a `peer`,
-    theory says nothing either.
+    page-locked memory beside a device. `builds`: it builds the model on the host, and no skeleton. `refuses` are
+    properties of models that it cannot load and says so, `refuses_moved` those that it cannot load where the device is
+    not the host. Of a loader of the user's (`is_own`) theory says nothing (""), the user what it takes on the device at
+    most, and nobody what it refuses. With `any_layout` it loads whatever layout the user's checkpoint is in. Of the
+    loader of another project, a `peer`, theory says nothing either.
     """
 
     load: Load
@@ -56,6 +56,7 @@ class Strategy:
     also: str = ""
     pinned: str = "0"
     file_moved: str = ""
+    builds: bool = False
     is_own: bool = False
     any_layout: bool = False
     peer: Peer | None = None
@@ -103,11 +104,6 @@ class Strategy:
         """Whether it is the suite's own, of which theory says what it takes."""
         return not self.is_own and self.peer is None
 
-    @property
-    def builds(self) -> bool:
-        """Whether it is known to build the model on the host, where what no checkpoint has gets its values."""
-        return self.is_stated and "nonpersistent" not in self.refuses.split()
-
     def refused(self, device: str) -> frozenset[str]:
         """The properties that keep it from loading a model to `device`."""
         return frozenset(f"{self.refuses} {'' if device == 'cpu' else self.refuses_moved}".split())
@@ -123,14 +119,13 @@ STRATEGIES = {
     strategy.name: strategy
     for strategy in (
         #        recipe           layout        device   host  one_pool  file  refuses, and when moved to a device
-        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0",  "", "views gaps", also=ALSO),
-        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0",  "", "views gaps", also=ALSO),
-        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0",  "nonpersistent views", also=ALSO),
-        Strategy(load_assign,     "torch",      "S",     "L",  "S",      "0",  "nonpersistent", also=ALSO),
-        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  "nonpersistent", also=ALSO,
-                 file_moved="F"),
-        Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0",  "nonpersistent views extra_state"),
-        Strategy(streamed,        "torch",      "S",     "R",  "S",      "0",  "nonpersistent", "", ALSO,   pinned="R"),
+        Strategy(baseline,        "torch",      "2S",    "S",  "2S",     "0",  "", "views gaps", ALSO, builds=True),
+        Strategy(sequential,      "torch",      "S + L", "S",  "2S",     "0",  "", "views gaps", ALSO, builds=True),
+        Strategy(meta_sequential, "torch",      "2S",    "L",  "2S",     "0",  "views", also=ALSO),
+        Strategy(load_assign,     "torch",      "S",     "L",  "S",      "0",  also=ALSO),
+        Strategy(mmap_assign,     "torch",      "S",     "0",  "0",      "S",  also=ALSO, file_moved="F"),
+        Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0",  "views extra_state"),
+        Strategy(streamed,        "torch",      "S",     "R",  "S",      "0",  also=ALSO, pinned="R"),
     )
 }  # fmt: skip
 

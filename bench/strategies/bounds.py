@@ -161,13 +161,13 @@ BUILT = {"host_private_peak_bytes": "built_private_bytes", "host_file_peak_bytes
 def peak_bound(figure: str, expression: str, record: Record) -> int:
     """The bytes that a bound of a peak means for the model and the load of a record.
 
-    A strategy that builds the model has buffers that are in no state dict, where the weights end. On the host it takes
-    what building takes, if that is more.
+    Buffers that are in no state dict are on the host first, and end where the weights end. A strategy that builds the
+    model takes on the host what building takes, if that is more.
     """
     sizes = record["state_bytes"], record["largest_tensor_bytes"], record["largest_file_bytes"]
     bound = bound_bytes(expression, *sizes, record)
-    where_weights_end = "host_private_peak_bytes" if record["device"] == "cpu" else "device_requested_peak_bytes"
-    bound += (record["beside_bytes"] or 0) if figure == where_weights_end else 0
+    holds_buffers = figure in ("host_private_peak_bytes", "device_requested_peak_bytes")
+    bound += (record["beside_bytes"] or 0) if holds_buffers else 0
     return max(bound, record["build_peak_bytes"] or 0) if figure == "host_private_peak_bytes" else bound
 
 

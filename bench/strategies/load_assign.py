@@ -1,16 +1,15 @@
-import torch
-
-from bench.strategies.reading.fit import require_fit, require_persistent, swap_in
+from bench.strategies.reading.assign import cast, swap_in
+from bench.strategies.reading.fit import require_fit
+from bench.strategies.reading.skeleton import initialise, skeleton
 from bench.strategies.reading.state_dict import read
 
 
-def load_assign(build, path, device):
+def load_assign(build, path, device, *, dtype=None, missing=()):
     """Load the checkpoint to the device, and make its tensors the parameters and buffers of a meta skeleton."""
-    with torch.device("meta"):
-        model = build()
-    require_persistent(model)
+    model = skeleton(build)
     state_dict = read(path, device, model)
     # What is swapped in brings its own dtype, shape, strides and ties along.
-    require_fit(path, model, state_dict)
-    swap_in(model, state_dict)
+    require_fit(path, model, state_dict, dtype, missing)
+    initialise(model, missing, device, dtype)
+    swap_in(model, cast(state_dict, dtype, device) if dtype else state_dict, device, missing)
     return model

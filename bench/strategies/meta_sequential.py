@@ -1,34 +1,21 @@
-import torch
-
-from bench.strategies.reading.fit import (
-    load_extra_state,
-    require_fit,
-    require_persistent,
-    require_plain,
-    swap,
-    swappable,
-)
+from bench.strategies.reading.assign import allocate, load_extra_state
+from bench.strategies.reading.fit import require_fit, require_plain
+from bench.strategies.reading.skeleton import initialise, skeleton
 from bench.strategies.reading.state_dict import read
 
 
-def meta_sequential(build, path, device):
+def meta_sequential(build, path, device, *, dtype=None, missing=()):
     """Allocate a meta skeleton on the device uninitialised, and copy a state dict that is on the device too."""
-    with torch.device("meta"):
-        model = build()
-    require_persistent(model)
+    model = skeleton(build)
     require_plain(model)
-    # One module after the other, as `to_empty` does it: all parameters before all buffers would leave more gaps in a
-    # GPU's memory.
-    tensors = dict((*model.named_parameters(), *model.named_buffers()))
-    with swappable(model):
-        for tensor in [tensors[name] for name in model.state_dict() if name in tensors]:
-            swap(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
+    initialise(model, missing, device, dtype)
+    allocate(model, device, dtype, missing)
     state_dict = read(path, device, model)
     # `copy_` broadcasts and casts, and lets the last of several tied names win.
-    require_fit(path, model, state_dict)
+    require_fit(path, model, state_dict, dtype, missing)
     load_extra_state(model, state_dict)
     # The model's state dict shares the model's memory, outside autograd, and has its buffers too.
     for name, destination in model.state_dict().items():
-        if not name.endswith("_extra_state"):
+        if not name.endswith("_extra_state") and name not in missing:
             destination.copy_(state_dict[name])
     return model

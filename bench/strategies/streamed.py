@@ -3,23 +3,18 @@ from contextlib import ExitStack, closing
 
 import torch
 
-from bench.strategies.reading.fit import (
-    Unfilled,
-    cast,
-    form,
-    require_equal,
-    require_persistent,
-    require_plain,
-    swap_in,
-    with_tied_names,
-)
+from bench.strategies.reading.assign import swap_in
+from bench.strategies.reading.fit import require_fit, require_plain, with_tied_names
 from bench.strategies.reading.memory import Ring, in_blocks, of_their_own
 from bench.strategies.reading.records import File, contents, kinds_to_convert
+from bench.strategies.reading.skeleton import initialise, skeleton
 from bench.strategies.reading.state_dict import files_of
 from bench.strategies.reading.threads import Reader, started
 
 
-def streamed(build, path, device, *, dtype=None, ring=64 * 2**20, threads=None, direct=False):  # noqa: PLR0913 - options
+def streamed(  # noqa: PLR0913 - options
+    build, path, device, *, dtype=None, missing=(), ring=64 * 2**20, threads=None, direct=False
+):
     """Read the file straight to where its weights end, in threads, and build a meta skeleton meanwhile.
 
     To CUDA the bytes pass through `ring` bytes of page-locked memory. With `dtype`, floating-point tensors end in that
@@ -44,15 +39,14 @@ def streamed(build, path, device, *, dtype=None, ring=64 * 2**20, threads=None, 
             parts, fill = passing.parts(targets, kinds), passing.fill
         finish = stack.enter_context(started(fill, parts, threads))
 
-        with torch.device("meta"), Unfilled():
-            model = build()
-        require_persistent(model)
+        model = skeleton(build)
         require_plain(model)
         casts = dict.fromkeys(kinds, dtype)
         state_dict = contents(files, lambda record, kind: (storages[record], casts.get(record, kind), device))
         state_dict = with_tied_names(state_dict, model)
         # What is swapped in brings its own dtype, shape, strides and ties along.
-        require_equal(path, cast(form(model.state_dict()), dtype), form(state_dict))
+        require_fit(path, model, state_dict, dtype, missing)
+        initialise(model, missing, device, dtype)
         finish(state_dict, storages)
-    swap_in(model, state_dict)
+    swap_in(model, state_dict, device, missing)
     return model

@@ -10,7 +10,16 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from bench.strategies.reading.fit import swap
+from bench.strategies.reading.assign import swap
+from bench.strategies.reading.skeleton import skeleton
+
+
+def skeleton_to_shard(build):
+    """Build a skeleton. Raises `ValueError` for buffers that are in no checkpoint: ranks would divide them too."""
+    model = skeleton(build)
+    if names := sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()):
+        raise ValueError(f"{names} are in no checkpoint: models that have such buffers cannot be divided among ranks")
+    return model
 
 
 def materialize(model, device):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from bench.strategies.reading.assign import cast
 from bench.strategies.reading.fit import with_tied_names
 
 # https://huggingface.co/docs/safetensors/index#format
@@ -35,19 +36,22 @@ SAFETENSORS_DTYPES = {
 }
 
 
-def read(path, location, model, *, mmap=False):
+def read(path, location, model, *, mmap=False, dtype=None):
     """The state dict at `path`, as `torch.load` gives it: of one file, or of all that an index lists.
 
     A file may be one of safetensors. That has one of the names of a tied tensor; the others are those that it has in
-    `model`. Raises `ValueError` for files that contradict their index or themselves.
+    `model`. With a `dtype` floating-point tensors are cast on the host, on the way from a file to `location`. Raises
+    `ValueError` for files that contradict their index or themselves.
     """
     state_dict = {}
     for file, listed in files_of(path).items():
         if is_safetensors(file):
-            found = read_safetensors(file, location, mmap, listed)
+            found = read_safetensors(file, "cpu" if dtype else location, mmap, listed)
         else:
-            found = torch.load(file, map_location=location, weights_only=True, mmap=mmap)
-        state_dict |= only_listed(file, found, listed)
+            found = torch.load(file, map_location="cpu" if dtype else location, weights_only=True, mmap=mmap)
+        found = only_listed(file, found, listed)
+        state_dict |= cast(found, dtype, location) if dtype else found
+        del found  # Before the next file is read.
     return with_tied_names(state_dict, model)
 
 

@@ -2,15 +2,12 @@ import torch
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-from bench.strategies.reading.fit import require_persistent
-from bench.strategies.reading.shards import materialize
+from bench.strategies.reading.shards import materialize, skeleton_to_shard
 
 
 def broadcast(build, path, device, parallelize):
     """Map the file in rank 0, and broadcast tensor by tensor from there: every rank keeps its shard."""
-    with torch.device("meta"):
-        model = build()
-    require_persistent(model)
+    model = skeleton_to_shard(build)
     parallelize(model)
     materialize(model, device)
     reads = distributed.get_rank() == 0

@@ -2,8 +2,8 @@ import torch
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-from bench.strategies.reading.fit import load_extra_state, require_persistent
-from bench.strategies.reading.shards import materialize
+from bench.strategies.reading.assign import load_extra_state
+from bench.strategies.reading.shards import materialize, skeleton_to_shard
 
 
 def dcp(build, path, device, parallelize):
@@ -17,9 +17,7 @@ def dcp_safetensors(build, path, device, parallelize):
 
 
 def _load(build, device, parallelize, reader):
-    with torch.device("meta"):
-        model = build()
-    require_persistent(model)
+    model = skeleton_to_shard(build)
     parallelize(model)
     materialize(model, device)
     state_dict = model.state_dict()

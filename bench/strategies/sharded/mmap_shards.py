@@ -1,15 +1,14 @@
 import torch
 
-from bench.strategies.reading.fit import load_extra_state, require_fit, require_persistent, require_plain
-from bench.strategies.reading.shards import local, materialize, part
+from bench.strategies.reading.assign import load_extra_state
+from bench.strategies.reading.fit import require_fit, require_plain
+from bench.strategies.reading.shards import local, materialize, part, skeleton_to_shard
 from bench.strategies.reading.state_dict import read
 
 
 def mmap_shards(build, path, device, parallelize):
     """Map the file in every rank, and copy its shards from there to the device."""
-    with torch.device("meta"):
-        model = build()
-    require_persistent(model)
+    model = skeleton_to_shard(build)
     require_plain(model)
     state_dict = read(path, "cpu", model, mmap=True)
     require_fit(path, model, state_dict)

@@ -4,18 +4,11 @@ from contextlib import ExitStack, closing
 import torch
 from torch import distributed
 
-from bench.strategies.reading.fit import (
-    Unfilled,
-    form,
-    load_extra_state,
-    require_equal,
-    require_persistent,
-    require_plain,
-    with_tied_names,
-)
+from bench.strategies.reading.assign import load_extra_state
+from bench.strategies.reading.fit import require_fit, require_plain, with_tied_names
 from bench.strategies.reading.memory import Ring
 from bench.strategies.reading.records import File, contents
-from bench.strategies.reading.shards import batches, is_replicated, local, materialize, part, runs
+from bench.strategies.reading.shards import batches, is_replicated, local, materialize, part, runs, skeleton_to_shard
 from bench.strategies.reading.state_dict import files_of
 from bench.strategies.reading.threads import Reader, started
 
@@ -34,9 +27,7 @@ def streamed(build, path, device, parallelize, *, ring=64 * 2**20, threads=None)
         files = [
             File(stack.enter_context(file.open("rb", buffering=0)), listed) for file, listed in files_of(path).items()
         ]
-        with torch.device("meta"), Unfilled():
-            model = build()
-        require_persistent(model)
+        model = skeleton_to_shard(build)
         require_plain(model)
         storages = {
             record: torch.UntypedStorage(record.end - record.start, device="meta")
@@ -45,7 +36,7 @@ def streamed(build, path, device, parallelize, *, ring=64 * 2**20, threads=None)
         }
         state_dict = contents(files, lambda record, dtype: (storages[record], dtype, "meta"))
         state_dict = with_tied_names(state_dict, model)
-        require_equal(path, form(model.state_dict()), form(state_dict))
+        require_fit(path, model, state_dict)
 
         parallelize(model)
         materialize(model, device)
