@@ -17,8 +17,7 @@ from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
-from bench.strategies.bounds import expected_peaks, peak_bound, slot_bytes
-from bench.strategies.reading.memory import CONVERTED_BYTES, ring_bytes
+from bench.strategies.bounds import conversion_slot_bytes, expected_peaks, peak_bound
 from bench.strategies.reading.skeleton import compiled_modules, skeleton
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
@@ -135,7 +134,7 @@ class Case:
             "converted_to_bytes": saved.converted_to_bytes,
             "largest_converted_to_bytes": saved.largest_converted_to_bytes,
             "largest_conversion_bytes": saved.largest_conversion_bytes,
-            "conversion_slot_bytes": self._conversion_slot_bytes,
+            "conversion_slot_bytes": conversion_slot_bytes(self.device, saved, footprint.beside_bytes),
             "tensors": footprint.tensors,
             "build_peak_bytes": build_peak_bytes,
             "built_private_bytes": built.private_bytes if built else None,
@@ -143,17 +142,6 @@ class Case:
             # Buffers that no checkpoint has: the suite's strategies give them their values.
             "beside_bytes": footprint.beside_bytes if self.strategy.is_stated else None,
         }
-
-    @property
-    def _conversion_slot_bytes(self) -> int:
-        """What a stream is converted in, beyond the buffers beside the weights, which come when that is over.
-
-        On a device it is a slot of the ring, or the largest tensor that is converted; on the host it is a ring.
-        """
-        saved, beside = self.specification.saved, self.specification.footprint.beside_bytes
-        if self.device == "cpu":
-            return ring_bytes(CONVERTED_BYTES, saved.checkpoint_bytes) if saved.converted else 0
-        return max(min(slot_bytes(saved.checkpoint_bytes), saved.largest_converted_bytes) - beside, 0)
 
     @property
     def why_not(self) -> str | None:

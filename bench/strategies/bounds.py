@@ -10,8 +10,9 @@ from fractions import Fraction
 
 from bench.history.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
-from bench.strategies.reading.memory import SLOTS, ring_bytes
+from bench.strategies.reading.memory import CONVERTED_BYTES, SLOTS, ring_bytes
 from bench.strategies.reading.threads import PAGE_BYTES
+from model.footprint import SavedFootprint
 
 # What is in the checkpoint, and what of it is converted: the terms of loads that cast, by the fields of a record. S and
 # L are of what weights end in.
@@ -46,9 +47,15 @@ def host_slack_bytes(state_bytes: int, tensors: int) -> int:
     return max(HOST_SLACK_BYTES, HOST_SLACK_BYTES_PER_TENSOR * tensors) + int(HOST_SLACK_OF_STATE * state_bytes)
 
 
-def slot_bytes(checkpoint_bytes: int) -> int:
-    """A part of the ring that a checkpoint of so many bytes passes through."""
-    return ring_bytes(RING_BYTES, checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
+def conversion_slot_bytes(device: str, saved: SavedFootprint, beside_bytes: int) -> int:
+    """D: what a stream is converted in, beyond the buffers beside the weights, which come when that is over.
+
+    On a device it is a slot of the ring, or the largest tensor that is converted; on the host it is a ring of its own.
+    """
+    if device == "cpu":
+        return ring_bytes(CONVERTED_BYTES, saved.checkpoint_bytes) if saved.converted else 0
+    slot = ring_bytes(RING_BYTES, saved.checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
+    return max(min(slot, saved.largest_converted_bytes) - beside_bytes, 0)
 
 
 def bound_bytes(
