@@ -77,9 +77,9 @@ def test_the_notebooks_figures_come_out(load: Measure, strategy: str) -> None:
 def test_before_its_first_copy_sequential_has_the_model_alone(load: Measure) -> None:
     """The notebook prints 6.4 for the model, and 6.7 with one tensor beside it."""
     alive = load(planned("sequential", "xl")).alive["device_allocated_peak_bytes"]
-    assert [(held.tensors, held.line) for held in alive] == [(821, "sequential.py:7"), (1, "sequential.py:15")]
+    assert [(held.tensors, held.line) for held in alive] == [(821, "sequential.py:8"), (1, "sequential.py:15")]
     assert round(alive[0].bytes / GIB, 1) == 6.4
-    assert "build().to(device)" in alive[0].code
+    assert "build_on(build, device, dtype)" in alive[0].code
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

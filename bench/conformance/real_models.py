@@ -55,6 +55,15 @@ def mixtral() -> nn.Module:
     return MixtralForCausalLM(MixtralConfig(vocab_size=96, num_key_value_heads=2, num_local_experts=4, **sizes))
 
 
+@_asked(lambda: {"input_ids": torch.tensor([[1, 2, 3, 4]])})
+def bert() -> nn.Module:
+    """With the numbers of positions in a buffer that is in no checkpoint."""
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return BertModel(BertConfig(vocab_size=96, max_position_embeddings=16, **sizes))
+
+
 @_asked(lambda: (torch.rand(1, 3, 16, 16), 7))
 def unet() -> nn.Module:
     """As diffusion models have it."""

@@ -27,6 +27,7 @@ MODELS: dict[str, tuple[str | None, dict[str, list[str]]]] = {
     "gpt2": ("transformers", {}),
     "llama": ("transformers", {"nonpersistent": ROTARY}),
     "mixtral": ("transformers", {"nonpersistent": ROTARY}),
+    "bert": ("transformers", {"nonpersistent": ["embeddings.position_ids", "embeddings.token_type_ids"]}),
     "unet": ("diffusers", {}),
     "vision": ("timm", {}),
     "extra_state": (None, {"extra_state": ["0._extra_state"]}),

@@ -1,4 +1,4 @@
-from bench.strategies.reading.assign import allocate, load_extra_state
+from bench.strategies.reading.assign import allocate, load_extra_state, move_others
 from bench.strategies.reading.fit import require_fit, require_plain
 from bench.strategies.reading.skeleton import initialise, skeleton
 from bench.strategies.reading.state_dict import read
@@ -18,4 +18,5 @@ def meta_sequential(build, path, device, *, dtype=None, missing=()):
     for name, destination in model.state_dict().items():
         if not name.endswith("_extra_state") and name not in missing:
             destination.copy_(state_dict[name])
+    move_others(model, device)
     return model

@@ -3,7 +3,7 @@ from urllib.parse import quote, unquote
 
 import torch
 
-from bench.strategies.reading.assign import allocate, kind, weights
+from bench.strategies.reading.assign import allocate, kind, move_others, weights
 from bench.strategies.reading.fit import is_made_of_others, require_plain
 from bench.strategies.reading.skeleton import initialise, skeleton
 
@@ -38,4 +38,5 @@ def per_tensor(build, path, device, *, dtype=None, missing=()):
             raise ValueError(f"{files[name]} does not fit {name!r}, a {tensor.dtype} of shape {list(tensor.shape)}")
         tensor.detach().copy_(saved.to(tensor.dtype))
         del saved  # Before the next one is read.
+    move_others(model, device)
     return model

@@ -74,11 +74,10 @@ def cast(state_dict, dtype, device):
 
 
 def allocate(model, device, dtype=None, missing=()):
-    """Give the weights of a skeleton memory on the device, uninitialised, and move what else it has there."""
+    """Give the weights of a skeleton memory on the device, uninitialised."""
     # One module after the other, as `to_empty` does it: all parameters before all buffers would leave more gaps in a
     # GPU's memory.
     assign(model, ((name, empty(one, device, dtype)) for name, one in weights(model).items() if name not in missing))
-    move_others(model, device)
 
 
 def swap_in(model, state_dict, device, missing=()):

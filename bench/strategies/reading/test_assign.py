@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.strategies.reading.assign import allocate, assign, cast, others, weights
+from bench.strategies.reading.assign import allocate, assign, cast, move_others, others, weights
 from bench.strategies.reading.skeleton import skeleton
 
 
@@ -45,6 +45,7 @@ def test_other_weights_stay_themselves_to_an_optimizer() -> None:
 def test_a_skeleton_is_allocated_in_a_dtype_but_for_what_no_checkpoint_has() -> None:
     model = skeleton(Tied)
     allocate(model, "cpu", torch.float16)
+    move_others(model, "cpu")
     assert model.embed.weight is model.head.weight
     assert (model.embed.weight.dtype, model.mean.dtype, model.angles.dtype) == (
         torch.float16,
