@@ -156,10 +156,7 @@ def test_the_conformance_table_is_printed_and_recorded(
         assert bool(cell["example"]) == refused
     lines = whole_run.stdout.splitlines()
     assert len([line for line in lines if line.startswith("| meta_sequential ")]) > 1
-    assert (
-        "per_tensor, views: refused: ValueError: "
-        in (whole_run.stdout)
-    )
+    assert "per_tensor, views: refused: ValueError: " in (whole_run.stdout)
     assert "| mmap_assign     | ok    |" in (folder / "summary.md").read_text()
 
 

@@ -234,7 +234,9 @@ def test_loaders_of_other_projects_are_not_planned() -> None:
     table = [row(case.strategy_name, fits=False) for case in cases]
     for tried in (1, 2):
         lines = would(table[:tried], cases[:tried], Budget(600 * MIB)).lines
-        assert "  --cast bfloat16: mmap_assign takes 350 MiB of the device and 73.6 MiB of the host, which fits" in lines
+        assert (
+            "  --cast bfloat16: mmap_assign takes 350 MiB of the device and 73.6 MiB of the host, which fits" in lines
+        )
 
 
 ROTARY = """
