@@ -62,7 +62,7 @@ def _check_tensors(
             raise WrongModel(f"{name} is in the checkpoint, but not in the model")
         if isinstance(tensor, Tensor | Digest):
             if differing := difference(loaded[name], _cast(tensor, to)):
-                raise WrongModel(f"{name} {differing}")
+                raise WrongModel(f"{name} {differing.replace('saved as', 'by the cast') if to else differing}")
         elif not same_value(loaded[name], tensor):
             raise WrongModel(f"{name} is {loaded[name]!r}, saved as {tensor!r}")
         if firsts[name] != firsts[saved_firsts[name]]:

@@ -17,7 +17,7 @@ from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
-from bench.strategies.bounds import expected_peaks, peak_bound, slot_bytes
+from bench.strategies.bounds import conversion_slot_bytes, expected_peaks, peak_bound
 from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
@@ -61,7 +61,7 @@ class Case:
     @property
     def strategy(self) -> Strategy:
         strategy = self.own_strategy or KNOWN[self.strategy_name]
-        return strategy.when_changed() if self.cast or (self.own and self.own.missing) else strategy
+        return strategy.when_cast() if self.cast or (self.own and self.own.missing) else strategy
 
     @property
     def layout(self) -> str:
@@ -135,7 +135,7 @@ class Case:
             "converted_to_bytes": saved.converted_to_bytes,
             "largest_converted_to_bytes": saved.largest_converted_to_bytes,
             "largest_conversion_bytes": saved.largest_conversion_bytes,
-            "conversion_slot_bytes": min(slot_bytes(saved.checkpoint_bytes), saved.largest_converted_bytes),
+            "conversion_slot_bytes": conversion_slot_bytes(self.device, saved, footprint.beside_bytes),
             "tensors": footprint.tensors,
             "build_peak_bytes": build_peak_bytes,
             "built_private_bytes": built.private_bytes if built else None,

@@ -87,14 +87,14 @@ class Strategy:
             return self.peer.source
         return getattr(getattr(self.function, "__code__", None), "co_filename", "")
 
-    def when_changed(self) -> "Strategy":
+    def when_cast(self) -> "Strategy":
         """The same with the peaks that theory gives it where it casts, or a checkpoint has a part of the model.
 
         Of a peer it says nothing of that.
         """
         if self.peer:
             return replace(self, file="")
-        return replace(self, **WHEN_CHANGED[self.name]) if self.name in WHEN_CHANGED else self
+        return replace(self, **WHEN_CAST[self.name]) if self.name in WHEN_CAST else self
 
     def takes(self, keyword: str) -> bool:
         """Whether a recipe has a keyword, as its source says: the library of a peer is not imported for that."""
@@ -134,7 +134,7 @@ STRATEGIES = {
 
 
 # The peaks of those that convert what they load, or load a part of the model, in the terms of `bounds.CAST_TERMS` too.
-WHEN_CHANGED: dict[str, dict[str, Any]] = {
+WHEN_CAST: dict[str, dict[str, Any]] = {
     #                  device      host        one_pool      file and page-locked memory as without
     "baseline":        {"device": "S + C", "host": "K", "one_pool": "S + C"},
     "sequential":      {"device": "S + K", "host": "C", "one_pool": "S + C"},

@@ -10,8 +10,9 @@ from fractions import Fraction
 
 from bench.history.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
-from bench.strategies.reading.memory import SLOTS, ring_bytes
+from bench.strategies.reading.memory import CONVERTED_BYTES, SLOTS, ring_bytes
 from bench.strategies.reading.threads import PAGE_BYTES
+from model.footprint import SavedFootprint
 
 # What is in the checkpoint, and what of it is converted: the terms of loads that cast, or of a part, by the fields of a
 # record. S and L are of what weights end in.
@@ -26,7 +27,7 @@ CAST_TERMS = {
     "V": "largest_converted_to_bytes",
     # One tensor as it is saved, and beside it as it ends if it is converted.
     "P": "largest_conversion_bytes",
-    # What is converted at once of a stream: a slot of its ring, or the largest tensor that is, if that is less.
+    # What a stream is converted in, beyond the buffers that are in no state dict: they come when that is over.
     "D": "conversion_slot_bytes",
 }
 _TERM = re.compile(rf"(\d+(?:\.\d+)?)?\s*\*?\s*([SLRF{''.join(CAST_TERMS)}])(?:\s*/\s*N)?|0")
@@ -48,9 +49,15 @@ def host_slack_bytes(state_bytes: int, tensors: int) -> int:
     return max(HOST_SLACK_BYTES, HOST_SLACK_BYTES_PER_TENSOR * tensors) + int(HOST_SLACK_OF_STATE * state_bytes)
 
 
-def slot_bytes(checkpoint_bytes: int) -> int:
-    """A part of the ring that a checkpoint of so many bytes passes through."""
-    return ring_bytes(RING_BYTES, checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
+def conversion_slot_bytes(device: str, saved: SavedFootprint, beside_bytes: int) -> int:
+    """D: what a stream is converted in, beyond the buffers beside the weights, which come when that is over.
+
+    On a device it is a slot of the ring, or the largest tensor that is converted; on the host it is a ring of its own.
+    """
+    if device == "cpu":
+        return ring_bytes(CONVERTED_BYTES, saved.checkpoint_bytes) if saved.converted else 0
+    slot = ring_bytes(RING_BYTES, saved.checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
+    return max(min(slot, saved.largest_converted_bytes) - beside_bytes, 0)
 
 
 def bound_bytes(
