@@ -64,8 +64,8 @@ class Values:
         """A few words that tell them from others."""
         if not self.is_finite:
             return "values that are not finite"
-        spread = "" if self.is_constant else f" to {self.high:g}, {self.rms:.2g} in root mean square"
-        return f"{self.low:g}{spread}"
+        spread = "" if self.is_constant else f" to {self.high:.2g}, {self.rms:.2g} in root mean square"
+        return f"{self.low:.2g}{spread}"
 
     def is_all(self, value: float, dtype: torch.dtype) -> bool:
         """Whether each is one value, as a dtype holds it."""
