@@ -302,13 +302,14 @@ class Case:
 
     def _rehearsed(self, load: Load, rehearsal: Checkpoint) -> Callable[[torch.device], None]:
         """What the process of a load does first."""
-        on_device = self._has_values and self.device != "cpu"
+        # The host loads some when it first computes in another dtype than float32.
+        loads_kernels = self._has_values and (self.device != "cpu" or (self.cast or self.dtype) != "float32")
         return partial(
             rehearse,
             load,
             rehearsal,
             self._check,
-            CONFIGS[self.size] if on_device and not self.own else None,
+            CONFIGS[self.size] if loads_kernels and not self.own else None,
             self.specification.build if self.own else None,
         )
 
