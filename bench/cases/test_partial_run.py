@@ -95,7 +95,8 @@ def test_theory_knows_what_is_in_the_model_and_not_in_the_checkpoint(
 def test_a_run_says_what_is_missing_and_holds_a_loader_to_it(bench: Bench, folder: Path, file: Path) -> None:
     done = bench(
         *("--model", f"{file}:headed", "--checkpoint", str(folder / "body.pt"), "--device", "cpu"),
-        *("--allow-missing", "head.*", "--allow-missing", "norm.*", "-k", "own_equivalence or (peak_memory and (mmap or safetensors))"),
+        *("--allow-missing", "head.*", "--allow-missing", "norm.*"),
+        *("-k", "own_equivalence or (peak_memory and (mmap or safetensors))"),
         *(
             "--strategy",
             f"{file}:loose",
