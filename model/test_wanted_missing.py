@@ -38,6 +38,9 @@ def make():
     return Headed()
 
 make.example = lambda: torch.ones(2, 8)
+
+def quiet():
+    return Headed()
 """
 MISSING = (
     *("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"),
@@ -97,6 +100,15 @@ def test_it_has_a_footprint_of_its_own(model: Own, tmp_path: Path) -> None:
     # What the model starts with is asked of one that is made.
     assert specification.making_bytes == specification.footprint.state_bytes
     assert model.state_digest != own(model.factory.text, None, None, None).state_digest
+
+
+def test_what_it_starts_with_is_known_though_it_is_asked_nothing(model: Own, tmp_path: Path) -> None:
+    wanted = Wanted(missing=("norm.*", "head.*", "same.*"))
+    quiet = own(f"{tmp_path / 'mine.py'}:quiet", str(tmp_path / "body.pt"), None, None, wanted)
+    assert quiet.asks is None
+    checkpoint = made(quiet, tmp_path)
+    assert checkpoint.starts().keys() == {*MISSING}
+    check_model(checkpoint, CPU, loaded(checkpoint))
 
 
 def test_a_plan_lacks_it_too(model: Own, tmp_path: Path) -> None:
