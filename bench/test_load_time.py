@@ -25,7 +25,7 @@ def test_load_time(
         clock.finish_round()
         readings = clock.readings()
     record["ownership"] = ownership(readings, record["ownership"])
-    record.update(times(readings, record["state_bytes"], mapped=record["ownership"] == "mapped"))
+    record.update(times(readings, record["checkpoint_bytes"], mapped=record["ownership"] == "mapped"))
 
 
 def ownership(readings: Readings, stated: str | None) -> str | None:
@@ -36,14 +36,16 @@ def ownership(readings: Readings, stated: str | None) -> str | None:
     return seen
 
 
-def times(readings: Readings, state_bytes: int, *, mapped: bool) -> Record:
+def times(readings: Readings, checkpoint_bytes: int, *, mapped: bool) -> Record:
     """What was read off a clock, in a record's fields: medians of the rounds, limits and loads in turn.
 
     A mapped model is charged for what its first forward pass fetches. One that owns its weights has fetched them, as
     its peaks tell: what its first pass takes longer than a later one is noise, and would be a quarter of the load.
     """
     limit = median(filter(None, readings.limits))
-    rates = [state_bytes / seconds for seconds in (readings.whole_load_seconds if mapped else readings.load_seconds)]
+    rates = [
+        checkpoint_bytes / seconds for seconds in (readings.whole_load_seconds if mapped else readings.load_seconds)
+    ]
     return {
         "load_seconds": median(readings.load_seconds),
         "first_logits_seconds": median(readings.first_logits_seconds),

@@ -21,12 +21,12 @@ def _same_leaf(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def difference_in_kind(loaded: Tensor, saved: Tensor | Digest) -> str | None:
+def difference_in_kind(loaded: Tensor, saved: Tensor | Digest, was: str = "saved") -> str | None:
     """What is wrong with the dtype or the shape of a loaded tensor."""
     if loaded.dtype != saved.dtype:
-        return f"is {loaded.dtype}, saved as {saved.dtype}"
+        return f"is {loaded.dtype}, {was} as {saved.dtype}"
     if loaded.shape != saved.shape:
-        return f"has shape {list(loaded.shape)}, saved as {list(saved.shape)}"
+        return f"has shape {list(loaded.shape)}, {was} as {list(saved.shape)}"
     return None
 
 

@@ -5,8 +5,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.serialization import config as serialization
 
 from model.architecture import DTYPES, Architecture, RandomGPT2
+from model.casting import Dtypes, cast, retyped
+from model.footprint import Footprint, SavedFootprint, footprint, saved_footprint
 from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, SPARSE, Digest, digests
 from model.layouts import LAYOUTS, Entry, Raw, save_digested, save_sparse
 from model.outputs import Answers, Compared
 from model.own import Own
-from model.pickled import SavedTensor
+from model.partial import without
 from model.pretrained import PretrainedGPT2
-from model.sharded import shards
 from model.source import Source
-from model.trust import READERS, UntrustedCheckpoint
+from model.starts import Values, starts
+from model.trust import UntrustedCheckpoint
 from model.weights import Progress
 
 MANIFEST = "manifest.json"
@@ -39,22 +41,6 @@ OVERHEAD_BYTES_PER_TENSOR = 4096
 
 # The suite's own GPT-2, and those of libraries that load no other models than theirs.
 FAMILIES: dict[str, Callable[[str, str], Architecture]] = {"": RandomGPT2, "transformers": PretrainedGPT2}
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What a checkpoint's tensors take: S and L of every bound."""
-
-    state_bytes: int
-    largest_tensor_bytes: int
-    # Of every storage, in the order of the state dict.
-    sizes: tuple[int, ...]
-    # Of buffers that are in no state dict.
-    beside_bytes: int
-
-    @property
-    def tensors(self) -> int:
-        return len(self.sizes)
 
 
 @dataclass(frozen=True)
@@ -78,10 +64,11 @@ class Specification:
 
     @property
     def name(self) -> str:
+        to = f"to-{self.cast}" if self.cast else ""
         if self.own is None:
-            return "-".join(filter(None, ("gpt2", self.size, self.dtype, self.layout, self.family)))
-        digest = hashlib.sha256(repr(self.own).encode()).hexdigest()[:8]
-        return f"own-{self.size}-{digest}-{self.layout}{'-copied' * self.copied}"
+            return "-".join(filter(None, ("gpt2", self.size, self.dtype, self.layout, self.family, to)))
+        digest = hashlib.sha256(repr(replace(self.own, cast="")).encode()).hexdigest()[:8]
+        return "-".join(filter(None, ("own", self.size, digest, self.layout, "copied" if self.copied else "", to)))
 
     def build(self) -> nn.Module:
         """A freshly initialised model of this size and dtype; a meta skeleton under `torch.device("meta")`."""
@@ -90,9 +77,13 @@ class Specification:
     @property
     def keywords(self) -> dict[str, Any]:
         """What a load is told beside the path: the dtype that weights end in, and which names are not saved."""
-        missing = self.own.source.fit.missing if self.own and self.own.source else ()
-        asked = {"dtype": DTYPES[self.cast] if self.cast else None, "missing": missing}
+        asked = {"dtype": DTYPES[self.cast] if self.cast else None, "missing": self.missing}
         return {name: value for name, value in asked.items() if value}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names in the model that the checkpoint lacks."""
+        return self.own.missing if self.own else ()
 
     @property
     def in_place(self) -> Source | None:
@@ -102,28 +93,67 @@ class Specification:
         return source if fits else None
 
     @property
+    def weights(self) -> "Specification | None":
+        """The checkpoint that has its weights, beside which it has but what the model answers when they are cast.
+
+        None: it has its own, or the user has them.
+        """
+        return replace(self, cast="", own=self.own and replace(self.own, cast="")) if self._is_of_another else None
+
+    @property
+    def _is_of_another(self) -> bool:
+        return bool(self.cast) and self.in_place is None
+
+    def outputs(self, model: nn.Module) -> list[Tensor]:
+        """What a loaded model computes of the same input each time."""
+        return self.architecture.outputs(model)
+
+    @property
+    def saved_state(self) -> dict[str, Any]:
+        """The state dict that is saved, of a skeleton: without values."""
+        return without(retyped(self.architecture.skeleton().state_dict(), dict(self._dtypes)), self.missing)
+
+    @property
+    def _dtypes(self) -> Dtypes:
+        return self.own.fit.dtypes if self.own else ()
+
+    @property
     def footprint(self) -> Footprint:
-        return _footprint(self.architecture)
+        """What the model takes that a load returns."""
+        return footprint(self.architecture, self.cast)
+
+    @property
+    def saved(self) -> SavedFootprint:
+        """What its tensors take in the checkpoint."""
+        return saved_footprint(self.architecture, self._dtypes, self.missing, self.cast, self.layout, self.in_place)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return self.saved.checkpoint_bytes
 
     @property
     def largest_file_bytes(self) -> int:
         """What the tensors take in that file of the checkpoint which has the most."""
-        return _largest_file_bytes(self.architecture, self.layout, self.in_place)
+        return self.saved.largest_file_bytes
 
     @property
     def making_bytes(self) -> int:
-        """What making it takes of memory: nothing where it is there, and its model is not asked anything."""
-        return 0 if self.in_place and self.own and self.own.asks is None else self.footprint.state_bytes
+        """What making it takes of memory: nothing where all is there, and its model is not asked anything."""
+        if self.in_place and self.own and self.own.asks is None and not self.missing:
+            return 0
+        saved = self.saved
+        return max(saved.checkpoint_bytes, self.footprint.state_bytes) + (saved.largest_bytes if self.cast else 0)
 
     @property
     def disk_bytes(self) -> int:
         """What the checkpoint takes on disk, at most."""
-        taken = 0 if self.in_place else self.footprint.state_bytes
+        taken = 0 if self.in_place or self._is_of_another else self.checkpoint_bytes
         return taken + (self.footprint.tensors + 64) * OVERHEAD_BYTES_PER_TENSOR
 
     def manifest(self) -> dict[str, Any]:
         """What identifies the content: with any other value, a checkpoint found on disk is not this one."""
-        return self.architecture.identity() | {"schema": 1, "layout": self.layout} | self._written_by()
+        to = {"cast": self.cast} if self.cast else {}
+        return self.architecture.identity() | {"schema": 1, "layout": self.layout} | to | self._written_by()
 
     def _written_by(self) -> dict[str, Any]:
         """What else decides how the same weights lie on disk."""
@@ -136,31 +166,6 @@ class Specification:
                 "byteorder": sys.byteorder,
             },
         }
-
-
-@cache
-def _footprint(architecture: Architecture) -> Footprint:
-    model = architecture.skeleton()
-    tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
-    storages = dict.fromkeys(tensor.untyped_storage() for tensor in tensors)
-    sizes = tuple(storage.nbytes() for storage in storages)
-    beside = {buffer.untyped_storage() for buffer in model.buffers()} - storages.keys()
-    return Footprint(
-        sum(sizes), max(tensor.nbytes for tensor in tensors), sizes, sum(storage.nbytes() for storage in beside)
-    )
-
-
-@cache
-def _largest_file_bytes(architecture: Architecture, layout: str, in_place: Source | None) -> int:
-    if not layout.endswith("_sharded"):
-        return _footprint(architecture).state_bytes
-    if in_place:
-        held = READERS[layout](in_place.path, False).values()
-        storages = [{one.storage for one in part.values() if isinstance(one, SavedTensor)} for part in held]
-        return max(sum(storage.bytes for storage in part) for part in storages)
-    parts = [part.values() for part in shards(architecture.skeleton().state_dict())]
-    memories = [{one.untyped_storage() for one in part if isinstance(one, Tensor)} for part in parts]
-    return max(sum(memory.nbytes() for memory in part) for part in memories)
 
 
 @dataclass(frozen=True)
@@ -177,26 +182,32 @@ class Stamp:
 class Checkpoint:
     """A checkpoint on disk that fits its specification.
 
-    `stamps` are those of its files when they were found to be sound; without any, none is held to be changed.
+    `stamps` are those of its files when they were found to be sound; without any, none is held to be changed. `beside`
+    is the folder that has the weights, where another checkpoint has them; None: its own.
     """
 
     specification: Specification
     folder: Path
     stamps: tuple[Stamp, ...] = ()
+    beside: Path | None = None
+
+    @property
+    def _weights(self) -> Path:
+        return self.beside or self.folder
 
     @property
     def path(self) -> Path:
         """What a strategy is given: a file, or a folder of files."""
         if self.specification.in_place:
             return self.specification.in_place.path
-        return self.folder / ALL_LAYOUTS[self.specification.layout].entrance
+        return self._weights / ALL_LAYOUTS[self.specification.layout].entrance
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that a load reads, wherever it is told of the others."""
         if self.specification.in_place:
             return self.specification.in_place.files
-        files = (path for path in self.folder.rglob("*") if path.is_file())
+        files = (path for path in self._weights.rglob("*") if path.is_file())
         return tuple(sorted(path for path in files if path.name not in BESIDE))
 
     def require_unchanged(self) -> None:
@@ -212,9 +223,9 @@ class Checkpoint:
 
     def identity(self) -> str | None:
         """The SHA-256 of what was saved, equal on all machines; None where no bytes were, or none by this suite."""
-        if self.specification.in_place or not (self.folder / MANIFEST).exists():
+        if self.specification.in_place or not (self._weights / MANIFEST).exists():
             return None
-        files = json.loads((self.folder / MANIFEST).read_bytes())["files"]
+        files = json.loads((self._weights / MANIFEST).read_bytes())["files"]
         # What a library of its own writes it need not write the same twice; nor do all processors compute the same.
         kept = {DIGESTS} if self.specification.layout in FOREIGN else files.keys() - {LOGITS}
         return hashlib.sha256(json.dumps({name: files[name]["sha256"] for name in sorted(kept)}).encode()).hexdigest()
@@ -222,7 +233,7 @@ class Checkpoint:
     def tensors(self) -> Iterator[tuple[str, Any]]:
         """Every saved tensor with its name, mapped; its digest, where a library of its own has saved it."""
         if self.specification.layout in FOREIGN:
-            kept = json.loads((self.folder / DIGESTS).read_bytes())
+            kept = json.loads((self._weights / DIGESTS).read_bytes())
             return ((name, Digest.from_json(digest)) for name, digest in kept.items())
         return LAYOUTS[self.specification.layout].read(self.path)
 
@@ -237,6 +248,13 @@ class Checkpoint:
             return Answers(self.outputs())
         known = json.loads((self.folder / MANIFEST).read_bytes())["answers"]
         return Answers(self.outputs(), Compared(known["compared"]), tuple(known["changed"]))
+
+    def starts(self) -> dict[str, list[Values]]:
+        """What the model starts with in the tensors that the checkpoint lacks, by their names."""
+        if not self.specification.missing:
+            return {}
+        known = json.loads((self.folder / MANIFEST).read_bytes())["starts"]
+        return {name: [Values(**one) for one in values] for name, values in known.items()}
 
 
 def stamps(folder: Path, elsewhere: Iterable[Path] = ()) -> tuple[Stamp, ...]:
@@ -262,6 +280,8 @@ def _what_happened(before: Stamp, now: Stamp) -> str:
 def make(specification: Specification, folder: Path, progress: Progress) -> None:
     """Make the model, and write its tensors, its first logits and the manifest into `folder`, which is new.
 
+    Under a cast no tensors are written, but the first logits of the model that was cast.
+
     The manifest comes last: a folder without one is half a checkpoint. `progress` is told of about twice the
     state bytes: filled, then written.
     """
@@ -273,14 +293,23 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
     answers = Answers([])
     if specification.making_bytes:
         model = specification.architecture.saved(progress)
-        if not specification.in_place:
-            state_dict = model.state_dict()
+        if not specification.in_place and not specification.cast:
+            state_dict = without(model.state_dict(), specification.missing)
             files |= ALL_LAYOUTS[specification.layout].save_of(model, state_dict, folder, save)
             if specification.layout in FOREIGN:
                 files[DIGESTS] = save(Raw([json.dumps(digests(state_dict)).encode()]), folder / DIGESTS)
-        answers = own.answers(model) if own else Answers(specification.architecture.outputs(model))
+        cast(model, DTYPES.get(specification.cast))
+        if not own:
+            answers = Answers(specification.outputs(model))
+        elif specification.cast or not own.fit.dtypes:  # In a dtype that it is not built for it need not answer.
+            answers = own.answers(model)
+        if specification.missing:
+            answers = replace(answers, compared=Compared.IN_PART_NEW)
     files[LOGITS] = save_digested(answers.outputs if own else answers.outputs[0], folder / LOGITS, progress)
-    known = {"answers": {"compared": answers.compared, "changed": answers.changed}} if own else {}
+    known: dict[str, Any] = {"answers": {"compared": answers.compared, "changed": answers.changed}} if own else {}
+    if specification.missing:
+        found = starts(model, specification.missing)
+        known["starts"] = {name: [one.as_json() for one in values] for name, values in found.items()}
     with (folder / MANIFEST).open("x") as file:
         json.dump(specification.manifest() | known | {"files": files}, file, indent=1)
         file.flush()
@@ -293,7 +322,7 @@ def make_sparse(specification: Specification, folder: Path) -> None:
     It has no logits and no manifest, and takes some KB a tensor of the disk, whatever the size of the model.
     """
     folder.mkdir()
-    skeleton = specification.architecture.skeleton().state_dict()
+    skeleton = specification.saved_state
     save = SPARSE.get(specification.layout) or LAYOUTS[specification.layout].save
     with FakeTensorMode():
         save(_fake(skeleton), folder, save_sparse)

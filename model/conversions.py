@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from contextlib import redirect_stderr
 from io import StringIO
 from typing import Any
@@ -28,23 +28,28 @@ def completed(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     return state_dict
 
 
-def taken_by(model: nn.Module, state_dict: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def taken_by(
+    model: nn.Module, state_dict: Callable[[], dict[str, Any]], missing: Collection[str] = ()
+) -> dict[str, Any]:
     """A state dict as the model's own `load_state_dict` has it after its hooks, described; nothing where it refuses it.
 
-    The model, on meta say, is given the tensors themselves: their values are not looked at, but by the hooks.
+    The model, on meta say, is given the tensors themselves: their values are not looked at, but by the hooks. Names
+    that are `missing` are in neither.
     """
-    strictly = nn.Module.load_state_dict
+    original = nn.Module.load_state_dict
 
     def load_state_dict(self: nn.Module, given: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         del strict  # A model's own code may be content with less.
-        return strictly(self, given, strict=True, assign=assign)
+        taken = original(self, given, strict=not missing, assign=assign)
+        _require_all_but(missing, taken)
+        return taken
 
     try:
         with patch.object(nn.Module, "load_state_dict", load_state_dict):
             model.load_state_dict(completed(state_dict(), model), assign=True)
     except Exception:  # noqa: BLE001 - whatever the model's own code raises
         return {}
-    taken = model.state_dict()
+    taken = {name: value for name, value in model.state_dict().items() if name not in set(missing)}
     if any(isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided) for value in taken.values()):
         return {}  # A hook has filled in what the model was made with, or what is saved is no dense tensor.
     return {name: _description(name, value) if isinstance(value, Tensor) else value for name, value in taken.items()}
@@ -113,17 +118,27 @@ def ignored_by(model: nn.Module) -> re.Pattern[str] | None:
     return re.compile("|".join(f"({pattern})" for pattern in patterns)) if patterns else None
 
 
-def load(model: Any, state_dict: dict[str, Any], *, converted: bool) -> None:
+def load(model: Any, state_dict: dict[str, Any], *, converted: bool, missing: Collection[str] = ()) -> None:
     """Copy a state dict into a model; `converted`: one that the model's own `from_pretrained` has to make it of.
 
-    Raises `ValueError` where that does not take everything, or changes a dtype.
+    The model keeps what it has of the names that are `missing`. Raises `ValueError` where anything else is not taken,
+    or changes its dtype.
     """
     if converted:
-        state_dict = _from_pretrained(model, state_dict)
-    model.load_state_dict(completed(state_dict, model))
+        state_dict = _from_pretrained(model, state_dict, set(missing))
+    if not missing:
+        model.load_state_dict(completed(state_dict, model))
+        return
+    _require_all_but(missing, model.load_state_dict(completed(state_dict, model), strict=False))
 
 
-def _from_pretrained(model: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def _require_all_but(missing: Collection[str], taken: Any) -> None:
+    """Raise `ValueError` unless a state dict has what the model has, but for some names."""
+    if differing := [*taken.unexpected_keys, *sorted(set(taken.missing_keys) - set(missing))]:
+        raise ValueError(f"load_state_dict of the model does not take {', '.join(differing[:3])}")
+
+
+def _from_pretrained(model: Any, state_dict: Mapping[str, Any], missing: Set[str]) -> dict[str, Any]:
     refused = "is not taken by from_pretrained of the model"
     try:
         with redirect_stderr(StringIO()):  # Its progress bar.
@@ -132,11 +147,11 @@ def _from_pretrained(model: Any, state_dict: Mapping[str, Any]) -> dict[str, Any
             )
     except Exception as error:  # noqa: BLE001 - whatever the library raises
         raise ValueError(f"{refused}: {error}") from None
-    for kind, names in info.items():
-        if names:
+    for kind, found in info.items():
+        if names := set(found) - (missing if kind == "missing_keys" else set()):
             raise ValueError(f"{refused}: {kind.replace('_', ' ')}: {', '.join(sorted(map(str, names))[:3])}")
-    made: dict[str, Any] = loaded.state_dict()
+    made: dict[str, Any] = {name: value for name, value in loaded.state_dict().items() if name not in missing}
     for name, value in model.state_dict().items():
-        if made[name].dtype != value.dtype:
+        if name in made and made[name].dtype != value.dtype:
             raise ValueError(f"{refused}: it makes {name} {made[name].dtype}, where the model has {value.dtype}")
     return made

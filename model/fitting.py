@@ -3,17 +3,19 @@
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from model.casting import Dtypes
 from model.conversions import earlier_names, ignored_by, written_by
 from model.layouts import first_names
+from model.partial import is_named, lacking, without
 from model.pickled import SavedObject, SavedTensor
-from model.renaming import changes, listed, renamed
+from model.renaming import by_rules, changes, listed, renamed
 from model.saved_file import form as form_of
 from model.trust import EXTRA_STATE, Parts
 from model.wanted import AS_IT_IS, Wanted
@@ -29,7 +31,8 @@ class Fit:
     """Which names of what is saved are which of the model, and what is said of it; of a plain checkpoint nothing is.
 
     Without `names` all are as they are. `converted`: the names are those that `save_pretrained` writes. `strided`: a
-    copy has strides that no .safetensors file can hold. `missing` are names of the model's that are not saved.
+    copy has strides that no .safetensors file can hold. `missing` are names of the model's that are not saved, `dtypes`
+    those that are saved in other dtypes than the model is built with, and in which: a cast converts them.
     """
 
     names: tuple[tuple[str, str], ...] = ()
@@ -37,6 +40,7 @@ class Fit:
     converted: bool = False
     strided: bool = False
     missing: tuple[str, ...] = ()
+    dtypes: Dtypes = ()
 
     def applied(self, saved: dict[str, Any]) -> dict[str, Any]:
         """A state dict under the names of the model, with the versions of its modules."""
@@ -97,22 +101,33 @@ class Target:
     def has_names_of(self, value: Mapping[str, Any]) -> bool:
         """Whether what is saved has the names of a form, of a tied tensor one of those at least, and no others."""
         for form in self.forms:
-            _, held = fitted({Path(): dict(value)}, form)
-            names, firsts = held[Path()].keys(), first_names(form.wanted)
+            fit, held = self.fitted({Path(): dict(value)}, form)
+            names, firsts = held[Path()].keys(), first_names(without(form.wanted, fit.missing))
             if names <= firsts.keys() and {firsts[name] for name in names} == set(firsts.values()):
                 return True
         return False
 
+    def fitted(self, parts: Parts, form: Form) -> tuple[Fit, Parts]:
+        """How what is saved becomes what a form wants, as it is asked for, and what is saved under those names."""
+        fit, held = fitted(parts, form, self.wanted)
+        missing = lacking([name for part in held.values() for name in part], form.wanted, self.wanted.missing)
+        # What the library makes out of several tensors has no name in the model that could be missing.
+        return replace(fit, missing=missing if self.expected.keys() >= set(missing) else ()), held
 
-def fitted(parts: Parts, form: Form) -> tuple[Fit, Parts]:
+
+def fitted(parts: Parts, form: Form, asked: Wanted = AS_IT_IS) -> tuple[Fit, Parts]:
     """How the names of what is saved become those of a form, and what is saved under those names.
 
-    What is left out, and said: a number or another value beside the tensors, what wrappers save beside the model, what
-    is ignored by the model's own code, and a second name of a tensor of which the model has but one.
+    What is left out, and said: what `asked` says may be surplus, by its name after `asked.renames`, a number or another
+    value beside the tensors, what wrappers save beside the model, what is ignored by the model's own code, and a second
+    name of a tensor of which the model has but one.
     """
     wanted = form.wanted
+    before = {by_rules(name, asked.renames): name for part in parts.values() for name in part}
+    parts = {file: {by_rules(name, asked.renames): one for name, one in part.items()} for file, part in parts.items()}
     saved = {name: (file, value) for file, part in parts.items() for name, value in part.items()}
     beside = {name for name, (_, value) in saved.items() if name not in wanted and _is_beside(name, value)}
+    beside |= {name for name in saved if is_named(name, asked.surplus)}
     names = renamed({name: form.rename(name) for name in saved if name not in beside}, wanted.keys())
     kept = {_place(*saved[name]) for name, to in names.items() if to in wanted}
     for name, to in names.items():
@@ -121,10 +136,12 @@ def fitted(parts: Parts, form: Form) -> tuple[Fit, Parts]:
     names = {name: to for name, to in names.items() if name not in beside}
     held = {file: {names[name]: value for name, value in part.items() if name in names} for file, part in parts.items()}
     renames = form.converted or any(form.rename(name) != name for name in names)
-    said = [form.said] if renames else changes(names)
+    said = [f"names by --rename {pattern}={replacement}" for pattern, replacement in asked.renames]
+    said += [form.said] if renames else changes(names)
     if beside:
         said.append(f"without {listed([name for name in saved if name in beside])}")
-    return Fit(tuple(names.items()) if said else (), tuple(said), form.converted), held
+    pairs = tuple((before[name], to) for name, to in names.items()) if said else ()
+    return Fit(pairs, tuple(said), form.converted), held
 
 
 def memory_said(file_name: str, parts: Parts, expected: Mapping[str, Any]) -> list[str]:

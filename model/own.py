@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
-from model.architecture import SEED
+from model.architecture import DTYPES, SEED
+from model.casting import cast, floating, name_of, require_convertible, retype, retyped
 from model.conversions import load
 from model.factory import Factory, factory_of
+from model.fitting import AS_IT_LIES, Fit
 from model.layouts import first_names
 from model.outputs import Answers, answers
 from model.pretrained_folder import PretrainedFolder
@@ -40,12 +42,15 @@ class Own:
     """`factory()` makes the model, `example()` what it is asked; without `source` its weights are as it is made.
 
     `example` gives a tensor, a tuple of positional arguments, or a dict of keyword arguments. Where there is none, nor
-    an attribute of that name of the factory, the model is asked nothing, and its weights are only looked at.
+    an attribute of that name of the factory, the model is asked nothing, and its weights are only looked at. `fit` is
+    how the checkpoint became the model's, `cast` the dtype that floating-point weights end in, of `DTYPES`.
     """
 
     factory: Factory
     example: Reference | None = None
     source: Source | None = None
+    fit: Fit = AS_IT_LIES
+    cast: str = ""
 
     @property
     def label(self) -> str:
@@ -54,17 +59,23 @@ class Own:
 
     @property
     def dtype(self) -> str:
-        """That of most of its bytes."""
+        """That of most of its bytes, as they are saved."""
         counts: Counter[torch.dtype] = Counter()
-        for value in skeleton(self.factory).state_dict().values():
+        for value in retyped(skeleton(self.factory).state_dict(), dict(self.fit.dtypes)).values():
             if isinstance(value, Tensor):
                 counts[value.dtype] += value.nbytes
-        return str(counts.most_common(1)[0][0]).removeprefix("torch.")
+        return name_of(counts.most_common(1)[0][0])
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names in the model that its checkpoint lacks: there it keeps what it starts with."""
+        return self.fit.missing
 
     @property
     def state_digest(self) -> str:
-        """That of the names, dtypes, shapes and ties of its state dict."""
-        return _digest_of_state(self.factory)
+        """That of the names, dtypes, shapes and ties of its state dict, and of what its checkpoint lacks."""
+        digest = _digest_of_state(self.factory)
+        return hashlib.sha256(json.dumps([digest, *self.missing]).encode()).hexdigest() if self.missing else digest
 
     @property
     def asks(self) -> Callable[[], Any] | None:
@@ -83,15 +94,26 @@ class Own:
                 raise error.__cause__ from None
             raise
 
+    def build_cast(self) -> nn.Module:
+        """A new one, its weights in the dtype that a load ends in."""
+        return self.as_loaded(self.build())
+
+    def as_loaded(self, model: nn.Module) -> nn.Module:
+        """The same model, its weights in that dtype."""
+        return cast(model, DTYPES.get(self.cast))
+
     def skeleton(self) -> nn.Module:
         return skeleton(self.factory)
 
     def saved(self, progress: Progress) -> nn.Module:
         with _seeded(SEED):
             model = self.build()
+        # As they are saved: a value is rounded once, by the cast.
+        retype(model, dict(self.fit.dtypes))
         if self.source:
             try:
-                load(model, self.source.state_dict(), converted=self.source.fit.converted)
+                held, converted = self.source.state_dict(), self.source.fit.converted
+                load(model, held, converted=converted, missing=self.missing)
             except ValueError as error:
                 raise UntrustedCheckpoint(self.source.path, None, str(error)) from None
         progress(sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers())))
@@ -113,7 +135,7 @@ class Own:
             given = asks()
         with _seeded(seed, device):
             given = dict(given) if isinstance(given, Mapping) else given
-            given = tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, given)
+            given = tree_map(lambda one: self._as_input(one, device) if isinstance(one, Tensor) else one, given)
             misfit = f"{self._example_shown} does not fit {self.factory.shown}"
             with self.factory.running(), telling(misfit), torch.inference_mode():
                 model.eval()
@@ -122,6 +144,9 @@ class Own:
                 else:
                     returned = model(*given) if isinstance(given, tuple | list) else model(given)
         return list(_tensors(returned))
+
+    def _as_input(self, given: Tensor, device: torch.device) -> Tensor:
+        return given.to(device, DTYPES.get(self.cast) if given.is_floating_point() else None)
 
     def answers(self, model: nn.Module) -> Answers:
         """The same, with what is known of the answers of other models with the same weights."""
@@ -158,37 +183,47 @@ def own(
         if isinstance(factory, PretrainedFolder) and not example:
             factory = factory.with_example()
         expected = skeleton(factory).state_dict()
-        if name := _shared(factory):
-            raise ValueError(
-                f"{factory.shown} returns the same {name} each time, which the next load would find changed: have it "
-                f"build a new model in each call"
-            )
-        for name, value in expected.items():
-            if is_lazy(value):
-                raise ValueError(
-                    f"{factory.shown} makes a lazy model, whose {name} is not initialised yet: run it once, on an "
-                    f"input of yours, before you return it"
-                )
-            if kind := _other_kind(value):
-                raise ValueError(
-                    f"{factory.shown} makes a model whose {name} is of the type {kind}: other tensors than torch's own "
-                    f"dense ones cannot be compared bit by bit here"
-                )
-        if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
-            raise ValueError(f"{factory.shown} makes a model without weights")
+        _require_measurable(factory, expected)
     with _named("--example"):
         asks = Reference.of(example) if example else None
         if asks:
             asks.without_arguments()
     if state_key is not None and checkpoint is None:
         raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
+    if checkpoint is None and (options := wanted.of_names):
+        raise ValueError(f"{options[0]} is for what --checkpoint names; leave it out, or name a checkpoint")
     source = (
         recognised(Path(checkpoint), expected, state_key, partial(_on_meta, factory), wanted)
         if checkpoint is not None
         else None
     )
+    fit, cast_to = source.fit if source else AS_IT_LIES, wanted.cast or ""
+    if cast_to:
+        require_convertible(floating(retyped(expected, dict(fit.dtypes))).values(), cast_to)
     # Processes may be in other folders.
-    return Own(factory, asks, replace(source, path=source.path.absolute()) if source else None)
+    return Own(factory, asks, replace(source, path=source.path.absolute()) if source else None, fit, cast_to)
+
+
+def _require_measurable(factory: Factory, expected: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a model that cannot be built again and again, or compared; `expected` is its state."""
+    if name := _shared(factory):
+        raise ValueError(
+            f"{factory.shown} returns the same {name} each time, which the next load would find changed: have it "
+            f"build a new model in each call"
+        )
+    for name, value in expected.items():
+        if is_lazy(value):
+            raise ValueError(
+                f"{factory.shown} makes a lazy model, whose {name} is not initialised yet: run it once, on an "
+                f"input of yours, before you return it"
+            )
+        if kind := _other_kind(value):
+            raise ValueError(
+                f"{factory.shown} makes a model whose {name} is of the type {kind}: other tensors than torch's own "
+                f"dense ones cannot be compared bit by bit here"
+            )
+    if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
+        raise ValueError(f"{factory.shown} makes a model without weights")
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """How the names of a checkpoint become those of a model: without the wrappers of training, or by a common prefix."""
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 
 # What wrappers put into names: data parallel training and AveragedModel, torch.compile, FSDP, activation checkpointing.
@@ -31,6 +32,33 @@ def renamed(names: Mapping[str, str], expected: Set[str]) -> dict[str, str]:
         model_name = f"{absent}{bare}" if absent and f"{absent}{bare}" in here else bare.removeprefix(surplus)
         found[name] = here.get(model_name, model_name)
     return found if len(set(found.values())) == len(found) else {name: name for name in names}
+
+
+def rule(text: str) -> tuple[str, str]:
+    """A regular expression and its replacement, of `REGEX=REPLACEMENT`.
+
+    Raises `ValueError`, in a line, if they cannot be used.
+    """
+    pattern, _, replacement = text.rpartition("=")
+    if not pattern:
+        raise ValueError(f"{text!r} is no REGEX=REPLACEMENT; write what names have, '=', and what they get")
+    try:
+        re.compile(pattern).sub(replacement, "")
+    except (re.error, IndexError) as error:
+        raise ValueError(f"{text!r} cannot be used: {error}") from None
+    return pattern, replacement
+
+
+def by_rules(name: str, rules: Iterable[tuple[str, str]]) -> str:
+    """What a name becomes by regular expressions and their replacements, in order."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def beginnings(name: str) -> Iterator[str]:
+    """Of a name, up to each of its first dots."""
+    return (before for before, _ in _cuts(name))
 
 
 def changes(names: Mapping[str, str]) -> list[str]:

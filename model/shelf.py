@@ -70,7 +70,8 @@ class Shelf:
 
     def require_space(self, specifications: Collection[Specification]) -> None:
         """Raise `DiskTooSmall` if a run that needs these, one at a time, could not have them all."""
-        for specification in sorted(specifications, key=lambda s: (-s.disk_bytes, s.name)):
+        wanted = {one for specification in specifications for one in (specification, specification.weights) if one}
+        for specification in sorted(wanted, key=lambda s: (-s.disk_bytes, s.name)):
             missing = _space_for(specification) - self._free_bytes() - self._removable_bytes()
             if missing > 0 and not (self.folder / specification.name).exists():
                 raise DiskTooSmall(
@@ -83,15 +84,19 @@ class Shelf:
         """Lock the checkpoint against removal, made or mended first where it has to be."""
         folder = self.folder / specification.name
         made = told = False
+        weights = self.get(specification.weights) if specification.weights else None
+        read = weights.files if weights else specification.in_place.files if specification.in_place else ()
         with ExitStack() as stack:
             lock = stack.enter_context(self._lock_file(specification.name))
             while True:
                 wait_for(lock, fcntl.LOCK_SH, partial(self._say_waiting, lock))
                 # Taken first: what is changed while it is looked at is to be told from what was found.
-                found = stamps(folder, specification.in_place.files if specification.in_place else ())
+                found = stamps(folder, read)
                 # Between the two locks another run short of disk may have removed what was just made.
                 if (made and folder.exists()) or misfit(specification, folder) is None:
-                    return stack.pop_all(), Checkpoint(specification, folder, found)
+                    return stack.pop_all(), Checkpoint(
+                        specification, folder, found, weights.folder if weights else None
+                    )
                 # Whoever is in the way may have made it by now, and holds it until its run ends: ranks would wait for
                 # each other.
                 if not lock_at_once(lock, fcntl.LOCK_EX):
@@ -133,7 +138,9 @@ class Shelf:
         for folder in sorted(self._folders(), key=_bytes_below, reverse=True):
             if self._free_bytes() >= _space_for(specification):
                 return
-            for held in [held for held in self._held if held.name == folder.name]:
+            if folder.name in _names(specification):
+                continue  # It has the weights of what is made.
+            for held in [held for held in self._held if folder.name in _names(held)]:
                 self._let_go(held)
             with self._lock_file(_lock_name(folder)) as lock:
                 if lock_at_once(lock, fcntl.LOCK_EX):
@@ -160,6 +167,11 @@ class Shelf:
 
     def _say_waiting(self, lock: IO[bytes]) -> None:
         self._say(f"{Path(lock.name).stem}: waiting for another run that makes or uses it")
+
+
+def _names(specification: Specification) -> set[str]:
+    """The names of what a run uses with a checkpoint: its own, and of that which has its weights."""
+    return {one.name for one in (specification, specification.weights) if one}
 
 
 def _space_for(specification: Specification) -> int:

@@ -12,12 +12,14 @@ from urllib.parse import unquote
 
 from torch import Tensor, nn
 
+from model.casting import as_saved, floating, other_dtypes, require_floating, retyped
 from model.conversions import taken_by
-from model.fitting import AS_IT_LIES, Fit, Target, fitted, memory_said
+from model.fitting import AS_IT_LIES, Fit, Target, memory_said
 from model.layouts import LAYOUTS, map_torch
 from model.mishaps import AGAIN, FIRST_BYTES, is_safetensors, mishap
+from model.partial import advice, require_effect, require_lacking, without
 from model.pickled import SavedTensor
-from model.renaming import listed
+from model.renaming import by_rules, listed
 from model.safetensors_file import contiguous_stride
 from model.saved_file import open_regular, read_saved
 from model.sharded import read_index
@@ -70,12 +72,16 @@ class Source:
 
     @property
     def note(self) -> str | None:
-        """What is to be said of it, in a line; None: it is loaded as it lies."""
-        if self.is_plain:
-            return None
-        what = f"its {'.'.join(map(str, self.keys))!r}" if self.keys else "its tensors"
-        said = f": {'; '.join(self.fit.said)}" if self.fit.said else ""
-        return f"of {self.path.name}, {what} saved as a checkpoint of its own{said}"
+        """What is to be said of it, in a line; None: it is loaded as it lies, and all of the model is in it."""
+        said = []
+        if not self.is_plain:
+            what = f"its {'.'.join(map(str, self.keys))!r}" if self.keys else "its tensors"
+            changed = f": {'; '.join(self.fit.said)}" if self.fit.said else ""
+            said.append(f"of {self.path.name}, {what} saved as a checkpoint of its own{changed}")
+        if self.fit.missing:
+            names = listed([*self.fit.missing])
+            said.append(f"the model keeps what it starts with in {names}, and its outputs are not compared")
+        return "; ".join(said) or None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -131,7 +137,7 @@ def recognised(
             fit = replace(fit, said=(*fit.said, UNLISTED))
         source = replace(source, fit=fit)
         if layout == "per_tensor" and source.is_plain:
-            examine(layout, entrance, expected)
+            examine(layout, entrance, without(retyped(expected, dict(fit.dtypes)), fit.missing))
     except UntrustedCheckpoint as error:
         raise ValueError(f"--checkpoint: {error}") from None
     return source
@@ -146,28 +152,48 @@ def _has_unlisted(index: Path, layout: str) -> bool:
 def _fit(source: Source, parts: Parts, target: Target) -> Fit:
     """How what is saved becomes what the model has: the one place that decides it.
 
-    It does only if every name, dtype and shape is the model's then. Raises `ValueError` with what differs.
+    It does only if every name, dtype and shape is the model's then, but for what is wanted to be missing. Raises
+    `ValueError` with what differs, and with what is wanted in vain.
     """
-    tries = []
+    saved = [name for part in parts.values() for name in part]
+    require_effect(saved, target.expected, target.wanted)
+    tries: list[tuple[list[UntrustedCheckpoint], Fit, Parts, Mapping[str, Any], Mapping[str, Any]]] = []
     for form in target.forms:
-        fit, held = fitted(parts, form)
-        tries.append((list(differing(source.path, held, form.wanted)), fit, held, form.wanted))
+        fit, held = target.fitted(parts, form)
+        expected = without(_as_saved(held, form.wanted), fit.missing)
+        tries.append((list(differing(source.path, held, expected)), fit, held, expected, form.wanted))
         if not tries[-1][0]:
             break
-    differences, fit, held, wanted = min(tries, key=lambda one: len(one[0]))
+    differences, fit, held, wanted, built = min(tries, key=lambda one: len(one[0]))
     if differences and target.build:
-        own_differences, own, _, expected = tries[0]
-        made = {source.path: taken_by(target.build(), replace(source, fit=own).state_dict)}
+        own_differences, own, *_ = tries[0]
+        made = {source.path: taken_by(target.build(), replace(source, fit=own).state_dict, own.missing)}
+        expected = without(_as_saved(made, target.expected), own.missing)
         if not list(differing(source.path, made, expected)):
             names = listed([str(one.key) for one in own_differences])
             said = f"{names} renamed or filled in by the model's own load_state_dict"
             differences, fit, held, wanted = [], replace(own, said=(*own.said, said)), made, expected
+            built = target.expected
+    if differences and target.wanted.cast:
+        require_floating(source.path, [one for part in held.values() for one in part.items()], wanted)
     if differences:
         said = f", {'; '.join(fit.said)}" if fit.said else ""
-        raise ValueError(f"--checkpoint: {source.path} is of another model{said}: {_listed(differences)}")
+        pairs = fit.names or [(name, name) for name in saved]
+        asked = {to: by_rules(name, target.wanted.renames) for name, to in pairs}
+        what = f"{_listed(differences)}{advice(differences, asked, wanted)}"
+        raise ValueError(f"--checkpoint: {source.path} is of another model{said}: {what}")
+    require_lacking(fit.missing, target.wanted)
     require_ties(held, wanted)
+    converted = floating(without(target.expected, fit.missing)) if fit.converted else None
+    fit = replace(fit, dtypes=other_dtypes(source.path, wanted, built, target.wanted.cast, converted))
     fit = replace(fit, said=(*fit.said, *memory_said(source.path.name, held, wanted)))
     return replace(fit, strided=_is_strided(target.expected)) if fit.said else fit
+
+
+def _as_saved(held: Parts, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of a model with the floating-point dtypes that its tensors have in the files."""
+    saved = {name: value for part in held.values() for name, value in part.items()}
+    return retyped(expected, as_saved(saved, expected))
 
 
 def _is_strided(state_dict: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from model.conversions import load
 from model.source import Source, recognised
+from model.wanted import AS_IT_IS, Wanted
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it has renamed tensors since version 5")
 
@@ -36,12 +37,22 @@ def bert() -> Any:
     return transformers.BertModel(transformers.BertConfig(**SMALL, vocab_size=30))
 
 
-def found(path: Path, make: Callable[[], Any]) -> Source:
+def mixtral_of_classes() -> Any:
+    return transformers.MixtralForSequenceClassification(transformers.MixtralConfig(**MIXTRAL, num_labels=5)).to(
+        torch.bfloat16
+    )
+
+
+def bert_of_classes() -> Any:
+    return transformers.BertForSequenceClassification(transformers.BertConfig(**SMALL, vocab_size=30, num_labels=5))
+
+
+def found(path: Path, make: Callable[[], Any], wanted: Wanted = AS_IT_IS) -> Source:
     def build() -> Any:
         with torch.device("meta"):
             return make()
 
-    return recognised(path, build().state_dict(), None, build)
+    return recognised(path, build().state_dict(), None, build, wanted)
 
 
 def require_loaded(source: Source, make: Callable[[], Any], wanted: dict[str, Any]) -> None:
@@ -65,6 +76,43 @@ def test_what_save_pretrained_writes_is_taken(
     require_loaded(source, make, model.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("made", "make", "missing", "surplus"),
+    [
+        (bert, bert_of_classes, ("classifier.weight", "classifier.bias"), ""),
+        (bert_of_classes, bert, (), "classifier.*"),
+        (mixtral, mixtral_of_classes, ("score.weight",), "lm_head.*"),
+        (mixtral_of_classes, mixtral, ("lm_head.weight",), "score.*"),
+    ],
+)
+def test_a_head_may_be_missing_or_left_out(
+    tmp_path: Path, made: Callable[[], Any], make: Callable[[], Any], missing: tuple[str, ...], surplus: str
+) -> None:
+    """The body has a prefix more or less, or a tensor for each expert."""
+    saved = made()
+    saved.save_pretrained(tmp_path)
+    globs = tuple({f"{name.split('.')[0]}.*" for name in missing})
+    source = found(tmp_path, make, Wanted(missing=globs, surplus=(surplus,) if surplus else ()))
+    assert source.fit.missing == missing
+    model = make()
+    before = {name: model.state_dict()[name].clone() for name in missing}
+    load(model, source.state_dict(), converted=source.fit.converted, missing=missing)
+    for name, value in model.state_dict().items():
+        states = {one.removeprefix("bert."): tensor for one, tensor in saved.state_dict().items()}
+        assert torch.equal(value, before[name] if name in before else states[name.removeprefix("bert.")]), name
+
+
+def test_one_expert_of_several_cannot_be_missing(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - beside transformers
+
+    mixtral().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.block_sparse_moe.experts.2.w1.weight"
+    save_file({one: value for one, value in state.items() if one != name}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"is of another model, {WRITTEN}: {name} is missing"):
+        found(tmp_path, mixtral, Wanted(missing=("*",)))
+
+
 def test_experts_that_are_not_all_there_are_told_by_the_names_of_the_file(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file  # noqa: PLC0415 - beside transformers
 
@@ -72,11 +120,14 @@ def test_experts_that_are_not_all_there_are_told_by_the_names_of_the_file(tmp_pa
     state = load_file(tmp_path / "model.safetensors")
     name = "model.layers.0.block_sparse_moe.experts.2.w1.weight"
     for changed, said in (
-        ({one: value for one, value in state.items() if one != name}, f"{name} is missing"),
-        (state | {name: state[name].float()}, f"{name} is torch.float32, where the model has torch.bfloat16"),
+        (
+            {one: value for one, value in state.items() if one != name},
+            f"is of another model, {WRITTEN}: {name} is missing",
+        ),
+        (state | {name: state[name].float()}, f"holds float32 in '{name}', and the model is built in bfloat16: add"),
     ):
         save_file(changed, tmp_path / "model.safetensors")
-        with pytest.raises(ValueError, match=f"of another model, {WRITTEN}: {said}"):
+        with pytest.raises(ValueError, match=said):
             found(tmp_path, mixtral)
 
 

@@ -132,7 +132,7 @@ def test_what_has_to_be_said_is_offered(tmp_path: Path, content: Any, key: str |
 
 
 def test_of_another_model_the_first_ten_differences_are_told_and_how_many_more(tmp_path: Path) -> None:
-    other = {f"layer.{number}": torch.ones(1) for number in range(9)} | {"norm.bias": torch.ones(4).half()}
+    other = {f"layer.{number}": torch.ones(1) for number in range(9)} | {"norm.bias": torch.ones(4).long()}
     told = refusal(saved(other, tmp_path))
     assert told.startswith("--checkpoint: weights is of another model: embed.weight is missing; norm.weight is")
     assert told.endswith("; and 6 more")
@@ -150,7 +150,11 @@ def test_of_another_model_the_first_ten_differences_are_told_and_how_many_more(t
         ),
         (
             lambda state: state.update({"norm.bias": torch.ones(4).half()}),
-            "norm.bias is torch.float16, where",
+            "holds float16 in 'norm.bias', and the model is built in float32: add --cast float32 (or float16), or",
+        ),
+        (
+            lambda state: state.update({"norm.bias": torch.ones(4).long()}),
+            "norm.bias is torch.int64, where",
         ),
         (lambda state: state.update({"head.weight": STATE["head.weight"].clone()}), "has its own memory, where"),
     ],

@@ -1,16 +1,18 @@
 """Whether a loaded model is the model that was saved: every bit of every tensor, and what it computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from model.architecture import DTYPES
 from model.bits import difference, difference_in_kind, same_value
-from model.checkpoints import Checkpoint
+from model.checkpoints import Checkpoint, Specification
 from model.foreign import FOREIGN, Digest
 from model.layouts import first_names
 from model.outputs import difference_in_outputs
+from model.starts import uninitialised
 
 
 class WrongModel(Exception):
@@ -23,13 +25,15 @@ def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) 
     Raises `UntrustedCheckpoint` if a file of the checkpoint was changed or replaced since it was found to be sound.
     """
     check_weights(checkpoint, device, model)
-    check_outputs(checkpoint, checkpoint.specification.architecture.outputs(model))
+    check_outputs(checkpoint, checkpoint.specification.outputs(model))
 
 
 def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
     """The same but for what it computes. Of a tensor that is divided among processes each one checks its part."""
     checkpoint.require_unchanged()
     _check_tensors(checkpoint, device, model, difference)
+    for name, wrong in uninitialised(model, checkpoint.starts()):
+        raise WrongModel(f"{name} {wrong}")
 
 
 def check_outputs(checkpoint: Checkpoint, outputs: list[Tensor]) -> None:
@@ -51,8 +55,8 @@ def _check_tensors(
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device.type != device.type:
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
-    loaded, saved = model.state_dict(), dict(checkpoint.tensors())
     specification = checkpoint.specification
+    loaded, saved, to = model.state_dict(), dict(checkpoint.tensors()), DTYPES.get(specification.cast)
     # Of what only its own library can read digests are kept, which do not tell what is tied.
     told = specification.architecture.skeleton().state_dict() if specification.layout in FOREIGN else saved
     firsts, saved_firsts = first_names(loaded), first_names(told)
@@ -60,16 +64,38 @@ def _check_tensors(
         if name not in loaded:
             raise WrongModel(f"{name} is in the checkpoint, but not in the model")
         if isinstance(tensor, Tensor | Digest):
-            if differing := difference(loaded[name], tensor):
-                raise WrongModel(f"{name} {differing}")
+            if differing := difference(loaded[name], _cast(tensor, to)):
+                raise WrongModel(f"{name} {differing.replace('saved as', 'by the cast') if to else differing}")
         elif not same_value(loaded[name], tensor):
             raise WrongModel(f"{name} is {loaded[name]!r}, saved as {tensor!r}")
         if firsts[name] != firsts[saved_firsts[name]]:
             raise WrongModel(f"{name} was one tensor with {saved_firsts[name]}, and is by itself")
+    _check_missing(checkpoint.specification, loaded)
     # Of a tensor with several names one may be saved.
-    held = {firsts[name] for name in saved}
+    held = {firsts[name] for name in (*saved, *checkpoint.specification.missing)}
     if unexpected := [name for name, first in firsts.items() if first not in held]:
         raise WrongModel(f"{min(unexpected)} is in the model, but not in the checkpoint")
+
+
+def _cast(tensor: Tensor | Digest, to: torch.dtype | None) -> Tensor | Digest:
+    return tensor.to(to) if to and isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
+
+
+def _check_missing(specification: Specification, loaded: Mapping[str, Any]) -> None:
+    """Raise `WrongModel` unless a model has what its checkpoint lacks, with the ties that it is made with."""
+    if not specification.missing:
+        return
+    made, to = specification.architecture.skeleton().state_dict(), DTYPES.get(specification.cast)
+    firsts, made_firsts = first_names(loaded), first_names(made)
+    for name in specification.missing:
+        if name not in loaded:
+            raise WrongModel(f"{name} is not in the model")
+        if firsts[name] != firsts[made_firsts[name]]:
+            raise WrongModel(f"{name} was one tensor with {made_firsts[name]}, and is by itself")
+        if isinstance(made[name], Tensor) and (
+            wrong := difference_in_kind(loaded[name], _cast(made[name], to), "made")
+        ):
+            raise WrongModel(f"{name} {wrong}")
 
 
 def check_logits(logits: Tensor, saved: Tensor) -> None:

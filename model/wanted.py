@@ -18,5 +18,11 @@ class Wanted:
     # The dtype that floating-point weights end in, of `DTYPES`; None: the model's, which the checkpoint has too.
     cast: str | None = None
 
+    @property
+    def of_names(self) -> list[str]:
+        """The options that say something of names in a checkpoint."""
+        said = {"--rename": self.renames, "--allow-missing": self.missing, "--allow-surplus": self.surplus}
+        return [option for option, given in said.items() if given]
+
 
 AS_IT_IS = Wanted()

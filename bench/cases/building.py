@@ -32,7 +32,7 @@ class Built:
 
 @cache
 def built(own: Own, *, planned: bool, on_meta: bool = False) -> Built:
-    """What the user's factory takes to build the model on the host, measured in a process of its own.
+    """What the user's factory takes to build the model on the host, and to cast it there, in a process of its own.
 
     `on_meta`: to build its skeleton. It is 0 where the model cannot be built so. In a plan nothing of it is real.
     """
@@ -70,7 +70,7 @@ def _measured(  # noqa: PLR0913, PLR0917 - what a job is made of
 ) -> Measurement | None:
     """What the model takes where no strategy is; `rehearse` and `load` are given what builds it. None: that failed."""
     meter = partial(device_meter, device, planned=planned)
-    job = Job(meter, partial(rehearse, own.build), partial(load, own.build), None, check)
+    job = Job(meter, partial(rehearse, own.build), partial(load, own.build_cast), None, check)
     try:
         return measure(job, LIMIT_SECONDS)
     except LoadEnded:

@@ -18,8 +18,8 @@ from bench.meters.clock import LoadClock
 from bench.meters.limit import DISK, MEMORY, Limit
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
-from bench.strategies.bounds import expected_peaks, peak_bound
-from bench.strategies.reading.skeleton import compiled_modules, skeleton
+from bench.strategies.bounds import conversion_slot_bytes, expected_peaks, peak_bound
+from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.own import Own
@@ -39,6 +39,7 @@ class Case:
     """The names of one measurement; `planned`: nothing of it is real, peaks are counted.
 
     `own` is the user's model, which `size` is the name of, and `own_strategy` the user's loader; None: the suite's.
+    `cast` is the dtype that floating-point weights end in, of `DTYPES`; "": the checkpoint's.
     """
 
     strategy_name: str
@@ -49,6 +50,7 @@ class Case:
     cache: str = "warm"
     own: Own | None = None
     own_strategy: Strategy | None = None
+    cast: str = ""
 
     def __str__(self) -> str:
         return f"{self.strategy_name}-{self.size}-{self.device}"
@@ -60,7 +62,8 @@ class Case:
 
     @property
     def strategy(self) -> Strategy:
-        return self._row.given(self.layout)
+        strategy = self._row.given(self.layout)
+        return strategy.when_cast() if self.cast or (self.own and self.own.missing) else strategy
 
     @property
     def _row(self) -> Strategy:
@@ -86,7 +89,7 @@ class Case:
         source, peer = self._source, self._row.peer
         lies_there = source is not None and source.is_plain and source.layout == self.layout
         copied = bool(lies_there and source and peer and not peer.finds(source))
-        return Specification(self.size, self.dtype, self.layout, self._model, self._family, copied=copied)
+        return Specification(self.size, self.dtype, self.layout, self._model, self._family, self.cast, copied=copied)
 
     @property
     def _family(self) -> str:
@@ -106,7 +109,8 @@ class Case:
         family = self.strategy.peer.architecture if self.strategy.peer else ""
         # What is loaded by the names of its files has those that it wants in its own layout.
         layout = self.strategy.layout if family else self.layout
-        return Specification(REHEARSAL, "float32" if self.own else self.dtype, layout, family=family)
+        dtype = "float32" if self.own else self.dtype
+        return Specification(REHEARSAL, dtype, layout, family=family, cast=self.cast)
 
     def bound_bytes(self, figure: str) -> int | None:
         """What theory says of a figure of the record; None where it says nothing."""
@@ -133,14 +137,26 @@ class Case:
     @property
     def _terms(self) -> Record:
         """What its bounds are computed from, in a record's fields."""
-        footprint, built = self.specification.footprint, self.built
+        specification, built = self.specification, self.built
+        footprint, saved = specification.footprint, specification.saved
+        build_peak_bytes = built.peak_bytes if built else None
+        if self.cast and self.own is None and self.strategy.builds:
+            build_peak_bytes = saved.built_bytes
         return {
             "device": self.device,
             "state_bytes": footprint.state_bytes,
             "largest_tensor_bytes": footprint.largest_tensor_bytes,
-            "largest_file_bytes": self.specification.largest_file_bytes,
+            "largest_file_bytes": saved.largest_file_bytes,
+            "checkpoint_bytes": saved.checkpoint_bytes,
+            "missing_bytes": footprint.state_bytes - saved.ends_bytes,
+            "largest_saved_bytes": saved.largest_bytes,
+            "converted_bytes": saved.converted_bytes,
+            "converted_to_bytes": saved.converted_to_bytes,
+            "largest_converted_to_bytes": saved.largest_converted_to_bytes,
+            "largest_conversion_bytes": saved.largest_conversion_bytes,
+            "conversion_slot_bytes": conversion_slot_bytes(self.device, saved, footprint.beside_bytes),
             "tensors": footprint.tensors,
-            "build_peak_bytes": built.peak_bytes if built else None,
+            "build_peak_bytes": build_peak_bytes,
             "built_private_bytes": built.private_bytes if built else None,
             "built_file_bytes": built.file_bytes if built else None,
             # Buffers that no checkpoint has: the suite's strategies give them their values.
@@ -153,8 +169,13 @@ class Case:
         peer = self.strategy.peer
         if peer is None:
             return None
-        reason = peer.why_not(self.device, planned=self.planned)
-        return reason or (misfit(self.own, self.strategy, self.specification) if self.own else None)
+        if reason := peer.why_not(self.device, planned=self.planned):
+            return reason
+        if self.cast and not self.strategy.takes("dtype"):
+            return f"{self.strategy_name} takes no dtype to cast to: leave out --cast"
+        if self.own and self.own.missing and not self.strategy.takes("missing"):
+            return f"{self.strategy_name} takes no names that are missing: leave out --allow-missing"
+        return misfit(self.own, self.strategy, self.specification) if self.own else None
 
     def shortage(self) -> str | None:
         """Which memory is too small for the load, in a line; None where there is enough of both."""
@@ -200,7 +221,7 @@ class Case:
             return found
         if compiled_modules(model):  # type: ignore[no-untyped-call]
             return found | {"scripted"}
-        return found if _has_skeleton(self.own) else found | {"skeleton"}
+        return found | _obstacles_of_skeleton(self.own)
 
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""
@@ -216,6 +237,7 @@ class Case:
                 "state_digest": self.own.state_digest if self.own else None,
                 "layout": self.layout,
                 "dtype": self.dtype,
+                "cast": self.cast or None,
                 "planned": self.planned,
                 "cache": self.cache,
                 "limit": self.limit,
@@ -233,7 +255,9 @@ class Case:
         """Where the weights end: in memory of their own, or in the pages of the file; None: nobody says."""
         if self.device == "cpu" and not self.strategy.file and not self.strategy.peer:
             return None
-        return "mapped" if self.device == "cpu" and self.strategy.file == "S" else "owned"
+        # What is converted ends in memory of its own; what need not be stays in the pages of the file.
+        in_file = self.strategy.file in {"S", "C"} and not (self.cast and self.specification.saved.converted)
+        return "mapped" if self.device == "cpu" and in_file else "owned"
 
     @property
     def limit(self) -> str:
@@ -246,7 +270,7 @@ class Case:
 
     def limit_of(self, checkpoint: Checkpoint) -> Limit:
         """The same, to be measured with this checkpoint."""
-        takes, state = self.bound_bytes("host_private_peak_bytes") or 0, self.specification.footprint.state_bytes
+        takes, state = self.bound_bytes("host_private_peak_bytes") or 0, self.specification.checkpoint_bytes
         if self.limit == MEMORY:
             # What the limit takes is free again before the load.
             takes = max(takes, state)
@@ -260,7 +284,7 @@ class Case:
     def limit_seconds(self) -> float:
         """What one load may take before it is ended: a minute, and what a slow disk and many tensors need."""
         footprint = self.specification.footprint
-        to_read = 0 if self.planned else footprint.state_bytes
+        to_read = 0 if self.planned else self.specification.checkpoint_bytes
         return LIMIT_SECONDS + to_read / LIMIT_BYTES_PER_SECOND + footprint.tensors / LIMIT_TENSORS_PER_SECOND
 
     def clock(self, load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint) -> Callable[[], LoadClock]:
@@ -286,7 +310,7 @@ class Case:
             rehearse=self._rehearsed(load, rehearsal),
             load=partial(run_load, load, checkpoint),
             # Without values there are no logits. What the user's model computes with is not the load's to answer for.
-            use=self.specification.architecture.outputs if self._has_values and not self.own else None,
+            use=self.specification.outputs if self._has_values and not self.own else None,
             check=partial(self._check, checkpoint, meter().device),
             backend=self.strategy.peer.backend if self.strategy.peer else None,
         )
@@ -302,25 +326,29 @@ class Case:
 
     def _rehearsed(self, load: Load, rehearsal: Checkpoint) -> Callable[[torch.device], None]:
         """What the process of a load does first."""
-        on_device = self._has_values and self.device != "cpu"
+        # The host loads some when it first computes in another dtype than float32.
+        loads_kernels = self._has_values and (self.device != "cpu" or (self.cast or self.dtype) != "float32")
         return partial(
             rehearse,
             load,
             rehearsal,
             self._check,
-            CONFIGS[self.size] if on_device and not self.own else None,
+            CONFIGS[self.size] if loads_kernels and not self.own else None,
             self.specification.build if self.own else None,
         )
 
 
 @cache
-def _has_skeleton(own: Own) -> bool:
-    """Return whether a strategy can have a skeleton of a model of the user's."""
+def _obstacles_of_skeleton(own: Own) -> frozenset[str]:
+    """Return what keeps a strategy from a skeleton of the user's model, or from starting what its checkpoint lacks."""
+    obstacle = "skeleton"
     try:
-        skeleton(own.build)  # type: ignore[no-untyped-call]
+        model = skeleton(own.build)  # type: ignore[no-untyped-call]
+        obstacle = "uninitialised"
+        initialise(model, own.missing, "meta")  # type: ignore[no-untyped-call]
     except Exception:  # noqa: BLE001 - whatever the model's code raises
-        return False
-    return True
+        return frozenset((obstacle,))
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -336,12 +364,12 @@ class LimitCase(Case):
 
     def bound_bytes(self, figure: str) -> int | None:
         """What is read takes memory of its own; nothing else is taken."""
-        return self.specification.footprint.state_bytes if figure == "host_private_peak_bytes" else None
+        return self.specification.checkpoint_bytes if figure == "host_private_peak_bytes" else None
 
     def blank_record(self) -> Record:
         known = (
-            *("model", "state_digest", "size", "layout", "dtype", "device", "cache"),
-            *("state_bytes", "largest_tensor_bytes", "limit"),
+            *("model", "state_digest", "size", "layout", "dtype", "cast", "device", "cache"),
+            *("state_bytes", "largest_tensor_bytes", "checkpoint_bytes", "limit"),
         )
         whole = super().blank_record()
         return blank_record() | {name: whole[name] for name in known}

@@ -41,8 +41,9 @@ def real_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Speci
 
     @cache
     def get(specification: Specification) -> Checkpoint:
+        beside = get(specification.weights).folder if specification.weights else None
         make(specification, folder / specification.name, lambda _: None)
-        return Checkpoint(specification, folder / specification.name)
+        return Checkpoint(specification, folder / specification.name, beside=beside)
 
     return get
 

@@ -42,6 +42,7 @@ def judgement(case: Case, checkpoint: Callable[[], Checkpoint]) -> Callable[[], 
     if not judges_whole(case):
         return partial(_checked, load, checkpoint(), device)
     assert case.own
+    load = partial(load, **case.specification.keywords)
     if case.own_strategy is None:
         return partial(judge, load, case.strategy.layout, OwnModel(case.own), device)
     given = checkpoint()

@@ -40,7 +40,7 @@ class CachedOutputs:
         """Run a forward pass, and undo what it is known to change: the weights of a checkpoint are those before it."""
         state = State(model, self._changed) if self._changed else None
         try:
-            self._outputs = self._checkpoint.specification.architecture.outputs(model)
+            self._outputs = self._checkpoint.specification.outputs(model)
         except Exception:
             # A weight without a value is what it fails for, if there is one.
             check_weights(self._checkpoint, self._device, model)
@@ -100,7 +100,7 @@ def run_load(
 def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:
     """Raise `UntrustedCheckpoint` if the checkpoint is why a load failed with `error`."""
     specification = checkpoint.specification
-    expected = specification.architecture.skeleton().state_dict()
+    expected = specification.saved_state
     try:
         # What a library of its own wrote, only that can read.
         if specification.layout not in FOREIGN:
@@ -130,6 +130,8 @@ def rehearse(  # noqa: PLR0913, PLR0917 - what differs is known beforehand, the 
     if config is not None:
         # A device's libraries load their kernels, and its driver its staging buffers, for the shapes that come.
         with device:
-            model = GPT2(replace(config, layers=1), DTYPES[rehearsal.specification.dtype])
+            model = GPT2(
+                replace(config, layers=1), DTYPES[rehearsal.specification.cast or rehearsal.specification.dtype]
+            )
         first_logits(model)
         model.out_head.weight.detach().cpu().to(device)

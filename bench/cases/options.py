@@ -45,6 +45,11 @@ OPTIONS: tuple[Option, ...] = (
     *SHARDED_OPTIONS,
     ("--dtype", "float32", "DTYPE", f"dtype of the checkpoint: {', '.join(DTYPES)}"),
     (
+        *("--cast", None, "DTYPE"),
+        f"dtype that floating-point weights end in, whatever the checkpoint has: {', '.join(DTYPES)} (default: the "
+        f"checkpoint's)",
+    ),
+    (
         "--checkpoints",
         None,
         "FOLDER",
@@ -96,6 +101,7 @@ def settings(options: Any) -> Settings:
     if device == "sim":
         settings_of(os.environ)
     many = teams(options, device, os.environ)
+    cast = _dtype("--cast", options.cast) if options.cast is not None else ""
     model, strategies = own_model(options), own_strategies(options)
     known, groups = (SHARDED, {"all": SHARDED}) if many else (KNOWN, STRATEGY_GROUPS)
     return Settings(
@@ -103,7 +109,7 @@ def settings(options: Any) -> Settings:
         strategies=(*_names("--strategies", options.strategies, known, groups), *strategies),
         device=device,
         real_device=real_device,
-        dtype=model.dtype if model else _dtype(options.dtype),
+        dtype=model.dtype if model else _dtype("--dtype", options.dtype),
         checkpoints=_checkpoints(options.checkpoints),
         cache=_cache(options.cache, planned=options.plan),
         planned=options.plan,
@@ -119,6 +125,7 @@ def settings(options: Any) -> Settings:
         find_minimum=options.find_minimum,
         teams=many,
         parallelisms=_names("--parallelism", options.parallelism, PARALLELISMS, {"all": PARALLELISMS}),
+        cast=cast,
     )
 
 
@@ -151,9 +158,9 @@ def _folder(option: str, text: str | None) -> Path | None:
     return Path(text)
 
 
-def _dtype(text: str) -> str:
+def _dtype(option: str, text: str) -> str:
     if text not in DTYPES:
-        raise ValueError(f"--dtype: there is no {text!r}; choose one of {', '.join(DTYPES)}")
+        raise ValueError(f"{option}: there is no {text!r}; choose one of {', '.join(DTYPES)}")
     return text
 
 

@@ -6,6 +6,8 @@ from bench.strategies import Strategy, own_strategy
 from bench.strategies.bounds import bound_bytes
 from model.own import Own, own
 from model.pretrained_folder import weights_of
+from model.renaming import rule
+from model.wanted import Wanted
 
 OWN_OPTIONS = (
     (
@@ -25,6 +27,21 @@ OWN_OPTIONS = (
         None,
         "KEY",
         "where the checkpoint holds the state dict, such as model or states.ema (default: the checkpoint is one)",
+    ),
+    (
+        *("--rename", None, "REGEX=REPLACEMENT"),
+        "regular expression and what replaces it in every name of the checkpoint, such as 'bert\\.(.*)=\\1'; may be "
+        "repeated, they apply in order (default: none)",
+    ),
+    (
+        *("--allow-missing", None, "GLOB"),
+        "names of the model that the checkpoint may lack, such as 'head.*': they keep what the model starts with; may "
+        "be repeated (default: none)",
+    ),
+    (
+        *("--allow-surplus", None, "GLOB"),
+        "names in the checkpoint, as they are after --rename, that are left out, such as 'bert.pooler.*'; may be "
+        "repeated (default: none)",
     ),
     (
         *("--example", None, "FUNCTION"),
@@ -48,7 +65,7 @@ OWN_OPTIONS = (
     ),
 )
 # May be given several times.
-REPEATED = ("--strategy", "--bound")
+REPEATED = ("--strategy", "--bound", "--rename", "--allow-missing", "--allow-surplus")
 
 # What says of the suite's GPT-2 what a model of the user's says by itself.
 _GPT2 = {
@@ -60,7 +77,7 @@ _GPT2 = {
 def own_model(options: Any) -> Own | None:
     """The user's model; None: the suite's. Raises `ValueError` with one line: what is wrong, what would be right."""
     if options.model is None:
-        for name in ("checkpoint", "state_key", "example"):
+        for name in ("checkpoint", "state_key", "example", "rename", "allow_missing", "allow_surplus"):
             if getattr(options, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is for a model of yours: say with --model what builds it")
         return None
@@ -73,7 +90,16 @@ def own_model(options: Any) -> Own | None:
             checkpoint = weights_of(options.model)
         except ValueError as error:
             raise ValueError(f"--model: {error}") from None
-    return own(options.model, checkpoint, options.state_key, options.example)
+    return own(options.model, checkpoint, options.state_key, options.example, _wanted(options))
+
+
+def _wanted(options: Any) -> Wanted:
+    """How a checkpoint is to become the model's."""
+    try:
+        renames = tuple(map(rule, options.rename or ()))
+    except ValueError as error:
+        raise ValueError(f"--rename: {error}") from None
+    return Wanted(renames, tuple(options.allow_missing or ()), tuple(options.allow_surplus or ()), options.cast)
 
 
 def own_strategies(options: Any) -> dict[str, Strategy]:

@@ -12,21 +12,11 @@ from bench.cases.case import Case
 from bench.meters.measure import Measurement, measure
 from bench.meters.simulated.allocator import CachingAllocator
 from bench.meters.simulated.allocator_settings import AllocatorSettings
+from model.architecture import DTYPES
+from model.casting import cast_dtypes, retyped
 from model.checkpoints import Checkpoint, make_sparse
-from model.own import Own
 
 HALF = "bfloat16"
-
-
-class Half(Own):
-    """A model of the user's with its floating-point tensors in half as many bytes."""
-
-    def build(self) -> nn.Module:
-        return super().build().to(torch.bfloat16)
-
-    def skeleton(self) -> nn.Module:
-        with torch.device("meta"):
-            return self.build()
 
 
 def plan(case: Case) -> Measurement:
@@ -46,11 +36,10 @@ def _sparse(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def halved(case: Case) -> Case | None:
-    """The same in half as many bytes; None where it is in as few already."""
-    if case.dtype != "float32":
+    """The same, cast to half as many bytes; None where it ends in as few already."""
+    if (case.cast or case.dtype) != "float32":
         return None
-    own = Half(case.own.factory, case.own.example) if case.own else None
-    return replace(case, dtype=HALF, own=own)
+    return replace(case, cast=HALF, own=replace(case.own, cast=HALF) if case.own else None)
 
 
 def reserved_bytes(sizes: Iterable[int]) -> int:
@@ -63,8 +52,8 @@ def reserved_bytes(sizes: Iterable[int]) -> int:
 
 def largest_block(case: Case) -> tuple[str, int]:
     """The name and the bytes of the largest part of a model that is run as a whole, those of a sequence one by one."""
-    model = case.specification.architecture.skeleton()
-    sizes = {name: _bytes(block) for name, block in _blocks(model, "")}
+    model, to = case.specification.architecture.skeleton(), DTYPES.get(case.cast)
+    sizes = {name: _bytes(block, to) for name, block in _blocks(model, "")}
     largest = max(sizes, key=lambda name: sizes[name])
     return largest, sizes[largest]
 
@@ -90,6 +79,8 @@ def _has_sequence(module: nn.Module) -> bool:
     return any(isinstance(one, nn.Sequential | nn.ModuleList) and len(one) > 1 for one in module.modules())
 
 
-def _bytes(module: nn.Module) -> int:
-    tensors = [value for value in module.state_dict().values() if isinstance(value, Tensor)]
+def _bytes(module: nn.Module, to: torch.dtype | None) -> int:
+    state_dict = module.state_dict()
+    ends = retyped(state_dict, cast_dtypes(state_dict, to))
+    tensors = [value for value in ends.values() if isinstance(value, Tensor)]
     return sum({tensor.untyped_storage(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())

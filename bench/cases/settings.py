@@ -28,7 +28,8 @@ class Settings:
     `tolerated` the properties that those need not keep.
     `real_device` is the device of measurements that want values, times for one; None: they are left out. With `teams`
     their loads are measured, and no others: of models divided by each of `parallelisms`. With `require_all` a run fails
-    if a strategy refuses its model or is skipped.
+    if a strategy refuses its model or is skipped. `cast` is the dtype that floating-point weights end in; "": the
+    checkpoint's, `dtype`.
     """
 
     sizes: tuple[str, ...]
@@ -51,6 +52,7 @@ class Settings:
     find_minimum: bool
     teams: tuple[Team, ...]
     parallelisms: tuple[str, ...]
+    cast: str = ""
 
     @property
     def sharded(self) -> bool:
@@ -75,7 +77,7 @@ class Settings:
             return []
         device = self.real_device if real else self.device
         return [
-            Case(*self._named(strategy, size, device), self.own, self.own_strategies.get(strategy))
+            Case(*self._named(strategy, size, device), self.own, self.own_strategies.get(strategy), self.cast)
             for size in self.sizes
             for strategy in self.strategies
             if device is not None
@@ -136,8 +138,8 @@ class Settings:
             and record.get("loader") == self._loader(record)
             and record["device"] == (self.real_device if timed else self.device)
             # The first records do not say that nothing of them was planned.
-            and (record["dtype"], record["cache"], bool(record.get("planned")))
-            == (self.dtype, self.cache, self.planned)
+            and (record["dtype"], record.get("cast") or "", record["cache"], bool(record.get("planned")))
+            == (self.dtype, self.cast, self.cache, self.planned)
             and self._divides(record)
             # One that is in no table any more may be missed, but not a peer that nobody asked for.
             and (record["strategy"] in self.strategies or (every_strategy and record["strategy"] not in PEERS))
@@ -201,7 +203,8 @@ class Settings:
     @property
     def title(self) -> str:
         """What is measured where, in a few words."""
+        dtype = f"{self.dtype} cast to {self.cast}" if self.cast else self.dtype
         if self.planned:
-            return f"{self.dtype} to {self.device}, planned"
+            return f"{dtype} to {self.device}, planned"
         times = "" if self.real_device in (None, self.device) else f", times on {self.real_device}"
-        return f"{self.dtype} to {self.device}{times}, page cache {self.cache}"
+        return f"{dtype} to {self.device}{times}, page cache {self.cache}"

@@ -32,6 +32,7 @@ ALONE = {
     "--model": "model",
     "--checkpoint": "checkpoint",
     "--strategy": "strategy",
+    "--cast": "cast",
     "--device-memory": "device_memory",
     "--host-memory": "host_memory",
     "--find-minimum": "find_minimum",

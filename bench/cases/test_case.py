@@ -153,6 +153,7 @@ def test_a_limit_is_no_strategys() -> None:
         "limit": "disk",
         "state_bytes": 376_406_016,
         "largest_tensor_bytes": L // 2,
+        "checkpoint_bytes": 376_406_016,
     }
     assert str(LimitCase("baseline", "small", "cpu", "float32")) == "memory-small-cpu"
 

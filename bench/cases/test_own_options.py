@@ -121,6 +121,31 @@ def test_a_loader_of_the_users_is_judged_whatever_the_model_and_may_have_propert
     assert chosen(strategies="baseline").judged() == []
 
 
+def test_a_checkpoint_becomes_the_models_as_it_is_wanted(file: Path, tmp_path: Path) -> None:
+    torch.save({"old.weight": torch.ones(2, 3), "epoch.mean": torch.ones(1)}, tmp_path / "weights.pt")
+    options: dict[str, Any] = {
+        "model": f"{file}:make",
+        "checkpoint": str(tmp_path / "weights.pt"),
+        "rename": ["old=new", r"new\.(.*)=\1"],
+        "allow_missing": ["bias"],
+        "allow_surplus": ["epoch.*"],
+    }
+    settings = chosen(**options, strategy=[f"{file}:mine"])
+    assert settings.own
+    assert settings.own.missing == ("bias",)
+    [note] = settings.notes
+    assert note == (
+        "make: of weights.pt, its tensors saved as a checkpoint of its own: names by --rename old=new; names by "
+        "--rename new\\.(.*)=\\1; without 'epoch.mean'; the model keeps what it starts with in 'bias', and its outputs "
+        "are not compared"
+    )
+    # A plan loads as much of the model.
+    for case in (*settings.cases(real=True), *chosen(**options, plan=True).cases(real=False)):
+        assert case.specification.keywords == {"missing": ("bias",)}
+        assert case.specification.footprint.state_bytes == 4 * 8
+        assert case.specification.checkpoint_bytes == 4 * 6
+
+
 def test_what_is_the_users_is_known_by_its_folders(file: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "run" / "weights")
@@ -182,6 +207,14 @@ def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tm
         ({"state_key": "x"}, "--state-key is for a model of yours: say with --model what builds it"),
         ({"example": "x"}, "--example is for a model of yours: say with --model what builds it"),
         ({"model": "{}:make", "state_key": "x"}, "--state-key is for what --checkpoint names; leave it out, or name a"),
+        ({"rename": ["a=b"]}, "--rename is for a model of yours: say with --model what builds it"),
+        ({"allow_missing": ["a"]}, "--allow-missing is for a model of yours: say with --model what builds it"),
+        ({"allow_surplus": ["a"]}, "--allow-surplus is for a model of yours: say with --model what builds it"),
+        ({"model": "{}:make", "rename": ["a=b"]}, "--rename is for what --checkpoint names; leave it out, or name a"),
+        ({"model": "{}:make", "allow_missing": ["bias"]}, "--allow-missing is for what --checkpoint names; leave it"),
+        ({"model": "{}:make", "allow_surplus": ["bias"]}, "--allow-surplus is for what --checkpoint names; leave it"),
+        ({"model": "{}:make", "rename": ["bias"]}, "--rename: 'bias' is no REGEX=REPLACEMENT; write what names have"),
+        ({"model": "{}:make", "rename": ["(=b"]}, "--rename: '(=b' cannot be used: missing ), unterminated subpatt"),
         ({"model": "{}:make", "sizes": "tiny"}, "--sizes names GPT-2s: leave it out beside --model"),
         (
             {"model": "{}:make", "dtype": "float16"},

@@ -18,11 +18,12 @@ from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
-from model.bits import difference
+from model.bits import difference, difference_in_kind
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
 from model.layouts import save_plain
 from model.own import Own
+from model.starts import Values, uninitialised
 from model.verify import WrongModel, check_logits
 
 # Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
@@ -94,6 +95,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
         try:
             saved = specimen.saved()
             ALL_LAYOUTS[layout].save_of(saved, specimen.state_dict(saved), Path(folder), save_plain)
+            saved = _as_loaded(specimen, saved)
         except Exception as error:  # noqa: BLE001 - a format may hold less than a model has.
             return _refusal(error, specimen, entrance)
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
@@ -112,7 +114,7 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
     unheeded: Collection[str] = (),
     once: bool = False,
 ) -> Verdict:
-    """The same where `saved` has been saved at `path`, in these files."""
+    """The same where `saved`, as it is to be loaded, has been saved at `path`, in these files."""
     try:
         written = _digest(files)
         with poisoned():
@@ -134,9 +136,9 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
 
 def judge_own(load: Load, own: Own, path: Path, files: Sequence[Path], device: torch.device) -> Verdict:
     """Return what becomes of the user's model by a loader of the user's, which is held to nothing of one column."""
-    specimen = OwnModel(own)
+    specimen = OwnModel(own, by_own=True)
     try:
-        saved = specimen.saved()
+        saved = _as_loaded(specimen, specimen.saved())
     except ValueError as error:
         return _refusal(error, specimen, path)
     return judge_file(load, specimen, saved, path, files, device, unheeded=OWN_UNHEEDABLE)
@@ -166,6 +168,11 @@ def _loaded(load: Load, specimen: Specimen, path: Path, device: torch.device) ->
     return Loaded(model, optimizers[-1] if optimizers else None)
 
 
+def _as_loaded(specimen: Specimen, saved: nn.Module) -> nn.Module:
+    """What was saved, as a load is to have it."""
+    return specimen.as_loaded(saved) if isinstance(specimen, OwnModel) else saved
+
+
 def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how they are compared
     specimen: Specimen,
     saved: nn.Module,
@@ -181,12 +188,16 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
         every = differences(expected, found, device, differ)
         return [one for one in every if one.check not in unheeded and one.name not in unsteady]
 
+    starts = specimen.starts() if isinstance(specimen, OwnModel) else {}
     for loaded in dict.fromkeys((first, second)):
-        if found := unlike(saved, loaded.model):
+        if found := [*_start_alike(saved, loaded.model, starts)] or unlike(saved, loaded.model):
             yield from found
             return
     if first is not second:
-        yield from _wrong_when_stepped(_twin(specimen, saved), first, unlike, unheeded)
+        # What another load started with was other values.
+        twin = _twin(specimen, saved)
+        list(_start_alike(twin, first.model, starts))
+        yield from _wrong_when_stepped(twin, first, unlike, unheeded)
         for found_later in unlike(saved, second.model):
             yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
     # What a model computes with tensors that are others each time tells nothing of a load.
@@ -194,9 +205,22 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
         yield from _in_forward(specimen, saved, second.model)
 
 
+def _start_alike(saved: nn.Module, loaded: nn.Module, starts: dict[str, list[Values]]) -> Iterator[Difference]:
+    """Give `saved` what a load starts with, where the checkpoint has nothing: then all of it can be compared.
+
+    Yields what is wrong with that, but for what is on meta, or of another kind: that is told by the comparison.
+    """
+    before, after = saved.state_dict(), loaded.state_dict()
+    given = {name: after[name] for name in starts if isinstance(after.get(name), Tensor) and not after[name].is_meta}
+    yield from (Difference("values", *wrong) for wrong in uninitialised(loaded, {name: starts[name] for name in given}))
+    for name, tensor in given.items():
+        if difference_in_kind(tensor, before[name]) is None:
+            before[name].copy_(tensor)
+
+
 def _twin(specimen: Specimen, saved: nn.Module) -> nn.Module:
     """Return another model with the weights of `saved`: a factory of the user's may give others each time."""
-    twin = specimen.saved()
+    twin = _as_loaded(specimen, specimen.saved())
     twin.load_state_dict(saved.state_dict())
     return twin
 

@@ -9,13 +9,19 @@ from torch import Tensor, nn
 from bench.conformance.comparison import differences
 from bench.conformance.traits import properties_of
 from model.own import Own
+from model.partial import without
+from model.starts import Values, starts
 
 
 @dataclass(frozen=True)
 class OwnModel:
-    """A model that a factory makes, with the weights of its checkpoint, or random ones."""
+    """A model that a factory makes, with the weights of its checkpoint, or random ones.
+
+    `by_own`: it is loaded by a loader of the user's, which may cast as `model.to(dtype)` does: all that is floating.
+    """
 
     own: Own
+    by_own: bool = False
 
     def build(self) -> nn.Module:
         return self.own.build()
@@ -23,8 +29,17 @@ class OwnModel:
     def saved(self) -> nn.Module:
         return self.own.saved(lambda _: None)
 
+    def as_loaded(self, saved: nn.Module) -> nn.Module:
+        """What was saved, as a load is to have it: its weights are cast, if they are to be."""
+        return self.own.as_loaded(saved)
+
     def state_dict(self, model: nn.Module) -> dict[str, Any]:
-        return model.state_dict()
+        """Return what its checkpoint holds."""
+        return without(model.state_dict(), self.own.missing)
+
+    def starts(self) -> dict[str, list[Values]]:
+        """Return what it starts with where its checkpoint has nothing."""
+        return starts(self.saved(), self.own.missing) if self.own.missing else {}
 
     def suspects(self) -> set[str]:
         return {name for names in properties_of(self.build()).values() for name in names}
@@ -34,8 +49,17 @@ class OwnModel:
         return self.own.outputs(model)
 
     def unsteady(self, saved: nn.Module) -> set[str]:
-        """Return the names of what the factory makes otherwise each time, and no state dict holds."""
-        another = self.saved()
+        """Return the names of what need not be equal: the factory makes it otherwise each time, or it may be cast."""
+        return self._drawn(saved) | (self._beside(saved) if self.by_own and self.own.cast else set())
+
+    def _beside(self, saved: nn.Module) -> set[str]:
+        """The names of floating-point buffers that no state dict holds."""
+        kept = saved.state_dict().keys()
+        buffers = saved.named_buffers(remove_duplicate=False)
+        return {name for name, buffer in buffers if name not in kept and buffer.is_floating_point()}
+
+    def _drawn(self, saved: nn.Module) -> set[str]:
+        another = self.as_loaded(self.saved())
         try:
             another.load_state_dict(saved.state_dict())
         except RuntimeError:  # It cannot be loaded so, as one with expanded buffers, or made in inference mode.

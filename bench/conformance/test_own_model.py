@@ -1,5 +1,6 @@
 """The user's model, judged as it is: what its factory makes otherwise each time is not the load's to answer for."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from model.layouts import LAYOUTS
 from model.own import Own, own
 from model.reference import Reference
 from model.source import Source
+from model.wanted import Wanted
 
 CODE = """
 import os
@@ -78,6 +80,58 @@ def untying(build, path, device):
     model.other = nn.Parameter(model.other.detach().clone())
     return model
 
+class Headed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.other = nn.Parameter(torch.randn(2, 3)), nn.Parameter(torch.randn(2, 3))
+
+    def forward(self, x):
+        return self.weight + self.other * x
+
+def make_headed():
+    return Headed()
+
+make_headed.example = torch.ones(1)
+
+def filling(build, path, device):
+    model = build()
+    taken = model.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    assert taken.missing_keys == ["other"], taken
+    return model
+
+def told(build, path, device, *, missing):
+    assert missing == ("other",)
+    return filling(build, path, device)
+
+def on_meta(build, path, device):
+    with torch.device("meta"):
+        model = build()
+    model.load_state_dict(torch.load(path, weights_only=True), strict=False, assign=True)
+    return model
+
+def empty(build, path, device):
+    model = build()
+    model.other = nn.Parameter(torch.empty(2, 3))
+    model.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    return model
+
+def initialising(build, path, device):
+    model = filling(build, path, device)
+    nn.init.normal_(model.weight)
+    return model
+
+def detaching(build, path, device):
+    model = filling(build, path, device)
+    model.other = nn.Parameter(model.other.detach())
+    return model
+
+def sharing(build, path, device):
+    model = filling(build, path, device)
+    model.other.data = KEPT.setdefault("other", model.other.data)
+    return model
+
+KEPT = {}
+
 def raising(build, path, device):
     raise RuntimeError(f"{path} is not for me")
 
@@ -120,6 +174,50 @@ def test_a_loader_of_the_users_is_judged_by_the_checkpoint_itself(
     verdict = judged_by_own(own(f"{file}:make", None, None, None), file, loader, tmp_path)
     assert (verdict.outcome == Outcome.PASSED) == (wrong is None), verdict
     assert verdict.why.startswith(wrong or "")
+
+
+PARTIAL_LOADERS = {
+    "filling": "",
+    "told": "",
+    # An optimizer that was made before the load does not step it, which a loader of the user's need not keep.
+    "detaching": "",
+    "right": "RuntimeError: Error(s) in loading state_dict for Headed: Missing key(s)",
+    "on_meta": "other is still on meta",
+    "empty": "other is not in the checkpoint, and was not initialised: it has values that are not finite, where ",
+    "initialising": "weight differs in 6 of 6 values",
+}
+
+
+@pytest.mark.parametrize(("loader", "wrong"), PARTIAL_LOADERS.items())
+def test_a_loader_of_a_checkpoint_that_lacks_something_is_judged_by_the_rest(
+    file: Path, tmp_path: Path, loader: str, wrong: str
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"weight": torch.rand(2, 3)}, path)
+    model = own(f"{file}:make_headed", str(path), None, None, Wanted(missing=("oth*",)))
+    load = partial(OwnLoad(Reference(f"{file}:{loader}")), missing=model.missing)
+    verdict = judge_own(load, model, path, [path], CPU)
+    assert (verdict.outcome == Outcome.PASSED) == (not wrong), verdict
+    assert verdict.why.startswith(wrong)
+
+
+@pytest.mark.parametrize(
+    ("loader", "why"),
+    [
+        ("told", ""),
+        ("empty", "other is not in the checkpoint, and was not initialised"),
+        ("sharing", "other differs in 6 of 6 values"),
+        ("detaching", "other differs in 6 of 6 values"),
+    ],
+)
+def test_a_copy_that_is_judged_lacks_it_too(file: Path, tmp_path: Path, loader: str, why: str) -> None:
+    """What it starts with is stepped as all else is, whoever else is stepped."""
+    torch.save({"module.weight": torch.rand(2, 3)}, tmp_path / "checkpoint.pt")
+    model = own(f"{file}:make_headed", str(tmp_path / "checkpoint.pt"), None, None, Wanted(missing=("oth*",)))
+    load = partial(OwnLoad(Reference(f"{file}:{loader}")), missing=model.missing)
+    verdict = judge(load, "torch", OwnModel(model), CPU)
+    assert (verdict.outcome == Outcome.PASSED) == (not why), verdict
+    assert verdict.why.startswith(why)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ OBSTACLES = {
     "gaps": "give each of them memory of its own (.clone()) and save the checkpoint again",
     "extra_state": "leave out get_extra_state and save the checkpoint again",
     "skeleton": "let the model be built without values of its weights",
+    "uninitialised": "give the modules of what its checkpoint lacks a reset_parameters()",
     "scripted": "load the model before torch.jit.script compiles it",
 }
 

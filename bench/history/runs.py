@@ -36,7 +36,8 @@ class Key(NamedTuple):
 
     `model` and `loader` are functions of the user's, `file.py:function` without folders, `state_digest` is that of the
     model's state dict, and `layout` that of the checkpoint that it is loaded from. All are None for what is the
-    suite's, since there the name says it, and in keys that were recorded before they were part of one.
+    suite's, since there the name says it, and in keys that were recorded before they were part of one. `cast` is the
+    dtype that weights end in, where it is not that of the checkpoint.
     """
 
     fullname: str
@@ -47,6 +48,7 @@ class Key(NamedTuple):
     state_digest: str | None = None
     layout: str | None = None
     loader: str | None = None
+    cast: str | None = None
 
     @classmethod
     def of(cls, fullname: str, record: Record) -> "Key":
@@ -55,12 +57,14 @@ class Key(NamedTuple):
         return cls(
             *(fullname, record["dtype"], record["cache"], bool(record.get("planned"))),
             *(model, record.get("state_digest"), record["layout"] if model else None, record.get("loader")),
+            record.get("cast"),
         )
 
     @property
     def title(self) -> str:
         """What people call it: `streamed-small-cpu`, and what is unusual about it."""
-        said = (self.dtype, "float32"), (self.cache, "warm"), ("planned" if self.planned else "", "")
+        cast = f"{self.dtype} cast to {self.cast}" if self.cast else self.dtype
+        said = (cast, "float32"), (self.cache, "warm"), ("planned" if self.planned else "", "")
         return " ".join((self.fullname.partition("[")[2].rstrip("]"), *(now for now, usual in said if now != usual)))
 
     @property

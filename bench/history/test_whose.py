@@ -133,3 +133,16 @@ def test_titles_name_what_is_the_users_where_several_models_may_be() -> None:
     assert title(**ONE) == "mine-net-cpu of one.py:net"
     assert title(**ONE | {"layout": "safetensors"}) == "mine-net-cpu of one.py:net in safetensors"
     assert title(layout="torch", loader="a.py:mine") == "mine-net-cpu by a.py:mine"
+    assert title(cast="bfloat16") == "mine-net-cpu float32 cast to bfloat16"
+    assert title(cast="float32", dtype="float16") == "mine-net-cpu float16 cast to float32"
+
+
+def test_a_load_that_casts_is_compared_with_none_that_does_not(suite: Suite) -> None:
+    suite({"one": load()})
+    cast = {"one": load(cast="bfloat16", device_requested_peak_bytes=2 * 10**9)}
+    run = suite(cast, "--benchmark-compare")
+    assert run.ret == 0
+    assert lines(run, "NEW: test_load[one float32 cast to bfloat16]")
+    grown = {"one": load(cast="bfloat16", device_requested_peak_bytes=3 * 10**9)}
+    assert suite(grown, "--benchmark-compare").ret == pytest.ExitCode.TESTS_FAILED
+    assert suite(cast | {"one": load()}, "--benchmark-compare").ret == 0

@@ -141,13 +141,13 @@ def _what_would(
     if untried:
         yield f"  another strategy, maybe: {', '.join(untried)} {'was' if len(untried) == 1 else 'were'} not tried"
     able = [case for case in cases.values() if case.strategy.is_stated and not case.states_refusal]
-    # What was tried is what the reader knows.
-    if able := [case for case in able if case.strategy_name in known] or able:
-        case = min(able, key=lambda one: (one.bound_bytes("device_requested_peak_bytes") or 0, _host_bound(one)))
+    if able:
+        # What was tried is what the reader knows.
+        case = min([case for case in able if case.strategy_name in known] or able, key=_bounds)
         try:
             if not too_large:
                 yield f"  more memory: {case.strategy_name} takes {_taken(plan(case), budget)}"
-            yield from _in_half(case, budget, plan)
+            yield from _in_half(able, budget, plan)
         except LoadEnded as error:
             yield f"  {case.strategy_name} cannot be planned: {error}"
     if device is not None:
@@ -158,9 +158,10 @@ def _may_fit(case: Case, budget: Budget) -> bool:
     return not case.states_refusal and is_to_live(case, budget, 0) is not False
 
 
-def _host_bound(case: Case) -> int:
-    bound = case.bound_bytes("host_private_peak_bytes")
-    return case.specification.footprint.state_bytes if bound is None else bound
+def _bounds(case: Case) -> tuple[int, int]:
+    """What it takes of the device, and of the host."""
+    device, host = (case.bound_bytes(f"{kind}_peak_bytes") for kind in ("device_requested", "host_private"))
+    return device or 0, case.specification.footprint.state_bytes if host is None else host
 
 
 def _taken(measurement: Measurement, budget: Budget) -> str:
@@ -170,16 +171,17 @@ def _taken(measurement: Measurement, budget: Budget) -> str:
     return " and ".join([*takes, f"{shown(host)} of the host{beside}"])
 
 
-def _in_half(case: Case, budget: Budget, plan: Callable[[Case], Measurement]) -> Iterator[str]:
-    half = halved(case)
-    if half is None:
+def _in_half(able: Sequence[Case], budget: Budget, plan: Callable[[Case], Measurement]) -> Iterator[str]:
+    halves = list(filter(None, map(halved, able)))
+    if not halves:
         return
+    half = min(halves, key=_bounds)
     measurement = plan(half)
     device, host = measurement.device.reserved_bytes, measurement.host.private_bytes or 0
     fits = budget.device_bytes is None or (device or 0) <= budget.device_bytes
     if budget.host_bytes is not None:
-        fits &= host + empty_process_bytes(case.limit_seconds) < budget.host_bytes
-    yield f"  {half.dtype}: {case.strategy_name} takes {_taken(measurement, budget)}, which {_fits(fits)}"
+        fits &= host + empty_process_bytes(half.limit_seconds) < budget.host_bytes
+    yield f"  --cast {half.cast}: {half.strategy_name} takes {_taken(measurement, budget)}, which {_fits(fits)}"
 
 
 def _on_devices(case: Case, device_bytes: int) -> Iterator[str]:

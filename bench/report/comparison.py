@@ -138,7 +138,7 @@ def _other(past: Past, key: Key) -> str | None:
         return f"what is recorded of {key.model}{where} does not say which state dict it had: older versions wrote it"
     if not same:
         return f"{key.model} was recorded{where} with other names, dtypes, shapes or ties in its state dict"
-    alike = [one for one in same if one[:4] == key[:4]]
+    alike = [one for one in same if (one[:4], one.cast) == (key[:4], key.cast)]
     if alike and alike[-1].layout != key.layout:
         return f"recorded{where} from a checkpoint in the layout {alike[-1].layout}, and not {key.layout}"
     if alike:

@@ -153,7 +153,7 @@ def test_its_code_is_there_to_be_pasted(tmp_path: Any) -> None:
 
 
 def test_where_none_fits_what_would_is_planned() -> None:
-    """Of small, whose segments take 698 MiB: half of that in bfloat16, and two devices, would do."""
+    """Of small, whose segments take 698 MiB: half of that, cast to bfloat16, and two devices, would do."""
     cases = [Case(name, "small", "sim", "float32") for name in ("baseline", "load_assign")]
     table = [row(case.strategy_name, fits=False) for case in cases]
     advice = would(table, cases, Budget(600 * MIB))
@@ -161,7 +161,7 @@ def test_where_none_fits_what_would_is_planned() -> None:
     assert advice.lines == (
         "No strategy can load small with this memory: its weights take 669.9 MiB of the device, which has 600 MiB. "
         "What would, by plan:",
-        "  bfloat16: load_assign takes 370 MiB of the device and 73.6 MiB of the host, which fits",
+        "  --cast bfloat16: mmap_assign takes 350 MiB of the device and 73.6 MiB of the host, which fits",
         "  sharding: 2 devices with about 349 MiB each, of 698 MiB",
         "  offloading: weights on the host, a block at a time on the device: 147.2 MiB for tok_emb, which fits",
     )
@@ -185,15 +185,15 @@ def test_strategies_that_were_not_tried_are_named_only_where_their_bounds_let_th
         assert not [line for line in lines if "sharding" in line or "offloading" in line]
 
 
-@pytest.mark.parametrize(("room", "fits"), [(358, "does not fit"), (360, "fits")])
+@pytest.mark.parametrize(("room", "fits"), [(73, "does not fit"), (74, "fits")])
 def test_the_process_of_a_load_is_part_of_the_hosts_memory(
     room: int, fits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In half as many bytes the model is 359 MiB, which `baseline` builds on the host."""
+    """In half as many bytes the largest tensor of the model, which is cast there, is 73.6 MiB."""
     monkeypatch.setattr("bench.report.advice.empty_process_bytes", lambda _: 215 * MIB)
     case = Case("baseline", "small", "sim", "float32")
     lines = would([row("baseline", fits=False)], [case], Budget(host_bytes=(room + 215) * MIB)).lines
-    assert lines[-1].startswith("  bfloat16: baseline takes ")
+    assert lines[-1].startswith("  --cast bfloat16: mmap_assign takes ")
     assert lines[-1].endswith(f", which {fits}"), lines
 
 
@@ -232,9 +232,11 @@ def test_loaders_of_other_projects_are_not_planned() -> None:
     """What theory says nothing of would pass for what takes least."""
     cases = [Case(name, "small", "sim", "float32") for name in ("dcp", "load_assign")]
     table = [row(case.strategy_name, fits=False) for case in cases]
-    half = "  bfloat16: load_assign takes 370 MiB of the device and 73.6 MiB of the host, which fits"
-    assert half in would(table, cases, Budget(600 * MIB)).lines
-    assert "  bfloat16: mmap_assign takes " in " ".join(would(table[:1], cases[:1], Budget(600 * MIB)).lines)
+    for tried in (1, 2):
+        lines = would(table[:tried], cases[:tried], Budget(600 * MIB)).lines
+        assert (
+            "  --cast bfloat16: mmap_assign takes 350 MiB of the device and 73.6 MiB of the host, which fits" in lines
+        )
 
 
 ROTARY = """
@@ -245,7 +247,8 @@ class Rotary(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(1024, 1024, bias=False) for _ in range(8))
-        self.register_buffer("angles", torch.ones(64), persistent=False)
+        # From a weight, which a skeleton has not.
+        self.register_buffer("angles", self.layers[0].weight.detach()[0, :64].clone(), persistent=False)
 
 class Wrapped(nn.Module):
     def __init__(self):
@@ -266,7 +269,7 @@ def wrapped_model(folder: Path, strategies: tuple[str, ...]) -> tuple[list[Case]
     cases = [Case(name, "wrapped", "sim", "float32", planned=True, own=model) for name in strategies]
     known: dict[str, Any] = {"size": "wrapped", "state_bytes": 40 * MIB}
     tried = row("sequential", fits=False, **known)
-    refused = "refused: ['angles'] are not persistent"
+    refused = "refused: ['body.model.angles'] are in no checkpoint"
     return cases, [
         tried if name == "sequential" else row(name, fits=None, problem=refused, **known) for name in strategies
     ]
@@ -278,7 +281,7 @@ def test_a_model_that_recipes_refuse_gets_the_same_advice(tmp_path: Path, strate
     cases, table = wrapped_model(tmp_path, strategies)
     lines = would(table, cases, Budget(24 * MIB)).lines
     assert lines[0].startswith("No strategy can load wrapped with this memory: its weights take 40 MiB of the device")
-    assert lines[1].startswith("  bfloat16: sequential takes ")
+    assert lines[1].startswith("  --cast bfloat16: sequential takes ")
     assert lines[2:] == (
         "  sharding: 2 devices with about 20 MiB each, of 40 MiB",
         "  offloading: weights on the host, a block at a time on the device: 8 MiB for body.head, which fits",
@@ -292,15 +295,15 @@ def test_what_was_refused_is_not_called_untried(tmp_path: Path) -> None:
     assert lines[0] == "No strategy loads wrapped with this memory. What would, by plan:"
     # With the segments that its allocator takes for 48 MiB.
     assert lines[1] == "  more memory: sequential takes 62 MiB of the device and 40 MiB of the host"
-    assert [line.partition(":")[0] for line in lines[2:]] == ["  bfloat16"]
+    assert [line.partition(":")[0] for line in lines[2:]] == ["  --cast bfloat16"]
 
 
 def test_a_model_is_halved_once() -> None:
     case = Case("load_assign", "small", "sim", "float32")
     half = halved(case)
     assert half
-    # The masks stay float32.
-    assert half.specification.footprint.state_bytes == 376_406_016
+    # The masks, which are float32 whatever the weights are, too.
+    assert half.specification.footprint.state_bytes == case.specification.footprint.state_bytes // 2
     assert halved(half) is None
 
 

@@ -111,7 +111,8 @@ def _whole_name(benchmark: Benchmark) -> str:
     """What tells it from any other of the run."""
     test = benchmark.fullname.rpartition("::")[2]
     plan = "planned" if benchmark.planned else None
-    return f"{test} ({', '.join(filter(None, (benchmark.dtype, benchmark.cache, plan)))})".removesuffix(" ()")
+    to = f"cast to {benchmark.cast}" if benchmark.cast else None
+    return f"{test} ({', '.join(filter(None, (benchmark.dtype, to, benchmark.cache, plan)))})".removesuffix(" ()")
 
 
 def _undecided(changes: Sequence[Change]) -> Iterator[str]:

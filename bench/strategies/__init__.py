@@ -5,10 +5,12 @@ pasted into another project as it is. `build()` makes a freshly initialised mode
 `torch.device("meta")`; `path` is the checkpoint; the loaded model is returned.
 """
 
+import ast
 from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -93,6 +95,21 @@ class Strategy:
             return self.peer.source
         return getattr(getattr(self.function, "__code__", None), "co_filename", "")
 
+    def when_cast(self) -> "Strategy":
+        """The same with the peaks that theory gives it where it casts, or a checkpoint has a part of the model.
+
+        Of a peer it says nothing of that.
+        """
+        if self.peer:
+            return replace(self, file="")
+        return replace(self, **WHEN_CAST[self.name]) if self.name in WHEN_CAST else self
+
+    def takes(self, keyword: str) -> bool:
+        """Whether a recipe has a keyword, as its source says: the library of a peer is not imported for that."""
+        tree = ast.parse(Path(self.source).read_bytes())
+        functions = [one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == self.name]
+        return any(keyword == argument.arg for one in functions for argument in (*one.args.args, *one.args.kwonlyargs))
+
     @property
     def is_stated(self) -> bool:
         """Whether it is the suite's own, of which theory says what it takes."""
@@ -121,6 +138,19 @@ STRATEGIES = {
         Strategy(per_tensor,      "per_tensor", "S",     "L",  "S + L",  "0",  "views extra_state"),
         Strategy(streamed,        "torch",      "S",     "R",  "S",      "0",  also=ALSO, pinned="R"),
     )
+}  # fmt: skip
+
+
+# The peaks of those that convert what they load, or load a part of the model, in the terms of `bounds.CAST_TERMS` too.
+WHEN_CAST: dict[str, dict[str, Any]] = {
+    #                  device      host        one_pool      file and page-locked memory as without
+    "baseline":        {"device": "S + C", "host": "K", "one_pool": "S + C"},
+    "sequential":      {"device": "S + K", "host": "C", "one_pool": "S + C"},
+    "meta_sequential": {"device": "S + C", "host": "K", "one_pool": "S + C"},
+    "load_assign":     {"device": "S + X", "host": "K", "one_pool": "S + X"},
+    "mmap_assign":     {"device": "S",     "host": "V", "one_pool": "Y + M", "file": "C"},
+    "per_tensor":      {"device": "S",     "host": "P", "one_pool": "S + P"},
+    "streamed":        {"device": "S + D", "host": "R", "one_pool": "S + D"},
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What theory says a load takes, and whether it did.
 
 Its terms are S, the bytes of the model's state dict, L, those of its largest tensor, F, those of the tensors in the
-checkpoint's largest file, and R, a ring buffer.
+checkpoint's largest file, and R, a ring buffer. A cast, or a part, adds those of `CAST_TERMS`.
 """
 
 import re
@@ -10,9 +10,27 @@ from fractions import Fraction
 
 from bench.history.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
-from bench.strategies.reading.memory import ring_bytes
+from bench.strategies.reading.memory import CONVERTED_BYTES, SLOTS, ring_bytes
+from bench.strategies.reading.threads import PAGE_BYTES
+from model.footprint import SavedFootprint
 
-_TERM = re.compile(r"(\d+(?:\.\d+)?)?\s*\*?\s*([SLRF])(?:\s*/\s*N)?|0")
+# What is in the checkpoint, and what of it is converted: the terms of loads that cast, or of a part, by the fields of a
+# record. S and L are of what weights end in.
+CAST_TERMS = {
+    "C": "checkpoint_bytes",
+    # What is in the model and not in the checkpoint, as it ends.
+    "M": "missing_bytes",
+    "K": "largest_saved_bytes",
+    "X": "converted_bytes",
+    "Y": "converted_to_bytes",
+    # The largest tensor of those that are converted, as it ends.
+    "V": "largest_converted_to_bytes",
+    # One tensor as it is saved, and beside it as it ends if it is converted.
+    "P": "largest_conversion_bytes",
+    # What a stream is converted in, beyond the buffers that are in no state dict: they come when that is over.
+    "D": "conversion_slot_bytes",
+}
+_TERM = re.compile(rf"(\d+(?:\.\d+)?)?\s*\*?\s*([SLRF{''.join(CAST_TERMS)}])(?:\s*/\s*N)?|0")
 
 # R: the page-locked memory that a strategy streams through, no more of it than the model takes.
 RING_BYTES = 64 * 2**20
@@ -31,20 +49,37 @@ def host_slack_bytes(state_bytes: int, tensors: int) -> int:
     return max(HOST_SLACK_BYTES, HOST_SLACK_BYTES_PER_TENSOR * tensors) + int(HOST_SLACK_OF_STATE * state_bytes)
 
 
+def conversion_slot_bytes(device: str, saved: SavedFootprint, beside_bytes: int) -> int:
+    """D: what a stream is converted in, beyond the buffers beside the weights, which come when that is over.
+
+    On a device it is a slot of the ring, or the largest tensor that is converted; on the host it is a ring of its own.
+    """
+    if device == "cpu":
+        return ring_bytes(CONVERTED_BYTES, saved.checkpoint_bytes) if saved.converted else 0
+    slot = ring_bytes(RING_BYTES, saved.checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
+    return max(min(slot, saved.largest_converted_bytes) - beside_bytes, 0)
+
+
 def bound_bytes(
-    expression: str, state_bytes: int, largest_tensor_bytes: int, largest_file_bytes: int | None = None
+    expression: str,
+    state_bytes: int,
+    largest_tensor_bytes: int,
+    largest_file_bytes: int | None = None,
+    cast: Record | None = None,
 ) -> int:
     """The bytes that a bound like `2S`, `S + L`, `1.5 S / N` or `0` means for one model; N, the processes, is 1.
 
-    `largest_file_bytes` is F, and None where one file holds all. Raises `ValueError` if the expression is no sum of
-    multiples of S, L, R and F.
+    `largest_file_bytes` is F, and None where one file holds all. `cast` has the fields of `CAST_TERMS`; without a cast
+    the checkpoint has what the model has. Raises `ValueError` if the expression is no sum of multiples of such terms.
     """
-    values = {
+    known = {term: (cast or {}).get(field) for term, field in CAST_TERMS.items()}
+    without = {"C": state_bytes, "K": largest_tensor_bytes, "P": largest_tensor_bytes}
+    values = {term: without.get(term, 0) if count is None else count for term, count in known.items()} | {
         "S": state_bytes,
         "L": largest_tensor_bytes,
-        "R": ring_bytes(RING_BYTES, state_bytes),
         "F": state_bytes if largest_file_bytes is None else largest_file_bytes,
     }
+    values["R"] = ring_bytes(RING_BYTES, values["C"])
     total = 0
     for term in expression.split("+"):
         match = _TERM.fullmatch(term.strip())
@@ -121,7 +156,7 @@ def peak_gates(strategy: Strategy, record: Record) -> list[Gate]:
             else host_slack_bytes(state, record["tensors"]) + _left_by_building(figure, record),
             state=state,
             # What a user says is what it takes at most.
-            unseen=peak_bound(figure, expression, record) if strategy.is_own else _unseen(figure, record),
+            unseen=peak_bound(figure, expression, record) if strategy.is_own else _unseen(figure, expression, record),
         )
         for figure, expression in expected_peaks(strategy, record["device"]).items()
         if record[figure] is not None
@@ -139,7 +174,7 @@ def peak_bound(figure: str, expression: str, record: Record) -> int:
     model takes on the host what building takes, if that is more.
     """
     sizes = record["state_bytes"], record["largest_tensor_bytes"], record["largest_file_bytes"]
-    bound = bound_bytes(expression, *sizes)
+    bound = bound_bytes(expression, *sizes, record)
     holds_buffers = figure in ("host_private_peak_bytes", "device_requested_peak_bytes")
     bound += (record["beside_bytes"] or 0) if holds_buffers else 0
     return max(bound, record["build_peak_bytes"] or 0) if figure == "host_private_peak_bytes" else bound
@@ -150,10 +185,15 @@ def _left_by_building(figure: str, record: Record) -> int:
     return (record[BUILT[figure]] or 0) if figure in BUILT else 0
 
 
-def _unseen(figure: str, record: Record) -> int:
-    """What need not show: whether the kernel counts page-locked memory for the process is up to a GPU's driver."""
+def _unseen(figure: str, expression: str, record: Record) -> int:
+    """What need not show: whether the kernel counts page-locked memory for the process is up to a GPU's driver.
+
+    Nor does what a stream converts at once, where memory for what is missing is taken after that.
+    """
     on_gpu = record["device"].startswith("cuda")
-    return (record["host_pinned_peak_bytes"] or 0) if on_gpu and figure == "host_private_peak_bytes" else 0
+    pinned = (record["host_pinned_peak_bytes"] or 0) if on_gpu and figure == "host_private_peak_bytes" else 0
+    converted = min(record["missing_bytes"] or 0, record["conversion_slot_bytes"] or 0) if "D" in expression else 0
+    return pinned + converted
 
 
 def peak_breaches(strategy: Strategy, record: Record) -> dict[str, str]:

@@ -5,6 +5,7 @@ import pytest
 from bench.history.record import blank_record
 from bench.strategies import STRATEGIES
 from bench.strategies.bounds import (
+    CAST_TERMS,
     HOST_SLACK_BYTES,
     HOST_SLACK_BYTES_PER_TENSOR,
     HOST_SLACK_OF_STATE,
@@ -51,7 +52,7 @@ def test_page_locked_memory_is_exact_and_need_not_be_the_processs_on_a_gpu(on: s
     assert ("host_private_peak_bytes" in elsewhere) == (on == "sim")
 
 
-@pytest.mark.parametrize("expression", ["", "X", "S L", "S - L", "1.S", "S +", "2", "-S", "S*2", "S / 2", "S / L"])
+@pytest.mark.parametrize("expression", ["", "Z", "S L", "S - L", "1.S", "S +", "2", "-S", "S*2", "S / 2", "S / L"])
 def test_what_is_no_bound_is_refused(expression: str) -> None:
     with pytest.raises(ValueError, match="is no bound: give a sum of multiples of S, L and R"):
         bound_bytes(expression, 100, 10)
@@ -60,6 +61,44 @@ def test_what_is_no_bound_is_refused(expression: str) -> None:
 def test_a_file_is_all_of_the_state_where_there_is_no_other() -> None:
     assert bound_bytes("F", 100, 10) == 100
     assert bound_bytes("F + L", 100, 10, 40) == 50
+
+
+def test_a_cast_has_terms_of_its_own() -> None:
+    fields = {field: 1000 + place for place, field in enumerate(CAST_TERMS.values())}
+    known = {term: fields[field] for term, field in CAST_TERMS.items()}
+    assert {term: bound_bytes(term, 100, 10, None, fields) for term in known} == known
+    assert bound_bytes("S + C + D", 100, 10, None, fields) == 100 + known["C"] + known["D"]
+    # Without one the checkpoint has what the model has, and nothing is converted.
+    without = {"C": 100, "M": 0, "K": 10, "P": 10, "X": 0, "Y": 0, "V": 0, "D": 0}
+    assert {term: bound_bytes(term, 100, 10) for term in CAST_TERMS} == without
+    # What passes through a ring is what is in the checkpoint.
+    assert bound_bytes("R", 2**20, 10, None, fields | {"checkpoint_bytes": 2**25}) == 2**25
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_says_what_it_takes_when_it_casts(name: str) -> None:
+    strategy = STRATEGIES[name]
+    cast = strategy.when_cast()
+    for device in ("cpu", "sim"):
+        said = expected_peaks(strategy, device)
+        assert expected_peaks(cast, device).keys() == said.keys()
+        # With nothing to convert it takes what it takes without.
+        for figure, expression in said.items():
+            bounds = [bound_bytes(one, S, L) for one in (expression, expected_peaks(cast, device)[figure])]
+            # Where the model is built, that is part of what building takes.
+            building = strategy.builds and (device, figure) == ("sim", "host_private_peak_bytes")
+            assert building or bounds[0] == bounds[1]
+    assert strategy.takes("dtype")
+    assert not strategy.takes("dtypes")
+
+
+def test_memory_for_what_is_missing_may_be_taken_after_a_conversion() -> None:
+    slot = 2**22
+    for missing, least in ((0, slot), (slot // 2, slot - slot // 2), (2 * slot, 0)):
+        for over, is_breach in ((least, False), (least - 1, True), (slot + 1, True)):
+            known = {"missing_bytes": missing, "conversion_slot_bytes": slot, "device_requested_peak_bytes": S + over}
+            breaches = peak_breaches(STRATEGIES["streamed"].when_cast(), record("sim", **known))
+            assert ("device_requested_peak_bytes" in breaches) == is_breach, (missing, over)
 
 
 def test_slack_grows_with_many_tensors() -> None:

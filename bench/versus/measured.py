@@ -22,6 +22,7 @@ class Benchmark:
     dtype: str | None = None
     cache: str | None = None
     planned: bool | None = None
+    cast: str | None = None
 
     @property
     def name(self) -> str:
@@ -44,6 +45,7 @@ def read_run(file: Path) -> Run:
 
 
 def _measured(fullname: str, record: Mapping[str, Any]) -> tuple[Benchmark, dict[str, float]]:
-    benchmark = Benchmark(fullname, record.get("dtype"), record.get("cache"), record.get("planned"))
+    fields = ("dtype", "cache", "planned", "cast")
+    benchmark = Benchmark(fullname, *(record.get(name) for name in fields))
     figures = {name: record.get(name) for name in (*TIMES, *PEAKS)}
     return benchmark, {name: value for name, value in figures.items() if value is not None}
