@@ -59,7 +59,7 @@ def checked(load: Measure, case: Case) -> dict[str, Any]:
     record = case.blank_record() | peaks(measurement, case.blank_record()["state_bytes"])
     for gate in peak_gates(case.strategy, record):
         assert gate.breach is None
-        # Blocks of huge pages start in the first of one more; a model of the user's takes what building its skeleton does.
+        # Blocks of huge pages start in the first of one more; a model of the user's takes what its skeleton does.
         exact = case.planned and case.own is None and (case.strategy_name, case.device) != ("streamed", "cpu")
         assert gate.measured == gate.bound or not (exact or gate.figure in EXACT), gate
     assert leaks(measurement.kept, record) == []
