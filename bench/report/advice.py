@@ -34,12 +34,12 @@ class Advice:
         if (code := self.code()) is None or self.strategy is None:
             return []
         name = f"load_{self.strategy}"
-        dtype = f", dtype=torch.{self.cast}" if self.cast else ""
+        device = f'torch.device("cuda"){f", dtype=torch.{self.cast}" if self.cast else ""}'
         where = f"{written}, {len(code.splitlines())} lines" if written else "written when the run is recorded"
         return [
             f"Its code, torch and the standard library only: {where}",
             f"    from {name} import {self.strategy}",
-            f'    model = {self.strategy}(build, "checkpoint.pt", torch.device("cuda"){dtype})  # build() makes your model',
+            f'    model = {self.strategy}(build, "checkpoint.pt", {device})  # build() makes your model',
         ]
 
 
