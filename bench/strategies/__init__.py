@@ -177,10 +177,9 @@ def _peer(  # noqa: PLR0913, PLR0917 - a row of the table below
     also: str = "",
     finds: Callable[[Source], bool] = by_path,
     torch_file: str = "",
-    casts: bool = False,
 ) -> Strategy:
     told = destination, settings, formats, devices, wrong, dies, architecture
-    peer = Peer(module, needs, *told, also=also, finds=finds, torch_file=torch_file, casts=casts)
+    peer = Peer(module, needs, *told, also=also, finds=finds, torch_file=torch_file)
     load = NamedLoad(Reference(f"{peer.module}:{function}"))
     return Strategy(load, layout, "", "", "", file, refuses, pinned="", peer=peer)
 
@@ -223,7 +222,6 @@ PEERS = {
             wrong="views optimizer surplus dtype untied",
             also=f"torch {ALSO}",
             finds=by_suffix,
-            casts=True,
         ),
         _peer(
             *("dcp", "dcp", "dcp", "torch"),
@@ -286,7 +284,6 @@ PEERS = {
             also=f"torch {ALSO}",
             finds=by_name,
             torch_file="S",
-            casts=True,
         ),
     )
 }

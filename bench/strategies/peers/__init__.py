@@ -33,8 +33,7 @@ class Peer:
     ended its process. `architecture` is that of the model which it loads, if not the suite's.
 
     `also` are other layouts of a user's checkpoint that it is measured with, where it `finds` its files as they lie.
-    `torch_file` is the file-backed memory once every weight was read, where that is of torch. `casts`: it takes a
-    `dtype` that floating-point weights are to end in.
+    `torch_file` is the file-backed memory once every weight was read, where that is of torch.
     """
 
     file: str
@@ -49,7 +48,6 @@ class Peer:
     also: str = ""
     finds: Callable[[Source], bool] = by_path
     torch_file: str = ""
-    casts: bool = False
 
     @property
     def module(self) -> str:
