@@ -1,9 +1,6 @@
 """The user's model, judged as it is: what its factory makes otherwise each time is not the load's to answer for."""
 
-<<<<<<< HEAD
-=======
 from dataclasses import replace
->>>>>>> cast
 from functools import partial
 from pathlib import Path
 
