@@ -3,6 +3,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -195,3 +196,18 @@ def test_progress_reaches_about_the_announced_total(tmp_path: Path) -> None:
         shelf.get(tiny)
     assert totals == [2 * tiny.footprint.state_bytes]
     assert sum(told) == pytest.approx(totals[0], rel=0.15)
+
+
+def test_weights_stay_for_the_cast_of_them_that_is_made(shelf: Shelf, disk: Free, said: list[str]) -> None:
+    """Though the disk has no room for more, and they are all that could go."""
+    disk(ONE.disk_bytes)
+    cast = shelf.get(replace(ONE, cast="float16"))
+    assert cast.path.is_file()
+    assert not [line for line in said if line.startswith(f"{ONE.name}:")]
+    # When they go, for something else, what lies beside them is made anew with them.
+    third = replace(OTHER, dtype="bfloat16")
+    disk(third.disk_bytes + 1000)
+    shelf.get(third)
+    assert not cast.path.exists()
+    disk(2**30)
+    assert shelf.get(replace(ONE, cast="float16")).path.is_file()

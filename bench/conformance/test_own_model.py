@@ -1,5 +1,6 @@
 """The user's model, judged as it is: what its factory makes otherwise each time is not the load's to answer for."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -137,6 +138,28 @@ def raising(build, path, device):
 
 def leaving(build, path, device):
     raise SystemExit(3)
+
+def cast(build, path, device, *, dtype=None):
+    return right(build, path, device).to(dtype)
+
+def half_cast(build, path, device, *, dtype=None):
+    model = right(build, path, device)
+    model.weight.data = model.weight.data.to(dtype)
+    return model
+
+def weights_cast(build, path, device, *, dtype=None):
+    model = right(build, path, device)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+class Steady(Drawn):
+    def __init__(self):
+        super().__init__()
+        self.noise = torch.ones(2, 3) / 3
+
+def make_steady():
+    return Steady()
 """
 
 CPU = torch.device("cpu")
@@ -228,6 +251,32 @@ def test_tied_names_may_be_two_tensors_but_only_in_one_memory(
     file: Path, tmp_path: Path, loader: str, why: str
 ) -> None:
     assert judged_by_own(own(f"{file}:make_tied", None, None, None), file, loader, tmp_path).why == why
+
+
+@pytest.mark.parametrize(
+    ("loader", "by_own", "by_suite"),
+    [
+        ("weights_cast", None, None),
+        # As `model.to(dtype)` does, which the suite's own strategies are not to do.
+        ("cast", None, "noise is torch.float16, saved as torch.float32"),
+        ("half_cast", "other is torch.float32, saved as torch.float16", "other is torch.float32, saved as torch.flo"),
+        ("right", "weight is torch.float32, saved as torch.float16", "weight is torch.float32, saved as torch.float16"),
+    ],
+)
+def test_under_a_cast_weights_are_cast_and_nothing_else_has_to_be(
+    file: Path, tmp_path: Path, loader: str, by_own: str | None, by_suite: str | None
+) -> None:
+    """The file keeps its dtype; a loader of the user's may cast what no checkpoint holds, too."""
+    model = own(f"{file}:make_steady", None, None, None, Wanted(cast="float16"))
+    load = partial(OwnLoad(Reference(f"{file}:{loader}")), dtype=torch.float16)
+    saved = model.build()
+    path = tmp_path / "checkpoint.pt"
+    torch.save(saved.state_dict(), path)
+    of_file = replace(model, source=Source(path, "torch"))
+    verdicts = judge_own(load, of_file, path, [path], CPU), judge(load, "torch", OwnModel(model), CPU)
+    for verdict, why in zip(verdicts, (by_own, by_suite), strict=True):
+        assert (verdict.outcome == Outcome.PASSED) == (why is None), verdict
+        assert verdict.why.startswith(why or "")
 
 
 @pytest.mark.parametrize(("loader", "outcome"), [("right", Outcome.PASSED), ("skipping", Outcome.WRONG)])

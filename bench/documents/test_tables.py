@@ -118,6 +118,14 @@ def test_the_bounds_are_those_that_are_asserted() -> None:
         ]
         for name, one in stated.items()
     }
+    assert {row[0].strip("`"): row[2:] for row in table("bench/strategies/README.md", "cast by")} == {
+        name: [
+            one.device,
+            one.host + mapped(one.file_moved) + ", page-locked" * (one.pinned == "R"),
+            one.one_pool + mapped(one.file),
+        ]
+        for name, one in ((name, one.when_cast()) for name, one in stated.items())
+    }
     files = {"0": "", "S | 0": ", and S file-backed in rank 0", "T": ", and file-backed pages with its shards"}
     assert bounds("bench/strategies/sharded/README.md", 2, 3) == {
         one.name: [one.device, one.host + files[one.file]] for one in SHARDED.values()

@@ -19,10 +19,11 @@ from bench.strategies.pasted import pasteable
 
 @dataclass(frozen=True)
 class Advice:
-    """What is said, and the strategy that it is about; None: no strategy fits."""
+    """What is said, the strategy that it is about, and what that casts to; None: no strategy fits."""
 
     strategy: str | None
     lines: tuple[str, ...]
+    cast: str | None = None
 
     def code(self) -> str | None:
         """A module to be pasted; None where the strategy is the user's own, or there is none."""
@@ -33,11 +34,12 @@ class Advice:
         if (code := self.code()) is None or self.strategy is None:
             return []
         name = f"load_{self.strategy}"
+        device = f'torch.device("cuda"){f", dtype=torch.{self.cast}" if self.cast else ""}'
         where = f"{written}, {len(code.splitlines())} lines" if written else "written when the run is recorded"
         return [
             f"Its code, torch and the standard library only: {where}",
             f"    from {name} import {self.strategy}",
-            f'    model = {self.strategy}(build, "checkpoint.pt", torch.device("cuda"))  # build() makes your model',
+            f'    model = {self.strategy}(build, "checkpoint.pt", {device})  # build() makes your model',
         ]
 
 
@@ -78,7 +80,7 @@ def _one_that_fits(fitting: Sequence[Row], tried: Sequence[Row]) -> Advice:
         lines.append(f"{', '.join(dying)} {'does' if len(dying) == 1 else 'do'} not fit.")
     if broken := [row.strategy for row in tried if row.record.get("fits") and has_failed(row)]:
         lines.append(f"{', '.join(broken)} failed otherwise.")
-    return Advice(best.strategy, tuple(lines))
+    return Advice(best.strategy, tuple(lines), best.record.get("cast"))
 
 
 def _best_of(fitting: Sequence[Row]) -> list[Row]:

@@ -180,11 +180,16 @@ def peak_ratio(record: Record, figure: str) -> float | None:
     return recorded * record["state_bytes"] / scale_bytes(record, figure)
 
 
+def _in_checkpoint(record: Record) -> str:
+    """What is in the checkpoint, where weights were cast."""
+    return f", C = {record['checkpoint_bytes']:,} bytes in the checkpoint" if record.get("cast") else ""
+
+
 def scales(table: list[Row]) -> list[str]:
-    """What S and L of the bounds are, a line a size."""
+    """What S and L of the bounds are, and C of loads that cast, a line a size."""
     records = {row.size: row.record for row in table if "state_bytes" in row.record}
     return [
         f"{size}: S = {record['state_bytes']:,} bytes of state, L = {record['largest_tensor_bytes']:,} bytes in its "
-        f"largest tensor{UNASKED if record.get('first_use') == 'weights' else ''}"
+        f"largest tensor{_in_checkpoint(record)}{UNASKED if record.get('first_use') == 'weights' else ''}"
         for size, record in records.items()
     ]

@@ -150,6 +150,10 @@ def test_its_code_is_there_to_be_pasted(tmp_path: Any) -> None:
     ]
     assert "written when the run is recorded" in advice.how_to_use(None)[0]
     assert said(row("mine")).how_to_use(None) == []
+    *_, used = said(row("streamed", cast="bfloat16")).how_to_use(None)
+    assert used.startswith(
+        '    model = streamed(build, "checkpoint.pt", torch.device("cuda"), dtype=torch.bfloat16)  #'
+    )
 
 
 def test_where_none_fits_what_would_is_planned() -> None:
