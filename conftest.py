@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
         versus = Versus(config, history, chosen.checkpoints) if config.option.versus else None
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    process.preload([one.text for one in chosen.references])
+    process.preload([one.text for one in chosen.references], chosen.libraries)
     config.stash[MEETINGS] = {team: Meeting(team) for team in chosen.teams}
     leads = all(team.leads for team in chosen.teams)
     require_room(chosen.budget)

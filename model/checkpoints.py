@@ -55,6 +55,8 @@ class Specification:
     family: str = ""
     # The dtype that floating-point weights end in, of `DTYPES`; "": the one that they are saved in.
     cast: str = ""
+    # Whether a copy is made of what lies where the user has it: there are loaders that would not find it there.
+    copied: bool = False
 
     @property
     def architecture(self) -> Architecture:
@@ -66,7 +68,7 @@ class Specification:
         if self.own is None:
             return "-".join(filter(None, ("gpt2", self.size, self.dtype, self.layout, self.family, to)))
         digest = hashlib.sha256(repr(replace(self.own, cast="")).encode()).hexdigest()[:8]
-        return "-".join(filter(None, ("own", self.size, digest, self.layout, to)))
+        return "-".join(filter(None, ("own", self.size, digest, self.layout, "copied" if self.copied else "", to)))
 
     def build(self) -> nn.Module:
         """A freshly initialised model of this size and dtype; a meta skeleton under `torch.device("meta")`."""
@@ -87,7 +89,8 @@ class Specification:
     def in_place(self) -> Source | None:
         """What is loaded as it lies where the user has it; None where it is made, or saved again in another layout."""
         source = self.own.source if self.own else None
-        return source if source and source.is_plain and source.layout == self.layout else None
+        fits = source and source.is_plain and source.layout == self.layout and not self.copied
+        return source if fits else None
 
     @property
     def weights(self) -> "Specification | None":

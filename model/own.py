@@ -22,9 +22,11 @@ from torch.utils._pytree import tree_map
 from model.architecture import DTYPES, SEED
 from model.casting import cast, floating, name_of, require_convertible, retype, retyped
 from model.conversions import load
+from model.factory import Factory, factory_of
 from model.fitting import AS_IT_LIES, Fit
 from model.layouts import first_names
 from model.outputs import Answers, answers
+from model.pretrained_folder import PretrainedFolder
 from model.reference import Reference
 from model.source import Source, recognised
 from model.trust import UntrustedCheckpoint
@@ -44,7 +46,7 @@ class Own:
     how the checkpoint became the model's, `cast` the dtype that floating-point weights end in, of `DTYPES`.
     """
 
-    factory: Reference
+    factory: Factory
     example: Reference | None = None
     source: Source | None = None
     fit: Fit = AS_IT_LIES
@@ -152,7 +154,11 @@ class Own:
 
     @property
     def _example_shown(self) -> str:
-        return f"--example: {self.example.shown}" if self.example else f"--model: the example of {self.factory.shown}"
+        return (
+            f"--example: {self.example.shown}"
+            if self.example
+            else f"--model: the example of {self.factory.shown} (--example names another)"
+        )
 
     def identity(self) -> dict[str, Any]:
         """That of its code as far as files in its folder go, and of the files that it is loaded from."""
@@ -171,28 +177,13 @@ def own(
     model: str, checkpoint: str | None, state_key: str | None, example: str | None, wanted: Wanted = AS_IT_IS
 ) -> Own:
     """What the options of these names say. Raises `ValueError` with one line: what is wrong, what would be right."""
-    factory = Reference.of(model)
     with _named("--model"):
+        factory = factory_of(model)
         factory.without_arguments()
+        if isinstance(factory, PretrainedFolder) and not example:
+            factory = factory.with_example()
         expected = skeleton(factory).state_dict()
-        if name := _shared(factory):
-            raise ValueError(
-                f"{factory.shown} returns the same {name} each time, which the next load would find changed: have it "
-                f"build a new model in each call"
-            )
-        for name, value in expected.items():
-            if is_lazy(value):
-                raise ValueError(
-                    f"{factory.shown} makes a lazy model, whose {name} is not initialised yet: run it once, on an "
-                    f"input of yours, before you return it"
-                )
-            if kind := _other_kind(value):
-                raise ValueError(
-                    f"{factory.shown} makes a model whose {name} is of the type {kind}: other tensors than torch's own "
-                    f"dense ones cannot be compared bit by bit here"
-                )
-        if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
-            raise ValueError(f"{factory.shown} makes a model without weights")
+        _require_measurable(factory, expected)
     with _named("--example"):
         asks = Reference.of(example) if example else None
         if asks:
@@ -213,6 +204,28 @@ def own(
     return Own(factory, asks, replace(source, path=source.path.absolute()) if source else None, fit, cast_to)
 
 
+def _require_measurable(factory: Factory, expected: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a model that cannot be built again and again, or compared; `expected` is its state."""
+    if name := _shared(factory):
+        raise ValueError(
+            f"{factory.shown} returns the same {name} each time, which the next load would find changed: have it "
+            f"build a new model in each call"
+        )
+    for name, value in expected.items():
+        if is_lazy(value):
+            raise ValueError(
+                f"{factory.shown} makes a lazy model, whose {name} is not initialised yet: run it once, on an "
+                f"input of yours, before you return it"
+            )
+        if kind := _other_kind(value):
+            raise ValueError(
+                f"{factory.shown} makes a model whose {name} is of the type {kind}: other tensors than torch's own "
+                f"dense ones cannot be compared bit by bit here"
+            )
+    if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
+        raise ValueError(f"{factory.shown} makes a model without weights")
+
+
 @contextmanager
 def _named(option: str) -> Iterator[None]:
     try:
@@ -222,12 +235,12 @@ def _named(option: str) -> Iterator[None]:
 
 
 @cache
-def skeleton(factory: Reference) -> nn.Module:
+def skeleton(factory: Factory) -> nn.Module:
     """A model on meta, to look at; a real one where it cannot be built there."""
     return _on_meta(factory)
 
 
-def _on_meta(factory: Reference) -> nn.Module:
+def _on_meta(factory: Factory) -> nn.Module:
     try:
         with torch.device("meta"):
             return _built(factory)
@@ -245,11 +258,11 @@ def _other_kind(value: object) -> str | None:
 
 
 @cache
-def _digest_of_state(factory: Reference) -> str:
+def _digest_of_state(factory: Factory) -> str:
     return state_digest(skeleton(factory).state_dict())
 
 
-def _shared(factory: Reference) -> str | None:
+def _shared(factory: Factory) -> str | None:
     """The name of a parameter that models have in common; None where there is none, or none is built on meta."""
     with suppress(ValueError), torch.device("meta"):
         again = {id(parameter) for parameter in _built(factory).parameters()}
@@ -257,7 +270,7 @@ def _shared(factory: Reference) -> str | None:
     return None
 
 
-def _built(factory: Reference) -> nn.Module:
+def _built(factory: Factory) -> nn.Module:
     build = factory.get()
     with factory.running(), telling(f"{factory.shown} fails"):
         model = build()

@@ -58,6 +58,9 @@ def pretrained(config: Config, dtype: torch.dtype, *, tied: bool) -> nn.Module:
             n_layer=config.layers,
             n_head=config.heads,
             tie_word_embeddings=tied,
+            # No text is generated, and of the defaults it warns where the vocabulary is small.
+            bos_token_id=None,
+            eos_token_id=None,
             # As what is saved says, a model is loaded with the dtype that its configuration has.
             dtype=dtype,
         )

@@ -32,8 +32,10 @@ class Reference:
         return self.text.rpartition(":")[2].rpartition(".")[2]
 
     @property
-    def is_file(self) -> bool:
-        return self.text.rpartition(":")[0].endswith(".py")
+    def folder(self) -> Path | None:
+        """Where its file is; None of a module that is found by its name."""
+        place = self.text.rpartition(":")[0]
+        return Path(place).parent if place.endswith(".py") else None
 
     @property
     def shown(self) -> str:
@@ -43,7 +45,7 @@ class Reference:
 
     def running(self) -> AbstractContextManager[None]:
         """Have code of this module run, in a block, in the surroundings that it expects; see `Surroundings`."""
-        return _running(self.text.rpartition(":")[0], self.shown)
+        return in_surroundings(self.text.rpartition(":")[0], self.shown)
 
     @property
     def files(self) -> list[Path]:
@@ -93,7 +95,7 @@ def required(function: Any) -> list[str]:
 def _module(place: str) -> ModuleType:
     """The module of this name, or of this file, which finds what lies beside it."""
     if not place.endswith(".py"):
-        with telling(f"{place} cannot be imported"), _running(place, place):
+        with telling(f"{place} cannot be imported"), in_surroundings(place, place):
             try:
                 return import_module(place)
             except ModuleNotFoundError as error:
@@ -112,7 +114,7 @@ def _module(place: str) -> ModuleType:
     sys.modules[spec.name] = module
     if (folder := str(file.resolve().parent)) not in sys.path:
         sys.path.append(folder)
-    with telling(f"{file.name} cannot be imported"), _running(place, file.name):
+    with telling(f"{file.name} cannot be imported"), in_surroundings(place, file.name):
         spec.loader.exec_module(module)
     return module
 
@@ -135,7 +137,7 @@ def _files(module: ModuleType) -> list[Path]:
     return sorted(found)
 
 
-def _running(place: str, shown: str) -> AbstractContextManager[None]:
+def in_surroundings(place: str, shown: str) -> AbstractContextManager[None]:
     """Have code of a module run in a block as the user's; that of the suite runs as it does."""
     if place.endswith(".py"):
         return surroundings(Path(place).resolve().parent, first=True).entered(shown)

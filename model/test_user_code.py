@@ -72,7 +72,7 @@ class Stop(BaseException):
     pass
 
 def stops():
-    raise Stop
+    raise Stop("\\nthe first line that says something\\nand more")
 
 def short():
     raise MemoryError("not enough")
@@ -141,7 +141,7 @@ def test_its_filters_of_warnings_are_in_force_for_it_alone(project: Path) -> Non
             "exits",
             "script.py:exits fails: SystemExit: no weights, which would end the run: put what a script",
         ),
-        ("stops", "script.py:stops fails: Stop"),
+        ("stops", "script.py:stops fails: Stop: the first line that says something"),
         ("same", "script.py:same returns the same weight each time, which the next load would find changed: have it"),
         ("backbone", "script.py:backbone returns the same 0.weight each time, which the next load would find changed"),
     ],

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model.bits import difference
-from model.checkpoints import Checkpoint
+from model.checkpoints import Checkpoint, Specification, make
 from model.gpt2 import GPT2
+from model.own import own
 from model.verify import WrongModel, check_model
 
 CPU = torch.device("cpu")
@@ -150,3 +152,30 @@ def test_any_flipped_bit_of_any_dtype_is_found(
     assert f"differs in 1 of {len(values)} values, first at flat index {place // dtype.itemsize}: " in str(
         difference(loaded, saved)
     )
+
+
+TIED = """
+from torch import nn
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(64, 16), nn.Linear(16, 64, bias=False)
+        self.head.weight = self.embed.weight
+
+def tied():
+    return Tied()
+"""
+
+
+def test_what_is_tied_is_known_where_digests_are_all_that_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TIED)
+    specification = Specification("tied", "float32", "dcp", own(f"{tmp_path / 'mine.py'}:tied", None, None, None))
+    make(specification, tmp_path / "made", lambda _: None)
+    checkpoint = Checkpoint(specification, tmp_path / "made")
+    model = specification.architecture.saved(lambda _: None)
+    check_model(checkpoint, CPU, model)
+    head = model.get_submodule("head")
+    head.weight = nn.Parameter(model.get_parameter("embed.weight").detach().clone())
+    with pytest.raises(WrongModel, match=r"^head.weight was one tensor with embed.weight, and is by itself$"):
+        check_model(checkpoint, CPU, model)

@@ -36,7 +36,7 @@ def telling(what: str) -> Iterator[None]:
     except (KeyboardInterrupt, UserCodeFailed):
         raise
     except BaseException as error:
-        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")
+        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
         if isinstance(error, SystemExit):
             said += ", which would end the run: put what a script does below if __name__ == '__main__'"
         raise UserCodeFailed(f"{what}: {said}") from error

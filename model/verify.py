@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from model.architecture import DTYPES
 from model.bits import difference, difference_in_kind, same_value
 from model.checkpoints import Checkpoint, Specification
-from model.foreign import Digest
+from model.foreign import FOREIGN, Digest
 from model.layouts import first_names
 from model.outputs import difference_in_outputs
 from model.starts import uninitialised
@@ -55,8 +55,11 @@ def _check_tensors(
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device.type != device.type:
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
-    loaded, saved, to = model.state_dict(), dict(checkpoint.tensors()), DTYPES.get(checkpoint.specification.cast)
-    firsts, saved_firsts = first_names(loaded), first_names(saved)
+    specification = checkpoint.specification
+    loaded, saved, to = model.state_dict(), dict(checkpoint.tensors()), DTYPES.get(specification.cast)
+    # Of what only its own library can read digests are kept, which do not tell what is tied.
+    told = specification.architecture.skeleton().state_dict() if specification.layout in FOREIGN else saved
+    firsts, saved_firsts = first_names(loaded), first_names(told)
     for name, tensor in saved.items():
         if name not in loaded:
             raise WrongModel(f"{name} is in the checkpoint, but not in the model")

@@ -9,6 +9,7 @@ import torch
 
 from bench.cases.building import Built, built, left_by_model
 from bench.cases.loads import Check, load_clock, rehearse, run_load
+from bench.cases.peer_refusals import misfit
 from bench.conformance.traits import OBSTACLES, properties_of
 from bench.history.record import Record, blank_record, ratio
 from bench.meters import device_meter
@@ -22,6 +23,7 @@ from bench.strategies.reading.skeleton import compiled_modules, initialise, skel
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.own import Own
+from model.source import Source
 from model.verify import check_model, check_structure
 
 LIMIT_SECONDS = 60.0
@@ -60,20 +62,34 @@ class Case:
 
     @property
     def strategy(self) -> Strategy:
-        strategy = self.own_strategy or KNOWN[self.strategy_name]
+        strategy = self._row.given(self.layout)
         return strategy.when_cast() if self.cast or (self.own and self.own.missing) else strategy
+
+    @property
+    def _row(self) -> Strategy:
+        return self.own_strategy or KNOWN[self.strategy_name]
 
     @property
     def layout(self) -> str:
         """What the strategy is given: the layout of the user's checkpoint, if it loads that, or else its own."""
-        source = self._model.source if self._model else None
-        if source and (self.strategy.any_layout or source.measured_layout in self.strategy.layouts):
-            return source.measured_layout
-        return self.strategy.layout
+        source, row = self._source, self._row
+        if source is None:
+            return row.layout
+        takes = row.any_layout or source.measured_layout in row.layouts
+        if row.peer and source.is_plain and source.layout in row.peer.also.split():
+            takes = row.peer.finds(source)
+        return source.measured_layout if takes else row.layout
+
+    @property
+    def _source(self) -> Source | None:
+        return self._model.source if self._model else None
 
     @property
     def specification(self) -> Specification:
-        return Specification(self.size, self.dtype, self.layout, self._model, self._family, self.cast)
+        source, peer = self._source, self._row.peer
+        lies_there = source is not None and source.is_plain and source.layout == self.layout
+        copied = bool(lies_there and source and peer and not peer.finds(source))
+        return Specification(self.size, self.dtype, self.layout, self._model, self._family, self.cast, copied=copied)
 
     @property
     def _family(self) -> str:
@@ -90,8 +106,11 @@ class Case:
         """What is loaded before: a loader of the user's may know no other model than the user's."""
         if self.own and self.own_strategy:
             return self.specification
+        family = self.strategy.peer.architecture if self.strategy.peer else ""
+        # What is loaded by the names of its files has those that it wants in its own layout.
+        layout = self.strategy.layout if family else self.layout
         dtype = "float32" if self.own else self.dtype
-        return Specification(REHEARSAL, dtype, self.layout, family=self._family, cast=self.cast)
+        return Specification(REHEARSAL, dtype, layout, family=family, cast=self.cast)
 
     def bound_bytes(self, figure: str) -> int | None:
         """What theory says of a figure of the record; None where it says nothing."""
@@ -150,13 +169,13 @@ class Case:
         peer = self.strategy.peer
         if peer is None:
             return None
+        if reason := peer.why_not(self.device, planned=self.planned):
+            return reason
         if self.cast and not self.strategy.takes("dtype"):
             return f"{self.strategy_name} takes no dtype to cast to: leave out --cast"
         if self.own and self.own.missing and not self.strategy.takes("missing"):
             return f"{self.strategy_name} takes no names that are missing: leave out --allow-missing"
-        if self.planned:
-            return f"{self.strategy_name} cannot be planned: its library reads what it wrote"
-        return peer.why_not(self.device)
+        return misfit(self.own, self.strategy, self.specification) if self.own else None
 
     def shortage(self) -> str | None:
         """Which memory is too small for the load, in a line; None where there is enough of both."""
@@ -181,10 +200,15 @@ class Case:
     @property
     def remedy(self) -> str:
         """What to do where the strategy refuses the user's model: which of the suite's to use, or what to change."""
-        able = [name for name, strategy in STRATEGIES.items() if not self._obstacles(strategy)]
+        able = self.able
         use = f"use {', '.join(able[:-1])}{' or ' if able[1:] else ''}{able[-1]}" if able else None
         changes = [OBSTACLES[one] for one in sorted(self._obstacles(self.strategy))]
         return ", or ".join(filter(None, (use, *changes)))
+
+    @property
+    def able(self) -> list[str]:
+        """The strategies of the suite that nothing of the user's model keeps from loading it, by their rows."""
+        return [name for name, strategy in STRATEGIES.items() if not self._obstacles(strategy)]
 
     def _obstacles(self, strategy: Strategy) -> set[str]:
         """What of the user's model, of `OBSTACLES`, keeps a strategy from loading it, as its row in the table says."""

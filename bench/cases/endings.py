@@ -1,16 +1,18 @@
 """How a measurement ends that has no result: as a failure, or as a skip with the reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
 from bench.cases.case import Case
+from bench.cases.peer_refusals import one_line, refusal
 from bench.meters.budget import HostTooSmall
 from bench.meters.cgroup import NoCgroup
 from bench.meters.page_cache import StillCached
 from bench.meters.process import LoadEnded
 from bench.meters.simulated.world import NotSimulated
+from bench.strategies import STRATEGIES
 
 
 @contextmanager
@@ -23,6 +25,8 @@ def ending(case: Case) -> Iterator[None]:
     try:
         yield
     except LoadEnded as error:
+        if case.strategy.peer:
+            _end_of_peer(case, error)
         if case.states_refusal:
             pytest.skip(f"refused: {str(error).partition(': ')[2]}; {case.remedy}")
         if (case.own or case.strategy.is_own) and str(error).startswith(f"{NotSimulated.__name__}: "):
@@ -32,3 +36,18 @@ def ending(case: Case) -> Iterator[None]:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     except (NoCgroup, StillCached) as error:
         pytest.skip(str(error))
+
+
+def _end_of_peer(case: Case, error: LoadEnded) -> None:
+    """The same of a loader of another project, in a line each: what it does wrong is for its own project to trace."""
+    if str(error).startswith(f"{NotSimulated.__name__}: "):
+        pytest.skip(str(error).partition(": ")[2])
+    if case.own and (refused := refusal(case.strategy, case.device, case.own, error)):
+        pytest.skip(f"{refused}; {_instead(case.able)}" if case.able else refused)
+    pytest.fail(one_line(error), pytrace=False)
+
+
+def _instead(able: Sequence[str]) -> str:
+    if len(able) == len(STRATEGIES):
+        return "all strategies of the suite load it"
+    return f"use {' or '.join(able)}"

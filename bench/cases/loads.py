@@ -39,7 +39,12 @@ class CachedOutputs:
     def use(self, model: nn.Module) -> None:
         """Run a forward pass, and undo what it is known to change: the weights of a checkpoint are those before it."""
         state = State(model, self._changed) if self._changed else None
-        self._outputs = self._checkpoint.specification.outputs(model)
+        try:
+            self._outputs = self._checkpoint.specification.outputs(model)
+        except Exception:
+            # A weight without a value is what it fails for, if there is one.
+            check_weights(self._checkpoint, self._device, model)
+            raise
         if state:
             # What it returns may be what it has changed.
             self._outputs = [output.clone() for output in self._outputs]

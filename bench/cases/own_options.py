@@ -5,20 +5,22 @@ from typing import Any
 from bench.strategies import Strategy, own_strategy
 from bench.strategies.bounds import bound_bytes
 from model.own import Own, own
+from model.pretrained_folder import weights_of
 from model.renaming import rule
 from model.wanted import Wanted
 
 OWN_OPTIONS = (
     (
-        *("--model", None, "FACTORY"),
-        "function without arguments that builds your model: package.module:function or file.py:function (default: "
-        "GPT-2)",
+        *("--model", None, "MODEL"),
+        "your model: a function without arguments that builds it, package.module:function or file.py:function; or a "
+        "folder of Hugging Face with its config.json and weights, or the config.json alone (default: GPT-2)",
     ),
     (
         "--checkpoint",
         None,
         "PATH",
-        "checkpoint of your model, a file or a folder (default: one is made with random weights)",
+        "checkpoint of your model, a file or a folder (default: the weights in the folder of --model; without one, "
+        "random weights are saved)",
     ),
     (
         "--state-key",
@@ -44,7 +46,8 @@ OWN_OPTIONS = (
     (
         *("--example", None, "FUNCTION"),
         "function that returns a first input for your model: a tensor, a tuple, or a dict of arguments (default: "
-        "attribute example of the factory; without it, outputs are not compared)",
+        "attribute example of the factory, or what config.json says of the inputs; without it, outputs are not "
+        "compared)",
     ),
     (
         *("--strategy", None, "FUNCTION"),
@@ -81,7 +84,13 @@ def own_model(options: Any) -> Own | None:
     for name, (default, why) in _GPT2.items():
         if getattr(options, name) != default:
             raise ValueError(f"{why}: leave it out beside --model")
-    return own(options.model, options.checkpoint, options.state_key, options.example, _wanted(options))
+    checkpoint = options.checkpoint
+    if checkpoint is None and not options.plan:
+        try:
+            checkpoint = weights_of(options.model)
+        except ValueError as error:
+            raise ValueError(f"--model: {error}") from None
+    return own(options.model, checkpoint, options.state_key, options.example, _wanted(options))
 
 
 def _wanted(options: Any) -> Wanted:

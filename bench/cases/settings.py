@@ -1,7 +1,9 @@
 """What a run is to measure: the options of a command line as values that can be trusted."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from sysconfig import get_path
 
 from bench.cases.case import Case, LimitCase
 from bench.cases.judging import judges_whole
@@ -14,8 +16,8 @@ from bench.ranks.team import Team
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
 from bench.strategies.named import NamedLoad
 from bench.strategies.sharded import SHARDED
+from model.factory import Factory
 from model.own import Own
-from model.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -169,18 +171,27 @@ class Settings:
         return (not tried or tried == self.budget) and (not smallest or self.find_minimum)
 
     @property
-    def references(self) -> list[Reference]:
+    def references(self) -> list[Factory]:
         """All that is the user's."""
         loads = [strategy.load for strategy in self.own_strategies.values()]
         models = [self.own.factory, self.own.example] if self.own else []
         return [*filter(None, models), *(load.reference for load in loads if isinstance(load, NamedLoad))]
 
     @property
+    def libraries(self) -> set[str]:
+        """The modules of installed packages that the user's model is made of: to import them may take seconds."""
+        if self.own is None:
+            return set()
+        named = {type(module).__module__ for module in self.own.skeleton().modules()}
+        files = {name: getattr(sys.modules.get(name), "__file__", None) or "" for name in named}
+        return {name for name, file in files.items() if file.startswith(get_path("purelib"))}
+
+    @property
     def own_folders(self) -> list[Path]:
         """Where what is the user's lies."""
         source = self.own.source if self.own else None
-        files = [Path(one.text.rpartition(":")[0]) for one in self.references if one.is_file]
-        return [file.parent for file in (*files, *([source.path] if source else []))]
+        folders = [one.folder for one in self.references if one.folder]
+        return [*folders, *([source.path.parent] if source else [])]
 
     @property
     def notes(self) -> list[str]:

@@ -92,7 +92,7 @@ def test_what_cannot_run_here_has_cases_that_say_why_and_no_limits(gpus: Any) ->
     assert alone.limits() == []
     assert chosen(strategies="dcp", device="cpu").cases(real=True)[0].why_not is None
     [planned] = chosen(strategies="dcp", plan=True).cases(real=False)
-    assert planned.why_not == "dcp cannot be planned: its library reads what it wrote"
+    assert planned.why_not is None
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,17 @@ def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_pat
     assert not changed.wants(record)
     assert Key.of("", changed.cases(real=False)[0].blank_record()) != Key.of("", record)
     assert all(limit.blank_record()["state_digest"] == record["state_digest"] for limit in settings.limits())
+
+
+def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["None"]}')
+    for options, said in (
+        ({}, f"--model: {tmp_path.name} has no weights, such as model.safetensors or "),
+        ({"plan": True}, f"--model: {tmp_path.name}/config.json: "),
+        ({"checkpoint": "x"}, f"--model: {tmp_path.name}/config.json: "),
+    ):
+        with pytest.raises(ValueError, match=rf"^{re.escape(said)}"):
+            chosen(model=str(tmp_path), **options)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""The conformance of other projects' loaders, as users ask for it."""
+"""Other projects' loaders, as users ask for them: their conformance, and how they load a model of the user's."""
 
 import re
 from pathlib import Path
+
+import pytest
 
 from bench.cases.conftest import Bench
 
@@ -17,3 +19,37 @@ def test_the_conformance_of_another_projects_loader_is_no_failure_where_it_is_kn
     assert example.endswith("has one beside it that the model has not")
     # Tests record nothing.
     assert not list(folder.rglob("*_*.json"))
+
+
+TIED = """
+from torch import nn
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(64, 16), nn.Linear(16, 64, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, words):
+        return self.head(self.embed(words))
+
+def tied():
+    return Tied()
+"""
+
+
+def test_peers_load_the_users_model_or_refuse_it_in_a_line(bench: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    (tmp_path / "mine.py").write_text(TIED)
+    strategies = "safetensors,safetensors_load_model,dcp,instanttensor"
+    loads = ("--model", f"{tmp_path / 'mine.py'}:tied", "--strategies", strategies, "-k", "peak_memory")
+    for options in (("--device", "cpu"), ("--plan",)):
+        run = bench(*loads, *options)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "Traceback" not in run.stdout
+        verdicts = dict(re.findall(r"(?m)^(\w+) +tied .* (\w+)$", run.stdout))
+        loaded = ("safetensors_load_model", "dcp")
+        assert verdicts == {"safetensors": "refused", "instanttensor": "skipped", **dict.fromkeys(loaded, "ok")}
+        [why] = re.findall(r"safetensors-tied: (.*)", run.stdout)
+        assert why.startswith("refused: it does not load tied weights: RuntimeError: ")
+        assert 'Missing key(s) in state_dict: "head.weight"; ' in why

@@ -26,6 +26,8 @@ _CONTEXT.set_forkserver_preload(_MODULES)
 # Warnings in the processes of loads: torch's about a checkpoint would stand between the dots of the run. What someone
 # asks for by PYTHONWARNINGS comes after it, and so before it; what torch says where there is no NumPy is never of use.
 UNHEEDED, ALWAYS_UNHEEDED = "ignore", "ignore:Failed to initialize NumPy:UserWarning"
+# The same of what transformers logs, and of its bars, unless somebody asks for them.
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # What the fork server is told of the user's modules in.
 PRELOADED = "WEIGHT_LOADING_PRELOADED"
 _preloaded: list[str] = []
@@ -157,7 +159,7 @@ def _own_environment() -> AbstractContextManager[object]:
     warnings = ",".join(filter(None, (UNHEEDED, os.environ.get("PYTHONWARNINGS"), ALWAYS_UNHEEDED)))
     # Without the last, a module of the folder that the run was started in would be found before the suite's.
     own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded), "PYTHONSAFEPATH": "1"}
-    return patch.dict(os.environ, own)
+    return patch.dict(os.environ, QUIET | os.environ | own)
 
 
 def _manner_of_death(exit_code: int | None) -> str:

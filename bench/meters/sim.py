@@ -33,7 +33,7 @@ class SimMeter(DeviceMeter):
         self._place = f"{device.type}:{device.index or 0}" if device.type == "cuda" else HOST
 
     def watching(self) -> AbstractContextManager[object]:
-        return simulation(self._ledger, planned=self.counts_host)
+        return simulation(self._ledger, self._settings, planned=self.counts_host)
 
     def start(self) -> None:
         # As on CUDA: what the rehearsal left cached is not to serve the load. Torch 2.10 has no public name for it.

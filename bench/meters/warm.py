@@ -10,7 +10,7 @@ import torch._dynamo  # What simulates a device needs it: some seconds, once.
 from torch import nn
 
 from bench.meters.process import PRELOADED
-from model.reference import Reference
+from model.factory import factory_of
 
 
 def _first_load() -> None:
@@ -31,7 +31,7 @@ def _preload() -> None:
     """Import what the user brings. What cannot be imported is told by the load that wants it."""
     for text in os.environ.get(PRELOADED, "").splitlines():
         with suppress(ValueError):
-            Reference(text).get()
+            factory_of(text).get()
 
 
 _preload()

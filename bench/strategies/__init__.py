@@ -22,10 +22,12 @@ from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.named import NamedLoad
 from bench.strategies.own import OwnLoad, required_layout, takes_a_load
 from bench.strategies.peers import Peer
+from bench.strategies.peers.finding import by_folder, by_name, by_path, by_suffix
 from bench.strategies.per_tensor import per_tensor
 from bench.strategies.sequential import sequential
 from bench.strategies.streamed import streamed
 from model.reference import Reference
+from model.source import Source
 
 Load = Callable[[Callable[[], nn.Module], Path, torch.device], nn.Module]
 
@@ -74,6 +76,12 @@ class Strategy:
     @property
     def name(self) -> str:
         return self.load.reference.name if isinstance(self.load, NamedLoad) else self.load.__name__
+
+    def given(self, layout: str) -> "Strategy":
+        """The same for a checkpoint in one of the layouts that it loads: a peer may map no file but its own."""
+        if self.peer and layout != self.layout and layout.startswith("torch"):
+            return replace(self, file=self.peer.torch_file)
+        return self
 
     @property
     def layouts(self) -> tuple[str, ...]:
@@ -166,8 +174,12 @@ def _peer(  # noqa: PLR0913, PLR0917 - a row of the table below
     wrong: str = "",
     dies: str = "",
     architecture: str = "",
+    also: str = "",
+    finds: Callable[[Source], bool] = by_path,
+    torch_file: str = "",
 ) -> Strategy:
-    peer = Peer(module, needs, destination, settings, formats, devices, wrong, dies, architecture)
+    told = destination, settings, formats, devices, wrong, dies, architecture
+    peer = Peer(module, needs, *told, also=also, finds=finds, torch_file=torch_file)
     load = NamedLoad(Reference(f"{peer.module}:{function}"))
     return Strategy(load, layout, "", "", "", file, refuses, pinned="", peer=peer)
 
@@ -202,12 +214,14 @@ PEERS = {
         ),
         _peer(
             *("accelerate", "safetensors", "accelerate", "accelerate safetensors"),
-            *(META, "init_empty_weights, load_checkpoint_in_model(device_map)"),
+            *(META, "init_empty_weights, load_checkpoint_and_dispatch(device_map)"),
             devices=TORCH_ALONE,
             formats="safetensors, torch",
             file="S",
-            refuses="dtypes strides gaps names extra_state",
-            wrong="ties views optimizer gpt2 missing surplus dtype untied",
+            refuses="dtypes ties strides gaps names extra_state gpt2",
+            wrong="views optimizer surplus dtype untied",
+            also=f"torch {ALSO}",
+            finds=by_suffix,
         ),
         _peer(
             *("dcp", "dcp", "dcp", "torch"),
@@ -223,6 +237,8 @@ PEERS = {
             devices=TORCH_ALONE,
             refuses=f"{UNHELD} ties gpt2",
             wrong="surplus dtype untied",
+            also="safetensors_sharded",
+            finds=by_folder,
         ),
         _peer(
             *("fastsafetensors", "safetensors", "fastsafetensors", "fastsafetensors"),
@@ -261,9 +277,13 @@ PEERS = {
             *("transformers", "safetensors", "transformers", "transformers accelerate safetensors"),
             *("none: it builds its own", "from_pretrained(device_map)"),
             formats="safetensors, torch",
+            devices=TORCH_ALONE,
             file="S",
             architecture="transformers",
             wrong="missing surplus dtype",
+            also=f"torch {ALSO}",
+            finds=by_name,
+            torch_file="S",
         ),
     )
 }

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._device import _device_constructors
 
-from bench.meters.simulated.ledger import HOST, ON_HOST, PINNED, without_asking
+from bench.meters.simulated.ledger import HOST, ON_HOST, PINNED, Storage, without_asking
 from bench.meters.simulated.world import CPU, META, SKELETON, World, is_meta, storage_of, tensors
 
 # Calls that make a tensor where no operation is heard.
@@ -165,9 +165,12 @@ def _type_as(world: World, tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def _as_tensor(func: Any) -> Callable[..., Any]:
-    """A call that takes a tensor as it is, or moved."""
+    """A call that takes a tensor, or a storage, as it is or moved."""
 
     def as_tensor(world: World, data: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
+        if isinstance(data, Storage) and dtype and world.holds_no_values(data):
+            # PyTorch takes one that has bytes only.
+            data = torch.empty(0, dtype=dtype, device=META).set_(data)
         if isinstance(data, Tensor) and not options:
             return _to(world, data, _device(world, data) if device is None else device, dtype or data.dtype)
         return _call(world, func, (data,), {"dtype": dtype, "device": device, **options})

@@ -20,6 +20,7 @@ def limit(ledger: Ledger, place: str, settings: AllocatorSettings, capacity: int
             ledger.cache_emptied(place)
             raise torch.OutOfMemoryError(_told(event.bytes, blocks.allocator, capacity)) from None
 
+    ledger.capacities[place] = capacity
     ledger.tell(place, hear)
 
 

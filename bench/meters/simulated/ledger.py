@@ -99,6 +99,8 @@ class Ledger:
         # Threads load too; and a storage may go, which is heard at once, while another is being entered.
         self._lock = threading.RLock()
         self._hears: dict[str, Callable[[Event], object]] = {}
+        # Of places that have so many bytes and no more.
+        self.capacities: dict[str, int] = {}
 
     def tell(self, place: str, hears: Callable[[Event], object]) -> None:
         """Have what comes and goes in a place from now on told to `hears`: what that raises for has not come."""

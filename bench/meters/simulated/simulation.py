@@ -9,18 +9,24 @@ from unittest.mock import patch
 import torch
 
 from bench.meters.simulated import reads, storages, streams
+from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.calls import Calls
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.operations import Operations
 from bench.meters.simulated.world import World
 
+DEFAULT = AllocatorSettings()
+
 
 @contextmanager
-def simulation(ledger: Ledger, *, planned: bool) -> Iterator[World]:
-    """Simulate `cuda`, and tell `ledger` of all that is on it and on the host; `planned`: the host has no bytes."""
+def simulation(ledger: Ledger, settings: AllocatorSettings = DEFAULT, *, planned: bool) -> Iterator[World]:
+    """Simulate `cuda`, and tell `ledger` of all that is on it and on the host; `planned`: the host has no bytes.
+
+    `settings` are those of the allocator that the device's memory is asked of.
+    """
     # Operations without values are partly Python, and import it: it is not to find what is replaced here.
     importlib.import_module("torch._dynamo")
-    world = World(ledger, planned=planned)
+    world = World(ledger, settings, planned=planned)
     start = threading.Thread.start
 
     def start_simulated(thread: threading.Thread) -> None:

@@ -1,15 +1,18 @@
 """Hears what is done to storages themselves, which neither calls nor operations tell of, and to checkpoints."""
 
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from bench.meters.simulated.ledger import ON_HOST, PINNED, Mapping, Storage, in_place, without_asking
+from bench.meters.simulated.ledger import ON_HOST, PINNED, Storage, in_place, without_asking
 from bench.meters.simulated.pinned import host_stats
+from bench.meters.simulated.planned_files import PlannedFile, new_mapping, reader_replacements
 from bench.meters.simulated.world import CPU, META, World, meta_storage
+
+# What a device says that it has where nobody has said how much: room for whatever is loaded.
+UNLIMITED_BYTES = 2**60
 
 # What has to be replaced while CUDA is simulated: owner, name, and what is there meanwhile.
 Replacement = tuple[object, str, Any]
@@ -160,9 +163,8 @@ def _checkpoints(world: World) -> list[Replacement]:
     loading = threading.local()
 
     def map_file(*args: Any, **options: Any) -> Any:
-        loading.mapping = mapping = Mapping([])
-        weakref.finalize(mapping, world.ledger.unmapped, mapping.touched).atexit = False
-        return _PlannedFile() if world.planned else from_file(*args, **options)
+        loading.mapping = new_mapping(world)
+        return PlannedFile(world) if world.planned else from_file(*args, **options)
 
     def read_to_location(map_location: Any) -> Callable[[Storage, str], Storage]:
         mapping, loading.mapping = getattr(loading, "mapping", None), None
@@ -194,14 +196,8 @@ def _plan(world: World) -> list[Replacement]:
         (torch._C.PyTorchFileReader, "get_storage_from_record", leave_unread),
         (torch, "save", save),
         (torch.serialization, "save", save),
+        *reader_replacements(),
     ]
-
-
-class _PlannedFile:
-    """Stands for a mapped file where there are no bytes to map: its parts have sizes."""
-
-    def __getitem__(self, part: slice) -> Storage:
-        return meta_storage(part.stop - part.start)
 
 
 def _device(world: World) -> list[Replacement]:
@@ -216,14 +212,26 @@ def _device(world: World) -> list[Replacement]:
     def lack(*_args: Any, **_options: Any) -> None:
         raise world.lack("more of torch.cuda than its tensors")
 
+    def place(device: Any) -> str:
+        return str(world.target("cuda" if device is None else device)[1])
+
     def memory_allocated(device: Any = None) -> int:
-        return world.ledger.held_bytes(str(world.target("cuda" if device is None else device)[1]))
+        return world.ledger.held_bytes(place(device))
+
+    def memory_reserved(device: Any = None) -> int:
+        return world.reserved_bytes(place(device))
+
+    def mem_get_info(device: Any = None) -> tuple[int, int]:
+        total = world.ledger.capacities.get(place(device), UNLIMITED_BYTES)
+        return total - world.reserved_bytes(place(device)), total
 
     return [
         *((torch.cuda, name, lambda: True) for name in ("is_available", "is_initialized")),
         (torch.cuda, "device_count", lambda: 1),
         (torch.cuda, "current_device", lambda: 0),
         (torch.cuda, "memory_allocated", memory_allocated),
+        *((owner, "memory_reserved", memory_reserved) for owner in (torch.cuda, torch.cuda.memory)),
+        *((owner, "mem_get_info", mem_get_info) for owner in (torch.cuda, torch.cuda.memory)),
         *((owner, name, nothing) for owner in (torch.cuda, torch.accelerator) for name in ("synchronize",)),
         *((torch.cuda, name, nothing) for name in ("init", "set_device", "ipc_collect", "reset_peak_memory_stats")),
         *((owner, "empty_cache", empty_cache) for owner in (torch.cuda, torch.cuda.memory, torch.accelerator)),

@@ -72,3 +72,24 @@ def test_what_was_cached_is_gone_in_the_record_too(world: World) -> None:
     assert peaks["requested"].bytes == peak(world) == 20 * MIB
     assert peaks["reserved"].bytes <= 40 * MIB
     del kept
+
+
+def test_the_device_says_what_it_has_left(world: World) -> None:
+    """As the driver and the allocator tell it: transformers asks both, and takes at once what it will need."""
+    limit(world.ledger, DEVICE, DEFAULT, 100 * MIB)
+    assert torch.cuda.mem_get_info() == (100 * MIB, 100 * MIB)
+    kept = [floats(30), floats(0.5)]
+    # Segments of 30 MiB, and of 2 MiB for what is small.
+    assert (torch.cuda.memory_reserved(), torch.cuda.memory.memory_reserved("cuda:0")) == (32 * MIB, 32 * MIB)
+    assert torch.cuda.mem_get_info(0) == (68 * MIB, 100 * MIB)
+    del kept
+    assert torch.cuda.memory_reserved() == 32 * MIB
+    torch.cuda.empty_cache()
+    assert torch.cuda.mem_get_info("cuda") == (100 * MIB, 100 * MIB)
+
+
+def test_a_device_without_a_limit_has_room_for_whatever_is_loaded(world: World) -> None:
+    kept = floats(30)
+    free, total = torch.cuda.mem_get_info()
+    assert total - free == torch.cuda.memory_reserved() == kept.nbytes
+    assert free > 2**50

@@ -12,7 +12,10 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from bench.meters.host import read_pages
-from bench.meters.simulated.ledger import HOST, PINNED, Ledger, Mapping, Storage
+from bench.meters.simulated.allocator import CachingAllocator
+from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.simulated.ledger import HOST, PINNED, Ledger, Mapping, Storage, in_place
+from bench.meters.simulated.peaks import DeviceBlocks
 from bench.meters.simulated.pinned import PinnedMemory
 
 META = torch.device("meta")
@@ -34,8 +37,9 @@ class NotSimulated(BaseException):
 class World:
     """What is known of every tensor. In a plan the host's have no bytes."""
 
-    def __init__(self, ledger: Ledger, *, planned: bool) -> None:
+    def __init__(self, ledger: Ledger, settings: AllocatorSettings, *, planned: bool) -> None:
         self.ledger = ledger
+        self.settings = settings
         self.planned = planned
         self.pinned_memory = PinnedMemory()
         # What a copy needs in between it needs so shortly that threads hardly ever do at once: here never.
@@ -83,6 +87,13 @@ class World:
         """Enter a storage into the ledger, if it is not there yet and takes anything."""
         if place and place != SKELETON and self.ledger.place(storage) is None:
             self.ledger.born(storage, place)
+
+    def reserved_bytes(self, place: str) -> int:
+        """What PyTorch's allocator has taken of a device since the ledger was started."""
+        blocks = DeviceBlocks(CachingAllocator(self.settings, self.ledger.capacities.get(place)))
+        for event in in_place(self.ledger.events, place):
+            blocks.hear(event)
+        return blocks.allocator.reserved_bytes
 
     def pinned(self, like: Tensor) -> Tensor:
         """A tensor like another, in page-locked memory, with whatever was there before."""

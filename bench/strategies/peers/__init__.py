@@ -5,6 +5,7 @@ without a word, where another would refuse, is for the conformance table to show
 one, says which of its ways the library takes on this machine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from bench.strategies.peers.finding import by_path
+from model.source import Source
 
 # What pip installs them by.
 EXTRA = "pip install '.[peers]'"
@@ -27,6 +31,9 @@ class Peer:
     load to: its own code cannot write to a simulated device, where `sim` is not among them. Of the properties of models
     in the conformance table, `wrong` are those that it was seen to load wrongly without an error, and `dies` those that
     ended its process. `architecture` is that of the model which it loads, if not the suite's.
+
+    `also` are other layouts of a user's checkpoint that it is measured with, where it `finds` its files as they lie.
+    `torch_file` is the file-backed memory once every weight was read, where that is of torch.
     """
 
     file: str
@@ -38,6 +45,9 @@ class Peer:
     wrong: str = ""
     dies: str = ""
     architecture: str = ""
+    also: str = ""
+    finds: Callable[[Source], bool] = by_path
+    torch_file: str = ""
 
     @property
     def module(self) -> str:
@@ -69,10 +79,12 @@ class Peer:
         tell = getattr(import_module(self.module), "backend", None)
         return tell(device) if tell else None
 
-    def why_not(self, device: str) -> str | None:
+    def why_not(self, device: str, *, planned: bool = False) -> str | None:
         """Why it cannot load to a device here, in a line; None if it can, as far as that is known without trying."""
         if missing := [name for name, found in self.versions.items() if found is None]:
             return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: {EXTRA}"
+        if planned and "sim" not in self.devices.split():
+            return "it cannot be planned: its own code reads the file; leave out --plan"
         kind = device.partition(":")[0]
         if kind in self.devices.split():
             return None

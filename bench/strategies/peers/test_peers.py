@@ -29,6 +29,7 @@ def test_a_row_names_a_function_of_its_file(strategy: Strategy) -> None:
     function = defined[strategy.name]
     assert isinstance(function, ast.FunctionDef)
     assert [argument.arg for argument in function.args.args] == ["build", "path", "device"]
+    assert [argument.arg for argument in function.args.kwonlyargs] == ["dtype"] * strategy.takes("dtype")
     assert ast.get_docstring(function)
     assert isinstance(strategy.load, NamedLoad)
 
@@ -39,7 +40,7 @@ def test_a_row_says_what_exists(strategy: Strategy) -> None:
     stated = f"{strategy.refuses} {peer.wrong} {peer.dies}".split()
     assert len(stated) == len(set(stated))
     assert set(stated) <= PROPERTIES.keys()
-    assert strategy.layout in ALL_LAYOUTS
+    assert {strategy.layout, *peer.also.split()} <= ALL_LAYOUTS.keys()
     assert not strategy.is_stated
     assert peer.destination
     assert peer.settings
@@ -65,6 +66,9 @@ def test_why_one_cannot_be_measured_is_said() -> None:
     both = Peer("absent", "no-such-loader torch nor-this", "real module", "load", "its own")
     assert both.why_not("cpu") == "no-such-loader and nor-this are not installed: pip install '.[peers]'"
     there = Peer("dcp", "torch", "real module", "load", "dcp", devices="cuda")
+    assert there.why_not("cuda", planned=True) == "it cannot be planned: its own code reads the file; leave out --plan"
+    assert peer_of(PEERS["dcp"]).why_not("sim", planned=True) is None
+    assert peer_of(PEERS["dcp"]).why_not("cpu", planned=True) is None
     assert there.why_not("cuda:1") is None
     assert there.why_not("cpu") == "it loads to cuda only"
     assert there.why_not("sim") == "its own code cannot write to a simulated device: use --device cpu or cuda"
@@ -79,3 +83,13 @@ def test_a_back_end_is_told_by_the_file_that_can(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(dcp, "backend", lambda device: f"one thread to {device}", raising=False)
     assert peer_of(PEERS["dcp"]).backend(torch.device("cpu")) == "one thread to cpu"
+
+
+def test_of_another_layout_a_peer_may_map_another_file() -> None:
+    accelerate, transformers = PEERS["accelerate"], PEERS["transformers"]
+    assert accelerate.given("safetensors_sharded").file == accelerate.given("safetensors").file == "S"
+    assert accelerate.given("torch_sharded").file == ""
+    assert transformers.given("torch").file == "S"
+    assert PEERS["dcp"].given("dcp") is PEERS["dcp"]
+    mapped = STRATEGIES["mmap_assign"]
+    assert mapped.given("torch_sharded") is mapped
