@@ -11,7 +11,8 @@ from torch import nn
 
 from model.layouts import LAYOUTS, save_plain
 from model.saved_file import read_saved
-from model.source import Source, _states, recognised
+from model.source import Source, recognised
+from model.state_keys import _states
 from model.trust import UntrustedCheckpoint
 
 

@@ -84,13 +84,14 @@ def own_model(options: Any) -> Own | None:
     for name, (default, why) in _GPT2.items():
         if getattr(options, name) != default:
             raise ValueError(f"{why}: leave it out beside --model")
-    checkpoint = options.checkpoint
-    if checkpoint is None and not options.plan:
+    checkpoint, wanted = options.checkpoint, _wanted(options)
+    # A plan needs no weights, but for what is said of their names.
+    if checkpoint is None and (wanted.of_names or not options.plan):
         try:
             checkpoint = weights_of(options.model)
         except ValueError as error:
             raise ValueError(f"--model: {error}") from None
-    return own(options.model, checkpoint, options.state_key, options.example, _wanted(options))
+    return own(options.model, checkpoint, options.state_key, options.example, wanted)
 
 
 def _wanted(options: Any) -> Wanted:

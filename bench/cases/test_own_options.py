@@ -194,6 +194,8 @@ def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tm
     for options, said in (
         ({}, f"--model: {tmp_path.name} has no weights, such as model.safetensors or "),
         ({"plan": True}, f"--model: {tmp_path.name}/config.json: "),
+        # What is missing in them, they say.
+        ({"plan": True, "allow_missing": ["head.*"]}, f"--model: {tmp_path.name} has no weights, such as "),
         ({"checkpoint": "x"}, f"--model: {tmp_path.name}/config.json: "),
     ):
         with pytest.raises(ValueError, match=rf"^{re.escape(said)}"):
