@@ -1,10 +1,11 @@
 """What the tensors of a model and of its checkpoint take: all that bounds are computed from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from model.architecture import DTYPES, Architecture
@@ -43,6 +44,8 @@ class SavedFootprint:
     checkpoint_bytes: int
     largest_bytes: int
     largest_file_bytes: int
+    # Of pages of the files, where the host takes the weights from there.
+    mapped_bytes: int
     built_bytes: int
     # Of what is in the checkpoint, as it ends.
     ends_bytes: int
@@ -110,10 +113,12 @@ def saved_footprint(  # noqa: PLR0913, PLR0917 - all that decides what is in it
         if built[name].dtype != ends[name].dtype:
             peak = max(peak, held + as_ends.nbytes())
             held += as_ends.nbytes() - as_built.nbytes()
+    files = _files(layout, in_place, saved, DTYPES.get(to))
     return SavedFootprint(
         checkpoint_bytes=sum(as_saved.nbytes() for _, as_saved, _ in storages),
         largest_bytes=max((saved[name].nbytes for name in tensors), default=0),
-        largest_file_bytes=_largest_file_bytes(layout, in_place, saved),
+        largest_file_bytes=max(size for size, _ in files),
+        mapped_bytes=_most_mapped(files),
         built_bytes=peak,
         ends_bytes=sum(as_ends.nbytes() for _, _, as_ends in storages),
         converted=tuple(
@@ -124,11 +129,34 @@ def saved_footprint(  # noqa: PLR0913, PLR0917 - all that decides what is in it
     )
 
 
-def _largest_file_bytes(layout: str, in_place: Source | None, saved: Mapping[str, Any]) -> int:
-    if layout.endswith("_sharded") and in_place:
-        held = READERS[layout](in_place.path, False).values()
-        storages = [{one.storage for one in part.values() if isinstance(one, SavedTensor)} for part in held]
-        return max(sum(storage.bytes for storage in part) for part in storages)
-    parts = [part.values() for part in (shards(saved) if layout.endswith("_sharded") else [saved])]
-    memories = [{one.untyped_storage() for one in part if isinstance(one, Tensor)} for part in parts]
-    return max(sum(memory.nbytes() for memory in part) for part in memories)
+def _files(
+    layout: str, in_place: Source | None, saved: Mapping[str, Any], to: torch.dtype | None
+) -> list[tuple[int, bool]]:
+    """What the tensors in each file of a checkpoint take, and whether any of them stays as it is when it is loaded."""
+    parts: Iterable[Iterable[Any]] = [saved.values()]
+    if layout.endswith("_sharded"):
+        read = READERS[layout](in_place.path, False).values() if in_place else shards(saved)
+        parts = [part.values() for part in read]
+    files = []
+    for part in parts:
+        tensors = [one for one in part if isinstance(one, Tensor | SavedTensor)]
+        sizes = dict(map(_storage, tensors))
+        stays = any(to in {None, one.dtype} or not one.dtype.is_floating_point for one in tensors)
+        files.append((sum(sizes.values()), stays))
+    return files
+
+
+def _storage(tensor: Tensor | SavedTensor) -> tuple[object, int]:
+    """What is equal for tensors that share memory, and its bytes."""
+    if isinstance(tensor, SavedTensor):
+        return tensor.storage, tensor.storage.bytes
+    return tensor.untyped_storage(), tensor.untyped_storage().nbytes()
+
+
+def _most_mapped(files: Iterable[tuple[int, bool]]) -> int:
+    """What is mapped at most, if one file after the other is, and none stays of which everything was converted."""
+    kept = most = 0
+    for size, stays in files:
+        most = max(most, kept + size)
+        kept += size if stays else 0
+    return most

@@ -152,6 +152,7 @@ class Case:
             "largest_saved_bytes": saved.largest_bytes,
             "converted_bytes": saved.converted_bytes,
             "converted_to_bytes": saved.converted_to_bytes,
+            "mapped_bytes": saved.mapped_bytes,
             "largest_converted_to_bytes": saved.largest_converted_to_bytes,
             "largest_conversion_bytes": saved.largest_conversion_bytes,
             "conversion_slot_bytes": conversion_slot_bytes(self.device, saved, footprint.beside_bytes),
@@ -256,7 +257,7 @@ class Case:
         if self.device == "cpu" and not self.strategy.file and not self.strategy.peer:
             return None
         # What is converted ends in memory of its own; what need not be stays in the pages of the file.
-        in_file = self.strategy.file in {"S", "C"} and not (self.cast and self.specification.saved.converted)
+        in_file = self.strategy.file in {"S", "M"} and not (self.cast and self.specification.saved.converted)
         return "mapped" if self.device == "cpu" and in_file else "owned"
 
     @property

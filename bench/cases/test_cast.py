@@ -1,5 +1,6 @@
 """Loads that cast: what they take, planned and real, of which models; and what cannot cast says so."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,22 @@ def test_a_planned_cast_takes_what_theory_says_to_the_byte(
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_so_does_a_real_one(load: Measure, strategy: str, device: str) -> None:
     checked(load, Case(strategy, "tiny", device, "float32", cast="bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "to", "one_at_a_time"), [("float32", "bfloat16", True), ("bfloat16", "float32", False)]
+)
+def test_of_several_files_those_stay_mapped_that_have_something_left(
+    load: Measure, dtype: str, to: str, one_at_a_time: bool
+) -> None:
+    """As masks are: of bfloat16 models they are float32."""
+    case = Case("mmap_assign", "small", "cpu", dtype, planned=True, cast=to)
+    saved = replace(case.specification, layout="torch_sharded").saved
+    assert (saved.mapped_bytes == saved.largest_file_bytes) == one_at_a_time
+    assert saved.mapped_bytes <= saved.checkpoint_bytes == case.specification.saved.mapped_bytes
+    measurement = load(case, layout="torch_sharded")
+    assert measurement.host.file_bytes == saved.mapped_bytes
+    assert measurement.host.private_bytes == saved.converted_to_bytes
 
 
 @pytest.fixture(scope="module")

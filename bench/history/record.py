@@ -15,7 +15,7 @@ FIELDS = (
     *("layout", "dtype", "cast", "device", "planned", "cache", "ownership"),
     *("state_bytes", "largest_tensor_bytes", "largest_file_bytes", "tensors"),
     *("checkpoint_bytes", "missing_bytes", "largest_saved_bytes", "converted_bytes", "converted_to_bytes"),
-    *("largest_converted_to_bytes", "largest_conversion_bytes", "conversion_slot_bytes"),
+    *("mapped_bytes", "largest_converted_to_bytes", "largest_conversion_bytes", "conversion_slot_bytes"),
     *("build_peak_bytes", "built_private_bytes", "built_file_bytes", "beside_bytes", "first_use"),
     *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),
     *("device_peak_ratio", "device_bound_ratio", "device_driver_peak_bytes"),

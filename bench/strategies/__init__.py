@@ -148,7 +148,7 @@ WHEN_CAST: dict[str, dict[str, Any]] = {
     "sequential":      {"device": "S + K", "host": "C", "one_pool": "S + C"},
     "meta_sequential": {"device": "S + C", "host": "K", "one_pool": "S + C"},
     "load_assign":     {"device": "S + X", "host": "K", "one_pool": "S + X"},
-    "mmap_assign":     {"device": "S",     "host": "V", "one_pool": "Y + M", "file": "C"},
+    "mmap_assign":     {"device": "S",     "host": "V", "one_pool": "Y + M", "file": "W"},
     "per_tensor":      {"device": "S",     "host": "P", "one_pool": "S + P"},
     "streamed":        {"device": "S + D", "host": "R", "one_pool": "S + D"},
 }  # fmt: skip

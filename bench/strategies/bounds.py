@@ -25,6 +25,8 @@ CAST_TERMS = {
     "Y": "converted_to_bytes",
     # The largest tensor of those that are converted, as it ends.
     "V": "largest_converted_to_bytes",
+    # The pages of the files that are mapped on the host at once: of a file that is converted as a whole none stays.
+    "W": "mapped_bytes",
     # One tensor as it is saved, and beside it as it ends if it is converted.
     "P": "largest_conversion_bytes",
     # What a stream is converted in, beyond the buffers that are in no state dict: they come when that is over.
@@ -73,7 +75,7 @@ def bound_bytes(
     the checkpoint has what the model has. Raises `ValueError` if the expression is no sum of multiples of such terms.
     """
     known = {term: (cast or {}).get(field) for term, field in CAST_TERMS.items()}
-    without = {"C": state_bytes, "K": largest_tensor_bytes, "P": largest_tensor_bytes}
+    without = {"C": state_bytes, "W": state_bytes, "K": largest_tensor_bytes, "P": largest_tensor_bytes}
     values = {term: without.get(term, 0) if count is None else count for term, count in known.items()} | {
         "S": state_bytes,
         "L": largest_tensor_bytes,

@@ -69,7 +69,7 @@ def test_a_cast_has_terms_of_its_own() -> None:
     assert {term: bound_bytes(term, 100, 10, None, fields) for term in known} == known
     assert bound_bytes("S + C + D", 100, 10, None, fields) == 100 + known["C"] + known["D"]
     # Without one the checkpoint has what the model has, and nothing is converted.
-    without = {"C": 100, "M": 0, "K": 10, "P": 10, "X": 0, "Y": 0, "V": 0, "D": 0}
+    without = {"C": 100, "M": 0, "W": 100, "K": 10, "P": 10, "X": 0, "Y": 0, "V": 0, "D": 0}
     assert {term: bound_bytes(term, 100, 10) for term in CAST_TERMS} == without
     # What passes through a ring is what is in the checkpoint.
     assert bound_bytes("R", 2**20, 10, None, fields | {"checkpoint_bytes": 2**25}) == 2**25
