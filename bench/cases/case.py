@@ -257,7 +257,7 @@ class Case:
         if self.device == "cpu" and not self.strategy.file and not self.strategy.peer:
             return None
         # What is converted ends in memory of its own; what need not be stays in the pages of the file.
-        in_file = self.strategy.file in {"S", "M"} and not (self.cast and self.specification.saved.converted)
+        in_file = self.strategy.file in {"S", "W"} and not (self.cast and self.specification.saved.converted)
         return "mapped" if self.device == "cpu" and in_file else "owned"
 
     @property
