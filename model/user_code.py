@@ -21,6 +21,10 @@ OWN_MODULE = "own_"
 WARNINGS_FILE = "WEIGHT_LOADING_WARNINGS"
 
 
+class NotTheUsers(BaseException):
+    """Raised in code of the user's for what is no fault of it: it passes as it is."""
+
+
 class UserCodeFailed(ValueError):
     """Code of the user's raised something; the message says that in a line."""
 
@@ -33,7 +37,7 @@ def telling(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, UserCodeFailed):
+    except (KeyboardInterrupt, UserCodeFailed, NotTheUsers):
         raise
     except BaseException as error:
         said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")

@@ -17,6 +17,7 @@ from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.ledger import HOST, PINNED, Ledger, Mapping, Storage, in_place
 from bench.meters.simulated.peaks import DeviceBlocks
 from bench.meters.simulated.pinned import PinnedMemory
+from model.user_code import NotTheUsers
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ _SEQUENCES = (list, tuple)
 SKELETON = "skeleton"
 
 
-class NotSimulated(BaseException):
+class NotSimulated(NotTheUsers):
     """A load did what can only be done where the tensors have values, or on a GPU; the message names the line.
 
     No `Exception`: those are caught in many places, `load_state_dict` one of them, and forgotten.

@@ -114,7 +114,8 @@ def initialise(model, missing, device, dtype=None):
 
     It is called on the device, and before other weights have values. Raises `ValueError` for modules without it.
     """
-    for path in sorted({name.rpartition(".")[0] for name in missing}):
+    # Of names that mean one tensor the first counts: its module resets it.
+    for path in sorted({name.rpartition(".")[0] for name in weights(model) if name in missing}):
         module = model.get_submodule(path)
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         absent = {

@@ -173,6 +173,18 @@ def test_missing_weights_are_initialised_as_their_modules_do() -> None:
     assert found["0.bias"].dtype == torch.bfloat16
 
 
+def test_a_missing_weight_with_two_names_is_initialised_by_the_module_of_the_first() -> None:
+    def build() -> nn.Module:
+        model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Module()})
+        model["head"].bias = model["body"].bias
+        return model
+
+    model = skeleton(build)
+    initialise(model, {"body.bias", "head.bias"}, "cpu")
+    assert model["head"].bias is model["body"].bias
+    assert not model["head"].bias.is_meta
+
+
 def test_a_missing_weight_of_a_module_that_cannot_initialise_it_is_refused_by_name() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
