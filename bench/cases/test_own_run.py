@@ -12,7 +12,7 @@ import torch
 from bench.cases.case import Case
 from bench.cases.conftest import Bench, Measure, last_record
 from bench.meters.measure import Measurement
-from bench.strategies import Strategy, own_strategy
+from bench.strategies import STRATEGIES, Strategy, own_strategy
 from model.layouts import LAYOUTS, save_plain
 from model.own import own
 from model.reference import Reference
@@ -44,6 +44,15 @@ def tied():
 
 def rotary():
     return Rotary()
+
+class Normed(Rotary):
+    # Has a value that comes from a weight.
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("norms", self.layer.weight.norm(dim=1).detach(), persistent=False)
+
+def normed():
+    return Normed()
 
 KEPT = {}
 
@@ -195,38 +204,50 @@ def test_what_a_loader_of_the_users_does_with_other_models_is_a_warning(
     assert "theirs-dtype" not in whole_run.stdout
 
 
-def test_what_no_checkpoint_has_counts_or_is_refused_by_name_and_a_budget_that_is_too_small_fails(
+def test_buffers_that_no_checkpoint_has_count_wherever_they_get_their_values(
     bench: Bench, folder: Path, file: Path
 ) -> None:
     weights = ("--model", f"{file}:rotary", "--checkpoint", str(folder / "weights.pt"))
+    run = bench(*weights, "-k", "peak_memory")
+    assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
+    found = records(folder, "test_peak_memory")
+    assert found.keys() == STRATEGIES.keys()
+    beside = 512 * 100 * 4
+    assert {record["beside_bytes"] for record in found.values()} == {beside}
+    assert found["sequential"]["device_requested_peak_bytes"] == STATE + LARGEST + beside
+    assert found["mmap_assign"]["device_requested_peak_bytes"] == STATE + beside
+    assert found["meta_sequential"]["device_requested_peak_bytes"] == 2 * STATE + beside
+
+
+def test_what_comes_from_weights_is_refused_by_name_and_a_budget_that_is_too_small_fails(
+    bench: Bench, folder: Path, file: Path
+) -> None:
+    weights = ("--model", f"{file}:normed", "--checkpoint", str(folder / "weights.pt"))
     budget = ("--device-memory", "4MiB", "-k", "peak_memory or load_time or test_budget")
     run = bench(*weights, "--strategies", "sequential,mmap_assign", *budget)
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     assert " failed" not in run.stdout.splitlines()[-1]
     assert "ERROR: no strategy loads the model with the memory that it was given" in run.stdout
     assert "without an example" in run.stdout
-    [record] = records(folder, "test_peak_memory").values()
-    assert record["beside_bytes"] == 512 * 100 * 4
-    assert record["device_requested_peak_bytes"] == STATE + LARGEST + record["beside_bytes"]
     lines = [line for line in run.stdout.splitlines() if line.startswith("mmap_assign")]
     assert lines[0].endswith("refused")
-    assert lines[1].startswith("mmap_assign-rotary: refused: ['angles'] are not persistent")
-    assert "; use baseline or sequential, or register them as persistent buffers" in lines[1]
-    assert "1 of 2 strategies work with rotary: sequential; 1 refused" in run.stdout.splitlines()
+    assert lines[1].startswith("mmap_assign-normed: refused: ['norms'] are in no checkpoint, and get their values from")
+    assert "; use baseline or sequential, or let the model be built without values of its weights" in lines[1]
+    assert "1 of 2 strategies work with normed: sequential; 1 refused" in run.stdout.splitlines()
     assert {one["verdict"].partition(":")[0] for one in last_record(folder)["problems"]} == {"refused"}
-    assert "No strategy can load rotary with this memory: its weights take " in run.stdout
+    assert "No strategy can load normed with this memory: its weights take " in run.stdout
     assert last_record(folder)["history"]["outcome"] == "failed"
 
 
 def test_a_refusal_fails_the_run_of_who_requires_all(bench: Bench, folder: Path, file: Path) -> None:
-    options = ("--model", f"{file}:rotary", "--strategies", "sequential,mmap_assign", "-k", "peak_memory", "--plan")
+    options = ("--model", f"{file}:normed", "--strategies", "sequential,mmap_assign", "-k", "peak_memory", "--plan")
     allowed = bench(*options)
     assert allowed.returncode == 0, allowed.stdout + allowed.stderr
     assert "Best here: sequential (" in allowed.stdout
     assert last_record(folder)["history"]["outcome"] == "passed"
     required = bench(*options, "--require-all")
     assert required.returncode == pytest.ExitCode.TESTS_FAILED
-    said = "--require-all: 1 of 2 strategies work with rotary: sequential; 1 refused"
+    said = "--require-all: 1 of 2 strategies work with normed: sequential; 1 refused"
     assert f"ERROR: {said}" in required.stdout.splitlines()
     assert (
         last_record(folder)["history"] | {"outcome": "failed", "complaints": [said]} == last_record(folder)["history"]

@@ -89,7 +89,7 @@ def test_the_calls_of_strategies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names = {name: strategy.function for name, strategy in STRATEGIES.items()}
     given = {"torch": torch, "build": specification.build, "device": torch.device("cpu")}
     blocks = snippets("bench/strategies/README.md")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         for line in block.splitlines():
             exec(line, found := names | given)  # noqa: S102 - as it stands in the document

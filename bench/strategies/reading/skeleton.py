@@ -34,7 +34,7 @@ def skeleton(build):
         ]
         if not valueless and not mode.made_others_than(weights(model)):
             return model
-        lost = lost or valueless
+        lost = valueless or lost
     if not lost:
         raise failure
     raise ValueError(f"{lost} are in no checkpoint, and get their values from weights, which are not there yet")

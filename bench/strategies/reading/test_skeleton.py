@@ -122,6 +122,7 @@ def test_models_that_want_more_than_a_skeleton_get_it(build: Any, name: str | No
 
 def normed() -> nn.Module:
     model = nn.Linear(2, 2)
+    model.register_buffer("angles", torch.ones(2), persistent=False)
     model.register_buffer("other", model.weight.norm(dim=1).detach(), persistent=False)
     return model
 
