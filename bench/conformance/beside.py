@@ -71,7 +71,6 @@ class Rotary(nn.Module):
         self.embed = nn.Embedding(width, width, padding_idx=0)
         self.layers = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(layers))
         self.head = nn.Linear(width, width, bias=False)
-        self.head.weight = self.embed.weight
         inv_freq = 1.0 / (10000 ** (torch.arange(0, 2 * width, 2, dtype=torch.int64).float() / width))
         self.register_buffer("inv_freq", inv_freq, persistent=False)
         self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)

@@ -196,7 +196,7 @@ PEERS = {
             devices=TORCH_ALONE,
             file="S",
             refuses=f"{UNHELD} ties gpt2",
-            wrong="nonpersistent optimizer dtype untied",
+            wrong="nonpersistent attributes derived rotary optimizer dtype untied",
         ),
         _peer(
             *("safetensors_load_model", "safetensors", "safetensors", "safetensors"),
@@ -244,13 +244,13 @@ PEERS = {
             *("fastsafetensors", "safetensors", "fastsafetensors", "fastsafetensors"),
             *(META, "fastsafe_open, load_state_dict(assign=True)"),
             refuses=f"{UNHELD} ties gpt2",
-            wrong="nonpersistent optimizer memory dtype untied",
+            wrong="nonpersistent attributes derived rotary optimizer memory dtype untied",
         ),
         _peer(
             *("runai_model_streamer", "safetensors", "runai_model_streamer", "runai-model-streamer"),
             *(META, "stream_file(owned=True), load_state_dict(assign=True)"),
             refuses=f"{UNHELD} ties gpt2",
-            wrong="nonpersistent optimizer dtype untied",
+            wrong="nonpersistent attributes derived rotary optimizer dtype untied",
         ),
         _peer(
             *("instanttensor", "safetensors", "instanttensor", "instanttensor"),
@@ -261,8 +261,8 @@ PEERS = {
             *("tensorizer", "tensorizer", "tensorizer", "tensorizer"),
             *("no_init_or_tensor", "TensorDeserializer, load_into_module"),
             formats="its own",
-            wrong="dtypes buffers nonpersistent ties views frozen strides gaps optimizer extra_state gpt2 "
-            "missing surplus dtype shape untied moved",
+            wrong="dtypes buffers nonpersistent derived rotary ties views frozen strides gaps optimizer extra_state "
+            "gpt2 missing surplus dtype shape untied moved",
         ),
         _peer(
             *("flashpack", "flashpack", "flashpack", "flashpack"),
@@ -270,7 +270,7 @@ PEERS = {
             formats="its own",
             file="S",
             refuses="ties strides names extra_state gpt2",
-            wrong="nonpersistent views empty gaps optimizer memory missing dtype shape moved",
+            wrong="nonpersistent attributes derived rotary views empty gaps optimizer memory missing dtype shape moved",
             dies="training",
         ),
         _peer(
