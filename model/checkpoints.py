@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.serialization import config as serialization
 
 from model.architecture import DTYPES, Architecture, RandomGPT2
+from model.beside import known_beside
 from model.casting import Dtypes, cast, retyped
 from model.footprint import Footprint, SavedFootprint, footprint, saved_footprint
 from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, SPARSE, Digest, digests
@@ -249,6 +250,14 @@ class Checkpoint:
         known = json.loads((self.folder / MANIFEST).read_bytes())["answers"]
         return Answers(self.outputs(), Compared(known["compared"]), tuple(known["changed"]))
 
+    def buffers(self) -> dict[str, list[Digest]]:
+        """What buffers of the user's model are built with that no checkpoint has, as far as a load leaves them so."""
+        if self.specification.own is None:
+            return {}
+        known = json.loads((self.folder / MANIFEST).read_bytes())
+        left = known.get("beside", {}).keys() - set(known["answers"]["changed"])
+        return {name: [Digest.from_json(one) for one in known["beside"][name]] for name in sorted(left)}
+
     def starts(self) -> dict[str, list[Values]]:
         """What the model starts with in the tensors that the checkpoint lacks, by their names."""
         if not self.specification.missing:
@@ -290,7 +299,7 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
     if own and own.source:
         own.source.require_sound()
     files: dict[str, Entry] = {}
-    answers = Answers([])
+    answers, beside = Answers([]), {}
     if specification.making_bytes:
         model = specification.architecture.saved(progress)
         if not specification.in_place and not specification.cast:
@@ -298,6 +307,7 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
             files |= ALL_LAYOUTS[specification.layout].save_of(model, state_dict, folder, save)
             if specification.layout in FOREIGN:
                 files[DIGESTS] = save(Raw([json.dumps(digests(state_dict)).encode()]), folder / DIGESTS)
+        beside = known_beside(model, DTYPES.get(specification.cast)) if own else {}
         cast(model, DTYPES.get(specification.cast))
         if not own:
             answers = Answers(specification.outputs(model))
@@ -307,6 +317,8 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
             answers = replace(answers, compared=Compared.IN_PART_NEW)
     files[LOGITS] = save_digested(answers.outputs if own else answers.outputs[0], folder / LOGITS, progress)
     known: dict[str, Any] = {"answers": {"compared": answers.compared, "changed": answers.changed}} if own else {}
+    if own:
+        known["beside"] = {name: [one.as_json() for one in right] for name, right in beside.items()}
     if specification.missing:
         found = starts(model, specification.missing)
         known["starts"] = {name: [one.as_json() for one in values] for name, values in found.items()}
@@ -357,8 +369,8 @@ def misfit(specification: Specification, folder: Path) -> str | None:
 
 
 def _misfit(specification: Specification, folder: Path, manifest: dict[str, Any]) -> str | None:
-    if specification.own and "answers" not in manifest:
-        return "its model was asked once"
+    if specification.own and not {"answers", "beside"} <= manifest.keys():
+        return "less is known of its model than now"
     if differing := {key for key, value in specification.manifest().items() if manifest.get(key) != value}:
         return f"its {', '.join(sorted(differing))} differs"
     files = manifest["files"]

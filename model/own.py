@@ -136,7 +136,10 @@ class Own:
         with _seeded(seed, device):
             given = dict(given) if isinstance(given, Mapping) else given
             given = tree_map(lambda one: self._as_input(one, device) if isinstance(one, Tensor) else one, given)
-            misfit = f"{self._example_shown} does not fit {self.factory.shown}"
+            cast_to = (
+                f" with weights in {self.cast}, and buffers that no checkpoint has as they are" if self.cast else ""
+            )
+            misfit = f"{self._example_shown} does not fit {self.factory.shown}{cast_to}"
             with self.factory.running(), telling(misfit), torch.inference_mode():
                 model.eval()
                 if isinstance(given, Mapping):

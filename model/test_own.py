@@ -155,12 +155,16 @@ def test_so_is_the_state_dict_in_a_training_checkpoint(theirs: Path, file: Path,
 
 @pytest.mark.parametrize("example", ["example", "positional"])
 def test_a_wrong_output_is_found(theirs: Path, file: Path, tmp_path: Path, example: str) -> None:
-    """Where every weight is right: what is in no checkpoint counts too."""
+    """Where every weight is right: what is in no checkpoint counts too, and what the model computes."""
     checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:{example}"), "torch", tmp_path)
     assert len(checkpoint.outputs()) == 3
     model = loaded(checkpoint)
-    model.scale.fill_(2.0)  # type: ignore[operator]
+    hook = model.head.register_forward_hook(lambda _module, _given, returned: 2 * returned)  # type: ignore[union-attr]
     with pytest.raises(WrongModel, match="the first logits are off by"):
+        check_model(checkpoint, CPU, model)
+    hook.remove()
+    model.scale.fill_(2.0)  # type: ignore[operator]
+    with pytest.raises(WrongModel, match=r"^scale is in no checkpoint, and has other values than the model is built"):
         check_model(checkpoint, CPU, model)
 
 

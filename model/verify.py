@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.architecture import DTYPES
+from model.beside import wrong_beside
 from model.bits import difference, difference_in_kind, same_value
 from model.checkpoints import Checkpoint, Specification
 from model.foreign import FOREIGN, Digest
@@ -34,6 +35,8 @@ def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module
     _check_tensors(checkpoint, device, model, difference)
     for name, wrong in uninitialised(model, checkpoint.starts()):
         raise WrongModel(f"{name} {wrong}")
+    if wrong_buffer := wrong_beside(model, checkpoint.buffers(), checkpoint.specification.build):
+        raise WrongModel(f"{wrong_buffer} is in no checkpoint, and has other values than the model is built with")
 
 
 def check_outputs(checkpoint: Checkpoint, outputs: list[Tensor]) -> None:

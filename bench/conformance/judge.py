@@ -18,7 +18,7 @@ from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
-from model.bits import difference, difference_in_kind
+from model.bits import difference, difference_in_kind, same_value
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
 from model.layouts import save_plain
@@ -183,10 +183,13 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
 ) -> Iterator[Difference]:
     """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
     unsteady = specimen.unsteady(saved) if isinstance(specimen, OwnModel) else set()
+    also_right = specimen.cast_too(saved) if isinstance(specimen, OwnModel) else {}
+    buffers = dict(first.model.named_buffers(remove_duplicate=False))
+    cast_too = {name for name, one in also_right.items() if name in buffers and same_value(buffers[name].cpu(), one)}
 
     def unlike(expected: nn.Module, found: nn.Module, differ: Differ = difference) -> list[Difference]:
         every = differences(expected, found, device, differ)
-        return [one for one in every if one.check not in unheeded and one.name not in unsteady]
+        return [one for one in every if one.check not in unheeded and one.name not in {*unsteady, *cast_too}]
 
     starts = specimen.starts() if isinstance(specimen, OwnModel) else {}
     for loaded in dict.fromkeys((first, second)):
@@ -201,7 +204,7 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
         for found_later in unlike(saved, second.model):
             yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
     # What a model computes with tensors that are others each time tells nothing of a load.
-    if not unsteady:
+    if not unsteady and not cast_too:
         yield from _in_forward(specimen, saved, second.model)
 
 

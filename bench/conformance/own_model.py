@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from bench.conformance.comparison import differences
 from bench.conformance.traits import properties_of
+from model.architecture import DTYPES
+from model.beside import beside
 from model.own import Own
 from model.partial import without
 from model.starts import Values, starts
@@ -49,22 +51,19 @@ class OwnModel:
         return self.own.outputs(model)
 
     def unsteady(self, saved: nn.Module) -> set[str]:
-        """Return the names of what need not be equal: the factory makes it otherwise each time, or it may be cast."""
-        return self._drawn(saved) | (self._beside(saved) if self.by_own and self.own.cast else set())
-
-    def _beside(self, saved: nn.Module) -> set[str]:
-        """The names of floating-point buffers that no state dict holds."""
-        kept = saved.state_dict().keys()
-        buffers = saved.named_buffers(remove_duplicate=False)
-        return {name for name, buffer in buffers if name not in kept and buffer.is_floating_point()}
-
-    def _drawn(self, saved: nn.Module) -> set[str]:
+        """Return the names of what need not be equal: the factory makes it otherwise each time."""
         another = self.as_loaded(self.saved())
         try:
             another.load_state_dict(saved.state_dict())
         except RuntimeError:  # It cannot be loaded so, as one with expanded buffers, or made in inference mode.
             return set()
         return {one.name for one in differences(saved, another, torch.device("cpu"))}
+
+    def cast_too(self, saved: nn.Module) -> dict[str, Tensor]:
+        """Return what buffers beside the checkpoint may be too: a loader of the user's may cast the whole model."""
+        dtype = DTYPES.get(self.own.cast) if self.by_own else None
+        buffers = beside(saved) if dtype else {}
+        return {name: one.to(dtype) for name, one in buffers.items() if one.is_floating_point()}
 
     def __str__(self) -> str:
         return self.own.label

@@ -19,11 +19,15 @@ from bench.strategies.pasted import pasteable
 
 @dataclass(frozen=True)
 class Advice:
-    """What is said, the strategy that it is about, and what that casts to; None: no strategy fits."""
+    """What is said, the strategy that it is about, and what that is told beside the path; None: no strategy fits."""
 
     strategy: str | None
     lines: tuple[str, ...]
     cast: str | None = None
+    device: str = "cuda"
+    # Names that the checkpoint lacks; and what of it was changed before it was loaded.
+    missing: tuple[str, ...] = ()
+    changed: str | None = None
 
     def code(self) -> str | None:
         """A module to be pasted; None where the strategy is the user's own, or there is none."""
@@ -34,12 +38,14 @@ class Advice:
         if (code := self.code()) is None or self.strategy is None:
             return []
         name = f"load_{self.strategy}"
-        device = f'torch.device("cuda"){f", dtype=torch.{self.cast}" if self.cast else ""}'
+        given = [f'torch.device("{self.device}")', *([f"dtype=torch.{self.cast}"] if self.cast else [])]
+        given += [f"missing={list(self.missing)!r}"] if self.missing else []
         where = f"{written}, {len(code.splitlines())} lines" if written else "written when the run is recorded"
         return [
             f"Its code, torch and the standard library only: {where}",
             f"    from {name} import {self.strategy}",
-            f'    model = {self.strategy}(build, "checkpoint.pt", {device})  # build() makes your model',
+            f'    model = {self.strategy}(build, "checkpoint.pt", {", ".join(given)})  # build() makes your model',
+            *([f"    # It was given a copy of the checkpoint, {self.changed}"] if self.changed else []),
         ]
 
 
@@ -56,11 +62,22 @@ def advised(
     largest = max(row.record["state_bytes"] for row in tried)
     tried = [row for row in tried if row.record["state_bytes"] == largest]
     fitting = [row for row in tried if row.record.get("fits") and not (has_failed(row) or was_refused(row))]
-    if fitting:
-        return _one_that_fits(fitting, tried)
     size = tried[0].size
+    if fitting:
+        return _as_measured(_one_that_fits(fitting, tried), cases, size)
     known = {case.strategy_name: case for case in cases if case.size == size and case.row == case.strategy_name}
     return Advice(None, tuple(_what_would(size, known, plan, budget)))
+
+
+def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
+    """The same, with what the strategy was given in the run."""
+    for case in cases:
+        if (case.strategy_name, case.size) == (advice.strategy, size):
+            source = case.own.source if case.own else None
+            said = "; ".join(source.fit.said) if source and not case.specification.in_place else ""
+            device = "cpu" if case.device == "cpu" else "cuda"
+            return replace(advice, device=device, missing=case.specification.missing, changed=said or None)
+    return advice
 
 
 def _cannot_fit(row: Row, budget: Budget) -> bool:

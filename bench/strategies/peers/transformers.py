@@ -1,10 +1,10 @@
 import torch
 
 
-def transformers(build, path, device, *, dtype=None):
+def transformers(build, path, device, *, dtype=None, missing=()):  # noqa: ARG001 - it finds out by itself
     """Let the library build and fill a model of the class and the configuration that the skeleton has.
 
-    `dtype`: what the weights are cast to; None: to that of the skeleton.
+    `dtype`: what the weights are cast to; None: to that of the skeleton. What is `missing` it initialises.
     """
     with torch.device("meta"):
         skeleton = build()

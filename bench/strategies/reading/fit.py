@@ -19,10 +19,19 @@ def require_fit(path, model, state_dict, dtype=None, missing=()):
 
     With a `dtype`, that of floating-point tensors is free: they are cast.
     """
+    if values := [name for name, value in state_dict.items() if not is_state(name, value)]:
+        raise ValueError(f"{path} holds {values}, which are no tensors: save model.state_dict() by itself")
     own = {name: value for name, value in model.state_dict().items() if name not in missing}
     if differing := form(own, dtype) ^ form(state_dict, dtype):
         names = sorted({name for name, *_ in differing})
+        if form(own, torch.float32) == form(state_dict, torch.float32):
+            raise ValueError(f"{path} and the model differ in dtypes: {names}; dtype= casts what is floating-point")
         raise ValueError(f"{path} and the model differ in names, dtypes, shapes, strides or ties: {names}")
+
+
+def is_state(name, value):
+    """Whether a value can be in a state dict: a tensor, or the extra state of a module."""
+    return isinstance(value, torch.Tensor) or str(name).endswith("_extra_state")
 
 
 def form(tensors, dtype=None):

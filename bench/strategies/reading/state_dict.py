@@ -58,6 +58,8 @@ def read(path, location, model, *, mmap=False, dtype=None):
 def files_of(path):
     """The files of a checkpoint, and which names an index lists for each; None where there is no index."""
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the file in it, or the .index.json of several")
     if first_bytes(path)[:1] != b"{":
         return {path: None}
     listed = {}

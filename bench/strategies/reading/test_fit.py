@@ -25,7 +25,16 @@ def test_what_is_missing_or_of_another_dtype_fits_only_if_that_is_asked_for() ->
     model, saved = nn.Linear(2, 2), {"weight": torch.ones(2, 2, dtype=torch.bfloat16)}
     require_fit("here", model, saved, torch.float32, {"bias"})
     for dtype, missing in ((None, {"bias"}), (torch.float32, ()), (torch.float32, {"weight"})):
-        with pytest.raises(ValueError, match=r"^here and the model differ in names, dtypes"):
+        with pytest.raises(ValueError, match=r"^here and the model differ in (names, )?dtypes"):
             require_fit("here", model, saved, dtype, missing)
     with pytest.raises(ValueError, match=r"\['weight'\]"):
         require_fit("here", model, {"weight": torch.ones(2, 2, dtype=torch.int32)}, torch.float32, {"bias"})
+
+
+def test_what_the_user_has_to_change_is_said() -> None:
+    model = nn.Linear(2, 1)
+    half = {name: value.bfloat16() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"^here and the model differ in dtypes: .*; dtype= casts what is floating"):
+        require_fit("here", model, half)
+    with pytest.raises(ValueError, match=r"^here holds \['epoch'\], which are no tensors: save model\.state_dict\(\)"):
+        require_fit("here", model, {**model.state_dict(), "epoch": 3})
