@@ -83,7 +83,8 @@ def footprint(architecture: Architecture, to: str) -> Footprint:
     storages = dict.fromkeys(tensor.untyped_storage() for tensor in tensors)
     sizes = tuple(storage.nbytes() for storage in storages)
     held = {value.untyped_storage() for value in built.values() if isinstance(value, Tensor)}
-    beside = {buffer.untyped_storage() for buffer in model.buffers()} - held
+    # And parameters, where a module's own code leaves them out of its state dict.
+    beside = {one.untyped_storage() for one in (*model.buffers(), *model.parameters())} - held
     return Footprint(
         sum(sizes), max(tensor.nbytes for tensor in tensors), sizes, sum(storage.nbytes() for storage in beside)
     )

@@ -77,6 +77,8 @@ def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
     if not (isinstance(names, list) and names):
         raise ValueError('it names no architecture: add one, such as "architectures": ["LlamaForCausalLM"]')
     library, model_class = _class("transformers", "PreTrainedModel", names[0], described)
+    if model_class.config_class is None:
+        raise ValueError(f"{names[0]} is the base of all models: name the class of this one")
     kind = described.get("model_type")
     if kind is not None and kind != model_class.config_class.model_type and kind not in library.CONFIG_MAPPING:
         raise _unknown(library, "model_type", kind, described)

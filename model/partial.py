@@ -51,6 +51,9 @@ def require_effect(saved: Iterable[str], expected: Iterable[str], wanted: Wanted
                 raise ValueError(f"--rename: {both} by {pattern!r}; write an expression that matches one of them")
         names = [*befores]
     _require_match("--allow-surplus", wanted.surplus, "checkpoint", names)
+    if wanted.surplus and all(is_named(name, wanted.surplus) for name in names):
+        globs = ", ".join(map(repr, wanted.surplus))
+        raise ValueError(f"--allow-surplus: {globs} matches all names in the checkpoint: nothing would be loaded")
 
 
 def require_lacking(names: Collection[str], wanted: Wanted) -> None:

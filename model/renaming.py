@@ -44,15 +44,18 @@ def rule(text: str) -> tuple[str, str]:
         raise ValueError(f"{text!r} is no REGEX=REPLACEMENT; write what names have, '=', and what they get")
     try:
         re.compile(pattern).sub(replacement, "")
-    except (re.error, IndexError) as error:
+    except (re.error, IndexError, OverflowError) as error:
         raise ValueError(f"{text!r} cannot be used: {error}") from None
     return pattern, replacement
 
 
 def by_rules(name: str, rules: Iterable[tuple[str, str]]) -> str:
-    """What a name becomes by regular expressions and their replacements, in order."""
+    """What a name becomes by regular expressions and their replacements, in order.
+
+    An expression that matches a whole name is used once: `(.*)` matches its end too.
+    """
     for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
+        name = re.sub(pattern, replacement, name, count=1 if re.fullmatch(pattern, name) else 0)
     return name
 
 

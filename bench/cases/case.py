@@ -256,6 +256,9 @@ class Case:
         """Where the weights end: in memory of their own, or in the pages of the file; None: nobody says."""
         if self.device == "cpu" and not self.strategy.file and not self.strategy.peer:
             return None
+        # What is missing has memory of its own, and may be more than what is mapped.
+        if self.device == "cpu" and self.specification.missing:
+            return None
         # What is converted ends in memory of its own; what need not be stays in the pages of the file.
         in_file = self.strategy.file in {"S", "W"} and not (self.cast and self.specification.saved.converted)
         return "mapped" if self.device == "cpu" and in_file else "owned"

@@ -101,7 +101,8 @@ def test_an_error_is_told_in_a_line_without_the_folder() -> None:
 def test_a_refusal_names_what_does_not_fit(kind: str) -> None:
     verdict = judge(mmap_assign, "torch", Misfit(ONE, kind, "weight"), CPU, fits=False)
     assert (verdict.outcome, verdict.named) == (Outcome.REFUSED, True)
-    assert verdict.why.startswith("ValueError: checkpoint.pt and the model differ in names, dtypes, shapes, ")
+    differ = "dtypes: " if kind == "dtype" else "names, dtypes, shapes, "
+    assert verdict.why.startswith(f"ValueError: checkpoint.pt and the model differ in {differ}")
 
 
 def test_a_find_is_replayed_the_next_time(tmp_path: Path) -> None:

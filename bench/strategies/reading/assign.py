@@ -19,9 +19,11 @@ def weights(model):
 def others(model):
     """The tensors of a model that no checkpoint has, by name: buffers, and attributes, also in a list or a dict.
 
+    And parameters, where a module's own code leaves them out of its state dict.
+
     What a module that has extra state keeps beside its weights is for that to bring back.
     """
-    found = dict(model.named_buffers(remove_duplicate=False))
+    found = dict((*model.named_buffers(remove_duplicate=False), *model.named_parameters(remove_duplicate=False)))
     for path, module in model.named_modules():
         if type(module).set_extra_state is torch.nn.Module.set_extra_state:
             for name in vars(module).keys() - {"_parameters", "_buffers", "_modules"}:

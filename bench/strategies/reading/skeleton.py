@@ -1,10 +1,15 @@
 """A model whose weights have no memory yet, while all that no checkpoint has has its values."""
 
+import gc
+import threading
 import weakref
 from contextlib import nullcontext, suppress
 
 import torch
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.overrides import TorchFunctionMode
 
 from bench.strategies.reading.assign import assign, empty, others, swap, weights
@@ -13,7 +18,8 @@ from bench.strategies.reading.assign import assign, empty, others, swap, weights
 def skeleton(build):
     """Build a model with its parameters and persistent buffers on meta; all else has the values that it is given.
 
-    Raises `ValueError` for a model that TorchScript has compiled, or one in which other values come from weights.
+    Raises `ValueError` for a model that TorchScript has compiled, that saves its state by code of its own, or in which
+    other values come from weights.
     """
     failure, lost = None, []
     # The first costs nothing, and will do for models that have nothing but weights. The last is for values that come
@@ -25,16 +31,12 @@ def skeleton(build):
         except Exception as error:  # noqa: BLE001 - whatever the model's code raises
             failure = failure or error
             continue
-        if compiled := compiled_modules(model):
-            raise ValueError(f"{compiled[0]} is compiled by torch.jit.script: its tensors cannot be replaced")
+        require_replaceable(model)
         assign(model, [(name, mode.on_meta(one)) for name, one in weights(model).items() if not one.is_meta])
-        # Memory that a weight had is not the weight's any more.
-        valueless = [
-            name for name, one in others(model).items() if one.is_meta or one.untyped_storage() in mode.storages
-        ]
-        if not valueless and not mode.made_others_than(weights(model)):
+        lost = [name for name, one in others(model).items() if one.is_meta or one.untyped_storage() in mode.storages]
+        if not lost and not mode.is_kept_elsewhere(weights(model)):
             return model
-        lost = valueless or lost
+        lost = lost or ["tensors that it holds somewhere"]
     if not lost:
         raise failure
     raise ValueError(f"{lost} are in no checkpoint, and get their values from weights, which are not there yet")
@@ -43,32 +45,28 @@ def skeleton(build):
 class OnMeta(TorchFunctionMode):
     """In which tensors go to meta: everything that is made, or weights as modules register them, or parameters only.
 
-    Nothing fills tensors on meta: they have no values, but to find that out takes longer than a load.
+    Nothing fills tensors on meta: they have no values, but to find that out takes longer than a load. Only the thread
+    that has entered it builds so.
     """
 
     FILLS = ("uniform_", "normal_", "fill_", "zero_", "triu_", "tril_")
 
     def __init__(self, moved):
         super().__init__()
-        # What was made; and of every storage the one on meta that stands for it.
-        self.moved, self.made, self.storages = moved, [], weakref.WeakKeyDictionary()
+        # What was made on meta; of every storage the one there that stands for it; and the last buffer.
+        self.moved, self.made, self.storages, self.last = moved, [], weakref.WeakKeyDictionary(), None
+        self.thread = threading.get_ident()
 
     def __enter__(self):
-        self.register_buffer = original = torch.nn.Module.register_buffer
-        self.hook = register_module_parameter_registration_hook(lambda _module, _name, weight: self.move(weight))
-
-        def register_buffer(module, name, tensor, persistent=True):
-            original(module, name, tensor, persistent)
-            if persistent and tensor is not None:
-                self.move(tensor)
-
+        self.hooks = [register_module_parameter_registration_hook(self.registering)]
         if self.moved == "weights":
-            torch.nn.Module.register_buffer = register_buffer
+            self.hooks.append(register_module_buffer_registration_hook(self.registering))
         return super().__enter__()
 
     def __exit__(self, *raised):
-        self.hook.remove()
-        torch.nn.Module.register_buffer = self.register_buffer
+        for hook in self.hooks:
+            hook.remove()
+        self.move_last()
         return super().__exit__(*raised)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -79,10 +77,28 @@ class OnMeta(TorchFunctionMode):
             return filled
         if self.moved == "weights" and func is torch.empty and kwargs.get("device") is None:
             kwargs["device"] = "meta"
+        if func is torch.Tensor.to and filled.is_meta:
+            device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **kwargs)  # noqa: SLF001 - as `Module.to` has it
+            if device is not None and device.type == "cpu":  # For the host it is meant already.
+                return filled.to(dtype or filled.dtype)
         made = func(*args, **kwargs)
-        if self.moved == "everything" and isinstance(made, torch.Tensor) and made.is_meta:
+        if isinstance(made, torch.Tensor) and made.is_meta:
             self.made.append(weakref.ref(made))
         return made
+
+    def registering(self, module, name, tensor):
+        """Move what a module registers; a buffer when the next tensor comes: only then is it known to be persistent."""
+        if threading.get_ident() == self.thread:
+            self.move_last()
+            if isinstance(tensor, torch.nn.Parameter):
+                self.move(tensor)
+            else:
+                self.last = module, name, tensor
+
+    def move_last(self):
+        (module, name, tensor), self.last = self.last or (None, "", None), None
+        if tensor is not None and name not in module._non_persistent_buffers_set:  # noqa: SLF001 - told nowhere else
+            self.move(tensor)
 
     def move(self, weight):
         """Put a weight on meta, as itself to whoever has it; one with views is moved when the model is built."""
@@ -97,11 +113,28 @@ class OnMeta(TorchFunctionMode):
             self.storages[storage] = torch.UntypedStorage(storage.nbytes(), device="meta")
         return torch.empty(0, dtype=tensor.dtype, device="meta").set_(self.storages[storage], *place)
 
-    def made_others_than(self, tensors):
-        """Whether tensors are alive that were made on meta, wherever the model has them, and are none of these."""
-        alive = {id(one) for made in self.made if (one := made()) is not None}
+    def is_kept_elsewhere(self, tensors):
+        """Whether something is alive that was made on meta, and is none of these; or memory that a weight had."""
+        # A view holds the tensor that it is a view of.
+        own = {id(one) for weight in tensors.values() for one in (weight, weight._base)}  # noqa: SLF001
+
+        def kept():
+            alive = {id(one) for made in self.made if (one := made()) is not None}
+            return bool(alive - own) or len(self.storages) > 0
+
+        found = kept() and (gc.collect() < 0 or kept())
         self.made.clear()  # What has weak references cannot be swapped.
-        return bool(alive - {id(one) for one in tensors.values()})
+        return found
+
+
+def require_replaceable(model):
+    """Raise `ValueError` if the weights of a model are not those that its modules register."""
+    if compiled := compiled_modules(model):
+        raise ValueError(f"{compiled[0]} is compiled by torch.jit.script: its tensors cannot be replaced")
+    for path, module in model.named_modules():
+        kind = type(module)
+        if kind._save_to_state_dict is not torch.nn.Module._save_to_state_dict and kind.__module__[:6] != "torch.":  # noqa: SLF001
+            raise ValueError(f"{path or 'the model'} saves its state by code of its own, which alone can load it")
 
 
 def compiled_modules(model):
@@ -112,16 +145,43 @@ def compiled_modules(model):
 def initialise(model, missing, device, dtype=None):
     """Give weights of a skeleton that no checkpoint has what `reset_parameters` of their modules gives them.
 
-    It is called on the device, and before other weights have values. Raises `ValueError` for modules without it.
+    It is called on the device, and before other weights have values. Raises `ValueError` for modules without it, or
+    where it leaves one of them as it was.
     """
     # Of names that mean one tensor the first counts: its module resets it.
     for path in sorted({name.rpartition(".")[0] for name in weights(model) if name in missing}):
         module = model.get_submodule(path)
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-        absent = {
-            name: one for name, one in weights(model).items() if name in missing and name.rpartition(".")[0] == path
-        }
+        names = [name for name in weights(model) if name in missing and name.rpartition(".")[0] == path]
         if reset is None:
-            raise ValueError(f"{sorted(absent)} are missing, and {type(module).__name__} has no reset_parameters()")
-        assign(model, ((name, empty(one, device, dtype)) for name, one in absent.items()))
-        reset()
+            raise ValueError(f"{names} are missing, and {type(module).__name__} has no reset_parameters()")
+        assign(model, ((name, empty(one, device, dtype)) for name, one in weights(model).items() if name in names))
+        given = weights(model)
+        with Written() as written:
+            try:
+                reset()
+            except Exception as error:
+                raise ValueError(
+                    f"{names} are missing, and {type(module).__name__} cannot set them: {error}"
+                ) from error
+        after = weights(model)
+        if left := [one for one in names if after[one] is not given[one] or not written.has(given[one])]:
+            raise ValueError(f"{left} are missing, and reset_parameters() of {type(module).__name__} does not set them")
+
+
+class Written(TorchFunctionMode):
+    """In which it is noted which memory is written to, by functions whose names end as those do that write."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        written = args[0] if args else kwargs.get("tensor")
+        if func.__name__.endswith("_") and isinstance(written, torch.Tensor):  # `__setitem__` and `__set__` too.
+            self.storages.add(written.untyped_storage())
+        return func(*args, **kwargs)
+
+    def has(self, tensor):
+        return tensor.untyped_storage() in self.storages or not tensor.numel()

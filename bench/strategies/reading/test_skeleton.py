@@ -1,3 +1,4 @@
+import threading
 from typing import Any
 
 import pytest
@@ -194,3 +195,96 @@ def test_a_missing_weight_of_a_module_that_cannot_initialise_it_is_refused_by_na
 
     with pytest.raises(ValueError, match=r"^\['0\.scale'\] are missing, and Scaled has no reset_parameters\(\)"):
         initialise(skeleton(lambda: nn.Sequential(Scaled())), {"0.scale"}, "cpu")
+
+
+def hidden() -> nn.Module:
+    """Keeps something that comes from a weight where no attribute shows it."""
+    model = nn.Linear(2, 2)
+    norms = model.weight.norm(dim=1).detach()
+    model.register_forward_hook(lambda _module, _given, returned: returned * norms)
+    return model
+
+
+def viewing() -> nn.Module:
+    """Keeps views of the memory that a weight had before it was one."""
+    model, whole = nn.Module(), torch.ones(2, 4)
+    vars(model)["views"] = {"rows": (whole[0], whole[1])}
+    model.weight = nn.Parameter(whole)
+    return model
+
+
+@pytest.mark.parametrize("build", [hidden, viewing])
+def test_what_comes_from_weights_is_refused_wherever_it_is(build: Any) -> None:
+    with pytest.raises(ValueError, match=r"^\['tensors that it holds somewhere'\] are in no checkpoint"):
+        skeleton(build)
+
+
+def test_what_is_filled_in_one_by_one_has_its_values_wherever_it_is() -> None:
+    def build() -> nn.Module:
+        model, table = nn.Linear(2, 2), torch.empty(2)
+        table[0], table[1] = 2.0, 3.0
+        model.register_forward_hook(lambda _module, _given, returned: table)
+        return model
+
+    model = skeleton(build)
+    assert model.weight.is_meta
+    assert next(iter(model._forward_hooks.values()))(model, (), None).tolist() == [2.0, 3.0]
+
+
+def test_a_model_that_is_put_on_the_host_has_a_skeleton() -> None:
+    model = skeleton(lambda: nn.Sequential(Beside(), nn.BatchNorm1d(2)).to("cpu", torch.bfloat16))
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    assert model.get_parameter("0.layer.weight").dtype == torch.bfloat16
+    assert model.get_buffer("0.angles").tolist() == [0.0, 0.5, 1.0]
+
+
+def test_parameters_that_no_state_dict_has_are_refused_by_name() -> None:
+    class Adapter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.low_rank = nn.Linear(2, 2), nn.Linear(2, 1)
+            self.register_state_dict_post_hook(self.without_base)
+
+        @staticmethod
+        def without_base(_module: nn.Module, state_dict: dict[str, Any], _prefix: str, _: Any) -> None:
+            del state_dict["base.weight"]
+
+    with pytest.raises(ValueError, match=r"^\['base\.weight'\] are in no checkpoint"):
+        skeleton(Adapter)
+
+
+def test_a_state_that_a_module_saves_in_its_own_way_is_refused_by_name() -> None:
+    class Scaler(nn.Module):
+        def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+            destination[f"{prefix}mean"] = torch.ones(1)
+
+    with pytest.raises(ValueError, match=r"^1 saves its state by code of its own, which alone can load it"):
+        skeleton(lambda: nn.Sequential(nn.Linear(2, 2), Scaler()))
+
+
+def test_models_that_other_threads_build_have_their_weights() -> None:
+    built: list[nn.Module] = []
+
+    def build() -> nn.Module:
+        thread = threading.Thread(target=lambda: built.append(nn.BatchNorm1d(2)))
+        thread.start()
+        thread.join()
+        return Beside()
+
+    skeleton(build)
+    assert not any(tensor.is_meta for model in built for tensor in model.state_dict().values())
+
+
+@pytest.mark.parametrize("sets", [lambda _: None, lambda model: setattr(model, "scale", nn.Parameter(torch.ones(2)))])
+def test_a_missing_weight_that_its_module_leaves_as_it_was_is_refused_by_name(sets: Any) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.bias = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+
+        def reset_parameters(self) -> None:
+            self.bias.data.normal_()
+            sets(self)
+
+    with pytest.raises(ValueError, match=r"^\['scale'\] are missing, and reset_parameters\(\) of Scaled does not set"):
+        initialise(skeleton(Scaled), {"scale", "bias"}, "cpu")
