@@ -50,6 +50,10 @@ class ShardedCase(Case):
         return SHARDED[self.strategy_name]
 
     @property
+    def _row(self) -> ShardedStrategy:
+        return self.strategy
+
+    @property
     def why_not(self) -> str | None:
         if self.planned and not self.strategy.plannable:
             return f"{self.strategy_name} cannot be planned: its reader wants bytes"

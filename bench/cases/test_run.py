@@ -320,7 +320,7 @@ def test_a_plan_needs_no_checkpoint_and_explains_itself(bench: Bench, folder: Pa
     lines = run.stdout.splitlines()
     start = lines.index("sequential-xl: device requested peak 6.59 GiB")
     assert lines[start + 1 : start + 3] == [
-        "    6.29 GiB in 821 tensors: sequential.py:7 model = build().to(device)",
+        "    6.29 GiB in 821 tensors: sequential.py:8 model = build_on(build, device, dtype)",
         "    0.30 GiB in 1 tensor: sequential.py:15 destination.copy_(state_dict[name].to(device))",
     ]
     assert "mmap_assign-xl: host file peak 6.29 GiB" in lines
