@@ -34,7 +34,7 @@ from bench.test_peak_memory import leaks, peaks
 from model.shelf import Shelf
 
 MIB = 2**20
-NOISE = MIB
+NOISE = 2 * MIB
 KNOWN_BYTES = 48 * MIB
 
 # What most faults are injected into: by itself it takes no private memory, so theirs stands out.
