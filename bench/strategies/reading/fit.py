@@ -2,6 +2,8 @@
 
 import torch
 
+from bench.strategies.reading.assign import kind
+
 
 def with_tied_names(state_dict, model):
     """A state dict, and what the model has under another name of a tensor in it."""
@@ -41,12 +43,11 @@ def form(tensors, dtype=None):
         if name.endswith("_extra_state"):
             found.add((name,))
             continue
-        kind = dtype if dtype and t.is_floating_point() else t.dtype
         if is_made_of_others(t):
-            found.add((name, kind, t.shape, type(t)))
+            found.add((name, kind(t, dtype), t.shape, type(t)))
         else:
             other, start = first.setdefault(t.untyped_storage() if t.numel() else name, (name, t.storage_offset()))
-            found.add((name, kind, t.shape, t.stride(), other, t.storage_offset() - start))
+            found.add((name, kind(t, dtype), t.shape, t.stride(), other, t.storage_offset() - start))
     return found
 
 

@@ -122,7 +122,9 @@ class OnMeta(TorchFunctionMode):
             alive = {id(one) for made in self.made if (one := made()) is not None}
             return bool(alive - own) or len(self.storages) > 0
 
-        found = kept() and (gc.collect() < 0 or kept())
+        if kept():
+            gc.collect()  # What nobody reaches is not kept.
+        found = kept()
         self.made.clear()  # What has weak references cannot be swapped.
         return found
 
@@ -149,10 +151,11 @@ def initialise(model, missing, device, dtype=None):
     where it leaves one of them as it was.
     """
     # Of names that mean one tensor the first counts: its module resets it.
-    for path in sorted({name.rpartition(".")[0] for name in weights(model) if name in missing}):
+    absent = [name for name in weights(model) if name in missing]
+    for path in sorted({name.rpartition(".")[0] for name in absent}):
         module = model.get_submodule(path)
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-        names = [name for name in weights(model) if name in missing and name.rpartition(".")[0] == path]
+        names = [name for name in absent if name.rpartition(".")[0] == path]
         if reset is None:
             raise ValueError(f"{names} are missing, and {type(module).__name__} has no reset_parameters()")
         assign(model, ((name, empty(one, device, dtype)) for name, one in weights(model).items() if name in names))
