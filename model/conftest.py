@@ -1,10 +1,14 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from model.checkpoints import Checkpoint, Specification, make
 from model.gpt2 import REHEARSAL
+from model.own import Own, own
+from model.pretrained_folder import weights_of
 
 
 @pytest.fixture
@@ -18,3 +22,16 @@ def made(tmp_path: Path) -> Callable[..., Checkpoint]:
         return Checkpoint(specification, folder)
 
     return make_one
+
+
+def changed(folder: Path, **entries: Any) -> Path:
+    """The folder with other entries in its configuration; None: without them."""
+    described = json.loads((folder / "config.json").read_text()) | entries
+    kept = {name: value for name, value in described.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+    return folder
+
+
+def of(folder: Path | str) -> Own:
+    """The model of a folder of Hugging Face, with the weights in it."""
+    return own(str(folder), weights_of(str(folder)), None, None)

@@ -1,6 +1,5 @@
 """What a configuration says is taken from transformers alone; what is wrong with a folder is told in a line."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,9 +9,8 @@ from typing import Any
 import pytest
 from torch import nn
 
+from model.conftest import changed, of
 from model.from_config import FromConfig
-from model.own import Own, own
-from model.pretrained_folder import weights_of
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 
@@ -26,18 +24,6 @@ def folder(tmp_path: Path) -> Path:
     config = transformers.LlamaConfig(**SMALL, vocab_size=90, dtype="bfloat16")
     transformers.LlamaForCausalLM._from_config(config).save_pretrained(tmp_path / "llama")
     return tmp_path / "llama"
-
-
-def changed(folder: Path, **entries: Any) -> Path:
-    """The folder with other entries in its configuration; None: without them."""
-    described = json.loads((folder / "config.json").read_text()) | entries
-    kept = {name: value for name, value in described.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(kept))
-    return folder
-
-
-def of(folder: Path | str) -> Own:
-    return own(str(folder), weights_of(str(folder)), None, None)
 
 
 def test_nothing_is_asked_of_the_hub() -> None:

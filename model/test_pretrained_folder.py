@@ -1,16 +1,16 @@
 """A folder that `save_pretrained` wrote is built, loaded and asked as `from_pretrained` of its library does it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from model.conftest import changed, of
 from model.example_inputs import Input
 from model.factory import factory_of
-from model.own import Own, own
-from model.pretrained_folder import PretrainedFolder, weights_of
+from model.own import own
+from model.pretrained_folder import PretrainedFolder
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 
@@ -60,18 +60,6 @@ def saved(name: str, folder: Path, **options: Any) -> Path:
         kept.data = kept.data.float()
     model.save_pretrained(folder, **options)
     return folder
-
-
-def changed(folder: Path, **entries: Any) -> Path:
-    """The folder with other entries in its configuration; None: without them."""
-    described = json.loads((folder / "config.json").read_text()) | entries
-    kept = {name: value for name, value in described.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(kept))
-    return folder
-
-
-def of(folder: Path | str) -> Own:
-    return own(str(folder), weights_of(str(folder)), None, None)
 
 
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "8KB"}], ids=["one file", "sharded"])
