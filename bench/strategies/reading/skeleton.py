@@ -133,9 +133,10 @@ def require_replaceable(model):
     """Raise `ValueError` if the weights of a model are not those that its modules register."""
     if compiled := compiled_modules(model):
         raise ValueError(f"{compiled[0]} is compiled by torch.jit.script: its tensors cannot be replaced")
+    plain = torch.nn.Module._save_to_state_dict  # noqa: SLF001 - what says that it is its own has no other name
     for path, module in model.named_modules():
         kind = type(module)
-        if kind._save_to_state_dict is not torch.nn.Module._save_to_state_dict and kind.__module__[:6] != "torch.":  # noqa: SLF001
+        if kind._save_to_state_dict is not plain and not kind.__module__.startswith("torch."):  # noqa: SLF001
             raise ValueError(f"{path or 'the model'} saves its state by code of its own, which alone can load it")
 
 
