@@ -47,7 +47,7 @@ def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint)
 
 def _check_answer(checkpoint: Checkpoint, model: nn.Module) -> None:
     """Raise `WrongModel` unless the model computes what the saved one did."""
-    check_outputs(checkpoint, checkpoint.specification.outputs(model))
+    check_outputs(checkpoint, checkpoint.specification.architecture.outputs(model))
 
 
 @pytest.mark.budget

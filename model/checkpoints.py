@@ -105,10 +105,6 @@ class Specification:
     def _is_of_another(self) -> bool:
         return bool(self.cast) and self.in_place is None
 
-    def outputs(self, model: nn.Module) -> list[Tensor]:
-        """What a loaded model computes of the same input each time."""
-        return self.architecture.outputs(model)
-
     @property
     def saved_state(self) -> dict[str, Any]:
         """The state dict that is saved, of a skeleton: without values."""
@@ -310,7 +306,7 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
         beside = known_beside(model, DTYPES.get(specification.cast)) if own else {}
         cast(model, DTYPES.get(specification.cast))
         if not own:
-            answers = Answers(specification.outputs(model))
+            answers = Answers(specification.architecture.outputs(model))
         elif specification.cast or not own.fit.dtypes:  # In a dtype that it is not built for it need not answer.
             answers = own.answers(model)
         if specification.missing:

@@ -26,7 +26,7 @@ def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) 
     Raises `UntrustedCheckpoint` if a file of the checkpoint was changed or replaced since it was found to be sound.
     """
     check_weights(checkpoint, device, model)
-    check_outputs(checkpoint, checkpoint.specification.outputs(model))
+    check_outputs(checkpoint, checkpoint.specification.architecture.outputs(model))
 
 
 def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:

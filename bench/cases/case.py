@@ -314,7 +314,7 @@ class Case:
             rehearse=self._rehearsed(load, rehearsal),
             load=partial(run_load, load, checkpoint),
             # Without values there are no logits. What the user's model computes with is not the load's to answer for.
-            use=self.specification.outputs if self._has_values and not self.own else None,
+            use=self.specification.architecture.outputs if self._has_values and not self.own else None,
             check=partial(self._check, checkpoint, meter().device),
             backend=self.strategy.peer.backend if self.strategy.peer else None,
         )

@@ -40,7 +40,7 @@ class CachedOutputs:
         """Run a forward pass, and undo what it is known to change: the weights of a checkpoint are those before it."""
         state = State(model, self._changed) if self._changed else None
         try:
-            self._outputs = self._checkpoint.specification.outputs(model)
+            self._outputs = self._checkpoint.specification.architecture.outputs(model)
         except Exception:
             # A weight without a value is what it fails for, if there is one.
             check_weights(self._checkpoint, self._device, model)
