@@ -17,9 +17,50 @@ import bench.meters.child
 import bench.meters.warm
 """
 
+# Without its own renewal of the pool, torch fails in one of five such forks.
+COPY = """
+import os
+from threading import Barrier, Thread
+
+import torch
+
+import bench.meters.warm
+
+
+def copies():
+    source, targets = torch.zeros(1 << 20), [torch.empty(1 << 20) for _ in range(4)]
+    together, copied = Barrier(len(targets)), []
+
+    def work(target):
+        together.wait()
+        copied.append(target.copy_(source))
+
+    threads = [Thread(target=work, args=(target,)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(copied) == len(targets)
+
+
+for _ in range(50):
+    if not (child := os.fork()):
+        os._exit(not copies())
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
 
 def test_what_is_done_before_a_fork_asks_nothing_of_cuda() -> None:
+    assert_runs(ASK)
+
+
+def test_threads_of_a_forked_process_can_copy_at_once() -> None:
+    assert_runs(COPY)
+
+
+def assert_runs(script: str) -> None:
+    """Assert that a fresh interpreter runs it, with nothing to complain of."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ASK], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "ignore", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -27,6 +27,15 @@ def _first_load() -> None:
     torch.set_num_threads(threads)
 
 
+def _renew_threads() -> None:
+    """Give a forked process the pool of threads that the fork left behind.
+
+    Torch's own renewal is not safe for threads (`caffe2::pthreadpool`): of several that begin to copy at the same
+    time, one may find no pool, and raises "Invalid thread pool!".
+    """
+    torch.set_num_threads(torch.get_num_threads())
+
+
 def _preload() -> None:
     """Import what the user brings. What cannot be imported is told by the load that wants it."""
     for text in os.environ.get(PRELOADED, "").splitlines():
@@ -36,6 +45,7 @@ def _preload() -> None:
 
 _preload()
 _first_load()
+os.register_at_fork(after_in_child=_renew_threads)
 # Whatever is imported by now stays: a child's collector need not look at it, nor copy its pages to do so.
 gc.collect()
 gc.freeze()
