@@ -74,9 +74,10 @@ def best_of(measure_all: Callable[[], list[Measurement]]) -> list[Measurement]:
 def watched(child: Child, job: Job) -> Measurement:
     """What is seen of the load that a child does, see `child.run`. Raises `LoadDied` and `LoadFailed`."""
     deadline = child.deadline()
-    level = child.receive(Ready, deadline).level
+    level, meter = child.receive(Ready, deadline).level, job.meter()
+    used_level = meter.used_bytes() if level else None
     child.connection.send("go")
-    looks, driver_bytes = _watch(child, level, job.meter(), deadline) if level else ([], None)
+    looks, used = _watch(child, level, meter, deadline) if level else ([], 0)
     seen = child.receive(Seen, deadline)
     kept = child.receive(Kept, deadline)
     course = child.receive(Course, deadline)
@@ -93,7 +94,7 @@ def watched(child: Child, job: Job) -> Measurement:
         kept=kept,
         alive=seen.alive,
         timeline=over_time,
-        driver_bytes=driver_bytes,
+        driver_bytes=None if used_level is None else max(0, used - used_level),
         read_bytes=seen.read_bytes,
     )
 
@@ -133,22 +134,20 @@ def _mend_private(peaks: HostMemory) -> HostMemory:
     return replace(peaks, private_bytes=None if private is None else private + _unseen_bytes(peaks))
 
 
-def _watch(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float) -> tuple[list[Look], int | None]:
+def _watch(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float) -> tuple[list[Look], int]:
     """What was seen until the child sent its next message, or ended, where it was not what was seen before.
 
-    And the most that the device's driver told meanwhile, above what it told first.
+    And the most that the device's driver told meanwhile; 0 where there is none.
     """
     assert child.process.pid is not None
-    looks = [(time.monotonic(), level)]
-    used = [meter.used_bytes()]
+    looks, used = [(time.monotonic(), level)], 0
     # A process that has ended cannot be read: the next `receive` says how it did.
     with suppress(ProcessLookupError), memory_reader(child.process.pid) as read_memory:
         while not child.connection.poll() and time.monotonic() < deadline:
             memory = read_memory()
             if memory != looks[-1][1]:
                 looks.append((time.monotonic(), memory))
-            if used[0] is not None:
-                used = [used[0], max(used[-1] or 0, meter.used_bytes() or 0)]
+            used = max(used, meter.used_bytes() or 0)
             # Not a wait for the connection: that is rounded up to whole milliseconds.
             time.sleep(SAMPLE_SECONDS)
-    return looks, None if used[0] is None else (used[-1] or 0) - used[0]
+    return looks, used
