@@ -215,9 +215,8 @@ class Case:
         """What of the user's model, of `OBSTACLES`, keeps a strategy from loading it, as its row in the table says."""
         if self.own is None or strategy.is_own:
             return set()
-        refused = strategy.refused("cpu" if self.device == "cpu" else "cuda")
         model = self.own.skeleton()
-        found = set(properties_of(model)) & refused
+        found = set(properties_of(model)) & strategy.refused(self.device)
         if strategy.builds:
             return found
         if compiled_modules(model):  # type: ignore[no-untyped-call]

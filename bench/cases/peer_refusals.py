@@ -70,7 +70,7 @@ def refusal(strategy: Strategy, device: str, own: Own, error: LoadEnded) -> str 
     """
     assert strategy.peer
     kind, _, said = str(error).partition(": ")
-    refused, wrong = strategy.refused("cpu" if device == "cpu" else "cuda"), strategy.peer.wrong.split()
+    refused, wrong = strategy.refused(device), strategy.peer.wrong.split()
     for name, tensors in features(own.skeleton()).items():
         what = TOLD[name]
         if isinstance(error, LoadDied):

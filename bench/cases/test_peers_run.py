@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.cases.conftest import Bench
+from model.test_verify import TIED
 
 
 def test_the_conformance_of_another_projects_loader_is_no_failure_where_it_is_known(bench: Bench, folder: Path) -> None:
@@ -19,23 +20,6 @@ def test_the_conformance_of_another_projects_loader_is_no_failure_where_it_is_kn
     assert example.endswith("has one beside it that the model has not")
     # Tests record nothing.
     assert not list(folder.rglob("*_*.json"))
-
-
-TIED = """
-from torch import nn
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed, self.head = nn.Embedding(64, 16), nn.Linear(16, 64, bias=False)
-        self.head.weight = self.embed.weight
-
-    def forward(self, words):
-        return self.head(self.embed(words))
-
-def tied():
-    return Tied()
-"""
 
 
 def test_peers_load_the_users_model_or_refuse_it_in_a_line(bench: Bench, tmp_path: Path) -> None:
