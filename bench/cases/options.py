@@ -13,6 +13,7 @@ from bench.cases.settings import Settings
 from bench.cases.sharded_options import SHARDED_OPTIONS, teams
 from bench.conformance.properties import PROPERTIES
 from bench.meters.simulated.allocator_settings import settings_of
+from bench.meters.stand_in import stand_in_memory
 from bench.strategies import KNOWN, PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
 from model.architecture import DTYPES
@@ -126,6 +127,7 @@ def settings(options: Any) -> Settings:
         teams=many,
         parallelisms=_names("--parallelism", options.parallelism, PARALLELISMS, {"all": PARALLELISMS}),
         cast=cast,
+        stand_in=stand_in_memory() if device.startswith("cuda") else None,
     )
 
 
