@@ -305,8 +305,8 @@ def record(case: Case, benchmark: BenchmarkFixture) -> Record:
     """The record of a benchmark, with all that is known beforehand: what the test adds goes into the JSON."""
     benchmark.params = {"strategy": case.row, "size": case.size, "device": case.device}
     benchmark.extra_info = record = case.blank_record()
-    # Tables of `pytest-benchmark compare` are of one model each.
-    benchmark.group = record["model"]
+    # Tables of `pytest-benchmark compare` are of one model each, and of GPUs or what stands in for one.
+    benchmark.group = record["model"] or ("stand-in for a GPU" if record["stand_in"] else None)
     return record
 
 

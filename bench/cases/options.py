@@ -13,8 +13,8 @@ from bench.cases.settings import Settings
 from bench.cases.sharded_options import SHARDED_OPTIONS, teams
 from bench.cases.stand_in import STAND_IN_OPTIONS
 from bench.conformance.properties import PROPERTIES
+from bench.meters.driver.variables import stand_in_memory
 from bench.meters.simulated.allocator_settings import settings_of
-from bench.meters.stand_in import stand_in_memory
 from bench.strategies import KNOWN, PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
 from model.architecture import DTYPES

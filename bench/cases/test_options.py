@@ -10,7 +10,7 @@ from bench.cases.options import OPTIONS, add_options, help_text, settings
 from bench.cases.settings import Settings
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.record import blank_record
-from bench.meters.stand_in import MEMORY
+from bench.meters.driver.variables import MEMORY
 from bench.strategies import PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
