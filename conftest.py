@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     process.preload([one.text for one in chosen.references], chosen.libraries)
     config.stash[MEETINGS] = {team: Meeting(team) for team in chosen.teams}
     leads = all(team.leads for team in chosen.teams)
-    require_room(chosen.budget)
+    require_room(chosen.budget, chosen.device)
     gate = Gate(config, history, chosen.wants)
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), partial(progress_bar, config))
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
