@@ -189,8 +189,8 @@ class Card:
 def _computed(one: Computation, memory: torch.Tensor) -> object:
     """Compute `one` in the memory of a process."""
 
-    def placed(sent: SentTensor | SentValues) -> torch.Tensor:
-        return sent.tensor(memory) if isinstance(sent, SentTensor) else sent.tensor()
+    def placed(one: SentTensor | SentValues) -> torch.Tensor:
+        return one.tensor(memory) if isinstance(one, SentTensor) else one.tensor()
 
     args, kwargs, results = (
         replaced(part, (SentTensor, SentValues), placed) for part in (one.args, one.kwargs, one.results)
