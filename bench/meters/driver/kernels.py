@@ -130,6 +130,8 @@ def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
     schema = func._schema  # noqa: SLF001 - there is no public way to it
     writes = any(argument.alias_info and argument.alias_info.is_write for argument in schema.arguments)
 
+    # Few operations take numbers there when Python calls them.
+    takes_numbers = torch._C._should_allow_numbers_as_tensors(schema.name.removeprefix("aten::"))  # noqa: SLF001
     of_tensors = [number for number, argument in enumerate(schema.arguments) if str(argument.type) == "Tensor"]
 
     def handle(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
@@ -142,7 +144,7 @@ def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
             result = kernel.call_boxed(keys, *with_tensors, **kwargs)
         finally:
             _within.kernel = False
-        given = _given(args, kwargs)
+        given = _given(args if takes_numbers else with_tensors, kwargs)
         results = None if writes else [result] if isinstance(result, torch.Tensor) else result
         if not writes and not tensors_in(results):
             told = _ask(func, *given, None, seed)

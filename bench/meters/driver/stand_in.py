@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.meters.driver.build import CannotBuild, library
-from bench.meters.driver.card import MOST_DEVICES, READY, CardSettings, as_text
+from bench.meters.driver.card import DEVICE_SPAN, MOST_DEVICES, READY, CardSettings, as_text
 from bench.meters.driver.variables import CARD, MEMORY
 
 __all__ = ["CannotBuild", "card", "environment", "start_card"]
 
 ROOT = Path(__file__).parents[3]
-# A device without `discards` has its bytes in the machine's memory.
+# Of one device: it has addresses for twice as much.
+MOST_BYTES = DEVICE_SPAN // 2
 MIB = 2**20
 
 
@@ -30,7 +31,11 @@ def start_card(settings: CardSettings) -> tuple[str, "subprocess.Popen[bytes]"]:
     Raises `CannotBuild` if it does not start.
     """
     if len(settings.memory_bytes) > MOST_DEVICES:
-        raise CannotBuild(f"the stand-in has {MOST_DEVICES} devices at most, not {len(settings.memory_bytes)}")
+        raise CannotBuild(
+            f"the stand-in for a GPU has {MOST_DEVICES} devices at most, not {len(settings.memory_bytes)}"
+        )
+    if max(settings.memory_bytes) > MOST_BYTES:
+        raise CannotBuild(f"a device of the stand-in has 1 TiB at most, not {max(settings.memory_bytes):,} bytes")
     name = f"weight-loading-{secrets.token_hex(8)}"
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.meters.driver.card", name, as_text(settings)],

@@ -29,13 +29,22 @@ int is_on_device(uintptr_t at, uint64_t bytes) {
 
 int is_page_locked(const void *pointer) { return span_at(&page_locked, (uintptr_t)pointer) != NULL; }
 
-/* Addresses of a device that nobody had before: no use of memory that was freed goes unseen. 0: there are none left. */
+/* Addresses of a device: such as nobody had before, so that no use of freed memory goes unseen, as long as there are
+ * any; then the first that are free. 0: there are none. */
 static uintptr_t new_addresses(int device, uint64_t bytes) {
     uintptr_t start = (base + DEVICE_SPAN * (uint64_t)device + GRANULE - 1) / GRANULE * GRANULE;
-    if (next_offset[device] + bytes + GRANULE > DEVICE_SPAN) return 0;
-    uintptr_t at = start + next_offset[device];
-    next_offset[device] += bytes;
-    return at;
+    uintptr_t end = base + DEVICE_SPAN * (uint64_t)(device + 1), at = start + next_offset[device];
+    if (at + bytes <= end) {
+        next_offset[device] += bytes;
+        return at;
+    }
+    for (at = start; at + bytes <= end;) {
+        Span *taken = span_within(&allocated[device], at, bytes);
+        if (!taken) taken = span_within(&reserved[device], at, bytes);
+        if (!taken) return at;
+        at = taken->at + taken->bytes;
+    }
+    return 0;
 }
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes) {
@@ -119,7 +128,7 @@ cudaError_t cudaHostRegister(void *pointer, size_t bytes, unsigned flags) {
     (void)flags;
     WITH_CONTEXT;
     pthread_mutex_lock(&lock);
-    int taken = span_overlaps(&page_locked, (uintptr_t)pointer, bytes);
+    int taken = span_within(&page_locked, (uintptr_t)pointer, bytes) != NULL;
     if (!taken) span_add(&page_locked, (Span){(uintptr_t)pointer, bytes, NULL});
     pthread_mutex_unlock(&lock);
     return noted(taken ? cudaErrorHostMemoryAlreadyRegistered : cudaSuccess);
@@ -213,7 +222,7 @@ CUresult cuMemMap(CUdeviceptr pointer, size_t bytes, size_t offset, CUmemGeneric
     pthread_mutex_lock(&lock);
     Span *inside = span_at(&reserved[device], pointer);
     CUresult result = CUDA_ERROR_INVALID_VALUE;
-    if (inside && pointer + bytes <= inside->at + inside->bytes && !span_overlaps(&mapped[device], pointer, bytes)) {
+    if (inside && pointer + bytes <= inside->at + inside->bytes && !span_within(&mapped[device], pointer, bytes)) {
         result = (CUresult)fill_pages(pointer, bytes);
         if (!result) one->maps++, span_add(&mapped[device], (Span){pointer, bytes, one});
     }

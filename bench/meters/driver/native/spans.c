@@ -16,9 +16,9 @@ Span *span_at(Spans *in, uintptr_t address) {
     return place < in->count && in->spans[place].at <= address ? &in->spans[place] : NULL;
 }
 
-int span_overlaps(Spans *in, uintptr_t at, uint64_t bytes) {
+Span *span_within(Spans *in, uintptr_t at, uint64_t bytes) {
     size_t place = place_of(in, at);
-    return place < in->count && in->spans[place].at < at + bytes;
+    return place < in->count && in->spans[place].at < at + bytes ? &in->spans[place] : NULL;
 }
 
 void span_add(Spans *in, Span span) {

@@ -58,7 +58,7 @@ cudaError_t noted(cudaError_t error);
 typedef struct { uintptr_t at; uint64_t bytes; void *owner; } Span;
 typedef struct { Span *spans; size_t count, room; } Spans;
 Span *span_at(Spans *in, uintptr_t address);                    /* The span that covers an address; NULL. */
-int span_overlaps(Spans *in, uintptr_t at, uint64_t bytes);
+Span *span_within(Spans *in, uintptr_t at, uint64_t bytes);    /* The first that has any of these bytes; NULL. */
 void span_add(Spans *in, Span span);
 void span_remove(Spans *in, Span *span);
 

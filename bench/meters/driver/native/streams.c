@@ -43,10 +43,17 @@ static cudaError_t add(Stream *stream, Work work) {
 cudaError_t enqueue(Stream *stream, const Transfer *one) { return add(stream, (Work){*one, NULL, 0}); }
 cudaError_t finish(Stream *stream) { return finish_until(stream, stream->asked); }
 
+static cudaError_t finish_device(int device) {
+    cudaError_t error = finish(&defaults[device]);
+    for (Stream *stream = streams; stream && !error; stream = stream->next) {
+        if (stream->device == device) error = finish(stream);
+    }
+    return error;
+}
+
 cudaError_t finish_all(void) {
     cudaError_t error = cudaSuccess;
-    for (int device = 0; device < card.devices && !error; device++) error = finish(&defaults[device]);
-    for (Stream *stream = streams; stream && !error; stream = stream->next) error = finish(stream);
+    for (int device = 0; device < card.devices && !error; device++) error = finish_device(device);
     return error;
 }
 
@@ -79,10 +86,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return cudaSuccess;
 }
 
-static cudaError_t waited(cudaStream_t handle, int for_all) {
+static cudaError_t waited(cudaStream_t handle, int for_device) {
     WITH_CONTEXT;
     pthread_mutex_lock(&lock);
-    cudaError_t error = for_all ? finish_all() : finish(stream_of(handle));
+    cudaError_t error = for_device ? finish_device(current_device) : finish(stream_of(handle));
     pthread_mutex_unlock(&lock);
     return noted(error);
 }
