@@ -21,6 +21,7 @@ from bench.cases.options import OPTIONS, add_options, settings
 from bench.cases.rank_trials import RankTrials
 from bench.cases.settings import Settings
 from bench.cases.sharded import ShardedCase
+from bench.cases.stand_in import require_stand_in
 from bench.cases.surroundings import require_room, require_surroundings
 from bench.conformance import profiles
 from bench.conformance.apart import Apart
@@ -69,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     require_surroundings(vars(config.option), sys.flags.optimize)
     if hasattr(config, "workerinput"):
         _be_no_worker()
+    require_stand_in(config)
     config.pluginmanager.register(UserWarnings(config), "user warnings")
     # As pytest's own filters have it: what options name is built before those are in force.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)

@@ -33,8 +33,8 @@ _UNITS = {"": 1, "B": 1} | {
 
 def budget(options: Any, device: str) -> Budget:
     """What a load to `device` may take. Raises `ValueError` with one line: what is wrong, what would be right."""
-    on_device = _bytes("--device-memory", options.device_memory)
-    on_host = _bytes("--host-memory", options.host_memory)
+    on_device = _amount("--device-memory", options.device_memory)
+    on_host = _amount("--host-memory", options.host_memory)
     if on_device is not None and device == "cpu":
         raise ValueError("--device-memory: with --device cpu weights end in the host's memory; say --host-memory")
     if on_host is not None and options.plan:
@@ -44,9 +44,12 @@ def budget(options: Any, device: str) -> Budget:
     return Budget(on_device, on_host)
 
 
-def _bytes(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
+def _amount(option: str, text: str | None) -> int | None:
+    return None if text is None else amount(option, text)
+
+
+def amount(option: str, text: str) -> int:
+    """Return the bytes of an amount of memory. Raises `ValueError` with one line that names the option."""
     match = _AMOUNT.fullmatch(text.strip())
     units = {name.lower(): count for name, count in _UNITS.items()}
     if match is None or match[2].lower() not in units:

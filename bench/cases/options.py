@@ -11,6 +11,7 @@ from bench.cases.budget_options import BUDGET_OPTIONS, budget
 from bench.cases.own_options import OWN_OPTIONS, REPEATED, own_model, own_strategies
 from bench.cases.settings import Settings
 from bench.cases.sharded_options import SHARDED_OPTIONS, teams
+from bench.cases.stand_in import STAND_IN_OPTIONS
 from bench.conformance.properties import PROPERTIES
 from bench.meters.simulated.allocator_settings import settings_of
 from bench.strategies import KNOWN, PEERS, STRATEGIES
@@ -40,6 +41,7 @@ OPTIONS: tuple[Option, ...] = (
         f"a comma list of {', '.join(STRATEGIES)}; all: these; peers: the loaders of other projects, which are "
         f"{', '.join(PEERS)}",
     ),
+    *STAND_IN_OPTIONS,
     *OWN_OPTIONS,
     *BUDGET_OPTIONS,
     *SHARDED_OPTIONS,

@@ -9,6 +9,8 @@ import torch
 import torch._dynamo  # What simulates a device needs it: some seconds, once.
 from torch import nn
 
+from bench.meters.driver import kernels
+from bench.meters.driver.variables import CARD
 from bench.meters.process import PRELOADED
 from model.factory import factory_of
 
@@ -43,6 +45,8 @@ def _preload() -> None:
             factory_of(text).get()
 
 
+if CARD in os.environ:
+    kernels.register()
 _preload()
 _first_load()
 os.register_at_fork(after_in_child=_renew_threads)

@@ -1,0 +1,228 @@
+"""Has the card compute what CUDA kernels do: on the stand-in they allocate what they allocate, and write nothing.
+
+`register` puts a handler before every CUDA kernel of aten. The handler calls the kernel, and then has the card compute
+the same on the CPU, in the memory of the device.
+"""
+
+import ctypes
+import os
+import pickle
+import threading
+import warnings
+from collections.abc import Callable
+from functools import cache
+from multiprocessing.connection import Client, Connection
+from typing import Any
+
+import torch
+
+from bench.meters.driver.sent import Computation, SentTensor, replaced, tensors_in
+from bench.meters.driver.variables import CARD
+
+aten = torch.ops.aten
+
+# Operations that make memory, look at it or say where it is, and need no value.
+_WITHOUT_VALUES = (
+    *("empty", "resize_", "_resize_output_", "set_", "is_set_to", "record_stream", "set_data", "lift", "_fw_primal"),
+    *(
+        "as_strided",
+        "view",
+        "unfold",
+        "alias",
+        "split",
+        "_reshape_alias",
+        "_unsafe_view",
+        "_efficientzerotensor",
+        "_conj",
+    ),
+    *("_pin_memory", "is_pinned", "_local_scalar_dense", "_assert_async", "copy_", "_copy_from"),
+    # Parts of others, and what PyTorch has no kernel of for the CPU.
+    *("_flash_attention", "_efficient_attention", "_cudnn", "cudnn", "miopen", "_thnn", "_cslt", "_convert_weight"),
+    *("_nested", "_sparse", "sparse", "_to_sparse", "_coalesce", "_indices", "_values", "indices", "values", "_nnz"),
+    *("crow", "col_"),
+)
+# Operations whose results have as many elements as their values say.
+_SIZED_BY_VALUES = ("nonzero", "masked_select", "unique", "_unique", "repeat_interleave")
+
+# Names of aten's operations, as `name.overload`, or `name` for the default.
+Kernel = Callable[..., Any]
+
+# In a kernel that calls others: those need no values, it gets its own.
+_within = threading.local()
+_registered: list[torch.library.Library] = []
+
+
+class _Card:
+    """The connection of this process to the card; a forked process gets one of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._pid = 0
+        # The card of a run that counts bytes only keeps none.
+        self.discards = False
+
+    def compute(self, one: Computation) -> Any:
+        """Return what is computed, see `computing.compute`. Raises `NotImplementedError` where the CPU cannot do it."""
+        message = pickle.dumps(one)
+        with self._lock:
+            connection = self._connected()
+            if self.discards:
+                return None
+            connection.send_bytes(message)
+            done, value = pickle.loads(connection.recv_bytes())  # noqa: S301 - the card is this run's own
+        if not done:
+            raise NotImplementedError(f"the stand-in for a GPU cannot compute aten::{one.name}: {value}")
+        return value
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._pid != os.getpid():
+            self._connection, self._pid = Client(f"\0{os.environ[CARD]}", family="AF_UNIX"), os.getpid()
+            self._connection.send_bytes(pickle.dumps(self._pid))
+            self.discards = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - as above
+        return self._connection
+
+
+_card = _Card()
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The preloaded library itself."""
+    library = ctypes.CDLL(None)
+    library.stand_in_offset.argtypes, library.stand_in_offset.restype = [ctypes.c_void_p], ctypes.c_int64
+    library.stand_in_arrive.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    return library
+
+
+def _offset(address: int) -> int:
+    offset: int = _library().stand_in_offset(address)
+    if offset < 0:
+        raise RuntimeError(f"{address:#x} is no address of a device")
+    return offset
+
+
+def _sent(tensor: torch.Tensor) -> SentTensor | torch.Tensor:
+    return SentTensor.of(tensor.detach(), _offset) if tensor.is_cuda else tensor.detach().clone()
+
+
+def _ask(func: torch._ops.OpOverload, args: Any, kwargs: Any, results: Any, seed: int | None = None) -> Any:
+    """Have the card compute `func`, after all that the streams of the devices concerned were asked for before."""
+    devices = {tensor.device.index for tensor in tensors_in([args, kwargs, results]) if tensor.is_cuda}
+    for device in devices or {torch.cuda.current_device()}:
+        _library().stand_in_arrive(device, torch.cuda.current_stream(device).cuda_stream)
+    schema = func._schema  # noqa: SLF001 - as in `_handler`
+    name, overload = schema.name.removeprefix("aten::"), schema.overload_name or "default"
+    args, kwargs, results = (replaced(part, torch.Tensor, _sent) for part in (args, kwargs, results))
+    return _card.compute(Computation(name, overload, args, kwargs, results, seed))
+
+
+def _seed(func: torch._ops.OpOverload) -> int | None:
+    """Return a seed that follows from the device's generator, for an operation that draws random numbers."""
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return None
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    return (generator.initial_seed() * 1_000_003 + generator.get_offset()) % 2**63
+
+
+def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
+    schema = func._schema  # noqa: SLF001 - there is no public way to it
+    writes = any(argument.alias_info and argument.alias_info.is_write for argument in schema.arguments)
+
+    def handle(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
+        if getattr(_within, "kernel", False):
+            return kernel.call_boxed(keys, *args, **kwargs)
+        seed = _seed(func)
+        _within.kernel = True
+        try:
+            result = kernel.call_boxed(keys, *args, **kwargs)
+        finally:
+            _within.kernel = False
+        given = _given(args, kwargs)
+        results = None if writes else [result] if isinstance(result, torch.Tensor) else result
+        if not writes and not tensors_in(results):
+            told = _ask(func, *given, None, seed)
+            return result if told is None else told
+        if any(tensor.numel() for tensor in tensors_in(given if writes else results)):
+            _ask(func, *given, results, seed)
+        return result
+
+    return handle
+
+
+def _given(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return arguments as the CPU takes them: made there, and drawn from its generator."""
+    kept = {name: value for name, value in kwargs.items() if name not in ("device", "pin_memory", "layout")}
+    without_generator = [replaced(part, torch.Generator, lambda _: None) for part in (list(args), kept)]
+    return without_generator[0], without_generator[1]
+
+
+def _sized_handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
+    def handle(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
+        given = _given(args, kwargs)
+        device = tensors_in([args, kwargs])[0].device
+        computed = _ask(func, *given, None)
+        if computed is None:
+            return kernel.call_boxed(keys, *args, **kwargs)
+        placed = replaced(computed, torch.Tensor, lambda tensor: tensor.to(device))
+        return tuple(placed) if isinstance(placed, list) else placed
+
+    return handle
+
+
+def _refusing_handler(func: torch._ops.OpOverload, _kernel: Any) -> Kernel:
+    def handle(*_args: Any, **_kwargs: Any) -> Any:
+        raise NotImplementedError(f"the stand-in for a GPU cannot compute {func}; leave out its `out`")
+
+    return handle
+
+
+def _copy(keys: torch._C.DispatchKeySet, to: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> Any:  # noqa: ARG001
+    copied = aten.copy_.default
+    copied._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, to, source, non_blocking)  # noqa: SLF001
+    # Else the driver copies, or what PyTorch makes of it comes here again.
+    by_kernel = to.is_cuda and source.is_cuda and not getattr(_within, "kernel", False)
+    if by_kernel and to.numel() and not _is_plain(to, source):
+        _ask(copied, [to, source], {}, None)
+    return to
+
+
+def _is_plain(to: torch.Tensor, source: torch.Tensor) -> bool:
+    alike = to.dtype == source.dtype and to.is_conj() == source.is_conj() and to.is_neg() == source.is_neg()
+    return alike and to.shape == source.shape and to.is_contiguous() and source.is_contiguous()
+
+
+def register() -> None:
+    """Put the handlers before CUDA's kernels, in this process and its forks. Takes tenths of a second."""
+    if _registered:
+        return
+    library = torch.library.Library("aten", "IMPL", "CUDA")
+    _registered.append(library)
+    # Its kernels are not PyTorch's own.
+    torch.backends.cudnn.enabled = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    with warnings.catch_warnings():
+        # That kernels are replaced.
+        warnings.simplefilter("ignore")
+        for full in sorted(torch._C._dispatch_get_registrations_for_dispatch_key("CUDA")):  # noqa: SLF001
+            if func := _operation(full):
+                name = full.removeprefix("aten::")
+                kernel = torch.library.get_kernel(full, "CUDA")
+                library.impl(name, _maker(name)(func, kernel), "CUDA", with_keyset=True)
+        library.impl("copy_", _copy, "CUDA", with_keyset=True)
+
+
+def _maker(name: str) -> Callable[..., Kernel]:
+    if not name.startswith(_SIZED_BY_VALUES):
+        return _handler
+    return _refusing_handler if name.endswith("out") else _sized_handler
+
+
+def _operation(full: str) -> torch._ops.OpOverload | None:
+    """Return the operation of a kernel; None where no value is to be computed for it."""
+    name, _, overload = full.removeprefix("aten::").partition(".")
+    if not full.startswith("aten::") or name.startswith(_WITHOUT_VALUES):
+        return None
+    func: torch._ops.OpOverload = getattr(getattr(aten, name), overload or "default")
+    views = any(one.alias_info and not one.alias_info.is_write for one in func._schema.returns)  # noqa: SLF001
+    return None if views else func

@@ -1,0 +1,82 @@
+"""Starts the stand-in for a GPU: builds its library, runs its card, and makes an environment that leads to both."""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.meters.driver.build import CannotBuild, library
+from bench.meters.driver.card import MOST_DEVICES, READY, CardSettings, as_text
+from bench.meters.driver.variables import CARD, MEMORY
+
+__all__ = ["CannotBuild", "card", "environment", "start_card"]
+
+ROOT = Path(__file__).parents[3]
+# A device without `discards` has its bytes in the machine's memory.
+MIB = 2**20
+
+
+def cache_folder() -> Path:
+    """Return where the library is kept once it is built."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-loading"
+
+
+def start_card(settings: CardSettings) -> tuple[str, "subprocess.Popen[bytes]"]:
+    """Start a card, and return its name; it ends when its standard input is closed.
+
+    Raises `CannotBuild` if it does not start.
+    """
+    if len(settings.memory_bytes) > MOST_DEVICES:
+        raise CannotBuild(f"the stand-in has {MOST_DEVICES} devices at most, not {len(settings.memory_bytes)}")
+    name = f"weight-loading-{secrets.token_hex(8)}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.meters.driver.card", name, as_text(settings)],
+        env=_without(os.environ) | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    if process.stdout.readline() != READY:
+        process.wait()
+        raise CannotBuild(f"the process of the stand-in for a GPU ended at once, with status {process.returncode}")
+    return name, process
+
+
+def environment(name: str, memory: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with what leads a process to the card `name`. Raises `CannotBuild`."""
+    built = library(cache_folder())
+    paths = {"LD_PRELOAD": str(built), "LD_LIBRARY_PATH": str(built.parent)}
+    joined = {key: ":".join(filter(None, (path, environ.get(key)))) for key, path in paths.items()}
+    return dict(environ) | joined | {CARD: name, MEMORY: memory}
+
+
+@contextmanager
+def card(
+    memory_bytes: Sequence[int], *, late: bool = False, discards: bool = False, context_bytes: int = 0
+) -> Iterator[dict[str, str]]:
+    """Run a card with so many bytes on each device, and give the environment of processes that use it.
+
+    Raises `CannotBuild`.
+    """
+    library(cache_folder())
+    settings = CardSettings(tuple(memory_bytes), late, discards, context_bytes, context_host_bytes=0)
+    name, process = start_card(settings)
+    try:
+        memory = ",".join(f"{count // MIB}MiB" for count in memory_bytes)
+        yield environment(name, memory, _without(os.environ) | {"PYTHONPATH": str(ROOT)})
+    finally:
+        process.communicate()
+
+
+def _without(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without a stand-in that this process may be running on."""
+    kept = {key: value for key, value in environ.items() if key not in (CARD, MEMORY)}
+    if CARD in environ:
+        for key in ("LD_PRELOAD", "LD_LIBRARY_PATH"):
+            # What was put before the others.
+            kept[key] = kept.get(key, "").partition(":")[2]
+    return kept
