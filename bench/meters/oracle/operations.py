@@ -8,7 +8,7 @@ import torch
 
 import bench.meters.warm  # noqa: F401 - once, and not in every fork
 from bench.meters import device_meter
-from bench.meters.oracle.forks import answered, attempted, in_fork, in_forks
+from bench.meters.oracle.forks import answered, attempted, in_forks
 from bench.meters.oracle.measured import measured
 from bench.meters.oracle.operation_cases import OPERATIONS, Operation
 from bench.meters.oracle.options import names
@@ -20,16 +20,15 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def groups(options: Namespace) -> Iterator[Group]:
+    calls = [partial(_all_told, name, device) for name in options.groups for device in ("cuda", "sim")]
+    answers = map(answered, in_forks(calls, options.at_once))
     for name in options.groups:
-        operations = OPERATIONS[name]
-        real = in_forks((partial(_told, operation, "cuda") for operation in operations.values()), options.at_once)
-        # What is simulated leaves nothing behind: one fork will do.
-        simulated = answered(in_fork(partial(_all_simulated, list(operations.values()))))
-        yield group(name, "operations", zip(operations, real, simulated, strict=True))
+        yield group(name, "operations", zip(OPERATIONS[name], next(answers), next(answers), strict=True))
 
 
-def _all_simulated(operations: list[Operation]) -> list[Answer]:
-    return [attempted(partial(_told, operation, "sim")) for operation in operations]
+def _all_told(name: str, device: str) -> list[Answer]:
+    """Operations one after another: each begins with nothing held, and nothing cached."""
+    return [attempted(partial(_told, operation, device)) for operation in OPERATIONS[name].values()]
 
 
 def _told(operation: Operation, device: str) -> Figures:

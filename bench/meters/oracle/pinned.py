@@ -16,7 +16,7 @@ FIGURES = ("allocations", "allocated_bytes", "active_requests", "active_bytes")
 KINDS = ("current", "peak", "allocated", "freed")
 
 # More would take memory of the host: a page-locked page is there.
-MOST_BITS = 24
+MOST_BITS = 22
 
 # How often a step allocates, frees, and empties the cache; otherwise it resets the peaks.
 WEIGHTS = {ALLOCATE: 50, FREE: 42, EMPTY: 4, RESET: 4}

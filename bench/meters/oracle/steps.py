@@ -34,7 +34,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--capacity-mib", type=numbers, default=[0], help="capacities of the process, a group each; 0: none"
     )
     parser.add_argument(
-        "--driver", action="store_true", help="the memory of the device is the capacity: for small ones that are idle"
+        "--driver", action="store_true", help="the memory of the device is a limit too: for one that is small and idle"
     )
 
 
@@ -46,8 +46,8 @@ def groups(options: Namespace) -> Iterator[Group]:
     at_once = 1 if options.driver else options.at_once
     for streams, capacity_mib in product(options.streams, options.capacity_mib):
         pair = partial(_pair, settings, streams, capacity_mib * MIB or None, driver=options.driver)
-        capacity = "the device's" if options.driver else f"{capacity_mib:,} MiB" if capacity_mib else "none"
-        name = f"streams {streams}, capacity {capacity}"
+        limits = [f"a capacity of {capacity_mib:,} MiB"] * bool(capacity_mib) + ["a full device"] * options.driver
+        name = f"{streams} streams, {' and '.join(limits) or 'no limit'}"
         yield compare(name, pair, partial(drawn, streams=streams), seeds, options.steps, at_once)
 
 
@@ -143,7 +143,8 @@ class Simulated:
             current = getattr(self._allocator, f"{name}_bytes")
             self._peaks[name] = max(self._peaks[name], current)
             told |= {f"{name} current": current, f"{name} peak": self._peaks[name]}
-        return told | {"out of memory": self._ooms}
+        # In the middle of a step there may be more than after it.
+        return told | {"reserved peak": self._allocator.reserved_peak_bytes, "out of memory": self._ooms}
 
     def close(self) -> None:
         pass
@@ -151,10 +152,9 @@ class Simulated:
 
 def _pair(settings: AllocatorSettings, streams: int, capacity: int | None, *, driver: bool) -> tuple[Player, Player]:
     real = Real(streams, capacity)
-    if driver:
-        # The context of CUDA has taken something of it.
-        capacity, _ = torch.cuda.mem_get_info()
-    return real, Simulated(CachingAllocator(settings, capacity))
+    # Less than it has in all, where CUDA's context is on it.
+    device_bytes = torch.cuda.mem_get_info()[0] if driver else None
+    return real, Simulated(CachingAllocator(settings, capacity, device_bytes=device_bytes))
 
 
 @cache
