@@ -9,8 +9,6 @@ from bench.cases.case import LimitCase
 from bench.history.record import Record
 from model.checkpoints import Checkpoint
 
-ROUNDS = 3
-
 
 @pytest.mark.real_device
 @pytest.mark.limit
@@ -18,6 +16,6 @@ def test_limit(case: LimitCase, checkpoint: Checkpoint, benchmark: BenchmarkFixt
     """The same that is measured beside every timed load, by itself."""
     rates: list[float] = []
     limit = case.limit_of(checkpoint)
-    benchmark.pedantic(lambda: rates.append(limit.bytes_per_second()), setup=limit.settle, rounds=ROUNDS)
+    benchmark.pedantic(lambda: rates.append(limit.bytes_per_second()), setup=limit.settle, rounds=case.rounds)
     rate = median(rates)
     record.update(bytes_per_second=rate, limit_bytes_per_second=rate)

@@ -11,8 +11,6 @@ from bench.history.record import Record
 from bench.meters.clock import Readings, clock_apart
 from model.checkpoints import Checkpoint
 
-ROUNDS = 3
-
 
 @pytest.mark.real_device
 def test_load_time(
@@ -21,11 +19,12 @@ def test_load_time(
     """Several loads in one process of their own, the model of each one checked; no memory meter runs."""
     clock_of = case.clock(case.strategy.load, checkpoint, rehearsal)
     with ending(case), clock_apart(clock_of, case.limit_seconds) as clock:
-        benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=ROUNDS)
+        benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=case.rounds)
         clock.finish_round()
         readings = clock.readings()
     record["ownership"] = ownership(readings, record["ownership"])
-    record.update(times(readings, record["checkpoint_bytes"], mapped=record["ownership"] == "mapped"))
+    found = times(readings, record["checkpoint_bytes"], mapped=record["ownership"] == "mapped")
+    record.update(case.as_measured(found))
 
 
 def ownership(readings: Readings, stated: str | None) -> str | None:

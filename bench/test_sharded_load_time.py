@@ -14,8 +14,6 @@ from bench.ranks.measure import clocks_apart
 from bench.ranks.meeting import Meeting
 from model.checkpoints import Checkpoint
 
-ROUNDS = 3
-
 
 @pytest.mark.sharded
 @pytest.mark.ranks
@@ -31,10 +29,10 @@ def test_sharded_load_time(
     """Several loads in one process a rank, every shard of the model checked after each one; no memory meter runs."""
     clocks_of = case.rank_clocks(meeting, checkpoint, rehearsal)
     with ending(case), clocks_apart(meeting, clocks_of, case.limit_seconds) as clocks:
-        benchmark.pedantic(clocks.load_and_use, setup=clocks.begin_round, rounds=ROUNDS)
+        benchmark.pedantic(clocks.load_and_use, setup=clocks.begin_round, rounds=case.rounds)
         clocks.finish_round()
         readings = clocks.readings()
-    record.update(slowest(readings, case.state_bytes))
+    record.update(case.as_measured(slowest(readings, case.state_bytes)))
 
 
 def slowest(readings: Mapping[int, Readings], state_bytes: int) -> Record:

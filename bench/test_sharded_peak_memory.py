@@ -67,17 +67,17 @@ def of_all_ranks(case: ShardedCase, measured: Mapping[int, Measurement]) -> Reco
     Of a plan each stands for as many ranks as are `alike`, which do the same.
     """
     ranks = {rank: peaks(measurement, case.state_bytes) for rank, measurement in measured.items()}
-    stand_in = case.stand_ins(measured)
+    representative = case.representatives(measured)
     highest = {name: _highest(ranks, name) for name in HIGHEST}
     return highest | {
         "device_peak_ratio": ratio(highest["device_requested_peak_bytes"], case.state_bytes),
         "host_peak_ratio": ratio(highest["host_private_peak_bytes"], case.state_bytes),
-        "read_bytes": _together(ranks, stand_in, range(case.team.count), "read_bytes", "host_file_peak_bytes"),
-        "node_private_peak_bytes": _of_a_node(case, ranks, stand_in, "host_private_peak_bytes"),
-        "node_file_peak_bytes": _of_a_node(case, ranks, stand_in, "host_file_peak_bytes"),
+        "read_bytes": _together(ranks, representative, range(case.team.count), "read_bytes", "host_file_peak_bytes"),
+        "node_private_peak_bytes": _of_a_node(case, ranks, representative, "host_private_peak_bytes"),
+        "node_file_peak_bytes": _of_a_node(case, ranks, representative, "host_file_peak_bytes"),
         "timeline": ranks[0]["timeline"],
         "per_rank": [
-            {"rank": rank, "alike": stand_in.count(rank), "share_bytes": case.shares[rank].held_bytes}
+            {"rank": rank, "alike": representative.count(rank), "share_bytes": case.shares[rank].held_bytes}
             | {name: figures[name] for name in OF_A_RANK}
             for rank, figures in ranks.items()
         ],
@@ -89,15 +89,15 @@ def _highest(ranks: Mapping[int, Record], name: str) -> int | None:
     return None if None in figures else max(figures)
 
 
-def _together(ranks: Mapping[int, Record], stand_in: Sequence[int], some: range, *names: str) -> int | None:
+def _together(ranks: Mapping[int, Record], representative: Sequence[int], some: range, *names: str) -> int | None:
     """The sum of figures over some ranks."""
-    figures = [ranks[stand_in[rank]][name] for rank in some for name in names]
+    figures = [ranks[representative[rank]][name] for rank in some for name in names]
     return None if None in figures else sum(figures)
 
 
-def _of_a_node(case: ShardedCase, ranks: Mapping[int, Record], stand_in: Sequence[int], name: str) -> int | None:
+def _of_a_node(case: ShardedCase, ranks: Mapping[int, Record], representative: Sequence[int], name: str) -> int | None:
     """The sum of a peak over the ranks of a node, of the one where it is highest."""
-    sums = [_together(ranks, stand_in, node, name) for node in case.team.nodes()]
+    sums = [_together(ranks, representative, node, name) for node in case.team.nodes()]
     return None if None in sums else max(filter(None, sums), default=0)
 
 

@@ -30,6 +30,9 @@ LIMIT_SECONDS = 60.0
 LIMIT_BYTES_PER_SECOND = 20e6
 LIMIT_TENSORS_PER_SECOND = 50.0
 
+# How often a load is timed.
+ROUNDS = 3
+
 # What can be taken for a moment without asking for memory that others are about to use.
 MOST_OF_FREE_MEMORY = 0.9
 
@@ -39,7 +42,8 @@ class Case:
     """The names of one measurement; `planned`: nothing of it is real, peaks are counted.
 
     `own` is the user's model, which `size` is the name of, and `own_strategy` the user's loader; None: the suite's.
-    `cast` is the dtype that floating-point weights end in, of `DTYPES`; "": the checkpoint's.
+    `cast` is the dtype that floating-point weights end in, of `DTYPES`; "": the checkpoint's. `stand_in` is the memory
+    of the stand-in for a GPU that `device` is; None: it is no stand-in.
     """
 
     strategy_name: str
@@ -51,6 +55,7 @@ class Case:
     own: Own | None = None
     own_strategy: Strategy | None = None
     cast: str = ""
+    stand_in: str | None = None
 
     def __str__(self) -> str:
         return f"{self.strategy_name}-{self.size}-{self.device}"
@@ -238,6 +243,7 @@ class Case:
                 "layout": self.layout,
                 "dtype": self.dtype,
                 "cast": self.cast or None,
+                "stand_in": self.stand_in,
                 "planned": self.planned,
                 "cache": self.cache,
                 "limit": self.limit,
@@ -289,6 +295,15 @@ class Case:
         footprint = self.specification.footprint
         to_read = 0 if self.planned else self.specification.checkpoint_bytes
         return LIMIT_SECONDS + to_read / LIMIT_BYTES_PER_SECOND + footprint.tensors / LIMIT_TENSORS_PER_SECOND
+
+    @property
+    def rounds(self) -> int:
+        """How often its load is timed: once on a stand-in, to run and check it."""
+        return 1 if self.stand_in else ROUNDS
+
+    def as_measured(self, times: Record) -> Record:
+        """What of the times of its load is a figure: nothing on a stand-in, whose times are not those of a GPU."""
+        return {} if self.stand_in else times
 
     def clock(self, load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint) -> Callable[[], LoadClock]:
         """Makes the clock that times `load`, in whichever process it is called."""

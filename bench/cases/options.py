@@ -14,6 +14,7 @@ from bench.cases.sharded_options import SHARDED_OPTIONS, teams
 from bench.cases.stand_in import STAND_IN_OPTIONS
 from bench.conformance.properties import PROPERTIES
 from bench.meters.simulated.allocator_settings import settings_of
+from bench.meters.stand_in import stand_in_memory
 from bench.strategies import KNOWN, PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
 from model.architecture import DTYPES
@@ -128,6 +129,7 @@ def settings(options: Any) -> Settings:
         teams=many,
         parallelisms=_names("--parallelism", options.parallelism, PARALLELISMS, {"all": PARALLELISMS}),
         cast=cast,
+        stand_in=stand_in_memory() if device.startswith("cuda") else None,
     )
 
 

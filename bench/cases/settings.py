@@ -29,7 +29,7 @@ class Settings:
     `real_device` is the device of measurements that want values, times for one; None: they are left out. With `teams`
     their loads are measured, and no others: of models divided by each of `parallelisms`. With `require_all` a run fails
     if a strategy refuses its model or is skipped. `cast` is the dtype that floating-point weights end in; "": the
-    checkpoint's, `dtype`.
+    checkpoint's, `dtype`. `stand_in` is the memory of the stand-in for a GPU that is loaded to; None: there is none.
     """
 
     sizes: tuple[str, ...]
@@ -53,6 +53,7 @@ class Settings:
     teams: tuple[Team, ...]
     parallelisms: tuple[str, ...]
     cast: str = ""
+    stand_in: str | None = None
 
     @property
     def sharded(self) -> bool:
@@ -63,7 +64,9 @@ class Settings:
         """Every measurement of many processes; `real`: of those that want values."""
         device = self.real_device if real else self.device
         return [
-            ShardedCase(*self._named(strategy, size, device), parallelism=parallelism, team=team)
+            ShardedCase(
+                *self._named(strategy, size, device), stand_in=self.stand_in, parallelism=parallelism, team=team
+            )
             for size in self.sizes
             for team in self.teams
             for parallelism in self.parallelisms
@@ -77,7 +80,10 @@ class Settings:
             return []
         device = self.real_device if real else self.device
         return [
-            Case(*self._named(strategy, size, device), self.own, self.own_strategies.get(strategy), self.cast)
+            Case(
+                *self._named(strategy, size, device),
+                *(self.own, self.own_strategies.get(strategy), self.cast, self.stand_in),
+            )
             for size in self.sizes
             for strategy in self.strategies
             if device is not None
@@ -99,11 +105,11 @@ class Settings:
         ]
 
     def limits(self) -> list[LimitCase]:
-        """What the loads are held against, each kind once a size."""
+        """What the loads are held against, each kind once a size; none on a stand-in for a GPU, which has no times."""
         kinds: dict[str, LimitCase] = {}
         for case in self.cases(real=True):
             limit = LimitCase(**vars(case))
-            if case.why_not is None:
+            if case.why_not is None and case.stand_in is None:
                 kinds.setdefault(str(limit), limit)
         return list(kinds.values())
 
@@ -126,7 +132,8 @@ class Settings:
     def wants(self, record: Record) -> bool:
         """Whether a recorded benchmark is one of those that these settings stand for, if it is still there.
 
-        The limits that are measured are up to the strategies: if not all of those are, none is missed.
+        The limits that are measured are up to the strategies: if not all of those are, none is missed. On a stand-in
+        for a GPU no time is.
         """
         timed = record.get("bytes_per_second") is not None
         every_strategy = (
@@ -137,6 +144,7 @@ class Settings:
             and self.is_of_model(record)
             and record.get("loader") == self._loader(record)
             and record["device"] == (self.real_device if timed else self.device)
+            and not (timed and self.stand_in)
             # The first records do not say that nothing of them was planned.
             and (record["dtype"], record.get("cast") or "", record["cache"], bool(record.get("planned")))
             == (self.dtype, self.cast, self.cache, self.planned)
@@ -204,7 +212,8 @@ class Settings:
     def title(self) -> str:
         """What is measured where, in a few words."""
         dtype = f"{self.dtype} cast to {self.cast}" if self.cast else self.dtype
+        device = f"{self.device} (stand-in {self.stand_in})" if self.stand_in else self.device
         if self.planned:
-            return f"{dtype} to {self.device}, planned"
+            return f"{dtype} to {device}, planned"
         times = "" if self.real_device in (None, self.device) else f", times on {self.real_device}"
-        return f"{dtype} to {self.device}{times}, page cache {self.cache}"
+        return f"{dtype} to {device}{times}, page cache {self.cache}"

@@ -79,7 +79,7 @@ class ShardedCase(Case):
             first.setdefault(one, rank)
         return tuple(first.values())
 
-    def stand_ins(self, measured: Iterable[int]) -> list[int]:
+    def representatives(self, measured: Iterable[int]) -> list[int]:
         """Of every rank of the team, a measured one that has the same to do."""
         kinds = {self.shares[rank]: rank for rank in measured} if self.planned else {}
         return [kinds.get(one, rank) for rank, one in enumerate(self.shares)]

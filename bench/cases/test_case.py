@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,6 +52,15 @@ def test_a_record_starts_with_what_is_known() -> None:
     assert record["host_bound_ratio"] == 1.0
     assert record["ownership"] == "owned"
     assert record["device_peak_ratio"] is None
+
+
+def test_a_stand_in_is_loaded_to_once_and_has_no_times() -> None:
+    times = {"load_seconds": 0.5, "bytes_per_second": 1e9}
+    gpu = Case("streamed", "small", "cuda", "float32")
+    stand_in = replace(gpu, stand_in="80 GiB")
+    assert (gpu.rounds, gpu.as_measured(times)) == (3, times)
+    assert (stand_in.rounds, stand_in.as_measured(times)) == (1, {})
+    assert str(stand_in) == str(gpu)
 
 
 def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:

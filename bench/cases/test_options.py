@@ -9,6 +9,8 @@ import torch
 from bench.cases.options import OPTIONS, add_options, help_text, settings
 from bench.cases.settings import Settings
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
+from bench.history.record import blank_record
+from bench.meters.stand_in import MEMORY
 from bench.strategies import PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
@@ -193,6 +195,50 @@ def test_a_limit_is_measured_once_a_size(gpus: Any, options: dict[str, Any], lim
     found = [str(case) for case in chosen(**options).limits()]
     assert len(found) == len(limits)
     assert set(found) == limits
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:1"])
+def test_a_stand_in_is_named_with_its_device(gpus: Any, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    gpus(2)
+    monkeypatch.setenv(MEMORY, "80GiB,80GiB")
+    named = "cuda" if device == "auto" else device
+    settings = chosen(device=device)
+    assert settings.stand_in == "80 GiB, 80 GiB"
+    assert settings.title == f"float32 to {named} (stand-in 80 GiB, 80 GiB), page cache warm"
+    for real in (False, True):
+        assert {case.blank_record()["stand_in"] for case in settings.cases(real=real)} == {"80 GiB, 80 GiB"}
+    assert settings.limits() == []
+
+
+@pytest.mark.parametrize("options", [{"device": "cpu"}, {"device": "sim"}, {"plan": True}])
+def test_what_is_no_gpu_has_no_stand_in(gpus: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    gpus(1)
+    monkeypatch.setenv(MEMORY, "80GiB")
+    settings = chosen(**options)
+    assert settings.stand_in is None
+    assert {case.blank_record()["stand_in"] for case in settings.cases(real=False)} == {None}
+    assert "stand-in" not in settings.title
+
+
+def test_so_have_the_loads_of_many_processes(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(2)
+    monkeypatch.setenv(MEMORY, "80GiB,80GiB")
+    sharded = chosen(sharded=True, strategies="streamed", parallelism="fsdp").sharded_cases(real=True)
+    assert [case.blank_record()["stand_in"] for case in sharded] == ["80 GiB, 80 GiB"]
+
+
+@pytest.mark.parametrize("seconds", [None, 0.5])
+@pytest.mark.parametrize("memory", [None, "80GiB"])
+def test_a_stand_in_misses_no_time_of_a_gpu(
+    gpus: Any, monkeypatch: pytest.MonkeyPatch, memory: str | None, seconds: float | None
+) -> None:
+    gpus(1)
+    monkeypatch.delenv(MEMORY, raising=False)
+    if memory:
+        monkeypatch.setenv(MEMORY, memory)
+    named = {"strategy": "streamed", "size": "small", "dtype": "float32", "device": "cuda", "cache": "warm"}
+    recorded = blank_record() | named | {"bytes_per_second": seconds}
+    assert chosen().wants(recorded) == (memory is None or seconds is None)
 
 
 def test_a_limit_is_measured_as_the_first_strategy_that_has_it_is(gpus: Any) -> None:

@@ -44,11 +44,11 @@ def test_a_plan_measures_one_of_all_ranks_that_have_the_same_to_do(
 ) -> None:
     case = planned(count, parallelism)
     assert case.measured_ranks == expected
-    stand_ins = case.stand_ins(case.measured_ranks)
-    assert len(stand_ins) == count
-    assert [case.shares[rank] for rank in stand_ins] == case.shares
-    assert set(stand_ins) == set(expected)
-    assert [rank for rank, stand_in in enumerate(stand_ins) if stand_in == 0] == [0]
+    representatives = case.representatives(case.measured_ranks)
+    assert len(representatives) == count
+    assert [case.shares[rank] for rank in representatives] == case.shares
+    assert set(representatives) == set(expected)
+    assert [rank for rank, one in enumerate(representatives) if one == 0] == [0]
 
 
 @pytest.mark.ranks
@@ -74,7 +74,7 @@ def test_a_plan_says_what_every_rank_takes(
 def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:
     case = ShardedCase("streamed", "tiny", "cpu", "float32", team=Team(8, (5,), 4, 1, ("localhost", 29500)))
     assert case.measured_ranks == (5,)
-    assert case.stand_ins(range(8)) == list(range(8))
+    assert case.representatives(range(8)) == list(range(8))
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from typing import Any
 import psutil
 import torch
 
+from bench.meters.stand_in import stand_in_memory
+
 # What pytest-benchmark adds that names a machine (`node`) or varies from call to call (the clock rate in `cpu`).
 _CPU_FIELDS = ("brand_raw", "arch", "count")
 
 MEMORY_SLACK = 0.01
 
-_HARDWARE = ("system", "machine", "cpu", "cores", "gpus", "checkpoint_file_system")
+_HARDWARE = ("system", "machine", "cpu", "cores", "gpus", "stand_in", "checkpoint_file_system")
 
 
 def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
@@ -30,6 +32,7 @@ def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, An
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "stand_in": stand_in_memory(),
         "driver": _nvidia_driver(),
         "allocator_settings": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", os.environ.get("PYTORCH_ALLOC_CONF")),
         "huge_pages": _huge_pages(),
@@ -50,8 +53,15 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def in_a_line(machine: Mapping[str, Any]) -> str:
     """What people want to know of it first."""
-    on = ", ".join(machine.get("gpus") or ()) or f"{machine.get('cores') or 'unknown'} cores"
+    on = gpus(machine) or f"{machine.get('cores') or 'unknown'} cores"
     return f"torch {machine.get('torch')}, {on}"
+
+
+def gpus(machine: Mapping[str, Any]) -> str:
+    """The names of its GPUs, or what stood in for them; empty where there was none."""
+    if memory := machine.get("stand_in"):
+        return f"stand-in for a GPU ({memory})"
+    return ", ".join(machine.get("gpus") or ())
 
 
 def hardware(machine: Mapping[str, Any]) -> str:

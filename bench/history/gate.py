@@ -18,7 +18,7 @@ from bench.history.past import Past
 from bench.history.record import Record
 from bench.history.runs import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA, Key, Run, Unreadable, read_run
 from bench.history.storage import Storage, in_text, write_whole
-from bench.history.vanished import Vanished, stand_in
+from bench.history.vanished import Vanished, placeholders
 
 OUTCOMES: dict[int, str] = {pytest.ExitCode.OK: PASSED, pytest.ExitCode.INTERRUPTED: INTERRUPTED}
 
@@ -137,7 +137,7 @@ class Gate:
         there = {item.nodeid for item in items}
         for key, run in self.shown.past.recorded().items():
             if key.fullname not in there and self._wants(run.records[key]):
-                items.extend(stand_in(session, items, key.fullname, partial(self._miss, key, run)))
+                items.extend(placeholders(session, items, key.fullname, partial(self._miss, key, run)))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._selected = {item.nodeid for item in session.items if not isinstance(item, Vanished)}

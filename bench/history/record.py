@@ -12,7 +12,7 @@ SCHEMA = 1
 
 FIELDS = (
     *("schema", "strategy", "loader", "model", "state_digest", "size"),
-    *("layout", "dtype", "cast", "device", "planned", "cache", "ownership"),
+    *("layout", "dtype", "cast", "device", "stand_in", "planned", "cache", "ownership"),
     *("state_bytes", "largest_tensor_bytes", "largest_file_bytes", "tensors"),
     *("checkpoint_bytes", "missing_bytes", "largest_saved_bytes", "converted_bytes", "converted_to_bytes"),
     *("mapped_bytes", "largest_converted_to_bytes", "largest_conversion_bytes", "conversion_slot_bytes"),

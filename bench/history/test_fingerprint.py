@@ -3,9 +3,11 @@ import platform
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench.history.fingerprint import _nvidia_driver, differences, fingerprint
+from bench.history.fingerprint import _nvidia_driver, differences, fingerprint, gpus, hardware, in_a_line
 from bench.history.record import FIELDS, SCHEMA, blank_record
+from bench.meters.stand_in import MEMORY
 
 MACHINE_INFO = {"node": "somebodys-machine", "system": "Linux", "cpu": {"brand_raw": "A CPU", "hz_actual": [1, 2]}}
 
@@ -63,6 +65,34 @@ def test_a_kernel_that_keeps_a_little_more_for_itself_makes_no_other_machine() -
     assert differences({"memory_bytes": 25_276_502_016}, {"memory_bytes": 25_276_514_304}) == []
     assert differences({"memory_bytes": 25_276_502_016}, {"memory_bytes": 33_000_000_000}) != []
     assert differences({"memory_bytes": 25_276_502_016}, {}) != []
+
+
+def test_a_stand_in_is_another_machine_than_a_gpu_and_than_one_of_other_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "stand-in for a GPU")
+    found = []
+    for memory in ("80GiB", "24GiB"):
+        monkeypatch.setenv(MEMORY, memory)
+        found.append(fingerprint(MACHINE_INFO, tmp_path))
+    assert [in_a_line(one).partition(", ")[2] for one in found] == [
+        "stand-in for a GPU (80 GiB)",
+        "stand-in for a GPU (24 GiB)",
+    ]
+    assert differences(*found) == ["stand_in: 80 GiB -> 24 GiB"]
+    assert hardware(found[0]) != hardware(found[1])
+    gpu = found[0] | {"gpus": ["NVIDIA H200"], "stand_in": None}
+    assert gpus(gpu) == "NVIDIA H200"
+    assert "gpus: ['NVIDIA H200'] -> ['stand-in for a GPU']" in differences(gpu, found[0])
+
+
+def test_a_fingerprint_from_before_stand_ins_is_that_of_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(MEMORY, raising=False)
+    now = fingerprint(MACHINE_INFO, tmp_path)
+    before = {name: value for name, value in now.items() if name != "stand_in"}
+    assert differences(before, now) == []
+    assert hardware(before) == hardware(now)
 
 
 def test_a_blank_record_has_every_field_and_no_figures() -> None:

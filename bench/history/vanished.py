@@ -30,7 +30,7 @@ class Vanished(pytest.Item):
         return self.path, None, self.name
 
 
-def stand_in(
+def placeholders(
     session: pytest.Session, items: list[pytest.Item], fullname: str, miss: Callable[[], None]
 ) -> list[Vanished]:
     """One item in the place of a vanished benchmark, or none if what was asked for does not reach there."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from bench.history.comparison import Comparison
 from bench.history.figures import shown, title
 from bench.history.findings import GAINS, GREW, Finding
+from bench.history.fingerprint import gpus
 from bench.history.past import Past
 from bench.history.runs import Change, Key
 from bench.history.spread import FEWEST
@@ -29,8 +30,9 @@ def comparison_title(comparison: Comparison) -> str:
     if not runs:
         return "compared with nothing"
     last = runs[-1]
+    what = ", ".join(filter(None, (f"torch {last.machine.get('torch')}", gpus(last.machine))))
     others = f" and {len(runs) - 1} before it" if len(runs) > 1 else ""
-    return f"compared with {last.number} ({last.commit[:7]}, torch {last.machine.get('torch')}){others}"
+    return f"compared with {last.number} ({last.commit[:7]}, {what}){others}"
 
 
 def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) -> list[str]:

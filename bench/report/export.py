@@ -24,7 +24,8 @@ def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> 
     metrics: dict[str, dict[str, Any]] = defaultdict(dict)
     points: list[dict[str, Any]] = []
     for bench in benchmarks:
-        name = Key.of(bench["fullname"], bench["extra_info"]).whole_title
+        record = bench["extra_info"]
+        name = f"{Key.of(bench['fullname'], record).whole_title}{' on a stand-in' if record.get('stand_in') else ''}"
         if measured := _metrics(bench):
             metrics[name] |= measured
         points += [point | {"name": f"{name}: {point['name']}", "extra": machine} for point in _points(bench)]

@@ -48,10 +48,13 @@ def _cells(points: Sequence[ChangePoint]) -> list[list[str]]:
     for point in points:
         run, change = point.run, point.change
         assert change.figure
-        mark = "" if run.outcome == PASSED else f" ({run.outcome})"
+        marks = [
+            *([] if run.outcome == PASSED else [run.outcome]),
+            *(["stand-in"] if run.machine.get("stand_in") else []),
+        ]
         rows.append(
             [
-                f"{run.number}{mark}",
+                f"{run.number} ({', '.join(marks)})" if marks else run.number,
                 run.moment[:10],
                 run.commit[:7],
                 str(run.machine.get("torch")),

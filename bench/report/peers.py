@@ -60,7 +60,7 @@ class Loader:
     records: tuple[Record, ...]
     problems: tuple[str, ...]
 
-    def figure(self, name: str, **wanted: str) -> Any:
+    def figure(self, name: str, **wanted: str | None) -> Any:
         """The first that was measured, in a record that has these values; None: there is none."""
         fitting = (record for record in self.records if all(record.get(key) == one for key, one in wanted.items()))
         return next((record[name] for record in fitting if record.get(name) is not None), None)
@@ -84,7 +84,13 @@ def _of_state(loader: Loader, name: str, **wanted: str) -> float | None:
 
 
 def _on_device(loader: Loader, name: str) -> Any:
-    return next((found for kind in ("cuda", "sim") if (found := loader.figure(name, device=kind)) is not None), None)
+    """Of a GPU rather than of a stand-in for one, and of either rather than of a simulated one."""
+    kinds: tuple[dict[str, str | None], ...] = (
+        {"device": "cuda", "stand_in": None},
+        {"device": "cuda"},
+        {"device": "sim"},
+    )
+    return next((found for kind in kinds if (found := loader.figure(name, **kind)) is not None), None)
 
 
 def _kept(loader: Loader) -> str:

@@ -37,7 +37,8 @@ class RecordedSection:
         days = " and ".join(dict.fromkeys(run.run.moment[:10] for run in runs))
         word = "Run" if len(runs) == 1 else "Runs"
         numbers = ", ".join(run.run.number for run in runs)
-        source = f"{word} {numbers} of {days}: {in_a_line(runs[0].run.machine)}."
+        machines = "; ".join(dict.fromkeys(in_a_line(run.run.machine) for run in runs))
+        source = f"{word} {numbers} of {days}: {machines}."
         return "\n".join([f"<!-- {self.name} {names} -->", *self.lines(runs), source, f"<!-- end of {self.name} -->"])
 
     def replaced(self, text: str, runs: Sequence[Recorded]) -> str:

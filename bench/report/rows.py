@@ -180,6 +180,15 @@ def peak_ratio(record: Record, figure: str) -> float | None:
     return recorded * record["state_bytes"] / scale_bytes(record, figure)
 
 
+def stand_ins(table: Iterable[Row]) -> list[str]:
+    """What stood in for a GPU, a line each."""
+    found = dict.fromkeys(memory for row in table if (memory := row.record.get("stand_in")))
+    return [
+        f"stand-in for a GPU ({memory}): bytes are of PyTorch's CUDA allocator, and no times are shown"
+        for memory in found
+    ]
+
+
 def _in_checkpoint(record: Record) -> str:
     """What is in the checkpoint, where weights were cast."""
     return f", C = {record['checkpoint_bytes']:,} bytes in the checkpoint" if record.get("cast") else ""

@@ -54,7 +54,7 @@ def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
     elif gate.comparison and (line := quiet_line(gate.comparison)):
         yield "not compared", [line]
     if found.versus and found.versus.result:
-        yield "versus", versus_lines(found.versus.result, width)
+        yield f"versus{_where(chosen)}", versus_lines(found.versus.result, width)
     if gate.history is not None:
         runs, whose = _of_model(found, gate.history)
         yield "history", history_lines(runs, gate.passed_over, width, whose)
@@ -64,6 +64,10 @@ def _of_model(found: Found, runs: list[Run]) -> tuple[list[Run], str]:
     """What of the recorded runs is of the user's model, and its name; all of them where none is given."""
     own = found.chosen.own
     return (runs_with(runs, found.chosen.is_of_model), own.factory.shown) if own else (runs, "")
+
+
+def _where(chosen: Settings) -> str:
+    return f" on a stand-in for a GPU ({chosen.stand_in})" if chosen.stand_in else ""
 
 
 def _advice(found: Found) -> list[str]:
@@ -84,7 +88,7 @@ def job_page(found: Found) -> Iterator[str]:
     if found.cells:
         yield from (f"{line}\n" for line in conformance_lines(found.cells, JOB_PAGE_COLUMNS, whole=True))
     if found.versus and found.versus.result:
-        yield versus_markdown(found.versus.result)
+        yield f"### Versus{_where(found.chosen)}\n\n{versus_markdown(found.versus.result)}"
     if gate.history is not None:
         runs, whose = _of_model(found, gate.history)
         yield history_markdown(runs, gate.passed_over, whose)

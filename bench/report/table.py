@@ -18,7 +18,7 @@ from bench.report.formats import (
     three_digits,
 )
 from bench.report.peers import peer_lines
-from bench.report.rows import REFUSED, Row, coverage, scales, verdict_word
+from bench.report.rows import REFUSED, Row, coverage, scales, stand_ins, verdict_word
 
 COLUMNS: tuple[Column, ...] = (
     ("budget", "with the budget", measured("fits", lambda record: "fits" if record["fits"] else "dies"), 0),
@@ -63,7 +63,7 @@ def markdown(table: list[Row]) -> str:
 
 def above(table: list[Row]) -> list[str]:
     """What the figures of a table are of."""
-    return [*scales(table), *sharded.scales(table)]
+    return [*scales(table), *sharded.scales(table), *stand_ins(table)]
 
 
 def below(table: list[Row]) -> list[str]:

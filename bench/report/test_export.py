@@ -51,6 +51,16 @@ def test_both_dashboards_get_every_figure_and_nothing_that_was_not_measured(tmp_
     assert len({point["name"] for point in points}) == len(points)
 
 
+def test_a_stand_in_for_a_gpu_is_a_series_of_its_own_without_times(tmp_path: Path) -> None:
+    metered = benchmark("test_peak_memory", device_requested_peak_bytes=800, stand_in="80 GiB")
+    export([benchmark("test_load_time", stand_in="80 GiB"), metered], "stand-in for a GPU (80 GiB)", tmp_path)
+    name = "streamed-small-cpu cold on a stand-in"
+    assert read(tmp_path, "bencher.json") == {name: {"device-requested-peak-bytes": {"value": 800}}}
+    [point] = read(tmp_path, "github-action-benchmark.json")
+    assert (point["name"], point["unit"]) == (f"{name}: device requested peak", "bytes")
+    assert point["extra"] == "stand-in for a GPU (80 GiB)"
+
+
 def test_two_models_of_one_name_are_two_series(tmp_path: Path) -> None:
     files = ("one.py:small", "other.py:small")
     export([benchmark("test_load_time", load_seconds=1.0, model=one, layout="torch") for one in files], "", tmp_path)

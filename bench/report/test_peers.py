@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,23 @@ def test_what_a_loader_was_and_was_told_stands_below_the_table() -> None:
     line = "quick: quick 1.2, safetensors 0.8; load(fast=True) (io_uring); into: meta skeleton"
     assert peer_lines([row, row, Row("streamed", "small", record(peer=None), ())]) == [line]
     assert line in terminal_lines([row], 80)
+
+
+def test_a_gpu_comes_before_its_stand_in_and_both_before_a_simulated_one() -> None:
+    simulated, stand_in, gpu = (
+        Outcome("streamed", "small", "ok", record(device, stand_in=memory, device_peak_ratio=ratio))
+        for device, memory, ratio in (("sim", None, 1.0), ("cuda", "80 GiB", 2.0), ("cuda", None, 3.0))
+    )
+    for found, shown in (([simulated], 1), ([simulated, stand_in], 2), ([simulated, stand_in, gpu], 3)):
+        assert f"| `streamed` | {shown}.00x |" in PEERS.rendered([run(found)])
+
+
+def test_every_machine_of_a_part_is_named() -> None:
+    first = run(outcomes())
+    gpus = {"torch": "2.14.1", "gpus": ["stand-in for a GPU"], "stand_in": "80 GiB"}
+    other = replace(first, run=replace(first.run, machine=gpus))
+    said = "Runs 0042, 0042, 0042 of 2026-11-26: torch 2.13.0, 2 cores; torch 2.14.1, stand-in for a GPU (80 GiB)."
+    assert said in PEERS.rendered([first, other, first])
 
 
 def test_the_part_has_every_loader_and_says_where_the_suite_is_beaten() -> None:

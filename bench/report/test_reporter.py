@@ -1,5 +1,6 @@
 import sys
 from copy import copy
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.cases.case import Case
+from bench.cases.test_options import chosen
 from bench.conformance.judge import Outcome as Judged
 from bench.conformance.sweep import Cell
 from bench.meters.budget import Budget
@@ -16,6 +18,7 @@ from bench.report.annotations import Failure
 from bench.report.reporter import Reporter
 from bench.report.rows import Outcome
 from bench.report.specimen import Runs
+from bench.report.test_versus import RESULT
 
 FAILED = Outcome("streamed", "small", "took too much")
 FAILURE = Failure("bench/test_x.py", 37, "test_x[streamed-small-sim]", "took too much")
@@ -71,6 +74,20 @@ class Summary:
         next(hook)
         next(hook, None)
         return output.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("memory", [None, "80 GiB"])
+def test_a_stand_in_for_a_gpu_is_named_first_and_where_versions_are_compared(
+    reporter: Reporter, summary: Summary, tmp_path: Path, memory: str | None
+) -> None:
+    reporter._chosen = replace(chosen(device="cpu"), device="cuda:0", stand_in=memory)
+    said = [f"cuda:0: a stand-in for a GPU ({memory}); times are not measured"] if memory else []
+    assert reporter.pytest_report_header() == said
+    compared: Any = SimpleNamespace(result=RESULT, complaints=[])
+    reporter._found = replace(reporter._found, chosen=reporter._chosen, versus=compared)
+    where = " on a stand-in for a GPU (80 GiB)" if memory else ""
+    assert any(f"= versus{where} =" in line for line in summary.lines())
+    assert f"### Versus{where}\n" in (tmp_path / "page.md").read_text()
 
 
 def test_sections_come_before_complaints(summary: Summary) -> None:

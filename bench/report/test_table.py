@@ -221,6 +221,17 @@ def test_memory_and_times_are_told_apart_and_each_is_said_without_the_other() ->
         assert terminal_lines(rows([timed]), 120)[-1] == f"Fastest on this {where}: baseline (3.00 s)"
 
 
+def test_a_stand_in_for_a_gpu_is_named_and_has_no_times() -> None:
+    said = "stand-in for a GPU (80 GiB): bytes are of PyTorch's CUDA allocator, and no times are shown"
+    known = {"device": "cuda", "stand_in": "80 GiB"}
+    loads = [replace(one, record=one.record | known) for one in (RUN[0], memory("streamed", 0.1, device=1.0))]
+    timed = [Outcome(one.strategy, "small", "ok", known | {"load_seconds": None, "state_bytes": S}) for one in loads]
+    for lines in (terminal_lines(rows([*loads, *timed]), 80), markdown(rows([*loads, *timed])).splitlines()):
+        assert lines.count(said) == 1
+        assert not [line for line in lines if "logits s" in line or "Fastest" in line]
+    assert said not in terminal_lines(rows(RUN), 80)
+
+
 def told(table: list[Outcome]) -> list[str]:
     return [line for line in terminal_lines(rows(table), 200) if line.startswith(("Best", "Fastest"))]
 

@@ -1,6 +1,7 @@
 """Computes on the CPU what a kernel was to compute, in the memory of the device."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,8 +27,10 @@ def compute(one: Computation) -> Any:
 
 
 def _compute(one: Computation) -> Any:
-    if one.results is not None and one.name.startswith("_scaled_dot_product"):
-        one.results[0].copy_(_attention(one))
+    if one.results is not None and (other := _counterpart(one.name)):
+        # What they keep for the backward pass is left out.
+        for to, value in zip(one.results, other(**_named(one)), strict=False):
+            to.copy_(value)
         return None
     result = getattr(getattr(aten, one.name), one.overload)(*one.args, **one.kwargs)
     if one.results is None:
@@ -39,15 +42,52 @@ def _compute(one: Computation) -> Any:
     return None
 
 
-def _attention(one: Computation) -> torch.Tensor:
-    """Return the output of an attention, whose kernels on a device have no counterpart on the CPU."""
+def _counterpart(name: str) -> Callable[..., tuple[torch.Tensor, ...]] | None:
+    """Return a function that computes the results of a kernel which the CPU has not; it takes the same arguments."""
+    if name.startswith("_scaled_dot_product"):
+        return _attention
+    return {"_thnn_fused_lstm_cell": _lstm_cell, "_thnn_fused_gru_cell": _gru_cell}.get(name)
+
+
+def _named(one: Computation) -> dict[str, Any]:
     schema = getattr(getattr(aten, one.name), one.overload)._schema  # noqa: SLF001 - it has no public name
-    given = dict(zip((argument.name for argument in schema.arguments), one.args, strict=False)) | one.kwargs
+    return dict(zip((argument.name for argument in schema.arguments), one.args, strict=False)) | one.kwargs
+
+
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **others: Any) -> tuple[torch.Tensor]:
+    mask, causal = others.get("attn_bias", others.get("attn_mask")), others.get("is_causal", False)
     math = aten._scaled_dot_product_attention_math  # noqa: SLF001 - an operation of aten like others
-    return math(
-        *(given[name] for name in ("query", "key", "value")),
-        given.get("attn_bias", given.get("attn_mask")),
-        0.0,
-        given.get("is_causal", False),
-        scale=given.get("scale"),
-    )[0]
+    return (math(query, key, value, mask, 0.0, causal, scale=others.get("scale"))[0],)
+
+
+def _lstm_cell(
+    input_gates: torch.Tensor,
+    hidden_gates: torch.Tensor,
+    cx: torch.Tensor,
+    input_bias: torch.Tensor | None = None,
+    hidden_bias: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the hidden state and the cell state, as `torch.nn.LSTMCell` defines them; gates are (batch, 4 * width)."""
+    gates = _biased(input_gates, input_bias) + _biased(hidden_gates, hidden_bias)
+    into, forget, cell, out = gates.chunk(4, 1)
+    cy = forget.sigmoid() * cx + into.sigmoid() * cell.tanh()
+    return out.sigmoid() * cy.tanh(), cy
+
+
+def _gru_cell(
+    input_gates: torch.Tensor,
+    hidden_gates: torch.Tensor,
+    hx: torch.Tensor,
+    input_bias: torch.Tensor | None = None,
+    hidden_bias: torch.Tensor | None = None,
+) -> tuple[torch.Tensor]:
+    """Return the hidden state, as `torch.nn.GRUCell` defines it; gates are (batch, 3 * width)."""
+    input_reset, input_update, input_new = _biased(input_gates, input_bias).chunk(3, 1)
+    hidden_reset, hidden_update, hidden_new = _biased(hidden_gates, hidden_bias).chunk(3, 1)
+    update = (input_update + hidden_update).sigmoid()
+    new = (input_new + (input_reset + hidden_reset).sigmoid() * hidden_new).tanh()
+    return ((1 - update) * new + update * hx,)
+
+
+def _biased(gates: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return gates if bias is None else gates + bias

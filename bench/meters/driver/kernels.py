@@ -10,6 +10,7 @@ import pickle
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Client, Connection
 from typing import Any
@@ -37,7 +38,7 @@ _WITHOUT_VALUES = (
     ),
     *("_pin_memory", "is_pinned", "_local_scalar_dense", "_assert_async", "copy_", "_copy_from"),
     # Parts of others, and what PyTorch has no kernel of for the CPU.
-    *("_flash_attention", "_efficient_attention", "_cudnn", "cudnn", "miopen", "_thnn", "_cslt", "_convert_weight"),
+    *("_flash_attention", "_efficient_attention", "_cudnn", "cudnn", "miopen", "_cslt", "_convert_weight"),
     *("_nested", "_sparse", "sparse", "_to_sparse", "_coalesce", "_indices", "_values", "indices", "values", "_nnz"),
     *("crow", "col_"),
 )
@@ -129,13 +130,16 @@ def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
     schema = func._schema  # noqa: SLF001 - there is no public way to it
     writes = any(argument.alias_info and argument.alias_info.is_write for argument in schema.arguments)
 
+    of_tensors = [number for number, argument in enumerate(schema.arguments) if str(argument.type) == "Tensor"]
+
     def handle(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
+        with_tensors = _without_numbers(args, of_tensors)
         if getattr(_within, "kernel", False):
-            return kernel.call_boxed(keys, *args, **kwargs)
+            return kernel.call_boxed(keys, *with_tensors, **kwargs)
         seed = _seed(func)
         _within.kernel = True
         try:
-            result = kernel.call_boxed(keys, *args, **kwargs)
+            result = kernel.call_boxed(keys, *with_tensors, **kwargs)
         finally:
             _within.kernel = False
         given = _given(args, kwargs)
@@ -148,6 +152,24 @@ def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
         return result
 
     return handle
+
+
+def _without_numbers(args: tuple[Any, ...], of_tensors: list[int]) -> tuple[Any, ...]:
+    """Return arguments with a tensor for each number that stands for one: kernels want it, the dispatcher took it off.
+
+    Its dtype has the kernel find the dtype of its result as if it was a number.
+    """
+    numbers = [at for at in of_tensors if at < len(args) and isinstance(args[at], (int, float, complex))]
+    if not numbers:
+        return args
+    # What a mask chooses from has no dtype of a mask.
+    operands = [one for one in args if isinstance(one, torch.Tensor) and one.dtype != torch.bool]
+    operands += [one for one in args if isinstance(one, torch.Tensor)]
+
+    def as_tensor(number: complex) -> torch.Tensor:
+        return torch.tensor(number, dtype=torch.result_type(operands[0], number), device="cpu")
+
+    return tuple(as_tensor(one) if at in numbers else one for at, one in enumerate(args))
 
 
 def _given(args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -198,9 +220,7 @@ def register() -> None:
         return
     library = torch.library.Library("aten", "IMPL", "CUDA")
     _registered.append(library)
-    # Its kernels are not PyTorch's own.
-    torch.backends.cudnn.enabled = False
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    _leave_to_pytorch()
     with warnings.catch_warnings():
         # That kernels are replaced.
         warnings.simplefilter("ignore")
@@ -210,6 +230,16 @@ def register() -> None:
                 kernel = torch.library.get_kernel(full, "CUDA")
                 library.impl(name, _maker(name)(func, kernel), "CUDA", with_keyset=True)
         library.impl("copy_", _copy, "CUDA", with_keyset=True)
+
+
+def _leave_to_pytorch() -> None:
+    """Switch off what brings kernels of its own: cuDNN, and Triton, which torch 2.14 takes for some operations."""
+    torch.backends.cudnn.enabled = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    with suppress(ImportError):
+        from torch._native import registry  # noqa: PLC0415 - older versions have none
+
+        registry.deregister_op_overrides(disable_dispatch_keys="CUDA")
 
 
 def _maker(name: str) -> Callable[..., Kernel]:

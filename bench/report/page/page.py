@@ -23,7 +23,7 @@ from bench.report.page.charts.timelines import SERIES, timelines
 from bench.report.page.grid import grid
 from bench.report.page.libraries import bundle
 from bench.report.recorded import Recorded
-from bench.report.rows import Row
+from bench.report.rows import Row, stand_ins
 from bench.report.table import above, cells, notes
 from bench.report.verdict import verdict
 
@@ -89,6 +89,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
 def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
     sizes, table = recorded.sizes, recorded.rows
     whose = " Of many ranks, rank 0 is shown." if any(row.division for row in table) else ""
+    seconds = " The GPU is a stand-in: seconds are not those of a GPU." if stand_ins(table) else ""
     yield Section(
         "frontier",
         "Time and memory",
@@ -99,7 +100,7 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
         "timelines",
         "Memory while a load runs",
         "One load each, in a process of its own and with meters, so slower than a timed one; the axes of a size are "
-        f"equal. A thin line is what theory allows.{whose}",
+        f"equal. A thin line is what theory allows.{whose}{seconds}",
         [figure for size in sizes for figure in timelines(recorded.metered(size))],
     )
     yield Section(

@@ -132,6 +132,30 @@ def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cach
         assert said not in text
 
 
+def test_a_stand_in_for_a_gpu_is_named(tmp_path: Path, page: Path, cache: Path) -> None:
+    machine = MACHINE | {"gpus": ["stand-in for a GPU"], "stand_in": "80 GiB"}
+    runs = Runs(tmp_path)
+    for number in (1, 2):
+        file = runs.write(number, machine_info=machine)
+        run = json.loads(file.read_text())
+        run["benchmarks"] = [one for one in run["benchmarks"] if "test_peak_memory" in one["fullname"]]
+        for benchmark in run["benchmarks"]:
+            benchmark["extra_info"] |= {"device": "cuda", "stand_in": "80 GiB"}
+        file.write_text(json.dumps(run))
+    text = write_page(recorded(file), runs.read(), tmp_path, cache).read_text()
+    for said in (
+        "torch 2.13.0, stand-in for a GPU (80 GiB).</p>",
+        "<p>small: S = 1,000,000,000 bytes of state",
+        "stand-in for a GPU (80 GiB): bytes are of PyTorch&#39;s CUDA allocator, and no times are shown.<br>",
+        "The GPU is a stand-in: seconds are not those of a GPU.",
+        "2 cores, stand-in for a GPU (80 GiB)",
+    ):
+        assert said in text, said
+        assert (said in page.read_text()) == said.startswith("<p>")
+    assert "Time and memory" not in headings(text)
+    assert "Fastest" not in text
+
+
 def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path, cache: Path) -> None:
     file = Runs(tmp_path).write(1, benchmarks=[], problems=[], conformance=[])
     one = recorded(file)

@@ -8,7 +8,7 @@ import altair as alt
 
 from bench.history.change_points import ChangePoint
 from bench.history.figures import shown, title
-from bench.history.fingerprint import hardware
+from bench.history.fingerprint import gpus, hardware
 from bench.history.runs import Key, Run
 from bench.report.page.charts.figure import INK, Figure, filled, looks, of, specification
 
@@ -118,12 +118,13 @@ def _moved(point: ChangePoint, keys: Sequence[Key], figure: str, divisor: int) -
 
 def _about(run: Run) -> dict[str, str]:
     cpu = run.machine.get("cpu") or {}
+    machine = [cpu.get("brand_raw", "unknown"), f"{run.machine.get('cores')} cores", gpus(run.machine)]
     return {
         "run": run.name,
         "date": run.moment[:16].replace("T", " "),
         "commit": run.commit[:7],
         "torch": str(run.machine.get("torch")),
         "python": str(run.machine.get("python_version")),
-        "machine": f"{cpu.get('brand_raw', 'unknown')}, {run.machine.get('cores')} cores",
+        "machine": ", ".join(filter(None, machine)),
         "outcome": run.outcome,
     }
