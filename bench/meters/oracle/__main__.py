@@ -7,11 +7,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.meters.oracle.forks import ForkFailed, answered, in_fork
-from bench.meters.oracle.verdict import Group
+from bench.meters.oracle.options import count
+from bench.meters.oracle.settings import named_settings, use
 
 # By command: its module, which is imported where it is asked for, and what it holds against each other.
 COMMANDS = {
@@ -28,15 +30,20 @@ def main(arguments: Sequence[str]) -> int:
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     parser = argparse.ArgumentParser(
         prog=f"python -m {PACKAGE}",
-        description="Hold the simulator against PyTorch's own allocators. Their settings are those of "
-        "PYTORCH_ALLOC_CONF.",
+        description="Hold the simulator against PyTorch's own allocators.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, told in COMMANDS.items():
         one = commands.add_parser(name, help=told)
+        one.add_argument(
+            "--settings",
+            nargs="+",
+            metavar="CONF",
+            help="allocator settings, each as PYTORCH_ALLOC_CONF has them (default: that variable's)",
+        )
         one.add_argument("--json", type=Path, metavar="FILE", help="write counts and differences there")
         one.add_argument(
-            "--at-once", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"
+            "--at-once", type=count, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"
         )
         if name == command:
             import_module(f"{PACKAGE}.{name}").add_options(one)
@@ -54,28 +61,21 @@ def _compared(options: argparse.Namespace) -> int:
         raise ValueError(
             f"PyTorch {torch.__version__} finds no CUDA device: run it where there is a GPU, or on the stand-in"
         )
-    settings = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", os.environ.get("PYTORCH_ALLOC_CONF", ""))
-    print(f"{options.command}: PyTorch {torch.__version__}, {device}, {settings or 'default settings'}")  # noqa: T201
-    groups: list[Group] = []
-    for group in import_module(f"{PACKAGE}.{options.command}").groups(options):
-        print(group, flush=True)  # noqa: T201
-        groups.append(group)
-    same, different, refused = (
-        sum(values) for values in zip(*((one.same, one.different, len(one.refusals)) for one in groups), strict=True)
-    )
+    print(f"{options.command}: PyTorch {torch.__version__}, {device}")  # noqa: T201
+    groups: list[dict[str, Any]] = []
+    for settings in options.settings or [named_settings()]:
+        use(settings)
+        print(f"allocator settings {settings or 'by default'}")  # noqa: T201
+        for group in import_module(f"{PACKAGE}.{options.command}").groups(options):
+            print(group, flush=True)  # noqa: T201
+            groups.append({"settings": settings, **group.as_json()})
+    same, different = (sum(one[name] for one in groups) for name in ("same", "different"))
+    refused = sum(len(one["refused"]) for one in groups)
     print(f"{same:,} the same, {different:,} different, {refused:,} refused")  # noqa: T201
     if options.json:
-        told = {
-            "command": options.command,
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "device": device,
-            "settings": settings,
-            "same": same,
-            "different": different,
-            "refused": refused,
-            "groups": [one.as_json() for one in groups],
-        }
+        versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "device": device}
+        counts = {"same": same, "different": different, "refused": refused}
+        told = {"command": options.command, **versions, **counts, "groups": groups}
         options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return 1 if different else 0
 

@@ -1,7 +1,14 @@
-"""Lists on a command line."""
+"""Kinds of values on a command line."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Collection
+
+
+def count(text: str) -> int:
+    """A number from 1 on."""
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
 
 
 def names(text: str, known: Collection[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from bench.meters.oracle.options import count
 from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, RESET, Player, Step, compare
 from bench.meters.oracle.verdict import Figures, Group
 from bench.meters.simulated.ledger import PINNED, Event
@@ -23,9 +24,9 @@ WEIGHTS = {ALLOCATE: 50, FREE: 42, EMPTY: 4, RESET: 4}
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=int, default=60, help="sequences")
+    parser.add_argument("--seeds", type=count, default=60, help="sequences")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=150, help="steps of a sequence")
+    parser.add_argument("--steps", type=count, default=150, help="steps of a sequence")
 
 
 def groups(options: Namespace) -> Iterator[Group]:
@@ -33,10 +34,10 @@ def groups(options: Namespace) -> Iterator[Group]:
     yield compare("page-locked memory", _pair, drawn, seeds, options.steps, options.at_once)
 
 
-def drawn(rng: random.Random, count: int) -> Sequence[Step]:
+def drawn(rng: random.Random, length: int) -> Sequence[Step]:
     steps: list[Step] = []
     alive: list[int] = []
-    for number in range(count):
+    for number in range(length):
         [kind] = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
         if kind == ALLOCATE or (kind == FREE and not alive):
             steps.append(Step(ALLOCATE, number, _size(rng)))
@@ -114,8 +115,8 @@ class Simulated:
     def close(self) -> None:
         pass
 
-    def _hear(self, number: int, count: int) -> None:
-        self._events.append(Event(PINNED, number, count, None))
+    def _hear(self, number: int, came: int) -> None:
+        self._events.append(Event(PINNED, number, came, None))
 
 
 def _pair() -> tuple[Player, Player]:

@@ -9,11 +9,12 @@ from itertools import product
 
 import torch
 
-from bench.meters.oracle.options import numbers
+from bench.meters.oracle.options import count, numbers
 from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, Player, Step, compare
 from bench.meters.oracle.verdict import Figures, Group
-from bench.meters.simulated.allocator import Block, CachingAllocator, OutOfSegments
+from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
 from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings, settings_of
+from bench.meters.simulated.blocks import Block
 
 FIGURES = ("requested", "allocated", "reserved")
 
@@ -26,9 +27,9 @@ WEIGHTS = {ALLOCATE: 55, FREE: 43, EMPTY: 2}
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=int, default=60, help="sequences of each group")
+    parser.add_argument("--seeds", type=count, default=60, help="sequences of each group")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=300, help="steps of a sequence")
+    parser.add_argument("--steps", type=count, default=300, help="steps of a sequence")
     parser.add_argument("--streams", type=numbers, default=[1], help="numbers of streams, a group each")
     parser.add_argument(
         "--capacity-mib", type=numbers, default=[0], help="capacities of the process, a group each; 0: none"
@@ -40,23 +41,22 @@ def add_options(parser: ArgumentParser) -> None:
 
 def groups(options: Namespace) -> Iterator[Group]:
     """Compare in a group for each number of streams and each capacity; the settings are those of the environment."""
-    settings = settings_of(os.environ)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     # A device that is full is full for all processes.
     at_once = 1 if options.driver else options.at_once
     for streams, capacity_mib in product(options.streams, options.capacity_mib):
-        pair = partial(_pair, settings, streams, capacity_mib * MIB or None, driver=options.driver)
+        pair = partial(_pair, settings_of(os.environ), streams, capacity_mib * MIB or None, driver=options.driver)
         limits = [f"a capacity of {capacity_mib:,} MiB"] * bool(capacity_mib) + ["a full device"] * options.driver
         name = f"{streams} streams, {' and '.join(limits) or 'no limit'}"
         yield compare(name, pair, partial(drawn, streams=streams), seeds, options.steps, at_once)
 
 
-def drawn(rng: random.Random, count: int, streams: int) -> Sequence[Step]:
-    """A sequence of so many steps: in half of the sequences allocations are of a few sizes only, as a model's are."""
+def drawn(rng: random.Random, length: int, streams: int) -> Sequence[Step]:
+    """A sequence of that length: in half of the sequences allocations are of a few sizes only, as a model's are."""
     sizes = [_size(rng) for _ in range(rng.randint(2, 8))] if rng.randrange(2) else []
     steps: list[Step] = []
     alive: list[int] = []
-    for number in range(count):
+    for number in range(length):
         [kind] = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
         if kind == EMPTY:
             steps.append(Step(EMPTY))
@@ -158,6 +158,6 @@ def _pair(settings: AllocatorSettings, streams: int, capacity: int | None, *, dr
 
 
 @cache
-def _streams(count: int) -> list[torch.cuda.Stream]:
+def _streams(number: int) -> list[torch.cuda.Stream]:
     """So many streams of this process, the default one first: PyTorch hands out a few, again and again."""
-    return [torch.cuda.default_stream(), *(torch.cuda.Stream() for _ in range(count - 1))]
+    return [torch.cuda.default_stream(), *(torch.cuda.Stream() for _ in range(number - 1))]
