@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     process.preload([one.text for one in chosen.references], chosen.libraries)
     config.stash[MEETINGS] = {team: Meeting(team) for team in chosen.teams}
     leads = all(team.leads for team in chosen.teams)
-    require_room(chosen.budget)
+    require_room(chosen.budget, chosen.device)
     gate = Gate(config, history, chosen.wants)
     config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), partial(progress_bar, config))
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
@@ -305,8 +305,8 @@ def record(case: Case, benchmark: BenchmarkFixture) -> Record:
     """The record of a benchmark, with all that is known beforehand: what the test adds goes into the JSON."""
     benchmark.params = {"strategy": case.row, "size": case.size, "device": case.device}
     benchmark.extra_info = record = case.blank_record()
-    # Tables of `pytest-benchmark compare` are of one model each.
-    benchmark.group = record["model"]
+    # Tables of `pytest-benchmark compare` are of one model each, and of GPUs or what stands in for one.
+    benchmark.group = record["model"] or ("stand-in for a GPU" if record["stand_in"] else None)
     return record
 
 

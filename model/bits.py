@@ -8,6 +8,10 @@ from torch.utils._pytree import tree_flatten
 
 from model.foreign import Digest
 
+# What is compared at once, in elements: of a tensor on a device no more is copied to the host, where memory may be
+# short.
+COMPARED = 2**20
+
 
 def same_value(one: Any, other: Any) -> bool:
     """Whether two values are equal, of the same types, and in what tensors they hold to the bit."""
@@ -19,6 +23,11 @@ def _same_leaf(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return difference(one, other) is None
     return type(one) is type(other) and bool(one == other)
+
+
+def is_on(tensor: Tensor, device: torch.device) -> bool:
+    """Whether a tensor is on a device, or on any of its kind where the device has no index."""
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
 def difference_in_kind(loaded: Tensor, saved: Tensor | Digest, was: str = "saved") -> str | None:
@@ -43,17 +52,23 @@ def difference(loaded: Tensor, saved: Tensor | Digest) -> str | None:
     if isinstance(saved, Digest):
         return None if Digest.of(loaded) == saved else "differs from what was saved, by its SHA-256"
     loaded, saved = _flat(loaded), _flat(saved)
+    first, differing = None, 0
+    for start in range(0, loaded.numel(), COMPARED):
+        found, expected = (flat[start : start + COMPARED].cpu() for flat in (loaded, saved))
+        if _same_bits(found, expected):
+            continue
+        wrong = (found.view(torch.uint8) != expected.view(torch.uint8)).view(-1, expected.element_size()).any(1)
+        differing += int(wrong.sum())
+        if first is None:
+            place = int(wrong.int().argmax())
+            first = f"first at flat index {start + place:,}: {found[place].item()}, saved as {expected[place].item()}"
+    return f"differs in {differing:,} of {loaded.numel():,} values, {first}" if differing else None
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
     # As integers, which compare equal where NaNs do not; as wide ones where that is possible, for they are faster.
-    wide = _can_be_wide(loaded) and _can_be_wide(saved)
-    bits = torch.int64 if wide else torch.uint8
-    if torch.equal(loaded.view(bits), saved.view(bits)):
-        return None
-    wrong = (loaded.view(torch.uint8) != saved.view(torch.uint8)).view(-1, saved.element_size()).any(1)
-    first = int(wrong.int().argmax())
-    return (
-        f"differs in {int(wrong.sum()):,} of {wrong.numel():,} values, first at flat index {first:,}: "
-        f"{loaded[first].item()}, saved as {saved[first].item()}"
-    )
+    bits = torch.int64 if _can_be_wide(one) and _can_be_wide(other) else torch.uint8
+    return torch.equal(one.view(bits), other.view(bits))
 
 
 def _parts(loaded: Any, saved: Tensor | Digest) -> tuple[Tensor, Tensor | Digest]:
@@ -70,8 +85,10 @@ def _parts(loaded: Any, saved: Tensor | Digest) -> tuple[Tensor, Tensor | Digest
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """Its values one after the other, on the host; copied only where they do not lie so already."""
-    contiguous = tensor.detach().cpu().contiguous()
+    """Its values one after the other, where it is; copied, to the host, only where they do not lie so already."""
+    contiguous = tensor.detach()
+    if not contiguous.is_contiguous():
+        contiguous = contiguous.cpu().contiguous()
     # Not `view(-1)`: a tensor of one element is contiguous whatever its stride, and keeps it.
     return contiguous.as_strided((contiguous.numel(),), (1,))
 

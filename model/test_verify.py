@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,6 +73,30 @@ def test_what_stayed_on_meta_is_named(made: MakeOne) -> None:
     model.final_norm.register_buffer("scratch", torch.empty(3, device="meta"), persistent=False)
     with pytest.raises(WrongModel, match=r"final_norm.scratch is on meta, not on cpu"):
         check_model(checkpoint, CPU, model)
+
+
+def test_a_tensor_on_another_device_of_the_kind_is_named(made: MakeOne) -> None:
+    checkpoint = made()
+    model = SimpleNamespace(
+        named_parameters=lambda: [("weight", SimpleNamespace(device=torch.device("cuda:0")))], named_buffers=list
+    )
+    with pytest.raises(WrongModel, match=r"^weight is on cuda:0, not on cuda:1$"):
+        check_model(checkpoint, torch.device("cuda:1"), model)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.complex128])
+def test_what_differs_in_several_parts_is_counted_and_the_first_is_told(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("model.bits.COMPARED", 8)
+    saved = torch.arange(1, 22).to(dtype)
+    assert difference(saved.clone(), saved) is None
+    changed = saved.clone()
+    changed[9] = changed[11] = changed[20] = 0
+    told = difference(changed, saved)
+    assert told is not None
+    assert told.startswith("differs in 3 of 21 values, first at flat index 9: 0")
+    assert told.endswith(f", saved as {saved[9].item()}")
 
 
 def replaced(model: nn.Module, tensor: Tensor) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model.architecture import DTYPES
 from model.beside import wrong_beside
-from model.bits import difference, difference_in_kind, same_value
+from model.bits import difference, difference_in_kind, is_on, same_value
 from model.checkpoints import Checkpoint, Specification
 from model.foreign import FOREIGN, Digest
 from model.layouts import first_names
@@ -56,7 +56,7 @@ def _check_tensors(
     checkpoint: Checkpoint, device: torch.device, model: nn.Module, difference: Callable[[Tensor, Any], str | None]
 ) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.device.type != device.type:
+        if not is_on(tensor, device):
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
     specification = checkpoint.specification
     loaded, saved, to = model.state_dict(), dict(checkpoint.tensors()), DTYPES.get(specification.cast)

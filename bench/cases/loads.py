@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -29,31 +30,35 @@ Check = Callable[[Checkpoint, torch.device, nn.Module], None]
 
 
 class CachedOutputs:
-    """Keeps the outputs of a model's last forward pass, so that checking them takes no further pass."""
+    """Keeps the outputs of a model's last forward pass, so that checking them takes no further pass.
+
+    They go with the model: on a device they would be memory that the load seems to keep.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._checkpoint, self._device = checkpoint, device
-        self._outputs: list[torch.Tensor] = []
+        self._outputs = WeakKeyDictionary[nn.Module, list[torch.Tensor]]()
         self._changed = set(checkpoint.answers().changed)
 
     def use(self, model: nn.Module) -> None:
         """Run a forward pass, and undo what it is known to change: the weights of a checkpoint are those before it."""
         state = State(model, self._changed) if self._changed else None
         try:
-            self._outputs = self._checkpoint.specification.architecture.outputs(model)
+            outputs = self._checkpoint.specification.architecture.outputs(model)
         except Exception:
             # A weight without a value is what it fails for, if there is one.
             check_weights(self._checkpoint, self._device, model)
             raise
         if state:
             # What it returns may be what it has changed.
-            self._outputs = [output.clone() for output in self._outputs]
+            outputs = [output.clone() for output in outputs]
             state.restore()
+        self._outputs[model] = outputs
 
     def check(self, model: nn.Module) -> None:
         """Raise `WrongModel` unless every tensor of the model, and the last outputs, are those that were saved."""
         check_weights(self._checkpoint, self._device, model)
-        check_outputs(self._checkpoint, self._outputs)
+        check_outputs(self._checkpoint, self._outputs[model])
 
 
 def load_clock(

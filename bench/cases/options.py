@@ -13,8 +13,8 @@ from bench.cases.settings import Settings
 from bench.cases.sharded_options import SHARDED_OPTIONS, teams
 from bench.cases.stand_in import STAND_IN_OPTIONS
 from bench.conformance.properties import PROPERTIES
-from bench.meters.simulated.allocator_settings import settings_of
-from bench.meters.stand_in import stand_in_memory
+from bench.meters.driver.variables import stand_in_memory
+from bench.meters.simulated.allocator_settings import VARIABLES, settings_of
 from bench.strategies import KNOWN, PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
 from model.architecture import DTYPES
@@ -103,6 +103,8 @@ def settings(options: Any) -> Settings:
     device, real_device = _devices(options.device, planned=options.plan)
     if device == "sim":
         settings_of(os.environ)
+    if device.startswith("cuda"):
+        _require_counts()
     many = teams(options, device, os.environ)
     cast = _dtype("--cast", options.cast) if options.cast is not None else ""
     model, strategies = own_model(options), own_strategies(options)
@@ -202,6 +204,16 @@ def _real_device(text: str) -> str:
     if index and int(index) >= gpus:
         raise ValueError(f"--device {text}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
     return f"{kind}:{int(index)}" if index else text
+
+
+def _require_counts() -> None:
+    """Raise `ValueError` for an allocator that does not count what tensors ask for."""
+    if (backend := torch.cuda.get_allocator_backend()) != "native":
+        variable = next((name for name in VARIABLES if "backend" in os.environ.get(name, "")), VARIABLES[-1])
+        raise ValueError(
+            f"{variable}: backend:{backend} does not count what tensors ask for, which peaks are made of; leave the "
+            "backend out"
+        )
 
 
 def checkpoints_folder() -> Path:

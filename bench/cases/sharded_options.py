@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from bench.meters.driver.variables import CARD
 from bench.ranks.team import NODE_RANKS, Team, local_team, torchrun_team
 from model.parallel import PARALLELISMS
 
@@ -57,18 +58,22 @@ def teams(options: Any, device: str, environment: Mapping[str, str]) -> tuple[Te
         raise ValueError("--cache cold: ranks of one machine share its page cache; leave it out, or --sharded")
     counts = _counts(options.ranks) if options.ranks is not None else ()
     if not options.plan:
-        return (_measured(counts, started, device),)
+        return (_measured(counts, started, device, environment),)
     if started:
         raise ValueError("--plan: one process plans all ranks; start it without torchrun")
     return tuple(Team(count, (0,), min(count, NODE_RANKS)) for count in counts or (NODE_RANKS,))
 
 
-def _measured(counts: tuple[int, ...], started: Team | None, device: str) -> Team:
+def _measured(counts: tuple[int, ...], started: Team | None, device: str, environment: Mapping[str, str]) -> Team:
     """The team whose loads are measured, of which there is one in a run."""
     if len(counts) > 1:
         raise ValueError("--ranks: one number at a time is measured; give a list with --plan")
     if device.startswith("cuda:"):
         raise ValueError(f"--device {device}: every rank has a device of its own; use --device cuda")
+    if device == "cuda" and CARD in environment:
+        raise ValueError(
+            "--sharded: ranks on cuda need NCCL, which the stand-in for a GPU has not; use --device sim or cpu"
+        )
     if started and counts and counts != (started.count,):
         raise ValueError(f"--ranks {counts[0]}: torchrun has started {started.count}; leave it out")
     gpus = torch.cuda.device_count() if device == "cuda" else 0

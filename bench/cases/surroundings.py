@@ -24,9 +24,9 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
         )
 
 
-def require_room(budget: Budget) -> None:
-    """Raise `UsageError` for a budget that leaves nothing to load with."""
+def require_room(budget: Budget, device: str) -> None:
+    """Raise `UsageError` for a budget that leaves nothing to load to the device with."""
     if budget.host_bytes is not None:
-        empty = empty_process_bytes(LIMIT_SECONDS)
+        empty = empty_process_bytes(LIMIT_SECONDS, device)
         if budget.host_bytes <= empty:
-            raise pytest.UsageError(f"--host-memory: {too_small(budget.host_bytes, empty)}")
+            raise pytest.UsageError(f"--host-memory: {too_small(budget.host_bytes, empty, device)}")

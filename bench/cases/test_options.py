@@ -10,7 +10,7 @@ from bench.cases.options import OPTIONS, add_options, help_text, settings
 from bench.cases.settings import Settings
 from bench.history.options import OPTIONS as HISTORY_OPTIONS
 from bench.history.record import blank_record
-from bench.meters.stand_in import MEMORY
+from bench.meters.driver.variables import MEMORY
 from bench.strategies import PEERS, STRATEGIES
 from bench.strategies.sharded import SHARDED
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
@@ -29,6 +29,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
     def have(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
 
     return have
 
@@ -77,6 +78,19 @@ def test_an_allocator_setting_that_is_not_modelled_is_refused_where_it_would_mat
     for options in ({}, {"device": "sim"}, {"plan": True}):
         with pytest.raises(ValueError, match=r"allocator settings: garbage_collection_threshold:0\.8 is not modelled"):
             chosen(**options)
+
+
+@pytest.mark.parametrize("variable", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_an_allocator_that_does_not_count_is_refused_on_cuda(
+    gpus: Any, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    gpus(2)
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "cudaMallocAsync")
+    monkeypatch.setenv(variable, "backend:cudaMallocAsync")
+    for options in ({}, {"device": "cuda"}, {"device": "cuda:1"}):
+        with pytest.raises(ValueError, match=f"^{variable}: backend:cudaMallocAsync does not count .*; leave the back"):
+            chosen(**options)
+    assert chosen(device="cpu").device == "cpu"
 
 
 def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from bench.cases.options import OPTIONS
 from bench.cases.sharded_options import ALONE, teams
+from bench.meters.driver.variables import CARD
 from bench.ranks.team import Team, local_team
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 
@@ -53,6 +54,7 @@ def test_one_process_that_loads_by_itself_is_no_team(environment: dict[str, str]
     [
         ({}, "sim", {}, [local_team(2)]),
         ({}, "cpu", {}, [local_team(2)]),
+        ({}, "cpu", {CARD: "name"}, [local_team(2)]),
         # One a GPU.
         ({}, "cuda", {}, [local_team(4)]),
         ({"ranks": "3"}, "sim", {}, [local_team(3)]),
@@ -103,6 +105,12 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
                 "--conformance": True,
                 "--versus": "main",
             }.items()
+        ),
+        (
+            {"sharded": True},
+            "cuda",
+            {CARD: "name"},
+            "--sharded: ranks on cuda need NCCL, which the stand-in for a GPU has not; use --device sim or cpu",
         ),
         (
             {"sharded": True, "cache": "cold"},

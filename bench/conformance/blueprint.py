@@ -13,12 +13,15 @@ from model.trust import EXTRA_STATE
 
 Shape = tuple[int, ...]
 
+# The order of a tensor that skips elements of its memory.
+GAPPED = "every second"
+
 # How a tensor's elements lie in its memory.
 ORDERS: dict[str, Callable[[Shape, torch.dtype], Tensor]] = {
     "contiguous": lambda shape, dtype: torch.empty(shape, dtype=dtype),
     "transposed": lambda shape, dtype: torch.empty(shape[::-1], dtype=dtype).permute(*reversed(range(len(shape)))),
     "channels_last": lambda shape, dtype: torch.empty(shape, dtype=dtype, memory_format=torch.channels_last),
-    "every second": lambda shape, dtype: torch.empty((*shape[:-1], 2 * shape[-1]), dtype=dtype)[..., ::2],
+    GAPPED: lambda shape, dtype: torch.empty((*shape[:-1], 2 * shape[-1]), dtype=dtype)[..., ::2],
 }
 
 # Extra state that stands for a tensor: a specimen is a value, which a tensor is not.
@@ -132,6 +135,10 @@ class Blueprint:
         """The keys that a loader may have a reason to refuse: of what is not a tensor by itself in every state dict."""
         shared = {index for index, tensor in enumerate(self.tensors) if isinstance(tensor, View)}
         shared |= {tensor.of for tensor in self.tensors if isinstance(tensor, View)}
+        # A copy to another device leaves the elements out that such a tensor skips.
+        shared |= {
+            index for index, tensor in enumerate(self.tensors) if isinstance(tensor, Stored) and tensor.order == GAPPED
+        }
         names = {name.path for name in self.names if name.tensor in shared or not name.persistent}
         return names | {f"{path}.{EXTRA_STATE}".lstrip(".") for path, _ in self.extra_state}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.modules import named_tensors
-from model.bits import difference, same_value
+from model.bits import difference, is_on, same_value
 from model.trust import EXTRA_STATE
 
 # What is wrong with a loaded tensor, given the saved one.
@@ -41,7 +41,7 @@ def differences(
         *(
             Difference("device", name, f"is on {tensor.device}, not on {device}")
             for name, tensor in named_tensors(loaded)
-            if tensor.device.type != device.type
+            if not is_on(tensor, device)
         ),
         *_in_extra_state(saved, loaded, differ),
     ]

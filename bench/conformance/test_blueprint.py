@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.conformance.blueprint import A_TENSOR, Blueprint, Name, Stored, View
+from bench.conformance.blueprint import A_TENSOR, GAPPED, Blueprint, Name, Stored, View
 from bench.conformance.comparison import differences
 from bench.conformance.drawn import FEATURES, OTHER_DTYPES, blueprints
 from bench.conformance.modules import named_tensors
@@ -127,6 +127,12 @@ def test_a_tensor_of_extra_state_is_one() -> None:
     plan = Blueprint((Stored(),), (Name("weight"),), extra_state=(("", A_TENSOR),))
     assert plan.saved().state_dict()["_extra_state"].tolist() == [1.5, 2.5]
     assert plan.suspects() == {"_extra_state"}
+
+
+def test_a_tensor_that_skips_elements_may_be_refused() -> None:
+    """A copy to a device leaves those out, so a strategy that copies has to refuse."""
+    plan = Blueprint((Stored(order=GAPPED), Stored()), (Name("gapped"), Name("tied"), Name("weight", 1)))
+    assert plan.suspects() == {"gapped", "tied"}
 
 
 @given(st.data())

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from bench.meters.stand_in import stand_in_memory
+from bench.meters.driver.variables import stand_in_memory
 
 # What pytest-benchmark adds that names a machine (`node`) or varies from call to call (the clock rate in `cpu`).
 _CPU_FIELDS = ("brand_raw", "arch", "count")

@@ -6,14 +6,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-import torch
-
+from bench.meters import device_meter
 from bench.meters.cgroup import limited
 from bench.meters.child import Course, Job, Kept, Ready, Seen, run
-from bench.meters.device import DeviceMeter
 from bench.meters.host import PROC, HostMemory, memory_reader
 from bench.meters.page_cache import evict
 from bench.meters.process import Child, LoadDied, LoadFailed, child_process
@@ -34,8 +33,9 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": MIB, "GiB": GIB}
 class Budget:
     """The most bytes that a load may take; None: as many as there are.
 
-    `device_bytes` are those of the allocator's segments on the device, above the level before the load. `host_bytes`
-    are all that its process holds and nobody can reclaim, what it held before the load included.
+    `device_bytes` are those of the allocator's segments on the device, above the level before the load, until the load
+    returns. `host_bytes` are all that its process holds and nobody can reclaim, what it held before the load included,
+    a CUDA context too, until its first logits and its check are done.
     """
 
     device_bytes: int | None = None
@@ -85,7 +85,7 @@ class Trial:
         return (level.private_bytes or 0) if level else 0
 
     def under(self, budget: Budget) -> Fate:
-        """What becomes of it: its weights are checked, and its first logits computed, under the budget too.
+        """What becomes of it: its weights are checked, and its first logits computed, under the host's budget too.
 
         Raises `NoCgroup` or `StillCached` where the host's memory cannot be limited, `HostTooSmall`, and `LoadFailed`,
         with the exception's own words, if anything raised that has nothing to do with memory.
@@ -130,14 +130,14 @@ class Trial:
         return f" after {100 * read / len(self.tensor_bytes):.0f} % of the tensors"
 
 
-def empty_process_bytes(limit_seconds: float) -> int:
-    """What a process holds privately that is there to load something, and has not begun."""
-    job = Job(_no_device, _nothing, _nothing, None, _nothing)  # type: ignore[arg-type]
+def empty_process_bytes(limit_seconds: float, device: str = "cpu") -> int:
+    """What a process holds privately that is there to load something to a device, and has not begun.
+
+    For one of CUDA it has a context, which takes some hundred MiB.
+    """
+    meter = partial(device_meter, device if device.startswith("cuda") else "cpu")
+    job = Job(meter, _nothing, _nothing, None, _nothing)  # type: ignore[arg-type]
     return Trial(job, (), (), limit_seconds).empty_bytes()
-
-
-def _no_device() -> DeviceMeter:
-    return DeviceMeter(torch.device("cpu"))
 
 
 def _nothing(*_: object) -> None:
@@ -167,11 +167,12 @@ def _room(host_bytes: int, empty_bytes: int) -> int:
     return host_bytes - empty_bytes
 
 
-def too_small(host_bytes: int, empty_bytes: int) -> str:
-    """What is wrong with a budget that leaves nothing to load with."""
+def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu") -> str:
+    """What is wrong with a budget that leaves nothing to load to a device with."""
+    context = ", with its CUDA context," if device.startswith("cuda") else ""
     return (
-        f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} that a process takes before it loads anything; "
-        f"write an amount above that"
+        f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} that a process{context} takes before it loads "
+        f"anything; write an amount above that"
     )
 
 

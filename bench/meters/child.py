@@ -42,7 +42,8 @@ class Job:
     it does not count: what is imported or cached at a first call belongs to no strategy. `load(device, noted)` returns
     the loaded model, which it builds with the function that `noted(build)` is. `use(model)` runs until its first
     logits, where there are any, `check(model)` raises if a weight is wrong. With `device_bytes` the device hands
-    out no more than those. With `again` it loads a second time. `backend(device)` says what the load goes by.
+    out no more than those until the load has returned: what first logits take is the model's. With `again` it loads a
+    second time. `backend(device)` says what the load goes by.
     """
 
     meter: Callable[[], DeviceMeter]
@@ -138,6 +139,8 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     meter.synchronize()
     moments.note("copy")
     device_peaks = meter.peaks()
+    if job.device_bytes is not None:
+        meter.limit(None)
     if job.use:
         job.use(model)
         meter.synchronize()

@@ -30,7 +30,7 @@ class CudaMeter(DeviceMeter):
         super().__init__(device)
         self._source = source
         self._level: dict[str, int] = {}
-        self._used_level = 0
+        self._beyond_level = 0
         self._alive: tuple[Held, ...] = ()
         self._recorded = False
         # When the peaks were asked for, on the monotonic clock, and what that clock is ahead of Unix time.
@@ -42,14 +42,17 @@ class CudaMeter(DeviceMeter):
         torch.cuda.reset_peak_memory_stats(self.device)
         torch.cuda.reset_peak_host_memory_stats()
         self._level = self._read("current")
-        self._used_level = self.used_bytes()
+        self._beyond_level = self._beyond_bytes()
 
-    def limit(self, count: int) -> None:
+    def limit(self, count: int | None) -> None:
         """Of the caching allocator, which serves this process; what CUDA's context takes beside it is not counted."""
-        total = torch.cuda.get_device_properties(self.device).total_memory
-        taken = torch.cuda.memory_reserved(self.device)
-        # More than all of it cannot be asked for, nor had.
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (taken + count) / total), self.device)
+        fraction = 1.0
+        if count is not None:
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            # Of a product with the total that is a little too small, the allocator may cut a byte off; or round it.
+            fraction = (torch.cuda.memory_reserved(self.device) + count + 0.25) / total
+        # More than all of it cannot be asked for, nor had. A device without an index is refused here, and only here.
+        torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), self._index)
 
     def peaks(self) -> DevicePeaks:
         self.synchronize()
@@ -64,9 +67,15 @@ class CudaMeter(DeviceMeter):
         return self._read("current")["requested_bytes"] - self._level["requested_bytes"]
 
     def taken_bytes(self) -> int | None:
-        """Of the driver: there are loaders that do not ask PyTorch's allocator."""
-        self._release()
-        return self.used_bytes() - self._used_level
+        """What tensors asked for, and what the driver tells beyond PyTorch's segments: loaders may have their own.
+
+        A segment that a small tensor keeps from going back is not taken: it serves whoever asks next.
+        """
+        held = self.held_bytes() or 0
+        return held + self._beyond_bytes() - self._beyond_level
+
+    def _beyond_bytes(self) -> int:
+        return self.used_bytes() - torch.cuda.memory_reserved(self.device)
 
     def used_bytes(self) -> int:
         free, total = torch.cuda.mem_get_info(self.device)
@@ -105,7 +114,11 @@ class CudaMeter(DeviceMeter):
 
     def _trace(self) -> list[dict[str, Any]]:
         traces = torch.cuda.memory._snapshot(self.device)["device_traces"]  # noqa: SLF001 - as in `_record`
-        return traces[torch.cuda.current_device() if self.device.index is None else self.device.index]
+        return traces[self._index]
+
+    @property
+    def _index(self) -> int:
+        return torch.cuda.current_device() if self.device.index is None else self.device.index
 
     def _release(self) -> None:
         """Free what no tensor holds: the caches, and the workspaces that cuBLAS keeps after a first product."""

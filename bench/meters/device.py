@@ -48,8 +48,11 @@ class DeviceMeter:
     def start(self) -> None:
         """Free what is cached, reset the peaks, and remember what is held now as the level."""
 
-    def limit(self, count: int) -> None:
-        """Have the device hand out no more than so many bytes above the level; what asks for more gets an error."""
+    def limit(self, count: int | None) -> None:
+        """Have the device hand out no more than so many bytes above the level; what asks for more gets an error.
+
+        None: as many as there are.
+        """
 
     def peaks(self) -> DevicePeaks:
         """The peaks since `start`, above its level."""

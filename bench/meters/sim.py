@@ -11,7 +11,7 @@ from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.capacity import limit
-from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
+from bench.meters.simulated.ledger import FILE, HOST, PINNED, Event, Ledger, in_place
 from bench.meters.simulated.peaks import Peak, device_peaks, host_held, host_peak, host_points, sum_peak, sum_points
 from bench.meters.simulated.simulation import simulation
 from bench.meters.timeline import Points
@@ -40,8 +40,14 @@ class SimMeter(DeviceMeter):
         torch._C._host_emptyCache()  # noqa: SLF001
         self._ledger.restart()
 
-    def limit(self, count: int) -> None:
-        if self._place != HOST:
+    def limit(self, count: int | None) -> None:
+        if self._place == HOST:
+            return
+        if count is None:
+            # The peaks stay those of a load that had no more.
+            self._ledger.capacities.pop(self._place, None)
+            self._ledger.tell(self._place, _hear_all)
+        else:
             self._capacity = count
             limit(self._ledger, self._place, self._settings, count)
 
@@ -93,3 +99,7 @@ class SimMeter(DeviceMeter):
     def _host_peaks(self) -> tuple[Peak, Peak]:
         """Of private memory, page-locked included, and of file-backed memory."""
         return host_peak(in_place(self._ledger.events, HOST, PINNED)), sum_peak(in_place(self._ledger.events, FILE))
+
+
+def _hear_all(_: Event) -> None:
+    """Let everything come: there is as much as is asked for."""

@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -147,6 +148,17 @@ def test_a_simulated_device_has_no_more_than_its_capacity(file: Path) -> None:
     # Parts take segments of 20 MiB, two in each: the fifth wants a third.
     assert fate.told == "out of device memory at 40 MiB of 50 MiB, 8.00 MiB more asked for, after 62 % of the tensors"
     assert trial(read_it, file, "sim").under(Budget(device_bytes=80 * MIB)).lived
+
+
+def ask_for_100_mib(_: nn.Module) -> None:
+    torch.empty(100 * MIB, dtype=torch.uint8, device="cuda")
+
+
+def test_the_devices_budget_is_the_loads_alone(file: Path) -> None:
+    """As its peak: what the model computes takes memory of its own."""
+    tried = trial(read_it, file, "sim")
+    asking = replace(tried, job=replace(tried.job, use=ask_for_100_mib, check=ask_for_100_mib))
+    assert asking.under(Budget(device_bytes=80 * MIB)).lived
 
 
 def test_without_a_budget_everybody_lives(file: Path) -> None:

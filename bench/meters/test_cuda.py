@@ -1,11 +1,14 @@
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.meters.cuda import MOST_ENTRIES, CudaMeter, recorded_events
 from bench.meters.device import DevicePeaks
@@ -40,6 +43,7 @@ class FakeAllocator:
         monkeypatch.setattr(memory, "_snapshot", lambda _: self._snapshot())
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: self.current["reserved_bytes"])
         monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: self._stats(".all"))
         monkeypatch.setattr(torch.cuda, "host_memory_stats", lambda: self._stats(""))
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: self._reset())
@@ -134,6 +138,23 @@ def test_what_other_allocators_take_is_seen_by_the_driver(
     # Caches of PyTorch's own are not what a loader keeps.
     assert "empty cache" in allocator.calls
     assert meter.held_bytes() == 0
+
+
+def test_of_a_segment_what_tensors_hold_is_taken(
+    allocator: FakeAllocator, meter: CudaMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small tensor that stays keeps the whole of its segment, which serves whoever asks next."""
+    other = [3 * MIB]
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda _: (80 * MIB - allocator.current["reserved_bytes"] - other[0], 80 * MIB)
+    )
+    allocator.hold(2 * MIB, "reserved_bytes")
+    meter.start()
+    allocator.hold(20 * MIB, "reserved_bytes")
+    allocator.hold(100, "requested_bytes")
+    assert meter.taken_bytes() == 100
+    other[0] += 5 * MIB
+    assert meter.taken_bytes() == 5 * MIB + 100
 
 
 def test_peaks_are_read_when_the_device_is_done(allocator: FakeAllocator, meter: CudaMeter) -> None:
@@ -250,17 +271,54 @@ def test_a_real_tensor_is_in_the_history_when_it_was_there(meter: CudaMeter) -> 
     assert all(began - 0.001 <= at <= ended for at, _ in points)
 
 
-@pytest.mark.parametrize(("taken", "count", "fraction"), [(0, 8, 0.1), (2, 6, 0.1), (0, 100, 1.0)])
-def test_a_limit_is_a_fraction_of_the_device_beyond_what_is_taken(
-    monkeypatch: pytest.MonkeyPatch, taken: int, count: int, fraction: float
+class FractionOf:
+    """Stands in for PyTorch's limit, which refuses a device without an index, and cuts bytes off, or rounds them."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        total: int,
+        taken: int = 0,
+        to_bytes: Callable[[float], int] = int,
+    ) -> None:
+        self.bytes, self.index, self._total, self._to_bytes = 0, -1, total, to_bytes
+        properties = SimpleNamespace(total_memory=total)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: taken)
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", self._set)
+
+    def _set(self, fraction: float, device: torch.device | int) -> None:
+        index = device if isinstance(device, int) else device.index
+        if index is None:
+            raise ValueError(f"Expected a torch.device with a specified index or an integer, but got:{device}")
+        assert 0 <= fraction <= 1
+        self.bytes, self.index = self._to_bytes(fraction * self._total), index
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_limit_is_of_the_device_that_is_measured(
+    allocator: FakeAllocator, monkeypatch: pytest.MonkeyPatch, device: str, index: int
 ) -> None:
-    asked: list[tuple[float, torch.device]] = []
-    properties = SimpleNamespace(total_memory=80 * MIB)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: taken * MIB)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: asked.append(told))
-    device = torch.device("cuda:1")
-    CudaMeter(device).limit(count * MIB)
-    [(told, where)] = asked
-    assert told == pytest.approx(fraction)
-    assert where == device
+    del allocator
+    limited = FractionOf(monkeypatch, 80 * MIB)
+    CudaMeter(torch.device(device)).limit(8 * MIB)
+    assert (limited.bytes, limited.index) == (8 * MIB, index)
+
+
+@pytest.mark.parametrize(
+    ("taken", "count", "limit"), [(0, 8, 8), (2, 6, 8), (0, 100, 80), (0, 80, 80), (3, 77, 80), (0, None, 80)]
+)
+def test_a_limit_is_beyond_what_is_taken(
+    monkeypatch: pytest.MonkeyPatch, taken: int, count: int | None, limit: int
+) -> None:
+    limited = FractionOf(monkeypatch, 80 * MIB, taken * MIB)
+    CudaMeter(torch.device("cuda:1")).limit(None if count is None else count * MIB)
+    assert limited.bytes == limit * MIB
+
+
+@given(st.integers(1, 2**40), st.integers(2**30, 2**40), st.sampled_from([int, round]))
+def test_a_limit_is_exact(count: int, total: int, to_bytes: Callable[[float], int]) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        limited = FractionOf(monkeypatch, total, to_bytes=to_bytes)
+        CudaMeter(torch.device("cuda:0")).limit(count)
+        assert limited.bytes == min(count, total)

@@ -24,7 +24,7 @@ import psutil
 import torch
 
 from bench.meters.driver.computing import compute
-from bench.meters.driver.sent import SentTensor, replaced
+from bench.meters.driver.sent import Computation, SentTensor, SentValues, replaced
 
 # As in `native/stand_in.h` and `native/connection.c`.
 MOST_DEVICES = 8
@@ -180,19 +180,24 @@ class Card:
         while True:
             one = pickle.loads(connection.recv_bytes())  # noqa: S301 - of this user
             try:
-                with torch.no_grad():
-                    placed = {
-                        name: replaced(getattr(one, name), SentTensor, lambda sent: sent.tensor(memory))
-                        for name in ("args", "kwargs", "results")
-                    }
-                    answer: tuple[bool, object] = (
-                        True,
-                        compute(type(one)(one.name, one.overload, **placed, seed=one.seed)),
-                    )
+                answer: tuple[bool, object] = True, _computed(one, memory)
             except Exception as error:  # noqa: BLE001 - whatever it is, who asked is to be told
                 answer = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             connection.send_bytes(pickle.dumps(answer))
-            placed = answer = None  # type: ignore[assignment]
+
+
+def _computed(one: Computation, memory: torch.Tensor) -> object:
+    """Compute `one` in the memory of a process."""
+
+    def placed(one: SentTensor | SentValues) -> torch.Tensor:
+        return one.tensor(memory) if isinstance(one, SentTensor) else one.tensor()
+
+    args, kwargs, results = (
+        replaced(part, (SentTensor, SentValues), placed) for part in (one.args, one.kwargs, one.results)
+    )
+    with torch.no_grad():
+        told = compute(Computation(one.name, one.overload, args, kwargs, results, one.seed))
+    return replaced(told, torch.Tensor, SentValues.of)
 
 
 def _drop(file: int, at: int, count: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench.meters.driver.sent import Computation, SentTensor, replaced, tensors_in
+from bench.meters.driver.sent import Computation, SentTensor, SentValues, replaced, tensors_in
 from bench.meters.driver.variables import CARD
 
 aten = torch.ops.aten
@@ -74,7 +74,7 @@ class _Card:
             done, value = pickle.loads(connection.recv_bytes())  # noqa: S301 - the card is this run's own
         if not done:
             raise NotImplementedError(f"the stand-in for a GPU cannot compute aten::{one.name}: {value}")
-        return value
+        return replaced(value, SentValues, SentValues.tensor)
 
     def _connected(self) -> Connection:
         if self._connection is None or self._pid != os.getpid():
@@ -103,8 +103,8 @@ def _offset(address: int) -> int:
     return offset
 
 
-def _sent(tensor: torch.Tensor) -> SentTensor | torch.Tensor:
-    return SentTensor.of(tensor.detach(), _offset) if tensor.is_cuda else tensor.detach().clone()
+def _sent(tensor: torch.Tensor) -> SentTensor | SentValues:
+    return SentTensor.of(tensor.detach(), _offset) if tensor.is_cuda else SentValues.of(tensor)
 
 
 def _ask(func: torch._ops.OpOverload, args: Any, kwargs: Any, results: Any, seed: int | None = None) -> Any:

@@ -1,5 +1,6 @@
 """Tensors of a device as they are sent to the card: by where they lie in its memory."""
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,28 @@ class SentTensor:
         # Both are functions of PyTorch's own kernels.
         tensor = torch._neg_view(tensor) if self.negative else tensor  # noqa: SLF001
         return tensor.conj() if self.conjugate else tensor
+
+
+@dataclass(frozen=True)
+class SentValues:
+    """A tensor of the host: its bytes. Pickling one takes longer, and cannot do it for every dtype."""
+
+    values: bytes
+    dtype: torch.dtype
+    size: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "SentValues":
+        """Copy the values of `tensor`."""
+        plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+        count = plain.numel() * plain.element_size()
+        return cls(ctypes.string_at(plain.data_ptr(), count) if count else b"", plain.dtype, tuple(plain.size()))
+
+    def tensor(self) -> torch.Tensor:
+        """Return a tensor with these values."""
+        if not self.values:
+            return torch.empty(self.size, dtype=self.dtype)
+        return torch.frombuffer(bytearray(self.values), dtype=torch.uint8).view(self.dtype).reshape(self.size)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from bench.meters.stand_in import MEMORY, stand_in_memory
+from bench.meters.driver.variables import MEMORY, stand_in_memory
 
 
 @pytest.mark.parametrize(
