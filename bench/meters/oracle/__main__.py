@@ -69,15 +69,27 @@ def _compared(options: argparse.Namespace) -> int:
         for group in import_module(f"{PACKAGE}.{options.command}").groups(options):
             print(group, flush=True)  # noqa: T201
             groups.append({"settings": settings, **group.as_json()})
+            if options.json:
+                # After each group: a run may be ended before its end.
+                options.json.write_text(json.dumps(_told(options.command, device, groups), indent=1) + "\n")
+    told = _told(options.command, device, groups)
+    print(f"{told['same']:,} the same, {told['different']:,} different, {told['refused']:,} refused")  # noqa: T201
+    return 1 if told["different"] else 0
+
+
+def _told(command: str, device: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was compared, as it is written."""
     same, different = (sum(one[name] for one in groups) for name in ("same", "different"))
-    refused = sum(len(one["refused"]) for one in groups)
-    print(f"{same:,} the same, {different:,} different, {refused:,} refused")  # noqa: T201
-    if options.json:
-        versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "device": device}
-        counts = {"same": same, "different": different, "refused": refused}
-        told = {"command": options.command, **versions, **counts, "groups": groups}
-        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return 1 if different else 0
+    return {
+        "command": command,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "device": device,
+        "same": same,
+        "different": different,
+        "refused": sum(len(one["refused"]) for one in groups),
+        "groups": groups,
+    }
 
 
 def _device() -> str | None:

@@ -1,6 +1,7 @@
 """Calls in forks of this process, where CUDA has not begun: a fork of a process that has begun it cannot use it."""
 
 import multiprocessing
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -31,7 +32,10 @@ class _Fork(Generic[Answer]):
     def __init__(self, call: Callable[[], Answer]) -> None:
         self._answers, sends = _CONTEXT.Pipe(duplex=False)
         self._process = _CONTEXT.Process(target=_answer, args=(sends, call))
-        self._process.start()
+        with warnings.catch_warnings():
+            # From Python 3.12 on: threads are missing in a fork. Nobody waits for those that are there.
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            self._process.start()
         sends.close()
 
     def answer(self) -> Answer | Failed:

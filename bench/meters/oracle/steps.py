@@ -79,8 +79,9 @@ def _size(rng: random.Random) -> int:
 class Real:
     """PyTorch's allocator, emptied, on streams of this process."""
 
-    def __init__(self, streams: int, capacity: int | None) -> None:
-        """`capacity` is that of the process; None: that of the device."""
+    def __init__(self, streams: int, capacity: int | None, *, driver: bool) -> None:
+        """`capacity` is that of the process; `driver`: the device may be full."""
+        self._limited = driver or capacity is not None
         self._streams = _streams(streams)
         self._tensors: dict[int, torch.Tensor] = {}
         self._ooms = 0
@@ -99,6 +100,8 @@ class Real:
                 with torch.cuda.stream(self._streams[step.stream]):
                     self._tensors[step.number] = torch.empty(step.bytes, dtype=torch.uint8, device="cuda")
             except torch.OutOfMemoryError:
+                if not self._limited:
+                    raise
                 self._ooms += 1
         elif step.kind == FREE:
             self._tensors.pop(step.number, None)
@@ -151,7 +154,7 @@ class Simulated:
 
 
 def _pair(settings: AllocatorSettings, streams: int, capacity: int | None, *, driver: bool) -> tuple[Player, Player]:
-    real = Real(streams, capacity)
+    real = Real(streams, capacity, driver=driver)
     # Less than it has in all, where CUDA's context is on it.
     device_bytes = torch.cuda.mem_get_info()[0] if driver else None
     return real, Simulated(CachingAllocator(settings, capacity, device_bytes=device_bytes))

@@ -48,6 +48,8 @@ class Run:
     settings: tuple[str, ...] = (DEFAULT,)
     # Python that changes the simulator first.
     fault: str = ""
+    # Whether the device has values: there are operations that take more or less for what they find.
+    values: bool = False
 
     @property
     def script(self) -> str:
@@ -124,8 +126,8 @@ def finish(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     with ExitStack() as stack:
         try:
-            sizes = dict.fromkeys(run.memory_bytes for run in runs)
-            cards = {size: stack.enter_context(card([size], discards=True)) for size in sizes}
+            kinds = dict.fromkeys((run.memory_bytes, run.values) for run in runs)
+            cards = {kind: stack.enter_context(card([kind[0]], discards=not kind[1])) for kind in kinds}
         except CannotBuild as error:
             pytest.skip(str(error))
 
@@ -136,7 +138,7 @@ def finish(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             done = subprocess.run(
                 (sys.executable, "-W", "ignore", "-c", run.script, *shlex.split(run.command), *options),
                 cwd=ROOT,
-                env=cards[run.memory_bytes] | {"TORCH_CPP_LOG_LEVEL": "ERROR"},
+                env=cards[run.memory_bytes, run.values] | {"TORCH_CPP_LOG_LEVEL": "ERROR"},
                 text=True,
                 capture_output=True,
                 check=False,
@@ -180,7 +182,7 @@ def test_page_locked_memory_is_what_is_simulated(finish: Finish, run: Run) -> No
     assert_same(finish(run), PINNED_SEEDS * PINNED_LENGTH)
 
 
-@pytest.mark.parametrize("run", [Run("operations", MIDDLE, (DEFAULT, EXPANDABLE))], ids=["operations"])
+@pytest.mark.parametrize("run", [Run("operations", MIDDLE, (DEFAULT, EXPANDABLE), values=True)], ids=["operations"])
 def test_single_operations_take_what_is_simulated_unless_they_are_refused(finish: Finish, run: Run) -> None:
     done, told = finish(run)
     assert done.returncode == 0, done.stdout + done.stderr
