@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from bench.cases.loads import CachedOutputs
+from bench.conformance.beside import Beside
 from bench.conformance.blueprint import GAPPED, Blueprint, Name, Stored
 from bench.conformance.judge import Outcome, judge
 from bench.meters import device_meter
@@ -94,6 +95,13 @@ def test_a_tensor_that_skips_elements_is_refused_by_its_name() -> None:
     strategy = STRATEGIES["baseline"]
     verdict = judge(strategy.load, strategy.layout, specimen, CUDA)
     assert (verdict.outcome, verdict.named) == (Outcome.REFUSED, True), verdict.why
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_recurrent_layer_may_round_otherwise(layers: int) -> None:
+    strategy = STRATEGIES["load_assign"]
+    verdict = judge(strategy.load, strategy.layout, Beside("recurrent", 5, layers), CUDA)
+    assert verdict.outcome == Outcome.PASSED, verdict.why
 
 
 def nothing(*_: object) -> None:
