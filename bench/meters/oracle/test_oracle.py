@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.torch_version import TorchVersion
 
 from bench.meters.driver.stand_in import CannotBuild, card
 from bench.meters.oracle.operation_cases import OPERATIONS
@@ -25,14 +27,18 @@ GIB, MIB = 2**30, 2**20
 LIMIT_SECONDS = 500
 
 DEFAULT, EXPANDABLE = "", "expandable_segments:True"
-MIXED = "expandable_segments:True,large_segment_size_mb:12,max_split_size_mb:20,roundup_power2_divisions:8"
+# Torch 2.10 has no such setting: https://github.com/pytorch/pytorch/pull/172056.
+KNOWS_LARGE_SEGMENTS = TorchVersion(torch.__version__) >= (2, 11)
+MIXED = "expandable_segments:True,max_split_size_mb:20,roundup_power2_divisions:8" + (
+    ",large_segment_size_mb:12" * KNOWS_LARGE_SEGMENTS
+)
 SETTINGS = (
     DEFAULT,
     EXPANDABLE,
     MIXED,
     "max_split_size_mb:32,max_non_split_rounding_mb:40",
     "roundup_power2_divisions:[1:2,4:1,16:8,>:4]",
-    "large_segment_size_mb:48",
+    "large_segment_size_mb:48" if KNOWS_LARGE_SEGMENTS else "max_split_size_mb:100",
 )
 
 # Device memory by what runs there. An expandable segment reserves addresses for all of it: the stand-in has so many.
