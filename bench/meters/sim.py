@@ -38,6 +38,7 @@ class SimMeter(DeviceMeter):
     def start(self) -> None:
         # As on CUDA: what the rehearsal left cached is not to serve the load. Torch 2.10 has no public name for it.
         torch._C._host_emptyCache()  # noqa: SLF001
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - as on CUDA
         self._ledger.restart()
 
     def limit(self, count: int | None) -> None:
@@ -61,7 +62,10 @@ class SimMeter(DeviceMeter):
         return DevicePeaks(**on_device, pinned_bytes=pinned)
 
     def held_bytes(self) -> int | None:
-        return None if self._place == HOST else self._ledger.held_bytes(self._place)
+        if self._place == HOST:
+            return None
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - as on CUDA
+        return self._ledger.held_bytes(self._place)
 
     def read(self, storage: torch.UntypedStorage) -> None:
         self._ledger.touched(storage, 0, storage.nbytes())

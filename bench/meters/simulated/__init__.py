@@ -3,7 +3,7 @@
 Its tensors lie on PyTorch's meta device and say that they are on CUDA. Three listeners see to that: one hears
 every call, with the devices that were named in it (`calls.py`), one every operation, with the storages that came
 of it (`operations.py`), and one what is done to storages themselves (`storages.py`). A skeleton on the meta
-device stays what it is, and costs nothing.
+device stays what it is, and costs nothing. What CUDA takes for an operation beside its result is in `kernels.py`.
 
 Streams and events (`streams.py`) are never busy, but what is allocated belongs to a stream. Page-locked memory
 (`pinned.py`) is the host's, in blocks as PyTorch's allocator for it makes them.

@@ -179,9 +179,13 @@ def _as_tensor(func: Any) -> Callable[..., Any]:
 
 
 def _set_item(world: World, tensor: Tensor, index: Any, value: Any) -> None:
-    """`tensor[index] = value`: a number is a value on the device from the start."""
+    """`tensor[index] = value`: a number becomes a tensor of the host only where indices are tensors or lists."""
     if isinstance(value, Tensor) or not world.holds_no_values(storage_of(tensor)):
         tensor[index] = value
+    elif any(isinstance(one, Tensor | list) for one in (index if isinstance(index, tuple) else (index,))):
+        with world.naming(HOST):
+            number = torch.full((), value, dtype=tensor.dtype, device=world.target(CPU)[0])
+        tensor[index] = number
     else:
         tensor[index].fill_(value)
 
@@ -226,6 +230,19 @@ def _getter(name: str) -> Any:
     return getattr(Tensor, name).__get__
 
 
+def _bool(world: World, tensor: Tensor) -> bool:
+    if world.answers is None or not world.holds_no_values(storage_of(tensor)):
+        return bool(tensor)
+    return next(world.answers)
+
+
+def _item(world: World, tensor: Tensor) -> Any:
+    """A number: while questions are answered, none that is asked for matters."""
+    if world.answers is None or not world.holds_no_values(storage_of(tensor)):
+        return tensor.item()
+    return 0.0
+
+
 _ANSWERS: dict[Any, Callable[..., Any]] = {
     _getter("device"): _device,
     _getter("is_meta"): lambda world, tensor: world.place(tensor) == SKELETON,
@@ -234,6 +251,8 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.get_device: _get_device,
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.data_ptr: _data_ptr,
+    Tensor.__bool__: _bool,
+    Tensor.item: _item,
     torch.get_device: _get_device,
     torch._C._nn._parse_to: _parse_to,
     torch.device: lambda _, *args, **kwargs: torch.device(*args, **kwargs),

@@ -15,27 +15,30 @@ def limit(ledger: Ledger, place: str, settings: AllocatorSettings, capacity: int
     def hear(event: Event) -> None:
         try:
             blocks.hear(event)
-        except OutOfSegments:
+        except OutOfSegments as out:
             # All that was cached has gone back to the driver, in vain.
             ledger.cache_emptied(place)
-            raise torch.OutOfMemoryError(_told(event.bytes, blocks.allocator, capacity)) from None
+            raise torch.OutOfMemoryError(_told(out.segment_bytes, blocks.allocator, capacity)) from None
 
     ledger.capacities[place] = capacity
     ledger.tell(place, hear)
 
 
-def _told(asked: int, allocator: CachingAllocator, capacity: int) -> str:
-    """What is told of it, in PyTorch's own words: others read them."""
+def _told(segment: int, allocator: CachingAllocator, capacity: int) -> str:
+    """The error's message in PyTorch's own words, because others read them: it asked for a segment, not a tensor."""
     unused = allocator.reserved_bytes - allocator.allocated_bytes
     return (
-        f"CUDA out of memory. Tried to allocate {_shown(asked)}. GPU 0 has a total capacity of {_shown(capacity)} of "
-        f"which {_shown(capacity - allocator.reserved_bytes)} is free. Of the allocated memory "
-        f"{_shown(allocator.allocated_bytes)} is allocated by PyTorch, and {_shown(unused)} is reserved by PyTorch but "
-        f"unallocated."
+        f"CUDA out of memory. Tried to allocate {_shown(segment)}. GPU 0 has a total capacity of {_shown(capacity)} of "
+        f"which {_shown(max(0, capacity - allocator.reserved_bytes))} is free. {_shown(capacity)} allowed; Of the "
+        f"allocated memory {_shown(allocator.allocated_bytes)} is allocated by PyTorch, and {_shown(unused)} is "
+        f"reserved by PyTorch but unallocated."
     )
 
 
 def _shown(count: int) -> str:
-    if count < MIB:
+    """Bytes as PyTorch's `format_size` writes them."""
+    if count <= 2**10:
+        return f"{count} bytes"
+    if count <= MIB:
         return f"{count / 2**10:.2f} KiB"
-    return f"{count / MIB:.2f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
+    return f"{count / MIB:.2f} MiB" if count <= 2**30 else f"{count / 2**30:.2f} GiB"

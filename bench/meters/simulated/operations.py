@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.meters.simulated.kernels import Kernels
 from bench.meters.simulated.ledger import FILE, HOST, ON_HOST, PINNED
 from bench.meters.simulated.world import META, SKELETON, World, is_distributed, is_meta, storage_of, tensors
 
@@ -31,9 +32,10 @@ _FILLS = (
 class Operations(TorchDispatchMode):
     """Does what was asked for, where it can be done without values, and says what came of it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, kernels: Kernels) -> None:
         super().__init__()
         self._world = world
+        self._kernels = kernels
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -49,8 +51,11 @@ class Operations(TorchDispatchMode):
         inputs = tensors((*args, *kwargs.values()))
         places = [world.place(tensor) for tensor in inputs]
         on_device = next((place for place in places if place.startswith("cuda")), None)
+        # What is put in order for a copy is put in order where it is.
+        named = None if func is aten.clone.default else world.named
+        brought = self._kernels.brought(func, args, kwargs, on_device or named)
         # Where there is nothing to fill, PyTorch takes a millisecond to find that out.
-        out = args[0] if kind.fills and is_meta(args[0]) else func(*args, **kwargs)
+        out = args[0] if kind.fills and is_meta(args[0]) else func(*brought, **kwargs)
         changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in kind.written)
         known = {storage_of(tensor)._cdata for tensor in inputs}
         fresh = [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
@@ -62,7 +67,8 @@ class Operations(TorchDispatchMode):
             world.ledger.resized(storage_of(tensor))
         for tensor in fresh:
             on_host = not is_meta(tensor) or (world.planned and not ON_HOST.isdisjoint(places))
-            world.adopt(storage_of(tensor), world.named or on_device or (HOST if on_host else SKELETON))
+            world.adopt(storage_of(tensor), named or on_device or (HOST if on_host else SKELETON))
+        self._kernels.product(func, args, out, on_device)
         if kind.copies:
             self._copied(inputs[-1], places[-1], out, non_blocking=_non_blocking(func, args, kwargs))
         elif FILE in places:

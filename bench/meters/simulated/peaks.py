@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from bench.meters.simulated.allocator import Block, CachingAllocator
+from bench.meters.simulated.allocator import CachingAllocator
 from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.simulated.blocks import Block
 from bench.meters.simulated.ledger import PINNED, Event, Line
 from bench.meters.simulated.pinned import PinnedAllocator
 from bench.meters.timeline import Point

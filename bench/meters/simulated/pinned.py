@@ -10,7 +10,9 @@ import mmap
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 
 from bench.meters.host import PAGE_BYTES
 from bench.meters.simulated.ledger import Event
@@ -26,6 +28,8 @@ class PinnedAllocator:
         self.allocations = self.allocated_bytes = self.active_requests = self.active_bytes = 0
         # Of the block that a storage got.
         self.sizes: dict[int, int] = {}
+        # Of those in use, how many blocks of a size there are.
+        self.active = Counter[int]()
         self._cached = Counter[int]()
 
     def hear(self, event: Event) -> None:
@@ -42,6 +46,7 @@ class PinnedAllocator:
         else:
             self.allocations += 1
             self.allocated_bytes += size
+        self.active[size] += came
         self.active_requests += came
         self.active_bytes += came * size
 
@@ -52,14 +57,23 @@ class PinnedAllocator:
 
 
 def host_stats(events: Iterable[Event], since: int) -> dict[str, dict[str, int]]:
-    """What `torch.cuda.host_memory_stats` tells, but for times; peaks are those from event number `since` on."""
+    """What `torch.cuda.host_memory_stats` tells, but for times; peaks are those from event number `since` on.
+
+    PyTorch keeps the peaks of blocks in use for every size of a block, and adds them up: see `getStats` there.
+    """
     allocator = PinnedAllocator()
     counted = {figure: [0] for figure in _FIGURES}
+    active = [Counter[int]()]
     for event in events:
         allocator.hear(event)
+        active.append(allocator.active.copy())
         for figure, values in counted.items():
             values.append(getattr(allocator, figure))
-    return {figure: _stat(values, since) for figure, values in counted.items()}
+    stats = {figure: _stat(values, since) for figure, values in counted.items()}
+    peaks = reduce(or_, active[min(since, len(active) - 1) :])
+    stats["active_requests"]["peak"] = peaks.total()
+    stats["active_bytes"]["peak"] = sum(size * count for size, count in peaks.items())
+    return stats
 
 
 def _stat(values: list[int], since: int) -> dict[str, int]:

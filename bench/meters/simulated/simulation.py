@@ -1,6 +1,7 @@
 """The context in which CUDA is simulated."""
 
 import importlib
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,9 +9,10 @@ from unittest.mock import patch
 
 import torch
 
-from bench.meters.simulated import reads, storages, streams
+from bench.meters.simulated import reads, storages, streams, truncated
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.calls import Calls
+from bench.meters.simulated.kernels import Kernels
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.operations import Operations
 from bench.meters.simulated.world import World
@@ -27,13 +29,14 @@ def simulation(ledger: Ledger, settings: AllocatorSettings = DEFAULT, *, planned
     # Operations without values are partly Python, and import it: it is not to find what is replaced here.
     importlib.import_module("torch._dynamo")
     world = World(ledger, settings, planned=planned)
+    kernels = Kernels(world, os.environ)
     start = threading.Thread.start
 
     def start_simulated(thread: threading.Thread) -> None:
         run = thread.run
 
         def run_simulated() -> None:
-            with Operations(world), Calls(world):
+            with Operations(world, kernels), Calls(world):
                 run()
 
         thread.run = run_simulated  # type: ignore[method-assign]
@@ -43,6 +46,8 @@ def simulation(ledger: Ledger, settings: AllocatorSettings = DEFAULT, *, planned
         *storages.replacements(world),
         *streams.replacements(world),
         *(reads.replacements() if planned else []),
+        (torch._C, "_cuda_clearCublasWorkspaces", kernels.clear_workspaces),
+        (torch.nn.init, "_no_grad_trunc_normal_", truncated.draw(world, torch.nn.init._no_grad_trunc_normal_)),
         (threading.Thread, "start", start_simulated),
     ]
     with ExitStack() as stack:
@@ -50,6 +55,6 @@ def simulation(ledger: Ledger, settings: AllocatorSettings = DEFAULT, *, planned
             # A build of PyTorch without CUDA has less.
             stack.enter_context(patch.object(owner, name, replacement, create=owner is torch._C))
         # They are in force in one thread only.
-        stack.enter_context(Operations(world))
+        stack.enter_context(Operations(world, kernels))
         stack.enter_context(Calls(world))
         yield world

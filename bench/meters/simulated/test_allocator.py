@@ -5,8 +5,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from bench.meters.simulated.allocator import Block, CachingAllocator, OutOfSegments
+from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
 from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings, allocator_settings
+from bench.meters.simulated.blocks import Block
 
 DEFAULT = AllocatorSettings()
 EXPANDABLE = AllocatorSettings(expandable_segments=True)
@@ -359,10 +360,16 @@ def test_a_capacity_that_is_not_reached_changes_nothing(settings: str, steps: li
         assert figures(free) == figures(bound)
 
 
+@pytest.mark.parametrize("limit", ["capacity", "device_bytes"])
 @pytest.mark.parametrize("settings", SETTINGS)
-@hypothesis.given(steps=STEPS, capacity=st.integers(4, 120))
-def test_no_more_is_reserved_than_the_capacity(settings: str, steps: list[int], capacity: int) -> None:
-    allocator = CachingAllocator(allocator_settings(settings), capacity * MIB)
+@hypothesis.settings(max_examples=50)
+@hypothesis.given(steps=STEPS, mib=st.integers(4, 120))
+def test_no_more_is_reserved_than_a_limit_allows(limit: str, settings: str, steps: list[int], mib: int) -> None:
+    allocator = CachingAllocator(allocator_settings(settings), **{limit: mib * MIB})
+    most = mib * MIB
+    if limit == "capacity" and allocator.settings.expandable_segments:
+        # PyTorch holds less against it than it maps: less by a part of what is mapped at once.
+        most += allocator.settings.large_segment_bytes - 2 * MIB
     held: list[Block] = []
     for step in steps:
         before = figures(allocator)[:2]
@@ -376,7 +383,7 @@ def test_no_more_is_reserved_than_the_capacity(settings: str, steps: list[int], 
         except OutOfSegments:
             # What could not be had counts for nothing.
             assert figures(allocator)[:2] == before
-        assert allocator.allocated_bytes <= allocator.reserved_bytes <= capacity * MIB
+        assert allocator.allocated_bytes <= allocator.reserved_bytes <= allocator.reserved_peak_bytes <= most
 
 
 def test_what_is_cached_goes_back_before_memory_runs_out() -> None:

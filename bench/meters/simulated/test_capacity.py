@@ -49,10 +49,34 @@ def test_it_is_told_what_was_asked_for_and_what_is_taken(world: World) -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         floats(100)
     assert str(caught.value) == (
-        "CUDA out of memory. Tried to allocate 100.00 MiB. GPU 0 has a total capacity of 1.00 GiB of which 4.00 MiB is "
-        "free. Of the allocated memory 1009.00 MiB is allocated by PyTorch, and 11.00 MiB is reserved by PyTorch but "
-        "unallocated."
+        "CUDA out of memory. Tried to allocate 100.00 MiB. GPU 0 has a total capacity of 1024.00 MiB of which 4.00 MiB "
+        "is free. 1024.00 MiB allowed; Of the allocated memory 1009.00 MiB is allocated by PyTorch, and 11.00 MiB is "
+        "reserved by PyTorch but unallocated."
     )
+    del kept
+
+
+# In MiB: the limit, what is there, what is asked for; then what torch 2.14.1's allocator says that it tried to
+# allocate, is allowed, has allocated, and holds unallocated.
+SAID = [
+    (30, [20], 9, "20.00 MiB", "30.00 MiB", "20.00 MiB", "0 bytes"),
+    (30, [20], 10.5, "12.00 MiB", "30.00 MiB", "20.00 MiB", "0 bytes"),
+    (24, [20, *[0.9] * 4], 0.9, "2.00 MiB", "24.00 MiB", "23.60 MiB", "408.00 KiB"),
+    (28, [], 28.4, "30.00 MiB", "28.00 MiB", "0 bytes", "0 bytes"),
+]
+
+
+@pytest.mark.parametrize(("mib", "there", "asked", "tried", "allowed", "allocated", "unallocated"), SAID)
+def test_the_segment_is_named_that_was_asked_for(
+    world: World, mib: int, there: list[float], asked: float, tried: str, allowed: str, allocated: str, unallocated: str
+) -> None:
+    limit(world.ledger, DEVICE, DEFAULT, mib * MIB)
+    kept = [floats(one) for one in there]
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        floats(asked)
+    assert f"Tried to allocate {tried}. " in str(caught.value)
+    assert f" {allowed} allowed; Of the allocated memory {allocated} is allocated by PyTorch, " in str(caught.value)
+    assert f" and {unallocated} is reserved by PyTorch but unallocated." in str(caught.value)
     del kept
 
 

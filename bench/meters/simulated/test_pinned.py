@@ -103,6 +103,16 @@ def test_stats_are_those_of_pytorch() -> None:
     assert [host_stats(events, since)["allocations"]["peak"] for since in (3, 5, 6, 99)] == [2, 2, 1, 1]
 
 
+def test_peaks_of_blocks_in_use_are_those_of_every_size_added_up() -> None:
+    """In torch 2.14.1's allocator: five blocks, of which only four were ever in use together."""
+    events = [came(1, 8192), came(2, 32768), came(3, 512), came(4, 64), went(3, 512), came(5, 596293)]
+    stats = host_stats(events, 0)
+    assert (stats["active_requests"]["peak"], stats["active_bytes"]["peak"]) == (5, 1_090_112)
+    assert (stats["active_requests"]["current"], stats["active_bytes"]["current"]) == (4, 1_089_600)
+    stats = host_stats(events, 5)
+    assert (stats["active_requests"]["peak"], stats["active_bytes"]["peak"]) == (4, 1_089_600)
+
+
 MAKERS: dict[str, Callable[[], Tensor]] = {
     "empty": lambda: torch.empty(10, pin_memory=True),
     "zeros": lambda: torch.zeros(2, 5, pin_memory=True),

@@ -1,9 +1,11 @@
 """Which tensors are where while CUDA is simulated. The listeners ask, and say what comes."""
 
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,28 @@ class World:
         self.one_copy = threading.RLock()
         # The place that the call being made has named. Calls of other threads name their own.
         self._thread = threading.local()
+        self._free_handles: list[int] = []
+        self._handles = count()
+
+    @property
+    def handle(self) -> int:
+        """The number of this thread's handle of cuBLAS: when a thread ends, another gets its handle."""
+        if not hasattr(self._thread, "handle"):
+            self._thread.handle = _Handle(self._free_handles, self._handles)
+        return self._thread.handle.number
+
+    @property
+    def answers(self) -> Iterator[bool] | None:
+        """Answers for this thread's questions whether tensors hold anything that is true; None: there are none."""
+        return getattr(self._thread, "answers", None)
+
+    @contextmanager
+    def answering(self, answers: Iterator[bool]) -> Iterator[None]:
+        self._thread.answers = answers
+        try:
+            yield
+        finally:
+            self._thread.answers = None
 
     @property
     def named(self) -> str | None:
@@ -152,6 +176,12 @@ class World:
     def _refused(self, why: str) -> NotSimulated:
         line = self.ledger.asking_line()
         return NotSimulated(f"{Path(line.file).name}:{line.number} {why}" if line else f"the load {why}")
+
+
+class _Handle:
+    def __init__(self, free: list[int], more: Iterator[int]) -> None:
+        self.number = free.pop() if free else next(more)
+        weakref.finalize(self, free.append, self.number)
 
 
 def storage_of(tensor: Tensor) -> Storage:

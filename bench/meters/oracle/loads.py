@@ -1,0 +1,92 @@
+"""The suite's loads: the peaks that PyTorch's own allocators tell, beside those that are simulated."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+import bench.meters.warm  # noqa: F401 - once, and not in every fork
+from bench.cases.case import Case
+from bench.cases.loads import run_load
+from bench.cases.options import checkpoints_folder
+from bench.meters import device_meter
+from bench.meters.oracle.forks import answered, in_fork, in_forks
+from bench.meters.oracle.measured import measured
+from bench.meters.oracle.options import names
+from bench.meters.oracle.unread import unfilled, unread
+from bench.meters.oracle.verdict import Figures, Group, group
+from bench.strategies import STRATEGIES
+from model.architecture import DTYPES
+from model.checkpoints import Checkpoint, Specification, make_sparse
+from model.gpt2 import SIZES
+from model.shelf import Shelf
+
+GetCheckpoint = Callable[[Specification], Checkpoint]
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--sizes", type=partial(names, known=SIZES), default=["tiny", "small"])
+    parser.add_argument("--strategies", type=partial(names, known=STRATEGIES), default=list(STRATEGIES))
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="that of the checkpoints")
+    parser.add_argument("--cast", choices=DTYPES, default="", help="the dtype that weights end in")
+    parser.add_argument("--checkpoints", type=Path, default=checkpoints_folder(), help="where they are kept")
+    parser.add_argument(
+        "--sparse",
+        action="store_true",
+        help="checkpoints without bytes, beside plans of their loads: for devices that keep no bytes",
+    )
+
+
+def groups(options: Namespace) -> Iterator[Group]:
+    """Compare a load in each group: all strategies of each size."""
+    with TemporaryDirectory(prefix="oracle-") as folder, closing(_shelf(options.checkpoints)) as shelf:
+        made = partial(_made, shelf)
+        get = partial(_sparse, Path(folder)) if options.sparse else made
+        for size in options.sizes:
+            cases = {name: Case(name, size, "cuda", options.dtype, cast=options.cast) for name in options.strategies}
+            files = {name: (get(case.specification), made(case.rehearsal)) for name, case in cases.items()}
+
+            calls = [
+                partial(_told, replace(case, device=device), *files[name], sparse=options.sparse)
+                for name, case in cases.items()
+                for device in ("cuda", "sim")
+            ]
+            answers = in_forks(calls, options.at_once)
+            for name in cases:
+                yield group(f"{size} {name}", "loads", [(name, next(answers), next(answers))])
+
+
+def _told(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, *, sparse: bool) -> Figures:
+    planned = sparse and case.device == "sim"
+    meter = device_meter(case.device, case.strategy.source, planned=planned)
+    load, empty = case.strategy.load, sparse and not planned
+
+    def loaded(on: torch.device) -> nn.Module:
+        with unread() if empty else nullcontext():
+            return run_load(load, checkpoint, on, unfilled if empty else None)
+
+    return measured(meter, lambda on: run_load(load, rehearsal, on), loaded)
+
+
+def _shelf(folder: Path) -> Shelf:
+    return Shelf(folder, print, lambda *_: nullcontext(lambda _: None))
+
+
+def _made(shelf: Shelf, specification: Specification) -> Checkpoint:
+    """A checkpoint with bytes. Threads that made it here would be missing in every fork, and waited for."""
+    answered(in_fork(lambda: _shelf(shelf.folder).get(specification).folder))
+    return shelf.get(specification)
+
+
+def _sparse(folder: Path, specification: Specification) -> Checkpoint:
+    """A checkpoint without bytes. What makes it begins CUDA."""
+    checkpoint = Checkpoint(specification, folder / specification.name)
+    if not checkpoint.folder.exists():
+        answered(in_fork(partial(make_sparse, specification, checkpoint.folder)))
+    return checkpoint

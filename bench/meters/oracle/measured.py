@@ -1,0 +1,24 @@
+"""What a meter tells of one thing that is done on a device: its peaks, and what is held afterwards."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from bench.meters.device import DeviceMeter
+from bench.meters.oracle.verdict import Figures
+
+
+def measured(
+    meter: DeviceMeter, rehearse: Callable[[torch.device], object], do: Callable[[torch.device], Any]
+) -> Figures:
+    """Figures in bytes of what `do` does, with what it returns still there at the end."""
+    with meter.watching():
+        rehearse(meter.device)
+        meter.start()
+        kept = do(meter.device)
+        meter.synchronize()
+        told = asdict(meter.peaks()) | {"held_bytes": meter.held_bytes()}
+        del kept
+    return told

@@ -1,0 +1,134 @@
+"""Sequences of steps that two allocators play: where they part, and the shortest sequence after which they do."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from bench.meters.oracle.forks import answered, in_forks
+from bench.meters.oracle.verdict import Difference, Figures, Group, where_different
+
+ALLOCATE, FREE, EMPTY, RESET = "allocate", "free", "empty the cache", "reset the peaks"
+
+# The stand-in gives no address out again: a process that goes on and on has none left.
+SEEDS_OF_A_FORK = 15
+
+# Of each kind of difference one is made short; that takes some hundred plays.
+MOST_SHORTENED = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step; `number` is that of the allocation which is made or freed."""
+
+    kind: str
+    number: int = 0
+    bytes: int = 0
+    stream: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == ALLOCATE:
+            return f"{self.kind} {self.number}: {self.bytes:,} bytes on stream {self.stream}"
+        return f"{self.kind} {self.number}" if self.kind == FREE else self.kind
+
+
+class Player(Protocol):
+    """An allocator, real or simulated, that nothing is taken from."""
+
+    def play(self, step: Step) -> None:
+        """Do a step; to free what was never allocated is nothing."""
+
+    def told(self) -> Figures:
+        """What the allocator tells after the last step."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+# The two that are compared, new.
+Pair = Callable[[], tuple[Player, Player]]
+Draw = Callable[[random.Random, int], Sequence[Step]]
+
+
+@dataclass(frozen=True)
+class Parting:
+    """The first step after which two players differ, and the figures in which they do."""
+
+    at: int
+    real: Figures
+    simulated: Figures
+
+
+def parting(steps: Sequence[Step], pair: Pair) -> Parting | None:
+    """Where two players of the same steps part; None if they never do."""
+    real, simulated = pair()
+    try:
+        for at, step in enumerate(steps):
+            real.play(step)
+            simulated.play(step)
+            one, other = real.told(), simulated.told()
+            if one != other:
+                return Parting(at, *where_different(one, other))
+        return None
+    finally:
+        real.close()
+        simulated.close()
+
+
+def shortened(steps: Sequence[Step], parts: Callable[[Sequence[Step]], int | None]) -> Sequence[Step]:
+    """The shortest sequence found in `steps` that still parts; `parts` returns the step at which one does."""
+    width = max(len(steps) // 2, 1)
+    while True:
+        at = shorter = 0
+        while at < len(steps):
+            fewer = [*steps[:at], *steps[at + width :]]
+            parted = parts(fewer)
+            if parted is None:
+                at += width
+            else:
+                steps, shorter = fewer[: parted + 1], shorter + 1
+        if width == 1 and not shorter:
+            return steps
+        width = max(width // 2, 1)
+
+
+def compare(name: str, pair: Pair, draw: Draw, seeds: range, steps: int, at_once: int = 1) -> Group:  # noqa: PLR0913, PLR0917
+    """Play a sequence of so many steps for each seed, in forks, `at_once` of them at a time."""
+    parts = [seeds[first : first + SEEDS_OF_A_FORK] for first in range(0, len(seeds), SEEDS_OF_A_FORK)]
+    calls = [partial(_compare, pair, draw, part, steps) for part in parts]
+    played = different = 0
+    differences: list[Difference] = []
+    for answer in in_forks(calls, at_once):
+        some_played, some_different, some_differences = answered(answer)
+        played += some_played
+        different += some_different
+        differences += some_differences
+    return Group(name, "steps", played, different, tuple(differences[:MOST_SHORTENED]))
+
+
+def _compare(pair: Pair, draw: Draw, seeds: range, steps: int) -> tuple[int, int, list[Difference]]:
+    """How many steps were compared, after how many the two differed, and the differences, of each kind one."""
+    played = different = 0
+    found: dict[frozenset[str], Difference] = {}
+    for seed in seeds:
+        sequence = draw(random.Random(seed), steps)  # noqa: S311 - to be drawn again
+        parted = parting(sequence, pair)
+        played += len(sequence) if parted is None else parted.at + 1
+        if parted is not None:
+            different += 1
+            kind = frozenset(parted.real)
+            if kind not in found and len(found) < MOST_SHORTENED:
+                found[kind] = _shortest(f"seed {seed}", sequence[: parted.at + 1], kind, pair)
+    return played, different, list(found.values())
+
+
+def _shortest(what: str, sequence: Sequence[Step], kind: frozenset[str], pair: Pair) -> Difference:
+    def parts(steps: Sequence[Step]) -> int | None:
+        parted = parting(steps, pair)
+        return parted.at if parted and frozenset(parted.real) == kind else None
+
+    short = shortened(sequence, parts)
+    parted = parting(short, pair)
+    assert parted is not None
+    return Difference(what, parted.real, parted.simulated, tuple(map(str, short)))

@@ -1,0 +1,212 @@
+"""The simulator is what PyTorch's own allocators are, to the byte, where a CUDA build of PyTorch is installed.
+
+The commands of this room run on the stand-in for a GPU, two at a time.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.torch_version import TorchVersion
+
+from bench.meters.driver.stand_in import CannotBuild, card
+from bench.meters.oracle.operation_cases import OPERATIONS
+from bench.strategies import STRATEGIES
+
+ROOT = Path(__file__).parents[3]
+GIB, MIB = 2**30, 2**20
+LIMIT_SECONDS = 500
+
+DEFAULT, EXPANDABLE = "", "expandable_segments:True"
+# Torch 2.10 has no such setting: https://github.com/pytorch/pytorch/pull/172056.
+KNOWS_LARGE_SEGMENTS = TorchVersion(torch.__version__) >= (2, 11)
+MIXED = "expandable_segments:True,max_split_size_mb:20,roundup_power2_divisions:8" + (
+    ",large_segment_size_mb:12" * KNOWS_LARGE_SEGMENTS
+)
+SETTINGS = (
+    DEFAULT,
+    EXPANDABLE,
+    MIXED,
+    "max_split_size_mb:32,max_non_split_rounding_mb:40",
+    "roundup_power2_divisions:[1:2,4:1,16:8,>:4]",
+    "large_segment_size_mb:48" if KNOWS_LARGE_SEGMENTS else "max_split_size_mb:100",
+)
+
+# Device memory by what runs there. An expandable segment reserves addresses for all of it: the stand-in has so many.
+LARGE, MIDDLE, FULL = 40 * GIB, 8 * GIB, 700 * MIB
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command, under each of the settings, on a device with so much memory."""
+
+    command: str
+    memory_bytes: int
+    settings: tuple[str, ...] = (DEFAULT,)
+    # Python that changes the simulator first.
+    fault: str = ""
+    # Whether the device has values: there are operations that take more or less for what they find.
+    values: bool = False
+
+    @property
+    def script(self) -> str:
+        return f"{self.fault}\nimport sys\nfrom bench.meters.oracle.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+
+
+# With the number of loads under each of the settings, by strategy.
+LOADS = {
+    "tiny and small": (Run("loads --sparse --sizes tiny,small", LARGE, SETTINGS), 2),
+    "xl": (Run("loads --sparse --sizes xl", LARGE, (DEFAULT, EXPANDABLE)), 1),
+    "bfloat16": (Run("loads --sparse --sizes tiny,small --dtype bfloat16", LARGE), 2),
+    "cast": (Run("loads --sparse --sizes tiny --cast bfloat16", LARGE, (DEFAULT, EXPANDABLE)), 1),
+    "with bytes": (Run("loads --sizes tiny", LARGE), 1),
+}
+
+# With the number of groups under each of the settings.
+SEEDS, LENGTH = 22, 300
+SEQUENCES = f"steps --seeds {SEEDS} --steps {LENGTH} --streams 1,3"
+STEPS = {
+    "no limit": (Run(SEQUENCES, MIDDLE, SETTINGS), 2),
+    "limits": (Run(f"{SEQUENCES} --driver --capacity-mib 0,30,300", FULL, SETTINGS), 6),
+}
+LEAST_STEPS = 300_000
+
+PINNED_SEEDS, PINNED_LENGTH = 60, 150
+PINNED = Run(f"pinned --seeds {PINNED_SEEDS} --steps {PINNED_LENGTH}", MIDDLE)
+
+ALLOCATOR = "from bench.meters.simulated import allocator\n"
+FAULTS = {
+    "a small segment of 4 MiB": Run(
+        "loads --sparse --sizes tiny --strategies load_assign",
+        LARGE,
+        fault=f"{ALLOCATOR}allocator.SMALL_SEGMENT_BYTES *= 2",
+    ),
+    "a small pool for one block less": Run(
+        "steps --seeds 15", MIDDLE, fault=f"{ALLOCATOR}allocator.SMALL_BYTES -= 512"
+    ),
+    "an expandable segment that is held to a fraction as it is mapped": Run(
+        "steps --seeds 15 --capacity-mib 30",
+        FULL,
+        (EXPANDABLE,),
+        fault=f"""{ALLOCATOR}
+asked = allocator.CachingAllocator._segment_bytes
+def mapped(self, pool, size):
+    return max(asked(self, pool, size), self._granule(pool) * -(-size // self._granule(pool)))
+allocator.CachingAllocator._segment_bytes = mapped
+""",
+    ),
+    "page-locked blocks of the size that was asked for": Run(
+        "pinned --seeds 1",
+        MIDDLE,
+        fault="from bench.meters.simulated import pinned\npinned._block_bytes = lambda requested: requested",
+    ),
+    "a copy that takes nothing in between": Run(
+        "operations --groups 'copies of parts'",
+        MIDDLE,
+        fault="""
+from bench.meters.simulated.operations import Operations
+Operations._make_in_between = lambda *_, **__: None
+""",
+    ),
+}
+
+Finished = tuple["subprocess.CompletedProcess[str]", dict[str, Any]]
+Finish = Callable[[Run], Finished]
+
+
+@pytest.fixture(scope="module")
+def finish(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finish]:
+    """Waits for a run, and returns it and what it wrote; those of all tests that were chosen start at once."""
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    runs = {one["run"]: number for number, one in enumerate(parameters) if isinstance(one.get("run"), Run)}
+    folder = tmp_path_factory.mktemp("oracle")
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    with ExitStack() as stack:
+        try:
+            kinds = dict.fromkeys((run.memory_bytes, run.values) for run in runs)
+            cards = {kind: stack.enter_context(card([kind[0]], discards=not kind[1])) for kind in kinds}
+        except CannotBuild as error:
+            pytest.skip(str(error))
+
+        def play(run: Run) -> Finished:
+            told = folder / f"{runs[run]}.json"
+            where = ("--checkpoints", str(checkpoints)) if run.command.startswith("loads") else ()
+            options = ("--settings", *run.settings, "--json", str(told), "--at-once", "1", *where)
+            done = subprocess.run(
+                (sys.executable, "-W", "ignore", "-c", run.script, *shlex.split(run.command), *options),
+                cwd=ROOT,
+                env=cards[run.memory_bytes, run.values] | {"TORCH_CPP_LOG_LEVEL": "ERROR"},
+                text=True,
+                capture_output=True,
+                check=False,
+                timeout=LIMIT_SECONDS,
+            )
+            return done, json.loads(told.read_text()) if told.exists() else {}
+
+        pool = ThreadPoolExecutor(2)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        answers = {run: pool.submit(play, run) for run in runs}
+        yield lambda run: answers[run].result()
+
+
+def assert_same(finished: Finished, compared: int) -> None:
+    """Assert that a run compared so much, and found nothing but the same."""
+    done, told = finished
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {name: told[name] for name in ("same", "different", "refused")} == {
+        "same": compared,
+        "different": 0,
+        "refused": 0,
+    }, done.stdout
+
+
+@pytest.mark.parametrize(("run", "loads"), LOADS.values(), ids=LOADS)
+def test_the_suites_loads_take_what_is_simulated(finish: Finish, run: Run, loads: int) -> None:
+    assert_same(finish(run), loads * len(STRATEGIES) * len(run.settings))
+
+
+@pytest.mark.parametrize(("run", "groups"), STEPS.values(), ids=STEPS)
+def test_random_steps_take_what_is_simulated(finish: Finish, run: Run, groups: int) -> None:
+    assert_same(finish(run), groups * SEEDS * LENGTH * len(run.settings))
+
+
+def test_they_are_enough() -> None:
+    assert sum(groups for _, groups in STEPS.values()) * SEEDS * LENGTH * len(SETTINGS) >= LEAST_STEPS
+
+
+@pytest.mark.parametrize("run", [PINNED], ids=["pinned"])
+def test_page_locked_memory_is_what_is_simulated(finish: Finish, run: Run) -> None:
+    assert_same(finish(run), PINNED_SEEDS * PINNED_LENGTH)
+
+
+@pytest.mark.parametrize("run", [Run("operations", MIDDLE, (DEFAULT, EXPANDABLE), values=True)], ids=["operations"])
+def test_single_operations_take_what_is_simulated_unless_they_are_refused(finish: Finish, run: Run) -> None:
+    done, told = finish(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert told["different"] == 0
+    assert told["same"] + told["refused"] == len(run.settings) * sum(map(len, OPERATIONS.values()))
+
+
+@pytest.mark.parametrize("run", FAULTS.values(), ids=FAULTS)
+def test_a_fault_of_the_simulator_is_found(finish: Finish, run: Run) -> None:
+    done, told = finish(run)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert told["different"] > 0
+    assert "DIFFERENT" in done.stdout
+
+
+@pytest.mark.parametrize("run", list(FAULTS.values())[-1:], ids=["operations"])
+def test_what_is_written_has_no_paths(finish: Finish, run: Run) -> None:
+    _, told = finish(run)
+    assert str(ROOT) not in json.dumps(told)
+    assert set(told) == {"command", "torch", "cuda", "device", "same", "different", "refused", "groups"}
+    assert told["device"] == "stand-in"
