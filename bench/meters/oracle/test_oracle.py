@@ -28,7 +28,7 @@ LIMIT_SECONDS = 500
 
 DEFAULT, EXPANDABLE = "", "expandable_segments:True"
 # Torch 2.10 has no such setting: https://github.com/pytorch/pytorch/pull/172056.
-KNOWS_LARGE_SEGMENTS = TorchVersion(torch.__version__) >= (2, 11)
+KNOWS_LARGE_SEGMENTS = TorchVersion(torch.__version__) >= "2.11"
 MIXED = "expandable_segments:True,max_split_size_mb:20,roundup_power2_divisions:8" + (
     ",large_segment_size_mb:12" * KNOWS_LARGE_SEGMENTS
 )
