@@ -227,6 +227,11 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char *text, void **device) {
     *device = (void *)(uintptr_t)bus;
     return 0;
 }
+/* There is no fabric: zeros, which PyTorch has put there, say so. An error would be a warning in every process. */
+int nvmlDeviceGetGpuFabricInfoV(void *device, void *info) {
+    (void)device, (void)info;
+    return 0;
+}
 typedef struct { unsigned pid; unsigned long long bytes; unsigned instance, compute_instance; } NvmlProcess;
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, NvmlProcess *told) {
     Holder holders[64];
