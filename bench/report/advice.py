@@ -199,7 +199,7 @@ def _in_half(able: Sequence[Case], budget: Budget, plan: Callable[[Case], Measur
     device, host = measurement.device.reserved_bytes, measurement.host.private_bytes or 0
     fits = budget.device_bytes is None or (device or 0) <= budget.device_bytes
     if budget.host_bytes is not None:
-        fits &= host + empty_process_bytes(half.limit_seconds) < budget.host_bytes
+        fits &= host + empty_process_bytes(half.limit_seconds, half.device) < budget.host_bytes
     yield f"  --cast {half.cast}: {half.strategy_name} takes {_taken(measurement, budget)}, which {_fits(fits)}"
 
 

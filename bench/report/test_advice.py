@@ -194,7 +194,7 @@ def test_the_process_of_a_load_is_part_of_the_hosts_memory(
     room: int, fits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In half as many bytes the largest tensor of the model, which is cast there, is 73.6 MiB."""
-    monkeypatch.setattr("bench.report.advice.empty_process_bytes", lambda _: 215 * MIB)
+    monkeypatch.setattr("bench.report.advice.empty_process_bytes", lambda *_: 215 * MIB)
     case = Case("baseline", "small", "sim", "float32")
     lines = would([row("baseline", fits=False)], [case], Budget(host_bytes=(room + 215) * MIB)).lines
     assert lines[-1].startswith("  --cast bfloat16: mmap_assign takes ")
