@@ -26,7 +26,7 @@ def _same_leaf(one: Any, other: Any) -> bool:
 
 
 def is_on(tensor: Tensor, device: torch.device) -> bool:
-    """Whether a tensor is on a device, or on any of its kind where the device has no index."""
+    """Tell if a tensor is on a device, or on any of its kind if the device has no index."""
     return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 

@@ -298,11 +298,11 @@ class Case:
 
     @property
     def rounds(self) -> int:
-        """How often its load is timed: once on a stand-in, to run and check it."""
+        """Number of timed loads: one on a stand-in, to run and check it."""
         return 1 if self.stand_in else ROUNDS
 
     def as_measured(self, times: Record) -> Record:
-        """What of the times of its load is a figure: nothing on a stand-in, whose times are not those of a GPU."""
+        """Return the times that are figures: none on a stand-in, whose times are not those of a GPU."""
         return {} if self.stand_in else times
 
     def clock(self, load: Load, checkpoint: Checkpoint, rehearsal: Checkpoint) -> Callable[[], LoadClock]:

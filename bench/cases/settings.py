@@ -105,7 +105,7 @@ class Settings:
         ]
 
     def limits(self) -> list[LimitCase]:
-        """What the loads are held against, each kind once a size; none on a stand-in for a GPU, which has no times."""
+        """Return the cases of limits, each kind once a size; none on a stand-in for a GPU, which has no times."""
         kinds: dict[str, LimitCase] = {}
         for case in self.cases(real=True):
             limit = LimitCase(**vars(case))

@@ -85,7 +85,7 @@ class Trial:
         return (level.private_bytes or 0) if level else 0
 
     def under(self, budget: Budget) -> Fate:
-        """What becomes of it: its weights are checked, and its first logits computed, under the host's budget too.
+        """Return its fate: its weights are checked, and its first logits computed, under the host's budget too.
 
         Raises `NoCgroup` or `StillCached` where the host's memory cannot be limited, `HostTooSmall`, and `LoadFailed`,
         with the exception's own words, if anything raised that has nothing to do with memory.
@@ -131,7 +131,7 @@ class Trial:
 
 
 def empty_process_bytes(limit_seconds: float, device: str = "cpu") -> int:
-    """What a process holds privately that is there to load something to a device, and has not begun.
+    """Return the private bytes of a process that is ready to load something to a device, and has not begun.
 
     For one of CUDA it has a context, which takes some hundred MiB.
     """
@@ -168,7 +168,7 @@ def _room(host_bytes: int, empty_bytes: int) -> int:
 
 
 def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu") -> str:
-    """What is wrong with a budget that leaves nothing to load to a device with."""
+    """Return the message for a budget that leaves nothing to load to a device with."""
     context = ", with its CUDA context," if device.startswith("cuda") else ""
     return (
         f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} that a process{context} takes before it loads "

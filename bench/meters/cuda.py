@@ -67,7 +67,7 @@ class CudaMeter(DeviceMeter):
         return self._read("current")["requested_bytes"] - self._level["requested_bytes"]
 
     def taken_bytes(self) -> int | None:
-        """What tensors asked for, and what the driver tells beyond PyTorch's segments: loaders may have their own.
+        """Return the bytes of tensors, and those that the driver tells beyond PyTorch's segments.
 
         A segment that a small tensor keeps from going back is not taken: it serves whoever asks next.
         """

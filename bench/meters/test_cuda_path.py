@@ -155,7 +155,7 @@ def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None
 
 
 def test_the_check_of_a_tensor_takes_next_to_nothing_of_the_host() -> None:
-    """What is mapped, and loaded with less room than its largest tensor, is checked in the same room."""
+    """A mapped checkpoint, loaded with less room than its largest tensor, is checked in the same room."""
     saved = torch.arange(16 * MIB, dtype=torch.float32)
     loaded = saved.to(CUDA)
     assert difference(loaded, saved) is None

@@ -43,7 +43,7 @@ class Reporter:
         self._found = Found(chosen, gate, versus, self._outcomes, self._cells, self._advice)
 
     def pytest_report_header(self) -> list[str]:
-        """What is said of a stand-in for a GPU, and of the user's checkpoint, before anything is measured."""
+        """Lines about a stand-in for a GPU, and about the user's checkpoint, before anything is measured."""
         memory = self._chosen.stand_in
         stand_in = [f"{self._chosen.device}: a stand-in for a GPU ({memory}); times are not measured"] if memory else []
         return [*stand_in, *(f"checkpoint: {note}" for note in self._chosen.notes)]

@@ -181,7 +181,7 @@ def peak_ratio(record: Record, figure: str) -> float | None:
 
 
 def stand_ins(table: Iterable[Row]) -> list[str]:
-    """What stood in for a GPU, a line each."""
+    """Return a line for each stand-in for a GPU."""
     found = dict.fromkeys(memory for row in table if (memory := row.record.get("stand_in")))
     return [
         f"stand-in for a GPU ({memory}): bytes are of PyTorch's CUDA allocator, and no times are shown"
