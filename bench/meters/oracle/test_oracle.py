@@ -59,7 +59,7 @@ class Run:
 
 # With the number of loads under each of the settings, by strategy.
 LOADS = {
-    "xl": (Run("loads --sparse --sizes xl", settings=(DEFAULT, EXPANDABLE)), 1),
+    "xl": (Run("loads --sparse --sizes xl"), 1),
     "small": (Run("loads --sparse --sizes small", settings=(DEFAULT, EXPANDABLE)), 1),
     "tiny": (Run("loads --sparse --sizes tiny", settings=SETTINGS), 1),
     "bfloat16": (Run("loads --sparse --sizes tiny,small --dtype bfloat16"), 2),

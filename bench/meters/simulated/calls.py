@@ -271,7 +271,7 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.get_device: _get_device,
     _getter("grad"): _grad,
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
-    Tensor.grad.__set__: _set_grad,  # type: ignore[attr-defined]
+    Tensor.grad.__set__: _set_grad,  # type: ignore[union-attr]
     Tensor.data_ptr: _data_ptr,
     Tensor.__bool__: _bool,
     Tensor.item: _item,
