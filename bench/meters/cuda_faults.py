@@ -235,6 +235,16 @@ FAULTS = {
         "test: driver",
         "0 == (32 * 1048576)",
     ),
+    "free memory is that of another device": (
+        Fault(CudaMeter.free_bytes, "mem_get_info(self.device)", "mem_get_info(0)"),
+        "test: driver",
+        "== (32 * 1048576)",
+    ),
+    "a limit counts what was there before": (
+        Fault(CudaMeter.limit, "torch.cuda.memory_reserved(self.device) + count", "count"),
+        "test: limit beyond what is held",
+        "CUDA out of memory",
+    ),
     "another device is limited": (Fault(CudaMeter.limit, "self._index", "0"), "test: limit", "DID NOT RAISE"),
     "no limit is set": (
         Fault(child._measure, "meter.limit(job.device_bytes)"),

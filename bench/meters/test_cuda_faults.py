@@ -155,6 +155,7 @@ TESTS: dict[str, Check] = {
     "test: history": by_test(test_cuda_path.test_a_history_is_that_of_the_device),
     "test: driver": by_test(test_cuda_path.test_what_another_allocator_takes_is_taken),
     "test: limit": by_test(test_cuda_path.test_a_limit_is_exact_whether_the_device_has_an_index_or_not, 20 * MIB),
+    "test: limit beyond what is held": by_test(test_cuda_path.test_a_limit_is_beyond_what_is_held),
     "test: first logits": by_test(test_cuda_path.test_a_clock_finds_no_model_kept_that_has_answered),
     "test: clock": by_test(test_cuda_path.test_a_clock_stops_when_the_device_is_done),
     "test: pinned limit": by_test(

@@ -76,6 +76,16 @@ def test_a_limit_is_exact_whether_the_device_has_an_index_or_not(meter: CudaMete
         taken(limit, meter.device)
 
 
+def test_a_limit_is_beyond_what_is_held(meter: CudaMeter) -> None:
+    held = taken(20 * MIB, meter.device)
+    meter.start()
+    meter.limit(20 * MIB)
+    whole = taken(20 * MIB, meter.device)
+    with pytest.raises(torch.OutOfMemoryError):
+        taken(1, meter.device)
+    del held, whole
+
+
 def test_what_was_there_before_the_start_does_not_count(meter: CudaMeter) -> None:
     taken(4 * MIB, meter.device)
     torch.empty(MIB, dtype=torch.uint8).pin_memory()
@@ -107,11 +117,12 @@ def test_a_segment_that_a_small_tensor_keeps_is_not_taken(meter: CudaMeter) -> N
 
 
 def test_what_another_allocator_takes_is_taken(meter: CudaMeter) -> None:
-    runtime, address = ctypes.CDLL(None), ctypes.c_void_p()
+    runtime, address, free = ctypes.CDLL(None), ctypes.c_void_p(), meter.free_bytes() or 0
     with torch.cuda.device(meter.device):
         assert runtime.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(32 * MIB)) == 0
         try:
             assert meter.taken_bytes() == 32 * MIB
+            assert free - (meter.free_bytes() or 0) == 32 * MIB
         finally:
             assert runtime.cudaFree(address) == 0
     assert meter.taken_bytes() == 0
