@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.meters.driver.sent import Computation, tensors_in
+from bench.meters.driver.sent import Computation, replaced, tensors_in
 
 aten = torch.ops.aten
 
@@ -32,7 +32,7 @@ def _compute(one: Computation) -> Any:
         for to, value in zip(one.results, other(**_named(one)), strict=False):
             to.copy_(value)
         return None
-    result = getattr(getattr(aten, one.name), one.overload)(*one.args, **one.kwargs)
+    result = _called(one)
     if one.results is None:
         return result
     for to, value in zip(tensors_in(one.results), tensors_in(result), strict=True):
@@ -40,6 +40,24 @@ def _compute(one: Computation) -> Any:
         if to.numel() and to.shape == value.shape:
             to.copy_(value)
     return None
+
+
+def _called(one: Computation) -> Any:
+    function = getattr(getattr(aten, one.name), one.overload)
+    try:
+        return function(*one.args, **one.kwargs)
+    except RuntimeError as error:
+        if one.results is None or "not implemented for" not in str(error):
+            raise
+    # The CPU has it for other dtypes, which hold the same values.
+    args, kwargs = (replaced(part, torch.Tensor, _widened) for part in (one.args, one.kwargs))
+    return function(*args, **kwargs)
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        return tensor
+    return tensor.float() if tensor.is_floating_point() else tensor.double()
 
 
 def _counterpart(name: str) -> Callable[..., tuple[torch.Tensor, ...]] | None:
@@ -57,7 +75,9 @@ def _named(one: Computation) -> dict[str, Any]:
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **others: Any) -> tuple[torch.Tensor]:
     mask, causal = others.get("attn_bias", others.get("attn_mask")), others.get("is_causal", False)
     math = aten._scaled_dot_product_attention_math  # noqa: SLF001 - an operation of aten like others
-    return (math(query, key, value, mask, 0.0, causal, scale=others.get("scale"))[0],)
+    # Several heads of a query may share one of the keys.
+    options = {"scale": others.get("scale"), "enable_gqa": query.shape[1] != key.shape[1]}
+    return (math(query, key, value, mask, 0.0, causal, **options)[0],)
 
 
 def _lstm_cell(

@@ -19,6 +19,7 @@ import torch
 
 from bench.meters.driver.sent import Computation, SentTensor, SentValues, replaced, tensors_in
 from bench.meters.driver.variables import CARD
+from model.user_code import NotTheUsers
 
 aten = torch.ops.aten
 
@@ -53,6 +54,10 @@ _within = threading.local()
 _registered: list[torch.library.Library] = []
 
 
+class NotComputed(NotTheUsers):
+    """The stand-in cannot compute what a kernel does; the message names the operation in one line."""
+
+
 class _Card:
     """The connection of this process to the card; a forked process gets one of its own."""
 
@@ -64,7 +69,7 @@ class _Card:
         self.discards = False
 
     def compute(self, one: Computation) -> Any:
-        """Return what is computed, see `computing.compute`. Raises `NotImplementedError` where the CPU cannot do it."""
+        """Return what is computed, see `computing.compute`. Raises `NotComputed` where the CPU cannot do it."""
         message = pickle.dumps(one)
         with self._lock:
             connection = self._connected()
@@ -73,7 +78,9 @@ class _Card:
             connection.send_bytes(message)
             done, value = pickle.loads(connection.recv_bytes())  # noqa: S301 - the card is this run's own
         if not done:
-            raise NotImplementedError(f"the stand-in for a GPU cannot compute aten::{one.name}: {value}")
+            raise NotComputed(
+                f"the stand-in for a GPU cannot compute aten::{one.name}; use --device sim or a GPU: {value}"
+            )
         return replaced(value, SentValues, SentValues.tensor)
 
     def _connected(self) -> Connection:
@@ -196,7 +203,7 @@ def _sized_handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
 
 def _refusing_handler(func: torch._ops.OpOverload, _kernel: Any) -> Kernel:
     def handle(*_args: Any, **_kwargs: Any) -> Any:
-        raise NotImplementedError(f"the stand-in for a GPU cannot compute {func}; leave out its `out`")
+        raise NotComputed(f"the stand-in for a GPU cannot compute {func}; leave out its `out`")
 
     return handle
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.meters.driver.kernels import NotComputed
 from bench.meters.driver.variables import CARD
 from bench.meters.host import memory_reader
 
@@ -59,6 +60,11 @@ COMPUTED: dict[str, Compute] = {
     "sum": lambda d: X.to(d).sum(),
     "largest": lambda d: X.to(d).max(dim=1).indices,
     "equality": lambda d: torch.tensor(torch.equal(X.to(d), X.to(d)), device=d),
+    "a histogram of integers": lambda d: (
+        torch.histc(WHOLE.int().to(d), bins=5, min=0, max=23)
+        if d == "cuda"
+        else (torch.histc(WHOLE.float(), bins=5, min=0, max=23).int())
+    ),
     "index": lambda d: X.to(d)[torch.tensor([3, 1])],
     "mask": lambda d: X.to(d)[X.to(d) > 0.5],
     "nonzero": lambda d: WHOLE.to(d).remainder(5).nonzero(),
@@ -81,6 +87,9 @@ COMPUTED: dict[str, Compute] = {
     "batch norm": lambda d: NORM.to(d)(PICTURE.to(d)),
     "attention": lambda d: attention(QUERY.to(d), is_causal=True),
     "attention with a mask": lambda d: attention(QUERY.to(d), attn_mask=torch.ones(5, 5).tril().log().to(d)),
+    "attention with groups": lambda d: functional.scaled_dot_product_attention(
+        *(heads.half().to(d) for heads in (QUERY, QUERY[:, :1], QUERY[:, 1:])), is_causal=True, enable_gqa=True
+    ).float(),
     "attention in half": lambda d: attention(QUERY.half().to(d)).float(),
     "lstm": recurrent(nn.LSTM),
     "gru": recurrent(nn.GRU),
@@ -97,6 +106,14 @@ def test_kernels_have_their_values(name: str) -> None:
         expected, found = COMPUTED[name]("cpu"), COMPUTED[name]("cuda")
     assert found.device.type == "cuda"
     torch.testing.assert_close(found.cpu(), expected, atol=2e-3, rtol=1e-3)
+
+
+def test_an_operation_that_cannot_be_computed_is_named() -> None:
+    numbers = torch.arange(3, device="cuda")
+    with pytest.raises(
+        NotComputed, match=r"the stand-in for a GPU cannot compute aten.nonzero.out; leave out its `out`"
+    ):
+        torch.nonzero(numbers, out=numbers)
 
 
 def test_memory_that_nobody_wrote_to_is_no_number() -> None:
