@@ -24,7 +24,8 @@ def ending(case: Case) -> Iterator[None]:
     """Fail the test, without the suite's own trace, for a load that ended early; skip it where limits cannot be set.
 
     A strategy that refuses a model of the user's, as its row in the table of strategies says that it has to, is skipped
-    in its own words, and with what to do instead. So is a load of the user's that cannot be simulated, nor computed on the stand-in for a GPU.
+    in its own words, and with what to do instead. So is a load of the user's that
+    cannot be simulated, nor computed on the stand-in for a GPU.
     """
     try:
         yield
