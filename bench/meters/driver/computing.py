@@ -35,10 +35,13 @@ def _compute(one: Computation) -> Any:
     result = _called(one)
     if one.results is None:
         return result
-    for to, value in zip(tensors_in(one.results), tensors_in(result), strict=True):
-        # What kernels keep for the backward pass may have another shape on the CPU.
-        if to.numel() and to.shape == value.shape:
-            to.copy_(value)
+    values = [result] if len(one.results) == 1 else result
+    for places, found in zip(one.results, values, strict=True):
+        # None: it is written to an argument.
+        for to, value in zip(tensors_in(places), tensors_in(found) if places is not None else [], strict=True):
+            # What kernels keep for the backward pass may have another shape on the CPU.
+            if to.numel() and to.shape == value.shape:
+                to.copy_(value)
     return None
 
 
@@ -64,6 +67,8 @@ def _counterpart(name: str) -> Callable[..., tuple[torch.Tensor, ...]] | None:
     """Return a function that computes the results of a kernel which the CPU has not; it takes the same arguments."""
     if name.startswith("_scaled_dot_product"):
         return _attention
+    if name in ("_conv_depthwise2d", "conv_depthwise3d"):
+        return _depthwise
     return {"_thnn_fused_lstm_cell": _lstm_cell, "_thnn_fused_gru_cell": _gru_cell}.get(name)
 
 
@@ -78,6 +83,13 @@ def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **ot
     # Several heads of a query may share one of the keys.
     options = {"scale": others.get("scale"), "enable_gqa": query.shape[1] != key.shape[1]}
     return (math(query, key, value, mask, 0.0, causal, **options)[0],)
+
+
+def _depthwise(**given: Any) -> tuple[torch.Tensor]:
+    """Return a convolution of every channel by itself."""
+    groups, stride = given["self"].shape[1], given["stride"]
+    where = (stride, given["padding"], given["dilation"], False, [0] * len(stride), groups)
+    return (aten.convolution(given["self"], given["weight"], given["bias"], *where),)
 
 
 def _lstm_cell(
