@@ -105,6 +105,7 @@ def leaks(kept: Kept, record: Record, by_itself: Kept | None = None) -> list[str
         f"{count / 1e6:,.1f} MB of {kind} memory are still held after the model was dropped: the strategy keeps them"
         for kind, count, slack, other in (
             ("device", kept.device_bytes, 0, by_itself and by_itself.device_bytes),
+            ("page-locked host", kept.pinned_bytes, 0, by_itself and by_itself.pinned_bytes),
             ("private host", kept.host.private_bytes, host_slack, by_itself and by_itself.host.private_bytes),
             ("file-backed host", kept.host.file_bytes, host_slack, by_itself and by_itself.host.file_bytes),
         )

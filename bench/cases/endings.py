@@ -9,10 +9,14 @@ from bench.cases.case import Case
 from bench.cases.peer_refusals import one_line, refusal
 from bench.meters.budget import HostTooSmall
 from bench.meters.cgroup import NoCgroup
+from bench.meters.driver.kernels import NotComputed
 from bench.meters.page_cache import StillCached
 from bench.meters.process import LoadEnded
 from bench.meters.simulated.world import NotSimulated
 from bench.strategies import STRATEGIES
+
+# How a load ends that asks for more than the instrument has which stands in for a GPU.
+_LACKING = tuple(f"{kind.__name__}: " for kind in (NotSimulated, NotComputed))
 
 
 @contextmanager
@@ -20,7 +24,8 @@ def ending(case: Case) -> Iterator[None]:
     """Fail the test, without the suite's own trace, for a load that ended early; skip it where limits cannot be set.
 
     A strategy that refuses a model of the user's, as its row in the table of strategies says that it has to, is skipped
-    in its own words, and with what to do instead. So is a load of the user's that cannot be simulated.
+    in its own words, and with what to do instead. So is a load of the user's that
+    cannot be simulated, nor computed on the stand-in for a GPU.
     """
     try:
         yield
@@ -29,7 +34,7 @@ def ending(case: Case) -> Iterator[None]:
             _end_of_peer(case, error)
         if case.states_refusal:
             pytest.skip(f"refused: {str(error).partition(': ')[2]}; {case.remedy}")
-        if (case.own or case.strategy.is_own) and str(error).startswith(f"{NotSimulated.__name__}: "):
+        if (case.own or case.strategy.is_own) and str(error).startswith(_LACKING):
             pytest.skip(str(error).partition(": ")[2])
         raise pytest.fail.Exception(error.told, pytrace=False) from None
     except HostTooSmall as error:
@@ -40,7 +45,7 @@ def ending(case: Case) -> Iterator[None]:
 
 def _end_of_peer(case: Case, error: LoadEnded) -> None:
     """The same of a loader of another project, in a line each: what it does wrong is for its own project to trace."""
-    if str(error).startswith(f"{NotSimulated.__name__}: "):
+    if str(error).startswith(_LACKING):
         pytest.skip(str(error).partition(": ")[2])
     if case.own and (refused := refusal(case.strategy, case.device, case.own, error)):
         pytest.skip(f"{refused}; {_instead(case.able)}" if case.able else refused)

@@ -141,10 +141,11 @@ def test_what_no_row_says_fails_in_a_line(mine: Path) -> None:
         assert str(caught.value) == "WrongModel: one.weight differs in all"
 
 
-def test_what_cannot_be_simulated_is_skipped() -> None:
-    case = Case("dcp", "small", "sim", "float32")
-    with pytest.raises(pytest.skip.Exception, match=r"^it reads values$"), ending(case):
-        raise LoadFailed("NotSimulated: it reads values")
+@pytest.mark.parametrize("kind", ["NotSimulated", "NotComputed"])
+def test_what_no_gpu_stands_in_for_is_skipped(mine: Path, kind: str) -> None:
+    for case in (Case("dcp", "small", "sim", "float32"), case_of(mine, "streamed", "model")):
+        with pytest.raises(pytest.skip.Exception, match=r"^it reads values$"), ending(case):
+            raise LoadFailed(f"{kind}: it reads values")
 
 
 def test_of_a_trace_the_last_line_is_shown_and_of_a_long_one_its_beginning() -> None:

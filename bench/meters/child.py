@@ -93,6 +93,7 @@ class Kept:
     device_bytes: int | None
     retained: tuple[int | None, ...] = ()
     backend: str | None = None
+    pinned_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
     release_memory()
     # What a second load, or its check, leaves is not the first one's.
     host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
-    device_held = meter.held_bytes()
+    device_held, pinned_held = meter.held_bytes(), meter.pinned_held_bytes()
     if job.again:
         model = job.load(meter.device, lambda build: build)
         if job.use:
@@ -177,7 +178,8 @@ def _measure(connection: Connection, job: Job, meter: DeviceMeter, read_memory: 
         kept.append(retained(model))
         job.check(model)
         del model
-    connection.send(Kept(host_held, device_held, tuple(kept), job.backend(meter.device) if job.backend else None))
+    backend = job.backend(meter.device) if job.backend else None
+    connection.send(Kept(host_held, device_held, tuple(kept), backend, pinned_held))
     connection.send(Course(began, host_seen, moments.seconds, meter.points()))
 
 

@@ -66,6 +66,10 @@ class CudaMeter(DeviceMeter):
         self._release()
         return self._read("current")["requested_bytes"] - self._level["requested_bytes"]
 
+    def pinned_held_bytes(self) -> int | None:
+        self._release()
+        return self._read("current")["pinned_bytes"] - self._level["pinned_bytes"]
+
     def taken_bytes(self) -> int | None:
         """Return the bytes of tensors, and those that the driver tells beyond PyTorch's segments.
 

@@ -62,6 +62,13 @@ class DeviceMeter:
         """What live tensors hold now, above the level of `start`."""
         return None
 
+    def pinned_held_bytes(self) -> int | None:
+        """Page-locked memory that live tensors hold now, above the level of `start`.
+
+        None: there is none, or it is counted with private host memory.
+        """
+        return None
+
     def taken_bytes(self) -> int | None:
         """What is taken of the device now, above the level of `start`: by whomever, where its driver tells."""
         return self.held_bytes()

@@ -4,8 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +17,16 @@ from torch import nn
 from bench.cases.loads import CachedOutputs
 from bench.conformance.beside import Beside
 from bench.conformance.blueprint import GAPPED, Blueprint, Name, Stored
-from bench.conformance.judge import Outcome, judge
+from bench.conformance.judge import Outcome, Verdict, judge
+from bench.conformance.specimens import Specimen
 from bench.meters import device_meter
 from bench.meters.budget import Budget, Trial, empty_process_bytes
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
 from bench.meters.cuda import CudaMeter
+from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import memory_reader, release_memory, reset_peak
+from bench.meters.limit import from_pinned_memory
 from bench.meters.simulated.allocator_settings import VARIABLES
 from bench.strategies import STRATEGIES
 from model.bits import difference
@@ -44,6 +46,10 @@ ROOT = Path(__file__).parents[2]
 
 def taken(size: int, device: torch.device = CUDA) -> torch.Tensor:
     return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def judged(strategy: str, specimen: Specimen, device: torch.device = CUDA) -> Verdict:
+    return judge(STRATEGIES[strategy].load, STRATEGIES[strategy].layout, specimen, device)
 
 
 @pytest.fixture(params=[CUDA, LAST], ids=str)
@@ -70,6 +76,38 @@ def test_a_limit_is_exact_whether_the_device_has_an_index_or_not(meter: CudaMete
         taken(limit, meter.device)
 
 
+def test_a_limit_is_beyond_what_is_held(meter: CudaMeter) -> None:
+    held = taken(20 * MIB, meter.device)
+    meter.start()
+    meter.limit(20 * MIB)
+    whole = taken(20 * MIB, meter.device)
+    with pytest.raises(torch.OutOfMemoryError):
+        taken(1, meter.device)
+    del held, whole
+
+
+def test_what_was_there_before_the_start_does_not_count(meter: CudaMeter) -> None:
+    taken(4 * MIB, meter.device)
+    torch.empty(MIB, dtype=torch.uint8).pin_memory()
+    meter.start()
+    assert meter.peaks() == DevicePeaks(0, 0, 0, 0)
+
+
+def test_page_locked_memory_counts_even_if_some_was_cached(meter: CudaMeter) -> None:
+    torch.empty(MIB, dtype=torch.uint8).pin_memory()
+    meter.start()
+    again = torch.empty(MIB, dtype=torch.uint8).pin_memory()
+    assert meter.peaks().pinned_bytes == meter.pinned_held_bytes() == MIB
+    del again
+    assert meter.pinned_held_bytes() == 0
+
+
+def test_a_history_is_that_of_the_device(meter: CudaMeter) -> None:
+    taken(4 * MIB, meter.device)
+    assert meter.peaks().requested_bytes == 4 * MIB
+    assert max(count for _, count in meter.points()["device_requested_bytes"]) == 4 * MIB
+
+
 def test_a_segment_that_a_small_tensor_keeps_is_not_taken(meter: CudaMeter) -> None:
     small, others = taken(1000, meter.device), [taken(MIB, meter.device) for _ in range(3)]
     del others
@@ -79,11 +117,12 @@ def test_a_segment_that_a_small_tensor_keeps_is_not_taken(meter: CudaMeter) -> N
 
 
 def test_what_another_allocator_takes_is_taken(meter: CudaMeter) -> None:
-    runtime, address = ctypes.CDLL(None), ctypes.c_void_p()
+    runtime, address, free = ctypes.CDLL(None), ctypes.c_void_p(), meter.free_bytes() or 0
     with torch.cuda.device(meter.device):
         assert runtime.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(32 * MIB)) == 0
         try:
             assert meter.taken_bytes() == 32 * MIB
+            assert free - (meter.free_bytes() or 0) == 32 * MIB
         finally:
             assert runtime.cudaFree(address) == 0
     assert meter.taken_bytes() == 0
@@ -92,15 +131,13 @@ def test_what_another_allocator_takes_is_taken(meter: CudaMeter) -> None:
 
 def test_a_tensor_that_skips_elements_is_refused_by_its_name() -> None:
     specimen = Blueprint((Stored(order=GAPPED), Stored()), (Name("gapped"), Name("weight", 1)))
-    strategy = STRATEGIES["baseline"]
-    verdict = judge(strategy.load, strategy.layout, specimen, CUDA)
+    verdict = judged("baseline", specimen)
     assert (verdict.outcome, verdict.named) == (Outcome.REFUSED, True), verdict.why
 
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_recurrent_layer_may_round_otherwise(layers: int) -> None:
-    strategy = STRATEGIES["load_assign"]
-    verdict = judge(strategy.load, strategy.layout, Beside("recurrent", 5, layers), CUDA)
+    verdict = judged("load_assign", Beside("recurrent", 5, layers))
     assert verdict.outcome == Outcome.PASSED, verdict.why
 
 
@@ -128,13 +165,17 @@ def use_100_mib(_: nn.Module) -> None:
     taken(100 * MIB)
 
 
+def budget_trial(meter: Callable[[], DeviceMeter]) -> Trial:
+    """A load that takes 24 MiB of the device, and 100 MiB when it is used."""
+    return Trial(Job(meter, nothing, load_24_mib, use_100_mib, use_100_mib), (), (24 * MIB,), LIMIT_SECONDS)
+
+
 def test_the_devices_budget_is_the_loads_alone() -> None:
-    job = Job(partial(device_meter, "cuda"), nothing, load_24_mib, use_100_mib, use_100_mib)
-    trial = Trial(job, (), (24 * MIB,), LIMIT_SECONDS)
+    trial = budget_trial(partial(device_meter, "cuda"))
     assert trial.under(Budget(device_bytes=24 * MIB)).lived
     told = trial.under(Budget(device_bytes=24 * MIB - 1)).told
     assert told.startswith("out of device memory at 0 MiB of 24 MiB, 24.00 MiB more asked for,")
-    planned = replace(trial, job=replace(job, meter=partial(device_meter, "sim")))
+    planned = budget_trial(partial(device_meter, "sim"))
     assert planned.under(Budget(device_bytes=24 * MIB)).lived
     assert planned.under(Budget(device_bytes=24 * MIB - 1)).told == told
 
@@ -152,6 +193,60 @@ def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None
         clock.begin_round()
         clock.load_and_use()
     clock.finish_round()
+
+
+def test_a_clock_stops_when_the_device_is_done(meter: CudaMeter) -> None:
+    """What is copied later is not there: its source has been written to."""
+    source, sums = torch.ones(MIB).pin_memory(), []
+    stream: torch.cuda.Stream = torch.cuda.Stream(meter.device)  # type: ignore[no-untyped-call]
+
+    def load(device: torch.device) -> nn.Module:
+        model = nn.Module()
+        with torch.cuda.stream(stream):
+            model.register_buffer("weight", source.to(device, non_blocking=True))
+        return model
+
+    clock = LoadClock(
+        load,
+        lambda _: source.zero_(),
+        lambda model: sums.append(cast("torch.Tensor", model.weight).sum().item()),
+        meter,
+    )
+    clock.begin_round()
+    clock.load_and_use()
+    clock.finish_round()
+    assert sums == [MIB]
+
+
+def test_the_limit_of_page_locked_memory_is_taken_when_all_is_copied(meter: CudaMeter, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(MIB))
+    from_pinned_memory([tmp_path / "file"], meter.device)
+    assert torch.cuda.default_stream(meter.device).query()
+
+
+def test_a_stream_leaves_no_page_locked_memory() -> None:
+    torch._C._host_emptyCache()
+    verdict = judged("streamed", Blueprint((Stored(),), (Name("weight"),)))
+    assert verdict.outcome == Outcome.PASSED, verdict.why
+    assert torch.cuda.host_memory_stats()["allocated_bytes.current"] == 0
+
+
+class Flat(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(MIB))
+
+
+def test_a_load_comes_after_what_is_asked_of_its_memory(tmp_path: Path) -> None:
+    """A copy to memory that is given back by then may not be done yet."""
+    torch.save({"weight": torch.ones(MIB)}, tmp_path / "model.pt")
+    before = torch.zeros(MIB).pin_memory().to(CUDA, non_blocking=True)
+    address = before.data_ptr()
+    del before
+    model = STRATEGIES["streamed"].load(Flat, tmp_path / "model.pt", CUDA)
+    weight = cast("torch.Tensor", model.weight)
+    assert weight.data_ptr() == address
+    assert weight.sum().item() == MIB
 
 
 def test_the_check_of_a_tensor_takes_next_to_nothing_of_the_host() -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -22,12 +23,12 @@ LIBRARY = "libstand_in.so"
 # PyTorch opens these by name.
 ALIASES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
-_FUNCTION = re.compile(r"(cuda|__cuda|cublas|cu)[A-Z]\w+")
+_FUNCTION = re.compile(r"(cuda|__cuda|cublas|nvrtc|cu)[A-Z]\w+")
 _NVML_FUNCTION = re.compile(rb"nvml[A-Z]\w+")
 NVML_NOT_SUPPORTED = 3
 # These can succeed without doing anything: kernels are registered and set up, products are computed elsewhere.
 _NOTHING_TO_DO = re.compile(
-    r"__cuda\w+|cublas(?!\w*Get)\w+|cuda(FuncSetAttribute|KernelSetAttributeForDevice|DeviceEnablePeerAccess"
+    r"__cuda\w+|cublas(?!\w*Get)\w+|nvrtc\w+|cuda(FuncSetAttribute|KernelSetAttributeForDevice|DeviceEnablePeerAccess"
     r"|MemcpyToSymbol|ProfilerStart|ProfilerStop|GraphDestroy|GraphExecDestroy|UserObjectRelease|LibraryUnload)"
 )
 
@@ -39,23 +40,29 @@ class CannotBuild(Exception):
 def library(cache: Path) -> Path:
     """Return the library, built in the folder `cache` unless it is there. Raises `CannotBuild`."""
     require_parts()
+    if re.search(r"[\s:]", str(cache)):
+        raise CannotBuild(
+            f"the stand-in for a GPU cannot be preloaded from {str(cache)!r}, for its spaces or colons; set "
+            "XDG_CACHE_HOME"
+        )
     sources = sorted(path for path in (*NATIVE.rglob("*.[ch]"), Path(__file__)))
     key = hashlib.sha256(f"{torch.__version__} {platform.machine()}".encode())
     for path in sources:
         key.update(path.read_bytes())
-    folder = cache / f"stand-in-{key.hexdigest()[:16]}"
-    if not folder.exists():
+    built = cache / f"stand-in-{key.hexdigest()[:16]}" / LIBRARY
+    if not built.exists():
         try:
-            cache.mkdir(parents=True, exist_ok=True)
+            built.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache, prefix="stand-in-") as made:
                 _build(Path(made))
-                # Another run may have been faster.
-                if not folder.exists():
-                    os.rename(made, folder)  # noqa: PTH104 - `Path.rename` is no different
-                    Path(made).mkdir()
+                for alias in ALIASES:
+                    with suppress(FileExistsError):
+                        (built.parent / alias).symlink_to(LIBRARY)
+                # Whole at once: another run may be building it, too.
+                (Path(made) / LIBRARY).replace(built)
         except OSError as error:
             raise CannotBuild(f"the stand-in for a GPU cannot be built in the cache folder: {error}") from None
-    return folder / LIBRARY
+    return built
 
 
 def require_parts() -> None:
@@ -85,13 +92,13 @@ def _build(folder: Path) -> None:
     rest = folder / "rest.c"
     rest.write_text(_rest(sorted(_wanted() - here), sorted(_wanted_nvml() - here)))
     _run(["cc", "-shared", *options, "-o", LIBRARY, str(rest), *compiled, "-lpthread", "-ldl"], folder)
-    shutil.rmtree(objects)
-    for alias in ALIASES:
-        (folder / alias).symlink_to(LIBRARY)
 
 
 def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CannotBuild(f"the stand-in for a GPU cannot be built: {command[0]}: {error.strerror}") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         told = next((line for line in lines if "error" in line), lines[0])

@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import pickle
+import re
 import socket
 import struct
 import sys
@@ -28,11 +29,11 @@ from bench.meters.driver.sent import Computation, SentTensor, SentValues, replac
 
 # As in `native/stand_in.h` and `native/connection.c`.
 MOST_DEVICES = 8
-DEVICE_SPAN = 2**41
+MOST_BYTES = 2**40
 HELLO, TAKE, GIVE_BACK, FILL, DROP, HOLDERS = range(6)
 DONE, DEVICE_IS_FULL, MACHINE_IS_FULL = range(3)
 _REQUEST = struct.Struct("=4q")
-_FACTS = struct.Struct(f"={8 + MOST_DEVICES}q")
+_FACTS = struct.Struct(f"={9 + MOST_DEVICES}q")
 _ANSWER = struct.Struct("=q")
 _HOLDER = struct.Struct("=2q")
 _CREDENTIALS = struct.Struct("3i")
@@ -59,6 +60,11 @@ class CardSettings:
     discards: bool = False
     context_bytes: int = 512 * 2**20
     context_host_bytes: int = 64 * 2**20
+
+    @property
+    def device_span(self) -> int:
+        """Number of addresses of a device: several expandable segments reserve as many as it has bytes."""
+        return 4 * max(16 * 2**30, *self.memory_bytes)
 
 
 @dataclass
@@ -91,7 +97,8 @@ class Card:
                 threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def _converse(self, connection: Connection) -> None:
-        with suppress(OSError, EOFError), connection:
+        # Whatever is sent, others go on.
+        with suppress(Exception), connection:
             if not _is_of_this_user(connection):
                 return
             first = connection.recv_bytes()
@@ -118,7 +125,7 @@ class Card:
     @contextmanager
     def _process(self, pid: int) -> Iterator[_Process]:
         """A process, whose memory is gone when it is."""
-        span = DEVICE_SPAN * len(self._settings.memory_bytes)
+        span = self._settings.device_span * len(self._settings.memory_bytes)
         file = os.memfd_create("device")
         os.truncate(file, span)
         memory = torch.frombuffer(mmap.mmap(file, span), dtype=torch.uint8)
@@ -127,7 +134,8 @@ class Card:
             yield process
         finally:
             with self._lock:
-                del self._processes[pid]
+                if self._processes.get(pid) is process:
+                    del self._processes[pid]
                 for device, count in process.used.items():
                     self._count(process, device, -count)
             os.close(file)
@@ -138,6 +146,7 @@ class Card:
         return _FACTS.pack(
             *(os.getpid(), process.file, self._levels_file, len(settings.memory_bytes)),
             *(settings.late, settings.discards, settings.context_bytes, settings.context_host_bytes),
+            settings.device_span,
             *memory,
         )
 
@@ -182,7 +191,8 @@ class Card:
             try:
                 answer: tuple[bool, object] = True, _computed(one, memory)
             except Exception as error:  # noqa: BLE001 - whatever it is, who asked is to be told
-                answer = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                sentence, *_ = re.split(r"[.]\s|\n", str(error))
+                answer = False, f"{type(error).__name__}: {sentence}"
             connection.send_bytes(pickle.dumps(answer))
 
 
@@ -220,8 +230,9 @@ def main() -> None:
     card = Card(CardSettings(**(loaded | {"memory_bytes": tuple(loaded["memory_bytes"])})))
     listener = Listener(f"\0{name}", family="AF_UNIX", backlog=128)
     threading.Thread(target=card.serve, args=(listener,), daemon=True).start()
-    sys.stdout.buffer.write(READY)
-    sys.stdout.flush()
+    with suppress(BrokenPipeError):
+        sys.stdout.buffer.write(READY)
+        sys.stdout.flush()
     sys.stdin.buffer.read()
     # Threads that compute are not waited for.
     os._exit(0)

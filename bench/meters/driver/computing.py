@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.meters.driver.sent import Computation, tensors_in
+from bench.meters.driver.sent import Computation, replaced, tensors_in
 
 aten = torch.ops.aten
 
@@ -32,20 +32,43 @@ def _compute(one: Computation) -> Any:
         for to, value in zip(one.results, other(**_named(one)), strict=False):
             to.copy_(value)
         return None
-    result = getattr(getattr(aten, one.name), one.overload)(*one.args, **one.kwargs)
+    result = _called(one)
     if one.results is None:
         return result
-    for to, value in zip(tensors_in(one.results), tensors_in(result), strict=True):
-        # What kernels keep for the backward pass may have another shape on the CPU.
-        if to.numel() and to.shape == value.shape:
-            to.copy_(value)
+    values = [result] if len(one.results) == 1 else result
+    for places, found in zip(one.results, values, strict=True):
+        # None: it is written to an argument.
+        for to, value in zip(tensors_in(places), tensors_in(found) if places is not None else [], strict=True):
+            # What kernels keep for the backward pass may have another shape on the CPU.
+            if to.numel() and to.shape == value.shape:
+                to.copy_(value)
     return None
+
+
+def _called(one: Computation) -> Any:
+    function = getattr(getattr(aten, one.name), one.overload)
+    try:
+        return function(*one.args, **one.kwargs)
+    except RuntimeError as error:
+        if one.results is None or "not implemented for" not in str(error):
+            raise
+    # The CPU has it for other dtypes, which hold the same values.
+    args, kwargs = (replaced(part, torch.Tensor, _widened) for part in (one.args, one.kwargs))
+    return function(*args, **kwargs)
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        return tensor
+    return tensor.float() if tensor.is_floating_point() else tensor.double()
 
 
 def _counterpart(name: str) -> Callable[..., tuple[torch.Tensor, ...]] | None:
     """Return a function that computes the results of a kernel which the CPU has not; it takes the same arguments."""
     if name.startswith("_scaled_dot_product"):
         return _attention
+    if name in ("_conv_depthwise2d", "conv_depthwise3d"):
+        return _depthwise
     return {"_thnn_fused_lstm_cell": _lstm_cell, "_thnn_fused_gru_cell": _gru_cell}.get(name)
 
 
@@ -57,7 +80,16 @@ def _named(one: Computation) -> dict[str, Any]:
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **others: Any) -> tuple[torch.Tensor]:
     mask, causal = others.get("attn_bias", others.get("attn_mask")), others.get("is_causal", False)
     math = aten._scaled_dot_product_attention_math  # noqa: SLF001 - an operation of aten like others
-    return (math(query, key, value, mask, 0.0, causal, scale=others.get("scale"))[0],)
+    # Several heads of a query may share one of the keys.
+    options = {"scale": others.get("scale"), "enable_gqa": query.shape[1] != key.shape[1]}
+    return (math(query, key, value, mask, 0.0, causal, **options)[0],)
+
+
+def _depthwise(**given: Any) -> tuple[torch.Tensor]:
+    """Return a convolution of every channel by itself."""
+    groups, stride = given["self"].shape[1], given["stride"]
+    where = (stride, given["padding"], given["dilation"], False, [0] * len(stride), groups)
+    return (aten.convolution(given["self"], given["weight"], given["bias"], *where),)
 
 
 def _lstm_cell(

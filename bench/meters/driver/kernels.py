@@ -7,10 +7,11 @@ the same on the CPU, in the memory of the device.
 import ctypes
 import os
 import pickle
+import re
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.connection import Client, Connection
 from typing import Any
@@ -19,38 +20,39 @@ import torch
 
 from bench.meters.driver.sent import Computation, SentTensor, SentValues, replaced, tensors_in
 from bench.meters.driver.variables import CARD
+from model.user_code import NotTheUsers
 
 aten = torch.ops.aten
 
-# Operations that make memory, look at it or say where it is, and need no value.
-_WITHOUT_VALUES = (
-    *("empty", "resize_", "_resize_output_", "set_", "is_set_to", "record_stream", "set_data", "lift", "_fw_primal"),
-    *(
-        "as_strided",
-        "view",
-        "unfold",
-        "alias",
-        "split",
-        "_reshape_alias",
-        "_unsafe_view",
-        "_efficientzerotensor",
-        "_conj",
-    ),
-    *("_pin_memory", "is_pinned", "_local_scalar_dense", "_assert_async", "copy_", "_copy_from"),
-    # Parts of others, and what PyTorch has no kernel of for the CPU.
-    *("_flash_attention", "_efficient_attention", "_cudnn", "cudnn", "miopen", "_cslt", "_convert_weight"),
-    *("_nested", "_sparse", "sparse", "_to_sparse", "_coalesce", "_indices", "_values", "indices", "values", "_nnz"),
-    *("crow", "col_"),
+# Operations that make memory, look at it or say where it is, and need no value: these, and the views.
+_WITHOUT_VALUES = {
+    *("empty", "empty_strided", "_efficientzerotensor", "resize_", "_resize_output_", "set_", "set_data", "is_set_to"),
+    *("record_stream", "_pin_memory", "is_pinned", "_local_scalar_dense", "_assert_async", "copy_", "_copy_from"),
+    *("_unsafe_view", "lift", "_fw_primal"),
+    # Parts of others.
+    *("_flash_attention_forward", "_efficient_attention_forward", "_fill_mem_eff_dropout_mask_"),
+}
+# Operations that the stand-in computes without their kernels: how large the result is depends on values, or the kernel
+# is of a library that the stand-in has not (cuFFT, cuSOLVER, CUTLASS), or takes a number for a tensor of a device.
+_WITHOUT_KERNEL = re.compile(
+    r"(nonzero|masked_select|unique|_unique|repeat_interleave|bincount|_fft_|_?linalg_|_?cholesky|geqrf|ormqr|lu_unpack"
+    r"|triangular_solve|_grouped_mm|_scaled_grouped_mm).*|pow\.Scalar"
 )
-# Operations whose results have as many elements as their values say.
-_SIZED_BY_VALUES = ("nonzero", "masked_select", "unique", "_unique", "repeat_interleave")
+# Operations whose values nobody computes: of sparse and nested tensors, of cuDNN, and the backward of attention.
+_REFUSED = re.compile(
+    r"_?sparse.*|_to_sparse.*|_coalesce.*|_nested.*|nested.*|_?cudnn.*|miopen.*|_cslt.*|_convert_weight.*"
+    r"|\w*attention\w*_backward"
+)
 
-# Names of aten's operations, as `name.overload`, or `name` for the default.
 Kernel = Callable[..., Any]
 
-# In a kernel that calls others: those need no values, it gets its own.
+# In a kernel that calls others. One that writes to its arguments must find them as they were: the others get no values.
 _within = threading.local()
 _registered: list[torch.library.Library] = []
+
+
+class NotComputed(NotTheUsers):
+    """The stand-in cannot compute what a kernel does; the message names the operation in one line."""
 
 
 class _Card:
@@ -64,7 +66,7 @@ class _Card:
         self.discards = False
 
     def compute(self, one: Computation) -> Any:
-        """Return what is computed, see `computing.compute`. Raises `NotImplementedError` where the CPU cannot do it."""
+        """Return what is computed, see `computing.compute`. Raises `NotComputed` where the CPU cannot do it."""
         message = pickle.dumps(one)
         with self._lock:
             connection = self._connected()
@@ -73,7 +75,9 @@ class _Card:
             connection.send_bytes(message)
             done, value = pickle.loads(connection.recv_bytes())  # noqa: S301 - the card is this run's own
         if not done:
-            raise NotImplementedError(f"the stand-in for a GPU cannot compute aten::{one.name}: {value}")
+            raise NotComputed(
+                f"the stand-in for a GPU cannot compute aten::{one.name}; use --device sim or a GPU: {value}"
+            )
         return replaced(value, SentValues, SentValues.tensor)
 
     def _connected(self) -> Connection:
@@ -118,39 +122,66 @@ def _ask(func: torch._ops.OpOverload, args: Any, kwargs: Any, results: Any, seed
     return _card.compute(Computation(name, overload, args, kwargs, results, seed))
 
 
-def _seed(func: torch._ops.OpOverload) -> int | None:
+def _seed(func: torch._ops.OpOverload, args: Any, kwargs: Any) -> int | None:
     """Return a seed that follows from the device's generator, for an operation that draws random numbers."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return None
-    generator = torch.cuda.default_generators[torch.cuda.current_device()]
-    return (generator.initial_seed() * 1_000_003 + generator.get_offset()) % 2**63
+    generators: list[torch.Generator] = []
+    replaced([args, kwargs], torch.Generator, generators.append)
+    if not generators:
+        on_device = [tensor.device for tensor in tensors_in([args, kwargs]) if tensor.is_cuda]
+        device = on_device[0] if on_device else torch.device(kwargs.get("device") or "cuda")
+        generators.append(torch.cuda.default_generators[_index(device)])
+    return (generators[0].initial_seed() * 1_000_003 + generators[0].get_offset()) % 2**63
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+@contextmanager
+def _in_kernel(*, writes: bool) -> Iterator[None]:
+    """Let kernels be launched in this block, whose values are computed by then."""
+    outer = getattr(_within, "writes", None)
+    _within.writes = bool(outer) or writes
+    _library().stand_in_within(1)
+    try:
+        yield
+    finally:
+        _library().stand_in_within(-1)
+        _within.writes = outer
 
 
 def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
     schema = func._schema  # noqa: SLF001 - there is no public way to it
     writes = any(argument.alias_info and argument.alias_info.is_write for argument in schema.arguments)
-
+    # Results that are arguments are written where those are.
+    new = [one.alias_info is None for one in schema.returns]
     # Few operations take numbers there when Python calls them.
     takes_numbers = torch._C._should_allow_numbers_as_tensors(schema.name.removeprefix("aten::"))  # noqa: SLF001
     of_tensors = [number for number, argument in enumerate(schema.arguments) if str(argument.type) == "Tensor"]
 
     def handle(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         with_tensors = _without_numbers(args, of_tensors)
-        if getattr(_within, "kernel", False):
-            return kernel.call_boxed(keys, *with_tensors, **kwargs)
-        seed = _seed(func)
-        _within.kernel = True
-        try:
+        seed = _seed(func, args, kwargs)
+        with _in_kernel(writes=writes):
             result = kernel.call_boxed(keys, *with_tensors, **kwargs)
-        finally:
-            _within.kernel = False
+        outer_writes = getattr(_within, "writes", None)
+        if outer_writes:
+            return result
         given = _given(args if takes_numbers else with_tensors, kwargs)
-        results = None if writes else [result] if isinstance(result, torch.Tensor) else result
-        if not writes and not tensors_in(results):
-            told = _ask(func, *given, None, seed)
-            return result if told is None else told
-        if any(tensor.numel() for tensor in tensors_in(given if writes else results)):
-            _ask(func, *given, results, seed)
+        results = [result] if len(new) == 1 else list(result or ())
+        results = [one if is_new else None for one, is_new in zip(results, new, strict=True)]
+        told = any(new) and not tensors_in(results)
+        if any(tensor.numel() for tensor in tensors_in([given if writes else None, results])) or told:
+            try:
+                value = _ask(func, *given, None if told or not any(new) else results, seed)
+            except NotComputed:
+                # Of a kernel within another, which has its own values.
+                if outer_writes is None:
+                    raise
+                return result
+            return value if told and value is not None else result
         return result
 
     return handle
@@ -169,7 +200,7 @@ def _without_numbers(args: tuple[Any, ...], of_tensors: list[int]) -> tuple[Any,
     operands += [one for one in args if isinstance(one, torch.Tensor)]
 
     def as_tensor(number: complex) -> torch.Tensor:
-        return torch.tensor(number, dtype=torch.result_type(operands[0], number), device="cpu")
+        return torch.tensor(number, device="cpu").to(torch.result_type(operands[0], number))
 
     return tuple(as_tensor(one) if at in numbers else one for at, one in enumerate(args))
 
@@ -181,11 +212,11 @@ def _given(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return without_generator[0], without_generator[1]
 
 
-def _sized_handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
+def _handler_without_kernel(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
     def handle(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         given = _given(args, kwargs)
-        device = tensors_in([args, kwargs])[0].device
-        computed = _ask(func, *given, None)
+        device = next(tensor.device for tensor in tensors_in([args, kwargs]) if tensor.is_cuda)
+        computed = _ask(func, *given, None, _seed(func, args, kwargs))
         if computed is None:
             return kernel.call_boxed(keys, *args, **kwargs)
         placed = replaced(computed, torch.Tensor, lambda tensor: tensor.to(device))
@@ -196,16 +227,17 @@ def _sized_handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
 
 def _refusing_handler(func: torch._ops.OpOverload, _kernel: Any) -> Kernel:
     def handle(*_args: Any, **_kwargs: Any) -> Any:
-        raise NotImplementedError(f"the stand-in for a GPU cannot compute {func}; leave out its `out`")
+        raise NotComputed(f"the stand-in for a GPU cannot compute {func}; use --device sim or a GPU")
 
     return handle
 
 
 def _copy(keys: torch._C.DispatchKeySet, to: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> Any:  # noqa: ARG001
     copied = aten.copy_.default
-    copied._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, to, source, non_blocking)  # noqa: SLF001
+    with _in_kernel(writes=False):
+        copied._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, to, source, non_blocking)  # noqa: SLF001
     # Else the driver copies, or what PyTorch makes of it comes here again.
-    by_kernel = to.is_cuda and source.is_cuda and not getattr(_within, "kernel", False)
+    by_kernel = to.is_cuda and source.is_cuda and not getattr(_within, "writes", None)
     if by_kernel and to.numel() and not _is_plain(to, source):
         _ask(copied, [to, source], {}, None)
     return to
@@ -220,6 +252,7 @@ def register() -> None:
     """Put the handlers before CUDA's kernels, in this process and its forks. Takes tenths of a second."""
     if _registered:
         return
+    _library().stand_in_computes()
     library = torch.library.Library("aten", "IMPL", "CUDA")
     _registered.append(library)
     _leave_to_pytorch()
@@ -245,15 +278,17 @@ def _leave_to_pytorch() -> None:
 
 
 def _maker(name: str) -> Callable[..., Kernel]:
-    if not name.startswith(_SIZED_BY_VALUES):
+    if _REFUSED.fullmatch(name):
+        return _refusing_handler
+    if not _WITHOUT_KERNEL.fullmatch(name):
         return _handler
-    return _refusing_handler if name.endswith("out") else _sized_handler
+    return _refusing_handler if name.endswith("out") else _handler_without_kernel
 
 
 def _operation(full: str) -> torch._ops.OpOverload | None:
     """Return the operation of a kernel; None where no value is to be computed for it."""
     name, _, overload = full.removeprefix("aten::").partition(".")
-    if not full.startswith("aten::") or name.startswith(_WITHOUT_VALUES):
+    if not full.startswith("aten::") or name in _WITHOUT_VALUES:
         return None
     func: torch._ops.OpOverload = getattr(getattr(aten, name), overload or "default")
     views = any(one.alias_info and not one.alias_info.is_write for one in func._schema.returns)  # noqa: SLF001

@@ -72,7 +72,7 @@ class SentValues:
 
 @dataclass(frozen=True)
 class Computation:
-    """An operation of aten and its arguments; `results` are where its results are to be written, None: nowhere.
+    """An operation of aten and its arguments; `results` are where each of its results is to be written, None: nowhere.
 
     `seed` is that of random numbers, for an operation that draws any.
     """

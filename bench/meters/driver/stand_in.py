@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.meters.driver.build import CannotBuild, library
-from bench.meters.driver.card import DEVICE_SPAN, MOST_DEVICES, READY, CardSettings, as_text
+from bench.meters.driver.card import MOST_BYTES, MOST_DEVICES, READY, CardSettings, as_text
 from bench.meters.driver.variables import CARD, MEMORY
 
 __all__ = ["CannotBuild", "card", "environment", "start_card"]
 
 ROOT = Path(__file__).parents[3]
-# Of one device: it has addresses for twice as much.
-MOST_BYTES = DEVICE_SPAN // 2
 MIB = 2**20
 
 
@@ -56,7 +54,9 @@ def environment(name: str, memory: str, environ: Mapping[str, str]) -> dict[str,
     built = library(cache_folder())
     paths = {"LD_PRELOAD": str(built), "LD_LIBRARY_PATH": str(built.parent)}
     joined = {key: ":".join(filter(None, (path, environ.get(key)))) for key, path in paths.items()}
-    return dict(environ) | joined | {CARD: name, MEMORY: memory}
+    # PyTorch's own count of devices would heed it, and the stand-in does not.
+    kept = {key: value for key, value in environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    return kept | joined | {CARD: name, MEMORY: memory}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.meters.driver.kernels import NotComputed
 from bench.meters.driver.variables import CARD
 from bench.meters.host import memory_reader
 
@@ -28,6 +29,11 @@ WHOLE, PICTURE, SIGNAL = torch.arange(24).reshape(4, 6), torch.randn(2, 3, 9, 9)
 
 def attention(query: Tensor, **options: object) -> Tensor:
     return functional.scaled_dot_product_attention(query, query, query, **options)  # type: ignore[arg-type]
+
+
+def grouped_attention(query: Tensor) -> Tensor:
+    key, value = query[:, :1], query[:, 1:]
+    return functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
 
 
 def recurrent(kind: Callable[..., nn.Module]) -> Compute:
@@ -59,6 +65,22 @@ COMPUTED: dict[str, Compute] = {
     "sum": lambda d: X.to(d).sum(),
     "largest": lambda d: X.to(d).max(dim=1).indices,
     "equality": lambda d: torch.tensor(torch.equal(X.to(d), X.to(d)), device=d),
+    # The CPU has none of integers.
+    "a histogram": lambda d: torch.histc(WHOLE.to(d, torch.int if d == "cuda" else torch.float), 5, 0, 23).int(),
+    "a base": lambda d: 1 / (10000 ** (WHOLE.to(d) / 24)),
+    "an overflow": lambda d: WHOLE.to(torch.int8).to(d) * 300,
+    "a count": lambda d: torch.bincount((WHOLE.to(d) % 5).flatten()),
+    "an inverse": lambda d: torch.linalg.inv(X[:, :6].to(d)),
+    "orthogonal": lambda d: torch.linalg.qr(X.to(d)).R.abs(),
+    "a transform": lambda d: torch.fft.rfft(X.to(d)).abs(),
+    "compiled while it runs": lambda d: torch.special.i0(X.to(d)) + torch.gcd(WHOLE, WHOLE + 6).to(d).sum(),
+    "compiled for integers": lambda d: torch.gcd(WHOLE.to(d), WHOLE.to(d) + 6),
+    "a training norm": lambda d: nn.BatchNorm1d(8).to(d)(X.to(d)),
+    "a depthwise convolution": lambda d: functional.conv2d(PICTURE.to(d), torch.ones(3, 1, 2, 2).to(d), groups=3),
+    "a depthwise convolution of signals": lambda d: functional.conv1d(
+        SIGNAL.mT.to(d), torch.ones(3, 1, 2).to(d), groups=3
+    ),
+    "split copies": lambda d: torch.ops.aten.split_copy(X.to(d), 3)[1],
     "index": lambda d: X.to(d)[torch.tensor([3, 1])],
     "mask": lambda d: X.to(d)[X.to(d) > 0.5],
     "nonzero": lambda d: WHOLE.to(d).remainder(5).nonzero(),
@@ -81,6 +103,7 @@ COMPUTED: dict[str, Compute] = {
     "batch norm": lambda d: NORM.to(d)(PICTURE.to(d)),
     "attention": lambda d: attention(QUERY.to(d), is_causal=True),
     "attention with a mask": lambda d: attention(QUERY.to(d), attn_mask=torch.ones(5, 5).tril().log().to(d)),
+    "attention with groups": lambda d: grouped_attention(QUERY.half().to(d)).float(),
     "attention in half": lambda d: attention(QUERY.half().to(d)).float(),
     "lstm": recurrent(nn.LSTM),
     "gru": recurrent(nn.GRU),
@@ -99,6 +122,31 @@ def test_kernels_have_their_values(name: str) -> None:
     torch.testing.assert_close(found.cpu(), expected, atol=2e-3, rtol=1e-3)
 
 
+def gradient(result: Tensor) -> None:
+    torch.autograd.backward(result.sum())
+
+
+NOT_COMPUTED: dict[str, Callable[[], object]] = {
+    "aten._to_sparse": lambda: torch.eye(3, device="cuda").to_sparse(),
+    "aten.nonzero.out": lambda: torch.nonzero(X.cuda(), out=torch.empty(0, dtype=torch.int64, device="cuda")),
+    "aten::_thnn_fused_lstm_cell_backward_impl": lambda: gradient(recurrent(nn.LSTM)("cuda")),
+    r"aten._scaled_dot_product_\w*attention_backward": lambda: (
+        attention(QUERY.cuda().requires_grad_()).sum().backward()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_COMPUTED)
+def test_an_operation_that_cannot_be_computed_is_named(name: str) -> None:
+    with pytest.raises(NotComputed, match=f"the stand-in for a GPU cannot compute {name}.*; use --device sim or a GPU"):
+        NOT_COMPUTED[name]()
+
+
+def test_a_kernel_that_nobody_computes_is_no_success() -> None:
+    with pytest.raises(RuntimeError, match="the stand-in for a GPU has no values for a kernel of this operation"):
+        torch.ldexp(X.cuda(), torch.arange(8, device="cuda"))
+
+
 def test_memory_that_nobody_wrote_to_is_no_number() -> None:
     torch.cuda.empty_cache()
     assert torch.empty(1 << 22, device="cuda").isnan().all()
@@ -114,6 +162,11 @@ def test_random_numbers_follow_from_the_seed() -> None:
     assert drawn(1) != drawn(2)
     torch.manual_seed(1)
     assert torch.randn(4, device="cuda").tolist() != torch.randn(4, device="cuda").tolist()
+    assert torch.randn(4, device="cuda:1").tolist() != torch.randn(4, device="cuda:1").tolist()
+    own = torch.Generator("cuda").manual_seed(3)
+    first, second = (torch.randn(4, device="cuda", generator=own).tolist() for _ in range(2))
+    assert first != second
+    assert torch.randn(4, device="cuda", generator=own.manual_seed(3)).tolist() == first
 
 
 class Copied:

@@ -21,7 +21,12 @@ LIMIT_SECONDS = 500
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 # Tests that want a device: they are skipped in a process that has none.
-ON_DEVICE = ("bench/meters/driver/test_device.py", "bench/meters/test_cuda.py", "bench/meters/test_cuda_path.py")
+ON_DEVICE = (
+    "bench/meters/driver/test_device.py",
+    "bench/meters/test_cuda.py",
+    "bench/meters/test_cuda_path.py",
+    "bench/meters/test_cuda_faults.py",
+)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ static int connected(void) {
     void *shown = mmap(NULL, 4096, PROT_READ, MAP_SHARED, levels_fd, 0);
     close(levels_fd);
     /* Device addresses are reserved, and cannot be read: who does so dies, as with a GPU. */
-    size_t span = DEVICE_SPAN * (size_t)card.devices;
+    size_t span = (uint64_t)card.device_span * (size_t)card.devices;
     void *region = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (shown == MAP_FAILED || region == MAP_FAILED) return 0;
     levels = shown;

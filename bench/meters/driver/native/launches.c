@@ -2,9 +2,17 @@
  * because it brings a runtime of its own, which looks for a GPU. */
 #include "stand_in.h"
 
-static cudaError_t launched(void) {
+int stand_in_lacks(const char *name);
+
+/* Are kernels' values computed in this process, and is this thread in an operation whose values are? */
+static int computing;
+static __thread int operations;
+void stand_in_computes(void) { computing = 1; }
+void stand_in_within(int change) { operations += change; }
+
+cudaError_t launched(void) {
     WITH_CONTEXT;
-    return cudaSuccess;
+    return computing && !operations ? (cudaError_t)stand_in_lacks("values for a kernel of this operation") : cudaSuccess;
 }
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **arguments, size_t shared, cudaStream_t stream) {
     (void)kernel, (void)grid, (void)block, (void)arguments, (void)shared, (void)stream;

@@ -13,7 +13,7 @@ static uint64_t in_granules(uint64_t bytes) { return (bytes + GRANULE - 1) / GRA
 
 int device_of(const void *pointer) {
     uintptr_t at = (uintptr_t)pointer;
-    return base && at >= base && at < base + DEVICE_SPAN * (uint64_t)card.devices ? (int)((at - base) / DEVICE_SPAN) : -1;
+    return base && at >= base && at < base + (uint64_t)card.device_span * (uint64_t)card.devices ? (int)((at - base) / (uint64_t)card.device_span) : -1;
 }
 
 int is_on_device(uintptr_t at, uint64_t bytes) {
@@ -32,8 +32,8 @@ int is_page_locked(const void *pointer) { return span_at(&page_locked, (uintptr_
 /* Addresses of a device: such as nobody had before, so that no use of freed memory goes unseen, as long as there are
  * any; then the first that are free. 0: there are none. */
 static uintptr_t new_addresses(int device, uint64_t bytes) {
-    uintptr_t start = (base + DEVICE_SPAN * (uint64_t)device + GRANULE - 1) / GRANULE * GRANULE;
-    uintptr_t end = base + DEVICE_SPAN * (uint64_t)(device + 1), at = start + next_offset[device];
+    uintptr_t start = (base + (uint64_t)card.device_span * (uint64_t)device + GRANULE - 1) / GRANULE * GRANULE;
+    uintptr_t end = base + (uint64_t)card.device_span * (uint64_t)(device + 1), at = start + next_offset[device];
     if (at + bytes <= end) {
         next_offset[device] += bytes;
         return at;
@@ -87,9 +87,11 @@ cudaError_t cudaFree(void *pointer) {
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+    *free_bytes = *total = 0;
+    BEGIN;
+    *total = (size_t)card.memory_bytes[current_device];
     WITH_CONTEXT;
     uint64_t used = used_bytes(current_device);
-    *total = (size_t)card.memory_bytes[current_device];
     *free_bytes = used < *total ? *total - used : 0;
     return cudaSuccess;
 }

@@ -20,7 +20,6 @@
 #define MIB (1ull << 20)
 #define GRANULE (2 * MIB)        /* The driver hands out memory in multiples of it. */
 #define MOST_DEVICES 8
-#define DEVICE_SPAN (1ull << 41) /* Addresses of one device. */
 
 /* Errors of the stand-in itself, beyond those of CUDA: cudaGetErrorString has their texts. */
 enum { NO_CARD = 9001, MACHINE_FULL = 9002, LACKS = 9003 };
@@ -28,6 +27,7 @@ enum { NO_CARD = 9001, MACHINE_FULL = 9002, LACKS = 9003 };
 /* ---- connection.c: the card, a process that owns the memory of all devices. */
 typedef struct {
     int64_t pid, memory_fd, levels_fd, devices, late, discards, context_bytes, context_host_bytes;
+    int64_t device_span; /* Addresses of one device. */
     int64_t memory_bytes[MOST_DEVICES];
 } CardFacts;
 typedef struct { int64_t pid, bytes; } Holder;
@@ -47,6 +47,9 @@ void drop_pages(uintptr_t at, uint64_t bytes);                  /* and remove th
 uint64_t used_bytes(int device);                                /* By all processes. */
 int holders_of(int device, Holder *holders, int room);
 extern __thread int current_device;
+
+/* ---- launches.c */
+cudaError_t launched(void);     /* What becomes of a kernel: an error if nobody computes its values. */
 
 /* Remember an error as CUDA does, and return it. */
 cudaError_t noted(cudaError_t error);
