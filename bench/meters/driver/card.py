@@ -63,8 +63,12 @@ class CardSettings:
 
     @property
     def device_span(self) -> int:
-        """Number of addresses of a device: several expandable segments reserve as many as it has bytes."""
-        return 4 * max(16 * 2**30, *self.memory_bytes)
+        """Number of addresses of a device: each expandable segment, two a stream, reserves 9/8 of its memory.
+
+        The card maps those of all devices for each process: for one a device, and some more.
+        """
+        devices = len(self.memory_bytes)
+        return max(4 * max(self.memory_bytes), min(2**41, 2**45 // devices**2))
 
 
 @dataclass

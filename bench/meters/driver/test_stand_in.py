@@ -82,6 +82,38 @@ def test_a_card_counts_more_than_any_machine_has_if_it_keeps_no_byte() -> None:
 
 
 @pytest.mark.usefixtures("_built")
+def test_expandable_segments_of_many_streams_have_addresses() -> None:
+    lines = """
+import torch
+kept = []
+for stream in [torch.cuda.Stream() for _ in range(8)]:
+    with torch.cuda.stream(stream):
+        kept += [torch.empty(size, device="cuda") for size in (1, 1 << 22)]
+print(torch.cuda.memory_reserved() >> 20)
+"""
+    with card([40 * GIB], discards=True) as environ:
+        expandable = environ | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+        assert python(lines, expandable).communicate()[0] == f"{8 * (2 + 20)}\n"
+
+
+@pytest.mark.usefixtures("_built")
+def test_eight_processes_use_eight_devices() -> None:
+    lines = """
+import multiprocessing, torch
+meeting = multiprocessing.Barrier(8)
+def use(device):
+    kept = torch.ones(1 << 20, device=device)
+    meeting.wait(60)
+processes = [multiprocessing.Process(target=use, args=(device,)) for device in range(8)]
+for process in processes: process.start()
+for process in processes: process.join()
+print([process.exitcode for process in processes])
+"""
+    with card([80 * GIB] * 8, discards=True) as environ:
+        assert python(lines, environ).communicate()[0] == f"{[0] * 8}\n"
+
+
+@pytest.mark.usefixtures("_built")
 def test_processes_share_a_card_and_leave_nothing_behind(processes: list["subprocess.Popen[str]"]) -> None:
     holding = "import torch; kept = torch.ones(1 << 26, device='cuda'); print('there', flush=True); input()"
     asking = "import torch; free, total = torch.cuda.mem_get_info(); print((total - free) >> 20)"
