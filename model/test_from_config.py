@@ -55,6 +55,13 @@ def test_code_beside_a_configuration_is_not_run(folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "ran").exists()
 
 
+def test_an_older_transformers_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers, "__version__", "4.57.1")
+    line = r"LlamaForCausalLM wants transformers 5 or newer, and 4.57.1 is here: pip install 'transformers>=5'"
+    with pytest.raises(ValueError, match=line):
+        of(folder)
+
+
 def without(name: str) -> Spoil:
     return lambda folder: (folder / name).unlink()
 
