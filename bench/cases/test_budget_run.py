@@ -38,7 +38,7 @@ def test_who_lives_and_who_dies_is_in_the_table_and_the_best_of_those_who_live_i
     for record in tried.values():
         assert (record["device_budget_bytes"], record["host_budget_bytes"]) == (60 * MIB, host)
         assert (record["fate"] is None) == record["fits"]
-    assert tried["meta_sequential"]["fate"].startswith("out of device memory at 50 MiB of 60 MiB, 12.27 MiB more asked")
+    assert tried["meta_sequential"]["fate"].startswith("out of device memory at 50 MiB of 60 MiB, 14.00 MiB more asked")
     assert tried["baseline"]["fate"].startswith("killed at ")
     lines = run.stdout.splitlines()
     [row] = [line for line in lines if line.startswith("baseline  ")]

@@ -41,8 +41,6 @@ def load_to_cuda(strategy: Strategy, row: Property, specimen: Specimen) -> list[
             return differences(specimen.saved(), loaded, CUDA, difference_in_kind)
 
 
-# What PyTorch says of a recurrent layer on CUDA, where there is none.
-@pytest.mark.filterwarnings("ignore:PyTorch was compiled without cuDNN:UserWarning")
 @pytest.mark.parametrize(
     ("strategy", "name"),
     [

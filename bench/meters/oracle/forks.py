@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Generic, TypeVar
 
 _CONTEXT = multiprocessing.get_context("fork")
@@ -30,7 +30,8 @@ class ForkFailed(Exception):
 
 class _Fork(Generic[Answer]):
     def __init__(self, call: Callable[[], Answer]) -> None:
-        self._answers, sends = _CONTEXT.Pipe(duplex=False)
+        self.pipe, sends = _CONTEXT.Pipe(duplex=False)
+        self._answer: Answer | Failed | None = None
         self._process = _CONTEXT.Process(target=_answer, args=(sends, call))
         with warnings.catch_warnings():
             # From Python 3.12 on: threads are missing in a fork. Nobody waits for those that are there.
@@ -38,26 +39,39 @@ class _Fork(Generic[Answer]):
             self._process.start()
         sends.close()
 
+    @property
+    def runs(self) -> bool:
+        """Whether its answer has not been read yet."""
+        return not self.pipe.closed
+
     def answer(self) -> Answer | Failed:
-        try:
-            return self._answers.recv()
-        except EOFError:
-            self._process.join()
-            return Failed("died", f"the process of the call ended with status {self._process.exitcode}")
-        finally:
-            self._process.join()
-            self._answers.close()
+        """Wait for the end of the call, if it is not there yet, and return what came of it."""
+        if self.runs:
+            try:
+                self._answer = self.pipe.recv()
+                self._process.join()
+            except EOFError:
+                self._process.join()
+                self._answer = Failed("died", f"the process of the call ended with status {self._process.exitcode}")
+            finally:
+                self.pipe.close()
+        return self._answer  # type: ignore[return-value]
 
 
 def in_forks(calls: Iterable[Callable[[], Answer]], at_once: int = 1) -> Iterator[Answer | Failed]:
     """Make each call in a fork of its own, so many at a time, and yield what they return, in their order."""
-    running: deque[_Fork[Answer]] = deque()
+    forks: deque[_Fork[Answer]] = deque()
     for call in calls:
-        if len(running) == at_once:
-            yield running.popleft().answer()
-        running.append(_Fork(call))
-    while running:
-        yield running.popleft().answer()
+        while len(running := [fork for fork in forks if fork.runs]) == at_once:
+            ready = wait([fork.pipe for fork in running])
+            for fork in running:
+                if fork.pipe in ready:
+                    fork.answer()
+        while forks and not forks[0].runs:
+            yield forks.popleft().answer()
+        forks.append(_Fork(call))
+    while forks:
+        yield forks.popleft().answer()
 
 
 def in_fork(call: Callable[[], Answer]) -> Answer | Failed:

@@ -11,9 +11,6 @@ from bench.meters.oracle.verdict import Difference, Figures, Group, where_differ
 
 ALLOCATE, FREE, EMPTY, RESET = "allocate", "free", "empty the cache", "reset the peaks"
 
-# The stand-in gives no address out again: a process that goes on and on has none left.
-SEEDS_OF_A_FORK = 15
-
 # Of each kind of difference one is made short; that takes some hundred plays.
 MOST_SHORTENED = 3
 
@@ -94,21 +91,21 @@ def shortened(steps: Sequence[Step], parts: Callable[[Sequence[Step]], int | Non
 
 
 def compare(name: str, pair: Pair, draw: Draw, seeds: range, steps: int, at_once: int = 1) -> Group:  # noqa: PLR0913, PLR0917
-    """Play a sequence of so many steps for each seed, in forks, `at_once` of them at a time."""
-    parts = [seeds[first : first + SEEDS_OF_A_FORK] for first in range(0, len(seeds), SEEDS_OF_A_FORK)]
+    """Play a sequence of so many steps for each seed, in `at_once` forks."""
+    parts = [seeds[first::at_once] for first in range(min(at_once, len(seeds)))]
     calls = [partial(_compare, pair, draw, part, steps) for part in parts]
     played = different = 0
-    differences: list[Difference] = []
+    found: dict[frozenset[str], Difference] = {}
     for answer in in_forks(calls, at_once):
-        some_played, some_different, some_differences = answered(answer)
+        some_played, some_different, some_found = answered(answer)
         played += some_played
         different += some_different
-        differences += some_differences
-    return Group(name, "steps", played, different, tuple(differences[:MOST_SHORTENED]))
+        found = some_found | found
+    return Group(name, "steps", played, different, tuple(found.values())[:MOST_SHORTENED])
 
 
-def _compare(pair: Pair, draw: Draw, seeds: range, steps: int) -> tuple[int, int, list[Difference]]:
-    """How many steps were compared, after how many the two differed, and the differences, of each kind one."""
+def _compare(pair: Pair, draw: Draw, seeds: range, steps: int) -> tuple[int, int, dict[frozenset[str], Difference]]:
+    """Return how many steps were compared, after how many the two differed, and a difference of each kind."""
     played = different = 0
     found: dict[frozenset[str], Difference] = {}
     for seed in seeds:
@@ -120,7 +117,7 @@ def _compare(pair: Pair, draw: Draw, seeds: range, steps: int) -> tuple[int, int
             kind = frozenset(parted.real)
             if kind not in found and len(found) < MOST_SHORTENED:
                 found[kind] = _shortest(f"seed {seed}", sequence[: parted.at + 1], kind, pair)
-    return played, different, list(found.values())
+    return played, different, found
 
 
 def _shortest(what: str, sequence: Sequence[Step], kind: frozenset[str], pair: Pair) -> Difference:

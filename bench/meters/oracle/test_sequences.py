@@ -11,7 +11,6 @@ from bench.meters.oracle.forks import ForkFailed
 from bench.meters.oracle.sequences import (
     ALLOCATE,
     FREE,
-    SEEDS_OF_A_FORK,
     Parting,
     Player,
     Step,
@@ -82,9 +81,10 @@ def test_steps_are_counted_until_they_differ_and_of_a_kind_one_is_shown(at_once:
     assert str(group).splitlines()[0] == "DIFFERENT sums: 46 of 48 steps the same"
 
 
-def test_all_seeds_are_played() -> None:
-    group = compare("sums", alike, lambda _, length: LONG[:length], range(2 * SEEDS_OF_A_FORK + 1), 10, 2)
-    assert (group.compared, group.different) == (10 * (2 * SEEDS_OF_A_FORK + 1), 0)
+@pytest.mark.parametrize("at_once", [1, 2, 50])
+def test_all_seeds_are_played(at_once: int) -> None:
+    group = compare("sums", alike, lambda _, length: LONG[:length], range(31), 10, at_once)
+    assert (group.compared, group.different) == (310, 0)
     assert str(group) == f"same      sums: {group.compared} of {group.compared} steps the same"
 
 

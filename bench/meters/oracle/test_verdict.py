@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from typing import NoReturn
 
 import pytest
@@ -64,6 +65,7 @@ def test_what_is_written_has_no_texts_of_errors() -> None:
 def test_a_fork_tells_what_became_of_its_call() -> None:
     assert list(in_forks([lambda: 1, lambda: 2, lambda: 3], at_once=2)) == [1, 2, 3]
     assert in_fork(refuse) == attempted(refuse) == Failed("NotSimulated", "it is not simulated")
+    assert list(in_forks([lambda: time.sleep(0.2), die, lambda: 3], at_once=2))[::2] == [None, 3]
     assert in_fork(die) == Failed("died", "the process of the call ended with status -9")
 
 

@@ -80,7 +80,9 @@ def _with(settings: AllocatorSettings, name: str, value: str, pairs: Mapping[str
             return settings
     if (name, value) == ("backend", "native") or _WITHOUT_EFFECT.fullmatch(name):
         return settings
-    raise ValueError(f"allocator settings: {name}:{value} is not modelled; unset it, or measure with --device cuda")
+    # There it is refused too: it does not count what tensors ask for.
+    elsewhere = "" if name == "backend" else ", or measure with --device cuda"
+    raise ValueError(f"allocator settings: {name}:{value} is not modelled; unset it{elsewhere}")
 
 
 def _mib(pairs: Mapping[str, str], name: str, default: str, above: int) -> int:

@@ -114,10 +114,28 @@ def _set_data(world: World, tensor: Tensor, data: Tensor) -> None:
     if is_meta(tensor) == is_meta(data):
         Tensor.data.__set__(tensor, data)  # type: ignore[attr-defined]
         return
+    grad = _grad(world, tensor)
     new = data.detach()
     new.requires_grad_(tensor.requires_grad)
     # Not `swap_tensors`, which refuses where there are weak references.
     torch._C._swap_tensor_impl(tensor, new)
+    if grad is not None:
+        world.other_grads[tensor] = grad
+
+
+def _grad(world: World, tensor: Tensor) -> Tensor | None:
+    """The gradient of a tensor. It stays where it is when the tensor's data moves, until somebody moves it too."""
+    grad = world.other_grads.get(tensor)
+    if grad is None:
+        return tensor.grad
+    if is_meta(grad) == is_meta(tensor):
+        _set_grad(world, tensor, grad)
+    return grad
+
+
+def _set_grad(world: World, tensor: Tensor, grad: Tensor | None) -> None:
+    world.other_grads.pop(tensor, None)
+    tensor.grad = grad
 
 
 def _same_kind(world: World, one: Tensor, other: Tensor) -> bool:
@@ -233,6 +251,7 @@ def _getter(name: str) -> Any:
 def _bool(world: World, tensor: Tensor) -> bool:
     if world.answers is None or not world.holds_no_values(storage_of(tensor)):
         return bool(tensor)
+    world.read_number(tensor)
     return next(world.answers)
 
 
@@ -240,6 +259,7 @@ def _item(world: World, tensor: Tensor) -> Any:
     """A number: while questions are answered, none that is asked for matters."""
     if world.answers is None or not world.holds_no_values(storage_of(tensor)):
         return tensor.item()
+    world.read_number(tensor)
     return 0.0
 
 
@@ -249,7 +269,9 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     _getter("is_cuda"): lambda world, tensor: _device(world, tensor).type == "cuda",
     _getter("is_cpu"): lambda world, tensor: _device(world, tensor).type == "cpu",
     Tensor.get_device: _get_device,
+    _getter("grad"): _grad,
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
+    Tensor.grad.__set__: _set_grad,  # type: ignore[union-attr]
     Tensor.data_ptr: _data_ptr,
     Tensor.__bool__: _bool,
     Tensor.item: _item,

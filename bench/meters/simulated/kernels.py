@@ -61,6 +61,10 @@ class Kernels:
         if func is aten.where.self:
             dtype = torch.result_type(args[1], args[2])
             return args[0], *(self._on_device(one, place, dtype) for one in args[1:])
+        if func in (aten.masked_fill.Tensor, aten.masked_fill_.Tensor) and args[2].ndim == 0:
+            # Its number is what kernels get.
+            self._world.read_number(args[2])
+            return *args[:2], torch.empty((), dtype=args[2].dtype, device=META)
         if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_):
             return self._indexed(func, args, place)
         return args

@@ -237,4 +237,6 @@ def _device(world: World) -> list[Replacement]:
         *((owner, "empty_cache", empty_cache) for owner in (torch.cuda, torch.cuda.memory, torch.accelerator)),
         # All the rest asks for the real one first.
         (torch.cuda, "_lazy_init", lack),
+        # It has no cuDNN. A CUDA build of PyTorch would ask the device for its capability.
+        (torch.backends.cudnn, "is_acceptable", lambda _tensor: False),
     ]

@@ -134,6 +134,19 @@ def test_what_is_not_modelled_or_out_of_range_is_refused_by_name(text: str, name
 
 
 @pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("garbage_collection_threshold:0.6", "unset it, or measure with --device cuda"),
+        # The suite refuses it on CUDA too.
+        ("backend:cudaMallocAsync", "unset it"),
+    ],
+)
+def test_a_refusal_advises_what_works(text: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=f"^allocator settings: {text} is not modelled; {advice}$"):
+        allocator_settings(text)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "max_split_size_mb",

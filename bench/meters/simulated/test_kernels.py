@@ -13,7 +13,7 @@ from bench.meters.sim import SimMeter
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, held, peak
 from bench.meters.simulated.kernels import workspace_bytes
-from bench.meters.simulated.ledger import HOST
+from bench.meters.simulated.ledger import HOST, PINNED
 from bench.meters.simulated.world import NotSimulated, World
 
 MIB = 2**20
@@ -104,6 +104,28 @@ def test_a_number_to_choose_is_brought_to_the_device(
     world: World, call: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, taken: int
 ) -> None:
     assert peak_of(world, call, square(torch.bool), square(dtype)) == taken
+
+
+@pytest.mark.parametrize(
+    ("value", "on_device", "pinned"),
+    [
+        (lambda: 0.0, 0, 0),
+        (lambda: torch.tensor(0.0), 0, 0),
+        # Its value is read, through page-locked memory.
+        (lambda: torch.empty((), device=CUDA), 4, 4),
+    ],
+)
+def test_a_number_to_fill_masked_places_with_is_read(
+    world: World, value: Callable[[], Any], on_device: int, pinned: int
+) -> None:
+    mask, tensor = square(torch.bool), square()
+    assert peak_of(world, lambda: tensor.masked_fill_(mask, value())) == on_device
+    assert peak(world, PINNED) == pinned
+    assert peak_of(world, lambda: tensor.masked_fill(mask, value())) == 40_000 + on_device
+    assert peak_of(world, lambda: tensor[:1].masked_fill(mask, value())) == 40_000 + on_device
+    filled = tensor.masked_fill(mask, value())
+    assert filled.is_cuda
+    assert peak_of(world, lambda: square(torch.float16).masked_fill(mask, value())) == 40_000 + on_device
 
 
 PRODUCTS: dict[str, tuple[Callable[[Tensor], object], int]] = {
@@ -253,6 +275,8 @@ def test_truncated_normals_take_what_drawing_again_does(
     world.ledger.restart()
     nn.init.trunc_normal_(weight, **bounds)  # type: ignore[arg-type]
     assert (peak(world), held(world)) == (bytes_a_value * 40_000, 0)
+    # What is asked for passes through page-locked memory: whether any value is out of bounds.
+    assert peak(world, PINNED) == 1
 
 
 @pytest.mark.skipif(not asks_for_values, reason="this torch draws truncated normals without asking for values")

@@ -142,6 +142,51 @@ def test_a_converted_model_takes_less(world: World) -> None:
     assert held(world) == LINEAR_BYTES
 
 
+def with_gradients() -> nn.Linear:
+    model = nn.Linear(2, 4)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    return model
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_gradients_go_to_the_device_with_their_model(world: World, swap: bool) -> None:
+    model = with_gradients()
+    gradient = model.weight.grad
+    torch.__future__.set_swap_module_params_on_conversion(swap)
+    try:
+        model.to(CUDA)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert held(world) == 2 * LINEAR_BYTES
+    assert model.weight.grad is gradient
+    assert gradient is not None
+    assert gradient.is_cuda
+    model.zero_grad()
+    del gradient
+    assert model.weight.grad is None
+    assert held(world) == LINEAR_BYTES
+
+
+def test_a_gradient_stays_on_the_host_when_its_weights_move(world: World) -> None:
+    weight = with_gradients().weight
+    weight.data = weight.data.to(CUDA)
+    assert weight.grad is not None
+    assert (weight.is_cuda, weight.grad.is_cuda) == (True, False)
+    weight.grad.data = weight.grad.data.to(CUDA)
+    assert weight.grad.is_cuda
+    assert held(world) == 2 * weight.nbytes
+    weight.grad = None
+    assert weight.grad is None
+    assert held(world) == weight.nbytes
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_layer_goes_to_the_device_without_cudnn(world: World, kind: Callable[..., nn.Module]) -> None:
+    model = kind(8, 8).to(CUDA)
+    assert held(world) == sum(weight.nbytes for weight in model.parameters())
+
+
 def test_a_copied_model_takes_twice(world: World) -> None:
     model = linear().to(CUDA)
     twin = copy.deepcopy(model)

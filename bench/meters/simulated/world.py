@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.utils.weak import WeakIdKeyDictionary
 
 from bench.meters.host import read_pages
 from bench.meters.simulated.allocator import CachingAllocator
@@ -45,6 +46,8 @@ class World:
         self.settings = settings
         self.planned = planned
         self.pinned_memory = PinnedMemory()
+        # Gradients of the host of tensors on a device, which PyTorch refuses where one is on meta and the other is not.
+        self.other_grads = WeakIdKeyDictionary()
         # What a copy needs in between it needs so shortly that threads hardly ever do at once: here never.
         self.one_copy = threading.RLock()
         # The place that the call being made has named. Calls of other threads name their own.
@@ -134,6 +137,11 @@ class World:
             storage = storage_of(torch.frombuffer(self.pinned_memory.allocate(size), dtype=torch.uint8))
         self.ledger.born(storage, PINNED)
         return tensor.set_(storage, 0, like.shape, like.stride())
+
+    def read_number(self, tensor: Tensor) -> None:
+        """Take what one number passes through on its way to the host: see `_local_scalar_dense_cuda` of PyTorch."""
+        if self.place(tensor).startswith("cuda"):
+            self.pinned(tensor)
 
     def upload(self, storage: Storage, place: str) -> Storage:
         """A copy of a storage on a device."""

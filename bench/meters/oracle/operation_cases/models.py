@@ -145,6 +145,8 @@ MODELS: dict[str, Callable[[torch.device], Any]] = {
     "BatchNorm to": lambda d: nn.BatchNorm2d(1000).to(d),
     "deepcopy": lambda d: copy.deepcopy(linear().to(d)),
     "gradients to": lambda d: _with_gradients().to(d),
+    "gradients to half": lambda d: _with_gradients().to(d, HALF),
+    "recurrent layer to": lambda d: nn.LSTM(100, 100, 2).to(d),
     "layer by layer": _layer_by_layer,
     "parameter by parameter": _by_parameter,
     "data by data": _by_data,

@@ -96,6 +96,11 @@ COMPUTED = {
     "index_select": lambda d: square(d).index_select(0, torch.arange(500, device=d)),
     "index_copy_": lambda d: square(d).index_copy_(0, torch.arange(500, device=d), torch.empty(500, 1000, device=d)),
     "masked_fill_": lambda d: floats(d).masked_fill_(floats(d, torch.bool), 0.0),
+    "masked_fill by a number on the host": lambda d: floats(d).masked_fill(floats(d, torch.bool), torch.tensor(0.0)),
+    "masked_fill_ by a number on the device": lambda d: floats(d).masked_fill_(
+        floats(d, torch.bool), torch.zeros((), device=d)
+    ),
+    "masked_fill of rows": lambda d: floats(d, HALF)[:1000].masked_fill(square(d, torch.bool), torch.tensor(0.0)),
     "where of two": lambda d: torch.where(floats(d, torch.bool), floats(d), floats(d)),
     "where with a number": lambda d: torch.where(floats(d, torch.bool), floats(d), 0.0),
     "clamp_": lambda d: floats(d).clamp_(0, 1),
