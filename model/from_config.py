@@ -24,6 +24,8 @@ from model.user_code import telling
 
 # The packages with the extra that installs them.
 INSTALL = "install it: pip install '.[models]'"
+# The first major version whose models say which of their parameters stay in float32.
+LEAST_TRANSFORMERS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,11 @@ def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) 
         library: Any = import_module(package)
     except ImportError as error:
         raise ValueError(f"{shown} wants {package}, which cannot be imported ({error}): {INSTALL}") from None
+    if package == "transformers" and int(library.__version__.partition(".")[0]) < LEAST_TRANSFORMERS:
+        raise ValueError(
+            f"{shown} wants transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is here: pip install "
+            f"'transformers>={LEAST_TRANSFORMERS}'"
+        )
     found = None
     if isinstance(name, str):
         with telling(f"{shown} of {package} cannot be imported"):

@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from model.conftest import changed, of
-from model.from_config import FromConfig
+from model.from_config import FromConfig, from_config
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 
@@ -53,6 +53,13 @@ def test_code_beside_a_configuration_is_not_run(folder: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"has no model 'TheirModel', and code that lies beside .*: write a factory"):
         of(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_older_transformers_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.from_config.LEAST_TRANSFORMERS", 99)
+    line = r"LlamaForCausalLM wants transformers 99 or newer, and \d+.* is here: pip install 'transformers>=99'"
+    with pytest.raises(ValueError, match=line):
+        from_config(folder / "config.json")
 
 
 def without(name: str) -> Spoil:

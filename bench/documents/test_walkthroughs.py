@@ -41,7 +41,7 @@ def test_the_model_of_a_user(checkout: Path, typed: Typed) -> None:
     assert measured == {name: said[name] for name in measured}
 
 
-@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install transformers")
+@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install 'transformers>=5'")
 @pytest.mark.skipif(not find_spec("accelerate"), reason="wants accelerate: pip install accelerate")
 def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import LlamaConfig  # noqa: PLC0415 - of an extra

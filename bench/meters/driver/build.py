@@ -52,9 +52,10 @@ def library(cache: Path) -> Path:
     built = cache / f"stand-in-{key.hexdigest()[:16]}" / LIBRARY
     if not built.exists():
         try:
-            built.parent.mkdir(parents=True, exist_ok=True)
+            cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache, prefix="stand-in-") as made:
                 _build(Path(made))
+                built.parent.mkdir(exist_ok=True)
                 for alias in ALIASES:
                     with suppress(FileExistsError):
                         (built.parent / alias).symlink_to(LIBRARY)

@@ -130,9 +130,7 @@ NOT_COMPUTED: dict[str, Callable[[], object]] = {
     "aten._to_sparse": lambda: torch.eye(3, device="cuda").to_sparse(),
     "aten.nonzero.out": lambda: torch.nonzero(X.cuda(), out=torch.empty(0, dtype=torch.int64, device="cuda")),
     "aten::_thnn_fused_lstm_cell_backward_impl": lambda: gradient(recurrent(nn.LSTM)("cuda")),
-    r"aten._scaled_dot_product_\w*attention_backward": lambda: (
-        attention(QUERY.cuda().requires_grad_()).sum().backward()
-    ),
+    r"aten._scaled_dot_product_\w*attention_backward": lambda: gradient(attention(QUERY.cuda().requires_grad_())),
 }
 
 

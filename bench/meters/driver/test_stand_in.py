@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.documents.markdown import snippets
 from bench.meters.driver import build
 from bench.meters.driver.build import CannotBuild, library
 from bench.meters.driver.card import CardSettings
@@ -186,6 +187,34 @@ def test_a_compiler_that_fails_is_told_in_its_words(monkeypatch: pytest.MonkeyPa
     with pytest.raises(CannotBuild, match=r"cannot be built: cc: .*error.*no header"):
         library(tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_folder_that_cannot_be_preloaded_from_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build, "require_parts", lambda: None)
+    with pytest.raises(CannotBuild, match="for its spaces or colons; set XDG_CACHE_HOME"):
+        library(tmp_path / "my cache")
+
+
+@pytest.mark.usefixtures("_built")
+def test_a_library_that_is_gone_is_built_again(tmp_path: Path) -> None:
+    library(tmp_path).unlink()
+    assert library(tmp_path).exists()
+    assert [path.name for path in tmp_path.iterdir()] == [library(tmp_path).parent.name]
+
+
+@pytest.mark.usefixtures("_built")
+def test_the_readmes_own_use_of_it_works(tmp_path: Path) -> None:
+    [code] = snippets("bench/meters/driver/README.md")
+    (tmp_path / "mine.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "mine.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "tensor([1., 1., 1.], device='cuda:0')\n"), done.stderr
 
 
 def test_functions_that_torch_wants_and_nobody_has_say_their_name() -> None:

@@ -115,6 +115,11 @@ def _optimizer_state(d: torch.device) -> Any:
     return module, moved
 
 
+def _channels_last(device: torch.device) -> nn.Module:
+    convolution: Any = nn.Conv2d(64, 64, 3)
+    return convolution.to(memory_format=torch.channels_last).to(device)
+
+
 MODELS: dict[str, Callable[[torch.device], Any]] = {
     "Module.to": lambda d: linear().to(d),
     "Module.cuda": lambda _: linear().cuda(),
@@ -123,7 +128,7 @@ MODELS: dict[str, Callable[[torch.device], Any]] = {
     "Module.to, then half": lambda d: linear().to(d).half(),
     "Module.half, then to": lambda d: linear().half().to(d),
     "Module.to, swapped": _swapped,
-    "Module.to channels last": lambda d: nn.Conv2d(64, 64, 3).to(memory_format=torch.channels_last).to(d),
+    "Module.to channels last": _channels_last,
     "Module.to of tied weights": lambda d: Tied().to(d),
     "Module.to of frozen weights": _frozen,
     "Module.to of an encoder": lambda d: encoder().to(d),
