@@ -35,7 +35,7 @@ def _compute(one: Computation) -> Any:
     result = _called(one)
     if one.results is None:
         return result
-    values = [result] if len(one.results) == 1 else result
+    values = [result] if len(one.results) == 1 else result or ()
     for places, found in zip(one.results, values, strict=True):
         # None: it is written to an argument.
         for to, value in zip(tensors_in(places), tensors_in(found) if places is not None else [], strict=True):
@@ -50,7 +50,9 @@ def _called(one: Computation) -> Any:
     try:
         return function(*one.args, **one.kwargs)
     except RuntimeError as error:
-        if one.results is None or "not implemented for" not in str(error):
+        # What is written to an argument would be written to a copy of it.
+        in_place = one.results is None or not one.results or any(place is None for place in one.results)
+        if in_place or "not implemented for" not in str(error):
             raise
     # The CPU has it for other dtypes, which hold the same values.
     args, kwargs = (replaced(part, torch.Tensor, _widened) for part in (one.args, one.kwargs))

@@ -175,7 +175,7 @@ def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
         told = any(new) and not tensors_in(results)
         if any(tensor.numel() for tensor in tensors_in([given if writes else None, results])) or told:
             try:
-                value = _ask(func, *given, None if told or not any(new) else results, seed)
+                value = _ask(func, *given, None if told else results, seed)
             except NotComputed:
                 # Of a kernel within another, which has its own values.
                 if outer_writes is None:
@@ -239,7 +239,7 @@ def _copy(keys: torch._C.DispatchKeySet, to: torch.Tensor, source: torch.Tensor,
     # Else the driver copies, or what PyTorch makes of it comes here again.
     by_kernel = to.is_cuda and source.is_cuda and not getattr(_within, "writes", None)
     if by_kernel and to.numel() and not _is_plain(to, source):
-        _ask(copied, [to, source], {}, None)
+        _ask(copied, [to, source], {}, [None])
     return to
 
 

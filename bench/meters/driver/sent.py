@@ -72,9 +72,10 @@ class SentValues:
 
 @dataclass(frozen=True)
 class Computation:
-    """An operation of aten and its arguments; `results` are where each of its results is to be written, None: nowhere.
+    """An operation of aten and its arguments.
 
-    `seed` is that of random numbers, for an operation that draws any.
+    `results` are the places that its results are to be written to, None for one that is an argument; without `results`
+    they are sent back. `seed` is that of random numbers, for an operation that draws any.
     """
 
     name: str
