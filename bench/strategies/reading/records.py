@@ -148,6 +148,13 @@ class Unpickler(pickle.Unpickler):
             "_codecs.encode": lambda text, _: text.encode("latin1"),
         }
 
+    def load(self):
+        try:
+            return super().load()
+        finally:
+            # It refers to methods of this object: a cycle that Python 3.11.2 does not collect, with every tensor.
+            self.memo = {}
+
     def find_class(self, module, name):
         # Python 2 called it so, which the protocol of torch is for.
         known = self._known.get(f"{'builtins' if module == '__builtin__' else module}.{name}")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bench.cases.loads import run_load
-from bench.strategies.reading.records import File, unzip
+from bench.strategies.reading.records import File, Unpickler, unzip
 from bench.strategies.streamed import streamed
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import REHEARSAL
@@ -305,3 +305,12 @@ def test_records_are_where_torch_has_put_them(tmp_path: Path) -> None:
     assert list(records) == ["0", "1", "2", "3"]
     for record, tensor in zip(records.values(), tensors, strict=True):
         assert list(content[record.start : record.end]) == tensor.view(torch.uint8).tolist()
+
+
+def test_a_pickle_that_is_read_keeps_nothing(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "saved.pt")
+    with (tmp_path / "saved.pt").open("rb") as opened:
+        pickled, records = unzip(opened)
+        unpickler = Unpickler("saved.pt", pickled, records, lambda *_: torch.empty(0))
+        assert set(unpickler.load()) == {"weight", "bias"}
+    assert unpickler.memo.copy() == {}
