@@ -1,6 +1,7 @@
 """The folder where checkpoints are kept between runs: made once, found again, shared by runs at the same time."""
 
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Callable, Collection
@@ -35,6 +36,11 @@ class DiskTooSmall(Exception):
 
 class MemoryTooSmall(Exception):
     """The machine cannot hold the model whose checkpoint is to be made."""
+
+
+def cache_folder() -> Path:
+    """Return the folder for checkpoints, and for what else is made once, if nobody says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-loading"
 
 
 class Shelf:

@@ -20,6 +20,7 @@ from bench.strategies.sharded import SHARDED
 from model.architecture import DTYPES
 from model.gpt2 import SIZES
 from model.parallel import PARALLELISMS
+from model.shelf import cache_folder
 
 ALL_SIZES = ("small", "medium", "large", "xl")
 # What a default run measures needs nothing but torch.
@@ -216,14 +217,9 @@ def _require_counts() -> None:
         )
 
 
-def checkpoints_folder() -> Path:
-    """Where checkpoints are kept, and what else is made once, if nobody says otherwise."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-loading"
-
-
 def _checkpoints(text: str | None) -> Path:
     if text is None:
-        return checkpoints_folder()
+        return cache_folder()
     folder = Path(text)
     if not text or not folder.is_dir():
         raise ValueError(f"--checkpoints: {text!r} is not a folder; name one that exists")

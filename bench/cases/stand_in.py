@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from bench.cases.budget_options import amount
 from bench.meters.driver import kernels
 from bench.meters.driver.card import CardSettings
-from bench.meters.driver.stand_in import CannotBuild, environment, start_card
+from bench.meters.driver.stand_in import CannotBuild, start_card
 from bench.meters.driver.variables import CARD
 
 STAND_IN_OPTIONS = (
@@ -55,12 +54,11 @@ def settings_of(options: Any) -> CardSettings:
 
 def _begin_again(config: pytest.Config, settings: CardSettings) -> None:
     """Replace this process by one that runs the same command on a stand-in. Raises `CannotBuild`."""
-    environ: Mapping[str, str] = environment("", config.option.stand_in, os.environ)
-    name, card = start_card(settings)
+    environ, card = start_card(settings, config.option.stand_in, os.environ)
     # The card ends when the process that takes this one's place does.
     assert card.stdin is not None
     os.set_inheritable(card.stdin.fileno(), True)
     if manager := config.pluginmanager.getplugin("capturemanager"):
         manager.stop_global_capturing()
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], dict(environ) | {CARD: name})  # noqa: S606
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)  # noqa: S606

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cases.options import checkpoints_folder
 from bench.history.runs import PASSED, Run, Unreadable
 from bench.history.storage import read_runs
 from bench.report.peers import PEERS
@@ -14,6 +13,7 @@ from bench.report.recorded import Recorded, recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.reporter import page_is_possible
 from bench.report.sharded_section import SHARDED
+from model.shelf import cache_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
         if options.readme:
             write_readme(run, root)
             page = root / PAGE
-        print(write_page(run, [*before, run.run], page.parent, checkpoints_folder(), page.name))  # noqa: T201
+        print(write_page(run, [*before, run.run], page.parent, cache_folder(), page.name))  # noqa: T201
     except (NoSuchRun, Unreadable, ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -11,22 +11,21 @@ from pathlib import Path
 from bench.meters.driver.build import CannotBuild, library
 from bench.meters.driver.card import MOST_BYTES, MOST_DEVICES, READY, CardSettings, as_text
 from bench.meters.driver.variables import CARD, MEMORY
+from model.shelf import cache_folder
 
-__all__ = ["CannotBuild", "card", "environment", "start_card"]
+__all__ = ["CannotBuild", "card", "start_card"]
 
 ROOT = Path(__file__).parents[3]
 MIB = 2**20
 
 
-def cache_folder() -> Path:
-    """Return where the library is kept once it is built."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-loading"
+def start_card(
+    settings: CardSettings, memory: str, environ: Mapping[str, str]
+) -> tuple[dict[str, str], "subprocess.Popen[bytes]"]:
+    """Start a card, which ends when its standard input is closed.
 
-
-def start_card(settings: CardSettings) -> tuple[str, "subprocess.Popen[bytes]"]:
-    """Start a card, and return its name; it ends when its standard input is closed.
-
-    Raises `CannotBuild` if it does not start.
+    Returns its process, after `environ` with what leads other processes to it; `memory` is that of its devices, as it
+    is shown. Raises `CannotBuild` if it does not start.
     """
     if len(settings.memory_bytes) > MOST_DEVICES:
         raise CannotBuild(
@@ -34,6 +33,7 @@ def start_card(settings: CardSettings) -> tuple[str, "subprocess.Popen[bytes]"]:
         )
     if max(settings.memory_bytes) > MOST_BYTES:
         raise CannotBuild(f"a device of the stand-in has 1 TiB at most, not {max(settings.memory_bytes):,} bytes")
+    built = library(cache_folder())
     name = f"weight-loading-{secrets.token_hex(8)}"
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.meters.driver.card", name, as_text(settings)],
@@ -46,17 +46,11 @@ def start_card(settings: CardSettings) -> tuple[str, "subprocess.Popen[bytes]"]:
     if process.stdout.readline() != READY:
         process.wait()
         raise CannotBuild(f"the process of the stand-in for a GPU ended at once, with status {process.returncode}")
-    return name, process
-
-
-def environment(name: str, memory: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` with what leads a process to the card `name`. Raises `CannotBuild`."""
-    built = library(cache_folder())
     paths = {"LD_PRELOAD": str(built), "LD_LIBRARY_PATH": str(built.parent)}
     joined = {key: ":".join(filter(None, (path, environ.get(key)))) for key, path in paths.items()}
     # PyTorch's own count of devices would heed it, and the stand-in does not.
     kept = {key: value for key, value in environ.items() if key != "CUDA_VISIBLE_DEVICES"}
-    return kept | joined | {CARD: name, MEMORY: memory}
+    return kept | joined | {CARD: name, MEMORY: memory}, process
 
 
 @contextmanager
@@ -67,12 +61,11 @@ def card(
 
     Raises `CannotBuild`.
     """
-    library(cache_folder())
     settings = CardSettings(tuple(memory_bytes), late, discards, context_bytes, context_host_bytes=0)
-    name, process = start_card(settings)
+    memory = ",".join(f"{count // MIB}MiB" for count in memory_bytes)
+    environ, process = start_card(settings, memory, _without(os.environ) | {"PYTHONPATH": str(ROOT)})
     try:
-        memory = ",".join(f"{count // MIB}MiB" for count in memory_bytes)
-        yield environment(name, memory, _without(os.environ) | {"PYTHONPATH": str(ROOT)})
+        yield environ
     finally:
         process.communicate()
 

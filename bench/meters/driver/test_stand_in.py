@@ -15,6 +15,7 @@ from bench.meters.driver import build
 from bench.meters.driver.build import CannotBuild, library
 from bench.meters.driver.card import CardSettings
 from bench.meters.driver.stand_in import card, start_card
+from bench.meters.driver.variables import CARD, MEMORY
 
 ROOT = Path(__file__).parents[3]
 GIB, TIB = 2**30, 2**40
@@ -119,7 +120,7 @@ def test_processes_share_a_card_and_leave_nothing_behind(processes: list["subpro
     holding = "import torch; kept = torch.ones(1 << 26, device='cuda'); print('there', flush=True); input()"
     asking = "import torch; free, total = torch.cuda.mem_get_info(); print((total - free) >> 20)"
     with card([2 * GIB]) as one, card([2 * GIB]) as other:
-        names = [environ["WEIGHT_LOADING_STAND_IN"] for environ in (one, other)]
+        names = [environ[CARD] for environ in (one, other)]
         holder = python(holding, one)
         processes.append(holder)
         wait_until_there(holder)
@@ -148,15 +149,14 @@ def test_a_process_that_outlives_its_card_ends_with_a_line(processes: list["subp
 def test_the_environment_is_that_of_this_process_but_for_the_stand_in() -> None:
     with card([GIB]) as environ:
         changed = {key for key in environ if environ[key] != os.environ.get(key)}
-    own = {"WEIGHT_LOADING_STAND_IN", "WEIGHT_LOADING_STAND_IN_MEMORY"}
-    assert changed == {"LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH"} | own
+    assert changed == {"LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", CARD, MEMORY}
 
 
 def test_more_devices_or_memory_than_the_stand_in_has_room_for_are_refused() -> None:
     with pytest.raises(CannotBuild, match="the stand-in for a GPU has 8 devices at most, not 9"):
-        start_card(CardSettings((GIB,) * 9))
+        start_card(CardSettings((GIB,) * 9), "", {})
     with pytest.raises(CannotBuild, match=r"a device of the stand-in has 1 TiB at most, not 1,099,511,627,777 bytes"):
-        start_card(CardSettings((TIB + 1,)))
+        start_card(CardSettings((TIB + 1,)), "", {})
 
 
 def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

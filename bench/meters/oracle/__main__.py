@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bench.meters.driver.variables import CARD
 from bench.meters.oracle.forks import ForkFailed, answered, in_fork
 from bench.meters.oracle.options import count
 from bench.meters.oracle.settings import named_settings, use
@@ -96,7 +97,7 @@ def _device() -> str | None:
     """The name of the device; None: there is none."""
     if not torch.cuda.is_available():
         return None
-    return "stand-in" if os.environ.get("WEIGHT_LOADING_STAND_IN") else torch.cuda.get_device_name()
+    return "stand-in" if CARD in os.environ else torch.cuda.get_device_name()
 
 
 if __name__ == "__main__":

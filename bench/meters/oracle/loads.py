@@ -14,7 +14,6 @@ from torch import nn
 import bench.meters.warm  # noqa: F401 - once, and not in every fork
 from bench.cases.case import Case
 from bench.cases.loads import run_load
-from bench.cases.options import checkpoints_folder
 from bench.meters import device_meter
 from bench.meters.oracle.forks import answered, in_fork, in_forks
 from bench.meters.oracle.measured import measured
@@ -25,7 +24,7 @@ from bench.strategies import STRATEGIES
 from model.architecture import DTYPES
 from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.gpt2 import SIZES
-from model.shelf import Shelf
+from model.shelf import Shelf, cache_folder
 
 GetCheckpoint = Callable[[Specification], Checkpoint]
 
@@ -35,7 +34,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--strategies", type=partial(names, known=STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="that of the checkpoints")
     parser.add_argument("--cast", choices=DTYPES, default="", help="the dtype that weights end in")
-    parser.add_argument("--checkpoints", type=Path, default=checkpoints_folder(), help="where they are kept")
+    parser.add_argument("--checkpoints", type=Path, default=cache_folder(), help="where they are kept")
     parser.add_argument(
         "--sparse",
         action="store_true",

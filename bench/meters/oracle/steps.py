@@ -9,6 +9,7 @@ from itertools import product
 
 import torch
 
+from bench.meters.cuda import CudaMeter
 from bench.meters.oracle.options import count, numbers
 from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, Player, Step, compare
 from bench.meters.oracle.verdict import Figures, Group
@@ -90,9 +91,7 @@ class Real:
         if torch.cuda.memory_reserved():
             raise RuntimeError("PyTorch's allocator is not empty before the first step")
         if capacity is not None:
-            total = torch.cuda.get_device_properties(0).total_memory
-            # It is multiplied and cut off again: half a byte more comes to the whole number.
-            torch.cuda.set_per_process_memory_fraction((capacity + 0.5) / total)
+            CudaMeter(torch.device("cuda")).limit(capacity)
 
     def play(self, step: Step) -> None:
         if step.kind == ALLOCATE:

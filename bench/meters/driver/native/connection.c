@@ -114,7 +114,6 @@ cudaError_t use_device(int device) {
     return error;
 }
 
-int has_begun(void) { return begun; }
 int has_context(int device) { return begun && contexts[device]; }
 
 cudaError_t take(int device, uint64_t bytes) { return asked((Request){TAKE, device, 0, (int64_t)bytes}); }

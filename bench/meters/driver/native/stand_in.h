@@ -38,7 +38,6 @@ extern pthread_mutex_t lock;    /* Held by every call that changes what follows.
 
 cudaError_t begin(void);        /* Connect on first use. An error in a process that was forked after that. */
 cudaError_t use_device(int device);                             /* Create the context of a device on first use. */
-int has_begun(void);
 int has_context(int device);
 cudaError_t take(int device, uint64_t bytes);                   /* Count memory of a device as used; */
 void give_back(int device, uint64_t bytes);                     /* and no longer. */
