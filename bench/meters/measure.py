@@ -17,7 +17,7 @@ SAMPLE_SECONDS = 0.0005
 # What may stand too short to be looked at. On a busy machine looks come late, and more is missed: then the load is
 # measured again, so often at most.
 UNSEEN_BYTES = 4 * 2**20
-TRIES = 3
+TRIES = 6
 
 # What was seen, and when, on the monotonic clock.
 Look = tuple[float, HostMemory]
