@@ -15,7 +15,7 @@ from bench.meters.timeline import Points, Timeline, raised, timeline
 # Between two looks at the child's memory while it loads.
 SAMPLE_SECONDS = 0.0005
 # What may stand too short to be looked at. On a busy machine looks come late, and more is missed: then the load is
-# measured again, so often at most.
+# measured again, TRIES times in all at most.
 UNSEEN_BYTES = 4 * 2**20
 TRIES = 6
 

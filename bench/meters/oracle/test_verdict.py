@@ -15,7 +15,7 @@ from bench.meters.simulated.world import NotSimulated
 
 ONE, OTHER = {"allocated": 1024, "held": None}, {"allocated": 512, "held": None}
 REFUSED = Failed("NotSimulated", "copies.py:3 uses what is not simulated")
-FAILED = Failed("FileNotFoundError", "/tmp/somewhere is not there")  # noqa: S108 - a text
+FAILED = Failed("FileNotFoundError", "somewhere is not there")
 
 
 def refuse() -> NoReturn:
