@@ -216,6 +216,22 @@ def test_a_load_that_was_hardly_seen_is_measured_again(run: Run, monkeypatch: py
     assert peak_over_time(measurement) == measurement.host.private_bytes
 
 
+@pytest.mark.parametrize(
+    ("peak", "unseen", "tries"),
+    [(48 * MIB, 4 * MIB, 1), (48 * MIB, 5 * MIB, 2), (4 * MIB, MIB, 1), (4 * MIB, 3 * MIB, 2), (0, 0, 1)],
+)
+def test_a_load_is_measured_again_if_much_of_its_peak_was_unseen(
+    healthy: Measurement, peak: int, unseen: int, tries: int
+) -> None:
+    def seen(unseen: int) -> list[Measurement]:
+        return [replace(healthy, host=HostMemory(0, peak - unseen, 0, peak))]
+
+    looks = iter([seen(unseen), seen(0)])
+    [measurement] = measure_module.best_of(lambda: next(looks))
+    assert 2 - len(list(looks)) == tries
+    assert measurement.host.private_bytes == (unseen if tries == 1 else 0)
+
+
 def test_what_is_never_seen_counts_as_private(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = late_at_first(monkeypatch, 99)
     measurement = run(load_and_read_beside_known_bytes)
