@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from bench.history.creep import Creep, creeps
 from bench.history.figures import FIGURES, Figure
 from bench.history.fingerprint import hardware
 from bench.history.runs import Change, Key, Run
@@ -20,10 +21,15 @@ Series = tuple[Key, Figure, str]
 
 @dataclass(frozen=True)
 class ChangePoint:
-    """The first run of a new level, and the levels before and after, as a change."""
+    """The first run of a new level, and the levels before and after, as a change.
+
+    Where a figure `crept`, it is the last of so many runs in which it did, and the change is that since the first.
+    """
 
     run: Run
     change: Change
+    since: Run | None = None
+    crept: int = 0
 
 
 def change_points(runs: Iterable[Run]) -> tuple[list[ChangePoint], int]:
@@ -34,7 +40,7 @@ def change_points(runs: Iterable[Run]) -> tuple[list[ChangePoint], int]:
     """
     runs = list(runs)
     every = _series(runs)
-    found = [point for one, values in every.items() for point in _points(one, values)]
+    found = [point for one, values in every.items() for point in _points(one, values, len(every))]
     order = {run.file: number for number, run in enumerate(runs)}
     return sorted(found, key=lambda point: order[point.run.file]), len(every)
 
@@ -50,17 +56,25 @@ def _series(runs: Iterable[Run]) -> dict[Series, list[tuple[Run, float]]]:
     return found
 
 
-def _points(series: Series, values: list[tuple[Run, float]]) -> Iterator[ChangePoint]:
+def _points(series: Series, values: list[tuple[Run, float]], count: int) -> Iterator[ChangePoint]:
+    """The change points of one of `count` series: steps, and stretches in which it crept instead."""
     key, figure, _ = series
     slack = figure.slack(planned=key.planned)
     numbers = [value for _, value in values]
+    crept: list[Creep] = []
     if figure.timed or slack:
         # A peak of next to nothing may double by chance.
-        begins = steps([max(number, TINY) + slack for number in numbers])
+        levels = [max(number, TINY) + slack for number in numbers]
+        begins = steps(levels)
+        crept = [one for one in creeps(levels, begins, count) if abs(one.after - one.before) > slack]
     else:
         begins = [index for index, (before, after) in enumerate(pairwise(numbers), 1) if before != after]
+    for one in crept:
+        (first, _), (run, _) = values[one.start], values[one.end - 1]
+        change = Change(key, figure.name, one.before - slack, one.after - slack, first.name)
+        yield ChangePoint(run, change, first, one.end - one.start)
     for start, begin, end in zip([0, *begins], begins, [*begins[1:], len(numbers)], strict=False):
         before, after = median(numbers[start:begin]), median(numbers[begin:end])
-        if abs(after - before) > slack:
+        if abs(after - before) > slack and not any(one.start < begin < one.end for one in crept):
             run, last = values[begin][0], values[begin - 1][0]
             yield ChangePoint(run, Change(key, figure.name, before, after, last.name))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import log
 from statistics import median
 
 from bench.history.figures import BYTES, LIMIT, SECONDS, Figure
@@ -14,6 +15,13 @@ from bench.history.steps import steps
 GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
 REGRESSIONS = (GREW, SLOWER, GONE)
 GAINS = (SHRANK, FASTER)
+
+# Where every slow-down by more than this fraction would be found, nothing is said of those that would not.
+SEEN_WELL = 0.10
+
+# Times are held against earlier ones beside the machine's limit if that leaves to chance less than this part of what
+# it explains of the times alone; by simulation.
+LIMITED = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,31 +59,43 @@ def byte_changes(past: Past, key: Key, record: Record, threshold: float) -> Iter
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """A time of which the spread of so many runs hides every slow-down `below` a fraction."""
+
+    key: Key
+    figure: str
+    below: float
+    runs: int
+
+
+@dataclass(frozen=True)
 class Times:
     """What became of the times of a run: how many figures were `judged`, and what was found.
 
-    `waiting`: benchmarks of which there are so many runs, too few to tell a spread.
+    `waiting`: benchmarks of which there are so many runs, too few to tell a spread. `unseen`: figures of which only
+    slow-downs beyond `SEEN_WELL` and the threshold would have been found, and none was.
     """
 
     judged: int
     findings: list[Finding]
     waiting: dict[Key, int]
+    unseen: tuple[Unseen, ...] = ()
 
 
 def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) -> Times:
     """Every figure in seconds that is beyond what its window lets expect, and changed by more than `threshold`.
 
     The window are the last runs on this machine with this set-up, from where their level last moved; see
-    `spread.expected` for the statistic. What is slower while the machine's own limit is lower too is not judged: a
-    regression is still there when the machine has time again.
+    `spread.expected` for the statistic, and `_foreseen` for machines that other work slows down. What is slower while
+    the machine's own limit is lower too is not judged: a regression is still there when the machine has time again.
     """
-    windows, waiting, findings = [], {}, []
+    windows, waiting, findings, unseen = [], {}, [], []
     for key, record in records.items():
         for figure in SECONDS:
             now, before = record.get(figure.name), past.values(key, figure)
             if figure.name == "first_logits_seconds":
                 before = [(run, value) for run, value in before if _first_use(run.records[key]) == _first_use(record)]
-            before = _same_level(before[-WINDOW:])
+            before = before[-WINDOW:]
             if before and now is None:
                 findings.append(_gone(key, figure, before))
             elif now and len(before) >= FEWEST:
@@ -83,12 +103,38 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
             elif now and before:
                 waiting[key] = len(before)
     for key, figure, now, before in windows:
-        then, lowest, highest = expected([value for _, value in before], len(windows))
-        if now > max(highest, then * (1 + threshold)) or now < min(lowest, then / (1 + threshold)):
+        then, lowest, highest, runs, limited = _foreseen(before, key, records[key], len(windows))
+        slowest = max(highest, then * (1 + threshold))
+        if now > slowest or now < min(lowest, then / (1 + threshold)):
             verdict = FASTER if now < then else BUSY if _busy(past, key, records[key], len(windows)) else SLOWER
-            against = f"{len(before)} runs: {lowest:.3g} to {highest:.3g}"
+            beside = " beside their limit" if limited else ""
+            against = f"{runs} runs{beside}: {lowest:.3g} to {highest:.3g}"
             findings.append(Finding(verdict, Change(key, figure.name, then, now, before[-1][0].name), against))
-    return Times(len(windows), findings, waiting)
+        elif slowest > then * (1 + max(threshold, SEEN_WELL)):
+            unseen.append(Unseen(key, figure.name, slowest / then - 1, runs))
+    return Times(len(windows), findings, waiting, tuple(unseen))
+
+
+def _foreseen(
+    before: list[tuple[Run, float]], key: Key, record: Record, figures: int
+) -> tuple[float, float, float, int, bool]:
+    """`expected` of a window since its level last moved, of how many runs, and whether beside the machine's limit.
+
+    Beside the limit, each of them counts as if the machine had done as much in a second as in this run. So much that
+    is common to load and limit is left out, but the limit adds a spread of its own: it has to halve what chance
+    explains, so that a choice between the two finds no more changes where there are none.
+    """
+    seconds = _same_level(before)
+    alone = expected([value for _, value in seconds], figures)
+    limits = [run.records[key].get(LIMIT.name) for run, _ in before]
+    now = record.get(LIMIT.name)
+    if now and all(limits):
+        beside = [(run, value * limit / now) for (run, value), limit in zip(before, limits, strict=True) if limit]
+        beside = _same_level(beside)
+        limited = expected([value for _, value in beside], figures)
+        if log(limited[2] / limited[0]) < LIMITED * log(alone[2] / alone[0]):
+            return *limited, len(beside), True
+    return *alone, len(seconds), False
 
 
 def _first_use(record: Record) -> str:

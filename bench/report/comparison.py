@@ -13,6 +13,7 @@ from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import Held
 from bench.report.aligned import fitting, markdown_table
 from bench.report.alive import alive_lines
+from bench.report.unseen import UNSEEN_FIGURES, unseen_cells
 
 # Longer lists are for the JSON.
 MOST_NAMES = 12
@@ -36,16 +37,20 @@ def comparison_title(comparison: Comparison) -> str:
 
 
 def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) -> list[str]:
-    """What changed, in a table of `width` columns if that is possible; then what is gone or new; then what is missing.
+    """What changed, in a table of `width` columns if that is possible; then what is unseen, gone, new or missing.
 
     `recorded` is the file of this run, if it has one.
     """
-    return [*_table(comparison, width), *_remarks(comparison, recorded)]
+    hidden = unseen_cells(comparison.times.unseen)
+    unseen = fitting(hidden, UNSEEN_FIGURES, (), width) if hidden else []
+    return [*_table(comparison, width), *unseen, *_remarks(comparison, recorded)]
 
 
 def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     table = markdown_table(_cells(comparison.findings), FIGURES) if comparison.findings else []
+    hidden = unseen_cells(comparison.times.unseen)
+    unseen = markdown_table(hidden, UNSEEN_FIGURES) if hidden else []
     alive = [
         f"- alive in {one.change.key.title}: {line.strip()}"
         for one in comparison.findings
@@ -53,7 +58,9 @@ def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
         for line in _alive(comparison, one)
     ]
     remarks = [*alive, *(f"- {line.strip()}" for line in _remarks(comparison, recorded))]
-    return "\n".join([f"### {comparison_title(comparison).capitalize()}", "", *table, "", *remarks, "", ""])
+    return "\n".join(
+        [f"### {comparison_title(comparison).capitalize()}", "", *table, "", *unseen, "", *remarks, "", ""]
+    )
 
 
 def _table(comparison: Comparison, width: int) -> Iterator[str]:

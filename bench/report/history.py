@@ -19,15 +19,17 @@ def history_lines(runs: Sequence[Run], passed_over: Sequence[str], width: int, w
     `whose`: the model of which they are all, if others are left out.
     """
     points, series = change_points(runs)
-    table = fitting(_cells(points), FIGURES, SPARE, width) if points else []
-    return [*_told(runs, passed_over, whose), *table, _conclusion(points, series)]
+    steps = [point for point in points if not point.crept]
+    table = fitting(_cells(steps), FIGURES, SPARE, width) if steps else []
+    return [*_told(runs, passed_over, whose), *table, *_crept(points), _conclusion(points, series)]
 
 
 def history_markdown(runs: Sequence[Run], passed_over: Sequence[str], whose: str = "") -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     points, series = change_points(runs)
-    table = markdown_table(_cells(points), FIGURES) if points else []
-    told = [f"- {line}" for line in _told(runs, passed_over, whose)]
+    steps = [point for point in points if not point.crept]
+    table = markdown_table(_cells(steps), FIGURES) if steps else []
+    told = [f"- {line}" for line in (*_told(runs, passed_over, whose), *_crept(points))]
     return "\n".join(["### Change points", "", *told, "", *table, "", _conclusion(points, series), "", ""])
 
 
@@ -66,6 +68,19 @@ def _cells(points: Sequence[ChangePoint]) -> list[list[str]]:
             ]
         )
     return [list(HEADING), *rows]
+
+
+def _crept(points: Sequence[ChangePoint]) -> list[str]:
+    """A line for every stretch of runs in which a figure changed a little each time."""
+    lines = []
+    for point in points:
+        change, first = point.change, point.since
+        if first and change.figure and change.before and change.after:
+            way = "up" if change.after > change.before else "down"
+            percent = f"{abs(change.after / change.before - 1):.0%}".replace("%", " %")
+            what = f"{change.key.whole_title}: {title(change.figure).removesuffix(' peak')} crept {way} {percent}"
+            lines.append(f"{what} over {point.crept} runs ({first.number}..{point.run.number})")
+    return lines
 
 
 def _conclusion(points: Sequence[ChangePoint], series: int) -> str:
