@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import log
 from statistics import median
 
 from bench.history.figures import BYTES, LIMIT, SECONDS, Figure
+from bench.history.foresight import Window, foresee, same_level
 from bench.history.past import Past
 from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
 from bench.history.spread import FEWEST, WINDOW, expected
-from bench.history.steps import steps
 
 GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
 REGRESSIONS = (GREW, SLOWER, GONE)
@@ -18,10 +17,6 @@ GAINS = (SHRANK, FASTER)
 
 # Where every slow-down by more than this fraction would be found, nothing is said of those that would not.
 SEEN_WELL = 0.10
-
-# Times are held against earlier ones beside the machine's limit if that leaves to chance less than this part of what
-# it explains of the times alone; by simulation.
-LIMITED = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
     """Every figure in seconds that is beyond what its window lets expect, and changed by more than `threshold`.
 
     The window are the last runs on this machine with this set-up, from where their level last moved; see
-    `spread.expected` for the statistic, and `_foreseen` for machines that other work slows down. What is slower while
+    `spread.expected` for the statistic, and `foresee` for machines that other work slows down. What is slower while
     the machine's own limit is lower too is not judged: a regression is still there when the machine has time again.
     """
     windows, waiting, findings, unseen = [], {}, [], []
@@ -102,8 +97,8 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
                 windows.append((key, figure, now, before))
             elif now and before:
                 waiting[key] = len(before)
-    for key, figure, now, before in windows:
-        then, lowest, highest, runs, limited = _foreseen(before, key, records[key], len(windows))
+    foreseen = foresee([Window(before, key, records[key].get(LIMIT.name)) for key, _, _, before in windows])
+    for (key, figure, now, before), (then, lowest, highest, runs, limited) in zip(windows, foreseen, strict=True):
         slowest = max(highest, then * (1 + threshold))
         if now > slowest or now < min(lowest, then / (1 + threshold)):
             verdict = FASTER if now < then else BUSY if _busy(past, key, records[key], len(windows)) else SLOWER
@@ -113,28 +108,6 @@ def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) ->
         elif slowest > then * (1 + max(threshold, SEEN_WELL)):
             unseen.append(Unseen(key, figure.name, slowest / then - 1, runs))
     return Times(len(windows), findings, waiting, tuple(unseen))
-
-
-def _foreseen(
-    before: list[tuple[Run, float]], key: Key, record: Record, figures: int
-) -> tuple[float, float, float, int, bool]:
-    """`expected` of a window since its level last moved, of how many runs, and whether beside the machine's limit.
-
-    Beside the limit, each of them counts as if the machine had done as much in a second as in this run. So much that
-    is common to load and limit is left out, but the limit adds a spread of its own: it has to halve what chance
-    explains, so that a choice between the two finds no more changes where there are none.
-    """
-    seconds = _same_level(before)
-    alone = expected([value for _, value in seconds], figures)
-    limits = [run.records[key].get(LIMIT.name) for run, _ in before]
-    now = record.get(LIMIT.name)
-    if now and all(limits):
-        beside = [(run, value * limit / now) for (run, value), limit in zip(before, limits, strict=True) if limit]
-        beside = _same_level(beside)
-        limited = expected([value for _, value in beside], figures)
-        if log(limited[2] / limited[0]) < LIMITED * log(alone[2] / alone[0]):
-            return *limited, len(beside), True
-    return *alone, len(seconds), False
 
 
 def _first_use(record: Record) -> str:
@@ -147,7 +120,7 @@ def _busy(past: Past, key: Key, record: Record, figures: int) -> bool:
 
     Where it stays lower, that becomes its level, and explains nothing any more.
     """
-    now, before = record.get(LIMIT.name), [value for _, value in _same_level(past.values(key, LIMIT)[-WINDOW:])]
+    now, before = record.get(LIMIT.name), [value for _, value in same_level(past.values(key, LIMIT)[-WINDOW:])]
     return now is not None and len(before) >= FEWEST and now < expected(before, figures)[1]
 
 
@@ -155,9 +128,3 @@ def _gone(key: Key, figure: Figure, before: list[tuple[Run, float]]) -> Finding:
     """A figure that was measured on this machine, and no longer is: a gate that cannot see."""
     run, value = before[-1]
     return Finding(GONE, Change(key, figure.name, value, None, run.name), run.number)
-
-
-def _same_level(window: list[tuple[Run, float]]) -> list[tuple[Run, float]]:
-    """The runs since the level last moved, if they tell a spread: a gain is not to hide that it is lost again."""
-    begins = [begin for begin in steps([value for _, value in window]) if len(window) - begin >= FEWEST]
-    return window[begins[-1] :] if begins else window

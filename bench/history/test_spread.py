@@ -1,12 +1,12 @@
 """What the statistic promises, by simulation: seeds are fixed, so these tests cannot be unlucky tomorrow."""
 
 import random
-from math import exp
+from math import exp, log, sqrt
 from statistics import stdev
 
 import pytest
 
-from bench.history.spread import FALSE_ALARMS, WINDOW, expected, qn
+from bench.history.spread import FALSE_ALARMS, WINDOW, expected, qn, usual_spread
 
 NIGHTS = 5_000
 
@@ -57,3 +57,35 @@ def test_qn_is_on_the_scale_of_a_standard_deviation(count: int) -> None:
 def test_values_that_do_not_differ_have_no_spread() -> None:
     assert qn([5.0] * 10) == 0
     assert expected([5.0] * 10, 3) == pytest.approx((5.0, 5.0, 5.0))
+
+
+def falsely_called(draw: random.Random, spreads: list[float], common: float, nights: int) -> tuple[int, int]:
+    """Of nights whose figures have noise in `common`: in how many one is called slower, and one of a third is found."""
+
+    def night() -> list[float]:
+        shared = draw.gauss(0, 1)
+        return [exp(one * (common * shared + sqrt(1 - common**2) * draw.gauss(0, 1))) for one in spreads]
+
+    alarms = found = 0
+    for _ in range(nights):
+        windows, now = list(zip(*(night() for _ in range(8)), strict=True)), night()
+        usual = usual_spread(windows)
+        highest = [expected(window, len(windows), usual)[2] for window in windows]
+        alarms += any(one > most for one, most in zip(now, highest, strict=True))
+        found += 1.3 * now[0] > highest[0]
+    return alarms, found
+
+
+@pytest.mark.parametrize("common", [0.0, 0.7, 0.95])
+@pytest.mark.parametrize("odd", [1, 4])
+def test_the_spread_of_others_finds_more_in_eight_runs_and_calls_no_more_changed(common: float, odd: float) -> None:
+    alarms, found = falsely_called(random.Random(1), [0.025] * 13 + [0.025 * odd], common, 400)
+    assert alarms <= 4
+    assert found >= 0.85 * 400
+
+
+def test_few_figures_do_not_lend_each_other_their_spread() -> None:
+    window = [1.0, 1.1, 0.9, 1.05, 0.97, 1.02]
+    assert usual_spread([window] * 5) is None
+    assert usual_spread([window] * 6) == pytest.approx(qn([log(value) for value in window]))
+    assert expected(window, 6, 0.0)[2] < expected(window, 6)[2]

@@ -1,7 +1,7 @@
 """Slow-downs that a comparison finds, and those that it says it could not have found, on made-up runs."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from bench.history.runs import PASSED, Key, Run
 KEY = Key("bench/test_load_time.py::test_load_time[streamed-small-cpu]", "float32", "warm", False)
 THRESHOLD = 0.05
 
-Record = Mapping[str, Any]
+Record = dict[str, Any]
 
 
 def judged(before: Sequence[Record], now: Record, threshold: float = THRESHOLD) -> Times:
     runs = [
         Run(Path(f"{n:04}_x.json"), PASSED, {"cores": 2}, "c0ffee", str(n), {KEY: one}) for n, one in enumerate(before)
     ]
-    return time_changes(Past(runs, {"cores": 2}), {KEY: dict(now)}, threshold)
+    return time_changes(Past(runs, {"cores": 2}), {KEY: now}, threshold)
 
 
 def loads(spread: float, count: int, seed: int = 1) -> list[Record]:
