@@ -10,9 +10,8 @@ from typing import Any
 # Of any instruction: a place on the stack.
 _STEP = 8
 # Of those that make something: a list below a mark, a container and the header of the garbage collector.
-_MADE = {"MARK": 80, "EMPTY_LIST": 160, "EMPTY_DICT": 176, "EMPTY_SET": 320, "BINPERSID": 100}
-# Of a tuple, without its places.
-_TUPLE = 88
+_MADE = {"MARK": 120, "EMPTY_LIST": 168, "EMPTY_DICT": 184, "EMPTY_SET": 328, "BINPERSID": 108}
+_MADE |= dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), 96)
 # Their arguments are kept as they are, but for the smallest numbers, which Python has once.
 _PUSHED = frozenset(("BININT", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "GLOBAL"))
 
@@ -32,14 +31,12 @@ _PART = 72
 
 
 def of_instruction(name: str, argument: Any) -> int:
-    if name in _PUSHED:
-        return _STEP + 2 * sys.getsizeof(argument)
-    if name.startswith("TUPLE"):
-        return _STEP + _TUPLE
-    return _STEP + _MADE.get(name, 0)
+    """Memory for an instruction as `pickletools` names it, without what depends on its values."""
+    return _STEP + 2 * sys.getsizeof(argument) if name in _PUSHED else _MADE.get(name, _STEP)
 
 
 def of_call(path: str, arguments: tuple[Any, ...]) -> int:
+    """Memory for what a call makes, and for the copies that it may make of its arguments."""
     parts = sum(
         2 * sys.getsizeof(argument) if isinstance(argument, str | bytes) else _PART * len(argument)
         for argument in arguments
