@@ -30,6 +30,15 @@ def _pickle(content: bytes) -> Make:
     return _archive(_END % content)
 
 
+def later(make: Callable[[], Make]) -> Make:
+    """A bomb of many bytes, which are not made before they are wanted."""
+
+    def make_later(folder: Path) -> Path:
+        return make()(folder)
+
+    return make_later
+
+
 def _text(text: bytes) -> bytes:
     return b"X" + struct.pack("<I", len(text)) + text
 
@@ -76,6 +85,10 @@ def _shared_dicts(levels: int, keys: int, *, with_tensors: bool) -> bytes:
     return content
 
 
+def _many(one: bytes, count: int) -> Make:
+    return later(lambda: _pickle(b"](" + one * count + b"e"))
+
+
 def _of_one_hash(count: int, key: Callable[[int], bytes]) -> bytes:
     return b"}(" + b"".join(key(number) + b"K\x01" for number in range(count)) + b"u"
 
@@ -119,7 +132,7 @@ PICKLE_BOMBS: dict[str, Make] = {
     ),
     "key of 10,000 parts": _pickle(b"}(" + b"K\x01" * 10_000 + b"tK\x01s"),
     **{
-        f"{count:,} {what}": _pickle(b"](" + one * count + b"e")
+        f"{count:,} {what}": _many(one, count)
         for what, one, count in (
             ("dicts", b"}", 3_000_000),
             ("lists", b"]", 3_000_000),
@@ -128,12 +141,14 @@ PICKLE_BOMBS: dict[str, Make] = {
             ("tuples", b"K\x01\x85", 4_000_000),
         )
     },
-    "marks without end": _pickle(b"(" * 4_000_000),
+    "marks without end": later(lambda: _pickle(b"(" * 4_000_000)),
     "marks, then tuples": _pickle(b"(" * 100_000 + b"t" * 100_000),
     "lists in lists": _pickle(b"]" * 100_000 + b"a" * 99_999),
     "dicts in dicts": _pickle(b"}" + (_KEY + b"}") * 50_000 + b"s" * 50_000),
-    "memo of a million places": _pickle(b"K\x01" + b"".join(map(_put, range(1_000_000))) + b"}" + b"\x86"),
-    "one place of the memo, a million times": _pickle(b"K\x01" + _put(1) * 1_000_000 + b"\x85"),
+    "memo of a million places": later(
+        lambda: _pickle(b"K\x01" + b"".join(map(_put, range(1_000_000))) + b"}" + b"\x86")
+    ),
+    "one place of the memo, a million times": later(lambda: _pickle(b"K\x01" + _put(1) * 1_000_000 + b"\x85")),
     "tensors made of the same arguments": _pickle(
         b"]("
         + _tensor().replace(_REBUILD, _REBUILD + b"q\x02").removesuffix(b"R")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from bench.faults.bombs import Make
+from bench.faults.bombs import Make, later
 
 
 def _safetensors(header: bytes, values: int = 64, length: int | None = None) -> Make:
@@ -32,7 +32,7 @@ _DTYPES: tuple[object, ...] = ("X", None, [], {}, 7, "\x1b[2J", "F32" * 300_000)
 _NO_NAMES: tuple[object, ...] = (None, 7, [], {}, True, ["shard.bin"])
 
 SAFETENSORS_BOMBS: dict[str, Make] = {
-    "shape of 3,000,000 sizes": _safetensors(_entry(shape=[9] * 3_000_000)),
+    "shape of 3,000,000 sizes": later(lambda: _safetensors(_entry(shape=[9] * 3_000_000))),
     "shape of 65 sizes": _safetensors(_entry(shape=[1] * 64 + [16])),
     "shape of 200,000 sizes of 4,000 digits": _safetensors(
         b'{"weight":{"dtype":"F32","shape":[%b1],"data_offsets":[0,64]}}' % (b"9" * 4_000 + b",") * 1
@@ -71,8 +71,8 @@ SAFETENSORS_BOMBS: dict[str, Make] = {
     "key of an entry twice": _safetensors(_entry().replace(b'"shape"', b'"shape":[16],"shape"')),
     "lists in lists": _safetensors(b'{"weight":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}"),
     "objects in objects": _safetensors(b'{"a":' * 300_000 + b"1" + b"}" * 300_000),
-    "4,000,000 lists": _safetensors(b'{"weight":[' + b"[]," * 4_000_000 + b"[]]}"),
-    "3,000,000 objects": _safetensors(b'{"weight":[' + b"{}," * 3_000_000 + b"{}]}"),
+    "4,000,000 lists": later(lambda: _safetensors(b'{"weight":[' + b"[]," * 4_000_000 + b"[]]}")),
+    "3,000,000 objects": later(lambda: _safetensors(b'{"weight":[' + b"{}," * 3_000_000 + b"{}]}")),
     "no JSON": _safetensors(b"{" * 8),
     "no UTF-8": _safetensors(_entry().replace(b"weight", b"\xff\xfe")),
     "not a number": _safetensors(_entry().replace(b"[16]", b"[NaN]")),
@@ -146,7 +146,7 @@ INDEX_BOMBS |= {
     "weight_map that is a list": _index_text(b'{"weight_map":["weight"]}'),
     "lists in lists": _index_text(b'{"weight_map":' + b"[" * 500_000),
     "a number of 5,000 digits": _index_text(b'{"weight_map":' + b"9" * 5_000 + b"}"),
-    "1,000,000 lists": _index_text(b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"),
+    "1,000,000 lists": later(lambda: _index_text(b'{"a":[' + b"[]," * 1_000_000 + b"[]]}")),
 }
 
 
@@ -158,7 +158,7 @@ def _zip(change: Callable[[bytearray], object], method: int = zipfile.ZIP_STORED
         torch.save({"weight": torch.ones(16)}, path)
         if method:
             with zipfile.ZipFile(path, "w", method) as archive:
-                archive.writestr("model/data.pkl", bytes(100 * 2**20))
+                archive.writestr("model/data.pkl", bytes(4 * 2**20))
         content = bytearray(path.read_bytes())
         change(content)
         path.write_bytes(content)
@@ -191,7 +191,7 @@ def _other_zip(places: int, extra: bytes = b"") -> Make:
 
 
 ZIP_BOMBS: dict[str, Make] = {
-    "100 MiB deflated": _zip(lambda _: None, zipfile.ZIP_DEFLATED),
+    "4 MiB deflated": _zip(lambda _: None, zipfile.ZIP_DEFLATED),
     "record at byte 2 to the 64": _other_zip(2**32 - 1, struct.pack("<2HQ", 1, 8, 2**64 - 1)),
     "record at byte 2 to the 32": _other_zip(2**32 - 2),
     "16,000 extra fields": _other_zip(0, struct.pack("<2H", 0x4246, 0) * 16_000),
