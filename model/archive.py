@@ -10,6 +10,7 @@ import os
 import re
 import struct
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 
 from model.mishaps import FIRST_BYTES, mishap
@@ -40,7 +41,7 @@ _DESCRIPTOR64 = struct.Struct("<4sI2Q")
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """Where the bytes of one record lie in the file."""
 
@@ -120,16 +121,16 @@ def _check_names(descriptor: int, entries: list[Entry]) -> str:
         raise Unsound("is a TorchScript archive, which holds a program: save the state dict of the model instead")
     if f"{root}data.pkl" not in names:
         for entry in entries:
-            lengths = os.pread(descriptor, 4, entry.header + _LOCAL.size - 4)
-            start = entry.header + _LOCAL.size + sum(EXTRA.unpack(lengths.ljust(4, b"\0")))
-            if os.pread(descriptor, 4, start) == b"PK\3\4":
+            lengths = pread(descriptor, EXTRA.size, entry.header + _LOCAL.size - EXTRA.size)
+            start = entry.header + _LOCAL.size + sum(EXTRA.unpack(lengths))
+            if pread(descriptor, 4, start) == b"PK\3\4":
                 raise Unsound(f"is a zip around another one: take {entry.name} out of it")
         raise Unsound("is a zip, but not one that torch.save wrote: it has no data.pkl")
     for name in names:
         if not name.startswith(root) or not _KNOWN.fullmatch(name.removeprefix(root)):
             raise Unsound(f"has a record {name}, which torch.save does not write")
-    if len(set(names)) < len(names):
-        raise Unsound(f"has two records {next(name for name in names if names.count(name) > 1)}")
+    if len(counts := Counter(names)) < len(names):
+        raise Unsound(f"has two records {counts.most_common(1)[0][0]}")
     return root
 
 

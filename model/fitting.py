@@ -84,8 +84,12 @@ class Target:
     @property
     def forms(self) -> Iterator[Form]:
         """The model's state dict, and what its own code takes instead: it is asked only if that is wanted."""
-        yield Form(self.expected)
+        yield self._own_form
         yield from self._other_forms
+
+    @cached_property
+    def _own_form(self) -> Form:
+        return Form(self.expected)
 
     @cached_property
     def _other_forms(self) -> tuple[Form, ...]:
@@ -101,11 +105,24 @@ class Target:
     def has_names_of(self, value: Mapping[str, Any]) -> bool:
         """Whether what is saved has the names of a form, of a tied tensor one of those at least, and no others."""
         for form in self.forms:
+            if len(value) < self._least(form):  # A checkpoint of training has thousands of small dicts.
+                continue
             fit, held = self.fitted({Path(): dict(value)}, form)
             names, firsts = held[Path()].keys(), first_names(without(form.wanted, fit.missing))
             if names <= firsts.keys() and {firsts[name] for name in names} == set(firsts.values()):
                 return True
         return False
+
+    @cached_property
+    def _leasts(self) -> dict[int, int]:
+        return {}
+
+    def _least(self, form: Form) -> int:
+        """How many names what is saved has at least, if it is of the form."""
+        if id(form) not in self._leasts:  # The forms are there as long as this is.
+            needed = without(form.wanted, lacking([], form.wanted, self.wanted.missing))
+            self._leasts[id(form)] = len(set(first_names(needed).values()))
+        return self._leasts[id(form)]
 
     def fitted(self, parts: Parts, form: Form) -> tuple[Fit, Parts]:
         """How what is saved becomes what a form wants, as it is asked for, and what is saved under those names."""

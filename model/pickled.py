@@ -4,19 +4,25 @@ These are the calls that `torch.load(weights_only=True)` allows, as `torch.save`
 and none is let through that would take more memory in torch than its own arguments do.
 """
 
+import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from model.limits import MOST_DIMENSIONS, are_counts
+from model.printable import printable
 from model.zip_directory import Unsound, UnsoundKey
 
 # Of a key, counted through all tuples in it: a hash takes as many steps.
 MOST_KEY_PARTS = 100
+# Of keys of a dict, or items of a set, that are no text, with the same hash: each is compared with all before it.
+MOST_OF_A_HASH = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Storage:
     """The record `data/<key>` of a checkpoint, as tensors use it."""
 
@@ -25,7 +31,7 @@ class Storage:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SavedTensor:
     """A tensor without its values; `offset` and `stride` in elements."""
 
@@ -36,7 +42,7 @@ class SavedTensor:
     stride: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class SavedObject:
     """Something else than a tensor and a plain value, of which no more than its kind is kept.
 
@@ -52,7 +58,7 @@ class SavedObject:
         return self.tensor is not None or "tensor" in self.kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """Something that a pickle imports."""
 
@@ -69,11 +75,19 @@ class DuplicateKey(UnsoundKey):
 class Dict(dict[Any, Any]):
     """A dict that takes every key once."""
 
+    # How many of the keys that are chosen for their hash have each.
+    __slots__ = ("_hashes",)
+
+    def __init__(self) -> None:
+        self._hashes: Counter[int] | None = None
+
     def add(self, keys: list[Any], values: list[Any]) -> None:
         for key, value in zip(keys, values, strict=True):
-            _require_hashable(key)
+            if type(key) is not str:
+                _require_hashable(key)
+                self._hashes = _counted(key, self._hashes)
             if key in self:
-                raise DuplicateKey(str(key))
+                raise DuplicateKey(printable(key))
             self[key] = value
 
 
@@ -88,6 +102,18 @@ def _require_hashable(key: Any) -> None:
         waiting += one if isinstance(one, tuple) else ()
 
 
+def _counted(key: Any, hashes: Counter[int] | None) -> Counter[int] | None:
+    """The hashes with that of a key. Raises `Unsound` where too many are the same, which takes time to compare."""
+    # Of these none has another's, or nobody can choose it.
+    if key is None or isinstance(key, bytes) or (isinstance(key, int) and abs(key) <= sys.maxsize >> 3):
+        return hashes
+    hashes = Counter() if hashes is None else hashes
+    hashes[hash(key)] += 1
+    if hashes[hash(key)] > MOST_OF_A_HASH:
+        raise Unsound(f"has a pickle with more than {MOST_OF_A_HASH} keys of the same hash")
+    return hashes
+
+
 STORAGES = {f"torch.{name}": dtype for dtype, name in torch.storage._dtype_to_storage_type_map().items()} | {  # noqa: SLF001
     "torch.storage.UntypedStorage": torch.uint8
 }
@@ -95,10 +121,6 @@ _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(val
 _TENSOR_TYPES: tuple[type, ...] = (torch.Tensor, torch.nn.Parameter, *torch._tensor_classes)  # noqa: SLF001
 _CLASSES = {f"{one.__module__}.{one.__name__}" for one in _TENSOR_TYPES}
 _SCHEMES = {str(value) for value in vars(torch).values() if isinstance(value, torch.qscheme)}
-
-
-def counts(values: Any) -> bool:
-    return all(type(value) is int and value >= 0 for value in values)
 
 
 def _typed_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> object:
@@ -112,7 +134,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> o
     grad, hooks, dtype, *metadata = rest
     if not isinstance(storage, Storage) or type(shape) is not tuple or type(stride) is not tuple:
         raise TypeError(storage)
-    if not counts((offset, *shape, *stride)) or len(shape) != len(stride) or type(grad) is not bool:
+    if len(shape) > MOST_DIMENSIONS:
+        raise Unsound(f"has a tensor of {len(shape):,} dimensions, where torch takes {MOST_DIMENSIONS}")
+    if not are_counts((offset, *shape, *stride)) or len(shape) != len(stride) or type(grad) is not bool:
         raise TypeError(shape)
     if hooks:
         raise Unsound("has a tensor with hooks")
@@ -132,7 +156,7 @@ def _parameter(data: Any, grad: Any, hooks: Any, attributes: Any = None) -> obje
 
 def _typed(rebuild: Any, kind: Any, arguments: Any, attributes: Any) -> object:
     """The arguments of `torch._tensor._rebuild_from_type_v2`: a tensor, and what Python has set on it."""
-    if kind not in {Name("torch.Tensor"), Name("torch.nn.parameter.Parameter")}:
+    if not isinstance(kind, Name) or kind not in {Name("torch.Tensor"), Name("torch.nn.parameter.Parameter")}:
         raise TypeError(kind)
     _require_own(attributes)
     return _TENSORS[rebuild.path](*arguments)
@@ -166,7 +190,7 @@ def _ordered_dict() -> Dict:
 
 
 def _size(sizes: Any) -> tuple[int, ...]:
-    if type(sizes) is not tuple or not counts(sizes):
+    if type(sizes) is not tuple or not are_counts(sizes):
         raise TypeError(sizes)
     return sizes
 
@@ -174,8 +198,11 @@ def _size(sizes: Any) -> tuple[int, ...]:
 def _set(items: Any) -> SavedObject:
     if type(items) is not list:
         raise TypeError(items)
+    hashes: Counter[int] | None = None
     for item in items:
-        _require_hashable(item)
+        if type(item) is not str:
+            _require_hashable(item)
+            hashes = _counted(item, hashes)
     return SavedObject("a set")
 
 

@@ -7,15 +7,16 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from model.limits import END_OF_INT64, MOST_DIMENSIONS, Room, are_counts, elements
 from model.mishaps import AGAIN, FIRST_BYTES, mishap
 from model.pickled import DuplicateKey
+from model.printable import printable
 from model.saved_file import open_regular
 from model.zip_directory import Unsound, UnsoundKey, pread
 
@@ -52,8 +53,11 @@ _LENGTH_BYTES = 8
 # The format's own limit.
 MOST_HEADER_BYTES = 100_000_000
 
+# Memory for what such a byte begins or ends, in bytes: an object, a list, an item of either, a string.
+_JSON_PARTS = {b"{": 420, b"[": 112, b",": 40, b":": 80, b'"': 28}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Extent:
     """A tensor of a file: what it is, and which bytes of the file are its."""
 
@@ -97,7 +101,12 @@ def _require_plain(tensors: Mapping[str, Any]) -> None:
 
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return torch.empty(shape, device="meta").stride()
+    """The strides that torch gives a new tensor of the shape."""
+    strides, step = list[int](), 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size or 1
+    return (*reversed(strides),)
 
 
 def _in_values(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -115,7 +124,7 @@ def read_header(file: Path) -> dict[str, Extent]:
         size = os.fstat(descriptor).st_size
         first = pread(descriptor, min(size, FIRST_BYTES), 0)
         length = _header_bytes(first, size)
-        header = read_json(pread(descriptor, length, _LENGTH_BYTES), "has a header that is")
+        header = read_json(pread(descriptor, length, _LENGTH_BYTES), "has a header that is", Room.of(size))
     header.pop(_METADATA, None)
     end = _LENGTH_BYTES + length
     extents = [(name, _extent(name, entry, end)) for name, entry in header.items()]
@@ -150,26 +159,30 @@ def _extent(name: str, entry: object, start: int) -> Extent:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise UnsoundKey(name, "has something else in the header than its dtype, shape and data_offsets")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _counts(shape) or not _counts(offsets) or len(offsets) != len(("start", "end")):
+    if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
+        raise UnsoundKey(name, f"has a shape that is no list of at most {MOST_DIMENSIONS} sizes")
+    if not are_counts(shape) or not are_counts(offsets) or len(offsets) != len(("start", "end")):
         raise UnsoundKey(name, "has a shape, or offsets, that no tensor has")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
-        raise UnsoundKey(name, f"has the dtype {entry['dtype']}, which torch does not have")
+        raise UnsoundKey(name, f"has the dtype {printable(entry['dtype'])}, which torch does not have")
     dtype, (first, last) = DTYPES[entry["dtype"]], offsets
     if dtype == _OF_TWO:
         if not shape or shape[-1] % 2:
             raise UnsoundKey(name, f"has the shape {shape}, in rows of which torch cannot hold values of 4 bits")
         shape = [*shape[:-1], shape[-1] // 2]
-    if last - first != (needed := prod(shape) * dtype.itemsize):
+    if (count := elements(shape, END_OF_INT64 // dtype.itemsize)) is None:
+        raise UnsoundKey(name, f"has the shape {shape}, of more bytes than any file has")
+    if last - first != (needed := count * dtype.itemsize):
         raise UnsoundKey(name, f"has {last - first:,} bytes, where a {dtype} of the shape {shape} has {needed:,}")
     return Extent(dtype, tuple(shape), start + first, start + last)
 
 
-def _counts(values: object) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+def read_json(content: bytes, subject: str, room: Room) -> dict[str, Any]:
+    """A JSON object in which none has a key twice. Raises `Unsound`, in a sentence of which `subject` is the start.
 
-
-def read_json(content: bytes, subject: str) -> dict[str, Any]:
-    """A JSON object in which none has a key twice. Raises `Unsound`, in a sentence of which `subject` is the start."""
+    It takes no more memory than there is `room` for.
+    """
+    room.take(_json_bytes(content))
     try:
         value = json.loads(content.decode(), object_pairs_hook=_once)
     except Unsound:
@@ -179,6 +192,13 @@ def read_json(content: bytes, subject: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unsound(f"{subject} no JSON object")
     return value
+
+
+def _json_bytes(content: bytes) -> int:
+    """Memory that JSON takes as text and as values, in bytes, estimated from above."""
+    parts = sum(count * content.count(sign) for sign, count in _JSON_PARTS.items())
+    # Of text with one character of four bytes, all have as many.
+    return parts + len(content) * (2 if content.isascii() else 8)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

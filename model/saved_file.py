@@ -13,9 +13,13 @@ import torch
 from torch import Tensor
 
 from model.archive import Record, check_crc, read_archive, read_record
+from model.limits import Room
 from model.pickled import SavedTensor
 from model.unpickling import Pickled, read_pickle
 from model.zip_directory import Unsound
+
+# What the directory says of a record, here and in torch, in bytes of memory.
+RECORD = 640
 
 
 def read_saved(file: Path, contents: bool, *, follow: bool) -> object:
@@ -25,13 +29,15 @@ def read_saved(file: Path, contents: bool, *, follow: bool) -> object:
     """
     with open_regular(file, follow=follow) as opened:
         descriptor = opened.fileno()
+        room = Room.of(os.fstat(descriptor).st_size)
         records = read_archive(descriptor)
+        room.take(RECORD * len(records))
         small = {name: read_record(descriptor, record, name) for name, record in records.items() if _is_small(name)}
         if (order := small.get("byteorder", b"little")) != sys.byteorder.encode():
             raise Unsound(
                 f"has the byte order {order.decode(errors='replace')}, where this machine has {sys.byteorder}"
             )
-        pickled = read_pickle(small["data.pkl"])
+        pickled = read_pickle(small["data.pkl"], room)
         _check_storages(pickled, records)
         _check_torch(opened, pickled.value, records)
         if contents:

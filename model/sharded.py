@@ -1,15 +1,18 @@
 """A checkpoint in several files, and the index that says which key is in which, as Hugging Face writes it."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from model.limits import MOST_FILES, Room
+from model.printable import printable
 from model.safetensors_file import read_json
 from model.saved_file import open_regular
-from model.zip_directory import MOST_INDEX_BYTES, Unsound, UnsoundKey
+from model.zip_directory import MOST_INDEX_BYTES, Unsound, UnsoundKey, pread
 
 SHARDS = 3
 
@@ -49,18 +52,32 @@ def index(files: Mapping[str, Mapping[str, Any]]) -> bytes:
 def read_index(path: Path) -> dict[Path, list[str]]:
     """The keys of every file, which is in the folder of the index or below it. Raises `Unsound` or `OSError`."""
     with open_regular(path, follow=True) as opened:
-        content = read_json(opened.read(MOST_INDEX_BYTES), "is")
+        if (size := os.fstat(opened.fileno()).st_size) > MOST_INDEX_BYTES:
+            raise Unsound(f"is an index of {size:,} bytes, more than any checkpoint's")
+        content = read_json(pread(opened.fileno(), size, 0), "is", Room.of(size))
     places = content.get("weight_map")
     if not isinstance(places, dict):
         raise Unsound("has no weight_map, which says what is in which file: name the index, or a checkpoint itself")
-    keys: dict[Path, list[str]] = {}
+    keys: dict[str, list[str]] = {}
     for key, file in places.items():
-        if not isinstance(file, str):
+        if not isinstance(file, str) or not _is_name(file):
             raise UnsoundKey(key, "is in the index with something else than the name of a file")
+        keys.setdefault(file, []).append(key)
+        if len(keys) > MOST_FILES:
+            raise Unsound(f"is an index of more than {MOST_FILES:,} files: save the checkpoint in fewer")
+    for file, [key, *_] in keys.items():
         if _leads_elsewhere(file):
-            raise UnsoundKey(key, f"is in {file}, by the index: a name that leads out of the folder")
-        keys.setdefault(path.parent / file, []).append(key)
-    return keys
+            raise UnsoundKey(key, f"is in {printable(file)}, by the index: a name that leads out of the folder")
+    return {path.parent / file: listed for file, listed in keys.items()}
+
+
+def _is_name(file: str) -> bool:
+    """Whether a file system can be asked for it: half of a surrogate pair has no bytes."""
+    try:
+        os.fsencode(file)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _leads_elsewhere(file: str) -> bool:

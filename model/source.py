@@ -228,7 +228,8 @@ def _layout(file: Path) -> str:
     if first.startswith(b"{"):
         with naming(file):
             shards = list(read_index(file))
-        return f"{_layout(shards[0]) if shards and shards[0].is_file() else 'torch'}_sharded"
+            is_there = bool(shards) and shards[0].is_file()
+        return f"{_layout(shards[0]) if is_there else 'torch'}_sharded"
     if is_safetensors(first):
         return "safetensors"
     if file.suffix == ".safetensors":

@@ -1,8 +1,10 @@
 """What training checkpoints hold beside a state dict: read as far as `torch.load(weights_only=True)` reads it."""
 
 import argparse
+import io
 import pickle
 import warnings
+import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.faults.fault import repacked
+from model.fitting import Target
+from model.limits import Room
 from model.pickled import MOST_KEY_PARTS
 from model.source import recognised
 from model.trust import UntrustedCheckpoint, examine
-from model.unpickling import MOST_ARGUMENTS_PER_BYTE, read_pickle
+from model.unpickling import read_pickle
 from model.zip_directory import Unsound
 
 STATE = nn.Linear(3, 2).state_dict()
@@ -214,14 +218,44 @@ def test_a_key_takes_no_longer_than_it_has_parts() -> None:
     deep = b"K\x01" + b"".join(b"q%ch%c\x86" % (place, place) for place in range(40))
     for key in (deep, b"(" + b"K\x01" * (MOST_KEY_PARTS + 1) + b"t"):
         with pytest.raises(Unsound, match="a key that is no string but a tuple"):
-            read_pickle(b"}" + key + b"K\x01s.")
+            read_pickle(b"}" + key + b"K\x01s.", Room.of(0))
     whole = b"(" + b"K\x01" * MOST_KEY_PARTS + b"t"
-    assert read_pickle(b"}" + whole + b"K\x01s.").value == {(1,) * MOST_KEY_PARTS: 1}
+    assert read_pickle(b"}" + whole + b"K\x01s.", Room.of(0)).value == {(1,) * MOST_KEY_PARTS: 1}
 
 
-def test_an_argument_is_copied_no_more_often_than_its_pickle_is_long() -> None:
+def test_an_argument_is_copied_only_as_often_as_there_is_room() -> None:
     """A text of a thousand letters, and a call of two bytes that copies it, again and again."""
     text = b"c_codecs\nencode\nq\0X\xe8\x03\0\0" + b"a" * 1000 + b"X\x06\0\0\0latin1\x86q\x01R"
-    assert read_pickle(b"(" + text + b"h\0h\x01R" * 2 + b"t.").value == (b"a" * 1000,) * 3
-    with pytest.raises(Unsound, match="takes far more memory when it is loaded than it has bytes"):
-        read_pickle(b"(" + text + b"h\0h\x01R" * (MOST_ARGUMENTS_PER_BYTE + 2) + b"t.")
+    assert read_pickle(b"(" + text + b"h\0h\x01R" * 2 + b"t.", Room(20_000)).value == (b"a" * 1000,) * 3
+    with pytest.raises(Unsound, match="takes more memory to read than 4 times its size and 256 MiB"):
+        read_pickle(b"(" + text + b"h\0h\x01R" * 20 + b"t.", Room(20_000))
+
+
+def test_real_checkpoints_have_room() -> None:
+    """Scalars are the smallest tensors: 50,000 of them have 280 bytes each in a file, and 5 kB of `Room`."""
+    saved = io.BytesIO()
+    state = {f"layers.{number}.step": torch.tensor(float(number)) for number in range(500)}
+    torch.save({"model": state, "optimizer": {"state": dict(enumerate(state.values())), "losses": [0.1] * 500}}, saved)
+    with zipfile.ZipFile(saved) as archive:
+        content = archive.read("archive/data.pkl")
+    room = Room(10**9)
+    read_pickle(content, room)
+    assert (10**9 - room.left) / len(state) < 5_500
+
+
+def test_small_dicts_are_not_tried_as_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of an optimizer has one for each parameter, with tensors in it."""
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    each = {number: {"exp_avg": torch.ones(2)} for number in range(50)}
+    torch.save({"model": model.state_dict(), "optimizer": {"state": each}}, tmp_path / "run.ckpt")
+    tried: list[int] = []
+    fitted = Target.fitted
+
+    def counted(target: Target, parts: Any, form: Any) -> Any:
+        tried.append(len(parts[Path()]))
+        return fitted(target, parts, form)
+
+    monkeypatch.setattr(Target, "fitted", counted)
+    with pytest.raises(ValueError, match="add --state-key model"):
+        recognised(tmp_path / "run.ckpt", model.state_dict())
+    assert tried == [6]

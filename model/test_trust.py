@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.checkpoints import Checkpoint, misfit
 from model.layouts import LAYOUTS, save_per_tensor, save_plain, save_sparse
+from model.limits import Room
 from model.trust import EXAMINERS, UntrustedCheckpoint, examine
 from model.unpickling import read_pickle
 from model.zip_directory import Unsound
@@ -217,10 +218,10 @@ def test_contents_are_read_when_asked_for(made: MakeOne, layout: str) -> None:
 )
 def test_a_pickle_is_read_without_running_it(content: bytes, reason: str) -> None:
     if not reason:
-        assert read_pickle(content).value == {1: 2}
+        assert read_pickle(content, Room.of(len(content))).value == {1: 2}
         return
     with pytest.raises(Unsound, match=reason):
-        read_pickle(content)
+        read_pickle(content, Room.of(len(content)))
 
 
 def test_a_pickle_that_grows_when_it_is_read_is_not_looked_at_twice(tmp_path: Path) -> None:

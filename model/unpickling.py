@@ -2,24 +2,24 @@
 
 A pickle is a program that may import and call anything. Of a checkpoint's, what `torch.load(weights_only=True)` takes
 is read here: plain values, and calls that make tensors and a few objects, which become descriptions. Nothing is
-imported, nothing is called, and no memory is taken that is not a small multiple of the pickle's own bytes.
+imported, nothing is called, and no more memory is taken than `Room` leaves.
 """
 
 import pickletools
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.pickled import CALLS, NAMES, STORAGES, Dict, Name, SavedObject, SavedTensor, Storage, counts
+from model import pickle_costs
+from model.limits import Room, are_counts
+from model.pickled import CALLS, NAMES, STORAGES, Dict, Name, SavedObject, SavedTensor, Storage
+from model.printable import printable
 from model.zip_directory import Unsound, UnsoundKey
 
 # The last that has no instruction which torch does not take.
 LAST_PROTOCOL = 3
-
-# Arguments of all calls together, for each byte of a pickle: torch copies them.
-MOST_ARGUMENTS_PER_BYTE = 8
 
 ALONE = (
     "where you trust the file, save its state dict by itself: "
@@ -36,18 +36,21 @@ class Pickled:
     tensors: list[SavedTensor]
 
 
-def read_pickle(content: bytes) -> Pickled:
+def read_pickle(content: bytes, room: Room) -> Pickled:
     """Containers, plain values, a `SavedTensor` for every tensor, and a `SavedObject` for what is neither.
 
-    Raises `Unsound` for a pickle that does anything else than make these, and names what it wants to import.
+    Raises `Unsound` for a pickle that does anything else than make these, and names what it wants to import. So it does
+    for one that takes more memory than there is `room` for, here and in torch.
     """
-    machine = _Machine(room=MOST_ARGUMENTS_PER_BYTE * len(content))
+    machine = _Machine(room)
     end = 0
     try:
         with warnings.catch_warnings(action="error"):  # Of odd names in a pickle Python's tools only warn.
             for code, argument, place in pickletools.genops(content):
                 end = place or 0
-                _step(code.name)(machine, argument)
+                step = _step(code.name)
+                room.take(pickle_costs.of_instruction(code.name, argument))
+                step(machine, argument)
     except UnsoundKey:
         raise
     except Unsound as error:
@@ -65,7 +68,7 @@ def read_pickle(content: bytes) -> Pickled:
 class _Machine:
     """The stack of values, and those that wait below its marks, as the instructions of a pickle use them."""
 
-    room: int
+    room: Room
     stack: list[Any] = field(default_factory=list)
     outer: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -107,6 +110,7 @@ class _Machine:
         target = self.stack[-1]
         if type(target) is not Dict:
             raise TypeError(target)
+        self.room.take(pickle_costs.ITEM * len(items) // 2 + (0 if target else pickle_costs.FIRST_ITEM))
         target.add(items[::2], items[1::2])
 
     def append_items(self, items: list[Any]) -> None:
@@ -121,9 +125,7 @@ class _Machine:
             raise TypeError(function)
         if function.path not in CALLS:
             raise Unsound(f"has a pickle that calls {function.path}: torch.save writes no such call")
-        self.room -= sum(len(argument) for argument in arguments if isinstance(argument, Sized))
-        if self.room < 0:
-            raise Unsound("has a pickle that takes far more memory when it is loaded than it has bytes")
+        self.room.take(pickle_costs.of_call(function.path, arguments))
         made = CALLS[function.path](*arguments)
         tensor = made.tensor if isinstance(made, SavedObject) else made
         if isinstance(tensor, SavedTensor):
@@ -135,6 +137,7 @@ class _Machine:
         [state] = self.pop(1)
         if type(self.stack[-1]) is not Dict or type(state) is not Dict:
             raise TypeError(state)
+        self.room.take(pickle_costs.ITEM * len(state) + pickle_costs.FIRST_ITEM)
         if not all(isinstance(name, str) and not hasattr(OrderedDict, name) for name in state):
             raise TypeError(state)
 
@@ -146,11 +149,18 @@ class _Machine:
             raise Unsound(f"has a pickle that imports {written}: {ALONE}")
         self.push(Name(path))
 
+    def put(self, place: int) -> None:
+        if place not in self.memo:
+            self.room.take(pickle_costs.MEMO)
+        self.memo[place] = self.stack[-1]
+
     def load_storage(self) -> None:
         [(kind, storage_type, key, location, count)] = self.pop(1)
-        if kind != "storage" or not isinstance(key, str) or not isinstance(location, str) or not counts([count]):
+        if kind != "storage" or not isinstance(key, str) or not isinstance(location, str) or not are_counts([count]):
             raise TypeError(kind)
         dtype = STORAGES[storage_type.path]
+        if key not in self.storages:
+            self.room.take(pickle_costs.STORAGE)
         storage = Storage(key, dtype, count * dtype.itemsize)
         if self.storages.setdefault(key, storage) != storage:
             raise Unsound(f"has tensors that do not agree on the dtype or length of their common storage {key}")
@@ -158,7 +168,7 @@ class _Machine:
 
 
 def _shown(key: object) -> str:
-    return str(key) if isinstance(key, str | int | float) else f"a key that is a {type(key).__name__}"
+    return printable(key) if isinstance(key, str | int | float) else f"a key that is a {type(key).__name__}"
 
 
 def _step(name: str) -> Callable[[_Machine, Any], object]:
@@ -201,7 +211,5 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "NEWFALSE": lambda machine, _: machine.push(False),
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), _Machine.push),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, place: machine.push(machine.memo[place])),
-    **dict.fromkeys(
-        ("BINPUT", "LONG_BINPUT"), lambda machine, place: machine.memo.__setitem__(place, machine.stack[-1])
-    ),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
 }

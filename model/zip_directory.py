@@ -35,7 +35,7 @@ class UnsoundKey(Unsound):
         self.key = key
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What the directory says of a record."""
 
@@ -59,7 +59,10 @@ def read_directory(descriptor: int, size: int) -> tuple[list[Entry], int]:
 
 def pread(descriptor: int, count: int, place: int) -> bytes:
     """So many bytes from a place on, or `Unsound`."""
-    content = os.pread(descriptor, count, place)
+    try:
+        content = os.pread(descriptor, count, place)
+    except OverflowError:
+        raise Unsound(f"speaks of byte {place:,}, which no file has") from None
     if len(content) != count:
         raise Unsound(f"is cut off at byte {place + len(content):,}, within what is still its own: {AGAIN}")
     return content
@@ -148,13 +151,16 @@ def _take(values: list[int]) -> int:
 def extra_numbers(extra: bytes, name: str) -> list[int]:
     """The large numbers in an extra field that has, beside them, nothing but torch's padding."""
     values: list[int] = []
+    kinds: list[int] = []
     while extra:
         if len(extra) < EXTRA.size:
             raise Unsound(f"has a record {name} whose extra field is cut off")
         kind, length = EXTRA.unpack(extra[: EXTRA.size])
         content, extra = extra[EXTRA.size : EXTRA.size + length], extra[EXTRA.size + length :]
-        if len(content) != length or kind not in {_EXTRA_ZIP64, _EXTRA_PADDING}:
+        # Each kind once: of thousands, each would be copied with all that are behind it.
+        if len(content) != length or kind not in {_EXTRA_ZIP64, _EXTRA_PADDING} or kind in kinds:
             raise Unsound(f"has a record {name} whose extra field torch.save does not write")
+        kinds.append(kind)
         if kind == _EXTRA_ZIP64:
             values += (int.from_bytes(content[i : i + 8], "little") for i in range(0, length - 7, 8))
     return values
