@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
+from bench.cases import interrupts  # before torch, and what else takes seconds
 from bench.cases.case import Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, add_options, settings
@@ -37,10 +38,12 @@ from bench.ranks.meeting import Meeting
 from bench.ranks.team import Team
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
+from bench.report.terminal import Terminal, usage_error
 from bench.report.user_warnings import UserWarnings
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 from bench.versus.session import Versus
 from model.checkpoints import Checkpoint, Specification, make_sparse
+from model.run_folder import begin_run_folder, run_folder
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
 from model.trust import UntrustedCheckpoint
 from model.user_code import UserCodeFailed
@@ -67,10 +70,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    if not config.option.help:
+        interrupts.interrupt_the_run()
     require_surroundings(vars(config.option), sys.flags.optimize)
     if hasattr(config, "workerinput"):
         _be_no_worker()
     require_stand_in(config)
+    begin_run_folder()
     config.pluginmanager.register(UserWarnings(config), "user warnings")
     # As pytest's own filters have it: what options name is built before those are in force.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
@@ -89,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
-    for plugin in filter(None, (gate, versus, reporter, None if leads else Follower(config))):
+    for plugin in filter(None, (gate, versus, reporter, None if leads else Follower(config), Terminal())):
         config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
@@ -99,6 +105,14 @@ def _be_no_worker() -> None:
     """Have what tests start in a process of pytest-xdist take itself for no part of it, and hear interrupts."""
     os.environ.pop("PYTEST_XDIST_WORKER", None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        raise usage_error(error) from None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -234,7 +248,7 @@ def checkpoint(
 @pytest.fixture(scope="session")
 def planned_checkpoint() -> Iterator[Callable[[Specification], Checkpoint]]:
     """Makes checkpoints of which only the sizes are there; they last as long as the run."""
-    with TemporaryDirectory(prefix="plan-") as folder:
+    with TemporaryDirectory(prefix="plan-", dir=run_folder()) as folder:
 
         @cache
         def get(specification: Specification) -> Checkpoint:
