@@ -1,10 +1,8 @@
 """Wires the rooms together: options in, checkpoints and records for the tests, a table at the end."""
 
-import os
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from bench.cases.settings import Settings
 from bench.cases.sharded import ShardedCase
 from bench.cases.stand_in import require_stand_in
 from bench.cases.surroundings import require_room, require_surroundings
+from bench.cases.unsound import Unsound, UnsoundCheckpoints
 from bench.conformance import profiles
 from bench.conformance.apart import Apart
 from bench.history.fingerprint import fingerprint
@@ -38,7 +37,7 @@ from bench.ranks.meeting import Meeting
 from bench.ranks.team import Team
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
-from bench.report.terminal import Terminal, usage_error
+from bench.report.terminal import Terminal, pytest_cmdline_main  # noqa: F401 - a hook
 from bench.report.user_warnings import UserWarnings
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 from bench.versus.session import Versus
@@ -74,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
         interrupts.interrupt_the_run()
     require_surroundings(vars(config.option), sys.flags.optimize)
     if hasattr(config, "workerinput"):
-        _be_no_worker()
+        interrupts.be_no_worker()
     require_stand_in(config)
     begin_run_folder()
     config.pluginmanager.register(UserWarnings(config), "user warnings")
@@ -95,24 +94,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
-    for plugin in filter(None, (gate, versus, reporter, None if leads else Follower(config), Terminal())):
+    follower = None if leads else Follower(config)
+    for plugin in filter(None, (gate, versus, reporter, follower, UnsoundCheckpoints(), Terminal())):
         config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
-
-
-def _be_no_worker() -> None:
-    """Have what tests start in a process of pytest-xdist take itself for no part of it, and hear interrupts."""
-    os.environ.pop("PYTEST_XDIST_WORKER", None)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_cmdline_main() -> Generator[None, object, object]:
-    try:
-        return (yield)
-    except pytest.UsageError as error:
-        raise usage_error(error) from None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -290,7 +276,7 @@ def _found(config: pytest.Config, specification: Specification) -> Checkpoint:
     except MemoryTooSmall as error:
         raise pytest.skip.Exception(str(error)) from None
     except UntrustedCheckpoint as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
+        raise Unsound(str(error)) from None
     except (DiskTooSmall, OSError) as error:
         raise pytest.fail.Exception(f"{specification.name} cannot be made: {error}", pytrace=False) from None
 

@@ -29,6 +29,12 @@ def leave_quietly() -> None:
     _handle(_leave)
 
 
+def be_no_worker() -> None:
+    """Have what tests start in a process of pytest-xdist take itself for no part of it, and hear interrupts."""
+    os.environ.pop("PYTEST_XDIST_WORKER", None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(EXIT_STATUS)
 

@@ -63,6 +63,10 @@ class Terminal:
         return (yield)
 
 
-def usage_error(error: pytest.UsageError) -> pytest.UsageError:
-    """Return an error, which pytest writes as it is, with its messages in a line each."""
-    return pytest.UsageError(*(printable(str(said), LONGEST_LINE) for said in error.args))
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main() -> Generator[None, object, object]:
+    """Have errors of usage, which pytest writes as they are, take a line each; a hook of conftest.py."""
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        raise pytest.UsageError(*(printable(str(said), LONGEST_LINE) for said in error.args)) from None

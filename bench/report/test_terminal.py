@@ -9,7 +9,7 @@ import pytest
 from bench.meters.simulated.peaks import Held
 from bench.report import progress
 from bench.report.alive import alive_lines
-from bench.report.terminal import LONGEST_LINE, SafeFile, Terminal, safe, usage_error
+from bench.report.terminal import LONGEST_LINE, SafeFile, Terminal, pytest_cmdline_main, safe
 
 FORGED = "a\x1b[2K\x1b[1A\nERROR: forged\r\u202e\x9b"
 SHOWN = r"a\x1b[2K\x1b[1A\nERROR: forged\r\u202e\x9b"
@@ -74,13 +74,13 @@ def test_what_is_said_of_a_file_is_one_line(pytestconfig: pytest.Config, monkeyp
     progress.say(pytestconfig, FORGED)
     assert output.getvalue() == f"{SHOWN}\n"
     assert alive_lines([Held(2**20, 1, "a.py:1", FORGED)]) == [f"    1.00 MiB in 1 tensor: a.py:1 {SHOWN}"]
-    assert usage_error(pytest.UsageError(FORGED)).args == (SHOWN,)
 
 
-def test_an_error_of_usage_is_made_one_line_by_the_suite() -> None:
-    conftest = pytest.importorskip("conftest")
-    hook = conftest.pytest_cmdline_main()
+def test_an_error_of_usage_is_one_line(pytestconfig: pytest.Config) -> None:
+    hook = pytest_cmdline_main()
     next(hook)
     with pytest.raises(pytest.UsageError) as raised:
         hook.throw(pytest.UsageError(FORGED))
     assert raised.value.args == (SHOWN,)
+    hooks = [one.function for one in pytestconfig.hook.pytest_cmdline_main.get_hookimpls()]
+    assert pytest_cmdline_main in hooks
