@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import pytest
@@ -43,7 +43,7 @@ from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 from bench.versus.session import Versus
 from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.run_folder import begin_run_folder, run_folder
-from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
+from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf, cache_folder
 from model.trust import UntrustedCheckpoint
 from model.user_code import UserCodeFailed
 
@@ -75,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         interrupts.be_no_worker()
     require_stand_in(config)
-    begin_run_folder()
+    begin_run_folder(cache_folder())
     config.pluginmanager.register(UserWarnings(config), "user warnings")
     # As pytest's own filters have it: what options name is built before those are in force.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
@@ -150,7 +150,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     specifications = {one for one in loaded if not (one.own and cases[0].planned)}
     if specifications:
         try:
-            session.config.stash[SETTINGS].checkpoints.mkdir(parents=True, exist_ok=True)
+            folder = session.config.stash[SETTINGS].checkpoints
+            folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()  # It may be there, and be read-only.
             session.config.stash[SHELF].require_space(specifications)
         except DiskTooSmall as error:
             raise pytest.UsageError(f"{error}, or count the peaks with --plan") from None

@@ -6,7 +6,8 @@ import re
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.process import current_process
 from multiprocessing.util import Finalize
@@ -29,19 +30,30 @@ def run_folder() -> str | None:
 
 
 @cache
-def begin_run_folder() -> Path:
+def begin_run_folder(cache_folder: Path) -> Path:
     """Make the folder, lock it as long as this process lives, and remove those of dead runs. Raises `OSError`.
 
     What `multiprocessing` keeps for this process and its children is kept there too.
     """
     parent = Path(tempfile.gettempdir())
     remove_dead(parent)
+    remove_dead(cache_folder)
     folder, lock = _made_and_locked(parent)
     os.environ[VARIABLE] = str(folder)
     # It would make one of its own, whose name tells nobody that it belongs to this suite.
     current_process()._config.setdefault("tempdir", str(folder))  # type: ignore[attr-defined]  # noqa: SLF001
     Finalize(None, _remove, args=(folder, lock), exitpriority=-100)
     return folder
+
+
+@contextmanager
+def folder_beside(parent: Path) -> Iterator[Path]:
+    """Make a folder in `parent`, on whose file system something is made, as long as this block lasts."""
+    folder, lock = _made_and_locked(parent)
+    try:
+        yield folder
+    finally:
+        _remove(folder, lock)
 
 
 def remove_dead(parent: Path) -> None:

@@ -13,9 +13,10 @@ from model.run_folder import _MARK, _PREFIX, VARIABLE, remove_dead, run_folder
 RUN = """
 import os, signal, sys, tempfile
 from multiprocessing import get_context
+from pathlib import Path
 from model.run_folder import begin_run_folder, run_folder
 
-folder = begin_run_folder()
+folder = begin_run_folder(Path(sys.argv[1]))
 assert str(folder) == run_folder()
 tempfile.mkdtemp(prefix="plan-", dir=run_folder())
 child = get_context("forkserver").Process(target=print)
@@ -29,7 +30,7 @@ if "wait" in sys.argv:
 
 def _start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     environ = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", RUN, *arguments]
+    command = [sys.executable, "-c", RUN, str(tmp_path), *arguments]
     return subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

@@ -48,6 +48,11 @@ FAILED = f'LoadFailed("UntrustedCheckpoint: {FAULT}")'
 DIED = 'LoadDied("the process of the load died: killed by SIGBUS, a mapped file that was cut or could not be read")'
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+
+
 def _run(pytester: pytest.Pytester, errors: str, *strategies: str, change: str = "") -> pytest.RunResult:
     """Run tests that raise these errors one after the other, with a checkpoint that is changed after it was found."""
     folder = pytester.mkdir("checkpoint")
