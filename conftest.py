@@ -90,12 +90,12 @@ def pytest_configure(config: pytest.Config) -> None:
     leads = all(team.leads for team in chosen.teams)
     require_room(chosen.budget, chosen.device)
     gate = Gate(config, history, chosen.wants)
-    config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), partial(progress_bar, config))
+    config.stash[SHELF] = shelf = Shelf(chosen.checkpoints, partial(say, config), partial(progress_bar, config))
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
     follower = None if leads else Follower(config)
-    for plugin in filter(None, (gate, versus, reporter, follower, UnsoundCheckpoints(), Terminal())):
+    for plugin in filter(None, (gate, versus, reporter, follower, UnsoundCheckpoints(shelf.held), Terminal())):
         config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)

@@ -70,6 +70,10 @@ class Shelf:
             self._held[specification] = self._hold(specification)
         return self._held[specification][1]
 
+    def held(self) -> list[Checkpoint]:
+        """The checkpoints that this run uses."""
+        return [checkpoint for _, checkpoint in self._held.values()]
+
     def close(self) -> None:
         """Let other runs remove what this one used."""
         for specification in list(self._held):

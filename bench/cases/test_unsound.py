@@ -10,8 +10,10 @@ from bench.cases.unsound import Unsound
 CONFTEST = """
 from bench.cases.unsound import UnsoundCheckpoints
 
+HELD = []
+
 def pytest_configure(config):
-    config.pluginmanager.register(UnsoundCheckpoints())
+    config.pluginmanager.register(UnsoundCheckpoints(lambda: HELD))
 """
 TESTS = """
 import os
@@ -23,6 +25,7 @@ from bench.cases.case import Case
 from bench.cases.endings import ending
 from bench.cases.unsound import Unsound
 from bench.meters.process import LoadDied, LoadFailed
+from conftest import HELD
 from model.checkpoints import Checkpoint, stamps
 
 FOLDER = Path("checkpoint")
@@ -32,7 +35,7 @@ def case(strategy):
 
 @pytest.fixture
 def checkpoint(case):
-    return Checkpoint(case.specification, FOLDER, STAMPS)
+    HELD.append(Checkpoint(case.specification, FOLDER, STAMPS))
 
 @pytest.mark.parametrize("case", map(case, STRATEGIES), ids=str)
 def test_load(case, checkpoint):

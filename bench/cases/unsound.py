@@ -1,13 +1,13 @@
 """A checkpoint that is no longer sound while a run uses it: the run says so once, in a line."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 
 import pytest
 
 from bench.cases.case import Case
 from bench.cases.items import case_of
 from bench.cases.sharded import ShardedCase
-from model.checkpoints import Checkpoint
+from model.checkpoints import Checkpoint, Specification
 from model.printable import printable
 from model.trust import LONGEST_SHOWN, UntrustedCheckpoint
 
@@ -25,9 +25,13 @@ class Unsound(pytest.fail.Exception):  # type: ignore[name-defined, misc]  # pyt
 
 
 class UnsoundCheckpoints:
-    """A pytest plugin: the first test that meets such a checkpoint fails, the others that need it are skipped."""
+    """A pytest plugin: the first test that meets such a checkpoint fails, the others that need it are skipped.
 
-    def __init__(self) -> None:
+    `held` gives the checkpoints that the run uses, as they were when they were found to be sound.
+    """
+
+    def __init__(self, held: Callable[[], Iterable[Checkpoint]]) -> None:
+        self._held = held
         # The test that has told of a fault, by its line, and by what has it.
         self._told: dict[object, str] = {}
 
@@ -35,7 +39,7 @@ class UnsoundCheckpoints:
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         case = case_of(item)
         # Processes that load together ask each other first: none of them may leave.
-        if case and not isinstance(case, ShardedCase) and (first := self._told.get(_needed(case))):
+        if case and not isinstance(case, ShardedCase) and (first := self._told.get(_needed(case.specification))):
             pytest.skip(_reference(first))
         return (yield from self._watched(item))
 
@@ -49,31 +53,31 @@ class UnsoundCheckpoints:
         except (pytest.skip.Exception, pytest.exit.Exception):
             raise
         except (Exception, pytest.fail.Exception) as error:
-            unsound, case = error if isinstance(error, Unsound) else _found(item), case_of(item)
+            case = case_of(item)
+            unsound = error if isinstance(error, Unsound) else self._found(case) if case else None
             if unsound is None or case is None:
                 raise
-            self._told.setdefault(_needed(case), item.nodeid)
+            self._told.setdefault(_needed(case.specification), item.nodeid)
             if (first := self._told.setdefault(str(unsound), item.nodeid)) != item.nodeid:
                 raise pytest.skip.Exception(_reference(first)) from None
             raise unsound from None
 
+    def _found(self, case: Case) -> Unsound | None:
+        """Return what has become of the checkpoints of a failed test, if that is why: a load may tell it less well."""
+        needed = {_needed(case.specification), _needed(case.rehearsal)}
+        for checkpoint in self._held():
+            if _needed(checkpoint.specification) in needed:
+                try:
+                    checkpoint.require_unchanged()
+                except UntrustedCheckpoint as error:
+                    return Unsound(str(error))
+        return None
 
-def _found(item: pytest.Item) -> Unsound | None:
-    """Return what has become of the checkpoints of a test that failed, if that is why: a load may tell it less well."""
-    for name in ("checkpoint", "rehearsal"):
-        given = getattr(item, "funcargs", {}).get(name)
-        if isinstance(given, Checkpoint):
-            try:
-                given.require_unchanged()
-            except UntrustedCheckpoint as error:
-                return Unsound(str(error))
-    return None
 
-
-def _needed(case: Case) -> object:
-    """Return what a case loads: of a checkpoint of the user's, whatever is made of it, the file."""
-    source = case.specification.own.source if case.specification.own else None
-    return source.path if source else case.specification
+def _needed(specification: Specification) -> object:
+    """Return what is loaded: of a checkpoint of the user's, whatever is made of it, the file."""
+    source = specification.own.source if specification.own else None
+    return source.path if source else specification
 
 
 def _reference(first: str) -> str:
