@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -153,13 +153,22 @@ def _start(process: ForkServerProcess) -> None:
         process.start()
 
 
-def _own_environment() -> AbstractContextManager[object]:
-    """For a fork server that looks for its modules where this process does."""
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """For a fork server that looks for its modules where this process does, and hears no SIGINT until it has them.
+
+    Ctrl-C at a terminal is for this process too, which ends it; `bench.meters.warm` has it hear again.
+    """
     paths = os.pathsep.join(filter(None, sys.path))
     warnings = ",".join(filter(None, (UNHEEDED, os.environ.get("PYTHONWARNINGS"), ALWAYS_UNHEEDED)))
     # Without the last, a module of the folder that the run was started in would be found before the suite's.
     own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded), "PYTHONSAFEPATH": "1"}
-    return patch.dict(os.environ, QUIET | os.environ | own)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with patch.dict(os.environ, QUIET | os.environ | own):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def _manner_of_death(exit_code: int | None) -> str:

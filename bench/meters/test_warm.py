@@ -1,12 +1,22 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from bench.meters.process import _own_environment
 
 ROOT = Path(__file__).parents[2]
 
 # Whoever asks CUDA how many devices there are before a fork cannot use one after it.
 ASK = """
+import os
+import signal
+
 import torch
+
+# What a fork server is started without hearing, it drops, and then it hears.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+os.kill(os.getpid(), signal.SIGINT)
 
 for name in ("is_available", "device_count", "_lazy_init"):
     def asked(*_, name=name):
@@ -15,6 +25,8 @@ for name in ("is_available", "device_count", "_lazy_init"):
 
 import bench.meters.child
 import bench.meters.warm
+
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 """
 
 # Without its own renewal of the pool, torch fails in one of five such forks.
@@ -64,3 +76,10 @@ def assert_runs(script: str) -> None:
         [sys.executable, "-W", "ignore", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_fork_server_is_started_deaf_to_interrupts() -> None:
+    """That of Ctrl-C is for the run: a server that imports would write where it was."""
+    with _own_environment():
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
