@@ -12,11 +12,11 @@ ASK = """
 import os
 import signal
 
-import torch
-
 # What a fork server is started without hearing, it drops, and then it hears.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 os.kill(os.getpid(), signal.SIGINT)
+
+import torch
 
 for name in ("is_available", "device_count", "_lazy_init"):
     def asked(*_, name=name):
