@@ -9,9 +9,11 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.util import Finalize
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -143,14 +145,30 @@ def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None
 
 def warm_up() -> None:
     """Start the fork server, if it is not there: what it imports takes seconds, in which this process can go on."""
+    _end_server_at_exit()
     with _own_environment():
         forkserver.ensure_running()
 
 
 def _start(process: ForkServerProcess) -> None:
     """Start a child, and the fork server with the first one."""
+    _end_server_at_exit()
     with _own_environment():
         process.start()
+
+
+@cache
+def _end_server_at_exit() -> None:
+    # After children, which it tells how they ended.
+    Finalize(None, _end_server, exitpriority=-90)
+
+
+def _end_server() -> None:
+    """Kill the fork server: while it imports, it does not notice that nobody is left who needs it."""
+    server: Any = forkserver._forkserver  # noqa: SLF001 - it has no other name
+    pid = server._forkserver_pid  # noqa: SLF001 - nor has this
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager

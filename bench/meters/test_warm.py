@@ -83,3 +83,26 @@ def test_the_fork_server_is_started_deaf_to_interrupts() -> None:
     with _own_environment():
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_fork_server_that_still_imports_ends_with_its_run(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(100)\n")
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from multiprocessing import forkserver
+from bench.meters import process
+
+process._CONTEXT.set_forkserver_preload(["slow"])
+process.warm_up()
+print(forkserver._forkserver._forkserver_pid, flush=True)
+sys.stdin.readline()
+"""
+    run = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout
+    assert {"imports", *(said := [run.stdout.readline().strip() for _ in range(2)])} == set(said)
+    # Both have the other end of the pipe: it closes when the last of them has ended.
+    output, _ = run.communicate("\n", timeout=10)
+    assert output == ""
