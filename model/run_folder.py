@@ -70,9 +70,8 @@ def _remove_if_dead(folder: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if (folder / _MARK).exists():
-            shutil.rmtree(folder)
-        else:
-            folder.rmdir()  # Its run died before it wrote anything; what is not empty is no folder of a run.
+            _empty(folder)
+        folder.rmdir()  # Without the mark its run died before it wrote anything; what is not empty is of no run.
     finally:
         os.close(lock)
 
@@ -89,5 +88,17 @@ def _made_and_locked(parent: Path) -> tuple[Path, int]:
 
 
 def _remove(folder: Path, lock: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        _empty(folder)
+        folder.rmdir()
     os.close(lock)
+
+
+def _empty(folder: Path) -> None:
+    """Remove everything in a folder, the mark last: whoever is killed meanwhile leaves a folder of a run."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _MARK:
+            path.unlink()
+    (folder / _MARK).unlink()

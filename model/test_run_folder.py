@@ -1,6 +1,7 @@
 """Tests of the folder that a run writes to while it lasts: it is gone at the end, and what a dead run left as well."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,23 @@ def test_only_folders_of_runs_are_removed(tmp_path: Path) -> None:
     remove_dead(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*of_others, f"{_PREFIX}11111111"}
     assert all((tmp_path / name / "file").exists() for name in of_others)
+
+
+def test_what_is_half_removed_is_removed_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / f"{_PREFIX}12345678"
+    (folder / "plan-1").mkdir(parents=True)
+    (folder / _MARK).touch()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", die)
+        remove_dead(tmp_path)
+    assert folder.exists()
+    (folder / "a-file").touch()
+    remove_dead(tmp_path)
+    assert not folder.exists()
 
 
 def test_folders_of_other_users_are_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
