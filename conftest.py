@@ -1,20 +1,19 @@
 """Wires the rooms together: options in, checkpoints and records for the tests, a table at the end."""
 
-import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
+from bench.cases import interrupts  # before torch, and what else takes seconds
 from bench.cases.case import Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, add_options, settings
@@ -23,6 +22,7 @@ from bench.cases.settings import Settings
 from bench.cases.sharded import ShardedCase
 from bench.cases.stand_in import require_stand_in
 from bench.cases.surroundings import require_room, require_surroundings
+from bench.cases.unsound import Unsound, UnsoundCheckpoints
 from bench.conformance import profiles
 from bench.conformance.apart import Apart
 from bench.history.fingerprint import fingerprint
@@ -37,11 +37,13 @@ from bench.ranks.meeting import Meeting
 from bench.ranks.team import Team
 from bench.report.progress import progress_bar, say, uncaptured
 from bench.report.reporter import Reporter
+from bench.report.terminal import Terminal, pytest_cmdline_main  # noqa: F401 - a hook
 from bench.report.user_warnings import UserWarnings
 from bench.versus.session import OPTIONS as VERSUS_OPTIONS
 from bench.versus.session import Versus
 from model.checkpoints import Checkpoint, Specification, make_sparse
-from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
+from model.run_folder import begin_run_folder, run_folder
+from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf, cache_folder
 from model.trust import UntrustedCheckpoint
 from model.user_code import UserCodeFailed
 
@@ -67,10 +69,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    if not config.option.help:
+        interrupts.interrupt_the_run()
     require_surroundings(vars(config.option), sys.flags.optimize)
     if hasattr(config, "workerinput"):
-        _be_no_worker()
+        interrupts.be_no_worker()
     require_stand_in(config)
+    begin_run_folder(cache_folder())
     config.pluginmanager.register(UserWarnings(config), "user warnings")
     # As pytest's own filters have it: what options name is built before those are in force.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
@@ -85,20 +90,15 @@ def pytest_configure(config: pytest.Config) -> None:
     leads = all(team.leads for team in chosen.teams)
     require_room(chosen.budget, chosen.device)
     gate = Gate(config, history, chosen.wants)
-    config.stash[SHELF] = Shelf(chosen.checkpoints, partial(say, config), partial(progress_bar, config))
+    config.stash[SHELF] = shelf = Shelf(chosen.checkpoints, partial(say, config), partial(progress_bar, config))
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
-    for plugin in filter(None, (gate, versus, reporter, None if leads else Follower(config))):
+    follower = None if leads else Follower(config)
+    for plugin in filter(None, (gate, versus, reporter, follower, UnsoundCheckpoints(shelf.held), Terminal())):
         config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
-
-
-def _be_no_worker() -> None:
-    """Have what tests start in a process of pytest-xdist take itself for no part of it, and hear interrupts."""
-    os.environ.pop("PYTEST_XDIST_WORKER", None)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -150,7 +150,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     specifications = {one for one in loaded if not (one.own and cases[0].planned)}
     if specifications:
         try:
-            session.config.stash[SETTINGS].checkpoints.mkdir(parents=True, exist_ok=True)
+            folder = session.config.stash[SETTINGS].checkpoints
+            folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()  # It may be there, and be read-only.
             session.config.stash[SHELF].require_space(specifications)
         except DiskTooSmall as error:
             raise pytest.UsageError(f"{error}, or count the peaks with --plan") from None
@@ -234,7 +236,7 @@ def checkpoint(
 @pytest.fixture(scope="session")
 def planned_checkpoint() -> Iterator[Callable[[Specification], Checkpoint]]:
     """Makes checkpoints of which only the sizes are there; they last as long as the run."""
-    with TemporaryDirectory(prefix="plan-") as folder:
+    with TemporaryDirectory(prefix="plan-", dir=run_folder()) as folder:
 
         @cache
         def get(specification: Specification) -> Checkpoint:
@@ -276,7 +278,7 @@ def _found(config: pytest.Config, specification: Specification) -> Checkpoint:
     except MemoryTooSmall as error:
         raise pytest.skip.Exception(str(error)) from None
     except UntrustedCheckpoint as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
+        raise Unsound(str(error)) from None
     except (DiskTooSmall, OSError) as error:
         raise pytest.fail.Exception(f"{specification.name} cannot be made: {error}", pytrace=False) from None
 

@@ -7,6 +7,7 @@ import pytest
 from bench.cases.case import Case
 from bench.cases.endings import ending
 from bench.cases.judging import judged_seconds, judgement
+from bench.cases.unsound import UNTRUSTED, Unsound
 from bench.conformance.apart import Apart, judge_apart
 from bench.conformance.judge import Outcome
 from bench.conformance.sweep import Cell
@@ -28,6 +29,8 @@ def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
         verdict = judge_apart(judged, judged_seconds(case))
     if verdict.outcome == Outcome.REFUSED and case.states_refusal:
         pytest.skip(f"refused: {verdict.why.partition(': ')[2]}; {case.remedy}")
+    if verdict.outcome == Outcome.REFUSED and verdict.why.startswith(UNTRUSTED):
+        raise Unsound(verdict.why)
     if verdict.outcome != Outcome.PASSED:
         lines = shortened(verdict.why.splitlines(), MOST_LINES)
         if case.own_strategy:

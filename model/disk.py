@@ -1,10 +1,15 @@
-"""What makes files survive a power cut, and runs at the same time wait for each other."""
+"""Files that survive a power cut and a killed run, and runs at the same time that wait for each other."""
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+# How the name ends of what is not whole yet.
+UNFINISHED = ".unfinished"
 
 
 def sync_folder(folder: Path) -> None:
@@ -30,3 +35,12 @@ def lock_at_once(lock: IO[bytes], operation: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def remove_unfinished(folder: Path, pattern: str = "*") -> None:
+    """Remove what dead runs left half made in `folder`, of all whose making holds the lock of the file `NAME.lock`."""
+    for left in folder.glob(f"{pattern}{UNFINISHED}"):
+        lock = left.with_name(f"{left.name.removesuffix(UNFINISHED)}.lock")
+        with suppress(OSError), lock.open("rb") as held:
+            if lock_at_once(held, fcntl.LOCK_EX):
+                shutil.rmtree(left)

@@ -13,7 +13,7 @@ from typing import IO
 import psutil
 
 from model.checkpoints import Checkpoint, Specification, make, misfit, stamps
-from model.disk import lock_at_once, sync_folder, wait_for
+from model.disk import UNFINISHED, lock_at_once, remove_unfinished, sync_folder, wait_for
 from model.weights import Progress
 
 # Left free on the disk, whatever is made; or as much as is made, where that is less.
@@ -24,7 +24,8 @@ RETRY_SECONDS = 0.2
 
 MB, GB = 10**6, 10**9
 
-UNFINISHED = ".unfinished"
+# What the suite keeps here begins with it.
+NAMES = ("gpt2-*", "own-*")
 
 # Opens a progress bar: given what is made and its bytes.
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
@@ -62,9 +63,16 @@ class Shelf:
         No other run removes it before `close`; this one may, to make room for another. Raises `DiskTooSmall` or
         `MemoryTooSmall` before the first byte is written, `OSError` if it cannot be.
         """
+        if not self._held:
+            for name in NAMES:
+                remove_unfinished(self.folder, name)
         if specification not in self._held:
             self._held[specification] = self._hold(specification)
         return self._held[specification][1]
+
+    def held(self) -> list[Checkpoint]:
+        """The checkpoints that this run uses."""
+        return [checkpoint for _, checkpoint in self._held.values()]
 
     def close(self) -> None:
         """Let other runs remove what this one used."""
@@ -163,7 +171,7 @@ class Shelf:
 
     def _folders(self) -> list[Path]:
         """Everything that this suite keeps here, what killed runs left unfinished included."""
-        return [path for name in ("gpt2-*", "own-*") for path in self.folder.glob(name) if path.is_dir()]
+        return [path for name in NAMES for path in self.folder.glob(name) if path.is_dir()]
 
     def _free_bytes(self) -> int:
         return shutil.disk_usage(self.folder).free

@@ -1,3 +1,4 @@
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -99,6 +100,19 @@ def test_what_a_killed_run_left_is_made_again(shelf: Shelf, tmp_path: Path) -> N
     assert list(tmp_path.glob("*.unfinished"))
     assert misfit(ONE, shelf.get(ONE).folder) is None
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_what_a_killed_run_left_goes_with_the_next_run_of_anything(shelf: Shelf, tmp_path: Path) -> None:
+    dead, alive, strange = (tmp_path / f"{name}.unfinished" for name in ("own-dead", "gpt2-alive", "strange"))
+    for folder in (dead, alive, strange):
+        folder.mkdir()
+        (folder / "checkpoint.pt").touch()
+    for folder in (dead, alive):
+        folder.with_suffix(".lock").touch()
+    with alive.with_suffix(".lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # As a run does that makes it.
+        shelf.get(ONE)
+    assert sorted(path.name for path in tmp_path.glob("*.unfinished")) == [alive.name, strange.name]
 
 
 def get_one(folder: Path, made: "multiprocessing.SimpleQueue[int]") -> None:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from model.layouts import file_name, first_names, untied
 from model.pickled import SavedObject, SavedTensor, Storage
+from model.printable import printable
 from model.safetensors_file import Extent, contiguous_stride, read_header
 from model.saved_file import form, kind_of, read_saved
 from model.sharded import read_index
 from model.zip_directory import Unsound, UnsoundKey
 
 # Of a name or a reason that a hostile file may have made long.
-LONGEST_SHOWN = 300
+LONGEST_SHOWN = 600
 
 # What PyTorch calls extra state in a state dict.
 EXTRA_STATE = "_extra_state"
@@ -45,9 +46,8 @@ class UntrustedCheckpoint(Exception):
 
 
 def one_line(text: str) -> str:
-    """The text without what would move a terminal's cursor, and not without end."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: 2 * LONGEST_SHOWN])
-    return shown if len(shown) <= 2 * LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}...{shown[-LONGEST_SHOWN:]}"
+    """Return a message about a file, which names what is in it, as a terminal can show it."""
+    return printable(text, LONGEST_SHOWN)
 
 
 def examine(layout: str, path: Path, expected: Mapping[str, Any], *, contents: bool = False) -> None:

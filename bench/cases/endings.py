@@ -7,6 +7,7 @@ import pytest
 
 from bench.cases.case import Case
 from bench.cases.peer_refusals import one_line, refusal
+from bench.cases.unsound import UNTRUSTED, Unsound
 from bench.meters.budget import HostTooSmall
 from bench.meters.cgroup import NoCgroup
 from bench.meters.driver.kernels import NotComputed
@@ -30,6 +31,8 @@ def ending(case: Case) -> Iterator[None]:
     try:
         yield
     except LoadEnded as error:
+        if str(error).startswith(UNTRUSTED):
+            raise Unsound(str(error)) from None
         if case.strategy.peer:
             _end_of_peer(case, error)
         if case.states_refusal:

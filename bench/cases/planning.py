@@ -15,6 +15,7 @@ from bench.meters.simulated.allocator_settings import AllocatorSettings
 from model.architecture import DTYPES
 from model.casting import cast_dtypes, retyped
 from model.checkpoints import Checkpoint, make_sparse
+from model.run_folder import run_folder
 
 HALF = "bfloat16"
 
@@ -22,7 +23,7 @@ HALF = "bfloat16"
 def plan(case: Case) -> Measurement:
     """What the load of a case would take: nothing is read or filled. Raises `LoadEnded` where it cannot be planned."""
     planned = replace(case, planned=True, device="cpu" if case.device == "cpu" else "sim")
-    with TemporaryDirectory(prefix="plan-") as folder:
+    with TemporaryDirectory(prefix="plan-", dir=run_folder()) as folder:
         checkpoint, rehearsal = (
             _sparse(Checkpoint(specification, Path(folder) / f"{number}-{specification.name}"))
             for number, specification in enumerate((planned.specification, planned.rehearsal))

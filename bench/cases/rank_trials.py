@@ -21,6 +21,7 @@ from model.bits import difference
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import GPT2, Config, first_logits
 from model.layouts import first_names, save_plain
+from model.run_folder import run_folder
 from model.verify import WrongModel, check_logits
 
 LIMIT_SECONDS = 60.0
@@ -91,7 +92,7 @@ class RankTrials:
             self._start(case)
         # FSDP2 computes what one device does, in the same order.
         exact, layout = case.parallelism == "fsdp", ALL_LAYOUTS[case.layout]
-        with TemporaryDirectory(prefix="trial-") as folder:
+        with TemporaryDirectory(prefix="trial-", dir=run_folder()) as folder:
             model = kind.build()
             layout.save_of(model, model.state_dict(), Path(folder), save_plain)
             path = Path(folder) / layout.entrance

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bench.conformance.modules import named_tensors
 from model.bits import difference, is_on, same_value
+from model.printable import printable
 from model.trust import EXTRA_STATE
 
 # What is wrong with a loaded tensor, given the saved one.
@@ -23,7 +24,7 @@ class Difference:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.what}" if self.name else self.what
+        return printable(f"{self.name} {self.what}" if self.name else self.what)
 
 
 def differences(

@@ -24,6 +24,7 @@ from model.gpt2 import first_logits
 from model.layouts import save_plain
 from model.outputs import difference_in_outputs
 from model.own import Own
+from model.run_folder import run_folder
 from model.starts import Values, uninitialised
 
 # Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
@@ -90,7 +91,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
     Of the checks of `UNHEEDABLE`, some may be left out. `once`: it is loaded once and compared, not stepped by
     optimizers, nor held against a second load.
     """
-    with TemporaryDirectory(prefix="specimen-") as folder:
+    with TemporaryDirectory(prefix="specimen-", dir=run_folder()) as folder:
         entrance = Path(folder, ALL_LAYOUTS[layout].entrance)
         try:
             saved = specimen.saved()

@@ -1,11 +1,12 @@
 """Where runs are kept: pytest-benchmark's files, but each is there as a whole or not at all."""
 
+import errno
 import fcntl
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,16 @@ from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import safe_dumps
 
 from bench.history.runs import NAME, PASSED, Run, Unreadable, read_run
-from model.disk import sync_folder
+from model.disk import UNFINISHED, sync_folder
 
-# Not a name that pytest-benchmark looks at.
-UNFINISHED = ".unfinished"
+# Why nothing can be written to a folder, by the number of the error.
+CLOSED = {
+    errno.EROFS: "is read-only",
+    errno.EACCES: "may not be written to",
+    errno.EPERM: "may not be written to",
+    errno.ENOTDIR: "is below a file",
+    errno.EEXIST: "is a file",
+}
 
 # Of a number, at least.
 DIGITS = 4
@@ -36,6 +43,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
     Raises `OSError`, and leaves nothing, where it cannot be.
     """
+    # Not a name that pytest-benchmark looks at.
     unfinished = file.with_name(file.name + UNFINISHED)
     try:
         with unfinished.open("wb") as stream:
@@ -116,11 +124,20 @@ class Storage(FileStorage):
         folder = self.get(".")
         file = folder / f"{mark}{save}.json"
         try:
+            # pytest-benchmark has tried, and told nobody why it could not.
+            folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder):
+                _remove_unfinished(folder)
                 file = folder / f"{mark}{self._next_number():04}_{save}.json"
                 write_whole(file, in_text(output_json))
         except OSError as error:
-            self.unsaved = f"this run is not recorded: {file.name} cannot be written: {error.strerror}"
+            closed = CLOSED.get(error.errno or 0)
+            self.unsaved = (
+                f"{os.path.relpath(self.path)}/ {closed}: this run is not recorded; name another folder with "
+                "--benchmark-storage"
+                if closed
+                else f"this run is not recorded: {file.name} cannot be written: {error.strerror}"
+            )
         else:
             self.saved = file
             self.logger.info(f"Saved benchmark data in: {file}")
@@ -128,6 +145,14 @@ class Storage(FileStorage):
     def _next_number(self) -> int:
         numbers = [int(match["number"]) for file in self.get(".").iterdir() if (match := NAME.fullmatch(file.name))]
         return max(numbers, default=0) + 1
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what killed runs left in a folder that is locked: nobody else is writing a run there."""
+    for left in folder.glob(f"*.json{UNFINISHED}"):
+        if NAME.fullmatch(left.name.removesuffix(UNFINISHED)):
+            with suppress(OSError):
+                left.unlink()
 
 
 @contextmanager

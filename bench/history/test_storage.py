@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import os
@@ -14,7 +15,8 @@ from pytest_benchmark.storage.file import FileStorage
 from bench.history.conftest import STATS
 from bench.history.record import blank_record
 from bench.history.runs import FAILED, read_run
-from bench.history.storage import UNFINISHED, Storage, in_text, write_whole
+from bench.history.storage import Storage, in_text, write_whole
+from model.disk import UNFINISHED
 
 RUN = {"benchmarks": [], "machine_info": {"torch": "2.13.0"}, "commit_info": {"id": "c0ffee"}, "datetime": "2026"}
 
@@ -145,8 +147,10 @@ def test_a_run_that_is_killed_while_it_saves_leaves_the_others_whole(tmp_path: P
     killed_while_saving(tmp_path, Storage, moment)
     assert runs(tmp_path) == ["0001_before.json"]
     assert [path.name for path in tmp_path.rglob(f"*{UNFINISHED}")] == [f"0002_killed.json{UNFINISHED}"]
+    (tmp_path / "machine" / f"notes{UNFINISHED}").touch()
     storage(tmp_path).save(RUN, "after")
     assert runs(tmp_path) == ["0001_before.json", "0002_after.json"]
+    assert [path.name for path in tmp_path.rglob(f"*{UNFINISHED}")] == [f"notes{UNFINISHED}"]
 
 
 def test_pytest_benchmarks_own_storage_would_leave_half_a_file(tmp_path: Path) -> None:
@@ -171,6 +175,34 @@ def test_a_run_that_cannot_be_saved_leaves_nothing(
     full.save(RUN, "after")
     assert full.unsaved == "this run is not recorded: 0002_after.json cannot be written: No space left on device"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0001_before.json"]
+
+
+@pytest.mark.parametrize(
+    ("number", "why"), [(errno.EROFS, "is read-only"), (errno.EACCES, "may not be written to"), (0, "is below a file")]
+)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_folder_that_cannot_be_written_to_is_said_to_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, why: str, is_there: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results"
+    if number == 0:
+        folder = tmp_path / "file" / "results"
+        folder.parent.touch()
+    elif is_there:
+        (folder / "machine").mkdir(parents=True)
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        if not path.is_dir():
+            raise OSError(number, os.strerror(number))
+
+    opened = storage(folder)
+    if number:
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        monkeypatch.setattr(Path, "open", lambda path, *_: refuse(path))
+    opened.save(RUN, "run")
+    shown = f"{folder.relative_to(tmp_path)}/ {why}"
+    assert opened.unsaved == f"{shown}: this run is not recorded; name another folder with --benchmark-storage"
 
 
 NUMBERS = st.lists(st.integers() | st.floats(allow_nan=False, allow_infinity=False))

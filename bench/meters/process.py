@@ -7,11 +7,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from functools import cache
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.util import Finalize
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -143,23 +145,50 @@ def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None
 
 def warm_up() -> None:
     """Start the fork server, if it is not there: what it imports takes seconds, in which this process can go on."""
+    _end_server_at_exit()
     with _own_environment():
         forkserver.ensure_running()
 
 
 def _start(process: ForkServerProcess) -> None:
     """Start a child, and the fork server with the first one."""
+    _end_server_at_exit()
     with _own_environment():
         process.start()
 
 
-def _own_environment() -> AbstractContextManager[object]:
-    """For a fork server that looks for its modules where this process does."""
+@cache
+def _end_server_at_exit() -> None:
+    # After children, which it tells how they ended.
+    Finalize(None, _end_server, exitpriority=-90)
+
+
+def _end_server() -> None:
+    """Kill the fork server: while it imports, it does not notice that nobody is left who needs it."""
+    server: Any = forkserver._forkserver  # noqa: SLF001 - it has no other name
+    pid = server._forkserver_pid  # noqa: SLF001 - nor has this
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """For a fork server that looks for its modules where this process does, and hears no SIGINT until it has them.
+
+    Ctrl-C at a terminal is for this process too, which ends it; `bench.meters.warm` has it hear again.
+    """
     paths = os.pathsep.join(filter(None, sys.path))
     warnings = ",".join(filter(None, (UNHEEDED, os.environ.get("PYTHONWARNINGS"), ALWAYS_UNHEEDED)))
     # Without the last, a module of the folder that the run was started in would be found before the suite's.
     own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded), "PYTHONSAFEPATH": "1"}
-    return patch.dict(os.environ, QUIET | os.environ | own)
+    # To start this has SIGINT heard again.
+    resource_tracker.ensure_running()
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with patch.dict(os.environ, QUIET | os.environ | own):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def _manner_of_death(exit_code: int | None) -> str:

@@ -6,6 +6,13 @@ ROOT = Path(__file__).parents[2]
 
 # Whoever asks CUDA how many devices there are before a fork cannot use one after it.
 ASK = """
+import os
+import signal
+
+# What a fork server is started without hearing, it drops, and then it hears.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+os.kill(os.getpid(), signal.SIGINT)
+
 import torch
 
 for name in ("is_available", "device_count", "_lazy_init"):
@@ -15,6 +22,8 @@ for name in ("is_available", "device_count", "_lazy_init"):
 
 import bench.meters.child
 import bench.meters.warm
+
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 """
 
 # Without its own renewal of the pool, torch fails in one of five such forks.
@@ -64,3 +73,33 @@ def assert_runs(script: str) -> None:
         [sys.executable, "-W", "ignore", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_fork_server_that_imports_hears_no_interrupt_and_ends_with_its_run(tmp_path: Path) -> None:
+    """That of Ctrl-C is for the run: the server would write where it was."""
+    (tmp_path / "slow.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(100)\n")
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(tmp_path)!r})
+from multiprocessing import forkserver
+from bench.meters import process
+
+process._CONTEXT.set_forkserver_preload(["slow"])
+process.warm_up()
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)
+print("started", flush=True)
+sys.stdin.readline()
+"""
+    run = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout
+    assert sorted(run.stdout.readline() for _ in range(2)) == ["imports\n", "started\n"]
+    # Both have the other ends of the pipes: those close when the last of them has ended.
+    assert run.communicate("\n", timeout=10) == ("", "")

@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import signal
 from contextlib import suppress
 
 import torch
@@ -45,6 +46,13 @@ def _preload() -> None:
             factory_of(text).get()
 
 
+def _hear_interrupts() -> None:
+    """Have forked processes hear SIGINT, which this one was started without; what came meanwhile is dropped."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, before)
+
+
 if CARD in os.environ:
     kernels.register()
 _preload()
@@ -53,3 +61,4 @@ os.register_at_fork(after_in_child=_renew_threads)
 # Whatever is imported by now stays: a child's collector need not look at it, nor copy its pages to do so.
 gc.collect()
 gc.freeze()
+_hear_interrupts()

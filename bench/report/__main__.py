@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.cases import interrupts  # before torch
 from bench.history.runs import PASSED, Run, Unreadable
 from bench.history.storage import read_runs
 from bench.report.peers import PEERS
@@ -13,6 +14,8 @@ from bench.report.recorded import Recorded, recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.reporter import page_is_possible
 from bench.report.sharded_section import SHARDED
+from bench.report.terminal import LONGEST_LINE
+from model.printable import printable
 from model.shelf import cache_folder
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +27,7 @@ class NoSuchRun(Exception):
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     """Write what the arguments ask for. An error is one line, with exit status 2."""
+    interrupts.leave_quietly()
     parser = argparse.ArgumentParser(prog="python -m bench.report", description="make the page of a recorded run again")
     parser.add_argument("run", nargs="?", help="its number or its file (default: the last one that passed)")
     parser.add_argument("--storage", type=Path, default=root / "results", help="where runs are recorded")
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
             page = root / PAGE
         print(write_page(run, [*before, run.run], page.parent, cache_folder(), page.name))  # noqa: T201
     except (NoSuchRun, Unreadable, ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(printable(str(error), LONGEST_LINE))
 
 
 def _write_section(
@@ -69,7 +73,7 @@ def _write_section(
         runs, _ = read_runs(storage)
         section.write([_chosen(runs, name) for name in names], root)
     except (NoSuchRun, Unreadable, ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(printable(str(error), LONGEST_LINE))
 
 
 def _chosen(runs: Sequence[Run], name: str | None) -> Recorded:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.meters.simulated.peaks import Held
 from bench.report.rows import Outcome
+from model.printable import printable
 
 GIB, MIB = 2**30, 2**20
 
@@ -30,7 +31,7 @@ def explanation(outcome: Outcome) -> Iterator[str]:
 
 def _line(count: int, tensors: int, where: str) -> str:
     many = "" if tensors == 0 else f" in {tensors:,} tensor{'s' * (tensors != 1)}"
-    return f"    {_size(count)}{many}: {where}"
+    return f"    {_size(count)}{many}: {printable(where)}"
 
 
 def _size(count: int) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
+from bench.report.terminal import LONGEST_LINE
+from model.printable import printable
+
 # Shorter work needs no bar.
 DELAY_SECONDS = 2.0
 
@@ -31,7 +34,7 @@ def say(config: pytest.Config, line: str) -> None:
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter and not config.option.benchmark_quiet:
         _end_line(reporter)
-        reporter.write_line(line)
+        reporter.write_line(printable(line, LONGEST_LINE))
 
 
 def _end_line(reporter: Any) -> None:

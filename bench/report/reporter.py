@@ -27,7 +27,9 @@ from bench.report.folders import known_folders, without_folders
 from bench.report.recorded import problems, recorded
 from bench.report.rows import REFUSED, SKIPPED, Outcome, coverage, rows
 from bench.report.sections import Found, job_page, not_compared, sections
+from bench.report.terminal import LONGEST_LINE
 from bench.versus.session import Versus
+from model.printable import printable
 
 
 class Reporter:
@@ -46,7 +48,7 @@ class Reporter:
         """Lines about a stand-in for a GPU, and about the user's checkpoint, before anything is measured."""
         memory = self._chosen.stand_in
         stand_in = [f"{self._chosen.device}: a stand-in for a GPU ({memory}); times are not measured"] if memory else []
-        return [*stand_in, *(f"checkpoint: {note}" for note in self._chosen.notes)]
+        return [*stand_in, *(printable(f"checkpoint: {note}", LONGEST_LINE) for note in self._chosen.notes)]
 
     @pytest.fixture
     def cells(self) -> list[Cell]:
@@ -166,7 +168,7 @@ class Reporter:
             if not config.option.benchmark_quiet:
                 self._write_sections(terminalreporter, config.get_terminal_writer().fullwidth)
             for line in self._complaints:
-                terminalreporter.write_line(f"ERROR: {line}", red=True)
+                terminalreporter.write_line(printable(f"ERROR: {line}", LONGEST_LINE), red=True)
             self._tell_github(terminalreporter)
             page = os.environ.get("GITHUB_STEP_SUMMARY")
             if page and not config.option.benchmark_disable:
@@ -181,7 +183,7 @@ class Reporter:
         for title, lines in sections(self._found, width):
             terminal.section(title)
             for line in lines:
-                write_coloured(terminal, line)
+                write_coloured(terminal, printable(line, LONGEST_LINE))
         if self._page:
             terminal.write_line(self._page)
 

@@ -6,6 +6,7 @@ from tempfile import NamedTemporaryFile
 import pytest
 
 from bench.report.progress import say
+from model.run_folder import run_folder
 from model.user_code import WARNINGS_FILE
 
 
@@ -15,7 +16,9 @@ class UserWarnings:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._said: set[str] = set()
-        self._file = NamedTemporaryFile("r", prefix="warnings-", encoding="utf-8")  # noqa: SIM115 - it lasts
+        self._file = NamedTemporaryFile(  # noqa: SIM115 - it lasts
+            "r", prefix="warnings-", dir=run_folder(), encoding="utf-8"
+        )
         # A run within a test is one of its own.
         self._before = os.environ.get(WARNINGS_FILE)
         os.environ[WARNINGS_FILE] = self._file.name

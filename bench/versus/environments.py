@@ -16,9 +16,7 @@ from typing import Any
 
 from bench.versus.pip import HAS_PIP, PipFailed, install, pins
 from bench.versus.sides import Side
-from model.disk import wait_for
-
-UNFINISHED = ".unfinished"
+from model.disk import UNFINISHED, remove_unfinished, wait_for
 
 Say = Callable[[str], None]
 
@@ -101,6 +99,7 @@ def _made(folder: Path, make: Callable[[Path], None], say: Say) -> Path:
     The scripts of an environment that is renamed name a Python that is gone: everything is run with `python -m`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder.parent)
     with folder.with_name(f"{folder.name}.lock").open("ab") as lock:
         wait_for(lock, fcntl.LOCK_EX, lambda: say(f"{folder.name}: waiting for another run that makes it"))
         if not folder.exists():

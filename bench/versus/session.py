@@ -14,6 +14,7 @@ from bench.versus.duel import RunFailed, duel
 from bench.versus.environments import EnvironmentFailed, prepare
 from bench.versus.sides import parse
 from bench.versus.verdict import FEWEST_ROUNDS, Result, judge
+from model.run_folder import run_folder
 
 OPTIONS = (
     (
@@ -67,7 +68,7 @@ class Versus:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             one, other = (prepare(side, root, self._folder, tell) for side in self._sides)
-            with TemporaryDirectory(prefix="versus-") as runs:
+            with TemporaryDirectory(prefix="versus-", dir=run_folder()) as runs:
                 measured = duel(one, other, options, self._rounds, Path(runs), tell)
             self.result = judge(measured, *self._thresholds)
         except (EnvironmentFailed, RunFailed, OSError) as error:

@@ -10,8 +10,9 @@ import pytest
 
 from bench.versus import environments
 from bench.versus.conftest import AddWheel, Commit
-from bench.versus.environments import UNFINISHED, Environment, EnvironmentFailed, prepare
+from bench.versus.environments import Environment, EnvironmentFailed, prepare
 from bench.versus.sides import HERE, Side, parse
+from model.disk import UNFINISHED
 
 PROJECT = '[project]\nname = "tiny-project"\n'
 DEPENDENT = PROJECT + 'dependencies = ["tqdm>=1"]\n'

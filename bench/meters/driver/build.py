@@ -11,12 +11,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from model.run_folder import folder_beside
 
 NATIVE = Path(__file__).parent / "native"
 LIBRARY = "libstand_in.so"
@@ -53,14 +54,14 @@ def library(cache: Path) -> Path:
     if not built.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache, prefix="stand-in-") as made:
-                _build(Path(made))
+            with folder_beside(cache) as made:
+                _build(made)
                 built.parent.mkdir(exist_ok=True)
                 for alias in ALIASES:
                     with suppress(FileExistsError):
                         (built.parent / alias).symlink_to(LIBRARY)
                 # Whole at once: another run may be building it, too.
-                (Path(made) / LIBRARY).replace(built)
+                (made / LIBRARY).replace(built)
         except OSError as error:
             raise CannotBuild(f"the stand-in for a GPU cannot be built in the cache folder: {error}") from None
     return built

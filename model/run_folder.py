@@ -1,0 +1,104 @@
+"""One folder for what a run writes that ends with it: it is removed at the end, or by the next run if it was killed."""
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from multiprocessing.process import current_process
+from multiprocessing.util import Finalize
+from pathlib import Path
+
+_PREFIX = "weight-loading-run-"
+# As `tempfile` names it.
+_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
+# A file that nothing else has which happens to be named like such a folder.
+_MARK = "of-a-run-of-weight-loading"
+
+# The environment variable that names the folder of the run to its processes.
+VARIABLE = "WEIGHT_LOADING_RUN_FOLDER"
+
+
+def run_folder() -> str | None:
+    """Return where temporary files belong in any process of a run; None: wherever `tempfile` has them."""
+    folder = os.environ.get(VARIABLE)
+    return folder if folder and Path(folder).is_dir() else None
+
+
+@cache
+def begin_run_folder(cache_folder: Path) -> Path:
+    """Make the folder, lock it as long as this process lives, and remove those of dead runs. Raises `OSError`.
+
+    What `multiprocessing` keeps for this process and its children is kept there too.
+    """
+    parent = Path(tempfile.gettempdir())
+    remove_dead(parent)
+    remove_dead(cache_folder)
+    folder, lock = _made_and_locked(parent)
+    os.environ[VARIABLE] = str(folder)
+    # It would make one of its own, whose name tells nobody that it belongs to this suite.
+    current_process()._config.setdefault("tempdir", str(folder))  # type: ignore[attr-defined]  # noqa: SLF001
+    Finalize(None, _remove, args=(folder, lock), exitpriority=-100)
+    return folder
+
+
+@contextmanager
+def folder_beside(parent: Path) -> Iterator[Path]:
+    """Make a folder in `parent`, on whose file system something is made, as long as this block lasts."""
+    folder, lock = _made_and_locked(parent)
+    try:
+        yield folder
+    finally:
+        _remove(folder, lock)
+
+
+def remove_dead(parent: Path) -> None:
+    """Remove the folders of runs in `parent` that are this user's, and that no living process holds the lock of."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            status = folder.lstat()
+            if _NAME.fullmatch(folder.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+                _remove_if_dead(folder)
+
+
+def _remove_if_dead(folder: Path) -> None:
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if (folder / _MARK).exists():
+            _empty(folder)
+        folder.rmdir()  # Without the mark its run died before it wrote anything; what is not empty is of no run.
+    finally:
+        os.close(lock)
+
+
+def _made_and_locked(parent: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        # Before it is locked, another run may take it for one of a dead run.
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / _MARK).touch()
+            return folder, lock
+
+
+def _remove(folder: Path, lock: int) -> None:
+    with suppress(OSError):
+        _empty(folder)
+        folder.rmdir()
+    os.close(lock)
+
+
+def _empty(folder: Path) -> None:
+    """Remove everything in a folder, the mark last: whoever is killed meanwhile leaves a folder of a run."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _MARK:
+            path.unlink()
+    (folder / _MARK).unlink()

@@ -1,0 +1,103 @@
+"""Tests of the folder that a run writes to while it lasts: it is gone at the end, and what a dead run left as well."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.run_folder import _MARK, _PREFIX, VARIABLE, remove_dead, run_folder
+
+RUN = """
+import os, signal, sys, tempfile
+from multiprocessing import get_context
+from pathlib import Path
+from model.run_folder import begin_run_folder, run_folder
+
+folder = begin_run_folder(Path(sys.argv[1]))
+assert str(folder) == run_folder()
+tempfile.mkdtemp(prefix="plan-", dir=run_folder())
+child = get_context("forkserver").Process(target=print)
+child.start()
+child.join()
+print(folder.name, *sorted(path.name.partition("-")[0] for path in folder.iterdir()), flush=True)
+if "wait" in sys.argv:
+    sys.stdin.read()
+"""
+
+
+def _start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    environ = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", RUN, str(tmp_path), *arguments]
+    return subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_dead_run_leaves_its_folder_to_the_next_one(tmp_path: Path) -> None:
+    killed = _start(tmp_path, "wait")
+    assert killed.stdin
+    assert killed.stdout
+    assert killed.stdout.readline() == "\n"  # Of the child.
+    there, *kept = killed.stdout.readline().split()
+    assert kept == ["listener", "of", "plan"]
+
+    # As long as it lives, another run lets it be.
+    other = _start(tmp_path)
+    assert other.communicate(timeout=30)
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+    assert _start(tmp_path).communicate(timeout=30)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_folders_of_runs_are_removed(tmp_path: Path) -> None:
+    own = tmp_path / f"{_PREFIX}a_b1c2d3"
+    of_others = ["weight-loading-bench", f"{_PREFIX}12345678", f"{_PREFIX}of-mine", "pymp-12345678"]
+    for name in (own.name, *of_others):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    (own / _MARK).touch()
+    (tmp_path / f"{_PREFIX}00000000").mkdir()
+    (tmp_path / f"{_PREFIX}11111111").symlink_to(tmp_path / of_others[0])
+    remove_dead(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*of_others, f"{_PREFIX}11111111"}
+    assert all((tmp_path / name / "file").exists() for name in of_others)
+
+
+def test_what_is_half_removed_is_removed_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / f"{_PREFIX}12345678"
+    (folder / "plan-1").mkdir(parents=True)
+    (folder / _MARK).touch()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            remove_dead(tmp_path)
+    assert folder.exists()
+    (folder / "a-file").touch()
+    remove_dead(tmp_path)
+    assert not folder.exists()
+
+
+def test_folders_of_other_users_are_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / f"{_PREFIX}12345678"
+    folder.mkdir()
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    remove_dead(tmp_path)
+    assert folder.exists()
+
+
+def test_without_a_run_files_are_where_the_system_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
+    assert run_folder() is None
+    monkeypatch.delenv(VARIABLE)
+    assert run_folder() is None
