@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from model.architecture import DTYPES, SEED
-from model.checkpoints import Checkpoint, misfit, stamps
+from model.checkpoints import Checkpoint, misfit
 from model.gpt2 import CONFIGS, REHEARSAL, first_logits
 from model.layouts import LAYOUTS
+from model.stamps import stamps
 from model.trust import UntrustedCheckpoint
 from model.weights import random_gpt2
 

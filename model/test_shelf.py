@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from model import shelf as shelf_module
-from model.checkpoints import Specification, misfit, stamps
+from model.checkpoints import Specification, misfit
 from model.gpt2 import REHEARSAL
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
+from model.stamps import stamps
 
 ONE = Specification(REHEARSAL, "float32", "torch")
 OTHER = Specification(REHEARSAL, "float16", "torch")
