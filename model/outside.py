@@ -16,11 +16,15 @@ from model.beside import beside
 from model.checkpoints import Checkpoint
 from model.foreign import FOREIGN, Digest
 from model.memory import Memory
-from model.places import Place, Told, effective_stride
+from model.places import TRACE, Place, Told, effective_stride
 from model.trust import UntrustedCheckpoint
 
 # What is wrong with a model whose process has this memory, and tells this of it; None if nothing is.
 Judge = Callable[[Memory, Told], str | None]
+
+# Why a model cannot be compared.
+NO_DICT = "keeps its tensors in something else than a dict: have the loader leave it as it is built"
+ODD = {TRACE: "was left by the loader, and could change the model while it is compared: have the loader unset it"}
 
 # After a load that left something running, its tensors are looked at again.
 LATER_SECONDS = 1.5
@@ -76,7 +80,7 @@ def _judge(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Me
 
 def _wrong(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Memory, told: Told) -> str | None:
     if told.odd:
-        return f"{told.odd} keeps its tensors in something else than a dict: what it has cannot be compared"
+        return f"{told.odd} {ODD.get(told.odd, NO_DICT)}"
     places = {place.name: place for place in told.places}
     digests = checkpoint.digests()
     dense = checkpoint.specification.layout.startswith("safetensors") or checkpoint.specification.layout in FOREIGN

@@ -10,6 +10,7 @@ import marshal
 import os
 import signal
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ PREFIX = b"places:"
 # Answers to a statement: the tensors are right, they are not, and nobody has looked at them.
 RIGHT, WRONG, UNJUDGED = b"R", b"W", b"U"
 ANSWER_BYTES = 5  # With the length that `Connection.send_bytes` writes before it.
+
+# What a loader may leave that runs whenever a function is called.
+TRACE = "a trace function"
+
+# What a thread takes to begin.
+BEGIN_SECONDS = 0.02
 
 # Sends where a model's tensors are, and then its outputs, and returns whether whoever reads it finds all of them right.
 Tell = Callable[[nn.Module, Sequence[Tensor]], bool]
@@ -89,9 +96,10 @@ def effective_stride(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, 
 
 @dataclass(frozen=True)
 class Told:
-    """A statement. `odd` names a module whose tensors are in no plain dict; `running` is what could change them later.
+    """A statement of where tensors are, by a teller.
 
-    `running` counts threads of Python that have come since the teller was made, and timers.
+    `odd` names why it cannot be trusted: a module that has its tensors in no plain dict, or a trace function that has
+    come since the teller was made. `running` counts threads of Python that have come since, and timers.
     """
 
     places: tuple[Place, ...]
@@ -121,19 +129,25 @@ _SIZE, _STRIDE, _ADDRESS, _ITEM_BYTES, _IS_CONJ, _IS_NEG = (
 _DUMPS, _READ, _WRITE = marshal.dumps, os.read, os.write
 _FRAMES, _TIMER = sys._current_frames, signal.getitimer  # noqa: SLF001 - its only name
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_SLEEP = time.sleep
 _GET_TRACE, _SET_TRACE, _GET_PROFILE, _SET_PROFILE = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
 
 
-def _tell(descriptor: int, threads: set[int], model: nn.Module, outputs: Sequence[Tensor]) -> bool:
+def _tell(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tensor]) -> bool:
+    threads, traces = before
     trace, profile = _GET_TRACE(), _GET_PROFILE()
     _SET_TRACE(None)
     _SET_PROFILE(None)
     try:
         places: list[Any] = []
         odd: list[str] = []
+        if (trace, profile) != traces:
+            odd.append(TRACE)
         _walk(model, "", places, odd, [])
         for number, output in enumerate(outputs):
             places.append(_place(f"output {number}", "output", output, False))
+        # A thread that has not begun yet has no frame.
+        _SLEEP(BEGIN_SECONDS)
         running = len([one for one in _FRAMES() if one not in threads])
         running += len([which for which in _TIMERS if _TIMER(which)[0]])
         message = PREFIX + _DUMPS((places, odd[0] if odd else "", running))
@@ -203,4 +217,5 @@ def teller(
     own = {**world, "__builtins__": {**world["__builtins__"]}}
     for name, code in codes.items():
         own[name] = function(code, own)
-    return bound(own["_tell"], descriptor, {*own["_FRAMES"]()})
+    before = {*own["_FRAMES"]()}, (own["_GET_TRACE"](), own["_GET_PROFILE"]())
+    return bound(own["_tell"], descriptor, before)
