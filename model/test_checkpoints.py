@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -140,12 +141,21 @@ def put_a_copy_in_its_place(path: Path) -> None:
     copy.replace(path)
 
 
+def flip_a_bit_in_place(path: Path) -> None:
+    """Change a byte, and give the file its old times back."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"p")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 @pytest.mark.parametrize("file", ["tensors/final_norm.scale.pt", "logits.pt"])
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (rewrite, "was written to while it was in use"),
         (put_a_copy_in_its_place, "was replaced by another file while it was in use"),
+        (flip_a_bit_in_place, "was written to while it was in use"),
         (lambda path: path.write_bytes(b"12"), r"was changed from [\d,]+ bytes to 2 while it was in use"),
         (Path.unlink, "was sound, and can no longer be found: No such file or directory"),
     ],

@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
@@ -10,11 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from bench.cases.loads import CachedOutputs, run_load
 from bench.cases.wrong import WRONG
-from bench.cases.wrong.right import right
-from bench.meters.child import Job, _check
+from bench.cases.wrong.right import patch, right
+from bench.meters import device_meter
+from bench.meters.child import Job, _check, run
+from bench.meters.clock import LoadClock, clock_apart
+from bench.meters.measure import watched
 from bench.meters.process import Child, LoadFailed, child_process, telling_failures
+from bench.strategies import Load
 from model import outside
 from model.checkpoints import Checkpoint, Specification, make
 from model.gpt2 import REHEARSAL
@@ -61,10 +68,16 @@ def child() -> Iterator[Child]:
         yield child
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    folder = tmp_path / "made"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wrong") / "made"
     make(SPECIFICATION, folder, lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(made: Path, tmp_path: Path) -> Checkpoint:
+    folder = shutil.copytree(made, tmp_path / "made")
     return Checkpoint(SPECIFICATION, folder, stamps(folder))
 
 
@@ -85,10 +98,76 @@ def judged(child: Child, name: str, checkpoint: Checkpoint) -> None:
 def test_a_wrong_model_is_found(
     name: str, child: Child, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outside, "LATER_SECONDS", 0.5)
+    monkeypatch.setattr(outside, "LATER_SECONDS", 0.3)
     with pytest.raises(LoadFailed, match=r"^(WrongModel|UntrustedCheckpoint): "):
         judged(child, name, checkpoint)
 
 
 def test_a_right_model_is_not_accused(child: Child, checkpoint: Checkpoint) -> None:
     judged(child, "right", checkpoint)
+
+
+def spoilt(build: Callable[[], nn.Module], path: Path, device: torch.device) -> nn.Module:
+    return WRONG["patches_equal"](right(build, path, device), path)
+
+
+def without_values(device: torch.device) -> None:
+    """Rehearse nothing."""
+
+
+def job(load: Load, checkpoint: Checkpoint) -> Job:
+    return Job(
+        meter=partial(device_meter, "cpu"),
+        rehearse=without_values,
+        load=partial(run_load, load, checkpoint),
+        use=None,
+        check=partial(check_model, checkpoint, CPU),
+        again=True,
+        judge=judge_of(checkpoint, CPU),
+    )
+
+
+def clock(load: Load, checkpoint: Checkpoint) -> LoadClock:
+    outputs = CachedOutputs(checkpoint, CPU)
+    loading = partial(run_load, load, checkpoint)
+    return LoadClock(loading, outputs.use, outputs.check, device_meter("cpu"), outputs=outputs.of)
+
+
+def test_who_measures_a_load_judges_it(checkpoint: Checkpoint) -> None:
+    for load in (right, spoilt):
+        one = job(load, checkpoint)
+        with child_process(run, one, 30.0) as child:
+            if load is right:
+                watched(child, one)
+                continue
+            with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"):
+                watched(child, one)
+
+
+def test_who_times_loads_judges_every_one(checkpoint: Checkpoint) -> None:
+    judge = judge_of(checkpoint, CPU)
+    with clock_apart(partial(clock, right, checkpoint), 30.0, judge) as timed:
+        for _ in range(2):
+            timed.begin_round()
+            timed.load_and_use()
+        timed.finish_round()
+        assert len(timed.readings().load_seconds) == 2
+    with clock_apart(partial(clock, spoilt, checkpoint), 30.0, judge) as timed:
+        timed.begin_round()
+        timed.load_and_use()
+        with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"):
+            timed.finish_round()
+
+
+def test_a_process_that_tells_nothing_is_not_believed(checkpoint: Checkpoint) -> None:
+    """Its loader has replaced the method that would."""
+    with clock_apart(partial(clock, silent, checkpoint), 30.0, judge_of(checkpoint, CPU)) as timed:
+        timed.begin_round()
+        timed.load_and_use()
+        with pytest.raises(LoadFailed, match=r"^the process of the load sent Readings, where Told is due$"):
+            timed.finish_round()
+
+
+def silent(build: Callable[[], nn.Module], path: Path, device: torch.device) -> nn.Module:
+    patch(LoadClock, "finish_round", lambda *_: None)
+    return right(build, path, device)

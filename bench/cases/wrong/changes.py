@@ -19,7 +19,7 @@ from torch import nn
 from bench.cases.wrong.right import put, spoilt, weight_of
 
 # When they do what they do later, in seconds.
-DELAY_SECONDS = 0.2
+DELAY_SECONDS = 0.1
 
 
 def _later(action: Callable[[], object]) -> None:
