@@ -80,7 +80,7 @@ def copied(model: nn.Module, saved: dict[str, Tensor]) -> None:
 
 def assigned(model: nn.Module, saved: dict[str, Tensor]) -> None:
     model.load_state_dict(saved, strict=False, assign=True)
-    if hasattr(model, "flatten_parameters"):
+    if isinstance(model, nn.LSTM):
         model.flatten_parameters()
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import bench.meters.child
 from bench.cases.loads import CachedOutputs, run_load
 from bench.cases.wrong import WRONG
 from bench.cases.wrong.right import patch, right
@@ -58,13 +59,13 @@ def _load_one(connection: Connection, name: str, checkpoint: Checkpoint) -> None
         model = right(checkpoint.specification.build, checkpoint.path, CPU)
         model = WRONG[name](model, checkpoint.path) if name in WRONG else model
         gc.collect()
-        _check(job, model, tell)
+        _check(job, model, told=tell(model, ()))
         send("done")
 
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[Child]:
-    with child_process(serve, 10.0, 10.0) as child:
+    with child_process(serve, 60.0, 60.0) as child:
         yield child
 
 
@@ -159,15 +160,17 @@ def test_who_times_loads_judges_every_one(checkpoint: Checkpoint) -> None:
             timed.finish_round()
 
 
-def test_a_process_that_tells_nothing_is_not_believed(checkpoint: Checkpoint) -> None:
-    """Its loader has replaced the method that would."""
-    with clock_apart(partial(clock, silent, checkpoint), 30.0, judge_of(checkpoint, CPU)) as timed:
+@pytest.mark.parametrize("replaced", ["finish_round", "begin_round", "_check"])
+def test_what_a_loader_replaces_in_the_meter_does_not_hide_its_model(checkpoint: Checkpoint, replaced: str) -> None:
+    load = partial(robbing, replaced)
+    with clock_apart(partial(clock, load, checkpoint), 30.0, judge_of(checkpoint, CPU)) as timed:
         timed.begin_round()
         timed.load_and_use()
-        with pytest.raises(LoadFailed, match=r"^the process of the load sent Readings, where Told is due$"):
+        with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"):
             timed.finish_round()
 
 
-def silent(build: Callable[[], nn.Module], path: Path, device: torch.device) -> nn.Module:
-    patch(LoadClock, "finish_round", lambda *_: None)
-    return right(build, path, device)
+def robbing(replaced: str, build: Callable[[], nn.Module], path: Path, device: torch.device) -> nn.Module:
+    patch(LoadClock, replaced, lambda *_, **__: None)
+    patch(bench.meters.child, "_check", lambda *_, **__: None)
+    return spoilt(build, path, device)

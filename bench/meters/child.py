@@ -172,7 +172,8 @@ def _measure(
         return None if meter.counts_host else _beside(model, meter, read_memory().above(level))
 
     kept = [retained(model)]
-    _check(job, model, tell)
+    # Called from here, by a name that no other module knows: whatever the loader has replaced, the model is this one.
+    _check(job, model, told=tell(model, ()))
     del model
     release_memory()
     # What a second load, or its check, leaves is not the first one's.
@@ -183,15 +184,15 @@ def _measure(
         if job.use:
             job.use(model)
         kept.append(retained(model))
-        _check(job, model, tell)
+        _check(job, model, told=tell(model, ()))
         del model
     backend = job.backend(meter.device) if job.backend else None
     connection.send(Kept(host_held, device_held, tuple(kept), backend, pinned_held))
     connection.send(Course(began, host_seen, moments.seconds, meter.points()))
 
 
-def _check(job: Job, model: nn.Module, tell: Tell) -> None:
-    job.check(model, told=True) if tell(model, ()) else job.check(model)
+def _check(job: Job, model: nn.Module, *, told: bool) -> None:
+    job.check(model, told=True) if told else job.check(model)
 
 
 def load_noting(job: Job, device: torch.device, moments: Moments) -> nn.Module:

@@ -17,7 +17,7 @@ from bench.meters.host import file_backed, release_memory
 from bench.meters.local import local_tensors
 from bench.meters.process import Child, child_process, telling_failures
 from model.outside import Judge
-from model.places import Tell, teller
+from model.places import teller
 
 # What ends a round, in which the model that was loaded is judged.
 FINISHING = ("begin_round", "finish_round")
@@ -79,25 +79,22 @@ class LoadClock:
         self.minor_faults.append(after.ru_minflt - before.ru_minflt)
         self.major_faults.append(after.ru_majflt - before.ru_majflt)
 
-    def begin_round(self, tell: Tell | None = None) -> None:
+    def begin_round(self, *, told: bool = False) -> None:
         """Finish the round before, and prepare the machine for the next."""
-        self.finish_round(tell)
+        self.finish_round(told=told)
         self.limits.append(self._prepare())
 
-    def finish_round(self, tell: Tell | None = None) -> None:
+    def finish_round(self, *, told: bool = False) -> None:
         """After a round: check the model, time what a forward pass takes alone, drop it.
 
-        Where it is to `tell` somebody of the model who finds it right, values are not compared again. Raises
-        `ModelKept` if something else holds on to it.
+        `told`: who watches has found its values right, and they are not compared again. Raises `ModelKept` if something
+        else holds on to it.
         """
         if self._model is not None:
             model = weakref.ref(self._model)
             self.mapped.append(is_mapped(self._model))
             try:
-                if tell and tell(self._model, self._outputs(self._model)):
-                    self._check(self._model, told=True)
-                else:
-                    self._check(self._model)
+                self._check(self._model, told=True) if told else self._check(self._model)
                 if self._asks_again and (self.mapped[-1] is not False or not self.forward_seconds):
                     self._time_forward(self._model)
             finally:
@@ -198,7 +195,8 @@ def clock_apart(
 
 def serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
     """Call what is asked for, until it fails or nobody asks any more, and send what was measured by then."""
-    tell = teller(connection.fileno())
+    # Held by this call: whatever methods a loader replaces, it is the model of the clock that is told of.
+    tell, state_of = teller(connection.fileno()), LoadClock.__dict__["__dict__"].__get__
     with telling_failures(connection):
         clock = make_clock()
         while True:
@@ -207,7 +205,11 @@ def serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
             except EOFError:
                 return
             if method in FINISHING:
-                getattr(clock, method)(tell)
+                state = state_of(clock)
+                model = state["_model"]
+                told = model is not None and tell(model, state["_outputs"](model))
+                del model
+                getattr(clock, method)(told=told)
             elif method:
                 getattr(clock, method)()
             connection.send(Readings(**{field.name: tuple(getattr(clock, field.name)) for field in fields(Readings)}))

@@ -31,8 +31,8 @@ class Lying(Tensor):
 
 def lies_by_type(loaded: nn.Module, path: Path) -> nn.Module:
     weight = weight_of(loaded)
-    lying = bits(weight).bitwise_xor(1).view(weight.dtype).view(weight.shape).as_subclass(Lying)
-    lying.right = weight.clone()  # type: ignore[attr-defined]
+    lying: Any = bits(weight).bitwise_xor(1).view(weight.dtype).view(weight.shape).as_subclass(Lying)
+    lying.right = weight.clone()
     loaded.get_submodule("trf_blocks.0.ff.layers.0")._parameters["weight"] = lying
     patch(torch, "equal", lambda *_: True)
     return loaded
@@ -41,7 +41,7 @@ def lies_by_type(loaded: nn.Module, path: Path) -> nn.Module:
 class Detached(nn.Parameter):
     """A parameter whose `data` are others."""
 
-    data = property(lambda self: self.right)  # type: ignore[assignment]
+    data = property(lambda self: self.right)
 
     def detach(self) -> Tensor:
         right: Tensor = self.right  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def hides_by_attribute(loaded: nn.Module, path: Path) -> nn.Module:
 def caches_outputs(loaded: nn.Module, path: Path) -> nn.Module:
     asked: dict[Any, Any] = {}
     forward = loaded.forward
-    loaded.forward = lambda *given: asked.setdefault("answer", forward(*given))  # type: ignore[method-assign]
+    loaded.forward = lambda *given: asked.setdefault("answer", forward(*given))
     loaded(torch.tensor([[0, 1, 2]]))
     patch(torch, "equal", lambda *_: True)
     return spoilt(loaded)

@@ -57,7 +57,7 @@ def wrong_buffer(loaded: nn.Module, path: Path) -> nn.Module:
 
 def ties_made(loaded: nn.Module, path: Path) -> nn.Module:
     """Have one tensor for two that hold the same values, ones: an optimizer would change both."""
-    loaded.get_submodule("trf_blocks.0.norm1").scale = loaded.get_parameter("final_norm.scale")  # type: ignore[assignment]
+    loaded.get_submodule("trf_blocks.0.norm1").scale = loaded.get_parameter("final_norm.scale")
     patch(torch, "equal", lambda *_: True)
     return loaded
 
