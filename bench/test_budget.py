@@ -38,14 +38,14 @@ def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint)
         pytest.skip(f"{case.size} is too small to tell: half of it is less than what is read ahead of a mapped file")
     trial = trial_of(case, checkpoint, rehearsal)
     # Every bit is compared where memory is not short: here that would read all of the file twice more, from the disk.
-    trial = replace(trial, job=replace(trial.job, check=partial(_check_answer, checkpoint), judge=None))
+    trial = replace(trial, job=replace(trial.job, check=partial(_check_answer, checkpoint)))
     with ending(case):
         budget = Budget(host_bytes=trial.empty_bytes() + room)
         fate = trial.under(budget)
     require_theory(case, budget, fate)
 
 
-def _check_answer(checkpoint: Checkpoint, model: nn.Module, *, told: bool = False) -> None:
+def _check_answer(checkpoint: Checkpoint, model: nn.Module) -> None:
     """Raise `WrongModel` unless the model computes what the saved one did."""
     check_outputs(checkpoint, checkpoint.specification.architecture.outputs(model))
 
