@@ -18,7 +18,7 @@ def test_load_time(
 ) -> None:
     """Several loads in one process of their own, the model of each one checked; no memory meter runs."""
     clock_of = case.clock(case.strategy.load, checkpoint, rehearsal)
-    with ending(case), clock_apart(clock_of, case.limit_seconds) as clock:
+    with ending(case), clock_apart(clock_of, case.limit_seconds, case.judge(checkpoint)) as clock:
         benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=case.rounds)
         clock.finish_round()
         readings = clock.readings()

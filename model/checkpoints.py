@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -27,8 +27,8 @@ from model.own import Own
 from model.partial import without
 from model.pretrained import PretrainedGPT2
 from model.source import Source
+from model.stamps import Stamp, require_unchanged
 from model.starts import Values, starts
-from model.trust import UntrustedCheckpoint
 from model.weights import Progress
 
 MANIFEST = "manifest.json"
@@ -150,7 +150,7 @@ class Specification:
     def manifest(self) -> dict[str, Any]:
         """What identifies the content: with any other value, a checkpoint found on disk is not this one."""
         to = {"cast": self.cast} if self.cast else {}
-        return self.architecture.identity() | {"schema": 1, "layout": self.layout} | to | self._written_by()
+        return self.architecture.identity() | {"schema": 2, "layout": self.layout} | to | self._written_by()
 
     def _written_by(self) -> dict[str, Any]:
         """What else decides how the same weights lie on disk."""
@@ -163,16 +163,6 @@ class Specification:
                 "byteorder": sys.byteorder,
             },
         }
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Which file there is below a checkpoint's folder: of an other one, or a changed one, something differs."""
-
-    name: str
-    inode: int
-    bytes: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -209,14 +199,7 @@ class Checkpoint:
 
     def require_unchanged(self) -> None:
         """Raise `UntrustedCheckpoint` for a file that is no longer the one that was found to be sound."""
-        for stamp in self.stamps:
-            try:
-                found = _stamp(self.folder, self.folder / stamp.name)
-            except OSError as error:
-                reason = f"was sound, and can no longer be found: {error.strerror}"
-                raise UntrustedCheckpoint(self.folder / stamp.name, None, reason) from None
-            if found != stamp:
-                raise UntrustedCheckpoint(self.folder / stamp.name, None, _what_happened(stamp, found))
+        require_unchanged(self.folder, self.stamps)
 
     def identity(self) -> str | None:
         """The SHA-256 of what was saved, equal on all machines; None where no bytes were, or none by this suite."""
@@ -224,7 +207,7 @@ class Checkpoint:
             return None
         files = json.loads((self._weights / MANIFEST).read_bytes())["files"]
         # What a library of its own writes it need not write the same twice; nor do all processors compute the same.
-        kept = {DIGESTS} if self.specification.layout in FOREIGN else files.keys() - {LOGITS}
+        kept = {DIGESTS} if self.specification.layout in FOREIGN else files.keys() - {LOGITS, DIGESTS}
         return hashlib.sha256(json.dumps({name: files[name]["sha256"] for name in sorted(kept)}).encode()).hexdigest()
 
     def tensors(self) -> Iterator[tuple[str, Any]]:
@@ -233,6 +216,11 @@ class Checkpoint:
             kept = json.loads((self._weights / DIGESTS).read_bytes())
             return ((name, Digest.from_json(digest)) for name, digest in kept.items())
         return LAYOUTS[self.specification.layout].read(self.path)
+
+    def digests(self) -> dict[str, Digest]:
+        """Those of every tensor that a load ends with, as it was when the checkpoint was made, or found to be sound."""
+        kept = json.loads((self.folder / DIGESTS).read_bytes())
+        return {name: Digest.from_json(digest) for name, digest in kept.items()}
 
     def outputs(self) -> list[Tensor]:
         """What the model that was saved computed first, on the host: of GPT-2 logits `[1, 3, vocabulary]`."""
@@ -262,47 +250,26 @@ class Checkpoint:
         return {name: [Values(**one) for one in values] for name, values in known.items()}
 
 
-def stamps(folder: Path, elsewhere: Iterable[Path] = ()) -> tuple[Stamp, ...]:
-    """What identifies every file below `folder`, and others, as they are now."""
-    kept = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return tuple(_stamp(folder, path) for path in (*kept, *elsewhere))
-
-
-def _stamp(folder: Path, path: Path) -> Stamp:
-    status = path.stat()
-    name = path.relative_to(folder) if path.is_relative_to(folder) else path.absolute()
-    return Stamp(str(name), status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _what_happened(before: Stamp, now: Stamp) -> str:
-    if now.inode != before.inode:
-        return "was replaced by another file while it was in use"
-    if now.bytes != before.bytes:
-        return f"was changed from {before.bytes:,} bytes to {now.bytes:,} while it was in use"
-    return "was written to while it was in use"
-
-
 def make(specification: Specification, folder: Path, progress: Progress) -> None:
     """Make the model, and write its tensors, its first logits and the manifest into `folder`, which is new.
 
-    Under a cast no tensors are written, but the first logits of the model that was cast.
+    Under a cast no tensors are written, but the first logits and the digests of the model that was cast. Digests of
+    what lies where the user has it are made of the files, which were found to be sound just before.
 
     The manifest comes last: a folder without one is half a checkpoint. `progress` is told of about twice the
     state bytes: filled, then written.
     """
     folder.mkdir()
-    own, save = specification.own, partial(save_digested, progress=progress)
+    own, in_place, save = specification.own, specification.in_place, partial(save_digested, progress=progress)
     if own and own.source:
         own.source.require_sound()
     files: dict[str, Entry] = {}
     answers, beside = Answers([]), {}
     if specification.making_bytes:
         model = specification.architecture.saved(progress)
-        if not specification.in_place and not specification.cast:
+        if not in_place and not specification.cast:
             state_dict = without(model.state_dict(), specification.missing)
             files |= ALL_LAYOUTS[specification.layout].save_of(model, state_dict, folder, save)
-            if specification.layout in FOREIGN:
-                files[DIGESTS] = save(Raw([json.dumps(digests(state_dict)).encode()]), folder / DIGESTS)
         beside = known_beside(model, DTYPES.get(specification.cast)) if own else {}
         cast(model, DTYPES.get(specification.cast))
         if not own:
@@ -311,6 +278,9 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
             answers = own.answers(model)
         if specification.missing:
             answers = replace(answers, compared=Compared.IN_PART_NEW)
+    read = dict(LAYOUTS[specification.layout].read(in_place.path)) if in_place else model.state_dict()
+    kept = digests(without(read, specification.missing), DTYPES.get(specification.cast))
+    files[DIGESTS] = save(Raw([json.dumps(kept).encode()]), folder / DIGESTS)
     files[LOGITS] = save_digested(answers.outputs if own else answers.outputs[0], folder / LOGITS, progress)
     known: dict[str, Any] = {"answers": {"compared": answers.compared, "changed": answers.changed}} if own else {}
     if own:

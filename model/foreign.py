@@ -4,18 +4,18 @@ What lies in such a file only its library knows. So a digest of every tensor is 
 whoever reads the file, it is held against that.
 """
 
-import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.layouts import LAYOUTS, WRITTEN, Layout, Save, Saved, bytes_of
+from model.layouts import LAYOUTS, WRITTEN, Layout, Save, Saved, bytes_of, first_names
 
 DIGESTS = "digests.json"
 
@@ -27,12 +27,15 @@ class Digest:
     dtype: torch.dtype
     shape: tuple[int, ...]
     sha256: str
+    # How it lay there, and the first of the names that mean it: neither identifies it.
+    stride: tuple[int, ...] = field(default=(), compare=False)
+    first: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Digest":
         """That of a tensor on any device; one that is not contiguous, or not on the host, is copied."""
         values = tensor.detach().cpu().contiguous()
-        return cls(tensor.dtype, tuple(tensor.shape), hashlib.sha256(bytes_of(values)).hexdigest())
+        return cls(tensor.dtype, tuple(tensor.shape), sha256(bytes_of(values)).hexdigest(), tensor.stride())
 
     @classmethod
     def without_values(cls, tensor: Tensor) -> "Digest":
@@ -40,12 +43,12 @@ class Digest:
         return cls(tensor.dtype, tuple(tensor.shape), "")
 
     def as_json(self) -> list[Any]:
-        return [str(self.dtype).removeprefix("torch."), list(self.shape), self.sha256]
+        return [str(self.dtype).removeprefix("torch."), list(self.shape), self.sha256, list(self.stride), self.first]
 
     @classmethod
     def from_json(cls, kept: list[Any]) -> "Digest":
-        dtype, shape, sha256 = kept
-        return cls(getattr(torch, dtype), tuple(shape), sha256)
+        dtype, shape, digest, stride, first = kept
+        return cls(getattr(torch, dtype), tuple(shape), digest, tuple(stride), first)
 
 
 def save_dcp(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
@@ -154,6 +157,12 @@ SPARSE = {"dcp": save_sparse_dcp}
 ALL_LAYOUTS = LAYOUTS | FOREIGN
 
 
-def digests(state_dict: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Of every tensor of a state dict, ready for a file of JSON."""
-    return {name: Digest.of(value).as_json() for name, value in state_dict.items() if isinstance(value, Tensor)}
+def digests(state_dict: Mapping[str, Any], to: torch.dtype | None = None) -> dict[str, list[Any]]:
+    """Of every tensor of a state dict, floating-point ones cast to a dtype, ready for a file of JSON."""
+    firsts = first_names(state_dict)
+    tensors = (
+        (name, value.to(to) if to and value.is_floating_point() else value)
+        for name, value in state_dict.items()
+        if isinstance(value, Tensor)
+    )
+    return {name: replace(Digest.of(value), first=firsts[name]).as_json() for name, value in tensors}

@@ -349,7 +349,7 @@ def _digest_of_code(function: Any) -> str | None:
 def _identity_of_files(source: Source) -> dict[str, Any]:
     found = [(file, file.stat()) for file in source.files]
     return {
-        "files": [[file.name, status.st_size, status.st_mtime_ns] for file, status in found],
+        "files": [[file.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns] for file, status in found],
         "keys": list(map(str, source.keys)),
         "names": hashlib.sha256(repr(source.fit).encode()).hexdigest(),
     }

@@ -12,8 +12,9 @@ from typing import IO
 
 import psutil
 
-from model.checkpoints import Checkpoint, Specification, make, misfit, stamps
+from model.checkpoints import Checkpoint, Specification, make, misfit
 from model.disk import UNFINISHED, lock_at_once, remove_unfinished, sync_folder, wait_for
+from model.stamps import stamps
 from model.weights import Progress
 
 # Left free on the disk, whatever is made; or as much as is made, where that is less.

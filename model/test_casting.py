@@ -253,7 +253,7 @@ def test_what_is_cast_lies_beside_the_weights_which_are_written_once(shelf: Shel
     assert {one.files for one in found} == {whole.files}
     assert {one.identity() for one in found} == {whole.identity()}
     for one in found:
-        assert {file.name for file in one.folder.iterdir()} == {"logits.pt", "manifest.json"}
+        assert {file.name for file in one.folder.iterdir()} == {"digests.json", "logits.pt", "manifest.json"}
         assert one.outputs()[0].dtype == DTYPES[one.specification.cast]
         check_model(one, CPU, cast(whole.specification.architecture.saved(lambda _: None), one.outputs()[0].dtype))
         # What happens to the weights is seen.

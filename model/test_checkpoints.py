@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 from model.architecture import DTYPES, SEED
-from model.checkpoints import Checkpoint, misfit, stamps
+from model.checkpoints import Checkpoint, misfit
 from model.gpt2 import CONFIGS, REHEARSAL, first_logits
 from model.layouts import LAYOUTS
+from model.stamps import stamps
 from model.trust import UntrustedCheckpoint
 from model.weights import random_gpt2
 
@@ -139,12 +141,21 @@ def put_a_copy_in_its_place(path: Path) -> None:
     copy.replace(path)
 
 
+def flip_a_bit_in_place(path: Path) -> None:
+    """Change a byte, and give the file its old times back."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"p")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 @pytest.mark.parametrize("file", ["tensors/final_norm.scale.pt", "logits.pt"])
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (rewrite, "was written to while it was in use"),
         (put_a_copy_in_its_place, "was replaced by another file while it was in use"),
+        (flip_a_bit_in_place, "was written to while it was in use"),
         (lambda path: path.write_bytes(b"12"), r"was changed from [\d,]+ bytes to 2 while it was in use"),
         (Path.unlink, "was sound, and can no longer be found: No such file or directory"),
     ],

@@ -132,7 +132,7 @@ def test_a_checkpoint_of_the_users_stays_where_it_is(theirs: Path, file: Path, t
     checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:example"), "torch", tmp_path)
     assert checkpoint.path == theirs
     assert checkpoint.files == (theirs,)
-    assert {path.name for path in checkpoint.folder.iterdir()} == {"manifest.json", "logits.pt"}
+    assert {path.name for path in checkpoint.folder.iterdir()} == {"digests.json", "manifest.json", "logits.pt"}
     check_model(checkpoint, CPU, loaded(checkpoint))
 
 

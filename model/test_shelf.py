@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from model import shelf as shelf_module
-from model.checkpoints import Specification, misfit, stamps
+from model.checkpoints import Specification, misfit
 from model.gpt2 import REHEARSAL
 from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf
+from model.stamps import stamps
 
 ONE = Specification(REHEARSAL, "float32", "torch")
 OTHER = Specification(REHEARSAL, "float16", "torch")
@@ -75,7 +76,7 @@ def test_a_checkpoint_stays_what_it_was_when_it_was_looked_at(shelf: Shelf, tmp_
     """What is changed within a run is for its checks to tell, not for the next test to find sound again."""
     first = shelf.get(ONE)
     assert first.stamps == stamps(first.folder)
-    assert {stamp.name for stamp in first.stamps} == {"checkpoint.pt", "logits.pt", "manifest.json"}
+    assert {stamp.name for stamp in first.stamps} == {"checkpoint.pt", "digests.json", "logits.pt", "manifest.json"}
     os.utime(first.path)
     assert shelf.get(ONE).stamps == first.stamps != stamps(first.folder)
     with closing(open_shelf(tmp_path, said)) as next_run:

@@ -20,19 +20,20 @@ class WrongModel(Exception):
     """A loaded model differs from its checkpoint; the message names the tensor and what is wrong with it."""
 
 
-def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
+def check_model(checkpoint: Checkpoint, device: torch.device, model: nn.Module, *, told: bool = False) -> None:
     """Raise `WrongModel` unless `model` is on `device`, and equal to `checkpoint` in every tensor and its logits.
 
-    Raises `UntrustedCheckpoint` if a file of the checkpoint was changed or replaced since it was found to be sound.
+    `told`: its values were compared from outside, see `model.outside`, and are not again. Raises `UntrustedCheckpoint`
+    if a file of the checkpoint was changed or replaced since it was found to be sound.
     """
-    check_weights(checkpoint, device, model)
+    check_weights(checkpoint, device, model, told=told)
     check_outputs(checkpoint, checkpoint.specification.architecture.outputs(model))
 
 
-def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
+def check_weights(checkpoint: Checkpoint, device: torch.device, model: nn.Module, *, told: bool = False) -> None:
     """The same but for what it computes. Of a tensor that is divided among processes each one checks its part."""
     checkpoint.require_unchanged()
-    _check_tensors(checkpoint, device, model, difference)
+    _check_tensors(checkpoint, device, model, difference_in_kind if told else difference)
     for name, wrong in uninitialised(model, checkpoint.starts()):
         raise WrongModel(f"{name} {wrong}")
     if wrong_buffer := wrong_beside(model, checkpoint.buffers(), checkpoint.specification.build):
@@ -46,8 +47,9 @@ def check_outputs(checkpoint: Checkpoint, outputs: list[Tensor]) -> None:
     checkpoint.require_unchanged()
 
 
-def check_structure(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
+def check_structure(checkpoint: Checkpoint, device: torch.device, model: nn.Module, *, told: bool = False) -> None:
     """The same as far as it goes without values: where every tensor is, its name, dtype and shape."""
+    del told  # There are no values.
     checkpoint.require_unchanged()
     _check_tensors(checkpoint, device, model, difference_in_kind)
 

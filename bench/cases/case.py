@@ -22,6 +22,7 @@ from bench.strategies.bounds import conversion_slot_bytes, expected_peaks, peak_
 from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
+from model.outside import Judge, judge_of
 from model.own import Own
 from model.source import Source
 from model.verify import check_model, check_structure
@@ -331,7 +332,12 @@ class Case:
             use=self.specification.architecture.outputs if self._has_values and not self.own else None,
             check=partial(self._check, checkpoint, meter().device),
             backend=self.strategy.peer.backend if self.strategy.peer else None,
+            judge=self.judge(checkpoint),
         )
+
+    def judge(self, checkpoint: Checkpoint) -> Judge | None:
+        """Return what judges a load from outside its process; None where there are no values, or nobody can."""
+        return judge_of(checkpoint, torch.device(self.device)) if self._has_values else None
 
     @property
     def _has_values(self) -> bool:

@@ -25,8 +25,8 @@ from model.outputs import State
 from model.trust import UntrustedCheckpoint, examine
 from model.verify import check_outputs, check_weights
 
-# Raises if a model is not that of a checkpoint.
-Check = Callable[[Checkpoint, torch.device, nn.Module], None]
+# Raises if a model, the third argument, is not that of a checkpoint, on a device; see `check_model`.
+Check = Callable[..., None]
 
 
 class CachedOutputs:
@@ -55,9 +55,13 @@ class CachedOutputs:
             state.restore()
         self._outputs[model] = outputs
 
-    def check(self, model: nn.Module) -> None:
+    def of(self, model: nn.Module) -> list[torch.Tensor]:
+        """Return the outputs of its last forward pass."""
+        return self._outputs[model]
+
+    def check(self, model: nn.Module, *, told: bool = False) -> None:
         """Raise `WrongModel` unless every tensor of the model, and the last outputs, are those that were saved."""
-        check_weights(self._checkpoint, self._device, model)
+        check_weights(self._checkpoint, self._device, model, told=told)
         check_outputs(self._checkpoint, self._outputs[model])
 
 
@@ -79,6 +83,7 @@ def load_clock(
         check=cached.check,
         meter=meter,
         prepare=limit.prepare,
+        outputs=cached.of,
     )
 
 

@@ -26,8 +26,9 @@ from bench.ranks.meeting import Meeting, RankFailed
 from bench.ranks.seat import Seat
 from bench.ranks.team import local_team
 from bench.strategies.sharded import SHARDED
-from model.checkpoints import Checkpoint, Specification, make, stamps
+from model.checkpoints import Checkpoint, Specification, make
 from model.gpt2 import REHEARSAL
+from model.stamps import stamps
 from model.verify import check_model
 
 # Far more than what a load takes: who waits so long hangs.

@@ -24,10 +24,11 @@ from bench.meters.process import LoadDied, LoadFailed
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.sequential import sequential
-from model.checkpoints import Checkpoint, Specification, make, misfit, stamps
+from model.checkpoints import Checkpoint, Specification, make, misfit
 from model.gpt2 import REHEARSAL
 from model.layouts import LAYOUTS
 from model.shelf import Shelf
+from model.stamps import stamps
 from model.trust import UntrustedCheckpoint
 from model.verify import check_model, check_structure
 

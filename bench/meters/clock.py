@@ -3,19 +3,24 @@
 import resource
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from multiprocessing.connection import Connection
 from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.meters.device import DeviceMeter
 from bench.meters.host import file_backed, release_memory
 from bench.meters.local import local_tensors
 from bench.meters.process import Child, child_process, telling_failures
+from model.outside import Judge
+from model.places import teller
+
+# What ends a round, in which the model that was loaded is judged.
+FINISHING = ("begin_round", "finish_round")
 
 
 class ModelKept(Exception):
@@ -30,18 +35,19 @@ class LoadClock:
     second that it could do just now. The lists grow by one entry a load: seconds until it returned, until its first
     logits; that limit; page faults until the first logits; and whether its weights are pages of a file, None where the
     system does not tell. `forward_seconds` are those of a later forward pass: of one, and where weights are mapped, of
-    one a load. Unless it `asks_again`, no later pass is timed.
+    one a load. Unless it `asks_again`, no later pass is timed. `outputs(model)` are what `use` left to be compared.
     """
 
     def __init__(  # noqa: PLR0913 - four things that a round does, and two that it may do
         self,
         load: Callable[[torch.device], nn.Module],
         use: Callable[[nn.Module], object],
-        check: Callable[[nn.Module], object],
+        check: Callable[..., object],
         meter: DeviceMeter,
         prepare: Callable[[], float | None] = lambda: None,
         *,
         asks_again: bool = True,
+        outputs: Callable[[nn.Module], Sequence[Tensor]] = lambda _: (),
     ) -> None:
         self._load = load
         self._use = use
@@ -49,6 +55,7 @@ class LoadClock:
         self._meter = meter
         self._prepare = prepare
         self._asks_again = asks_again
+        self._outputs = outputs
         self._model: nn.Module | None = None
         self.limits: list[float | None] = []
         self.minor_faults: list[int] = []
@@ -72,21 +79,22 @@ class LoadClock:
         self.minor_faults.append(after.ru_minflt - before.ru_minflt)
         self.major_faults.append(after.ru_majflt - before.ru_majflt)
 
-    def begin_round(self) -> None:
+    def begin_round(self, *, told: bool = False) -> None:
         """Finish the round before, and prepare the machine for the next."""
-        self.finish_round()
+        self.finish_round(told=told)
         self.limits.append(self._prepare())
 
-    def finish_round(self) -> None:
+    def finish_round(self, *, told: bool = False) -> None:
         """After a round: check the model, time what a forward pass takes alone, drop it.
 
-        Raises `ModelKept` if something else holds on to it.
+        `told`: who watches has found its values right, and they are not compared again. Raises `ModelKept` if something
+        else holds on to it.
         """
         if self._model is not None:
             model = weakref.ref(self._model)
             self.mapped.append(is_mapped(self._model))
             try:
-                self._check(self._model)
+                self._check(self._model, told=True) if told else self._check(self._model)
                 if self._asks_again and (self.mapped[-1] is not False or not self.forward_seconds):
                     self._time_forward(self._model)
             finally:
@@ -141,9 +149,14 @@ class Readings:
 
 @dataclass(frozen=True)
 class RemoteClock:
-    """A `LoadClock` in a process of its own. Its methods raise `LoadDied` and `LoadFailed` beside."""
+    """A `LoadClock` in a process of its own. Its methods raise `LoadDied` and `LoadFailed` beside.
+
+    With a `judge` every model is held to what that says before it is dropped; `unjudged` has those that were not yet.
+    """
 
     child: Child
+    judge: Judge | None = None
+    unjudged: list[None] = field(default_factory=list)
 
     def load_and_use(self) -> None:
         self.ask("load_and_use")
@@ -162,18 +175,28 @@ class RemoteClock:
         # Of a process that has ended, the answer says how it did.
         with suppress(ConnectionError):
             self.child.connection.send(method)
-        return self.child.receive(Readings, self.child.deadline())
+        deadline = self.child.deadline()
+        if method in FINISHING and self.unjudged:
+            self.unjudged.clear()
+            self.child.require_right(self.judge, Readings, deadline)
+        if method == "load_and_use":
+            self.unjudged.append(None)
+        return self.child.receive(Readings, deadline)
 
 
 @contextmanager
-def clock_apart(make_clock: Callable[[], LoadClock], limit_seconds: float) -> Iterator[RemoteClock]:
+def clock_apart(
+    make_clock: Callable[[], LoadClock], limit_seconds: float, judge: Judge | None = None
+) -> Iterator[RemoteClock]:
     """A clock that is made, and times, in a process of its own; each of its methods may take `limit_seconds`."""
     with child_process(serve, make_clock, limit_seconds) as child:
-        yield RemoteClock(child)
+        yield RemoteClock(child, judge)
 
 
 def serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
     """Call what is asked for, until it fails or nobody asks any more, and send what was measured by then."""
+    # Held by this call: whatever methods a loader replaces, it is the model of the clock that is told of.
+    tell, state_of = teller(connection.fileno()), LoadClock.__dict__["__dict__"].__get__
     with telling_failures(connection):
         clock = make_clock()
         while True:
@@ -181,6 +204,12 @@ def serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
                 method = connection.recv()
             except EOFError:
                 return
-            if method:
+            if method in FINISHING:
+                state = state_of(clock)
+                model = state["_model"]
+                told = model is not None and tell(model, state["_outputs"](model))
+                del model
+                getattr(clock, method)(told=told)
+            elif method:
                 getattr(clock, method)()
             connection.send(Readings(**{field.name: tuple(getattr(clock, field.name)) for field in fields(Readings)}))

@@ -80,6 +80,8 @@ def watched(child: Child, job: Job) -> Measurement:
     child.connection.send("go")
     looks, used = _watch(child, level, meter, deadline) if level else ([], 0)
     seen = child.receive(Seen, deadline)
+    for _ in range(2 if job.again else 1):
+        child.require_right(job.judge, Kept, deadline)
     kept = child.receive(Kept, deadline)
     course = child.receive(Course, deadline)
     looks.append((course.host_seen, seen.host))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
@@ -16,6 +17,10 @@ from multiprocessing.context import ForkServerProcess
 from multiprocessing.util import Finalize
 from typing import Any, TypeVar
 from unittest.mock import patch
+
+from model.memory import Memory, memory_of
+from model.outside import Judge
+from model.places import RIGHT, UNJUDGED, WRONG, Told, is_told
 
 # What a process that has closed its connection may take to end.
 FAREWELL_SECONDS = 5.0
@@ -33,6 +38,9 @@ QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # What the fork server is told of the user's modules in.
 PRELOADED = "WEIGHT_LOADING_PRELOADED"
 _preloaded: list[str] = []
+
+# How the check of a child begins what it says of a wrong model.
+FOUND_WRONG = ("WrongModel: ", "UntrustedCheckpoint: ")
 
 Message = TypeVar("Message")
 
@@ -78,11 +86,12 @@ def telling_failures(connection: Connection) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Child:
-    """A process that runs for somebody, and the connection to it."""
+    """A process that runs for somebody, the connection to it, and its memory where the system lets read that."""
 
     process: ForkServerProcess
     connection: Connection
     limit_seconds: float
+    memory: Memory | None = None
 
     @property
     def pid(self) -> int:
@@ -108,16 +117,42 @@ class Child:
             if not self.connection.poll(max(0.0, deadline - time.monotonic())):
                 late = f"not done within {self.limit_seconds:g} s"
                 raise LoadDied(f"the load was ended: it was {late}", late)
-            message = self.connection.recv()
+            content = self.connection.recv_bytes()
         except (EOFError, ConnectionResetError):
             self.process.join(FAREWELL_SECONDS)
             raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}") from None
+        # Pickled as `Connection.send` does.
+        message = Told.of(content) if is_told(content) else pickle.loads(content)  # noqa: S301 - of the suite's own child
         if isinstance(message, Failure):
             failed = LoadFailed(f"{message.kind}: {message.message}")
             failed.add_note(message.trace)
             raise failed
-        assert isinstance(message, kind)
-        return message
+        if isinstance(message, kind):
+            return message
+        if isinstance(message, Told):
+            # Nobody looks: the child compares what it has.
+            self.connection.send_bytes(UNJUDGED)
+            return self.receive(kind, deadline)
+        raise LoadFailed(f"the process of the load sent {type(message).__name__}, where {kind.__name__} is due")
+
+    def require_right(self, judge: Judge | None, instead: type[Any], deadline: float) -> None:
+        """Have somebody judge the model whose places the child tells next. Raises `LoadFailed` if it is wrong.
+
+        With the child's own words, where it finds that too, instead of the message that it would send.
+        """
+        if judge is None or self.memory is None:
+            return
+        wrong = judge(self.memory, self.receive(Told, deadline))
+        self.connection.send_bytes(WRONG if wrong else RIGHT)
+        if not wrong:
+            return
+        try:
+            self.receive(instead, deadline)
+        except LoadEnded as error:
+            # Who is told that a model is wrong finds the value that is: of other words its check may have been robbed.
+            if str(error).startswith(FOUND_WRONG):
+                raise
+        raise LoadFailed(f"{wrong}; the process of the load does not find it: its loader has changed what compares")
 
 
 @contextmanager
@@ -127,12 +162,13 @@ def child_process(run: Callable[[Connection, Any], object], task: object, limit_
     process = _CONTEXT.Process(target=run, args=(other_end, task), daemon=True)
     _start(process)
     other_end.close()
-    child = Child(process, connection, limit_seconds)
-    try:
-        yield child
-    finally:
-        child.end()
-        connection.close()
+    with memory_of(process.pid) as memory:
+        child = Child(process, connection, limit_seconds, memory)
+        try:
+            yield child
+        finally:
+            child.end()
+            connection.close()
 
 
 def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None:

@@ -1,0 +1,194 @@
+"""A loaded model judged from outside its process: by digests of its memory, held to those of what was saved.
+
+The loader may have replaced whatever compares tensors in its own process, and it may have written to the file. The
+digests were made before, of a checkpoint that was sound.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from model.beside import beside
+from model.checkpoints import Checkpoint
+from model.foreign import FOREIGN, Digest
+from model.memory import Memory
+from model.places import TRACE, Place, Told, effective_stride
+from model.trust import UntrustedCheckpoint
+
+# What is wrong with a model whose process has this memory, and tells this of it; None if nothing is.
+Judge = Callable[[Memory, Told], str | None]
+
+# Why a model cannot be compared.
+NO_DICT = "keeps its tensors in something else than a dict: have the loader leave it as it is built"
+ODD = {TRACE: "was left by the loader, and could change the model while it is compared: have the loader unset it"}
+
+# After a load that left something running, its tensors are looked at again.
+LATER_SECONDS = 1.5
+
+
+def judge_of(checkpoint: Checkpoint, device: torch.device) -> Judge | None:
+    """Return what judges loads of a checkpoint; None where only the process of a load can: on another device.
+
+    And where a state dict is made by code of the model's, or by TorchScript: it does not tell which tensor has a name.
+    """
+    if device.type != "cpu":
+        return None
+    skeleton = checkpoint.specification.architecture.skeleton()
+    made = skeleton.state_dict(keep_vars=True)
+    registered = dict(_registered(skeleton))
+    if isinstance(skeleton, torch.jit.ScriptModule) or any(
+        value is not registered.get(name) for name, value in made.items() if isinstance(value, Tensor)
+    ):
+        return None
+    return partial(_judge, checkpoint, device, _Made.of(made))
+
+
+def _registered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is known of a model as its factory makes it: strides, and the first of the names that mean a tensor."""
+
+    strides: dict[str, tuple[int, ...]]
+    firsts: dict[str, str]
+
+    @classmethod
+    def of(cls, state_dict: dict[str, Tensor]) -> "_Made":
+        tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+        first: dict[int, str] = {}
+        return cls(
+            {name: tensor.stride() for name, tensor in tensors.items()},
+            {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()},
+        )
+
+
+def _judge(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Memory, told: Told) -> str | None:
+    try:
+        checkpoint.require_unchanged()
+        wrong = _wrong(checkpoint, device, made, memory, told)
+    except UntrustedCheckpoint as error:
+        return f"UntrustedCheckpoint: {error}"
+    return f"WrongModel: {wrong}" if wrong else None
+
+
+def _wrong(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Memory, told: Told) -> str | None:
+    if told.odd:
+        return f"{told.odd} {ODD.get(told.odd, NO_DICT)}"
+    places = {place.name: place for place in told.places}
+    digests = checkpoint.digests()
+    dense = checkpoint.specification.layout.startswith("safetensors") or checkpoint.specification.layout in FOREIGN
+    for place in told.places:
+        if place.held != "output" and (what := _misplaced(place, device)):
+            return f"{place.name} {what}"
+    for name, digest in digests.items():
+        if name not in places:
+            return f"{name} is in the checkpoint, but not in the model"
+        if what := _unlike(places[name], digest, made.strides.get(name), dense=dense):
+            return f"{name} {what}"
+    return (
+        _wrong_ties(places, digests, made, {*checkpoint.specification.missing})
+        or _wrong_values(memory, places, digests)
+        or _wrong_beside(checkpoint, memory, places)
+        or _wrong_outputs(checkpoint, memory, told)
+        or _wrong_later(memory, told, places, digests)
+    )
+
+
+def _misplaced(place: Place, device: torch.device) -> str | None:
+    if place.hidden:
+        return "is hidden by an attribute of its name, which the model uses"
+    # A device without an index is any of its kind.
+    return None if place.device == repr(device) else f"is on {place.device}, not on {device!r}"
+
+
+def _unlike(place: Place, digest: Digest, made: tuple[int, ...] | None, *, dense: bool) -> str | None:
+    """Say what is wrong with the dtype, the shape or the strides of a tensor.
+
+    It may lie as in the checkpoint, or as the model is built; `dense`: or one value after the other, as there is no
+    other way to save it.
+    """
+    if place.dtype != str(digest.dtype):
+        return f"is {place.dtype}, saved as {digest.dtype}"
+    if place.shape != digest.shape:
+        return f"has shape {list(place.shape)}, saved as {list(digest.shape)}"
+    right = [effective_stride(place.shape, one) for one in (digest.stride, made) if one is not None]
+    if place.dense_stride in right or (dense and place.is_contiguous):
+        return None
+    return f"has strides {place.stride}, saved with {digest.stride}"
+
+
+def _wrong_ties(places: dict[str, Place], digests: dict[str, Digest], made: _Made, missing: set[str]) -> str | None:
+    """Say which tensor is not one with another that it was one with, or has become so, or is in no checkpoint."""
+    saved = {name: place for name, place in places.items() if place.held in ("parameter", "buffer") and place.count}
+    first: dict[object, str] = {}
+    firsts = {
+        name: first.setdefault((place.address, place.dtype, place.shape, place.stride), name)
+        for name, place in saved.items()
+    }
+    for name in (name for name in digests if name in firsts):
+        was, now = digests[name].first, firsts[name]
+        if was in firsts and now != firsts[was]:
+            return f"{name} was one tensor with {was}, and is by itself"
+        if now != name and now in digests and digests[now].first != was and not _are_made_one(made, name, now):
+            return f"{name} is one tensor with {now}, which it was not"
+    held = {firsts[name] for name in (*digests, *missing) if name in firsts}
+    unexpected = [name for name, one in firsts.items() if one not in held]
+    return f"{min(unexpected)} is in the model, but not in the checkpoint" if unexpected else None
+
+
+def _are_made_one(made: _Made, one: str, other: str) -> bool:
+    return made.firsts.get(one, one) == made.firsts.get(other, other)
+
+
+def _wrong_values(memory: Memory, places: dict[str, Place], digests: dict[str, Digest]) -> str | None:
+    # Of tied tensors one is read.
+    once: dict[object, list[str]] = {}
+    for name, digest in digests.items():
+        place = places[name]
+        once.setdefault((place.address, place.dtype, place.shape, place.stride, digest.sha256), []).append(name)
+    names = [same[0] for same in once.values()]
+    for name, found in zip(names, memory.digests([places[name] for name in names]), strict=True):
+        if found is None:
+            return f"{name} has no memory that can be read"
+        if found != digests[name].sha256:
+            return f"{name} differs from what was saved, by its SHA-256"
+    return None
+
+
+def _wrong_beside(checkpoint: Checkpoint, memory: Memory, places: dict[str, Place]) -> str | None:
+    """Say which buffer that no checkpoint has is not as the model is built; see `model.beside.wrong_beside`."""
+    known = checkpoint.buffers()
+    wrong = [
+        name
+        for name, right in known.items()
+        if name not in places or memory.sha256(places[name]) not in {one.sha256 for one in right}
+    ]
+    built = beside(checkpoint.specification.build()) if wrong else {}
+    name = next((name for name in wrong if name in built and Digest.of(built[name]) in known[name]), None)
+    return f"{name} is in no checkpoint, and has other values than the model is built with" if name else None
+
+
+def _wrong_outputs(checkpoint: Checkpoint, memory: Memory, told: Told) -> str | None:
+    """Say what is wrong with the outputs that a process tells of; it tells of none where none are kept."""
+    outputs = [memory.tensor(place) for place in told.places if place.held == "output"]
+    return checkpoint.answers().difference([one for one in outputs if one is not None]) if outputs else None
+
+
+def _wrong_later(memory: Memory, told: Told, places: dict[str, Place], digests: dict[str, Digest]) -> str | None:
+    """Look again after a while, where something still runs that could write to the tensors."""
+    if not (told.running or memory.has_children() or memory.shares([places[name] for name in digests])):
+        return None
+    time.sleep(LATER_SECONDS)
+    wrong = _wrong_values(memory, places, digests)
+    return (
+        f"{wrong}: it was right {LATER_SECONDS} s before, and something that the loader left wrote to it"
+        if wrong
+        else None
+    )

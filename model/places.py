@@ -1,0 +1,221 @@
+"""Where the tensors of a model lie in memory, as the process that has it tells without a function that can be patched.
+
+The loader of a model runs in the same process, and may replace `torch.equal`, `hashlib.sha256` or a method of
+`nn.Module`. So what tells calls functions in C only, held since this module was imported, and compares nothing: another
+process reads the memory. A loader that writes such a statement by itself can still name the places of a right copy.
+"""
+
+import builtins
+import marshal
+import os
+import signal
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What a statement begins with: no pickle does.
+PREFIX = b"places:"
+
+# Answers to a statement: the tensors are right, they are not, and nobody has looked at them.
+RIGHT, WRONG, UNJUDGED = b"R", b"W", b"U"
+ANSWER_BYTES = 5  # With the length that `Connection.send_bytes` writes before it.
+
+# What a loader may leave that runs whenever a function is called.
+TRACE = "a trace function"
+
+# What a thread takes to begin.
+BEGIN_SECONDS = 0.02
+
+# Sends where a model's tensors are, and then its outputs, and returns whether whoever reads it finds all of them right.
+Tell = Callable[[nn.Module, Sequence[Tensor]], bool]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor as it lies in memory; `stride` in elements, `address` 0 where it has no memory that can be read.
+
+    `held` says what holds it: "parameter", "buffer", "transient" (a buffer that is not persistent) or "output".
+    `hidden`: an attribute of its module has its name, and is what the module uses.
+    """
+
+    name: str
+    held: str
+    device: str
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    address: int
+    item_bytes: int
+    hidden: bool
+
+    @property
+    def count(self) -> int:
+        """Its elements."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def span_bytes(self) -> int:
+        """From the first byte of its first element to the last one of its last."""
+        if not self.count:
+            return 0
+        steps = zip(self.shape, self.stride, strict=True)
+        return (1 + sum((size - 1) * stride for size, stride in steps)) * self.item_bytes
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its values lie one after the other."""
+        step = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.stride), strict=True):
+            if size != 1 and stride != step:
+                return not self.count
+            step *= size
+        return True
+
+    @property
+    def dense_stride(self) -> tuple[int, ...]:
+        """Its strides without those that do not matter: of dimensions of one element, and of what has no elements."""
+        return effective_stride(self.shape, self.stride)
+
+
+def effective_stride(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+    """Return strides with 0 for dimensions that have one element, or where there are no elements at all."""
+    empty = 0 in shape
+    return tuple(0 if empty or size == 1 else step for size, step in zip(shape, stride, strict=True))
+
+
+@dataclass(frozen=True)
+class Told:
+    """A statement of where tensors are, by a teller.
+
+    `odd` names why it cannot be trusted: a module that has its tensors in no plain dict, or a trace function that has
+    come since the teller was made. `running` counts threads of Python that have come since, and timers.
+    """
+
+    places: tuple[Place, ...]
+    odd: str
+    running: int
+
+    @classmethod
+    def of(cls, message: bytes) -> "Told":
+        """That of a message, see `is_told`. Raises `ValueError`, `TypeError` or `EOFError` for one that is damaged."""
+        places, odd, running = marshal.loads(message[len(PREFIX) :])  # noqa: S302 - of the suite's own child, as its pickles are
+        return cls(tuple(Place(*place) for place in places), odd, running)
+
+
+def is_told(message: bytes) -> bool:
+    return message.startswith(PREFIX)
+
+
+# All that the functions below call: in C, where nothing can be replaced.
+_BASE: Any = torch._C.TensorBase  # noqa: SLF001 - of `torch.Tensor` methods can be replaced
+_WITHOUT_OVERRIDES: Any = torch._C.DisableTorchFunction  # noqa: SLF001 - the type behind torch's own guards
+_INSTANCE_DICT: Any = nn.Module.__dict__["__dict__"].__get__
+_GET, _ITEMS, _DICTS = dict.get, dict.items, (dict, OrderedDict)
+_DEVICE, _DTYPE = (_BASE.__dict__[name].__get__ for name in ("device", "dtype"))
+_SIZE, _STRIDE, _ADDRESS, _ITEM_BYTES, _IS_CONJ, _IS_NEG = (
+    _BASE.__dict__[name] for name in ("size", "stride", "data_ptr", "element_size", "is_conj", "is_neg")
+)
+_DUMPS, _READ, _WRITE = marshal.dumps, os.read, os.write
+_FRAMES, _TIMER = sys._current_frames, signal.getitimer  # noqa: SLF001 - its only name
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_SLEEP = time.sleep
+_GET_TRACE, _SET_TRACE, _GET_PROFILE, _SET_PROFILE = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
+
+
+def _tell(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tensor]) -> bool:
+    threads, traces = before
+    trace, profile = _GET_TRACE(), _GET_PROFILE()
+    _SET_TRACE(None)
+    _SET_PROFILE(None)
+    try:
+        places: list[Any] = []
+        odd: list[str] = []
+        if (trace, profile) != traces:
+            odd.append(TRACE)
+        _walk(model, "", places, odd, [])
+        for number, output in enumerate(outputs):
+            places.append(_place(f"output {number}", "output", output, False))
+        # A thread that has not begun yet has no frame.
+        _SLEEP(BEGIN_SECONDS)
+        running = len([one for one in _FRAMES() if one not in threads])
+        running += len([which for which in _TIMERS if _TIMER(which)[0]])
+        message = PREFIX + _DUMPS((places, odd[0] if odd else "", running))
+        # As `Connection.send_bytes` does.
+        message = len(message).to_bytes(4, "big") + message
+        while message:
+            message = message[_WRITE(descriptor, message) :]
+        answer = b""
+        while len(answer) < ANSWER_BYTES:
+            part = _READ(descriptor, ANSWER_BYTES - len(answer))
+            if not part:
+                return False
+            answer += part
+        return answer.endswith(RIGHT)
+    finally:
+        _SET_PROFILE(profile)
+        _SET_TRACE(trace)
+
+
+def _walk(module: nn.Module, prefix: str, places: list[Any], odd: list[str], above: list[nn.Module]) -> None:
+    """Collect the places below a module, by all of their names, and the modules that keep theirs in no plain dict."""
+    kept = _INSTANCE_DICT(module)
+    within = [_GET(kept, name) for name in ("_parameters", "_buffers", "_modules")]
+    if type(kept) is not dict or [one for one in within if type(one) not in _DICTS]:
+        odd.append(prefix[:-1] or "the model")
+        return
+    parameters, buffers, modules = (one or {} for one in within)
+    transient = _GET(kept, "_non_persistent_buffers_set") or ()
+    for held, tensors in (("parameter", parameters), ("buffer", buffers)):
+        for name, tensor in _ITEMS(tensors):
+            if isinstance(tensor, _BASE):
+                how = "transient" if held == "buffer" and name in transient else held
+                places.append(_place("".join((prefix, name)), how, tensor, name in kept))
+    for name, child in _ITEMS(modules):
+        if child is not None and not [one for one in above if one is child]:
+            _walk(child, "".join((prefix, name, ".")), places, odd, [*above, module])
+
+
+def _place(name: str, held: str, tensor: Tensor, hidden: bool) -> tuple[Any, ...]:
+    with _WITHOUT_OVERRIDES():
+        device, dtype, shape, item_bytes = (
+            repr(_DEVICE(tensor)), repr(_DTYPE(tensor)), tuple(_SIZE(tensor)), _ITEM_BYTES(tensor),
+        )  # fmt: skip
+        address, stride = 0, tuple([0 for _ in shape])
+        # Neither sparse tensors nor wrappers have an address, and bits that are to be negated are no values.
+        try:
+            stride = tuple(_STRIDE(tensor))
+            if not _IS_CONJ(tensor) and not _IS_NEG(tensor):
+                address = _ADDRESS(tensor)
+        except RuntimeError:
+            pass
+    return name, held, device, dtype, shape, stride, address, item_bytes, hidden
+
+
+# The names of this module, and the builtins, as they are when it is imported.
+_WORLD = {**globals(), "__builtins__": dict(vars(builtins))}
+_CODES = {one.__name__: one.__code__ for one in (_tell, _walk, _place)}
+
+
+def teller(
+    descriptor: int, *, world: Any = _WORLD, codes: Any = _CODES, function: Any = FunctionType, bound: Any = partial
+) -> Tell:
+    """Return what tells where a model's tensors are, through the descriptor of a connection; to be made before a load.
+
+    It is a copy of functions in a world of their own, which no name in any module leads to.
+    """
+    own = {**world, "__builtins__": {**world["__builtins__"]}}
+    for name, code in codes.items():
+        own[name] = function(code, own)
+    before = {*own["_FRAMES"]()}, (own["_GET_TRACE"](), own["_GET_PROFILE"]())
+    return bound(own["_tell"], descriptor, before)
