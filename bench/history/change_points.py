@@ -7,7 +7,6 @@ from itertools import pairwise
 from statistics import median
 
 from bench.history.figures import FIGURES, Figure
-from bench.history.fingerprint import hardware
 from bench.history.runs import Change, Key, Run
 from bench.history.steps import steps
 
@@ -42,7 +41,7 @@ def change_points(runs: Iterable[Run]) -> tuple[list[ChangePoint], int]:
 def _series(runs: Iterable[Run]) -> dict[Series, list[tuple[Run, float]]]:
     found: dict[Series, list[tuple[Run, float]]] = defaultdict(list)
     for run in runs:
-        here = hardware(run.machine)
+        here = run.hardware
         for key, record in run.records.items():
             for figure in FIGURES:
                 if (value := record.get(figure.name)) is not None:

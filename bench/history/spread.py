@@ -1,5 +1,6 @@
 """How far a figure may stray by chance: a limit that knows the spread of the runs before."""
 
+import sys
 from collections.abc import Sequence
 from math import exp, log, pi, sqrt
 from statistics import median
@@ -21,6 +22,10 @@ _QN_OF_NORMAL = 2.2219
 # Student's t with so many degrees of freedom a value fits where Qn stands for the standard deviation: found by
 # simulation (`test_spread.py`), for 6 values and more.
 _FREEDOM = 0.7
+
+
+# Of a number that a float holds.
+MOST_LOG = log(sys.float_info.max)
 
 
 def qn(values: Sequence[float]) -> float:
@@ -48,4 +53,4 @@ def expected(values: Sequence[float], figures: int) -> tuple[float, float, float
     within = t_around(1 - 2 * FALSE_ALARMS / figures, int(_FREEDOM * (count - 1)))
     off = within * qn(logs) * sqrt(1 + pi / 2 / count)
     middle = median(logs)
-    return exp(middle), exp(middle - off), exp(middle + off)
+    return exp(middle), exp(middle - off), exp(min(middle + off, MOST_LOG))

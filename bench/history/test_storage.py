@@ -13,7 +13,8 @@ from pytest_benchmark.storage.file import FileStorage
 
 from bench.history.conftest import STATS
 from bench.history.record import blank_record
-from bench.history.runs import FAILED, read_run
+from bench.history.runs import read_run
+from bench.history.schema import FAILED
 from bench.history.storage import UNFINISHED, Storage, in_text, write_whole
 
 RUN = {"benchmarks": [], "machine_info": {"torch": "2.13.0"}, "commit_info": {"id": "c0ffee"}, "datetime": "2026"}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.history.runs import Unreadable
+from bench.history.record_file import Unreadable
 from bench.report import sharded_specimen
 from bench.report.recorded import Recorded, recorded
 from bench.report.specimen import HOSTILE, LOADS, Runs, content, metered

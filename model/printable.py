@@ -1,0 +1,56 @@
+"""Text that a file may have made up, as a terminal can show it: one line, printable, not without end."""
+
+from pathlib import PurePath
+
+# What is shown of a text, unless somebody says otherwise.
+LONGEST_SHOWN = 200
+
+
+def printable(text: object, most: int = LONGEST_SHOWN) -> str:
+    r"""Return `text` in one line, with `\x1b`, `\n`, `\u2028`, ... for what is not printable.
+
+    What would take more than `most` characters is cut in the middle, with the number of characters left out. Of what is
+    no text, number, path or None, the name of its type: to write a container may take more memory than there is.
+    """
+    text = _as_text(text, most)
+    if len(text) <= most and len(shown := "".join(map(escaped, text))) <= most:
+        return shown
+    head = _beginning(text[: most // 2], most // 2)
+    tail = _beginning(text[-(most // 2) :][::-1], most // 2)[::-1]
+    return f"{''.join(head)}... ({len(text) - len(head) - len(tail):,} characters left out) ...{''.join(tail)}"
+
+
+def escaped(character: str) -> str:
+    """Return a character as it is, or as Python writes it in a string, if it is not printable."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def _as_text(value: object, most: int) -> str:
+    # Not `str()` of what is a kind of string or of number: it may be anything.
+    if isinstance(value, str):
+        return str.__getitem__(value, slice(None))
+    if type(value) is bytes:
+        return _of_bytes(value, most)
+    if type(value) is int and value.bit_length() > 4 * most:
+        return f"an integer of {value.bit_length():,} bits"
+    if value is None or type(value) in {int, float, bool} or isinstance(value, PurePath):
+        return str(value)
+    return type(value).__name__
+
+
+def _of_bytes(value: bytes, most: int) -> str:
+    if len(value) <= most:
+        return value.decode(errors="backslashreplace")
+    return f"{len(value):,} bytes"
+
+
+def _beginning(characters: str, most: int) -> list[str]:
+    """As many of the characters, as they are shown, as fit in `most`."""
+    shown: list[str] = []
+    taken = 0
+    for character in characters:
+        taken += len(escaped(character))
+        if taken > most:
+            break
+        shown.append(escaped(character))
+    return shown
