@@ -6,6 +6,7 @@ fills in the peaks, a load-time benchmark the seconds.
 
 from typing import Any
 
+from bench.history.figures import FIGURES, LIMIT
 from bench.history.kinds import (
     COUNT,
     FLAG,
@@ -83,8 +84,13 @@ FIELD_KINDS: dict[str, Kind] = {
 
 FIELDS = tuple(FIELD_KINDS)
 
-# What takes most of a record's room, and is looked at in the run that it belongs to only.
-OF_ONE_RUN = ("per_rank", "alive_at_peak", "timeline")
+# What later runs look at, beside the figures: what tells benchmarks apart, and what is said of their changes.
+LASTING = (
+    *("schema", "strategy", "loader", "model", "state_digest", "size", "layout", "dtype", "cast", "device", "stand_in"),
+    *("planned", "cache", "first_use", "bytes_per_second", "ranks", "parallelism", "peer"),
+    *("device_budget_bytes", "host_budget_bytes", "smallest_tolerance_bytes"),
+    *(figure.name for figure in (*FIGURES, LIMIT)),
+)
 
 
 def blank_record() -> Record:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from bench.history.fingerprint import hardware
 from bench.history.kinds import require
-from bench.history.record import Record, blank_record
+from bench.history.record import LASTING, Record
 from bench.history.record_file import content_of, json_of
-from bench.history.schema import RUN, compared, lasting
+from bench.history.schema import RUN, compared
 
 # Of a change: less is shown with more digits.
 LITTLE = 0.001
@@ -154,7 +154,7 @@ def run_of(file: Path, data: Mapping[str, Any]) -> Run:
         commit=data["commit_info"]["id"],
         moment=data["datetime"],
         records={
-            Key.of(bench["fullname"], record): _UNMEASURED | record
+            Key.of(bench["fullname"], record): _UNKNOWN | record
             for bench in data["benchmarks"]
             for record in [bench["extra_info"]]
         },
@@ -163,5 +163,5 @@ def run_of(file: Path, data: Mapping[str, Any]) -> Run:
     )
 
 
-# Every field that lasts.
-_UNMEASURED: Record = dict.fromkeys(lasting(dict.fromkeys(blank_record(), "")))
+# What was not measured is left out in `compared`, and None in records.
+_UNKNOWN: Record = dict.fromkeys(LASTING)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bench.history.kinds import COUNT, FLAG, NUMBER, PLAIN, TEXT, each, fields, in_order, nullable, one_of, require
-from bench.history.record import FIELD_KINDS, FIELDS, OF_ONE_RUN, SCHEMA
+from bench.history.record import FIELD_KINDS, LASTING, SCHEMA
 from bench.history.record_file import Unreadable, json_of
 
 # Of a run; its records have their own.
@@ -16,7 +16,6 @@ FIRST_HISTORY = {"schema": RUN_SCHEMA, "outcome": PASSED, "accepted": False}
 
 # What pytest-benchmark's table needs of a run that it shows.
 _STATS = ("min", "max", "mean", "stddev", "median", "iqr", "ops", "rounds", "iterations")
-STATS = fields(dict.fromkeys(_STATS, NUMBER))
 _SHOWN_STATS = fields(dict.fromkeys(_STATS, NUMBER) | {"outliers": TEXT})
 
 # Of a history, such as that of one benchmark: its name, dtype, cache, whether it is planned, and what is the user's.
@@ -49,20 +48,19 @@ RUN = fields(
         "machine_info": MACHINE,
         "commit_info": fields({"id": TEXT}),
         "datetime": TEXT,
-        "benchmarks": each(fields({"fullname": TEXT, "extra_info": RECORD}, {"stats": STATS})),
+        "benchmarks": each(fields({"fullname": TEXT, "extra_info": RECORD})),
         "history": HISTORY,
     }
 )
 
-_OUTLINE = fields({"benchmarks": each(fields({"fullname": TEXT, "extra_info": fields({})}))}, {"history": fields({})})
-
-_LASTING = frozenset(FIELDS) - set(OF_ONE_RUN)
+_BENCHMARK = fields({"fullname": TEXT, "extra_info": fields({})}, {"stats": fields(dict.fromkeys(_STATS, NUMBER))})
+_OUTLINE = fields({"benchmarks": each(_BENCHMARK)}, {"history": fields({})})
 
 
 def compared(data: Any) -> dict[str, Any]:
     """Return what later runs look at of a run's file: a `RUN`, if it is one. Raises `Unreadable`.
 
-    Fields that are null or unknown are left out, and benchmarks that are not the suite's.
+    Left out are benchmarks that are not the suite's, and fields that are null, unknown, or of no use later.
     """
     require(_OUTLINE, data)
     benchmarks, history = data["benchmarks"], data.get("history", FIRST_HISTORY)
@@ -75,11 +73,7 @@ def compared(data: Any) -> dict[str, Any]:
     return {
         **{name: data[name] for name in ("machine_info", "commit_info", "datetime") if name in data},
         "history": history,
-        "benchmarks": [
-            {"fullname": bench["fullname"], "extra_info": lasting(bench["extra_info"])}
-            | {name: bench[name] for name in ("stats",) if name in bench}
-            for bench in ours
-        ],
+        "benchmarks": [{"fullname": bench["fullname"], "extra_info": lasting(bench["extra_info"])} for bench in ours],
     }
 
 
@@ -99,7 +93,7 @@ def baseline(content: bytes) -> dict[str, Any]:
 
 def lasting(record: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a record that later runs look at, less what is null."""
-    return {name: value for name, value in record.items() if value is not None and name in _LASTING}
+    return {name: record[name] for name in LASTING if record.get(name) is not None}
 
 
 def is_later(schema: Any, known: int) -> bool:

@@ -102,16 +102,19 @@ def _best(sums: Sequence[float], left: int, right: int) -> tuple[float, int]:
     """The largest contrast of two levels in an interval, in standard deviations of one value, and where it is."""
     count, before, total = right - left, sums[left], sums[right] - sums[left]
     inside = sums[left + SHORTEST : right - SHORTEST + 1]
+    shares, weights = _weights(count)
     contrasts = [
-        abs((so_far - before) - total * many / count) * weight
-        for so_far, (many, weight) in zip(inside, _weights(count), strict=True)
+        (so_far - before - total * share) * weight
+        for so_far, share, weight in zip(inside, shares, weights, strict=True)
     ]
-    most = max(contrasts)
+    highest, lowest = max(contrasts), min(contrasts)
     # Of equal ones the last.
-    return most, right - SHORTEST - contrasts[::-1].index(most)
+    last = [right - SHORTEST - contrasts[::-1].index(one) for one in (highest, lowest)]
+    return max((highest, last[0]), (-lowest, last[1]))
 
 
 @cache
-def _weights(count: int) -> list[tuple[int, float]]:
-    """For every place of a step in an interval: how many values are before it, and what the difference counts."""
-    return [(many, sqrt(count / (many * (count - many)))) for many in range(SHORTEST, count - SHORTEST + 1)]
+def _weights(count: int) -> tuple[list[float], list[float]]:
+    """For every place of a step in an interval: the share of its values before it, and what a difference counts."""
+    places = range(SHORTEST, count - SHORTEST + 1)
+    return [many / count for many in places], [sqrt(count / (many * (count - many))) for many in places]
