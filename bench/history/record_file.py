@@ -40,10 +40,13 @@ def telling_damage() -> Iterator[None]:
         raise Unreadable(f"cannot be read: {error.strerror}") from None
     except RecursionError:
         raise Unreadable("cannot be read: its JSON nests too deep") from None
+    except RuntimeError:
+        # Of `Path.resolve`, until Python 3.13.
+        raise Unreadable("cannot be read: it is a link to itself") from None
     except MemoryError:
         raise Unreadable("cannot be read: it takes more memory than there is") from None
     except ValueError as error:
-        raise Unreadable(f"cannot be read: {printable(error)}") from None
+        raise Unreadable(f"cannot be read: {printable(str(error))}") from None
 
 
 def status_of(file: Path, folder: Path | None = None, most: int = MOST_BYTES) -> os.stat_result:

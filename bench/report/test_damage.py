@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 # By night 100,000 files are read, and 5,000 of them shown.
 BY_NIGHT = settings().max_examples > 1000
-READ, SHOWN = (100_000, 5_000) if BY_NIGHT else (100, 40)
+READ, SHOWN = (100_000, 5_000) if BY_NIGHT else (60, 20)
 
 CHANGE = {
     "key": ["t.py::t[streamed-small-cpu]", "float32", "warm", False],
@@ -94,7 +94,8 @@ DAMAGE = st.tuples(
 def damaged(source: dict[str, Any], damage: list[Damage]) -> bytes:
     """The file of a run in which values are replaced, removed and inserted."""
     data = copy.deepcopy(source)
-    for steps, action, value, name in damage:
+    for steps, action, drawn, name in damage:
+        value = copy.deepcopy(drawn)
         place: Any = data
         for step in steps[:-1]:
             inner = place[_at(place, step)] if place else None
