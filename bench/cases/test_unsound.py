@@ -26,7 +26,8 @@ from bench.cases.endings import ending
 from bench.cases.unsound import Unsound
 from bench.meters.process import LoadDied, LoadFailed
 from conftest import HELD
-from model.checkpoints import Checkpoint, stamps
+from model.checkpoints import Checkpoint
+from model.stamps import stamps
 
 FOLDER = Path("checkpoint")
 

@@ -3,12 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from statistics import median
 
 from bench.history.creep import Creep, creeps
 from bench.history.figures import FIGURES, Figure
-from bench.history.fingerprint import hardware
+from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
 from bench.history.steps import steps
 
@@ -46,13 +46,15 @@ def change_points(runs: Iterable[Run]) -> tuple[list[ChangePoint], int]:
 
 
 def _series(runs: Iterable[Run]) -> dict[Series, list[tuple[Run, float]]]:
-    found: dict[Series, list[tuple[Run, float]]] = defaultdict(list)
+    by_key: dict[Key, list[tuple[Run, Record]]] = defaultdict(list)
     for run in runs:
-        here = hardware(run.machine)
         for key, record in run.records.items():
-            for figure in FIGURES:
-                if (value := record.get(figure.name)) is not None:
-                    found[key, figure, "" if figure.anywhere else here].append((run, value))
+            by_key[key].append((run, record))
+    found: dict[Series, list[tuple[Run, float]]] = {}
+    for (key, records), figure in product(by_key.items(), FIGURES):
+        measured = [(run, value) for run, record in records if (value := record.get(figure.name)) is not None]
+        for place in dict.fromkeys("" if figure.anywhere else run.hardware for run, _ in measured):
+            found[key, figure, place] = [one for one in measured if place in ("", one[0].hardware)]
     return found
 
 

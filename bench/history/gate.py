@@ -16,7 +16,9 @@ from bench.history.findings import REGRESSIONS, Finding, byte_changes
 from bench.history.options import HistoryOptions
 from bench.history.past import Past
 from bench.history.record import Record
-from bench.history.runs import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA, Key, Run, Unreadable, read_run
+from bench.history.record_file import Unreadable
+from bench.history.runs import Key, Run, read_run
+from bench.history.schema import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA
 from bench.history.storage import Storage, in_text, write_whole
 from bench.history.vanished import Vanished, placeholders
 

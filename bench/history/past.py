@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.history.figures import Figure
 from bench.history.fingerprint import differences
+from bench.history.record import Record
 from bench.history.runs import Key, Run
 
 
@@ -29,16 +30,25 @@ class Past:
     def values(self, key: Key, figure: Figure) -> list[tuple[Run, float]]:
         """What a figure was in every run that may be compared with this one; from the last on that accepted it."""
         found: list[tuple[Run, float]] = []
-        for run in self.runs:
-            if key not in run.records or not (figure.anywhere or run in self._here):
+        for run, record in self._records.get(key, ()):
+            if not (figure.anywhere or run in self._here):
                 continue
-            doubtful = (key, figure.name) in run.doubtful or (self.named and not figure.timed)
+            doubtful = (run.doubtful and (key, figure.name) in run.doubtful) or (self.named and not figure.timed)
             if doubtful and run not in self.named:
                 continue
-            if (key, figure.name) in run.accepted:
+            if run.accepted and (key, figure.name) in run.accepted:
                 found.clear()
-            if (value := run.records[key].get(figure.name)) is not None:
+            if (value := record.get(figure.name)) is not None:
                 found.append((run, value))
+        return found
+
+    @cached_property
+    def _records(self) -> dict[Key, list[tuple[Run, Record]]]:
+        """By benchmark the records of all runs that have it."""
+        found: dict[Key, list[tuple[Run, Record]]] = {}
+        for run in self.runs:
+            for key, record in run.records.items():
+                found.setdefault(key, []).append((run, record))
         return found
 
     def holds(self, key: Key) -> bool:

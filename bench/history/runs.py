@@ -1,34 +1,23 @@
 """Recorded runs, as they are read back from files that may be damaged, or not this suite's at all."""
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.history.figures import FIGURES, LIMIT
-from bench.history.record import SCHEMA, Record
-
-# Of a run; its records have their own.
-RUN_SCHEMA = 1
-
-PASSED, FAILED, INTERRUPTED = "passed", "failed", "interrupted"
-
-# What pytest-benchmark's table needs of a run that it shows.
-_STATS = ("min", "max", "mean", "stddev", "median", "iqr", "ops", "rounds", "iterations")
+from bench.history.fingerprint import hardware
+from bench.history.kinds import require
+from bench.history.record import LASTING, Record
+from bench.history.record_file import content_of, json_of
+from bench.history.schema import RUN, compared
 
 # Of a change: less is shown with more digits.
 LITTLE = 0.001
 
 # `0007_COMMIT_TIME.json`, and `failed-0008_COMMIT_TIME.json`: a name that pytest-benchmark does not look at.
 NAME = re.compile(r"(?:(?P<mark>failed|interrupted)-)?(?P<number>\d{4,})_.*\.json")
-
-
-class Unreadable(Exception):
-    """A file that is not a run of this suite, or not one that this version can read. `str()` is why, in a line."""
 
 
 class Key(NamedTuple):
@@ -56,7 +45,7 @@ class Key(NamedTuple):
         model = record.get("model")
         return cls(
             *(fullname, record["dtype"], record["cache"], bool(record.get("planned"))),
-            *(model, record.get("state_digest"), record["layout"] if model else None, record.get("loader")),
+            *(model, record.get("state_digest"), record.get("layout") if model else None, record.get("loader")),
             record.get("cast"),
         )
 
@@ -125,6 +114,11 @@ class Run:
         """What a file that replaces it calls it."""
         return self.file.stem
 
+    @cached_property
+    def hardware(self) -> str:
+        """What of its machine stays when software is updated."""
+        return hardware(self.machine)
+
     @property
     def number(self) -> str:
         """What `--benchmark-compare` calls it."""
@@ -137,67 +131,37 @@ def runs_with(runs: Iterable[Run], wanted: Callable[[Record], bool]) -> list[Run
     return [run for run in found if run.records]
 
 
-def read_run(path: Path) -> Run:
-    """Read a file as a run. Raises `Unreadable`: torn, of another suite, or of a later version of this one."""
-    with telling_damage():
-        return run_of(path, json.loads(path.read_bytes()))
+def read_run(path: Path, folder: Path | None = None) -> Run:
+    """Read a file as a run. Raises `Unreadable`: torn, of another suite, or of a later version of this one.
 
-
-@contextmanager
-def telling_damage() -> Iterator[None]:
-    """Raises `Unreadable` for what happens in this block to whoever reads a file that is torn, or of another kind."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot be read: {' '.join(str(error).split())}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Unreadable(f"is no run of this suite: {type(error).__name__} {error}") from None
+    `folder`: the resolved folder that no link may lead out of; None: the file is one that the user named.
+    """
+    return run_of(path, compared(json_of(content_of(path, folder))))
 
 
 def run_of(file: Path, data: Mapping[str, Any]) -> Run:
-    """A run from its JSON. Raises `Unreadable`, or what happens where a file is of another kind altogether."""
-    # The first runs were recorded without a history of their own, and only if they passed.
-    history = data.get("history", {"schema": RUN_SCHEMA, "outcome": PASSED, "accepted": False})
-    records = {bench["fullname"]: bench["extra_info"] for bench in data["benchmarks"]}
-    ours = {fullname: record for fullname, record in records.items() if "schema" in record}
-    if records and not ours:
-        raise Unreadable("is no run of this suite: no benchmark has a record")
-    if history["schema"] > RUN_SCHEMA or any(record["schema"] > SCHEMA for record in ours.values()):
-        raise Unreadable("is of a later version of this suite: update the suite to read it")
+    """Make a run of what `schema.compared` keeps of its file. Raises `Unreadable`."""
+    require(RUN, data)
+    history = data["history"]
     changes, busy = (
         frozenset((Key(*change["key"]), change["figure"]) for change in history.get(name, []))
         for name in ("changes", "busy")
     )
-    for bench in data["benchmarks"]:
-        if bench["fullname"] in ours:
-            _require_sound(bench)
-    if history["outcome"] not in (PASSED, FAILED, INTERRUPTED):
-        raise Unreadable(f"is no run of this suite: it {history['outcome']}")
     return Run(
         file=file,
         outcome=history["outcome"],
-        machine=dict(data["machine_info"].items()),
-        commit=data["commit_info"]["id"][:],
-        moment=data["datetime"][:],
-        records={Key.of(fullname, record): _compared(record) for fullname, record in ours.items()},
+        machine=data["machine_info"],
+        commit=data["commit_info"]["id"],
+        moment=data["datetime"],
+        records={
+            Key.of(bench["fullname"], record): _UNKNOWN | record
+            for bench in data["benchmarks"]
+            for record in [bench["extra_info"]]
+        },
         accepted=changes if history["accepted"] else frozenset(),
         doubtful=busy if history["accepted"] else changes | busy,
     )
 
 
-def _compared(record: Record) -> Record:
-    """A record without what takes most of its room, and is looked at in the run that it belongs to only."""
-    return {name: value for name, value in record.items() if name not in ("timeline", "alive_at_peak")}
-
-
-def _require_sound(bench: Mapping[str, Any]) -> None:
-    """Raise `Unreadable` if a benchmark has figures that are none: someone, or something, edited the file."""
-    if not isinstance(bench["fullname"], str):
-        raise Unreadable(f"is damaged: {bench['fullname']!r} is no name of a benchmark")
-    figures = {figure.name: bench["extra_info"].get(figure.name) for figure in (*FIGURES, LIMIT)}
-    for name, value in (figures | {name: bench["stats"].get(name) for name in _STATS}).items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0
-        # No load takes no time, and no machine none: of both the logarithm is looked at.
-        nothing = value == 0 and name.endswith(("_seconds", "_per_second"))
-        if (not number and not (value is None and name in figures)) or nothing:
-            raise Unreadable(f"is damaged: {name} of {bench['fullname']} is {value!r}")
+# What was not measured is left out in `compared`, and None in records.
+_UNKNOWN: Record = dict.fromkeys(LASTING)

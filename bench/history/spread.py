@@ -1,5 +1,6 @@
 """How far a figure may stray by chance: a limit that knows the spread of the runs before."""
 
+import sys
 from collections.abc import Sequence
 from math import exp, log, pi, sqrt
 from statistics import median
@@ -27,6 +28,10 @@ _FREEDOM = 0.7
 # last of these is called changed in 13 of 1,000 runs.
 _USUAL_FREEDOM = 2
 _FEWEST_WINDOWS = 6
+
+
+# Of a number that a float holds.
+MOST_LOG = log(sys.float_info.max)
 
 
 def qn(values: Sequence[float]) -> float:
@@ -69,4 +74,4 @@ def expected(values: Sequence[float], figures: int, usual: float | None = None) 
     within = t_around(1 - 2 * FALSE_ALARMS / figures, freedom)
     off = within * spread * sqrt(1 + pi / 2 / count)
     middle = median(logs)
-    return exp(middle), exp(middle - off), exp(middle + off)
+    return exp(middle), exp(middle - off), exp(min(middle + off, MOST_LOG))

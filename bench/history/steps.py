@@ -1,6 +1,7 @@
 """Where the level of a series moved: a step fit that neither noise nor a single bad night misleads."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import accumulate, pairwise
 from math import log, sqrt
 from statistics import median
@@ -29,7 +30,7 @@ def steps(values: Sequence[float]) -> list[int]:
     noise, calm = _noise(logs), calmed(logs)
     sums = [0.0, *accumulate(calm)]
     limit = noise * _CAUTION * sqrt(2 * log(len(values))) * _of_few(len(values)) if len(values) > 1 else 0
-    found = sorted(_split(sums, limit, 0, len(values)))
+    found = sorted(_split(calm, sums, limit, 0, len(values)))
     while (settled := _settle(sums, limit, found)) != found:
         found = settled
     return found
@@ -59,15 +60,25 @@ def calmed(logs: Sequence[float]) -> list[float]:
     return [min(max(value, middle - 3 * noise), middle + 3 * noise) for value, middle in zip(logs, around, strict=True)]
 
 
-def _split(sums: Sequence[float], limit: float, start: int, end: int) -> Iterator[int]:
+def _split(calm: Sequence[float], sums: Sequence[float], limit: float, start: int, end: int) -> Iterator[int]:
     """Every step between two places: the plainest in the shortest intervals that have one, then on both sides."""
     for intervals in _intervals(start, end):
-        contrast, step = max(best_step(sums, left, right) for left, right in intervals)
+        spread = _least_spread(limit, intervals[0][1] - intervals[0][0])
+        wide = (one for one in intervals if max(values := calm[slice(*one)]) - min(values) > spread)
+        contrast, step = max((best_step(sums, left, right) for left, right in wide), default=(0.0, 0))
         if contrast > limit:
             yield step
-            yield from _split(sums, limit, start, step)
-            yield from _split(sums, limit, step, end)
+            yield from _split(calm, sums, limit, start, step)
+            yield from _split(calm, sums, limit, step, end)
             return
+
+
+def _least_spread(limit: float, count: int) -> float:
+    """From the least of some values to the greatest, if they have a contrast above `limit`; a little less, for sums.
+
+    Two means differ by no more, and a contrast is at most half the root of the count times their difference.
+    """
+    return (1 - 1e-6) * 2 * limit / sqrt(count)
 
 
 def _settle(sums: Sequence[float], limit: float, found: Sequence[int]) -> list[int]:
@@ -98,10 +109,20 @@ def _intervals(start: int, end: int) -> Iterator[list[tuple[int, int]]]:
 def best_step(sums: Sequence[float], left: int, right: int) -> tuple[float, int]:
     """The largest contrast of two levels in an interval, in standard deviations of one value, and where it is."""
     count, before, total = right - left, sums[left], sums[right] - sums[left]
-    return max(
-        (
-            abs((sums[step] - before) - total * (step - left) / count) * sqrt(count / ((step - left) * (right - step))),
-            step,
-        )
-        for step in range(left + SHORTEST, right - SHORTEST + 1)
-    )
+    inside = sums[left + SHORTEST : right - SHORTEST + 1]
+    shares, weights = _weights(count)
+    contrasts = [
+        (so_far - before - total * share) * weight
+        for so_far, share, weight in zip(inside, shares, weights, strict=True)
+    ]
+    highest, lowest = max(contrasts), min(contrasts)
+    # Of equal ones the last.
+    last = [right - SHORTEST - contrasts[::-1].index(one) for one in (highest, lowest)]
+    return max((highest, last[0]), (-lowest, last[1]))
+
+
+@cache
+def _weights(count: int) -> tuple[list[float], list[float]]:
+    """For every place of a step in an interval: the share of its values before it, and what a difference counts."""
+    places = range(SHORTEST, count - SHORTEST + 1)
+    return [many / count for many in places], [sqrt(count / (many * (count - many))) for many in places]

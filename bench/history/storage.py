@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,8 +12,13 @@ from typing import Any
 from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import safe_dumps
 
-from bench.history.runs import NAME, PASSED, Run, Unreadable, read_run
+from bench.history.index import Index
+from bench.history.record_file import Unreadable, content_of
+from bench.history.runs import NAME, Run
+from bench.history.schema import PASSED, baseline
 from model.disk import UNFINISHED, sync_folder
+from model.printable import printable
+from model.shelf import cache_folder
 
 # Why nothing can be written to a folder, by the number of the error.
 CLOSED = {
@@ -27,6 +31,8 @@ CLOSED = {
 
 # Of a number, at least.
 DIGITS = 4
+# And at most, of a number that is counted on from.
+MOST_DIGITS = 9
 
 # A list of numbers as it is written, one a line. There is no such text in a string: JSON escapes its newlines.
 _NUMBERS = re.compile(r"\[\n\s*([-+.0-9eE,\s]+?)\s*\]")
@@ -46,6 +52,9 @@ def write_whole(file: Path, content: bytes) -> None:
     # Not a name that pytest-benchmark looks at.
     unfinished = file.with_name(file.name + UNFINISHED)
     try:
+        # To open a FIFO would wait, and to follow a link would write elsewhere.
+        if unfinished.is_symlink() or not unfinished.is_file():
+            unfinished.unlink(missing_ok=True)
         with unfinished.open("wb") as stream:
             stream.write(content)
             stream.flush()
@@ -59,20 +68,28 @@ def write_whole(file: Path, content: bytes) -> None:
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """Every run in a folder and those in it, oldest first; and of what is named like a run and is none, why."""
     found, passed_over = [], []
+    index = Index(folder, cache_folder())
     for file in _files(folder):
         try:
-            found.append(read_run(file))
+            found.append(index.run(file))
         except Unreadable as error:
-            passed_over.append(f"{file.relative_to(folder)} {error}")
+            passed_over.append(f"{printable(file.relative_to(folder))} {error}")
+    if content := index.renewed():
+        # It saves time the next time, and nothing else.
+        with suppress(OSError):
+            index.file.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(index.file.parent):
+                write_whole(index.file, content)
     # By number where the clock says nothing.
     return sorted(found, key=lambda run: run.moment), passed_over
 
 
 def _files(folder: Path) -> list[Path]:
     """Whatever is named like a run, by number."""
+    places = {place.resolve(): place for place in (*folder.glob("*/"), folder)}
     found = [
         (int(match["number"]), file)
-        for place in (folder, *folder.glob("*/"))
+        for place in places.values()
         for file in place.glob("*_*.json")
         if (match := NAME.fullmatch(file.name))
     ]
@@ -113,7 +130,10 @@ class Storage(FileStorage):
     def load(self, *_: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """What pytest-benchmark's table is to show beside this run."""
         for file in self.baselines:
-            yield file.relative_to(self.path) if file.is_relative_to(self.path) else file, json.loads(file.read_bytes())
+            # What was damaged since the history was read is missing in the table, and no more.
+            with suppress(Unreadable):
+                shown = baseline(content_of(file))
+                yield file.relative_to(self.path) if file.is_relative_to(self.path) else file, shown
 
     def save(self, output_json: dict[str, Any], save: str) -> None:
         """Write a run to a new file under the next number; where that fails, leave nothing, and say why in `unsaved`.
@@ -144,7 +164,8 @@ class Storage(FileStorage):
 
     def _next_number(self) -> int:
         numbers = [int(match["number"]) for file in self.get(".").iterdir() if (match := NAME.fullmatch(file.name))]
-        return max(numbers, default=0) + 1
+        # A name with more digits than runs need is no reason to give numbers that are longer still.
+        return max((number for number in numbers if number < 10**MOST_DIGITS - 1), default=0) + 1
 
 
 def _remove_unfinished(folder: Path) -> None:

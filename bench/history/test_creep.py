@@ -8,7 +8,8 @@ import pytest
 
 from bench.history.change_points import change_points
 from bench.history.creep import Creep, creeps
-from bench.history.runs import PASSED, Key, Run
+from bench.history.runs import Key, Run
+from bench.history.schema import PASSED
 from bench.history.steps import steps
 from bench.report.history import history_lines, history_markdown
 

@@ -10,7 +10,8 @@ import pytest
 
 from bench.history.findings import SLOWER, Times, time_changes
 from bench.history.past import Past
-from bench.history.runs import PASSED, Key, Run
+from bench.history.runs import Key, Run
+from bench.history.schema import PASSED
 
 KEY = Key("bench/test_load_time.py::test_load_time[streamed-small-cpu]", "float32", "warm", False)
 THRESHOLD = 0.05

@@ -1,12 +1,15 @@
 """Makes the page of a recorded run again, and the tables of documents: `python -m bench.report --help`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cases import interrupts  # before torch
-from bench.history.runs import PASSED, Run, Unreadable
+from bench.history.record_file import Unreadable
+from bench.history.runs import Run
+from bench.history.schema import PASSED
 from bench.history.storage import read_runs
 from bench.report.peers import PEERS
 from bench.report.readme import PAGE, write_readme
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     from bench.report.page.page import NAME, write_page  # noqa: PLC0415 - of an extra
 
     try:
-        runs, _ = read_runs(options.storage)
+        runs = _runs(options.storage)
         run = _chosen(runs, options.run)
         before = [one for one in runs if one.moment < run.run.moment]
         page = (options.report or options.storage / "report") / NAME
@@ -70,16 +73,31 @@ def _write_section(
     parser: argparse.ArgumentParser, storage: Path, section: RecordedSection, names: Sequence[str], root: Path
 ) -> None:
     try:
-        runs, _ = read_runs(storage)
+        runs = _runs(storage)
         section.write([_chosen(runs, name) for name in names], root)
     except (NoSuchRun, Unreadable, ValueError, OSError) as error:
         parser.error(printable(str(error), LONGEST_LINE))
 
 
+def _runs(storage: Path) -> list[Run]:
+    """Read every recorded run, and say on the error output which files are none."""
+    runs, passed_over = read_runs(storage)
+    for line in passed_over:
+        print(f"PASSED OVER: {line}", file=sys.stderr)  # noqa: T201
+    return runs
+
+
+def _recorded(file: Path) -> Recorded:
+    try:
+        return recorded(file)
+    except Unreadable as error:
+        raise Unreadable(f"{printable(file.name)} {error}") from None
+
+
 def _chosen(runs: Sequence[Run], name: str | None) -> Recorded:
     """The run of a number or file. Raises `NoSuchRun` and `Unreadable`."""
-    if name and Path(name).is_file():
-        return recorded(Path(name))
+    if name and os.path.lexists(name) and not Path(name).is_dir():
+        return _recorded(Path(name))
     fitting = [run for run in runs if (run.number == name if name else run.outcome == PASSED)]
     if not fitting:
         there = ", ".join(run.number for run in runs) or "none"
@@ -87,7 +105,7 @@ def _chosen(runs: Sequence[Run], name: str | None) -> Recorded:
     if name and len(fitting) > 1:
         files = ", ".join(f"{run.file.parent.name}/{run.file.name}" for run in fitting)
         raise NoSuchRun(f"{name} is more than one run; name a file: {files}")
-    return recorded(fitting[-1].file)
+    return _recorded(fitting[-1].file)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def bound(name: str, of: str) -> Show:
 
 
 def multiple(name: str, of: str = "state_bytes") -> Show:
-    return measured(name, lambda record: f"{record[name] / record[of]:.2f}x")
+    shown = measured(name, lambda record: f"{record[name] / record[of]:.2f}x")
+    return lambda record: shown(record) if record.get(of) else None
 
 
 def amount(name: str) -> Show:
@@ -52,4 +53,4 @@ def in_three_digits(figure: float) -> str:
 
 
 def faults(record: Record) -> str:
-    return f"{record['minor_faults'] + record['major_faults']:,}"
+    return f"{record['minor_faults'] + record.get('major_faults', 0):,}"

@@ -1,6 +1,6 @@
 """A recorded run as its page and the README show it: all of it is read from one file."""
 
-import json
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +10,26 @@ from typing import Any
 from bench.conformance.judge import Outcome as CellOutcome
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
-from bench.history.record import row_name
-from bench.history.runs import Change, Key, Run, Unreadable, run_of, telling_damage
+from bench.history.kinds import COUNT, FLAG, NUMBER, POSITIVE, TEXT, each, empty_or, fields, one_of, require
+from bench.history.record import FIELD_KINDS, Record, row_name
+from bench.history.record_file import Unreadable, content_of, json_of
+from bench.history.runs import Change, Key, Run, run_of
+from bench.history.schema import compared
 from bench.report.folders import Folders, without_folders
 from bench.report.rows import Outcome, Row, rows, team
+from model.printable import printable
+
+# What is shown of a run beside what later runs look at. Peaks are shown as multiples of `state_bytes`.
+_MEASURED = fields({"size": TEXT, "state_bytes": POSITIVE, "largest_tensor_bytes": NUMBER}, FIELD_KINDS)
+# What ended before anything was measured has an empty record.
+_PROBLEM = fields({"strategy": TEXT, "size": TEXT, "verdict": TEXT, "record": empty_or(_MEASURED)})
+_CELL = fields(
+    {"strategy": TEXT, "property": TEXT, "outcome": one_of([str(one) for one in CellOutcome]), "examples": COUNT},
+    {"example": TEXT, "why": TEXT, "checks": each(TEXT), "named": FLAG, "is_own": FLAG},
+)
+_SHOWN = fields(
+    {"benchmarks": each(fields({"extra_info": _MEASURED})), "problems": each(_PROBLEM), "conformance": each(_CELL)}
+)
 
 
 @dataclass(frozen=True)
@@ -59,19 +75,22 @@ class Recorded:
 
 def recorded(file: Path) -> Recorded:
     """Read a run. Raises `Unreadable` where that is none, or is damaged."""
-    with telling_damage():
-        content = file.read_bytes()
-        data = json.loads(content)
-        run = run_of(file, data)
-        return Recorded(
-            run=run,
-            content=content,
-            outcomes=tuple(_outcomes(data)),
-            cells=tuple(_cell(cell) for cell in data.get("conformance", ())),
-            changes=tuple(_changes(data.get("history", {}))),
-            failed=tuple(data.get("history", {}).get("failed", ())),
-            complaints=tuple(data.get("history", {}).get("complaints", ())),
-        )
+    content = content_of(file)
+    data = json_of(content)
+    run = run_of(file, compared(data))
+    ours = [bench for bench in data["benchmarks"] if "schema" in bench["extra_info"]]
+    shown = {"problems": data.get("problems", []), "conformance": data.get("conformance", []), "benchmarks": ours}
+    require(_SHOWN, shown)
+    history = data.get("history", {})
+    return Recorded(
+        run=run,
+        content=content,
+        outcomes=tuple(_outcomes(shown)),
+        cells=tuple(_cell(cell) for cell in shown["conformance"]),
+        changes=tuple(_changes(history)),
+        failed=tuple(history.get("failed", ())),
+        complaints=tuple(history.get("complaints", ())),
+    )
 
 
 def problems(outcomes: Iterable[Outcome], folders: Folders) -> list[dict[str, Any]]:
@@ -91,25 +110,25 @@ def problems(outcomes: Iterable[Outcome], folders: Folders) -> list[dict[str, An
 def _outcomes(data: Mapping[str, Any]) -> Iterator[Outcome]:
     """What was measured and is right, then what is not: rows merge them by strategy and size."""
     for bench in data["benchmarks"]:
-        record = bench["extra_info"]
-        if "schema" in record:
-            yield Outcome(row_name(record), record["size"], "ok", record)
-    for problem in data.get("problems", ()):
-        record, verdict = problem["record"], problem["verdict"]
-        if not isinstance(verdict, str):
-            raise Unreadable(f"is damaged: what was said of {problem['strategy']} is {verdict!r}")
-        # Peaks are shown as multiples of it; what ended before anything was measured has an empty record.
-        if record and not (isinstance(state := record["state_bytes"], int) and state > 0):
-            raise Unreadable(f"is damaged: state_bytes of {problem['strategy']} is {state!r}")
-        yield Outcome(problem["strategy"], problem["size"], verdict, record)
+        record = _known(bench["extra_info"])
+        yield Outcome(row_name(record), record["size"], "ok", record)
+    for problem in data["problems"]:
+        yield Outcome(problem["strategy"], problem["size"], problem["verdict"], _known(problem["record"]))
+
+
+def _known(record: Record) -> Record:
+    """Leave out the fields that this version does not know: no kind of theirs was checked."""
+    return {name: record.get(name) for name in FIELD_KINDS} if record else {}
 
 
 def _cell(cell: Mapping[str, Any]) -> Cell:
     if cell["property"] not in PROPERTIES:
-        raise Unreadable(f"is of another version of this suite: there is no property {cell['property']!r}")
-    return Cell(**{**cell, "outcome": CellOutcome(cell["outcome"]), "checks": tuple(cell["checks"])})
+        raise Unreadable(f"is of another version of this suite: there is no property '{printable(cell['property'])}'")
+    known = {field.name: cell[field.name] for field in dataclasses.fields(Cell) if field.name in cell}
+    return Cell(**known | {"outcome": CellOutcome(cell["outcome"]), "checks": tuple(cell.get("checks", ()))})
 
 
 def _changes(history: Mapping[str, Any]) -> Iterator[Change]:
     for change in history.get("changes", ()):
-        yield Change(**{**change, "key": Key(*change["key"])})
+        before, after = change.get("before"), change.get("after")
+        yield Change(Key(*change["key"]), change["figure"], before, after, change.get("replaces", ""))

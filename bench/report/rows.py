@@ -39,7 +39,7 @@ class Division(NamedTuple):
 
 
 # As `row_name` has it.
-_DIVISION = re.compile(r"(\S+) (\S+) x(\d+)")
+_DIVISION = re.compile(r"(\S+) (\S+) x([0-9]{1,9})")
 
 
 def division(name: str) -> Division | None:
@@ -191,7 +191,8 @@ def stand_ins(table: Iterable[Row]) -> list[str]:
 
 def _in_checkpoint(record: Record) -> str:
     """What is in the checkpoint, where weights were cast."""
-    return f", C = {record['checkpoint_bytes']:,} bytes in the checkpoint" if record.get("cast") else ""
+    known = record.get("cast") and "checkpoint_bytes" in record
+    return f", C = {record['checkpoint_bytes']:,} bytes in the checkpoint" if known else ""
 
 
 def scales(table: list[Row]) -> list[str]:

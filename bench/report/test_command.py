@@ -1,5 +1,7 @@
 """`python -m bench.report`, as users type it."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from bench.report.__main__ import main
 from bench.report.peers import PEERS
 from bench.report.readme import MAIN_JOB
 from bench.report.sharded_section import SHARDED
-from bench.report.specimen import Runs
+from bench.report.specimen import Runs, content
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
@@ -121,7 +123,11 @@ def test_without_the_extra_it_says_what_is_missing(
         ((), "there is no run that passed; recorded are: 0001, 0002, 0002"),
         (("0001", "--report", "file"), "File exists"),
         (("0002",), "0002 is more than one run; name a file: one/failed-0002_run.json, two/failed-0002_run.json"),
-        (("damaged.json",), "cannot be read"),
+        (("damaged.json",), "damaged.json cannot be read"),
+        (("fifo.json",), "fifo.json is no file but a FIFO"),
+        (("zero.json", "--peers", "zero.json"), "zero.json is no file but a device"),
+        (("deep.json",), "deep.json cannot be read: its JSON nests too deep"),
+        (("timeline.json",), "timeline.json is damaged: benchmarks[0].extra_info.timeline is 'x', and not an object"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(
@@ -133,6 +139,12 @@ def test_what_cannot_be_done_is_said_in_a_line(
         Runs(tmp_path / name).write(2)
     for name in ("file", "damaged.json"):
         (tmp_path / name).write_text("{")
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    damaged = content(1)
+    damaged["benchmarks"][0]["extra_info"]["timeline"] = "x"
+    (tmp_path / "timeline.json").write_text(json.dumps(damaged))
     there = [str(tmp_path / one) if (tmp_path / one).exists() else one for one in arguments]
     with pytest.raises(SystemExit, match="2"):
         main([*there, "--storage", str(tmp_path)])

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from bench.history.runs import Unreadable
+from bench.history.record_file import Unreadable
 from bench.report import sharded_specimen
 from bench.report.recorded import Recorded, recorded
-from bench.report.specimen import HOSTILE, LOADS, Runs, content, metered
+from bench.report.specimen import CELLS, HOSTILE, LOADS, Runs, content, metered
 from bench.report.verdict import verdict
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -43,10 +43,13 @@ def test_what_ended_before_anything_was_measured_is_shown(tmp_path: Path) -> Non
     [
         (b"{", "cannot be read"),
         (b"[]", "is no run of this suite"),
-        (json.dumps(content(1) | {"conformance": [{"property": "gone"}]}).encode(), "no property 'gone'"),
+        (json.dumps(content(1) | {"conformance": [CELLS[0] | {"property": "gone"}]}).encode(), "no property 'gone'"),
         (json.dumps(content(1) | {"problems": [{}]}).encode(), "is no run of this suite"),
-        (json.dumps(problem(verdict=None)).encode(), "what was said of streamed is None"),
-        (json.dumps(problem(record=metered("streamed") | {"state_bytes": 0})).encode(), "state_bytes of streamed is 0"),
+        (json.dumps(problem(verdict=None)).encode(), "problems.0..verdict is null, and not a text"),
+        (
+            json.dumps(problem(record=metered("streamed") | {"state_bytes": 0})).encode(),
+            "problems.0..record.state_bytes is 0",
+        ),
         (json.dumps(problem(record={"host_total_peak_bytes": 1})).encode(), "is no run of this suite"),
         (json.dumps(content(1) | {"history": {"schema": 1, "outcome": "passed"}}).encode(), "is no run of this suite"),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bench.history.runs import FAILED, INTERRUPTED, PASSED
+from bench.history.schema import FAILED, INTERRUPTED, PASSED
 from bench.report.best import best
 from bench.report.comparison import changes_in_words
 from bench.report.recorded import Recorded

@@ -31,7 +31,7 @@ def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Fi
     bars = [value for outcome in outcomes for value in _bar(outcome, field)]
     if not bars:
         return None
-    longest = max(value["end"] for value in bars)
+    longest = max(value["end"] for value in bars) or 1
     for value in bars:
         room = NARROW * (value["end"] - value["start"]) / longest
         value["label"] = value["line"] if LETTER * len(value["line"]) < room else str(value["number"])
@@ -67,5 +67,5 @@ def _bar(outcome: Outcome, field: str) -> list[dict[str, Any]]:
     for rank, held in enumerate(alive):
         start, end = end, end + held["bytes"] / scale
         part = {"start": start, "end": end, "middle": (start + end) / 2, "number": rank + 1, "rank": rank % len(BARS)}
-        parts.append({"strategy": outcome.strategy, **held, **part})
+        parts.append({**held, "strategy": outcome.strategy, **part})
     return parts

@@ -8,7 +8,7 @@ import altair as alt
 
 from bench.history.change_points import ChangePoint
 from bench.history.figures import shown, title
-from bench.history.fingerprint import gpus, hardware
+from bench.history.fingerprint import gpus
 from bench.history.runs import Key, Run
 from bench.report.page.charts.figure import INK, Figure, filled, looks, of, specification
 
@@ -87,7 +87,7 @@ def _specification(unit: str, benchmarks: tuple[str, ...], size: int) -> dict[st
 def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterator[dict[str, Any]]:
     stretch, before = 0, ""
     for run in runs:
-        if (here := hardware(run.machine)) != before:
+        if (here := run.hardware) != before:
             stretch, before = stretch + 1, here
         value = run.records.get(key, {}).get(figure)
         if value is not None:

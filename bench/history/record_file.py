@@ -1,0 +1,95 @@
+"""Files of recorded runs, opened so that nothing that lies in their folder stops or hangs whoever reads it."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from model.printable import printable
+
+# The largest run in results/ (all divisions of two sizes, planned for three numbers of ranks) has 0.7 MB. A thousand
+# measured ranks would have 20 times that. JSON may take ten times its size in memory.
+MOST_BYTES = 32 * 2**20
+
+# What a file of runs must not be, and why: to open the first two waits, and others have no end.
+IRREGULAR = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+# Each escaped surrogate begins so, those of pairs included.
+SURROGATES = (b"\\ud", b"\\uD")
+
+
+class Unreadable(Exception):
+    """A file that is not a run of this suite, or not one that this version can read. `str()` is why, in a line."""
+
+
+@contextmanager
+def telling_damage() -> Iterator[None]:
+    """Raise `Unreadable` for what happens in this block to whoever reads a file that is torn, or no JSON."""
+    try:
+        yield
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise Unreadable("cannot be read: its JSON nests too deep") from None
+    except RuntimeError:
+        # Of `Path.resolve`, until Python 3.13.
+        raise Unreadable("cannot be read: it is a link to itself") from None
+    except MemoryError:
+        raise Unreadable("cannot be read: it takes more memory than there is") from None
+    except ValueError as error:
+        raise Unreadable(f"cannot be read: {printable(str(error))}") from None
+
+
+def status_of(file: Path, folder: Path | None = None, most: int = MOST_BYTES) -> os.stat_result:
+    """Return the status of a regular file of at most `most` bytes, below the resolved `folder` if one is given.
+
+    Raises `Unreadable`.
+    """
+    with telling_damage():
+        if folder and not file.resolve().is_relative_to(folder):
+            raise Unreadable("is a link that leads out of the folder of the runs")
+        return _checked(file.stat(), most)
+
+
+def _checked(status: os.stat_result, most: int) -> os.stat_result:
+    if not stat.S_ISREG(status.st_mode):
+        kinds = (name for fits, name in IRREGULAR if fits(status.st_mode))
+        raise Unreadable(f"is no file but {next(kinds, 'something else')}")
+    if status.st_size > most:
+        raise Unreadable(f"has {status.st_size:,} bytes, and a run at most {most:,}")
+    return status
+
+
+def content_of(file: Path, folder: Path | None = None, most: int = MOST_BYTES) -> bytes:
+    """Read such a file. Raises `Unreadable`."""
+    with telling_damage():
+        # What has another kind by the time that it is opened does not block, and is refused then.
+        status_of(file, folder, most)
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123 - of a descriptor
+            _checked(os.fstat(stream.fileno()), most)
+            content = stream.read(most + 1)
+    if len(content) > most:
+        raise Unreadable(f"has more than {most:,} bytes")
+    return content
+
+
+def json_of(content: bytes) -> Any:
+    """Parse a file's content. Raises `Unreadable`, also for what Python takes for JSON: NaN, half a character."""
+    with telling_damage():
+        data = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
+        if any(one in content for one in SURROGATES):
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number in JSON")
