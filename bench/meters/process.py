@@ -15,6 +15,10 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+from bench.meters import shared_memory
+from bench.meters.outside import Lookout
+from bench.meters.tree import children, end_below, end_orphans, hold_together, server_pid
+
 # What a process that has closed its connection may take to end.
 FAREWELL_SECONDS = 5.0
 
@@ -75,22 +79,41 @@ def telling_failures(connection: Connection) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What was there before a process was started: in the folder of shared memory, and below the fork server."""
+
+    names: frozenset[str]
+    processes: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Child:
-    """A process that runs for somebody, and the connection to it."""
+    """A process that runs for somebody, the connection to it, and what looks at what it holds outside of itself."""
 
     process: ForkServerProcess
     connection: Connection
     limit_seconds: float
+    lookout: Lookout
+    before: Surroundings
 
     @property
     def pid(self) -> int:
         assert self.process.pid is not None
         return self.process.pid
 
-    def end(self) -> None:
-        """End it, and wait until it is gone."""
+    def kill(self) -> None:
+        """End it, and all processes that it has started."""
+        if self.process.is_alive():
+            self.lookout.look()
+            end_below(self.pid)
         self.process.kill()
+
+    def end(self) -> None:
+        """End it, and wait until it is gone, with its processes and its shared memory."""
+        self.kill()
         self.process.join()
+        end_orphans(self.before.processes)
+        self.lookout.remove(self.before.names)
 
     def deadline(self) -> float:
         """By when, on the monotonic clock, what is asked for now has to be done."""
@@ -122,15 +145,28 @@ class Child:
 def child_process(run: Callable[[Connection, Any], object], task: object, limit_seconds: float) -> Iterator[Child]:
     """Call `run(connection, task)` in a fresh process, which ends with this block at the latest."""
     connection, other_end = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=run, args=(other_end, task), daemon=True)
+    process = _CONTEXT.Process(target=_begin, args=(run, other_end, task), daemon=True)
+    warm_up()
+    before, since = _surroundings(), time.time()
     _start(process)
     other_end.close()
-    child = Child(process, connection, limit_seconds)
+    assert process.pid is not None
+    child = Child(process, connection, limit_seconds, Lookout(process.pid, since), before)
     try:
         yield child
     finally:
         child.end()
         connection.close()
+
+
+def _surroundings() -> Surroundings:
+    return Surroundings(shared_memory.names(), frozenset(children(server_pid() or 0)))
+
+
+def _begin(run: Callable[[Connection, Any], object], connection: Connection, task: object) -> None:
+    """In the process of a load."""
+    hold_together()
+    run(connection, task)
 
 
 def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from bench.meters.driver import kernels
 from bench.meters.driver.variables import CARD
 from bench.meters.process import PRELOADED
+from bench.meters.tree import be_last
 from model.factory import factory_of
 
 
@@ -45,6 +46,7 @@ def _preload() -> None:
             factory_of(text).get()
 
 
+be_last()
 if CARD in os.environ:
     kernels.register()
 _preload()

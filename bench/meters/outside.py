@@ -1,0 +1,149 @@
+"""What a load holds outside of its process: the memory of the processes that it started, and shared memory.
+
+It takes the machine's memory like the load's own. What the load's process maps of it is part of its own memory: that is
+not counted here again.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.meters import shared_memory
+from bench.meters.shared_memory import PROC, Key, Mapped
+from bench.meters.tree import below, parent_of
+
+# Between two looks: more where a look takes long, so that they take a fifth of the time at most.
+LOOK_SECONDS = 0.005
+REST = 4
+# What processes that were told to end may take to do so.
+GRACE_SECONDS = 0.5
+
+_FIELDS = (b"Private_Clean:", b"Private_Dirty:", b"Anonymous:")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is held outside of a process: the private bytes of other processes, by their number, and shared memory."""
+
+    processes: Mapping[int, int] = field(default_factory=dict)
+    shared: Mapping[Key, int] = field(default_factory=dict)
+
+    @property
+    def process_bytes(self) -> int:
+        return sum(self.processes.values())
+
+    @property
+    def shared_bytes(self) -> int:
+        return sum(self.shared.values())
+
+
+class Lookout:
+    """Looks now and then at what a load holds outside of process `pid`, and knows what it has seen of it.
+
+    `since` is when the load's process was started, in seconds since the epoch: older shared memory is not the load's.
+    """
+
+    def __init__(self, pid: int, since: float) -> None:
+        self._pid, self.since = pid, since
+        self._due, self._last = 0.0, 0
+        self._parents: dict[int, int] = {pid: 0}
+        self._paths: dict[Key, Path] = {}
+
+    def bytes(self) -> int:
+        """Return what is held, as it was at the last look."""
+        start = time.monotonic()
+        if start >= self._due:
+            self._last = self.look()
+            self._due = time.monotonic() + max(LOOK_SECONDS, REST * (time.monotonic() - start))
+        return self._last
+
+    def look(self) -> int:
+        """Return what is held now."""
+        pids = below(self._pid)
+        for pid in pids:
+            self._parents.setdefault(pid, parent_of(pid))
+        maps = {pid: found for pid in (self._pid, *pids) if (found := self._mapped(pid))}
+        own = maps.get(self._pid)
+        held = sum(maps[pid].private_bytes if pid in maps else private_bytes(pid) for pid in pids)
+        if self._forked_twice and own:
+            held += common_bytes(own, [maps[pid] for pid in pids if pid in maps])
+        by_itself = self._made(own) if own else {}
+        return held + sum(self._shared((self._pid, *pids), maps).values()) - sum(by_itself.values())
+
+    def left(self) -> Held:
+        """Return what is left when the load is done: its processes, and the shared memory that has a name or is open.
+
+        What it maps itself is part of its own memory.
+        """
+        until = time.monotonic() + GRACE_SECONDS
+        while (pids := below(self._pid)) and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        self._parents |= {pid: self._pid for pid in pids if pid not in self._parents}
+        maps = {pid: found for pid in pids if (found := self._mapped(pid))}
+        shared = self._shared((self._pid, *pids), maps)
+        with suppress(OSError):
+            shared = {key: count for key, count in shared.items() if key not in shared_memory.mapped_names(self._pid)}
+        return Held({pid: private_bytes(pid) for pid in pids}, shared)
+
+    def named(self) -> dict[Key, int]:
+        """Return the shared memory that is there without a process: files that were seen, and segments."""
+        return shared_memory.held(self._paths) | shared_memory.segments(self._parents)
+
+    def remove(self, before: Collection[str]) -> None:
+        """Remove it, unless it was there `before`."""
+        shared_memory.remove(self._paths, self._parents, before)
+
+    @property
+    def _forked_twice(self) -> bool:
+        """Whether a process was started by one that the load had started: they may share what it does not have."""
+        return any(parent in self._parents and parent != self._pid for parent in self._parents.values())
+
+    def _mapped(self, pid: int) -> Mapped | None:
+        """Return what a process maps, where something of it is shared: to read it takes milliseconds."""
+        with suppress(OSError):
+            status = (PROC / str(pid) / "status").read_bytes()
+            if self._forked_twice or (b"\nRssShmem:" in status and b"\nRssShmem:\t       0 kB" not in status):
+                return shared_memory.mapped(pid)
+        return None
+
+    def _made(self, found: Mapped) -> dict[Key, int]:
+        """Return what a process maps of the shared memory that the load has made."""
+        return {
+            key: count
+            for key, count in found.shared.items()
+            if not shared_memory.was_there(key, found.paths[key], self.since)
+        }
+
+    def _shared(self, pids: Sequence[int], maps: Mapping[int, Mapped]) -> dict[Key, int]:
+        """Return all shared memory of the load: what is open, what has a name, and what is only mapped."""
+        shared = dict[Key, int]()
+        for found in maps.values():
+            for key, count in self._made(found).items():
+                shared[key] = max(shared.get(key, 0), count)
+                self._paths[key] = found.paths[key]
+        for pid in pids:
+            for key, path, count in shared_memory.opened(pid, self.since):
+                shared[key] = max(shared.get(key, 0), count)
+                self._paths[key] = path
+        return shared | self.named()
+
+
+def private_bytes(pid: int) -> int:
+    """Return the private memory of a process that no other has, forked or not; 0 of one that cannot be read."""
+    with suppress(OSError, IndexError):
+        told = (PROC / str(pid) / "smaps_rollup").read_bytes()
+        clean, dirty, anonymous = (1024 * int(told.split(name, 1)[1].split(None, 1)[0]) for name in _FIELDS)
+        return min(anonymous, clean + dirty)
+    return 0
+
+
+def common_bytes(own: Mapped, others: Sequence[Mapped]) -> int:
+    """Return the memory that processes share by a fork, where the load's own process has none."""
+    found = dict[int, int]()
+    for one in others:
+        for start, end, count in one.common:
+            inside = sum(max(0, min(end, last) - max(start, first)) for first, last, _ in own.common)
+            found[start] = max(found.get(start, 0), min(count, end - start - inside))
+    return sum(found.values())
