@@ -156,11 +156,11 @@ def _watch(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float)
     # A process that has ended cannot be read: the next `receive` says how it did.
     with suppress(ProcessLookupError), memory_reader(child.pid, child.lookout.since) as read_memory:
         while not child.connection.poll() and time.monotonic() < deadline:
-            memory = replace(read_memory(), outside_bytes=child.lookout.bytes())
+            memory = child.lookout.whole(read_memory)
             if memory != looks[-1][1]:
                 looks.append((time.monotonic(), memory))
             used = max(used, meter.used_bytes() or 0)
             # Not a wait for the connection: that is rounded up to whole milliseconds.
             time.sleep(SAMPLE_SECONDS)
-        looks.append((time.monotonic(), replace(read_memory(), outside_bytes=child.lookout.look())))
+        looks.append((time.monotonic(), child.lookout.again(read_memory)))
     return looks, used

@@ -5,12 +5,13 @@ not counted here again.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.meters import shared_memory
+from bench.meters.host import HostMemory
 from bench.meters.shared_memory import PROC, Key, Mapped
 from bench.meters.tree import below, parent_of
 
@@ -47,30 +48,47 @@ class Lookout:
 
     def __init__(self, pid: int, since: float) -> None:
         self._pid, self.since = pid, since
-        self._due, self._last = 0.0, 0
+        self._due, self._whole = 0.0, 0
         self._parents: dict[int, int] = {pid: 0}
         self._paths: dict[Key, Path] = {}
+        self._unopened: dict[Key, int] = {}
 
-    def bytes(self) -> int:
-        """Return what is held, as it was at the last look."""
-        start = time.monotonic()
+    def whole(self, read_memory: Callable[[], HostMemory]) -> HostMemory:
+        """Return what `read_memory` does of the load's process, with what is held outside of it.
+
+        Between two looks both together are what they were at the last: what moves from the one to the other is not
+        counted twice.
+        """
+        memory, start = read_memory(), time.monotonic()
+        private = memory.private_bytes or 0
         if start >= self._due:
-            self._last = self.look()
+            outside = self.look()
+            self._whole = min(private, read_memory().private_bytes or 0) + outside
             self._due = time.monotonic() + max(LOOK_SECONDS, REST * (time.monotonic() - start))
-        return self._last
+        return replace(memory, outside_bytes=max(0, self._whole - private))
+
+    def again(self, read_memory: Callable[[], HostMemory]) -> HostMemory:
+        """Return the same, of now."""
+        self._due = 0.0
+        return self.whole(read_memory)
 
     def look(self) -> int:
-        """Return what is held now."""
-        pids = below(self._pid)
-        for pid in pids:
-            self._parents.setdefault(pid, parent_of(pid))
-        maps = {pid: found for pid in (self._pid, *pids) if (found := self._mapped(pid))}
-        own = maps.get(self._pid)
-        held = sum(maps[pid].private_bytes if pid in maps else private_bytes(pid) for pid in pids)
-        if self._forked_twice and own:
-            held += common_bytes(own, [maps[pid] for pid in pids if pid in maps])
-        by_itself = self._made(own) if own else {}
-        return held + sum(self._shared((self._pid, *pids), maps).values()) - sum(by_itself.values())
+        """Return what is held now.
+
+        What the load's process maps is read last: it may map meanwhile what others hold, and not be counted for it.
+        """
+        pids = self._below()
+        shared = self._held(pids)
+        maps = self._maps(pids)
+        self._note(shared, maps)
+        private = sum(maps[pid].private_bytes if pid in maps else private_bytes(pid) for pid in pids)
+        own = self._mapped(self._pid)
+        if own:
+            self._note(shared, {self._pid: own})
+            if self._forked_twice:
+                private += common_bytes(own, [*maps.values()])
+        by_itself = own.shared if own else {}
+        return private + sum(max(0, count - by_itself.get(key, 0)) for key, count in shared.items())
 
     def left(self) -> Held:
         """Return what is left when the load is done: its processes, and the shared memory that has a name or is open.
@@ -78,13 +96,13 @@ class Lookout:
         What it maps itself is part of its own memory.
         """
         until = time.monotonic() + GRACE_SECONDS
-        while (pids := below(self._pid)) and time.monotonic() < until:
+        while (pids := self._below()) and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
-        self._parents |= {pid: self._pid for pid in pids if pid not in self._parents}
-        maps = {pid: found for pid in pids if (found := self._mapped(pid))}
-        shared = self._shared((self._pid, *pids), maps)
+        shared = self._held(pids)
+        self._note(shared, self._maps(pids))
         with suppress(OSError):
-            shared = {key: count for key, count in shared.items() if key not in shared_memory.mapped_names(self._pid)}
+            own = shared_memory.mapped_names(self._pid)
+            shared = {key: count for key, count in shared.items() if key not in own}
         return Held({pid: private_bytes(pid) for pid in pids}, shared)
 
     def named(self) -> dict[Key, int]:
@@ -95,39 +113,52 @@ class Lookout:
         """Remove it, unless it was there `before`."""
         shared_memory.remove(self._paths, self._parents, before)
 
+    def _below(self) -> list[int]:
+        pids = below(self._pid)
+        for pid in pids:
+            if pid not in self._parents:
+                self._parents[pid] = parent_of(pid)
+        return pids
+
     @property
     def _forked_twice(self) -> bool:
         """Whether a process was started by one that the load had started: they may share what it does not have."""
         return any(parent in self._parents and parent != self._pid for parent in self._parents.values())
 
+    def _maps(self, pids: Sequence[int]) -> dict[int, Mapped]:
+        return {pid: found for pid in pids if (found := self._mapped(pid))}
+
     def _mapped(self, pid: int) -> Mapped | None:
         """Return what a process maps, where something of it is shared: to read it takes milliseconds."""
         with suppress(OSError):
-            status = (PROC / str(pid) / "status").read_bytes()
-            if self._forked_twice or (b"\nRssShmem:" in status and b"\nRssShmem:\t       0 kB" not in status):
+            if self._forked_twice or self._unopened or _shares(pid):
                 return shared_memory.mapped(pid)
         return None
 
-    def _made(self, found: Mapped) -> dict[Key, int]:
-        """Return what a process maps of the shared memory that the load has made."""
-        return {
-            key: count
-            for key, count in found.shared.items()
-            if not shared_memory.was_there(key, found.paths[key], self.since)
-        }
-
-    def _shared(self, pids: Sequence[int], maps: Mapping[int, Mapped]) -> dict[Key, int]:
-        """Return all shared memory of the load: what is open, what has a name, and what is only mapped."""
+    def _held(self, pids: Sequence[int]) -> dict[Key, int]:
+        """Return the shared memory that is open, or has a name."""
         shared = dict[Key, int]()
-        for found in maps.values():
-            for key, count in self._made(found).items():
-                shared[key] = max(shared.get(key, 0), count)
-                self._paths[key] = found.paths[key]
-        for pid in pids:
+        for pid in (self._pid, *pids):
             for key, path, count in shared_memory.opened(pid, self.since):
-                shared[key] = max(shared.get(key, 0), count)
-                self._paths[key] = path
+                shared[key], self._paths[key] = count, path
         return shared | self.named()
+
+    def _note(self, shared: dict[Key, int], maps: Mapping[int, Mapped]) -> None:
+        """Add what processes map of the shared memory that the load has made, and nobody has open.
+
+        Each tells of the pages that it has touched. They stay for as long as anybody maps it.
+        """
+        for found in maps.values():
+            for key, count in found.shared.items():
+                if key not in shared and not shared_memory.was_there(key, found.paths[key], self.since):
+                    self._paths[key] = found.paths[key]
+                    shared[key] = self._unopened[key] = max(self._unopened.get(key, 0), count)
+
+
+def _shares(pid: int) -> bool:
+    """Return whether a process has touched shared memory."""
+    status = (PROC / str(pid) / "status").read_bytes()
+    return b"\nRssShmem:" in status and b"\nRssShmem:\t       0 kB" not in status
 
 
 def private_bytes(pid: int) -> int:
