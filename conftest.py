@@ -15,6 +15,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
+from bench.cases import hangs
 from bench.cases.case import Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, add_options, settings
@@ -89,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
-    for plugin in filter(None, (gate, versus, reporter, None if leads else Follower(config))):
+    for plugin in filter(None, (gate, versus, reporter, hangs, None if leads else Follower(config))):
         config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)

@@ -15,9 +15,8 @@ from bench.meters.host import HostMemory
 from bench.meters.shared_memory import PROC, Key, Mapped
 from bench.meters.tree import below, parent_of
 
-# Between two looks: more where a look takes long, so that they take a fifth of the time at most.
+# Between two looks. A look takes longer where there are processes: then so long as that at least.
 LOOK_SECONDS = 0.005
-REST = 4
 # What processes that were told to end may take to do so.
 GRACE_SECONDS = 0.5
 
@@ -64,7 +63,7 @@ class Lookout:
         if start >= self._due:
             outside = self.look()
             self._whole = min(private, read_memory().private_bytes or 0) + outside
-            self._due = time.monotonic() + max(LOOK_SECONDS, REST * (time.monotonic() - start))
+            self._due = time.monotonic() + max(LOOK_SECONDS, time.monotonic() - start)
         return replace(memory, outside_bytes=max(0, self._whole - private))
 
     def again(self, read_memory: Callable[[], HostMemory]) -> HostMemory:
@@ -85,8 +84,8 @@ class Lookout:
         own = self._mapped(self._pid)
         if own:
             self._note(shared, {self._pid: own})
-            if self._forked_twice:
-                private += common_bytes(own, [*maps.values()])
+        if self._forked_twice:
+            private += common_bytes(self._pid, pids)
         by_itself = own.shared if own else {}
         return private + sum(max(0, count - by_itself.get(key, 0)) for key, count in shared.items())
 
@@ -103,7 +102,10 @@ class Lookout:
         with suppress(OSError):
             own = shared_memory.mapped_names(self._pid)
             shared = {key: count for key, count in shared.items() if key not in own}
-        return Held({pid: private_bytes(pid) for pid in pids}, shared)
+        processes = {pid: private_bytes(pid) for pid in pids}
+        if pids and self._forked_twice:
+            processes[pids[0]] += common_bytes(self._pid, pids)
+        return Held(processes, shared)
 
     def named(self) -> dict[Key, int]:
         """Return the shared memory that is there without a process: files that were seen, and segments."""
@@ -129,10 +131,13 @@ class Lookout:
         return {pid: found for pid in pids if (found := self._mapped(pid))}
 
     def _mapped(self, pid: int) -> Mapped | None:
-        """Return what a process maps, where something of it is shared: to read it takes milliseconds."""
+        """Return what a process maps, where something of it may be shared: to read all of it takes milliseconds."""
         with suppress(OSError):
-            if self._forked_twice or self._unopened or _shares(pid):
+            if _shares(pid):
                 return shared_memory.mapped(pid)
+            if self._unopened:
+                paths = shared_memory.mapped_names(pid)
+                return Mapped(private_bytes(pid), dict.fromkeys(paths, 0), paths)
         return None
 
     def _held(self, pids: Sequence[int]) -> dict[Key, int]:
@@ -170,11 +175,12 @@ def private_bytes(pid: int) -> int:
     return 0
 
 
-def common_bytes(own: Mapped, others: Sequence[Mapped]) -> int:
+def common_bytes(load: int, others: Sequence[int]) -> int:
     """Return the memory that processes share by a fork, where the load's own process has none."""
     found = dict[int, int]()
-    for one in others:
-        for start, end, count in one.common:
-            inside = sum(max(0, min(end, last) - max(start, first)) for first, last, _ in own.common)
+    with suppress(OSError):
+        own = shared_memory.stretches(load)
+        for start, end, count in (stretch for one in others for stretch in shared_memory.stretches(one)):
+            inside = sum(max(0, min(end, last) - max(start, first)) for first, last, _ in own)
             found[start] = max(found.get(start, 0), min(count, end - start - inside))
     return sum(found.values())

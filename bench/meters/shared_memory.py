@@ -10,7 +10,7 @@ import ctypes
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -31,20 +31,22 @@ Key = tuple[int, int]
 SEGMENTS = -1
 
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$", re.MULTILINE)
+_PRIVATE = re.compile(rb"^Private_(?:Clean|Dirty): +(\d+) kB$", re.MULTILINE)
+_ANONYMOUS = re.compile(rb"^Anonymous: +(\d+) kB$", re.MULTILINE)
 _HELD = re.compile(rb"^(Rss|Anonymous|Private_Clean|Private_Dirty): +(\d+) kB$", re.MULTILINE)
+
+
+# Where memory that a fork shares is mapped, from an address to another, with its bytes.
+Stretch = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """What a process maps, in bytes: its private anonymous memory, and what of each file of shared memory it touched.
-
-    `common` are its mappings of memory that a fork shares, from an address to another, with the bytes of that memory.
-    """
+    """What a process maps: bytes of private anonymous memory, and those that it touched of files of shared memory."""
 
     private_bytes: int
     shared: Mapping[Key, int]
     paths: Mapping[Key, Path]
-    common: Sequence[tuple[int, int, int]]
 
 
 @cache
@@ -82,24 +84,43 @@ def was_there(key: Key, path: Path, since: float) -> bool:
 
 def mapped(pid: int) -> Mapped:
     """Return what a process maps. Raises `OSError` where that cannot be read."""
-    whole = (PROC / str(pid) / "smaps").read_bytes()
-    starts = [*_MAPPING.finditer(whole)]
-    if not starts:
-        # It has ended.
-        raise ProcessLookupError(pid)
-    ends = [match.start() for match in starts[1:]] + [len(whole)]
-    private, shared, paths, common = 0, dict[Key, int](), dict[Key, Path](), []
-    for match, end in zip(starts, ends, strict=True):
-        held = {name: 1024 * int(kib) for name, kib in _HELD.findall(whole, match.end(), end)}
-        own = min(held[b"Anonymous"], held[b"Private_Clean"] + held[b"Private_Dirty"])
-        private += own
-        if held[b"Anonymous"]:
-            common.append((int(match[1], 16), int(match[2], 16), held[b"Anonymous"] - own))
+    whole = _mappings(pid)
+    private = sum(1024 * int(kib) for kib in _PRIVATE.findall(whole))
+    shared, paths = dict[Key, int](), dict[Key, Path]()
+    for match in _MAPPING.finditer(whole):
         if key := _key(match):
+            held = _fields_after(match)
             # A page that was written to in a private mapping is a copy of the process's own.
             shared[key] = shared.get(key, 0) + held[b"Rss"] - held[b"Anonymous"]
             paths[key] = Path(os.fsdecode(match[6]))
-    return Mapped(private, shared, paths, common)
+            private -= max(0, held[b"Private_Clean"] + held[b"Private_Dirty"] - held[b"Anonymous"])
+    anonymous = sum(1024 * int(kib) for kib in _ANONYMOUS.findall(whole))
+    return Mapped(min(private, anonymous), shared, paths)
+
+
+def stretches(pid: int) -> list[Stretch]:
+    """Return where a process has anonymous memory, with the bytes that another has too, by a fork."""
+    found = []
+    for match in _MAPPING.finditer(_mappings(pid)):
+        held = _fields_after(match)
+        if anonymous := held[b"Anonymous"]:
+            common = max(0, anonymous - held[b"Private_Clean"] - held[b"Private_Dirty"])
+            found.append((int(match[1], 16), int(match[2], 16), common))
+    return found
+
+
+def _mappings(pid: int) -> bytes:
+    whole = (PROC / str(pid) / "smaps").read_bytes()
+    if not whole:
+        # It has ended.
+        raise ProcessLookupError(pid)
+    return whole
+
+
+def _fields_after(match: "re.Match[bytes]") -> dict[bytes, int]:
+    """Return the bytes of the first of every field after a line of `smaps`."""
+    end = match.string.find(b"VmFlags:", match.end())
+    return {name: 1024 * int(kib) for name, kib in _HELD.findall(match.string, match.end(), end)}
 
 
 def mapped_names(pid: int) -> dict[Key, Path]:

@@ -20,8 +20,11 @@ import pytest
 from torch import nn
 
 from bench.meters import device_meter, process
+from bench.meters.budget import Budget, Trial
 from bench.meters.child import Job
+from bench.meters.clock import LoadClock, clock_apart
 from bench.meters.measure import Measurement, measure
+from bench.meters.process import LoadDied
 from bench.meters.shared_memory import SHARED_FOLDER
 from bench.test_peak_memory import leaks
 
@@ -256,3 +259,62 @@ def test_memory_outside_of_the_process_counts_and_what_stays_is_told(
 
 def problems_of(measurement: Measurement) -> list[str]:
     return leaks(measurement.kept, {"tensors": 2, "state_bytes": 24})
+
+
+def filled_by_a_worker() -> None:
+    """As the workers of a `DataLoader` send tensors: one writes to shared memory, and the load maps it."""
+    memory = SharedMemory(NAME, create=True, size=HELD)
+    os.waitpid(in_fork(partial(write_to, memory.buf), 0.0), 0)
+    assert sum(memory.buf[:: mmap.PAGESIZE]) > 0
+    time.sleep(SEEN_SECONDS)
+    memory.close()
+    memory.unlink()
+
+
+def test_what_one_process_fills_and_another_maps_counts_once() -> None:
+    measurement = measure(job_of(filled_by_a_worker), 60.0)
+    assert measurement.host.private_bytes == pytest.approx(HELD, abs=SLACK)
+    assert problems_of(measurement) == []
+
+
+def test_a_checkpoint_in_shared_memory_is_a_file_like_others() -> None:
+    path = SHARED_FOLDER / NAME
+    path.write_bytes(b"x" * HELD)
+    try:
+        measurement = measure(job_of(partial(older_file, path)), 60.0)
+        assert path.stat().st_size == HELD
+    finally:
+        path.unlink()
+    assert measurement.host.file_bytes == pytest.approx(HELD, abs=SLACK)
+    assert measurement.host.private_bytes == pytest.approx(0, abs=SLACK)
+    assert problems_of(measurement) == []
+
+
+def and_then(work: Callable[[], None], end: Callable[[], object]) -> None:
+    work()
+    end()
+
+
+@pytest.mark.parametrize("work", [fork_that_stays, daemon, partial(file, removes=False)], ids=str)
+@pytest.mark.parametrize("end", [partial(time.sleep, 600.0), partial(os._exit, 3)], ids=["hangs", "dies"])
+def test_a_load_that_does_not_come_to_its_end_leaves_nothing(
+    work: Callable[[], None], end: Callable[[], object]
+) -> None:
+    with pytest.raises(LoadDied):
+        measure(job_of(partial(and_then, work, end)), 3.0)
+
+
+def clock_of(work: Callable[[], None]) -> LoadClock:
+    meter = device_meter("cpu")
+    return LoadClock(partial(load_with, work), nothing, nothing, meter)
+
+
+@pytest.mark.parametrize("work", [fork_that_stays, daemon, partial(segment, removes=False)], ids=str)
+def test_a_timed_load_leaves_nothing(work: Callable[[], None]) -> None:
+    with clock_apart(partial(clock_of, work), 60.0) as clock:
+        clock.load_and_use()
+
+
+def test_a_load_under_a_budget_leaves_nothing() -> None:
+    trial = Trial(job_of(daemon), (), (1,), 60.0)
+    assert trial.under(Budget()).lived
