@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import psutil
@@ -44,9 +45,6 @@ PROC = Path("/proc")
 VIRTIO = Path("/sys/bus/virtio/devices")
 # Of the virtio specification: what a memory balloon is, and its feature to be told of free pages.
 BALLOON, REPORTING = "0x0005", 5
-
-# Between two looks at all mappings, in the time that one takes.
-OLDER_REST = 4
 
 _FIELDS = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
 
@@ -122,37 +120,51 @@ def memory_reader(pid: int, since: float | None = None) -> Iterator[Callable[[],
 
 
 def _read_status(descriptor: int, pid: int, older: "OlderShared") -> HostMemory:
-    fields = {name: 1024 * int(kib) for name, kib in _FIELDS.findall(os.pread(descriptor, 8192, 0))}
-    # A process that has ended, but whose exit status nobody has read, has no memory lines.
-    if b"RssAnon" not in fields:
-        raise ProcessLookupError(pid)
+    fields = _fields(descriptor, pid)
+    if older.looked(fields[b"RssShmem"]):
+        # What was let go of meanwhile was not seen.
+        fields = min(fields, _fields(descriptor, pid), key=itemgetter(b"RssShmem"))
     in_files = older.bytes_of(fields[b"RssShmem"])
     private, file = fields[b"RssAnon"] + fields[b"RssShmem"] - in_files, fields[b"RssFile"] + in_files
     return HostMemory(private, file, private + file, fields[b"VmHWM"])
 
 
+def _fields(descriptor: int, pid: int) -> dict[bytes, int]:
+    fields = {name: 1024 * int(kib) for name, kib in _FIELDS.findall(os.pread(descriptor, 8192, 0))}
+    # A process that has ended, but whose exit status nobody has read, has no memory lines.
+    if b"RssAnon" not in fields:
+        raise ProcessLookupError(pid)
+    return fields
+
+
 class OlderShared:
     """Tells what of a process's shared memory is of files that were there before it: a checkpoint in a tmpfs.
 
-    To look at all mappings takes milliseconds. So they are looked at where shared memory has changed, and a fifth of
-    the time at most while such files are mapped: what comes in between is theirs.
+    To look at all mappings takes milliseconds. So they are looked at where shared memory has changed, and half of the
+    time at most while such files are mapped: what comes in between is theirs.
     """
 
     def __init__(self, pid: int, since: float) -> None:
         self._pid, self._since = pid, since
-        self._shared, self._due = 0, 0.0
+        self._shared, self._due, self._is_sure = 0, 0.0, True
         self._older: int | None = None
 
-    def bytes_of(self, shared: int) -> int:
-        """Return how many of the bytes of shared memory that are resident now."""
-        if shared == self._shared:
-            return self._older or 0
+    def looked(self, shared: int) -> bool:
+        """Look, if it is time to; `shared` are the bytes of shared memory that are resident now."""
         start = time.monotonic()
-        if self._older is None or start >= self._due:
-            self._shared, self._older = shared, older_bytes(self._pid, self._since)
-            self._due = start + OLDER_REST * (time.monotonic() - start)
-            return min(shared, self._older or 0)
-        return min(shared, max(0, self._older + shared - self._shared))
+        same = shared == self._shared
+        if (same and self._is_sure) or (self._older is not None and start < self._due):
+            return False
+        older, made = older_bytes(self._pid, self._since), self._shared - (self._older or 0)
+        # The kernel takes a mapping away first, and its pages then: these have not become the load's.
+        self._is_sure = same or shared > self._shared or shared - (older or 0) <= made
+        self._shared, self._older = shared, older if self._is_sure else max(0, shared - made)
+        self._due = 2 * time.monotonic() - start
+        return True
+
+    def bytes_of(self, shared: int) -> int:
+        """Return how many of them are of older files."""
+        return 0 if self._older is None else min(shared, max(0, self._older + shared - self._shared))
 
 
 def _read_psutil(pid: int) -> HostMemory:

@@ -74,13 +74,14 @@ class Lookout:
     def look(self) -> int:
         """Return what is held now.
 
-        What the load's process maps is read last: it may map meanwhile what others hold, and not be counted for it.
+        What processes map is read last: they may map meanwhile what was counted already, and not be counted for it.
         """
         pids = self._below()
         shared = self._held(pids)
+        rolled_up = {pid: _rolled_up(pid) for pid in pids}
         maps = self._maps(pids)
         self._note(shared, maps)
-        private = sum(maps[pid].private_bytes if pid in maps else private_bytes(pid) for pid in pids)
+        private = sum(told.private_bytes(maps.get(pid)) for pid, told in rolled_up.items())
         own = self._mapped(self._pid)
         if own:
             self._note(shared, {self._pid: own})
@@ -97,12 +98,13 @@ class Lookout:
         until = time.monotonic() + GRACE_SECONDS
         while (pids := self._below()) and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
-        shared = self._held(pids)
-        self._note(shared, self._maps(pids))
+        shared, rolled_up = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
+        maps = self._maps(pids)
+        self._note(shared, maps)
         with suppress(OSError):
             own = shared_memory.mapped_names(self._pid)
             shared = {key: count for key, count in shared.items() if key not in own}
-        processes = {pid: private_bytes(pid) for pid in pids}
+        processes = {pid: told.private_bytes(maps.get(pid)) for pid, told in rolled_up.items()}
         if pids and self._forked_twice:
             processes[pids[0]] += common_bytes(self._pid, pids)
         return Held(processes, shared)
@@ -131,13 +133,10 @@ class Lookout:
         return {pid: found for pid in pids if (found := self._mapped(pid))}
 
     def _mapped(self, pid: int) -> Mapped | None:
-        """Return what a process maps, where something of it may be shared: to read all of it takes milliseconds."""
+        """Return what a process maps of shared memory, where there may be any."""
         with suppress(OSError):
-            if _shares(pid):
+            if self._unopened or _shares(pid):
                 return shared_memory.mapped(pid)
-            if self._unopened:
-                paths = shared_memory.mapped_names(pid)
-                return Mapped(private_bytes(pid), dict.fromkeys(paths, 0), paths)
         return None
 
     def _held(self, pids: Sequence[int]) -> dict[Key, int]:
@@ -166,13 +165,25 @@ def _shares(pid: int) -> bool:
     return b"\nRssShmem:" in status and b"\nRssShmem:\t       0 kB" not in status
 
 
-def private_bytes(pid: int) -> int:
-    """Return the private memory of a process that no other has, forked or not; 0 of one that cannot be read."""
+@dataclass(frozen=True)
+class _RolledUp:
+    """What the kernel tells of a process: bytes of anonymous memory, and those of all memory that no other has."""
+
+    anonymous_bytes: int = 0
+    alone_bytes: int = 0
+
+    def private_bytes(self, maps: Mapped | None) -> int:
+        """Return what no other process has of its anonymous memory; what it `maps` of shared memory is counted apart."""
+        return max(0, min(self.anonymous_bytes, self.alone_bytes - (maps.alone_bytes if maps else 0)))
+
+
+def _rolled_up(pid: int) -> _RolledUp:
+    """Return nothing of a process that cannot be read."""
     with suppress(OSError, IndexError):
         told = (PROC / str(pid) / "smaps_rollup").read_bytes()
         clean, dirty, anonymous = (1024 * int(told.split(name, 1)[1].split(None, 1)[0]) for name in _FIELDS)
-        return min(anonymous, clean + dirty)
-    return 0
+        return _RolledUp(anonymous, clean + dirty)
+    return _RolledUp()
 
 
 def common_bytes(load: int, others: Sequence[int]) -> int:

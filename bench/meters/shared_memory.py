@@ -3,10 +3,12 @@
 It is what is in the files of a tmpfs, as `/dev/shm` is, of `memfd_create`, of `shmget`, and of what is mapped both
 shared and anonymous.
 
-Sources: `Documentation/filesystems/proc.rst` and `tmpfs.rst` of Linux, under `/proc/PID/smaps` and `/proc/sysvipc`.
+Sources: `Documentation/filesystems/proc.rst` and `tmpfs.rst` of Linux, under `/proc/PID/smaps` and
+`/proc/sysvipc`, `admin-guide/mm/pagemap.rst`.
 """
 
 import ctypes
+import mmap
 import os
 import re
 import stat
@@ -19,6 +21,7 @@ from pathlib import Path
 from bench.meters.driver.variables import CARD
 
 PROC = Path("/proc")
+PAGE_BYTES = mmap.PAGESIZE
 SHARED_FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory has its names
 
 # Of `st_blocks`.
@@ -31,10 +34,12 @@ Key = tuple[int, int]
 SEGMENTS = -1
 
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$", re.MULTILINE)
-_PRIVATE = re.compile(rb"^Private_(?:Clean|Dirty): +(\d+) kB$", re.MULTILINE)
-_ANONYMOUS = re.compile(rb"^Anonymous: +(\d+) kB$", re.MULTILINE)
-_HELD = re.compile(rb"^(Rss|Anonymous|Private_Clean|Private_Dirty): +(\d+) kB$", re.MULTILINE)
+_HELD = re.compile(rb"^(Anonymous|Private_Clean|Private_Dirty): +(\d+) kB$", re.MULTILINE)
 
+
+# Of `/proc/PID/pagemap`: a page is resident, and of a file or shared; and no other process maps it.
+RESIDENT_IN_FILE, ALONE = 0b10100000, 0b00000001
+_FLAGS = bytes((flags & RESIDENT_IN_FILE == RESIDENT_IN_FILE) * (1 + (flags & ALONE)) for flags in range(256))
 
 # Where memory that a fork shares is mapped, from an address to another, with its bytes.
 Stretch = tuple[int, int, int]
@@ -42,11 +47,11 @@ Stretch = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Mapped:
-    """What a process maps: bytes of private anonymous memory, and those that it touched of files of shared memory."""
+    """What a process maps of shared memory: bytes that it touched of every file, and those that it has alone."""
 
-    private_bytes: int
     shared: Mapping[Key, int]
     paths: Mapping[Key, Path]
+    alone_bytes: int = 0
 
 
 @cache
@@ -83,50 +88,45 @@ def was_there(key: Key, path: Path, since: float) -> bool:
 
 
 def mapped(pid: int) -> Mapped:
-    """Return what a process maps. Raises `OSError` where that cannot be read."""
-    whole = _mappings(pid)
-    private = sum(1024 * int(kib) for kib in _PRIVATE.findall(whole))
-    shared, paths = dict[Key, int](), dict[Key, Path]()
-    for match in _MAPPING.finditer(whole):
-        if key := _key(match):
-            held = _fields_after(match)
-            # A page that was written to in a private mapping is a copy of the process's own.
-            shared[key] = shared.get(key, 0) + held[b"Rss"] - held[b"Anonymous"]
-            paths[key] = Path(os.fsdecode(match[6]))
-            private -= max(0, held[b"Private_Clean"] + held[b"Private_Dirty"] - held[b"Anonymous"])
-    anonymous = sum(1024 * int(kib) for kib in _ANONYMOUS.findall(whole))
-    return Mapped(min(private, anonymous), shared, paths)
+    """Return what a process maps of shared memory. Raises `OSError` where that cannot be read."""
+    shared, alone, paths = dict[Key, int](), 0, dict[Key, Path]()
+    with (PROC / str(pid) / "pagemap").open("rb", buffering=0) as pages:
+        for line in _lines(pid):
+            if key := _key(line):
+                here, only_here = _resident(pages.fileno(), int(line[1], 16), int(line[2], 16))
+                shared[key], alone = shared.get(key, 0) + here, alone + only_here
+                paths[key] = Path(os.fsdecode(line[6]))
+    return Mapped(shared, paths, alone)
+
+
+def _resident(pages: int, start: int, end: int) -> tuple[int, int]:
+    """Return the bytes of the file that are resident between two addresses, and those that no other process maps.
+
+    Of every page the last of eight bytes has its flags. What a private mapping has written to is no page of the file.
+    """
+    flags = os.pread(pages, (end - start) // PAGE_BYTES * 8, start // PAGE_BYTES * 8)[7::8].translate(_FLAGS)
+    return PAGE_BYTES * (flags.count(1) + flags.count(2)), PAGE_BYTES * flags.count(2)
 
 
 def stretches(pid: int) -> list[Stretch]:
     """Return where a process has anonymous memory, with the bytes that another has too, by a fork."""
-    found = []
-    for match in _MAPPING.finditer(_mappings(pid)):
-        held = _fields_after(match)
+    found, whole = [], (PROC / str(pid) / "smaps").read_bytes()
+    for match in _MAPPING.finditer(whole):
+        end = whole.find(b"VmFlags:", match.end())
+        held = {name: 1024 * int(kib) for name, kib in _HELD.findall(whole, match.end(), end)}
         if anonymous := held[b"Anonymous"]:
             common = max(0, anonymous - held[b"Private_Clean"] - held[b"Private_Dirty"])
             found.append((int(match[1], 16), int(match[2], 16), common))
     return found
 
 
-def _mappings(pid: int) -> bytes:
-    whole = (PROC / str(pid) / "smaps").read_bytes()
-    if not whole:
-        # It has ended.
-        raise ProcessLookupError(pid)
-    return whole
-
-
-def _fields_after(match: "re.Match[bytes]") -> dict[bytes, int]:
-    """Return the bytes of the first of every field after a line of `smaps`."""
-    end = match.string.find(b"VmFlags:", match.end())
-    return {name: 1024 * int(kib) for name, kib in _HELD.findall(match.string, match.end(), end)}
-
-
 def mapped_names(pid: int) -> dict[Key, Path]:
     """Return the files of shared memory that a process maps. Raises `OSError` where that cannot be read."""
-    lines = _MAPPING.finditer((PROC / str(pid) / "maps").read_bytes())
-    return {key: Path(os.fsdecode(line[6])) for line in lines if (key := _key(line))}
+    return {key: Path(os.fsdecode(line[6])) for line in _lines(pid) if (key := _key(line))}
+
+
+def _lines(pid: int) -> Iterator["re.Match[bytes]"]:
+    return _MAPPING.finditer((PROC / str(pid) / "maps").read_bytes())
 
 
 def _key(line: "re.Match[bytes]") -> Key | None:
@@ -140,9 +140,9 @@ def _key(line: "re.Match[bytes]") -> Key | None:
 def older_bytes(pid: int, since: float) -> int | None:
     """Return the shared memory that a process maps of files older than a load; None: it maps no such file."""
     with suppress(OSError):
-        if any(was_there(key, path, since) for key, path in mapped_names(pid).items()):
-            found = mapped(pid)
-            return sum(count for key, count in found.shared.items() if was_there(key, found.paths[key], since))
+        found = mapped(pid)
+        if older := [key for key, path in found.paths.items() if was_there(key, path, since)]:
+            return sum(found.shared[key] for key in older)
     return None
 
 
