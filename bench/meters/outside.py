@@ -82,13 +82,17 @@ class Lookout:
         maps = self._maps(pids)
         self._note(shared, maps)
         private = sum(told.private_bytes(maps.get(pid)) for pid, told in rolled_up.items())
-        own = self._mapped(self._pid)
-        if own:
-            self._note(shared, {self._pid: own})
         if self._forked_twice:
             private += common_bytes(self._pid, pids)
-        by_itself = own.shared if own else {}
-        return private + sum(max(0, count - by_itself.get(key, 0)) for key, count in shared.items())
+        own = self._mapped(self._pid)
+        if own is None:
+            return private + sum(shared.values())
+        self._note(shared, {self._pid: own})
+        # The kernel takes a mapping away first, and its pages then: these are still counted as the process's own.
+        going = 0
+        with suppress(OSError):
+            going = max(0, _resident_shared(self._pid) - sum(own.shared.values()))
+        return private + max(0, sum(max(0, count - own.shared.get(key, 0)) for key, count in shared.items()) - going)
 
     def left(self) -> Held:
         """Return what is left when the load is done: its processes, and the shared memory that has a name or is open.
@@ -133,10 +137,11 @@ class Lookout:
         return {pid: found for pid in pids if (found := self._mapped(pid))}
 
     def _mapped(self, pid: int) -> Mapped | None:
-        """Return what a process maps of shared memory, where there may be any."""
+        """Return what a process maps of shared memory; None: it cannot be read, or has ended."""
         with suppress(OSError):
-            if self._unopened or _shares(pid):
+            if self._unopened or _resident_shared(pid):
                 return shared_memory.mapped(pid)
+            return Mapped({}, {})
         return None
 
     def _held(self, pids: Sequence[int]) -> dict[Key, int]:
@@ -159,10 +164,10 @@ class Lookout:
                     shared[key] = self._unopened[key] = max(self._unopened.get(key, 0), count)
 
 
-def _shares(pid: int) -> bool:
-    """Return whether a process has touched shared memory."""
+def _resident_shared(pid: int) -> int:
+    """Return the bytes of shared memory that a process has touched, as the kernel counts them."""
     status = (PROC / str(pid) / "status").read_bytes()
-    return b"\nRssShmem:" in status and b"\nRssShmem:\t       0 kB" not in status
+    return 1024 * int(status.split(b"\nRssShmem:", 1)[1].split(None, 1)[0]) if b"\nRssShmem:" in status else 0
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,8 @@ class _RolledUp:
     alone_bytes: int = 0
 
     def private_bytes(self, maps: Mapped | None) -> int:
-        """Return what no other process has of its anonymous memory; what it `maps` of shared memory is counted apart."""
-        return max(0, min(self.anonymous_bytes, self.alone_bytes - (maps.alone_bytes if maps else 0)))
+        """Return what it has alone of anonymous memory; without what it `maps`, it has ended meanwhile."""
+        return max(0, min(self.anonymous_bytes, self.alone_bytes - maps.alone_bytes)) if maps else 0
 
 
 def _rolled_up(pid: int) -> _RolledUp:

@@ -123,6 +123,7 @@ def threads() -> None:
 
 def shared_memory(*, unlinks: bool) -> None:
     memory = SharedMemory(NAME, create=True, size=HELD)
+    assert memory.buf
     write_to(memory.buf)
     time.sleep(SEEN_SECONDS)
     memory.close()
@@ -264,6 +265,7 @@ def problems_of(measurement: Measurement) -> list[str]:
 def filled_by_a_worker() -> None:
     """As the workers of a `DataLoader` send tensors: one writes to shared memory, and the load maps it."""
     memory = SharedMemory(NAME, create=True, size=HELD)
+    assert memory.buf
     os.waitpid(in_fork(partial(write_to, memory.buf), 0.0), 0)
     assert sum(memory.buf[:: mmap.PAGESIZE]) > 0
     time.sleep(SEEN_SECONDS)
