@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -126,13 +126,17 @@ class Child:
         the exception's own words, if anything in it raised.
         """
         try:
-            if not self.connection.poll(max(0.0, deadline - time.monotonic())):
+            # A process that the load has started may hold the other end of the connection when the load has died.
+            ready = wait([self.connection, self.process.sentinel], max(0.0, deadline - time.monotonic()))
+            if not ready:
                 late = f"not done within {self.limit_seconds:g} s"
                 raise LoadDied(f"the load was ended: it was {late}", late)
-            message = self.connection.recv()
+            message = self.connection.recv() if self.connection.poll() else None
         except (EOFError, ConnectionResetError):
+            message = None
+        if message is None:
             self.process.join(FAREWELL_SECONDS)
-            raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}") from None
+            raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}")
         if isinstance(message, Failure):
             failed = LoadFailed(f"{message.kind}: {message.message}")
             failed.add_note(message.trace)

@@ -35,7 +35,7 @@ SLACK = 8 * MIB
 # Long enough to be seen on a busy machine.
 SEEN_SECONDS = 0.2
 SLEEP = (sys.executable, "-S", "-c", f"import time; held = b'x' * {HELD}; print(flush=True); time.sleep(600)")
-# What a load leaves that can be found by it.
+# What a load leaves that can be found by it. The process of the load imports this module anew.
 NAME = f"weight-loading-test-{uuid4().hex}"
 
 if not Path("/proc/self/smaps_rollup").exists():
@@ -121,8 +121,8 @@ def threads() -> None:
     time.sleep(SEEN_SECONDS * len(held) / 4)
 
 
-def shared_memory(*, unlinks: bool) -> None:
-    memory = SharedMemory(NAME, create=True, size=HELD)
+def shared_memory(name: str, *, unlinks: bool) -> None:
+    memory = SharedMemory(name, create=True, size=HELD)
     assert memory.buf
     write_to(memory.buf)
     time.sleep(SEEN_SECONDS)
@@ -131,8 +131,8 @@ def shared_memory(*, unlinks: bool) -> None:
         memory.unlink()
 
 
-def file(*, removes: bool) -> None:
-    path = SHARED_FOLDER / NAME
+def file(name: str, *, removes: bool) -> None:
+    path = SHARED_FOLDER / name
     with path.open("wb", buffering=0) as opened:
         for _ in range(HELD // MIB):
             opened.write(b"x" * MIB)
@@ -232,10 +232,10 @@ SHARED = r"50\.3 MB of shared memory are still there after"
         (command_that_stays, PROCESS),
         (worker, None),
         (threads, None),
-        (partial(shared_memory, unlinks=True), None),
-        (partial(shared_memory, unlinks=False), SHARED),
-        (partial(file, removes=True), None),
-        (partial(file, removes=False), SHARED),
+        (partial(shared_memory, NAME, unlinks=True), None),
+        (partial(shared_memory, NAME, unlinks=False), SHARED),
+        (partial(file, NAME, removes=True), None),
+        (partial(file, NAME, removes=False), SHARED),
         (partial(nameless_file, closes=True), None),
         (partial(nameless_file, closes=False), SHARED),
         (shared_mapping, None),
@@ -262,9 +262,9 @@ def problems_of(measurement: Measurement) -> list[str]:
     return leaks(measurement.kept, {"tensors": 2, "state_bytes": 24})
 
 
-def filled_by_a_worker() -> None:
+def filled_by_a_worker(name: str) -> None:
     """As the workers of a `DataLoader` send tensors: one writes to shared memory, and the load maps it."""
-    memory = SharedMemory(NAME, create=True, size=HELD)
+    memory = SharedMemory(name, create=True, size=HELD)
     assert memory.buf
     os.waitpid(in_fork(partial(write_to, memory.buf), 0.0), 0)
     assert sum(memory.buf[:: mmap.PAGESIZE]) > 0
@@ -274,7 +274,7 @@ def filled_by_a_worker() -> None:
 
 
 def test_what_one_process_fills_and_another_maps_counts_once() -> None:
-    measurement = measure(job_of(filled_by_a_worker), 60.0)
+    measurement = measure(job_of(partial(filled_by_a_worker, NAME)), 60.0)
     assert measurement.host.private_bytes == pytest.approx(HELD, abs=SLACK)
     assert problems_of(measurement) == []
 
@@ -297,7 +297,7 @@ def and_then(work: Callable[[], None], end: Callable[[], object]) -> None:
     end()
 
 
-@pytest.mark.parametrize("work", [fork_that_stays, daemon, partial(file, removes=False)], ids=str)
+@pytest.mark.parametrize("work", [fork_that_stays, daemon, partial(file, NAME, removes=False)], ids=str)
 @pytest.mark.parametrize("end", [partial(time.sleep, 600.0), partial(os._exit, 3)], ids=["hangs", "dies"])
 def test_a_load_that_does_not_come_to_its_end_leaves_nothing(
     work: Callable[[], None], end: Callable[[], object]
