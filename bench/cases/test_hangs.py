@@ -57,7 +57,8 @@ def test_a_load_that_was_late_is_not_measured_again() -> None:
     assert run(session, "test_load_time", Case("streamed", "tiny", "sim", "float32")) == expected
     assert run(session, "test_load_time", Case("baseline", "tiny", "cpu", "float32")) is None
     assert run(session, "test_load_time", Case("streamed", "small", "cpu", "float32")) is None
-    assert list(session.stash.get(HANGS, {})) == [("streamed", "tiny")]
+    hung = session.stash[HANGS]
+    assert list(hung) == [("streamed", "tiny")]
 
 
 @pytest.mark.parametrize("error", [None, LoadFailed("KeyError: 'a'"), LoadDied("it died: SIGSEGV"), ValueError("late")])

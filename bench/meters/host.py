@@ -151,9 +151,11 @@ class OlderShared:
 
     def looked(self, shared: int) -> bool:
         """Look, if it is time to; `shared` are the bytes of shared memory that are resident now."""
-        start = time.monotonic()
         same = shared == self._shared
-        if (same and self._is_sure) or (self._older is not None and start < self._due):
+        if same and self._is_sure:
+            return False
+        start = time.monotonic()
+        if self._older is not None and start < self._due:
             return False
         older, made = older_bytes(self._pid, self._since), self._shared - (self._older or 0)
         # The kernel takes a mapping away first, and its pages then: these have not become the load's.
