@@ -104,6 +104,8 @@ def hold_together() -> None:
     _control(PR_SET_CHILD_SUBREAPER, 1)
     _control(PR_SET_PDEATHSIG, signal.SIGKILL)
     multiprocessing.current_process().daemon = False
+    # By the way that is the system's own: it would be by a fork server of the load's, which stays.
+    multiprocessing.set_start_method(None, force=True)
     # The fork server ends when nobody has the other end of this pipe. A load may hang, and keep it for ever.
     server: Any = vars(forkserver)["_forkserver"]
     if (alive := server._forkserver_alive_fd) is not None:  # noqa: SLF001 - it has no other name
