@@ -13,7 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
-from bench.cases import interrupts  # before torch, and what else takes seconds
+from bench.cases import hangs, interrupts  # before torch, and what else takes seconds
 from bench.cases.case import Case
 from bench.cases.items import arranged, case_of
 from bench.cases.options import OPTIONS, add_options, settings
@@ -95,7 +95,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
     follower = None if leads else Follower(config)
-    for plugin in filter(None, (gate, versus, reporter, follower, UnsoundCheckpoints(shelf.held), Terminal())):
+    unsound = UnsoundCheckpoints(shelf.held)
+    for plugin in filter(None, (gate, versus, reporter, hangs, follower, unsound, Terminal())):
         config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
     warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)

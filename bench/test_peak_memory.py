@@ -13,6 +13,7 @@ from bench.history.record import Record, ratio
 from bench.meters.child import Kept
 from bench.meters.device import Alive
 from bench.meters.measure import Measurement, measure
+from bench.meters.outside import Held
 from bench.meters.page_cache import evict
 from bench.report.alive import alive_lines
 from bench.strategies.bounds import peak_breaches, peak_gates
@@ -24,6 +25,8 @@ LEAK_SLACK_BYTES = 4 * 2**20
 LEAK_SLACK_OF_STATE = 0.002
 # 1 to 2 KB a tensor with 4,000 tensors, and 4 KB with the books of a simulated device.
 LEAK_SLACK_BYTES_PER_TENSOR = 8 * 2**10
+# Of shared memory: OpenMP has a page.
+SHARED_SLACK_BYTES = 2**16
 
 
 def test_peak_memory(
@@ -101,7 +104,7 @@ def leaks(kept: Kept, record: Record, by_itself: Kept | None = None) -> list[str
     """What a dropped model left behind, a line each: more than the model leaves `by_itself`, with no strategy."""
     host_slack = max(LEAK_SLACK_BYTES, LEAK_SLACK_BYTES_PER_TENSOR * record["tensors"])
     host_slack += LEAK_SLACK_OF_STATE * record["state_bytes"]
-    return [
+    return left_outside(kept.outside, by_itself.outside if by_itself else Held()) + [
         f"{count / 1e6:,.1f} MB of {kind} memory are still held after the model was dropped: the strategy keeps them"
         for kind, count, slack, other in (
             ("device", kept.device_bytes, 0, by_itself and by_itself.device_bytes),
@@ -111,3 +114,20 @@ def leaks(kept: Kept, record: Record, by_itself: Kept | None = None) -> list[str
         )
         if count is not None and count > slack + (other or 0)
     ]
+
+
+def left_outside(left: Held, by_itself: Held) -> list[str]:
+    """What is left outside of the load's process, a line each: more than the model leaves `by_itself`."""
+    count, lines = len(left.processes), []
+    if count > len(by_itself.processes):
+        running = "process is" if count == 1 else "processes are"
+        lines.append(
+            f"{count} {running} still running after the load, with {left.process_bytes / 1e6:,.1f} MB: "
+            "end what the loader starts before it returns"
+        )
+    if left.shared_bytes > SHARED_SLACK_BYTES + by_itself.shared_bytes:
+        lines.append(
+            f"{left.shared_bytes / 1e6:,.1f} MB of shared memory are still there after the model was dropped: "
+            "close and unlink it before the loader returns"
+        )
+    return lines

@@ -13,11 +13,16 @@ from multiprocessing.process import current_process
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-_PREFIX = "weight-loading-run-"
+# Short: sockets in the folder have paths of 107 bytes at most.
+_PREFIX = "wl-run-"
 # As `tempfile` names it.
 _NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
 # A file that nothing else has which happens to be named like such a folder.
 _MARK = "of-a-run-of-weight-loading"
+
+# What `multiprocessing` calls the sockets that it makes there, and how long a path of one may be on Linux.
+_SOCKET = "listener-12345678"
+_MOST_SOCKET_BYTES = 107
 
 # The environment variable that names the folder of the run to its processes.
 VARIABLE = "WEIGHT_LOADING_RUN_FOLDER"
@@ -40,8 +45,9 @@ def begin_run_folder(cache_folder: Path) -> Path:
     remove_dead(cache_folder)
     folder, lock = _made_and_locked(parent)
     os.environ[VARIABLE] = str(folder)
-    # It would make one of its own, whose name tells nobody that it belongs to this suite.
-    current_process()._config.setdefault("tempdir", str(folder))  # type: ignore[attr-defined]  # noqa: SLF001
+    if len(os.fsencode(folder / _SOCKET)) <= _MOST_SOCKET_BYTES:
+        # It would make one of its own, whose name tells nobody that it belongs to this suite.
+        current_process()._config.setdefault("tempdir", str(folder))  # type: ignore[attr-defined]  # noqa: SLF001
     Finalize(None, _remove, args=(folder, lock), exitpriority=-100)
     return folder
 

@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -35,8 +37,15 @@ def _start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_a_dead_run_leaves_its_folder_to_the_next_one(tmp_path: Path) -> None:
-    killed = _start(tmp_path, "wait")
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """Make a folder whose path leaves room for that of a socket."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_a_dead_run_leaves_its_folder_to_the_next_one(short: Path) -> None:
+    killed = _start(short, "wait")
     assert killed.stdin
     assert killed.stdout
     assert killed.stdout.readline() == "\n"  # Of the child.
@@ -44,15 +53,25 @@ def test_a_dead_run_leaves_its_folder_to_the_next_one(tmp_path: Path) -> None:
     assert kept == ["listener", "of", "plan"]
 
     # As long as it lives, another run lets it be.
-    other = _start(tmp_path)
+    other = _start(short)
     assert other.communicate(timeout=30)
-    assert [path.name for path in tmp_path.iterdir()] == [there]
+    assert [path.name for path in short.iterdir()] == [there]
 
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    assert [path.name for path in tmp_path.iterdir()] == [there]
-    assert _start(tmp_path).communicate(timeout=30)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in short.iterdir()] == [there]
+    assert _start(short).communicate(timeout=30)
+    assert list(short.iterdir()) == []
+
+
+def test_where_a_socket_would_not_fit_multiprocessing_has_a_folder_of_its_own(short: Path) -> None:
+    parent = short / ("x" * (60 - len(str(short))))
+    parent.mkdir()
+    run = _start(parent)
+    assert "listener" in run.communicate(timeout=30)[0]
+    longer = short / ("x" * (75 - len(str(short))))
+    longer.mkdir()
+    assert "listener" not in _start(longer).communicate(timeout=30)[0]
 
 
 def test_only_folders_of_runs_are_removed(tmp_path: Path) -> None:

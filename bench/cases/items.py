@@ -21,6 +21,11 @@ def case_of(item: pytest.Item) -> Case | None:
     return _parameter(item, "case", Case)
 
 
+def trial_of(item: pytest.Item) -> Trial | None:
+    """Which loader a test tries on drawn models; None where it tries none."""
+    return _parameter(item, "trial", Trial)
+
+
 def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytest.Item], list[pytest.Item]]:
     """The tests that are to be run, in order, and those that have nothing to measure.
 
@@ -35,7 +40,7 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
         for item in items
         if _wants(item, "case", Case)
         or (nothing_real and item.get_closest_marker("real_device"))
-        or ((chosen.own or chosen.sharded) and case_of(item) is None and not _parameter(item, "trial", Trial))
+        or ((chosen.own or chosen.sharded) and case_of(item) is None and not trial_of(item))
     ]
 
     def place(item: pytest.Item) -> tuple[int, tuple[int, str], tuple[int, int]]:

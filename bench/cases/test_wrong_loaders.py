@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -90,7 +91,7 @@ def judged(child: Child, name: str, checkpoint: Checkpoint) -> None:
     with memory_of(child.receive(int, child.deadline())) as memory:
         assert memory
         child.connection.send("go")
-        of_fork = Child(child.process, child.connection, child.limit_seconds, memory)
+        of_fork = replace(child, memory=memory)
         of_fork.require_right(judge, str, child.deadline())
         assert child.receive(str, child.deadline()) == "done"
 

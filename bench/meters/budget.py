@@ -178,7 +178,7 @@ def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu") -> str:
 
 def _watch(child: Child, level: HostMemory, deadline: float, progress: _Progress) -> None:
     """Look at the child until it sends its next message, or has ended."""
-    with suppress(ProcessLookupError, FileNotFoundError), memory_reader(child.pid) as read_memory:
+    with suppress(ProcessLookupError, FileNotFoundError), memory_reader(child.pid, child.lookout.since) as read_memory:
         before = _bytes_read(child.pid)
         while not child.connection.poll() and time.monotonic() < deadline:
             above = read_memory().above(level)

@@ -8,7 +8,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from unittest.mock import patch
@@ -28,6 +28,7 @@ from bench.meters.host import (
 )
 from bench.meters.local import local_tensors
 from bench.meters.moments import Moments
+from bench.meters.outside import Held, Lookout
 from bench.meters.process import telling_failures
 from bench.meters.timeline import Points
 from model.outside import Judge
@@ -90,7 +91,8 @@ class Kept:
     """What was still held after the model was dropped, in bytes above the level before the load.
 
     `retained` is what was held beside the model while it was in use, private host memory and the device's together:
-    after the first load, and after a second one, where there was any and the system tells.
+    after the first load, and after a second one, where there was any and the system tells. `outside` is what was left
+    in other processes, and in shared memory.
     """
 
     host: HostMemory
@@ -98,6 +100,7 @@ class Kept:
     retained: tuple[int | None, ...] = ()
     backend: str | None = None
     pinned_bytes: int | None = None
+    outside: Held = field(default_factory=Held)
 
 
 @dataclass(frozen=True)
@@ -118,16 +121,21 @@ def run(connection: Connection, job: Job) -> None:
 
     Sends `Ready`, waits for a go-ahead, then sends `Seen`, `Kept` and `Course`; or a `Failure` instead of any.
     """
-    tell = teller(connection.fileno())
+    tell, since = teller(connection.fileno()), time.time()
     with telling_failures(connection):
         give_back_at_once()
         meter = job.meter()
         with memory_reader(os.getpid()) as read_memory, meter.watching():
-            _measure(connection, job, meter, read_memory, tell)
+            _measure(connection, job, meter, read_memory, tell, Lookout(os.getpid(), since))
 
 
-def _measure(
-    connection: Connection, job: Job, meter: DeviceMeter, read_memory: Callable[[], HostMemory], tell: Tell
+def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
+    connection: Connection,
+    job: Job,
+    meter: DeviceMeter,
+    read_memory: Callable[[], HostMemory],
+    tell: Tell,
+    lookout: Lookout,
 ) -> None:
     job.rehearse(meter.device)
 
@@ -178,7 +186,7 @@ def _measure(
     release_memory()
     # What a second load, or its check, leaves is not the first one's.
     host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
-    device_held, pinned_held = meter.held_bytes(), meter.pinned_held_bytes()
+    device_held, pinned_held, outside = meter.held_bytes(), meter.pinned_held_bytes(), lookout.left()
     if job.again:
         model = job.load(meter.device, lambda build: build)
         if job.use:
@@ -187,7 +195,7 @@ def _measure(
         _check(job, model, told=tell(model, ()))
         del model
     backend = job.backend(meter.device) if job.backend else None
-    connection.send(Kept(host_held, device_held, tuple(kept), backend, pinned_held))
+    connection.send(Kept(host_held, device_held, tuple(kept), backend, pinned_held, outside))
     connection.send(Course(began, host_seen, moments.seconds, meter.points()))
 
 

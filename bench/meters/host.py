@@ -2,7 +2,8 @@
 
 Private memory is what nobody can take back: anonymous pages and shared memory. File-backed memory is
 resident pages of mapped files, which the kernel reclaims under pressure. Their sum cannot rank loads that
-map the checkpoint, so the two are kept apart.
+map the checkpoint, so the two are kept apart. A checkpoint in a tmpfs is shared memory that was there before:
+its pages count as file-backed.
 
 Sources: `Documentation/filesystems/proc.rst` of Linux, under `/proc/PID/status` and `/proc/PID/clear_refs`.
 """
@@ -19,9 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import psutil
+
+from bench.meters.shared_memory import older_bytes
 
 PAGE_BYTES = 4096
 
@@ -50,12 +54,20 @@ class HostMemory:
     """Bytes of one process; None where the system does not tell.
 
     `total_peak_bytes` is the kernel's own high-water mark of the total, exact since the last `reset_peak`.
+    `outside_bytes` are private memory outside of the process. Of a peak they are those by which both together were
+    higher.
     """
 
     private_bytes: int | None
     file_bytes: int | None
     total_bytes: int
     total_peak_bytes: int | None
+    outside_bytes: int = 0
+
+    @property
+    def whole_bytes(self) -> int | None:
+        """Private memory, in the process and outside of it."""
+        return None if self.private_bytes is None else self.private_bytes + self.outside_bytes
 
     def above(self, level: "HostMemory") -> "HostMemory":
         """How much of it came after `level` was read; what shrank counts as 0."""
@@ -64,15 +76,18 @@ class HostMemory:
             _above(self.file_bytes, level.file_bytes),
             max(0, self.total_bytes - level.total_bytes),
             _above(self.total_peak_bytes, level.total_bytes),
+            max(0, self.outside_bytes - level.outside_bytes),
         )
 
     def peak_with(self, other: "HostMemory") -> "HostMemory":
         """The larger of each figure."""
+        private, whole = _larger(self.private_bytes, other.private_bytes), _larger(self.whole_bytes, other.whole_bytes)
         return HostMemory(
-            _larger(self.private_bytes, other.private_bytes),
+            private,
             _larger(self.file_bytes, other.file_bytes),
             max(self.total_bytes, other.total_bytes),
             _larger(self.total_peak_bytes, other.total_peak_bytes),
+            _above(whole, private) or 0,
         )
 
 
@@ -90,26 +105,68 @@ def lines_of(file: Path) -> list[str]:
 
 
 @contextmanager
-def memory_reader(pid: int) -> Iterator[Callable[[], HostMemory]]:
+def memory_reader(pid: int, since: float | None = None) -> Iterator[Callable[[], HostMemory]]:
     """A function that reads the memory of process `pid`, fast enough to be called every half a millisecond.
 
-    It raises `ProcessLookupError` when the process is gone.
+    Files of shared memory that are older than `since`, in seconds since the epoch, are files like others; None: than
+    this call. The function raises `ProcessLookupError` when the process is gone.
     """
     status = PROC / str(pid) / "status"
     if not status.exists():
         yield partial(_read_psutil, pid)
         return
     with status.open("rb", buffering=0) as file:
-        yield partial(_read_status, file.fileno(), pid)
+        yield partial(_read_status, file.fileno(), pid, OlderShared(pid, time.time() if since is None else since))
 
 
-def _read_status(descriptor: int, pid: int) -> HostMemory:
+def _read_status(descriptor: int, pid: int, older: "OlderShared") -> HostMemory:
+    fields = _fields(descriptor, pid)
+    if older.looked(fields[b"RssShmem"]):
+        # What was let go of meanwhile was not seen.
+        fields = min(fields, _fields(descriptor, pid), key=itemgetter(b"RssShmem"))
+    in_files = older.bytes_of(fields[b"RssShmem"])
+    private, file = fields[b"RssAnon"] + fields[b"RssShmem"] - in_files, fields[b"RssFile"] + in_files
+    return HostMemory(private, file, private + file, fields[b"VmHWM"])
+
+
+def _fields(descriptor: int, pid: int) -> dict[bytes, int]:
     fields = {name: 1024 * int(kib) for name, kib in _FIELDS.findall(os.pread(descriptor, 8192, 0))}
     # A process that has ended, but whose exit status nobody has read, has no memory lines.
     if b"RssAnon" not in fields:
         raise ProcessLookupError(pid)
-    private = fields[b"RssAnon"] + fields[b"RssShmem"]
-    return HostMemory(private, fields[b"RssFile"], private + fields[b"RssFile"], fields[b"VmHWM"])
+    return fields
+
+
+class OlderShared:
+    """Tells what of a process's shared memory is of files that were there before it: a checkpoint in a tmpfs.
+
+    To look at all mappings takes milliseconds. So they are looked at where shared memory has changed, and half of the
+    time at most while such files are mapped: what comes in between is theirs.
+    """
+
+    def __init__(self, pid: int, since: float) -> None:
+        self._pid, self._since = pid, since
+        self._shared, self._due, self._is_sure = 0, 0.0, True
+        self._older: int | None = None
+
+    def looked(self, shared: int) -> bool:
+        """Look, if it is time to; `shared` are the bytes of shared memory that are resident now."""
+        same = shared == self._shared
+        if same and self._is_sure:
+            return False
+        start = time.monotonic()
+        if self._older is not None and start < self._due:
+            return False
+        older, made = older_bytes(self._pid, self._since), self._shared - (self._older or 0)
+        # The kernel takes a mapping away first, and its pages then: these have not become the load's.
+        self._is_sure = same or shared > self._shared or shared - (older or 0) <= made
+        self._shared, self._older = shared, older if self._is_sure else max(0, shared - made)
+        self._due = 2 * time.monotonic() - start
+        return True
+
+    def bytes_of(self, shared: int) -> int:
+        """Return how many of them are of older files."""
+        return 0 if self._older is None else min(shared, max(0, self._older + shared - self._shared))
 
 
 def _read_psutil(pid: int) -> HostMemory:

@@ -77,12 +77,16 @@ def watched(child: Child, job: Job) -> Measurement:
     deadline = child.deadline()
     level, meter = child.receive(Ready, deadline).level, job.meter()
     used_level = meter.used_bytes() if level else None
+    if level:
+        level = replace(level, outside_bytes=child.lookout.look())
     child.connection.send("go")
     looks, used = _watch(child, level, meter, deadline) if level else ([], 0)
     seen = child.receive(Seen, deadline)
     for _ in range(2 if job.again else 1):
         child.require_right(job.judge, Kept, deadline)
     kept = child.receive(Kept, deadline)
+    if level:
+        kept = replace(kept, outside=replace(kept.outside, shared={**kept.outside.shared, **child.lookout.named()}))
     course = child.receive(Course, deadline)
     looks.append((course.host_seen, seen.host))
     if level:
@@ -119,7 +123,7 @@ def _host_points(looks: list[Look], peaks: HostMemory) -> Points:
     if not looks or peaks.private_bytes is None or peaks.file_bytes is None:
         return {}
     return {
-        "host_private_bytes": raised([(at, memory.private_bytes or 0) for at, memory in looks], peaks.private_bytes),
+        "host_private_bytes": raised([(at, memory.whole_bytes or 0) for at, memory in looks], peaks.private_bytes),
         "host_file_bytes": raised([(at, memory.file_bytes or 0) for at, memory in looks], peaks.file_bytes),
     }
 
@@ -136,9 +140,13 @@ def _hardly_seen(peaks: HostMemory) -> bool:
 
 
 def _mend_private(peaks: HostMemory) -> HostMemory:
-    """What was not seen may all have been private."""
-    private = peaks.private_bytes
-    return replace(peaks, private_bytes=None if private is None else private + _unseen_bytes(peaks))
+    """What was not seen may all have been private. What was outside of the process is private too."""
+    if peaks.private_bytes is None or peaks.whole_bytes is None:
+        return peaks
+    inside = peaks.private_bytes + _unseen_bytes(peaks)
+    beyond = max(0, peaks.whole_bytes - inside)
+    total = None if peaks.total_peak_bytes is None else peaks.total_peak_bytes + beyond
+    return replace(peaks, private_bytes=inside + beyond, total_peak_bytes=total, outside_bytes=0)
 
 
 def _watch(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float) -> tuple[list[Look], int]:
@@ -146,15 +154,15 @@ def _watch(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float)
 
     And the most that the device's driver told meanwhile; 0 where there is none.
     """
-    assert child.process.pid is not None
     looks, used = [(time.monotonic(), level)], 0
     # A process that has ended cannot be read: the next `receive` says how it did.
-    with suppress(ProcessLookupError), memory_reader(child.process.pid) as read_memory:
+    with suppress(ProcessLookupError), memory_reader(child.pid, child.lookout.since) as read_memory:
         while not child.connection.poll() and time.monotonic() < deadline:
-            memory = read_memory()
+            memory = child.lookout.whole(read_memory)
             if memory != looks[-1][1]:
                 looks.append((time.monotonic(), memory))
             used = max(used, meter.used_bytes() or 0)
             # Not a wait for the connection: that is rounded up to whole milliseconds.
             time.sleep(SAMPLE_SECONDS)
+        looks.append((time.monotonic(), child.lookout.again(read_memory)))
     return looks, used

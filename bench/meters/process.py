@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.util import Finalize
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+from bench.meters import shared_memory
+from bench.meters.outside import Lookout
+from bench.meters.tree import children, end_below, end_orphans, hold_together, server_pid
 from model.memory import Memory, memory_of
 from model.outside import Judge
 from model.places import RIGHT, UNJUDGED, WRONG, Told, is_told
@@ -85,12 +88,25 @@ def telling_failures(connection: Connection) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What was there before a process was started: in the folder of shared memory, and below the fork server."""
+
+    names: frozenset[str]
+    processes: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Child:
-    """A process that runs for somebody, the connection to it, and its memory where the system lets read that."""
+    """A process that runs for somebody, the connection to it, and what looks at what it holds outside of itself.
+
+    `memory` is its own, where the system lets read that.
+    """
 
     process: ForkServerProcess
     connection: Connection
     limit_seconds: float
+    lookout: Lookout
+    before: Surroundings
     memory: Memory | None = None
 
     @property
@@ -98,10 +114,19 @@ class Child:
         assert self.process.pid is not None
         return self.process.pid
 
-    def end(self) -> None:
-        """End it, and wait until it is gone."""
+    def kill(self) -> None:
+        """End it, and all processes that it has started."""
+        if self.process.is_alive():
+            self.lookout.look()
+            end_below(self.pid)
         self.process.kill()
+
+    def end(self) -> None:
+        """End it, and wait until it is gone, with its processes and its shared memory."""
+        self.kill()
         self.process.join()
+        end_orphans(self.before.processes)
+        self.lookout.remove(self.before.names)
 
     def deadline(self) -> float:
         """By when, on the monotonic clock, what is asked for now has to be done."""
@@ -114,13 +139,17 @@ class Child:
         the exception's own words, if anything in it raised.
         """
         try:
-            if not self.connection.poll(max(0.0, deadline - time.monotonic())):
+            # A process that the load has started may hold the other end of the connection when the load has died.
+            ready = wait([self.connection, self.process.sentinel], max(0.0, deadline - time.monotonic()))
+            if not ready:
                 late = f"not done within {self.limit_seconds:g} s"
                 raise LoadDied(f"the load was ended: it was {late}", late)
-            content = self.connection.recv_bytes()
+            content = self.connection.recv_bytes() if self.connection.poll() else None
         except (EOFError, ConnectionResetError):
+            content = None
+        if content is None:
             self.process.join(FAREWELL_SECONDS)
-            raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}") from None
+            raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}")
         # Pickled as `Connection.send` does.
         message = Told.of(content) if is_told(content) else pickle.loads(content)  # noqa: S301 - of the suite's own child
         if isinstance(message, Failure):
@@ -159,16 +188,29 @@ class Child:
 def child_process(run: Callable[[Connection, Any], object], task: object, limit_seconds: float) -> Iterator[Child]:
     """Call `run(connection, task)` in a fresh process, which ends with this block at the latest."""
     connection, other_end = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=run, args=(other_end, task), daemon=True)
+    process = _CONTEXT.Process(target=_begin, args=(run, other_end, task), daemon=True)
+    warm_up()
+    before, since = _surroundings(), time.time()
     _start(process)
     other_end.close()
+    assert process.pid is not None
     with memory_of(process.pid) as memory:
-        child = Child(process, connection, limit_seconds, memory)
+        child = Child(process, connection, limit_seconds, Lookout(process.pid, since), before, memory)
         try:
             yield child
         finally:
             child.end()
             connection.close()
+
+
+def _surroundings() -> Surroundings:
+    return Surroundings(shared_memory.names(), frozenset(children(server_pid() or 0)))
+
+
+def _begin(run: Callable[[Connection, Any], object], connection: Connection, task: object) -> None:
+    """In the process of a load."""
+    hold_together()
+    run(connection, task)
 
 
 def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None:
@@ -200,10 +242,9 @@ def _end_server_at_exit() -> None:
 
 
 def _end_server() -> None:
-    """Kill the fork server: while it imports, it does not notice that nobody is left who needs it."""
-    server: Any = forkserver._forkserver  # noqa: SLF001 - it has no other name
-    pid = server._forkserver_pid  # noqa: SLF001 - nor has this
-    if pid is not None:
+    """Kill the fork server, and all below it: while it imports, it does not notice that nobody needs it any more."""
+    if pid := server_pid():
+        end_below(pid)
         os.kill(pid, signal.SIGKILL)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from bench.meters.driver import kernels
 from bench.meters.driver.variables import CARD
 from bench.meters.process import PRELOADED
+from bench.meters.tree import be_last
 from model.factory import factory_of
 
 
@@ -53,6 +54,7 @@ def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, before)
 
 
+be_last()
 if CARD in os.environ:
     kernels.register()
 _preload()

@@ -129,11 +129,11 @@ class Meeting:
                     if end_at is not None and time.monotonic() > end_at:
                         for rank in {asked[future] for future in pending} - ended:
                             ended.add(rank)
-                            children[rank].process.kill()
+                            children[rank].kill()
             except BaseException:
                 # Threads that wait for a process would be waited for.
                 for child in children.values():
-                    child.process.kill()
+                    child.kill()
                 raise
         return said
 
