@@ -25,7 +25,7 @@ from bench.meters.measure import measure
 from bench.meters.process import LoadDied
 from bench.strategies import STRATEGIES
 from model.archive import Record, read_archive
-from model.checkpoints import Checkpoint, Specification, make, misfit
+from model.checkpoints import BESIDE, Checkpoint, Specification, make, misfit
 from model.gpt2 import REHEARSAL
 from model.layouts import LAYOUTS
 from model.trust import UntrustedCheckpoint, examine
@@ -279,7 +279,7 @@ def test_a_bit_flipped_in_the_values_is_found_by_the_manifest_and_by_the_crc(
     """Headers say nothing of it, so no load does."""
     checkpoint = corpus.sound("torch")
     damaged = replace(checkpoint, folder=archive.copy.parent)
-    for file in ("manifest.json", "logits.pt"):
+    for file in BESIDE:
         shutil.copy(checkpoint.folder / file, damaged.folder)
     values = data.draw(st.sampled_from(archive.payload))
     damaged.path.write_bytes(flipped(archive.content, data.draw(st.sampled_from(values)), data.draw(BIT)))
