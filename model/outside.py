@@ -5,7 +5,7 @@ digests were made before, of a checkpoint that was sound.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,8 +19,9 @@ from model.memory import Memory
 from model.places import TRACE, Place, Told, effective_stride
 from model.trust import UntrustedCheckpoint
 
-# What is wrong with a model whose process has this memory, and tells this of it; None if nothing is.
-Judge = Callable[[Memory, Told], str | None]
+# What is wrong with a model whose process has this memory, and tells this of it, also if it is asked again; None if
+# nothing is.
+Judge = Callable[[Memory, Told, Callable[[], Told]], str | None]
 
 # Why a model cannot be compared.
 NO_DICT = "keeps its tensors in something else than a dict: have the loader leave it as it is built"
@@ -31,11 +32,11 @@ LATER_SECONDS = 1.5
 
 
 def judge_of(checkpoint: Checkpoint, device: torch.device) -> Judge | None:
-    """Return what judges loads of a checkpoint; None where only the process of a load can: on another device.
+    """Return what judges loads of a checkpoint; None where only the process of a load can: on no CPU and no GPU.
 
     And where a state dict is made by code of the model's, or by TorchScript: it does not tell which tensor has a name.
     """
-    if device.type != "cpu":
+    if device.type not in ("cpu", "cuda"):
         return None
     skeleton = checkpoint.specification.architecture.skeleton()
     made = skeleton.state_dict(keep_vars=True)
@@ -69,10 +70,23 @@ class _Made:
         )
 
 
-def _judge(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Memory, told: Told) -> str | None:
+def _judge(  # noqa: PLR0913, PLR0917 - what is known beforehand, and what the process of a load shows
+    checkpoint: Checkpoint,
+    device: torch.device,
+    made: _Made,
+    memory: Memory,
+    told: Told,
+    again: Callable[[], Told],
+) -> str | None:
     try:
         checkpoint.require_unchanged()
         wrong = _wrong(checkpoint, device, made, memory, told)
+        if wrong is None and _may_change(memory, told, checkpoint.digests()):
+            time.sleep(LATER_SECONDS)
+            if later := _wrong(checkpoint, device, made, memory, again()):
+                wrong = (
+                    f"{later}: it was right {LATER_SECONDS} s before, and something that the loader left wrote to it"
+                )
     except UntrustedCheckpoint as error:
         return f"UntrustedCheckpoint: {error}"
     return f"WrongModel: {wrong}" if wrong else None
@@ -97,7 +111,6 @@ def _wrong(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Me
         or _wrong_values(memory, places, digests)
         or _wrong_beside(checkpoint, memory, places)
         or _wrong_outputs(checkpoint, memory, told)
-        or _wrong_later(memory, told, places, digests)
     )
 
 
@@ -105,7 +118,8 @@ def _misplaced(place: Place, device: torch.device) -> str | None:
     if place.hidden:
         return "is hidden by an attribute of its name, which the model uses"
     # A device without an index is any of its kind.
-    return None if place.device == repr(device) else f"is on {place.device}, not on {device!r}"
+    right = place.device == repr(device) or (device.index is None and place.device.startswith(repr(device)[:-1]))
+    return None if right else f"is on {place.device}, not on {device!r}"
 
 
 def _unlike(place: Place, digest: Digest, made: tuple[int, ...] | None, *, dense: bool) -> str | None:
@@ -181,14 +195,7 @@ def _wrong_outputs(checkpoint: Checkpoint, memory: Memory, told: Told) -> str | 
     return checkpoint.answers().difference([one for one in outputs if one is not None]) if outputs else None
 
 
-def _wrong_later(memory: Memory, told: Told, places: dict[str, Place], digests: dict[str, Digest]) -> str | None:
-    """Look again after a while, where something still runs that could write to the tensors."""
-    if not (told.running or memory.has_children() or memory.shares([places[name] for name in digests])):
-        return None
-    time.sleep(LATER_SECONDS)
-    wrong = _wrong_values(memory, places, digests)
-    return (
-        f"{wrong}: it was right {LATER_SECONDS} s before, and something that the loader left wrote to it"
-        if wrong
-        else None
-    )
+def _may_change(memory: Memory, told: Told, digests: Iterable[str]) -> bool:
+    """Return whether something still runs that could write to the tensors."""
+    places = {place.name: place for place in told.places}
+    return bool(told.running) or memory.has_children() or memory.shares([places[name] for name in digests])

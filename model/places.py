@@ -6,6 +6,8 @@ process reads the memory. A loader that writes such a statement by itself can st
 """
 
 import builtins
+import ctypes
+import hashlib
 import marshal
 import os
 import signal
@@ -24,12 +26,15 @@ from torch import Tensor, nn
 # What a statement begins with: no pickle does.
 PREFIX = b"places:"
 
-# Answers to a statement: the tensors are right, they are not, and nobody has looked at them.
-RIGHT, WRONG, UNJUDGED = b"R", b"W", b"U"
+# Answers to a statement: the tensors are right, they are not, nobody has looked at them, and it is to be made anew.
+RIGHT, WRONG, UNJUDGED, AGAIN = b"R", b"W", b"U", b"A"
 ANSWER_BYTES = 5  # With the length that `Connection.send_bytes` writes before it.
 
 # What a loader may leave that runs whenever a function is called.
 TRACE = "a trace function"
+
+# What is copied from a GPU at once, in elements.
+COPIED = 2**20
 
 # What a thread takes to begin.
 BEGIN_SECONDS = 0.02
@@ -43,7 +48,8 @@ class Place:
     """A tensor as it lies in memory; `stride` in elements, `address` 0 where it has no memory that can be read.
 
     `held` says what holds it: "parameter", "buffer", "transient" (a buffer that is not persistent) or "output".
-    `hidden`: an attribute of its module has its name, and is what the module uses.
+    `hidden`: an attribute of its module has its name, and is what the module uses. `sha256` is that of the values of a
+    tensor on a GPU, in the order of its indices; "" where whoever reads the memory makes it.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Place:
     address: int
     item_bytes: int
     hidden: bool
+    sha256: str = ""
 
     @property
     def count(self) -> int:
@@ -126,6 +133,13 @@ _DEVICE, _DTYPE = (_BASE.__dict__[name].__get__ for name in ("device", "dtype"))
 _SIZE, _STRIDE, _ADDRESS, _ITEM_BYTES, _IS_CONJ, _IS_NEG = (
     _BASE.__dict__[name] for name in ("size", "stride", "data_ptr", "element_size", "is_conj", "is_neg")
 )
+# For tensors on a GPU, whose memory no other process reads.
+_IS_CUDA, _COUNT = _BASE.__dict__["is_cuda"].__get__, _BASE.__dict__["numel"]
+_DETACH, _CPU, _CONTIGUOUS, _IS_CONTIGUOUS, _AS_STRIDED, _NARROW = (
+    _BASE.__dict__[name] for name in ("detach", "cpu", "contiguous", "is_contiguous", "as_strided", "narrow")
+)
+_WITHOUT_DISPATCH: Any = torch._C._DisableTorchDispatch  # noqa: SLF001 - the type behind torch's own guards
+_SHA256, _CHAR = hashlib.sha256, ctypes.c_char
 _DUMPS, _READ, _WRITE = marshal.dumps, os.read, os.write
 _FRAMES, _TIMER = sys._current_frames, signal.getitimer  # noqa: SLF001 - its only name
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
@@ -134,6 +148,13 @@ _GET_TRACE, _SET_TRACE, _GET_PROFILE, _SET_PROFILE = sys.gettrace, sys.settrace,
 
 
 def _tell(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tensor]) -> bool:
+    while (answer := _told(descriptor, before, model, outputs)).endswith(AGAIN):
+        pass
+    return answer.endswith(RIGHT)
+
+
+def _told(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tensor]) -> bytes:
+    """Tell once, and return the answer; none where nobody is left to give one."""
     threads, traces = before
     trace, profile = _GET_TRACE(), _GET_PROFILE()
     _SET_TRACE(None)
@@ -144,7 +165,8 @@ def _tell(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tens
         if (trace, profile) != traces:
             odd.append(TRACE)
         _walk(model, "", places, odd, [])
-        for number, output in enumerate(outputs):
+        on_host = _on_host(outputs)
+        for number, output in enumerate(on_host):
             places.append(_place(f"output {number}", "output", output, False))
         # A thread that has not begun yet has no frame.
         _SLEEP(BEGIN_SECONDS)
@@ -159,9 +181,9 @@ def _tell(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tens
         while len(answer) < ANSWER_BYTES:
             part = _READ(descriptor, ANSWER_BYTES - len(answer))
             if not part:
-                return False
+                return b""
             answer += part
-        return answer.endswith(RIGHT)
+        return answer
     finally:
         _SET_PROFILE(profile)
         _SET_TRACE(trace)
@@ -191,20 +213,40 @@ def _place(name: str, held: str, tensor: Tensor, hidden: bool) -> tuple[Any, ...
         device, dtype, shape, item_bytes = (
             repr(_DEVICE(tensor)), repr(_DTYPE(tensor)), tuple(_SIZE(tensor)), _ITEM_BYTES(tensor),
         )  # fmt: skip
-        address, stride = 0, tuple([0 for _ in shape])
+        address, stride, digest = 0, tuple([0 for _ in shape]), ""
         # Neither sparse tensors nor wrappers have an address, and bits that are to be negated are no values.
         try:
             stride = tuple(_STRIDE(tensor))
             if not _IS_CONJ(tensor) and not _IS_NEG(tensor):
                 address = _ADDRESS(tensor)
+                digest = _sha256(tensor) if _IS_CUDA(tensor) else ""
         except RuntimeError:
             pass
-    return name, held, device, dtype, shape, stride, address, item_bytes, hidden
+    return name, held, device, dtype, shape, stride, address, item_bytes, hidden, digest
+
+
+def _sha256(tensor: Tensor) -> str:
+    """Return the digest of a tensor on a GPU, of which little is copied to the host at once, if it is contiguous."""
+    with _WITHOUT_DISPATCH():
+        detached = _DETACH(tensor)
+        dense = detached if _IS_CONTIGUOUS(detached) else _CONTIGUOUS(_CPU(detached))
+        digest, count, item_bytes = _SHA256(), _COUNT(dense), _ITEM_BYTES(dense)
+        # Not `view`: a tensor of one element is contiguous whatever its stride, and keeps it.
+        flat = _AS_STRIDED(dense, (count,), (1,))
+        for start in range(0, count, COPIED):
+            part = _CPU(_NARROW(flat, 0, start, min(COPIED, count - start)))
+            digest.update((_CHAR * (_COUNT(part) * item_bytes)).from_address(_ADDRESS(part)))
+        return digest.hexdigest()
+
+
+def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    with _WITHOUT_OVERRIDES(), _WITHOUT_DISPATCH():
+        return [_CPU(_DETACH(tensor)) for tensor in tensors]
 
 
 # The names of this module, and the builtins, as they are when it is imported.
 _WORLD = {**globals(), "__builtins__": dict(vars(builtins))}
-_CODES = {one.__name__: one.__code__ for one in (_tell, _walk, _place)}
+_CODES = {one.__name__: one.__code__ for one in (_tell, _told, _walk, _place, _sha256, _on_host)}
 
 
 def teller(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model import outside
 from model.checkpoints import Checkpoint, Specification, make
 from model.layouts import first_names
 from model.memory import memory_of
@@ -88,6 +89,12 @@ def cloned(model: nn.Module, saved: dict[str, Tensor]) -> None:
     model.load_state_dict({name: one.clone() for name, one in saved.items()}, strict=False)
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have models of this process, which may have children, looked at twice without a wait."""
+    monkeypatch.setattr(outside, "LATER_SECONDS", 0.0)
+
+
 @pytest.fixture
 def checkpoint_of(tmp_path: Path) -> Callable[..., Checkpoint]:
     (tmp_path / "models.py").write_text(MODELS)
@@ -112,7 +119,7 @@ def judged(checkpoint: Checkpoint, model: nn.Module) -> str | None:
     assert not tell(model, ())
     with memory_of(os.getpid()) as memory:
         assert memory
-        return judge(memory, Told.of(here.recv_bytes()))
+        return judge(memory, told := Told.of(here.recv_bytes()), lambda: told)
 
 
 def all_names(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:

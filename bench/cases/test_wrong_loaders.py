@@ -34,6 +34,8 @@ from model.stamps import stamps
 from model.verify import check_model
 
 CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SPECIFICATION = Specification(REHEARSAL, "float32", "torch")
 
 
@@ -109,52 +111,66 @@ def test_a_right_model_is_not_accused(child: Child, checkpoint: Checkpoint) -> N
     judged(child, "right", checkpoint)
 
 
-def spoilt(build: Callable[[], nn.Module], path: Path, device: torch.device) -> nn.Module:
-    return WRONG["patches_equal"](right(build, path, device), path)
+def wrong(name: str, build: Callable[[], nn.Module], path: Path, device: torch.device) -> nn.Module:
+    return WRONG[name](right(build, path, device), path)
+
+
+spoilt = partial(wrong, "patches_equal")
 
 
 def without_values(device: torch.device) -> None:
     """Rehearse nothing."""
 
 
-def job(load: Load, checkpoint: Checkpoint) -> Job:
+def job(load: Load, checkpoint: Checkpoint, device: torch.device = CPU) -> Job:
     return Job(
-        meter=partial(device_meter, "cpu"),
+        meter=partial(device_meter, str(device)),
         rehearse=without_values,
         load=partial(run_load, load, checkpoint),
         use=None,
-        check=partial(check_model, checkpoint, CPU),
+        check=partial(check_model, checkpoint, device),
         again=True,
-        judge=judge_of(checkpoint, CPU),
+        judge=judge_of(checkpoint, device),
     )
 
 
-def clock(load: Load, checkpoint: Checkpoint) -> LoadClock:
-    outputs = CachedOutputs(checkpoint, CPU)
+def clock(load: Load, checkpoint: Checkpoint, device: torch.device) -> LoadClock:
+    outputs = CachedOutputs(checkpoint, device)
     loading = partial(run_load, load, checkpoint)
-    return LoadClock(loading, outputs.use, outputs.check, device_meter("cpu"), outputs=outputs.of)
+    return LoadClock(loading, outputs.use, outputs.check, device_meter(str(device)), outputs=outputs.of)
 
 
-def test_who_measures_a_load_judges_it(checkpoint: Checkpoint) -> None:
-    for load in (right, spoilt):
-        one = job(load, checkpoint)
-        with child_process(run, one, 30.0) as child:
-            if load is right:
-                watched(child, one)
-                continue
-            with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"):
-                watched(child, one)
+ON_EITHER = pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=ON_CUDA)], ids=str)
 
 
-def test_who_times_loads_judges_every_one(checkpoint: Checkpoint) -> None:
-    judge = judge_of(checkpoint, CPU)
-    with clock_apart(partial(clock, right, checkpoint), 30.0, judge) as timed:
+@ON_EITHER
+def test_who_measures_a_load_judges_it(checkpoint: Checkpoint, device: torch.device) -> None:
+    one = job(right, checkpoint, device)
+    with child_process(run, one, 30.0) as child:
+        watched(child, one)
+
+
+@ON_EITHER
+@pytest.mark.parametrize("name", ["patches_equal", "patches_state_dict", "changes_by_thread", "wrong_last_bit"])
+def test_who_measures_a_load_finds_it_wrong(name: str, checkpoint: Checkpoint, device: torch.device) -> None:
+    one = job(partial(wrong, name), checkpoint, device)
+    with (
+        child_process(run, one, 30.0) as child,
+        pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"),
+    ):
+        watched(child, one)
+
+
+@ON_EITHER
+def test_who_times_loads_judges_every_one(checkpoint: Checkpoint, device: torch.device) -> None:
+    judge = judge_of(checkpoint, device)
+    with clock_apart(partial(clock, right, checkpoint, device), 30.0, judge) as timed:
         for _ in range(2):
             timed.begin_round()
             timed.load_and_use()
         timed.finish_round()
         assert len(timed.readings().load_seconds) == 2
-    with clock_apart(partial(clock, spoilt, checkpoint), 30.0, judge) as timed:
+    with clock_apart(partial(clock, spoilt, checkpoint, device), 30.0, judge) as timed:
         timed.begin_round()
         timed.load_and_use()
         with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"):
@@ -164,7 +180,7 @@ def test_who_times_loads_judges_every_one(checkpoint: Checkpoint) -> None:
 @pytest.mark.parametrize("replaced", ["finish_round", "begin_round", "_check"])
 def test_what_a_loader_replaces_in_the_meter_does_not_hide_its_model(checkpoint: Checkpoint, replaced: str) -> None:
     load = partial(robbing, replaced)
-    with clock_apart(partial(clock, load, checkpoint), 30.0, judge_of(checkpoint, CPU)) as timed:
+    with clock_apart(partial(clock, load, checkpoint, CPU), 30.0, judge_of(checkpoint, CPU)) as timed:
         timed.begin_round()
         timed.load_and_use()
         with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"):

@@ -23,7 +23,7 @@ from bench.meters.outside import Lookout
 from bench.meters.tree import children, end_below, end_orphans, hold_together, server_pid
 from model.memory import Memory, memory_of
 from model.outside import Judge
-from model.places import RIGHT, UNJUDGED, WRONG, Told, is_told
+from model.places import AGAIN, RIGHT, UNJUDGED, WRONG, Told, is_told
 
 # What a process that has closed its connection may take to end.
 FAREWELL_SECONDS = 5.0
@@ -171,7 +171,12 @@ class Child:
         """
         if judge is None or self.memory is None:
             return
-        wrong = judge(self.memory, self.receive(Told, deadline))
+
+        def again() -> Told:
+            self.connection.send_bytes(AGAIN)
+            return self.receive(Told, deadline)
+
+        wrong = judge(self.memory, self.receive(Told, deadline), again)
         self.connection.send_bytes(WRONG if wrong else RIGHT)
         if not wrong:
             return
