@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 from math import exp, log, sqrt
 
 from bench.history.steps import best_step, calmed
-from bench.history.student import t_around
+from bench.history.student import share_within, t_around
 
 # Fewer runs do not tell a line from a step.
 SHORTEST = 10
@@ -108,7 +108,7 @@ class _Line:
 
     def beyond(self, start: int, end: int, chance: float, alike: float = 1.0) -> bool:
         """Whether so much of what chance does is nearer to no slope; `alike`: see there."""
-        return abs(self.t(start, end)) > alike * t_around(chance, end - start - 2)
+        return share_within(abs(self.t(start, end)) / alike, end - start - 2) > chance
 
     def widened(self, start: int, end: int, low: int, high: int) -> tuple[int, int]:
         """The interval with its ends moved, between two places, as long as t grows."""
