@@ -117,7 +117,7 @@ def leaks(kept: Kept, record: Record, by_itself: Kept | None = None) -> list[str
 
 
 def left_outside(left: Held, by_itself: Held) -> list[str]:
-    """What is left outside of the load's process, a line each: more than the model leaves `by_itself`."""
+    """Leaks outside of the load's process, a line each: more than the model leaves `by_itself`."""
     count, lines = len(left.processes), []
     if count > len(by_itself.processes):
         running = "process is" if count == 1 else "processes are"

@@ -118,7 +118,7 @@ class Target:
         return {}
 
     def _least(self, form: Form) -> int:
-        """How many names what is saved has at least, if it is of the form."""
+        """The fewest names that what is saved has, if it is of the form."""
         if id(form) not in self._leasts:  # The forms are there as long as this is.
             needed = without(form.wanted, lacking([], form.wanted, self.wanted.missing))
             self._leasts[id(form)] = len(set(first_names(needed).values()))

@@ -42,7 +42,7 @@ class Room:
 
 
 def are_counts(values: object, most: int = END_OF_INT64) -> bool:
-    """Whether these are sizes, strides or places as a tensor can have them: integers from 0 to below `most`."""
+    """Return whether these are sizes, strides or places of a tensor: integers from 0 to below `most`."""
     return isinstance(values, list | tuple) and all(type(value) is int and 0 <= value < most for value in values)
 
 

@@ -55,7 +55,7 @@ def _registered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @dataclass(frozen=True)
 class _Made:
-    """What is known of a model as its factory makes it: strides, and the first of the names that mean a tensor."""
+    """A model as its factory makes it: strides, and the first of the names that mean a tensor."""
 
     strides: dict[str, tuple[int, ...]]
     firsts: dict[str, str]

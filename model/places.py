@@ -1,4 +1,4 @@
-"""Where the tensors of a model lie in memory, as the process that has it tells without a function that can be patched.
+"""Places of a model's tensors in memory, told by the process that has it without a function that can be patched.
 
 The loader of a model runs in the same process, and may replace `torch.equal`, `hashlib.sha256` or a method of
 `nn.Module`. So what tells calls functions in C only, held since this module was imported, and compares nothing: another
@@ -81,7 +81,7 @@ class Place:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether its values lie one after the other."""
+        """True if its values lie one after the other."""
         step = 1
         for size, stride in zip(reversed(self.shape), reversed(self.stride), strict=True):
             if size != 1 and stride != step:
@@ -115,7 +115,7 @@ class Told:
 
     @classmethod
     def of(cls, message: bytes) -> "Told":
-        """That of a message, see `is_told`. Raises `ValueError`, `TypeError` or `EOFError` for one that is damaged."""
+        """Parse a message, see `is_told`. Raises `ValueError`, `TypeError` or `EOFError` for one that is damaged."""
         places, odd, running = marshal.loads(message[len(PREFIX) :])  # noqa: S302 - of the suite's own child, as its pickles are
         return cls(tuple(Place(*place) for place in places), odd, running)
 

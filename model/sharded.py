@@ -72,7 +72,7 @@ def read_index(path: Path) -> dict[Path, list[str]]:
 
 
 def _is_name(file: str) -> bool:
-    """Whether a file system can be asked for it: half of a surrogate pair has no bytes."""
+    """Return whether a file system can be asked for it: half of a surrogate pair has no bytes."""
     try:
         os.fsencode(file)
     except UnicodeEncodeError:

@@ -20,7 +20,7 @@ class Stamp:
 
 
 def stamps(folder: Path, elsewhere: Iterable[Path] = ()) -> tuple[Stamp, ...]:
-    """What identifies every file below `folder`, and others, as they are now."""
+    """Return what identifies every file below `folder`, and others, as they are now."""
     kept = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return tuple(_stamp(folder, path) for path in (*kept, *elsewhere))
 

@@ -43,7 +43,7 @@ MOST_CHARACTERS = 400 * MOST_SHOWN
 
 @dataclass(frozen=True)
 class Result:
-    """What came of reading a file; `said` is the error, None: there was none."""
+    """The outcome of reading a file; `said` is the error, None: there was none."""
 
     said: str | None
     seconds: float

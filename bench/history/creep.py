@@ -1,4 +1,4 @@
-"""Where a series crept: each run a little further than the last, and never a step."""
+"""Stretches in which a series crept: each run a little further than the last, and never a step."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ class _Line:
         return slope * sqrt(count * (count * count - 1) / 12 * (count - 2) / left)
 
     def beyond(self, start: int, end: int, chance: float, alike: float = 1.0) -> bool:
-        """Whether so much of what chance does is nearer to no slope; `alike`: see there."""
+        """Return whether so much of what chance does is nearer to no slope; `alike`: see there."""
         return share_within(abs(self.t(start, end)) / alike, end - start - 2) > chance
 
     def widened(self, start: int, end: int, low: int, high: int) -> tuple[int, int]:
@@ -121,7 +121,7 @@ class _Line:
             start, end = best
 
     def alike(self, start: int, end: int) -> float:
-        """By what neighbours that are alike make t too large: the root of (1 + r) / (1 - r), r their correlation."""
+        """Return how much neighbours that are alike enlarge t: the root of (1 + r) / (1 - r), r their correlation."""
         mean, slope, left = self.fit(start, end)
         middle = (start + end - 1) / 2
         off = [self._logs[place] - mean - slope * (place - middle) for place in range(start, end)]
@@ -129,7 +129,7 @@ class _Line:
         return sqrt((1 + r) / (1 - r))
 
     def is_no_step(self, start: int, end: int, begins: Sequence[int]) -> bool:
-        """Whether a line describes an interval better than the steps in it do, and better than the best one alone."""
+        """Return whether a line describes an interval better than the steps in it do, and better than the best one."""
         inside = [begin for begin in begins if start < begin < end]
         _, best = best_step(self._sums, start, end)
         count = end - start

@@ -1,4 +1,4 @@
-"""Where the times of a run belong, by those before it: alone, or beside what the machine could do at best."""
+"""The range of a run's times, by those before it: alone, or beside what the machine could do at best."""
 
 from collections.abc import Sequence
 from math import log
@@ -38,7 +38,7 @@ class Foreseen(NamedTuple):
 
 
 def foresee(windows: Sequence[Window]) -> list[Foreseen]:
-    """Where every figure of a run belongs, by its window since the level last moved; see `spread.expected`.
+    """The range of every figure of a run, by its window since the level last moved; see `spread.expected`.
 
     Other work on the machine slows a load and the limit down alike. Beside the limit that is left out, but the limit
     adds a spread of its own: it has to halve what chance explains.
@@ -60,12 +60,12 @@ def _all_foreseen(levels: Sequence[Values], figures: int, *, limited: bool) -> l
 
 
 def _room(one: Foreseen) -> float:
-    """What chance explains, on a logarithmic scale."""
+    """The width that chance explains, on a logarithmic scale."""
     return log(one.highest / one.then)
 
 
 def _beside_limit(window: Window) -> Values:
-    """What the runs before would have taken with the limit of this run; nothing if a limit is not known."""
+    """The times of the runs before with the limit of this run; none if a limit is not known."""
     limits = [run.records[window.key].get(LIMIT.name) for run, _ in window.before]
     if not window.limit or not all(limits):
         return ()

@@ -1,4 +1,4 @@
-"""What later runs look at of every recorded run, in one file beside the checkpoints: a thousand runs are read at once.
+"""An index of the recorded runs, one file beside the checkpoints: a thousand runs are read at once.
 
 The runs' own files are what counts. An entry is used only if its file is still the one that it was made of, to the
 nanosecond of its last change, and is checked like a file. An index that cannot be read is none.

@@ -8,7 +8,7 @@ from model.printable import printable
 
 
 class Misfit(NamedTuple):
-    """Where a value is not of its kind, such as `.benchmarks[3].fullname`, and what it is instead."""
+    """The place of a value that is not of its kind, such as `.benchmarks[3].fullname`, and what it is instead."""
 
     place: str
     why: str

@@ -44,7 +44,7 @@ class Past:
 
     @cached_property
     def _records(self) -> dict[Key, list[tuple[Run, Record]]]:
-        """By benchmark the records of all runs that have it."""
+        """The records of all runs that have a benchmark, by its key."""
         found: dict[Key, list[tuple[Run, Record]]] = {}
         for run in self.runs:
             for key, record in run.records.items():

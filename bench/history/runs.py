@@ -116,7 +116,7 @@ class Run:
 
     @cached_property
     def hardware(self) -> str:
-        """What of its machine stays when software is updated."""
+        """Those properties of its machine that stay when software is updated."""
         return hardware(self.machine)
 
     @property

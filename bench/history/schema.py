@@ -97,5 +97,5 @@ def lasting(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_later(schema: Any, known: int) -> bool:
-    """Whether a file says that a later version of the suite wrote it."""
+    """Return whether a file says that a later version of the suite wrote it."""
     return type(schema) is int and schema > known

@@ -140,7 +140,7 @@ def _hardly_seen(peaks: HostMemory) -> bool:
 
 
 def _mend_private(peaks: HostMemory) -> HostMemory:
-    """What was not seen may all have been private. What was outside of the process is private too."""
+    """Count as private what was not seen, for it may have been, and what was outside of the process."""
     if peaks.private_bytes is None or peaks.whole_bytes is None:
         return peaks
     inside = peaks.private_bytes + _unseen_bytes(peaks)

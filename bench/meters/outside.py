@@ -1,4 +1,4 @@
-"""What a load holds outside of its process: the memory of the processes that it started, and shared memory.
+"""Memory that a load holds outside of its process: of the processes that it started, and shared memory.
 
 It takes the machine's memory like the load's own. What the load's process maps of it is part of its own memory: that is
 not counted here again.
@@ -25,7 +25,7 @@ _FIELDS = (b"Private_Clean:", b"Private_Dirty:", b"Anonymous:")
 
 @dataclass(frozen=True)
 class Held:
-    """What is held outside of a process: the private bytes of other processes, by their number, and shared memory."""
+    """Memory held outside of a process: the private bytes of other processes, by their number, and shared memory."""
 
     processes: Mapping[int, int] = field(default_factory=dict)
     shared: Mapping[Key, int] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Lookout:
 
     @property
     def _forked_twice(self) -> bool:
-        """Whether a process was started by one that the load had started: they may share what it does not have."""
+        """True if one that the load had started started it: they may share what the load does not have."""
         return any(parent in self._parents and parent != self._pid for parent in self._parents.values())
 
     def _maps(self, pids: Sequence[int]) -> dict[int, Mapped]:
@@ -172,7 +172,7 @@ def _resident_shared(pid: int) -> int:
 
 @dataclass(frozen=True)
 class _RolledUp:
-    """What the kernel tells of a process: bytes of anonymous memory, and those of all memory that no other has."""
+    """Bytes of a process, as the kernel tells: of anonymous memory, and of all memory that no other process has."""
 
     anonymous_bytes: int = 0
     alone_bytes: int = 0

@@ -89,7 +89,7 @@ def telling_failures(connection: Connection) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What was there before a process was started: in the folder of shared memory, and below the fork server."""
+    """Files in the folder of shared memory, and processes below the fork server, before a process was started."""
 
     names: frozenset[str]
     processes: frozenset[int]

@@ -47,7 +47,7 @@ Stretch = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Mapped:
-    """What a process maps of shared memory: bytes that it touched of every file, and those that it has alone."""
+    """Shared memory that a process maps: bytes that it touched of every file, and those that it has alone."""
 
     shared: Mapping[Key, int]
     paths: Mapping[Key, Path]

@@ -1,4 +1,4 @@
-"""What a load holds outside of its process counts, is told of, and is gone afterwards."""
+"""Tests of memory that a load holds outside of its process: it counts, is told of, and is gone afterwards."""
 
 import ctypes
 import mmap
@@ -210,7 +210,7 @@ def job_of(work: Callable[[], None]) -> Job:
 
 
 def left_behind() -> tuple[set[str], set[int]]:
-    """What the loads here may leave in shared memory, and what runs below this process."""
+    """Return files that loads here may leave in shared memory, and processes below this one."""
     folder = {path.name for path in SHARED_FOLDER.glob(f"{NAME}*")}
     segments = set(Path("/proc/sysvipc/shm").read_text().splitlines()[1:])
     return folder | segments, {one.pid for one in psutil.Process().children(recursive=True)}

@@ -76,7 +76,7 @@ def assert_runs(script: str) -> None:
 
 
 def test_a_fork_server_that_imports_hears_no_interrupt_and_ends_with_its_run(tmp_path: Path) -> None:
-    """That of Ctrl-C is for the run: the server would write where it was."""
+    """Leave Ctrl-C to the run: the server would write where it was."""
     (tmp_path / "slow.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(100)\n")
     script = f"""
 import os, signal, sys

@@ -37,7 +37,7 @@ def comparison_title(comparison: Comparison) -> str:
 
 
 def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) -> list[str]:
-    """What changed, in a table of `width` columns if that is possible; then what is unseen, gone, new or missing.
+    """Changes, in a table of `width` columns if that is possible; then what is unseen, gone, new or missing.
 
     `recorded` is the file of this run, if it has one.
     """

@@ -116,7 +116,7 @@ def _at(place: Any, step: int) -> Any:
 
 
 def attempt(read: Callable[[Path], Any], file: Path) -> Any:
-    """What a reader makes of a file, or None if it says in a line why it does not."""
+    """Return what a reader makes of a file, or None if it says in a line why it does not."""
     try:
         return read(file)
     except Unreadable as error:
