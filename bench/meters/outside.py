@@ -130,7 +130,7 @@ class Lookout:
 
     @property
     def _forked_twice(self) -> bool:
-        """True if one that the load had started started it: they may share what the load does not have."""
+        """True if a process that the load started has started another: they may share what the load does not have."""
         return any(parent in self._parents and parent != self._pid for parent in self._parents.values())
 
     def _maps(self, pids: Sequence[int]) -> dict[int, Mapped]:
