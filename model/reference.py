@@ -12,6 +12,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 from zlib import crc32
 
+from model.run_folder import run_folder
 from model.user_code import OWN_MODULE, SUITE, SUITE_NAMES, surroundings, telling
 
 
@@ -112,11 +113,26 @@ def _module(place: str) -> ModuleType:
     module = module_from_spec(spec)
     # Classes in it may want to be pickled, or to look themselves up.
     sys.modules[spec.name] = module
-    if (folder := str(file.resolve().parent)) not in sys.path:
-        sys.path.append(folder)
+    for folder in filter(None, (str(file.resolve().parent), _folder_of_name(spec.name, file.resolve()))):
+        if folder not in sys.path:
+            sys.path.append(folder)
     with telling(f"{file.name} cannot be imported"), in_surroundings(place, file.name):
         spec.loader.exec_module(module)
     return module
+
+
+def _folder_of_name(name: str, file: Path) -> str | None:
+    """Make a module of this name that is a file, and return its folder: processes that are spawned import it by name.
+
+    None where there is no folder for what a run writes.
+    """
+    if not (folder := run_folder()):
+        return None
+    modules = Path(folder) / "modules"
+    modules.mkdir(exist_ok=True)
+    read = "with open(__file__, 'rb') as opened:\n    exec(compile(opened.read(), __file__, 'exec'))"
+    (modules / f"{name}.py").write_text(f"__file__ = {str(file)!r}\n{read}\n")
+    return str(modules)
 
 
 def _files(module: ModuleType) -> list[Path]:

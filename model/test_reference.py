@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from model.reference import Reference
+from model.run_folder import VARIABLE
 
 CODE = """
 from beside import VALUE
@@ -82,3 +83,23 @@ def test_a_file_that_cannot_be_imported_is_told_in_a_line(tmp_path: Path, code: 
     with pytest.raises(ValueError, match=r"^broken\.py cannot be imported: [A-Za-z]+Error: ") as caught:
         Reference(f"{tmp_path}/broken.py:make").get()
     assert "\n" not in str(caught.value)
+
+
+SPAWNS = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+def double(number):
+    return 2 * number
+
+def doubled():
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(double, 21).result()
+"""
+
+
+def test_a_process_that_it_spawns_finds_its_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "spawns.py").write_text(SPAWNS)
+    assert Reference.of(f"{tmp_path / 'spawns.py'}:doubled").get()() == 42
