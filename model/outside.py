@@ -5,7 +5,8 @@ digests were made before, of a checkpoint that was sound.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,16 +17,20 @@ from model.beside import beside
 from model.checkpoints import Checkpoint
 from model.foreign import FOREIGN, Digest
 from model.memory import Memory
-from model.places import TRACE, Place, Told, effective_stride
+from model.places import HIDDEN, NO_DICT, NO_NAME, TRACE, Place, Told, effective_stride, places_of
 from model.trust import UntrustedCheckpoint
 
 # What is wrong with a model whose process has this memory, and tells this of it, also if it is asked again; None if
 # nothing is.
 Judge = Callable[[Memory, Told, Callable[[], Told]], str | None]
 
-# Why a model cannot be compared.
-NO_DICT = "keeps its tensors in something else than a dict: have the loader leave it as it is built"
-ODD = {TRACE: "was left by the loader, and could change the model while it is compared: have the loader unset it"}
+# Why a model cannot be compared, of what is odd; see `Told`.
+ODD = {
+    TRACE: "a trace function was left by the loader, and could change the model while it is compared: have it unset",
+    NO_DICT: "{} keeps its tensors in something else than a dict: have the loader leave it as it is built",
+    NO_NAME: "{} has a name that is no plain string: have the loader leave it as it is built",
+    HIDDEN: "{} is hidden by an attribute of its name, which the model uses",
+}
 
 # After a load that left something running, its tensors are looked at again.
 LATER_SECONDS = 1.5
@@ -34,18 +39,30 @@ LATER_SECONDS = 1.5
 def judge_of(checkpoint: Checkpoint, device: torch.device) -> Judge | None:
     """Return what judges loads of a checkpoint; None where only the process of a load can: on no CPU and no GPU.
 
-    And where a state dict is made by code of the model's, or by TorchScript: it does not tell which tensor has a name.
+    And where the state dict of a model as it is built is not what is registered, or TorchScript makes it: it does not
+    tell which tensor has a name.
     """
     if device.type not in ("cpu", "cuda"):
         return None
     skeleton = checkpoint.specification.architecture.skeleton()
     made = skeleton.state_dict(keep_vars=True)
-    registered = dict(_registered(skeleton))
-    if isinstance(skeleton, torch.jit.ScriptModule) or any(
-        value is not registered.get(name) for name, value in made.items() if isinstance(value, Tensor)
-    ):
+    if isinstance(skeleton, torch.jit.ScriptModule) or not _holds_what_it_has(skeleton, made):
         return None
     return partial(_judge, checkpoint, device, _Made.of(made))
+
+
+def _holds_what_it_has(skeleton: nn.Module, made: Mapping[str, object]) -> bool:
+    """Return whether a state dict has the tensors that are registered, by their names, and no others."""
+    places, odd = places_of(skeleton)
+    registered = dict(_registered(skeleton))
+    tensors = {name: value for name, value in made.items() if isinstance(value, Tensor)}
+    names = {place.name for place in places if place.held in ("parameter", "buffer")}
+    return (
+        not odd
+        and not any(place.hidden for place in places)
+        and names == tensors.keys()
+        and all(value is registered[name] for name, value in tensors.items())
+    )
 
 
 def _registered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -93,9 +110,12 @@ def _judge(  # noqa: PLR0913, PLR0917 - what is known beforehand, and what the p
 
 
 def _wrong(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Memory, told: Told) -> str | None:
-    if told.odd:
-        return f"{told.odd} {ODD.get(told.odd, NO_DICT)}"
+    for name, why in told.odd:
+        return ODD[why].format(name or "the model")
     places = {place.name: place for place in told.places}
+    if len(places) < len(told.places):
+        twice = next(name for name, count in Counter(place.name for place in told.places).items() if count > 1)
+        return f"{twice} is the name of several tensors: have the loader leave the model as it is built"
     digests = checkpoint.digests()
     dense = checkpoint.specification.layout.startswith("safetensors") or checkpoint.specification.layout in FOREIGN
     for place in told.places:
@@ -116,7 +136,7 @@ def _wrong(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Me
 
 def _misplaced(place: Place, device: torch.device) -> str | None:
     if place.hidden:
-        return "is hidden by an attribute of its name, which the model uses"
+        return ODD[HIDDEN].format("").strip()
     # A device without an index is any of its kind.
     right = place.device == repr(device) or (device.index is None and place.device.startswith(repr(device)[:-1]))
     return None if right else f"is on {place.device}, not on {device!r}"

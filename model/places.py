@@ -5,14 +5,16 @@ The loader of a model runs in the same process, and may replace `torch.equal`, `
 process reads the memory. A loader that writes such a statement by itself can still name the places of a right copy.
 """
 
+import _thread
 import builtins
 import ctypes
+import gc
 import hashlib
-import marshal
 import os
+import select
 import signal
 import sys
-import time
+from ast import literal_eval
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,8 +32,9 @@ PREFIX = b"places:"
 RIGHT, WRONG, UNJUDGED, AGAIN = b"R", b"W", b"U", b"A"
 ANSWER_BYTES = 5  # With the length that `Connection.send_bytes` writes before it.
 
-# What a loader may leave that runs whenever a function is called.
-TRACE = "a trace function"
+# Why a statement is not to be relied on: a function that the loader has left runs whenever one is called; a module has
+# its tensors in no plain dict, under a name that is no plain string, or one that its class or an attribute hides.
+TRACE, NO_DICT, NO_NAME, HIDDEN = "trace", "dict", "name", "hidden"
 
 # What is copied from a GPU at once, in elements.
 COPIED = 2**20
@@ -105,30 +108,41 @@ def effective_stride(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, 
 class Told:
     """A statement of where tensors are, by a teller.
 
-    `odd` names why it cannot be trusted: a module that has its tensors in no plain dict, or a trace function that has
-    come since the teller was made. `running` counts threads of Python that have come since, and timers.
+    `odd` has where it cannot be relied on, and why: `TRACE`, `NO_DICT`, `NO_NAME` or `HIDDEN`. `running` counts threads
+    of Python that have come since the teller was made, and timers.
     """
 
     places: tuple[Place, ...]
-    odd: str
+    odd: tuple[tuple[str, str], ...]
     running: int
 
     @classmethod
     def of(cls, message: bytes) -> "Told":
-        """Parse a message, see `is_told`. Raises `ValueError`, `TypeError` or `EOFError` for one that is damaged."""
-        places, odd, running = marshal.loads(message[len(PREFIX) :])  # noqa: S302 - of the suite's own child, as its pickles are
-        return cls(tuple(Place(*place) for place in places), odd, running)
+        """Parse a message, see `is_told`. Raises `ValueError` for one that is damaged."""
+        try:
+            places, odd, running = literal_eval(message[len(PREFIX) :].decode())
+            return cls(tuple(Place(*place) for place in places), tuple(odd), running)
+        except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise ValueError(f"is no statement: {type(error).__name__}") from None
+
+
+def places_of(model: nn.Module) -> tuple[list[Place], list[tuple[str, str]]]:
+    """Return the places of a model's tensors in this process, and what is odd, see `Told`."""
+    places, odd = list[Any](), list[tuple[str, str]]()
+    _walk(model, "", places, odd, [])
+    return [Place(*place) for place in places], odd
 
 
 def is_told(message: bytes) -> bool:
     return message.startswith(PREFIX)
 
 
-# All that the functions below call: in C, where nothing can be replaced.
+# All that the functions below call: in C, where nothing can be replaced, and without audit events, at which hooks run.
 _BASE: Any = torch._C.TensorBase  # noqa: SLF001 - of `torch.Tensor` methods can be replaced
 _WITHOUT_OVERRIDES: Any = torch._C.DisableTorchFunction  # noqa: SLF001 - the type behind torch's own guards
 _INSTANCE_DICT: Any = nn.Module.__dict__["__dict__"].__get__
 _GET, _ITEMS, _DICTS = dict.get, dict.items, (dict, OrderedDict)
+_CLASSES, _ATTRIBUTES = type.__dict__["__mro__"].__get__, type.__dict__["__dict__"].__get__
 _DEVICE, _DTYPE = (_BASE.__dict__[name].__get__ for name in ("device", "dtype"))
 _SIZE, _STRIDE, _ADDRESS, _ITEM_BYTES, _IS_CONJ, _IS_NEG = (
     _BASE.__dict__[name] for name in ("size", "stride", "data_ptr", "element_size", "is_conj", "is_neg")
@@ -140,10 +154,10 @@ _DETACH, _CPU, _CONTIGUOUS, _IS_CONTIGUOUS, _AS_STRIDED, _NARROW = (
 )
 _WITHOUT_DISPATCH: Any = torch._C._DisableTorchDispatch  # noqa: SLF001 - the type behind torch's own guards
 _SHA256, _CHAR = hashlib.sha256, ctypes.c_char
-_DUMPS, _READ, _WRITE = marshal.dumps, os.read, os.write
-_FRAMES, _TIMER = sys._current_frames, signal.getitimer  # noqa: SLF001 - its only name
+_READ, _WRITE, _TIMER, _WAIT = os.read, os.write, signal.getitimer, select.select
+_RUNNING: Any = _thread._count  # noqa: SLF001 - its only name
+_IS_COLLECTING, _COLLECT, _COLLECT_NOT = gc.isenabled, gc.enable, gc.disable
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-_SLEEP = time.sleep
 _GET_TRACE, _SET_TRACE, _GET_PROFILE, _SET_PROFILE = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
 
 
@@ -156,55 +170,75 @@ def _tell(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tens
 def _told(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tensor]) -> bytes:
     """Tell once, and return the answer; none where nobody is left to give one."""
     threads, traces = before
-    trace, profile = _GET_TRACE(), _GET_PROFILE()
-    _SET_TRACE(None)
-    _SET_PROFILE(None)
+    trace, profile, collects = _GET_TRACE(), _GET_PROFILE(), _IS_COLLECTING()
+    # Functions of the loader's may run when rubbish is collected, and after every step of these.
+    _COLLECT_NOT()
+    if trace is not None:
+        _SET_TRACE(None)
+    if profile is not None:
+        _SET_PROFILE(None)
     try:
         places: list[Any] = []
-        odd: list[str] = []
+        odd: list[tuple[str, str]] = []
         if (trace, profile) != traces:
-            odd.append(TRACE)
+            odd.append(("", TRACE))
         _walk(model, "", places, odd, [])
         on_host = _on_host(outputs)
         for number, output in enumerate(on_host):
             places.append(_place(f"output {number}", "output", output, False))
-        # A thread that has not begun yet has no frame.
-        _SLEEP(BEGIN_SECONDS)
-        running = len([one for one in _FRAMES() if one not in threads])
-        running += len([which for which in _TIMERS if _TIMER(which)[0]])
-        message = PREFIX + _DUMPS((places, odd[0] if odd else "", running))
-        # As `Connection.send_bytes` does.
-        message = len(message).to_bytes(4, "big") + message
-        while message:
-            message = message[_WRITE(descriptor, message) :]
-        answer = b""
-        while len(answer) < ANSWER_BYTES:
-            part = _READ(descriptor, ANSWER_BYTES - len(answer))
-            if not part:
-                return b""
-            answer += part
-        return answer
+        # A thread that has not begun yet is not counted.
+        _WAIT((), (), (), BEGIN_SECONDS)
+        running = max(0, _RUNNING() - threads) + len([which for which in _TIMERS if _TIMER(which)[0]])
+        message = PREFIX + repr((places, odd, running)).encode()
+        return _answer(descriptor, message)
     finally:
-        _SET_PROFILE(profile)
-        _SET_TRACE(trace)
+        if profile is not None:
+            _SET_PROFILE(profile)
+        if trace is not None:
+            _SET_TRACE(trace)
+        if collects:
+            _COLLECT()
 
 
-def _walk(module: nn.Module, prefix: str, places: list[Any], odd: list[str], above: list[nn.Module]) -> None:
-    """Collect the places below a module, by all of their names, and the modules that keep theirs in no plain dict."""
+def _answer(descriptor: int, message: bytes) -> bytes:
+    """Send a message as `Connection.send_bytes` does, and return what comes back."""
+    message = len(message).to_bytes(4, "big") + message
+    while message:
+        message = message[_WRITE(descriptor, message) :]
+    answer = b""
+    while len(answer) < ANSWER_BYTES:
+        part = _READ(descriptor, ANSWER_BYTES - len(answer))
+        if not part:
+            return b""
+        answer += part
+    return answer
+
+
+def _walk(
+    module: nn.Module, prefix: str, places: list[Any], odd: list[tuple[str, str]], above: list[nn.Module]
+) -> None:
+    """Collect the places below a module, by all of their names, and the modules that are odd."""
     kept = _INSTANCE_DICT(module)
     within = [_GET(kept, name) for name in ("_parameters", "_buffers", "_modules")]
     if type(kept) is not dict or [one for one in within if type(one) not in _DICTS]:
-        odd.append(prefix[:-1] or "the model")
+        odd.append((prefix[:-1], NO_DICT))
         return
     parameters, buffers, modules = (one or {} for one in within)
+    if [name for held in (kept, parameters, buffers, modules) for name in held if type(name) is not str]:
+        odd.append((prefix[:-1], NO_NAME))
+        return
+    attributes = [kept, *[_ATTRIBUTES(one) for one in _CLASSES(type(module))]]
     transient = _GET(kept, "_non_persistent_buffers_set") or ()
     for held, tensors in (("parameter", parameters), ("buffer", buffers)):
         for name, tensor in _ITEMS(tensors):
             if isinstance(tensor, _BASE):
                 how = "transient" if held == "buffer" and name in transient else held
-                places.append(_place("".join((prefix, name)), how, tensor, name in kept))
+                hidden = [one for one in attributes if name in one] != []
+                places.append(_place("".join((prefix, name)), how, tensor, hidden))
     for name, child in _ITEMS(modules):
         if child is not None and not [one for one in above if one is child]:
+            if [one for one in attributes if name in one]:
+                odd.append(("".join((prefix, name)), HIDDEN))
             _walk(child, "".join((prefix, name, ".")), places, odd, [*above, module])
 
 
@@ -246,7 +280,7 @@ def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 # The names of this module, and the builtins, as they are when it is imported.
 _WORLD = {**globals(), "__builtins__": dict(vars(builtins))}
-_CODES = {one.__name__: one.__code__ for one in (_tell, _told, _walk, _place, _sha256, _on_host)}
+_CODES = {one.__name__: one.__code__ for one in (_tell, _told, _answer, _walk, _place, _sha256, _on_host)}
 
 
 def teller(
@@ -259,5 +293,5 @@ def teller(
     own = {**world, "__builtins__": {**world["__builtins__"]}}
     for name, code in codes.items():
         own[name] = function(code, own)
-    before = {*own["_FRAMES"]()}, (own["_GET_TRACE"](), own["_GET_PROFILE"]())
+    before = own["_RUNNING"](), (own["_GET_TRACE"](), own["_GET_PROFILE"]())
     return bound(own["_tell"], descriptor, before)

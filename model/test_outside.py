@@ -73,6 +73,40 @@ NAMES = [
     for line in MODELS.splitlines()
     if line.startswith("def ") and "compiled" not in line
 ]
+# Models whose state dict, as they are built, does not tell what is registered.
+UNTOLD = '''
+import torch
+from collections import OrderedDict
+from torch import nn
+
+class Kept(OrderedDict):
+    """A dict of a type of its own."""
+
+class Frozen(nn.Module):
+    """Leaves a frozen part out of its state dict."""
+    def __init__(self):
+        super().__init__()
+        self.used, self.frozen = nn.Linear(4, 4), nn.Linear(4, 4)
+    def state_dict(self, *given, **more):
+        return {name: one for name, one in super().state_dict(*given, **more).items() if "frozen" not in name}
+
+def left_out(): return Frozen()
+
+def own_dict():
+    model = nn.Linear(4, 4)
+    model._parameters = Kept(model._parameters)
+    return model
+
+def own_dict_of_modules():
+    model = nn.Sequential(nn.Linear(4, 4))
+    model._modules = Kept(model._modules)
+    return model
+
+def hidden():
+    model = nn.Linear(4, 4)
+    model.__dict__["weight"] = model._parameters["weight"]
+    return model
+'''
 
 
 def copied(model: nn.Module, saved: dict[str, Tensor]) -> None:
@@ -97,7 +131,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def checkpoint_of(tmp_path: Path) -> Callable[..., Checkpoint]:
-    (tmp_path / "models.py").write_text(MODELS)
+    (tmp_path / "models.py").write_text(MODELS + UNTOLD)
 
     def make_one(name: str, layout: str = "torch", cast: str = "") -> Checkpoint:
         mine = own(f"{tmp_path / 'models.py'}:{name}", None, None, None)
@@ -203,3 +237,10 @@ def test_a_model_of_torchscript_is_for_its_own_process(checkpoint_of: Callable[.
 def test_strides_that_do_not_matter_are_alike() -> None:
     assert effective_stride((1, 6), (6, 1)) == effective_stride((1, 6), (1, 1)) == (0, 1)
     assert effective_stride((0, 3), (3, 1)) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["left_out", "own_dict", "own_dict_of_modules", "hidden"])
+def test_a_model_that_is_odd_as_it_is_built_is_left_to_its_process(
+    name: str, checkpoint_of: Callable[..., Checkpoint]
+) -> None:
+    assert judge_of(checkpoint_of(name), CPU) is None

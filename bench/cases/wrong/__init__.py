@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
-from bench.cases.wrong import changes, hidings, patches, values
+from bench.cases.wrong import changes, hidings, patches, twins, values
 
 WRONG: dict[str, Callable[[nn.Module, Path], nn.Module]] = {
-    one.__name__: one for one in (*patches.WRONG, *values.WRONG, *hidings.WRONG, *changes.WRONG)
+    one.__name__: one for one in (*patches.WRONG, *values.WRONG, *hidings.WRONG, *twins.WRONG, *changes.WRONG)
 }
