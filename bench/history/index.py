@@ -20,8 +20,8 @@ from bench.history.schema import compared
 # An index is written once so many bytes of files were read that it does not hold: fewer are read in 0.2 s.
 MOST_UNINDEXED_BYTES = 8 * 2**20
 
-# Of the index of ten thousand runs.
-MOST_BYTES = 256 * 2**20
+# Of the index of seven thousand runs.
+MOST_BYTES = 64 * 2**20
 
 # Of other versions of these modules an index is not used.
 _VERSION = hashlib.sha256(b"".join(Path(str(one.__file__)).read_bytes() for one in (kinds, record, schema))).hexdigest()
