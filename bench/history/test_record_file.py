@@ -74,11 +74,17 @@ def test_what_is_no_run_is_passed_over_by_name_and_others_are_read(tmp_path: Pat
         assert list(opened.load()) == []
 
 
-def test_a_name_from_a_file_system_is_told_in_a_line(tmp_path: Path) -> None:
-    (tmp_path / "0001_\x1b[31m\r\n.json").write_text("{")
-    (tmp_path / "0001_\x1b[31m.json").write_text("{")
-    _, passed_over = read_runs(tmp_path)
-    assert [line.isprintable() for line in passed_over] == [True]
+@pytest.mark.parametrize("content", ["{", json.dumps(RUN)])
+def test_a_name_from_a_file_system_is_told_in_a_line(tmp_path: Path, content: str) -> None:
+    for name in ("0001_\x1b[31m\r\n", "0001_\n", "0002_\x1b[31m"):
+        (tmp_path / f"{name}.json").write_text(content)
+    (tmp_path / "0003_\N{SNOWMAN}.json").write_text(json.dumps(RUN))
+    found, passed_over = read_runs(tmp_path)
+    assert [run.number for run in found] == ["0003"]
+    assert passed_over == [
+        rf"{name}.json has control characters in its name: rename it"
+        for name in (r"0001_\n", r"0001_\x1b[31m\r\n", r"0002_\x1b[31m")
+    ]
 
 
 def test_a_folder_that_is_linked_into_itself_is_read_once(tmp_path: Path) -> None:
