@@ -19,13 +19,23 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+from model.limits import Room, json_bytes
+from model.printable import printable
+from model.saved_file import open_regular
 from model.trust import one_line
 from model.user_code import telling
+from model.zip_directory import Unsound, pread
 
 # The packages with the extra that installs them.
 INSTALL = "install it: pip install '.[models]'"
 # The first major version whose models say which of their parameters stay in float32.
 LEAST_TRANSFORMERS = 5
+
+# Of a file: the longest list labels, of 20 bytes each, and the most labels that data sets have are three million.
+MOST_BYTES = 64 * 2**20
+# Far more layers, and labels, than any model has.
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_encoder_layers", "num_decoder_layers")
+MOST = dict.fromkeys((*LAYERS, "encoder_layers", "decoder_layers"), 100_000) | {"num_labels": 10_000_000}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +71,49 @@ class FromConfig:
 def from_config(file: Path) -> FromConfig:
     """Read a configuration. Raises `ValueError`, in a line, where no library here has its model."""
     try:
-        described = json.loads(file.read_bytes())
+        described = _described(file)
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON: {one_line(str(error))}") from None
-    if not isinstance(described, dict):
-        raise ValueError(f"it is no configuration: it holds a {type(described).__name__}, not an object")  # noqa: TRY004
+    except Unsound as error:
+        raise ValueError(f"it {error}") from None
+    _require_few(described)
     if "_class_name" in described:
         _, model_class = _class("diffusers", "ModelMixin", described["_class_name"], described)
         return FromConfig(model_class, described)
     return _of_transformers(file, described)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """The JSON object in a regular file, in which a key may be there twice, as for transformers.
+
+    Raises `OSError`, or `Unsound`, which follows "it".
+    """
+    with open_regular(file, follow=True) as opened:
+        if (size := os.fstat(opened.fileno()).st_size) > MOST_BYTES:
+            raise Unsound(f"is no configuration: it has {size:,} bytes, and the largest has less than {MOST_BYTES:,}")
+        content = pread(opened.fileno(), size, 0)
+    if (needed := json_bytes(content)) > (most := Room.of(size).left):
+        raise Unsound(f"is no configuration: it takes {needed / 2**20:,.0f} MiB of memory, of at most {most >> 20:,}")
+    try:
+        described = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Unsound(f"is not JSON: {one_line(str(error))}") from None
+    if not isinstance(described, dict):
+        raise Unsound(f"is no configuration: it holds a {type(described).__name__}, not an object")
+    return described
+
+
+def _require_few(described: dict[str, Any]) -> None:
+    """Raise `ValueError` for counts of what would be built for hours, in a configuration or in those in it."""
+    left: list[object] = [described]
+    while left:
+        one = left.pop()
+        if not isinstance(one, dict):
+            continue
+        for name in MOST.keys() & one.keys():
+            if type(count := one[name]) is int and count > MOST[name]:
+                raise ValueError(f"its {name} is {printable(count)}, and here at most {MOST[name]:,}: correct it")
+        left += one.values()
 
 
 def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
@@ -82,7 +124,8 @@ def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
     if model_class.config_class is None:
         raise ValueError(f"{names[0]} is the base of all models: name the class of this one")
     kind = described.get("model_type")
-    if kind is not None and kind != model_class.config_class.model_type and kind not in library.CONFIG_MAPPING:
+    own = model_class.config_class.model_type
+    if kind is not None and kind != own and not (isinstance(kind, str) and kind in library.CONFIG_MAPPING):
         raise _unknown(library, "model_type", kind, described)
     if "quantization_config" in described:
         raise ValueError("it has a quantization_config: write a factory that builds the quantised model")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.limits import END_OF_INT64, MOST_DIMENSIONS, Room, are_counts, elements
+from model.limits import END_OF_INT64, MOST_DIMENSIONS, Room, are_counts, elements, json_bytes
 from model.mishaps import AGAIN, FIRST_BYTES, mishap
 from model.pickled import DuplicateKey
 from model.printable import printable
@@ -52,9 +52,6 @@ _METADATA = "__metadata__"
 _LENGTH_BYTES = 8
 # The format's own limit.
 MOST_HEADER_BYTES = 100_000_000
-
-# Memory for what such a byte begins or ends, in bytes: an object, a list, an item of either, a string.
-_JSON_PARTS = {b"{": 420, b"[": 112, b",": 40, b":": 80, b'"': 28}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +179,7 @@ def read_json(content: bytes, subject: str, room: Room) -> dict[str, Any]:
 
     It takes no more memory than there is `room` for.
     """
-    room.take(_json_bytes(content))
+    room.take(json_bytes(content))
     try:
         value = json.loads(content.decode(), object_pairs_hook=_once)
     except Unsound:
@@ -192,13 +189,6 @@ def read_json(content: bytes, subject: str, room: Room) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unsound(f"{subject} no JSON object")
     return value
-
-
-def _json_bytes(content: bytes) -> int:
-    """Memory that JSON takes as text and as values, in bytes, estimated from above."""
-    parts = sum(count * content.count(sign) for sign, count in _JSON_PARTS.items())
-    # Of text with one character of four bytes, all have as many.
-    return parts + len(content) * (2 if content.isascii() else 8)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,20 @@ def read_index(path: Path) -> dict[Path, list[str]]:
     for file, [key, *_] in keys.items():
         if _leads_elsewhere(file):
             raise UnsoundKey(key, f"is in {printable(file)}, by the index: a name that leads out of the folder")
+    _require_different(path.parent, keys)
     return {path.parent / file: listed for file, listed in keys.items()}
+
+
+def _require_different(folder: Path, files: Iterable[str]) -> None:
+    """Two names of one file would have it read twice: whatever it holds is there under the first."""
+    names: dict[tuple[int, int], str] = {}
+    for file in files:
+        try:
+            status = (folder / file).stat()
+        except OSError:
+            continue  # Whoever reads it says so.
+        if (other := names.setdefault((status.st_dev, status.st_ino), file)) != file:
+            raise Unsound(f"lists {printable(other)} and {printable(file)}, which are one file: correct the index")
 
 
 def _is_name(file: str) -> bool:

@@ -11,6 +11,7 @@ from torch import nn
 
 from model.conftest import changed, of
 from model.from_config import FromConfig, from_config
+from model.own import skeleton
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 
@@ -74,6 +75,10 @@ def configured(**entries: Any) -> Spoil:
     return lambda folder: changed(folder, **entries)
 
 
+def sparse(name: str) -> Spoil:
+    return lambda folder: os.truncate(folder / name, 50 * 10**9)
+
+
 def only(name: str) -> Spoil:
     """The folder with nothing else in it."""
 
@@ -100,6 +105,12 @@ def only(name: str) -> Spoil:
         (configured(architectures=[5]), "llama/config.json: transformers {version} has no model 5: write a factory"),
         (configured(architectures=["AutoModel"]), "llama/config.json: transformers {version} has no model 'AutoModel'"),
         (configured(model_type="lama"), "llama/config.json: transformers {version} has no model_type 'lama': write a"),
+        (configured(model_type=["llama"]), "llama/config.json: transformers {version} has no model_type ['llama']: "),
+        (configured(num_hidden_layers=10**9), "llama/config.json: its num_hidden_layers is 1000000000, and here at "),
+        (configured(text_config={"num_labels": 10**8}), "llama/config.json: its num_labels is 100000000, and here at"),
+        (written("config.json", "[" + "[]," * 10**7 + "1]"), "llama/config.json: it is no configuration: it takes 1,"),
+        (sparse("config.json"), "llama/config.json: it is no configuration: it has 50,000,000,000 bytes, and the "),
+        (configured(dtype="\x1b[31m"), "llama/config.json: it is no configuration of LlamaForCausalLM: Attri"),
         (configured(quantization_config={"quant_method": "gptq"}), "llama/config.json: it has a quantization_config: "),
         (configured(hidden_size="wide"), "llama/config.json: it is no configuration of LlamaForCausalLM: "),
         (configured(dtype="float31"), "llama/config.json: it is no configuration of LlamaForCausalLM: "),
@@ -115,8 +126,19 @@ def test_a_folder_that_is_no_model_is_told_in_a_line(folder: Path, spoil: Spoil,
         of(folder)
     told = str(caught.value).removeprefix("--model: ")
     assert told.startswith(said.format(version=transformers.__version__))
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
     assert str(folder.parent) not in str(caught.value)
+
+
+def test_a_configuration_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ValueError, match=r"^it is a FIFO where a file is to be$"):
+        from_config(tmp_path / "config.json")
+
+
+def test_an_implementation_of_attention_that_there_is_not_is_told_in_a_line(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"^[^\x1b\n]*\\x1b\[31m[^\x1b\n]*$"):
+        skeleton(of(changed(folder, attn_implementation="\x1b[31m")).factory)
 
 
 @pytest.mark.parametrize(

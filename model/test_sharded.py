@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,21 @@ def test_a_file_may_be_in_a_folder_below_the_index(tmp_path: Path) -> None:
         tmp_path / "one" / "more" / "model.bin": ["b"],
         tmp_path / "model.bin": ["c"],
     }
+
+
+@pytest.mark.parametrize("link", [Path.hardlink_to, Path.symlink_to])
+def test_an_index_does_not_list_one_file_by_two_names(link: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    LAYOUTS["safetensors_sharded"].save(TENSORS, tmp_path, save_plain)
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_bytes())
+    assert read_index(path).keys() == {tmp_path / file for file in index["weight_map"].values()}
+    link(tmp_path / "again.safetensors", tmp_path / index["weight_map"]["first"])
+    index["weight_map"]["fourth"] = "again.safetensors"
+    path.write_text(json.dumps(index))
+    with pytest.raises(
+        Unsound, match=r"^lists model-00001-of-00003\.safetensors and again\.safetensors, which are one"
+    ):
+        read_index(path)
 
 
 @pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])

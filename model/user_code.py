@@ -10,9 +10,14 @@ from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+from model.printable import printable
+
 # Where the suite's own modules lie, and their names: among the most common that there are.
 SUITE = Path(__file__).resolve().parent.parent
 SUITE_NAMES = ("bench", "conftest", "model")
+
+# What is shown of a line, in characters: those of transformers list what there is.
+LONGEST_LINE = 2000
 
 # What modules of the user's files are called begins with it.
 OWN_MODULE = "own_"
@@ -40,7 +45,8 @@ def telling(what: str) -> Iterator[None]:
     except (KeyboardInterrupt, UserCodeFailed, NotTheUsers):
         raise
     except BaseException as error:
-        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
+        line = printable(str(error).strip().partition("\n")[0], LONGEST_LINE)
+        said = f"{type(error).__name__}: {line}".removesuffix(": ")
         if isinstance(error, SystemExit):
             said += ", which would end the run: put what a script does below if __name__ == '__main__'"
         raise UserCodeFailed(f"{what}: {said}") from error

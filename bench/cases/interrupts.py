@@ -1,5 +1,7 @@
 """Interrupts by SIGINT and by SIGTERM, which are one: they end a run as failures do, and leave no traceback anywhere.
 
+A second one ends the process while the first is still being dealt with: it would be raised anywhere in that.
+
 To import this module first has what is imported after it, torch above all, end at once, with exit status 2.
 """
 
@@ -7,7 +9,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -21,12 +24,13 @@ Handler = Callable[[int, FrameType | None], object]
 
 def interrupt_the_run() -> None:
     """Have a signal raise `KeyboardInterrupt`: a run is recorded as interrupted, and its processes are ended."""
-    _handle(signal.default_int_handler)
+    _handle(_interrupt)
 
 
 def leave_quietly() -> None:
-    """Have a signal raise `SystemExit`, where nothing would turn an interrupt into words."""
-    _handle(_leave)
+    """Have a signal raise `SystemExit`, where nothing would turn an interrupt into words; not after an interrupt."""
+    if _end_at_once not in map(signal.getsignal, _SIGNALS):
+        _handle(_leave)
 
 
 def be_no_worker() -> None:
@@ -35,8 +39,29 @@ def be_no_worker() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Have a SIGINT in this block raise `KeyboardInterrupt`, and be none of the run's own: for tests that send one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    _handle(_end_at_once)
+    raise KeyboardInterrupt
+
+
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    _handle(_end_at_once)
     sys.exit(EXIT_STATUS)
+
+
+def _end_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # The processes of a run end with it, and the next run removes its files.
+    os._exit(EXIT_STATUS)
 
 
 def _leave_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -1,12 +1,13 @@
 """The suite in small: runs of pytest whose figures are written in a file, so that nothing but the gate varies."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.cases import interrupts
 from bench.history.record import blank_record
 
 # The suite in small: benchmarks that measure what `figures.json` says, on the machine that it says.
@@ -158,8 +159,9 @@ class Suite:
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> Suite:
-    return Suite(pytester)
+def suite(pytester: pytest.Pytester) -> Iterator[Suite]:
+    with interrupts.apart():
+        yield Suite(pytester)
 
 
 def lines(result: Any, beginning: str) -> list[str]:

@@ -14,14 +14,14 @@ from typing import Any
 from bench.history import kinds, record, schema
 from bench.history.kinds import COUNT, each, fields, in_order, require
 from bench.history.record_file import Unreadable, content_of, json_of, status_of
-from bench.history.runs import Run, run_of
+from bench.history.runs import CONTROL, Run, run_of
 from bench.history.schema import compared
 
 # An index is written once so many bytes of files were read that it does not hold: fewer are read in 0.2 s.
 MOST_UNINDEXED_BYTES = 8 * 2**20
 
-# Of the index of ten thousand runs.
-MOST_BYTES = 256 * 2**20
+# Of the index of seven thousand runs.
+MOST_BYTES = 64 * 2**20
 
 # Of other versions of these modules an index is not used.
 _VERSION = hashlib.sha256(b"".join(Path(str(one.__file__)).read_bytes() for one in (kinds, record, schema))).hexdigest()
@@ -43,6 +43,8 @@ class Index:
 
     def run(self, file: Path) -> Run:
         """Return the run in a file of the folder. Raises `Unreadable`."""
+        if CONTROL.search(file.name):
+            raise Unreadable("has control characters in its name: rename it")
         status = status_of(file, self._folder)
         stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
         name = str(file.absolute())

@@ -8,11 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from model.limits import json_bytes
 from model.printable import printable
 
-# The largest run in results/ (all divisions of two sizes, planned for three numbers of ranks) has 0.7 MB. A thousand
-# measured ranks would have 20 times that. JSON may take ten times its size in memory.
-MOST_BYTES = 32 * 2**20
+# The largest run in results/ (all divisions of two sizes, planned for three numbers of ranks) has 0.7 MB. One with the
+# points of its timelines has a few.
+MOST_BYTES = 8 * 2**20
+
+# Memory for each byte of JSON, by an estimate from above: a run takes 9 times its size, an index of runs 12 times,
+# empty lists 50 times.
+MOST_TIMES = 16
+# And for the smallest.
+MOST_BEYOND_BYTES = 32 * 2**20
 
 # What a file of runs must not be, and why: to open the first two waits, and others have no end.
 IRREGULAR = (
@@ -83,7 +90,15 @@ def content_of(file: Path, folder: Path | None = None, most: int = MOST_BYTES) -
 
 
 def json_of(content: bytes) -> Any:
-    """Parse a file's content. Raises `Unreadable`, also for what Python takes for JSON: NaN, half a character."""
+    """Parse a file's content. Raises `Unreadable`, also for what Python takes for JSON: NaN, half a character.
+
+    What would take more memory than runs of its size do is not parsed.
+    """
+    most = MOST_TIMES * len(content) + MOST_BEYOND_BYTES
+    if (needed := json_bytes(content)) > most:
+        raise Unreadable(
+            f"would take {needed / 2**20:,.0f} MiB of memory, and a run of its size at most {most / 2**20:,.0f}"
+        )
     with telling_damage():
         data = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
         if any(one in content for one in SURROGATES):

@@ -17,7 +17,9 @@ from bench.history.schema import RUN, compared
 LITTLE = 0.001
 
 # `0007_COMMIT_TIME.json`, and `failed-0008_COMMIT_TIME.json`: a name that pytest-benchmark does not look at.
-NAME = re.compile(r"(?:(?P<mark>failed|interrupted)-)?(?P<number>\d{4,})_.*\.json")
+NAME = re.compile(r"(?:(?P<mark>failed|interrupted)-)?(?P<number>\d{4,})_.*\.json", re.DOTALL)
+# What moves the cursor of a terminal, or colours it.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Key(NamedTuple):

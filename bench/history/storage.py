@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,9 @@ CLOSED = {
 DIGITS = 4
 # And at most, of a number that is counted on from.
 MOST_DIGITS = 9
+
+# How long a run waits to be saved while another process saves there, which takes less than a second.
+MOST_LOCKED_SECONDS = 10.0
 
 # A list of numbers as it is written, one a line. There is no such text in a string: JSON escapes its newlines.
 _NUMBERS = re.compile(r"\[\n\s*([-+.0-9eE,\s]+?)\s*\]")
@@ -75,10 +79,10 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
         except Unreadable as error:
             passed_over.append(f"{printable(file.relative_to(folder))} {error}")
     if content := index.renewed():
-        # It saves time the next time, and nothing else.
+        # It saves time the next time, and nothing else: not worth a wait for who writes one.
         with suppress(OSError):
             index.file.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(index.file.parent):
+            with _locked(index.file.parent, 0):
                 write_whole(index.file, content)
     # By number where the clock says nothing.
     return sorted(found, key=lambda run: run.moment), passed_over
@@ -146,7 +150,7 @@ class Storage(FileStorage):
         try:
             # pytest-benchmark has tried, and told nobody why it could not.
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
+            with _locked(folder, MOST_LOCKED_SECONDS):
                 _remove_unfinished(folder)
                 file = folder / f"{mark}{self._next_number():04}_{save}.json"
                 write_whole(file, in_text(output_json))
@@ -177,11 +181,24 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Alone among all who save there; a process that dies lets go."""
+def _locked(folder: Path, most_seconds: float) -> Iterator[None]:
+    """Alone among all who save there; a process that dies lets go. Raises `TimeoutError` after so long a wait."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = time.monotonic() + most_seconds
+        while not _lock(descriptor):
+            if time.monotonic() >= end:
+                held = f"another process has held the lock of the folder for {most_seconds:g} s: end it, and run again"
+                raise TimeoutError(errno.ETIMEDOUT, held)
+            time.sleep(0.01)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

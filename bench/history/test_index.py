@@ -1,7 +1,9 @@
 """The index of the runs: what is read with it is what is read without it, whatever happens to either."""
 
+import fcntl
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,20 @@ def test_without_a_place_for_an_index_the_files_are_read(runs: Runs) -> None:
     (runs.folder.parent / "cache" / "weight-loading" / "history").rmdir()
     (runs.folder.parent / "cache" / "weight-loading" / "history").write_text("no folder")
     assert read(runs) == whole
+
+
+def test_an_index_that_another_process_writes_is_not_waited_for(runs: Runs) -> None:
+    whole, sound = read(runs), index_file(runs).read_text()
+    index_file(runs).write_text("")
+    holder = os.open(index_file(runs).parent, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    signal.alarm(10)  # A wait would have no end: this ends the tests.
+    assert read(runs) == whole
+    signal.alarm(0)
+    assert index_file(runs).read_text() == ""
+    os.close(holder)
+    assert read(runs) == whole
+    assert index_file(runs).read_text() == sound
 
 
 def test_few_runs_have_no_index(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

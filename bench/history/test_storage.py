@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -176,6 +177,26 @@ def test_a_run_that_cannot_be_saved_leaves_nothing(
     full.save(RUN, "after")
     assert full.unsaved == "this run is not recorded: 0002_after.json cannot be written: No space left on device"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0001_before.json"]
+
+
+def test_a_process_that_is_stopped_while_it_saves_keeps_no_run_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.history.storage.MOST_LOCKED_SECONDS", 0.05)
+    (tmp_path / "machine").mkdir()
+    holder = os.open(tmp_path / "machine", os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    waiting = storage(tmp_path)
+    signal.alarm(10)  # Without an end to the wait this ends the tests.
+    waiting.save(RUN, "run")
+    signal.alarm(0)
+    os.close(holder)
+    assert waiting.unsaved == (
+        "this run is not recorded: run.json cannot be written: another process has held the lock of the folder for "
+        "0.05 s: end it, and run again"
+    )
+    waiting.save(RUN, "run")
+    assert runs(tmp_path) == ["0001_run.json"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.cases import interrupts
 from bench.meters.simulated.ledger import PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import host_held
 from bench.meters.simulated.simulation import simulation
@@ -161,6 +162,6 @@ def test_ctrl_c_ends_the_threads_that_read(
         return Holder(tensors)
 
     monkeypatch.setattr(os, "preadv", slow)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupts.apart(), pytest.raises(KeyboardInterrupt):
         streamed(build, path, CPU, dtype=dtype, threads=2)
     assert len(read) < 32
