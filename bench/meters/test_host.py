@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -170,7 +171,7 @@ def test_much_is_held_until_what_was_free_before_is_the_hosts_and_written_to_aga
     monkeypatch: pytest.MonkeyPatch, size: int, reported: bool, touched: float, expected: list[float]
 ) -> None:
     """It is given back after that, or the host would take it in the middle of a load; and processors are awake then."""
-    times, done = iter((100.0, 100.0 + touched)), list[float]()
+    times, done = chain((100.0,), repeat(100.0 + touched)), list[float]()
 
     def sleep(seconds: float) -> None:
         with memory_reader(os.getpid()) as read:

@@ -102,4 +102,6 @@ sys.stdin.readline()
     assert run.stdout
     assert sorted(run.stdout.readline() for _ in range(2)) == ["imports\n", "started\n"]
     # Both have the other ends of the pipes: those close when the last of them has ended.
-    assert run.communicate("\n", timeout=10) == ("", "")
+    told, errors = run.communicate("\n", timeout=10)
+    assert told == ""
+    assert "KeyboardInterrupt" not in errors
