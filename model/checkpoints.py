@@ -213,14 +213,12 @@ class Checkpoint:
     def tensors(self) -> Iterator[tuple[str, Any]]:
         """Every saved tensor with its name, mapped; its digest, where a library of its own has saved it."""
         if self.specification.layout in FOREIGN:
-            kept = json.loads((self._weights / DIGESTS).read_bytes())
-            return ((name, Digest.from_json(digest)) for name, digest in kept.items())
+            return iter(_digests(self._weights).items())
         return LAYOUTS[self.specification.layout].read(self.path)
 
     def digests(self) -> dict[str, Digest]:
         """Those of every tensor that a load ends with, as it was when the checkpoint was made, or found to be sound."""
-        kept = json.loads((self.folder / DIGESTS).read_bytes())
-        return {name: Digest.from_json(digest) for name, digest in kept.items()}
+        return _digests(self.folder)
 
     def outputs(self) -> list[Tensor]:
         """What the model that was saved computed first, on the host: of GPT-2 logits `[1, 3, vocabulary]`."""
@@ -248,6 +246,11 @@ class Checkpoint:
             return {}
         known = json.loads((self.folder / MANIFEST).read_bytes())["starts"]
         return {name: [Values(**one) for one in values] for name, values in known.items()}
+
+
+def _digests(folder: Path) -> dict[str, Digest]:
+    kept = json.loads((folder / DIGESTS).read_bytes())
+    return {name: Digest.from_json(digest) for name, digest in kept.items()}
 
 
 def make(specification: Specification, folder: Path, progress: Progress) -> None:

@@ -28,7 +28,7 @@ def wait_for(lock: IO[bytes], operation: int, waiting: Callable[[], None]) -> No
         fcntl.flock(lock, operation)
 
 
-def lock_at_once(lock: IO[bytes], operation: int) -> bool:
+def lock_at_once(lock: IO[bytes] | int, operation: int) -> bool:
     """Take a lock if nobody holds one that is in its way; whether that is so."""
     try:
         fcntl.flock(lock, operation | fcntl.LOCK_NB)

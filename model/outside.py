@@ -97,10 +97,11 @@ def _judge(  # noqa: PLR0913, PLR0917 - what is known beforehand, and what the p
 ) -> str | None:
     try:
         checkpoint.require_unchanged()
-        wrong = _wrong(checkpoint, device, made, memory, told)
-        if wrong is None and _may_change(memory, told, checkpoint.digests()):
+        digests = checkpoint.digests()
+        wrong = _wrong(checkpoint, digests, device, made, memory, told)
+        if wrong is None and _may_change(memory, told, digests):
             time.sleep(LATER_SECONDS)
-            if later := _wrong(checkpoint, device, made, memory, again()):
+            if later := _wrong(checkpoint, digests, device, made, memory, again()):
                 wrong = (
                     f"{later}: it was right {LATER_SECONDS} s before, and something that the loader left wrote to it"
                 )
@@ -109,14 +110,20 @@ def _judge(  # noqa: PLR0913, PLR0917 - what is known beforehand, and what the p
     return f"WrongModel: {wrong}" if wrong else None
 
 
-def _wrong(checkpoint: Checkpoint, device: torch.device, made: _Made, memory: Memory, told: Told) -> str | None:
+def _wrong(  # noqa: PLR0913, PLR0917 - the same
+    checkpoint: Checkpoint,
+    digests: dict[str, Digest],
+    device: torch.device,
+    made: _Made,
+    memory: Memory,
+    told: Told,
+) -> str | None:
     for name, why in told.odd:
         return ODD[why].format(name or "the model")
     places = {place.name: place for place in told.places}
     if len(places) < len(told.places):
         twice = next(name for name, count in Counter(place.name for place in told.places).items() if count > 1)
         return f"{twice} is the name of several tensors: have the loader leave the model as it is built"
-    digests = checkpoint.digests()
     dense = checkpoint.specification.layout.startswith("safetensors") or checkpoint.specification.layout in FOREIGN
     for place in told.places:
         if place.held != "output" and (what := _misplaced(place, device)):

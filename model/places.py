@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.safetensors_file import contiguous_stride
+
 # What a statement begins with: no pickle does.
 PREFIX = b"places:"
 
@@ -85,12 +87,7 @@ class Place:
     @property
     def is_contiguous(self) -> bool:
         """True if its values lie one after the other."""
-        step = 1
-        for size, stride in zip(reversed(self.shape), reversed(self.stride), strict=True):
-            if size != 1 and stride != step:
-                return not self.count
-            step *= size
-        return True
+        return self.dense_stride == effective_stride(self.shape, contiguous_stride(self.shape))
 
     @property
     def dense_stride(self) -> tuple[int, ...]:

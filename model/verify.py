@@ -47,9 +47,8 @@ def check_outputs(checkpoint: Checkpoint, outputs: list[Tensor]) -> None:
     checkpoint.require_unchanged()
 
 
-def check_structure(checkpoint: Checkpoint, device: torch.device, model: nn.Module, *, told: bool = False) -> None:
+def check_structure(checkpoint: Checkpoint, device: torch.device, model: nn.Module) -> None:
     """The same as far as it goes without values: where every tensor is, its name, dtype and shape."""
-    del told  # There are no values.
     checkpoint.require_unchanged()
     _check_tensors(checkpoint, device, model, difference_in_kind)
 

@@ -58,11 +58,11 @@ def _load_one(connection: Connection, name: str, checkpoint: Checkpoint) -> None
     send(os.getpid())
     connection.recv()
     with telling_failures(connection):
-        job = Job(lambda: None, lambda _: None, lambda *_: None, None, partial(check_model, checkpoint, CPU))  # type: ignore[arg-type, return-value]
+        one = job(right, checkpoint)
         model = right(checkpoint.specification.build, checkpoint.path, CPU)
         model = WRONG[name](model, checkpoint.path) if name in WRONG else model
         gc.collect()
-        _check(job, model, told=tell(model, ()))
+        _check(one, model, tell)
         send("done")
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from model.limits import json_bytes
 from model.printable import printable
+from model.saved_file import kind_of, open_regular
 
 # The largest run in results/ (all divisions of two sizes, planned for three numbers of ranks) has 0.7 MB. One with the
 # points of its timelines has a few.
@@ -20,15 +21,6 @@ MOST_BYTES = 8 * 2**20
 MOST_TIMES = 16
 # And for the smallest.
 MOST_BEYOND_BYTES = 32 * 2**20
-
-# What a file of runs must not be, and why: to open the first two waits, and others have no end.
-IRREGULAR = (
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 # Each escaped surrogate begins so, those of pairs included.
 SURROGATES = (b"\\ud", b"\\uD")
@@ -69,8 +61,7 @@ def status_of(file: Path, folder: Path | None = None, most: int = MOST_BYTES) ->
 
 def _checked(status: os.stat_result, most: int) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
-        kinds = (name for fits, name in IRREGULAR if fits(status.st_mode))
-        raise Unreadable(f"is no file but {next(kinds, 'something else')}")
+        raise Unreadable(f"is no file but {kind_of(status.st_mode)}")
     if status.st_size > most:
         raise Unreadable(f"has {status.st_size:,} bytes, and a run at most {most:,}")
     return status
@@ -79,10 +70,8 @@ def _checked(status: os.stat_result, most: int) -> os.stat_result:
 def content_of(file: Path, folder: Path | None = None, most: int = MOST_BYTES) -> bytes:
     """Read such a file. Raises `Unreadable`."""
     with telling_damage():
-        # What has another kind by the time that it is opened does not block, and is refused then.
         status_of(file, folder, most)
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123 - of a descriptor
-            _checked(os.fstat(stream.fileno()), most)
+        with open_regular(file, follow=True) as stream:
             content = stream.read(most + 1)
     if len(content) > most:
         raise Unreadable(f"has more than {most:,} bytes")

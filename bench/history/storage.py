@@ -17,7 +17,7 @@ from bench.history.index import Index
 from bench.history.record_file import Unreadable, content_of
 from bench.history.runs import NAME, Run
 from bench.history.schema import PASSED, baseline
-from model.disk import UNFINISHED, sync_folder
+from model.disk import UNFINISHED, lock_at_once, sync_folder
 from model.printable import printable
 from model.shelf import cache_folder
 
@@ -186,7 +186,7 @@ def _locked(folder: Path, most_seconds: float) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         end = time.monotonic() + most_seconds
-        while not _lock(descriptor):
+        while not lock_at_once(descriptor, fcntl.LOCK_EX):
             if time.monotonic() >= end:
                 held = f"another process has held the lock of the folder for {most_seconds:g} s: end it, and run again"
                 raise TimeoutError(errno.ETIMEDOUT, held)
@@ -194,11 +194,3 @@ def _locked(folder: Path, most_seconds: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -181,7 +181,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
 
     kept = [retained(model)]
     # Called from here, by a name that no other module knows: whatever the loader has replaced, the model is this one.
-    _check(job, model, told=tell(model, ()))
+    _check(job, model, tell)
     del model
     release_memory()
     # What a second load, or its check, leaves is not the first one's.
@@ -192,15 +192,16 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
         if job.use:
             job.use(model)
         kept.append(retained(model))
-        _check(job, model, told=tell(model, ()))
+        _check(job, model, tell)
         del model
     backend = job.backend(meter.device) if job.backend else None
     connection.send(Kept(host_held, device_held, tuple(kept), backend, pinned_held, outside))
     connection.send(Course(began, host_seen, moments.seconds, meter.points()))
 
 
-def _check(job: Job, model: nn.Module, *, told: bool) -> None:
-    job.check(model, told=True) if told else job.check(model)
+def _check(job: Job, model: nn.Module, tell: Tell) -> None:
+    """Check a model, which who judges it is told of first: without a word, that one takes it for wrong."""
+    job.check(model, told=True) if job.judge and tell(model, ()) else job.check(model)
 
 
 def load_noting(job: Job, device: torch.device, moments: Moments) -> nn.Module:

@@ -174,7 +174,7 @@ class RemoteClock:
         """Call a method of the clock, if any is named, and give what it has measured by then."""
         # Of a process that has ended, the answer says how it did.
         with suppress(ConnectionError):
-            self.child.connection.send(method)
+            self.child.connection.send((method, self.judge is not None))
         deadline = self.child.deadline()
         if method in FINISHING and self.unjudged:
             self.unjudged.clear()
@@ -201,13 +201,13 @@ def serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
         clock = make_clock()
         while True:
             try:
-                method = connection.recv()
+                method, judged = connection.recv()
             except EOFError:
                 return
             if method in FINISHING:
                 state = state_of(clock)
                 model = state["_model"]
-                told = model is not None and tell(model, state["_outputs"](model))
+                told = judged and model is not None and tell(model, state["_outputs"](model))
                 del model
                 getattr(clock, method)(told=told)
             elif method:

@@ -76,14 +76,8 @@ class Lookout:
 
         What processes map is read last: they may map meanwhile what was counted already, and not be counted for it.
         """
-        pids = self._below()
-        shared = self._held(pids)
-        rolled_up = {pid: _rolled_up(pid) for pid in pids}
-        maps = self._maps(pids)
-        self._note(shared, maps)
-        private = sum(told.private_bytes(maps.get(pid)) for pid, told in rolled_up.items())
-        if self._forked_twice:
-            private += common_bytes(self._pid, pids)
+        processes, shared = self._others()
+        private = sum(processes.values())
         own = self._mapped(self._pid)
         if own is None:
             return private + sum(shared.values())
@@ -100,18 +94,27 @@ class Lookout:
         What it maps itself is part of its own memory.
         """
         until = time.monotonic() + GRACE_SECONDS
-        while (pids := self._below()) and time.monotonic() < until:
+        while self._below() and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
-        shared, rolled_up = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
-        maps = self._maps(pids)
-        self._note(shared, maps)
+        processes, shared = self._others()
         with suppress(OSError):
             own = shared_memory.mapped_names(self._pid)
             shared = {key: count for key, count in shared.items() if key not in own}
+        return Held(processes, shared)
+
+    def _others(self) -> tuple[dict[int, int], dict[Key, int]]:
+        """Return the private bytes of the processes that the load started, and the shared memory of all.
+
+        What processes share with each other, and not with the load, counts as the first one's.
+        """
+        pids = self._below()
+        shared, rolled_up = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
+        maps = self._maps(pids)
+        self._note(shared, maps)
         processes = {pid: told.private_bytes(maps.get(pid)) for pid, told in rolled_up.items()}
         if pids and self._forked_twice:
             processes[pids[0]] += common_bytes(self._pid, pids)
-        return Held(processes, shared)
+        return processes, shared
 
     def named(self) -> dict[Key, int]:
         """Return the shared memory that is there without a process: files that were seen, and segments."""

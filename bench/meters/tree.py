@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Collection
 from contextlib import suppress
+from math import inf
 from multiprocessing import forkserver
 from typing import Any
 
@@ -76,19 +77,20 @@ def parent_of(pid: int) -> int:
     return 0
 
 
-def end_below(pid: int) -> int:
-    """End all processes below a process, which is stopped first if there are any; return how many there were."""
-    ended = set[int]()
-    until = time.monotonic() + PATIENCE_SECONDS
+def end_below(pid: int) -> None:
+    """End all processes below a process, which is stopped first if there are any."""
+    if below(pid):
+        # It starts no more of them, and gets those that have lost their parent.
+        _send(pid, signal.SIGSTOP)
+        _kill_below(pid, PATIENCE_SECONDS)
+
+
+def _kill_below(pid: int, most_seconds: float) -> None:
+    until = time.monotonic() + most_seconds
     while (found := below(pid)) and time.monotonic() < until:
-        if not ended:
-            # It starts no more of them, and gets those that have lost their parent.
-            _send(pid, signal.SIGSTOP)
         for one in found:
             _send(one, signal.SIGKILL)
-        ended.update(found)
         time.sleep(0.001)
-    return len(ended)
 
 
 def _send(pid: int, number: int) -> None:
@@ -128,10 +130,7 @@ def be_last() -> None:
         if os.getpid() == server:
             for pid in children(server):
                 _send(pid, signal.SIGSTOP)
-            while found := below(server):
-                for pid in found:
-                    _send(pid, signal.SIGKILL)
-                time.sleep(0.001)
+            _kill_below(server, inf)
 
     atexit.register(end)
 

@@ -26,7 +26,7 @@ from bench.report.history import history_lines, history_markdown
 from bench.report.peers import PEERS, version_lines
 from bench.report.recorded import Recorded, recorded
 from bench.report.sharded_section import SHARDED
-from bench.report.specimen import content
+from bench.report.specimen import CHANGE, content
 from bench.report.table import markdown, terminal_lines
 from bench.report.verdict import verdict
 
@@ -35,14 +35,6 @@ RESULTS = Path(__file__).parents[2] / "results"
 # By night 100,000 files are read, and 5,000 of them shown.
 BY_NIGHT = settings().max_examples > 1000
 READ, SHOWN = (100_000, 5_000) if BY_NIGHT else (60, 20)
-
-CHANGE = {
-    "key": ["t.py::t[streamed-small-cpu]", "float32", "warm", False],
-    "figure": "load_seconds",
-    "before": 1.0,
-    "after": 1.5,
-    "replaces": "0007_run",
-}
 
 LONG = "long " * 20_000
 NASTY: list[Any] = [

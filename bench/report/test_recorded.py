@@ -7,7 +7,7 @@ import pytest
 from bench.history.record_file import Unreadable
 from bench.report import sharded_specimen
 from bench.report.recorded import Recorded, recorded
-from bench.report.specimen import CELLS, HOSTILE, LOADS, Runs, content, metered
+from bench.report.specimen import CELLS, CHANGE, HOSTILE, LOADS, Runs, content, metered
 from bench.report.verdict import verdict
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -77,13 +77,6 @@ def history(outcome: str, **more: Any) -> dict[str, Any]:
     return {"schema": 1, "outcome": outcome, "failed": [], "changes": [], "accepted": False} | more
 
 
-CHANGE = {
-    "key": ["t.py::t[streamed-small-cpu]", "float32", "warm", False],
-    "figure": "load_seconds",
-    "before": 1.0,
-    "after": 1.5,
-    "replaces": "0007_run",
-}
 GONE = CHANGE | {"figure": None, "after": None}
 
 
