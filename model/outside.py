@@ -6,7 +6,7 @@ digests were made before, of a checkpoint that was sound.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,7 +54,8 @@ def judge_of(checkpoint: Checkpoint, device: torch.device) -> Judge | None:
 def _holds_what_it_has(skeleton: nn.Module, made: Mapping[str, object]) -> bool:
     """Return whether a state dict has the tensors that are registered, by their names, and no others."""
     places, odd = places_of(skeleton)
-    registered = dict(_registered(skeleton))
+    parameters = skeleton.named_parameters(remove_duplicate=False)
+    registered = dict([*parameters, *skeleton.named_buffers(remove_duplicate=False)])
     tensors = {name: value for name, value in made.items() if isinstance(value, Tensor)}
     names = {place.name for place in places if place.held in ("parameter", "buffer")}
     return (
@@ -63,11 +64,6 @@ def _holds_what_it_has(skeleton: nn.Module, made: Mapping[str, object]) -> bool:
         and names == tensors.keys()
         and all(value is registered[name] for name, value in tensors.items())
     )
-
-
-def _registered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import struct
 import sys
 import time
 import traceback
@@ -13,21 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.util import Finalize
 from typing import Any, TypeVar
 from unittest.mock import patch
 
 from bench.meters import shared_memory
+from bench.meters.messages import received
 from bench.meters.outside import Lookout
 from bench.meters.tree import children, end_below, end_orphans, hold_together, server_pid
 from model.memory import Memory, memory_of
 from model.outside import Judge
 from model.places import AGAIN, RIGHT, UNJUDGED, WRONG, Told, is_told
-
-# Of a message of a load's process: the course of a load has some hundred bytes for every tensor.
-MOST_MESSAGE_BYTES = 2**28
 
 # What a process that has closed its connection may take to end.
 FAREWELL_SECONDS = 5.0
@@ -143,7 +140,12 @@ class Child:
         the exception's own words, if anything in it raised.
         """
         try:
-            content = self._content(deadline)
+            content = received(self.connection, self.process.sentinel, deadline)
+        except TimeoutError:
+            late = f"not done within {self.limit_seconds:g} s"
+            raise LoadDied(f"the load was ended: it was {late}", late) from None
+        except ValueError as error:
+            raise LoadFailed(f"the process of the load sent {error}") from None
         except (EOFError, ConnectionResetError):
             self.process.join(FAREWELL_SECONDS)
             raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}") from None
@@ -163,27 +165,6 @@ class Child:
             self.connection.send_bytes(UNJUDGED)
             return self.receive(kind, deadline)
         raise LoadFailed(f"the process of the load sent {type(message).__name__}, where {kind.__name__} is due")
-
-    def _content(self, deadline: float) -> bytes:
-        """Return the next message, as `Connection.send_bytes` wrote it. Raises `LoadDied`, `EOFError` or `OSError`."""
-        (size,) = struct.unpack("!i", self._bytes(4, deadline))
-        if not 0 <= size <= MOST_MESSAGE_BYTES:
-            raise LoadFailed(f"the process of the load sent a message of {size:,} bytes")
-        return self._bytes(size, deadline)
-
-    def _bytes(self, count: int, deadline: float) -> bytes:
-        found = bytearray()
-        while len(found) < count:
-            # A process that the load has started may hold the other end of the connection when the load has died.
-            ready = wait([self.connection, self.process.sentinel], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                late = f"not done within {self.limit_seconds:g} s"
-                raise LoadDied(f"the load was ended: it was {late}", late)
-            part = os.read(self.connection.fileno(), count - len(found)) if self.connection in ready else b""
-            if not part:
-                raise EOFError
-            found += part
-        return bytes(found)
 
     def require_right(self, judge: Judge | None, instead: type[Any], deadline: float) -> None:
         """Have somebody judge the model whose places the child tells next. Raises `LoadFailed` if it is wrong.
