@@ -13,49 +13,50 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
-from bench.cases import hangs, interrupts  # before torch, and what else takes seconds
-from bench.cases.case import Case
-from bench.cases.items import arranged, case_of
-from bench.cases.options import OPTIONS, add_options, settings
-from bench.cases.rank_trials import RankTrials
-from bench.cases.settings import Settings
-from bench.cases.sharded import ShardedCase
-from bench.cases.stand_in import require_stand_in
-from bench.cases.surroundings import require_room, require_surroundings
-from bench.cases.unsound import Unsound, UnsoundCheckpoints
+from bench import interrupts  # before torch, and what else takes seconds
 from bench.conformance import profiles
-from bench.conformance.apart import Apart
+from bench.conformance.isolated_runner import IsolatedRunner
 from bench.history.fingerprint import fingerprint
-from bench.history.gate import Gate
-from bench.history.options import OPTIONS as HISTORY_OPTIONS
-from bench.history.options import history_options
-from bench.history.record import Record
+from bench.measure.case import Case
 from bench.meters import process
 from bench.meters.budget import Budget
-from bench.ranks.followers import Follower
-from bench.ranks.meeting import Meeting
-from bench.ranks.team import Team
-from bench.report.progress import progress_bar, say, uncaptured
-from bench.report.reporter import Reporter
-from bench.report.terminal import Terminal, pytest_cmdline_main  # noqa: F401 - a hook
-from bench.report.user_warnings import UserWarnings
-from bench.versus.session import OPTIONS as VERSUS_OPTIONS
-from bench.versus.session import Versus
+from bench.plugin import hangs
+from bench.plugin.history_options import OPTIONS as HISTORY_OPTIONS
+from bench.plugin.history_options import history_options
+from bench.plugin.options import OPTIONS, add_options, settings
+from bench.plugin.preconditions import require_room, require_surroundings
+from bench.plugin.progress import progress_bar, say, uncaptured
+from bench.plugin.regression import RegressionPlugin
+from bench.plugin.reporter import Reporter
+from bench.plugin.selection import arranged, case_of
+from bench.plugin.settings import Settings
+from bench.plugin.silent_rank import SilentRank
+from bench.plugin.stand_in import require_stand_in
+from bench.plugin.terminal import Terminal, pytest_cmdline_main  # noqa: F401 - a hook
+from bench.plugin.unusable_checkpoints import CheckpointUnusable, UnusableCheckpoints
+from bench.plugin.user_warnings import UserWarnings
+from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
+from bench.plugin.versus import Versus
+from bench.record.record import Record
+from bench.sharded.rank_checks import RankChecks
+from bench.sharded.rank_group import RankGroup
+from bench.sharded.rendezvous import RankRendezvous
+from bench.sharded.sharded_case import ShardedCase
+from model.checkpoint_cache import CheckpointCache, DiskTooSmall, MemoryTooSmall, cache_folder
 from model.checkpoints import Checkpoint, Specification, make_sparse
+from model.examine.trust import UntrustedCheckpoint
 from model.run_folder import begin_run_folder, run_folder
-from model.shelf import DiskTooSmall, MemoryTooSmall, Shelf, cache_folder
-from model.trust import UntrustedCheckpoint
-from model.user_code import UserCodeFailed
+from model.user.user_code import UserCodeFailed
 
 # Runs of pytest within tests.
 pytest_plugins = ["pytester"]
 
 SETTINGS = pytest.StashKey[Settings]()
-SHELF = pytest.StashKey[Shelf]()
-MEETINGS = pytest.StashKey[dict[Team, Meeting]]()
+SHELF = pytest.StashKey[CheckpointCache]()
+MEETINGS = pytest.StashKey[dict[RankGroup, RankRendezvous]]()
 
 # What ranks import before they load, and would be seconds in every one of their processes.
-RANK_MODULES = ("bench.cases.rank_loads", "torch.distributed.fsdp", "torch.distributed.tensor.parallel")
+RANK_MODULES = ("bench.sharded.rank_loads", "torch.distributed.fsdp", "torch.distributed.tensor.parallel")
 # How long the processes of a run that are on other machines may take to make a checkpoint.
 AGREEMENT_SECONDS = 3600.0
 
@@ -86,16 +87,18 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     process.preload([one.text for one in chosen.references], chosen.libraries)
-    config.stash[MEETINGS] = {team: Meeting(team) for team in chosen.teams}
+    config.stash[MEETINGS] = {team: RankRendezvous(team) for team in chosen.teams}
     leads = all(team.leads for team in chosen.teams)
     require_room(chosen.budget, chosen.device)
-    gate = Gate(config, history, chosen.wants)
-    config.stash[SHELF] = shelf = Shelf(chosen.checkpoints, partial(say, config), partial(progress_bar, config))
+    gate = RegressionPlugin(config, history, chosen.wants)
+    config.stash[SHELF] = shelf = CheckpointCache(
+        chosen.checkpoints, partial(say, config), partial(progress_bar, config)
+    )
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     reporter = Reporter(config.rootpath, chosen, gate, versus) if leads else None
-    follower = None if leads else Follower(config)
-    unsound = UnsoundCheckpoints(shelf.held)
+    follower = None if leads else SilentRank(config)
+    unsound = UnusableCheckpoints(shelf.held)
     for plugin in filter(None, (gate, versus, reporter, hangs, follower, unsound, Terminal())):
         config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save: no need to say so. Said when pytest's own filters are gone.
@@ -186,19 +189,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture
-def meeting(case: ShardedCase, pytestconfig: pytest.Config) -> Meeting:
+def meeting(case: ShardedCase, pytestconfig: pytest.Config) -> RankRendezvous:
     """Where the processes that measure the ranks of a case meet."""
     return pytestconfig.stash[MEETINGS][case.team]
 
 
 @pytest.fixture(scope="session")
-def _trials_of(pytestconfig: pytest.Config) -> Iterator[Callable[[Team], RankTrials]]:
+def _trials_of(pytestconfig: pytest.Config) -> Iterator[Callable[[RankGroup], RankChecks]]:
     with ExitStack() as stack:
-        yield cache(lambda team: stack.enter_context(RankTrials(pytestconfig.stash[MEETINGS][team])))
+        yield cache(lambda team: stack.enter_context(RankChecks(pytestconfig.stash[MEETINGS][team])))
 
 
 @pytest.fixture
-def trials(case: ShardedCase, _trials_of: Callable[[Team], RankTrials]) -> RankTrials:
+def trials(case: ShardedCase, _trials_of: Callable[[RankGroup], RankChecks]) -> RankChecks:
     """The processes in which the ranks of a case try models: the same for all cases of its team."""
     return _trials_of(case.team)
 
@@ -279,15 +282,15 @@ def _found(config: pytest.Config, specification: Specification) -> Checkpoint:
     except MemoryTooSmall as error:
         raise pytest.skip.Exception(str(error)) from None
     except UntrustedCheckpoint as error:
-        raise Unsound(str(error)) from None
+        raise CheckpointUnusable(str(error)) from None
     except (DiskTooSmall, OSError) as error:
         raise pytest.fail.Exception(f"{specification.name} cannot be made: {error}", pytrace=False) from None
 
 
 @pytest.fixture(scope="session")
-def apart() -> Iterator[Apart]:
+def apart() -> Iterator[IsolatedRunner]:
     """A process in which loaders are tried that may end it."""
-    with Apart() as process_apart:
+    with IsolatedRunner() as process_apart:
         yield process_apart
 
 

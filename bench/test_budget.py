@@ -8,15 +8,15 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from bench.cases.budgets import is_to_live, trial_of
-from bench.cases.case import Case
-from bench.cases.endings import ending
-from bench.history.record import Record
-from bench.meters.budget import Budget, Fate, HostTooSmall, Trial, smallest
+from bench.measure.budgets import is_to_live, trial_of
+from bench.measure.case import Case
+from bench.meters.budget import Budget, BudgetedLoad, BudgetOutcome, HostTooSmall, smallest
 from bench.meters.cgroup import NoCgroup
 from bench.meters.page_cache import StillCached
+from bench.plugin.failures import ending
+from bench.record.record import Record
 from model.checkpoints import Checkpoint
-from model.verify import check_outputs
+from model.verification.verify import check_outputs
 
 # What the kernel reads ahead of a mapped file on a busy disk is the load's too: with 24 MiB it was killed now and then,
 # with 32 MiB never.
@@ -62,7 +62,7 @@ def test_budget(
 ) -> None:
     """Who lives and who dies is what a user wants to know; that it is not as theory says is a failure."""
     with ending(case):
-        fate: Fate = benchmark.pedantic(trial_of(case, checkpoint, rehearsal).under, args=(budget,))
+        fate: BudgetOutcome = benchmark.pedantic(trial_of(case, checkpoint, rehearsal).under, args=(budget,))
     record.update(device_budget_bytes=budget.device_bytes, host_budget_bytes=budget.host_bytes)
     record.update(fits=fate.lived, fate=fate.told or None)
     require_theory(case, budget, fate)
@@ -80,7 +80,7 @@ def test_smallest_budget(
     record.update(found, smallest_tolerance_bytes=tolerance)
 
 
-def smallest_budgets(trial: Trial, state_bytes: int, tolerance: int, device: str) -> Record:
+def smallest_budgets(trial: BudgetedLoad, state_bytes: int, tolerance: int, device: str) -> Record:
     """In a record's fields. Raises as `Trial.under` does, where nothing can be limited."""
     most, found = MOST_OF_STATE * state_bytes + MOST_BYTES, {}
     if device != "cpu":
@@ -96,7 +96,7 @@ def smallest_budgets(trial: Trial, state_bytes: int, tolerance: int, device: str
     return found
 
 
-def _lives_on_host(trial: Trial) -> Callable[[int], bool]:
+def _lives_on_host(trial: BudgetedLoad) -> Callable[[int], bool]:
     def lives(count: int) -> bool:
         try:
             return trial.under(Budget(host_bytes=count)).lived
@@ -106,7 +106,7 @@ def _lives_on_host(trial: Trial) -> Callable[[int], bool]:
     return lives
 
 
-def require_theory(case: Case, budget: Budget, fate: Fate) -> None:
+def require_theory(case: Case, budget: Budget, fate: BudgetOutcome) -> None:
     """Fail unless the load lived, or died, as its bounds say, where they do."""
     expected = is_to_live(case, budget, fate.empty_bytes)
     if expected and not fate.lived:

@@ -4,17 +4,17 @@ from functools import partial
 
 import pytest
 
-from bench.cases.case import Case
-from bench.cases.endings import ending
-from bench.cases.judging import judged_seconds, judgement
-from bench.cases.unsound import UNTRUSTED, Unsound
-from bench.conformance.apart import Apart, judge_apart
-from bench.conformance.judge import Outcome
+from bench.conformance.conformance_case import ConformanceCase
+from bench.conformance.isolated_runner import IsolatedRunner, judge_isolated
+from bench.conformance.judge import CellStatus
 from bench.conformance.sweep import Cell
-from bench.conformance.trial import Trial
+from bench.measure.case import Case
+from bench.measure.judging import judged_seconds, judgement
 from bench.meters.process import LoadFailed
+from bench.plugin.failures import ending
+from bench.plugin.progress import say, uncaptured
+from bench.plugin.unusable_checkpoints import UNTRUSTED, CheckpointUnusable
 from bench.report.conformance import shortened
-from bench.report.progress import say, uncaptured
 
 # Of what is wrong with one model.
 MOST_LINES = 5
@@ -26,12 +26,12 @@ def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
     """The same of the user's own model, with its weights and its example; of a loader of the user's with any model."""
     with ending(case):
         judged = judgement(case, partial(request.getfixturevalue, "checkpoint"))
-        verdict = judge_apart(judged, judged_seconds(case))
-    if verdict.outcome == Outcome.REFUSED and case.states_refusal:
+        verdict = judge_isolated(judged, judged_seconds(case))
+    if verdict.outcome == CellStatus.REFUSED and case.states_refusal:
         pytest.skip(f"refused: {verdict.why.partition(': ')[2]}; {case.remedy}")
-    if verdict.outcome == Outcome.REFUSED and verdict.why.startswith(UNTRUSTED):
-        raise Unsound(verdict.why)
-    if verdict.outcome != Outcome.PASSED:
+    if verdict.outcome == CellStatus.REFUSED and verdict.why.startswith(UNTRUSTED):
+        raise CheckpointUnusable(verdict.why)
+    if verdict.outcome != CellStatus.PASSED:
         lines = shortened(verdict.why.splitlines(), MOST_LINES)
         if case.own_strategy:
             # Who writes a loader need not wait for what is measured after this.
@@ -41,7 +41,7 @@ def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.real_device
-def test_equivalence(trial: Trial, apart: Apart, cells: list[Cell]) -> None:
+def test_equivalence(trial: ConformanceCase, apart: IsolatedRunner, cells: list[Cell]) -> None:
     """Names, order, dtypes, shapes, strides, bits, ties, gradients, modes, optimizers, second loads, and logits."""
     if reason := trial.why_not or trial.given_up(cells):
         pytest.skip(reason)

@@ -5,14 +5,14 @@ from statistics import median
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases.case import LimitCase
-from bench.history.record import Record
+from bench.measure.case import RooflineCase
+from bench.record.record import Record
 from model.checkpoints import Checkpoint
 
 
 @pytest.mark.real_device
 @pytest.mark.limit
-def test_limit(case: LimitCase, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
+def test_limit(case: RooflineCase, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
     """The same that is measured beside every timed load, by itself."""
     rates: list[float] = []
     limit = case.limit_of(checkpoint)

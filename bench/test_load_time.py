@@ -5,10 +5,10 @@ from statistics import median, median_low
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases.case import Case
-from bench.cases.endings import ending
-from bench.history.record import Record
+from bench.measure.case import Case
 from bench.meters.clock import Readings, clock_apart
+from bench.plugin.failures import ending
+from bench.record.record import Record
 from model.checkpoints import Checkpoint
 
 

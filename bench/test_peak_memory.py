@@ -6,17 +6,17 @@ from dataclasses import asdict, replace
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases.case import Case
-from bench.cases.endings import ending
-from bench.history.gate import Grown
-from bench.history.record import Record, ratio
-from bench.meters.child import Kept
+from bench.measure.bounds import peak_breaches, peak_checks
+from bench.measure.case import Case
+from bench.meters.child import RetainedMemory
 from bench.meters.device import Alive
 from bench.meters.measure import Measurement, measure
-from bench.meters.outside import Held
+from bench.meters.outside_memory import OutsideMemory
 from bench.meters.page_cache import evict
+from bench.plugin.failures import ending
+from bench.plugin.regression import MemoryRegression
+from bench.record.record import Record, ratio
 from bench.report.alive import alive_lines
-from bench.strategies.bounds import peak_breaches, peak_gates
 from model.checkpoints import Checkpoint
 
 # What a dropped model may leave behind on the host: Python's own objects and caches, a few KB a tensor. On the
@@ -49,7 +49,7 @@ def test_peak_memory(
         record.update(peaks(measurement, record["state_bytes"]))
         if case.strategy.peer:
             record["peer"]["backend"] = measurement.kept.backend
-        if case.strategy.is_stated and not peak_gates(case.strategy, record):
+        if case.strategy.is_stated and not peak_checks(case.strategy, record):
             pytest.skip(f"this system does not tell what a load to {case.device} takes")
         breaches = peak_breaches(case.strategy, record)
         grown = growth(record)
@@ -68,7 +68,7 @@ def test_peak_memory(
     if problems := explained(breaches, alive) + left:
         pytest.fail("\n".join([*problems, *explained(grown, alive)]), pytrace=False)
     if grown:
-        raise Grown("\n".join(explained(grown, alive)), pytrace=False)
+        raise MemoryRegression("\n".join(explained(grown, alive)), pytrace=False)
 
 
 def peaks(measurement: Measurement, state_bytes: int) -> Record:
@@ -100,11 +100,11 @@ def explained(problems: dict[str, str], alive: Alive) -> list[str]:
     return [line for figure, problem in problems.items() for line in (problem, *alive_lines(alive.get(figure, ())))]
 
 
-def leaks(kept: Kept, record: Record, by_itself: Kept | None = None) -> list[str]:
+def leaks(kept: RetainedMemory, record: Record, by_itself: RetainedMemory | None = None) -> list[str]:
     """What a dropped model left behind, a line each: more than the model leaves `by_itself`, with no strategy."""
     host_slack = max(LEAK_SLACK_BYTES, LEAK_SLACK_BYTES_PER_TENSOR * record["tensors"])
     host_slack += LEAK_SLACK_OF_STATE * record["state_bytes"]
-    return left_outside(kept.outside, by_itself.outside if by_itself else Held()) + [
+    return left_outside(kept.outside, by_itself.outside if by_itself else OutsideMemory()) + [
         f"{count / 1e6:,.1f} MB of {kind} memory are still held after the model was dropped: the strategy keeps them"
         for kind, count, slack, other in (
             ("device", kept.device_bytes, 0, by_itself and by_itself.device_bytes),
@@ -116,7 +116,7 @@ def leaks(kept: Kept, record: Record, by_itself: Kept | None = None) -> list[str
     ]
 
 
-def left_outside(left: Held, by_itself: Held) -> list[str]:
+def left_outside(left: OutsideMemory, by_itself: OutsideMemory) -> list[str]:
     """Leaks outside of the load's process, a line each: more than the model leaves `by_itself`."""
     count, lines = len(left.processes), []
     if count > len(by_itself.processes):

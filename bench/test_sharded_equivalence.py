@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from bench.cases.rank_trials import Kind, RankTrials, kinds
-from bench.cases.sharded import ShardedCase
-from bench.ranks.meeting import RankFailed
+from bench.sharded.rank_checks import DrawnGPT2, RankChecks, kinds
+from bench.sharded.rendezvous import RankFailed
+from bench.sharded.sharded_case import ShardedCase
 
 # Of the models that a profile draws, those of one strategy and one way to divide them.
 SHARE = 1 / 20
@@ -14,7 +14,7 @@ SHARE = 1 / 20
 @pytest.mark.sharded
 @pytest.mark.ranks
 @pytest.mark.real_device
-def test_sharded_equivalence(case: ShardedCase, able: None, trials: RankTrials) -> None:
+def test_sharded_equivalence(case: ShardedCase, able: None, trials: RankChecks) -> None:
     """Names, order, dtypes, shapes, bits, ties and logits of models whose sizes ranks do not divide."""
 
     # Drawn are the same models in every process that measures ranks.
@@ -26,7 +26,7 @@ def test_sharded_equivalence(case: ShardedCase, able: None, trials: RankTrials) 
         suppress_health_check=[HealthCheck.too_slow],
     )
     @given(kinds())
-    def is_what_was_saved(kind: Kind) -> None:
+    def is_what_was_saved(kind: DrawnGPT2) -> None:
         if kind.tied and "ties" in case.strategy.refused("cpu"):
             with pytest.raises(RankFailed, match=r"out_head\.weight"):
                 trials.run(case, kind)

@@ -6,12 +6,12 @@ from statistics import median
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases.endings import ending
-from bench.cases.sharded import ShardedCase
-from bench.history.record import Record
 from bench.meters.clock import Readings
-from bench.ranks.measure import clocks_apart
-from bench.ranks.meeting import Meeting
+from bench.plugin.failures import ending
+from bench.record.record import Record
+from bench.sharded.measure_ranks import clocks_apart
+from bench.sharded.rendezvous import RankRendezvous
+from bench.sharded.sharded_case import ShardedCase
 from model.checkpoints import Checkpoint
 
 
@@ -22,7 +22,7 @@ def test_sharded_load_time(
     case: ShardedCase,
     rehearsal: Checkpoint,
     checkpoint: Checkpoint,
-    meeting: Meeting,
+    meeting: RankRendezvous,
     benchmark: BenchmarkFixture,
     record: Record,
 ) -> None:

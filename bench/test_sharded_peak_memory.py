@@ -6,14 +6,14 @@ from dataclasses import asdict
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases.endings import ending
-from bench.cases.sharded import ShardedCase
-from bench.history.gate import Grown
-from bench.history.record import Record, ratio
 from bench.meters.measure import Measurement
-from bench.ranks.measure import measure_ranks
-from bench.ranks.meeting import Meeting
-from bench.strategies.sharded.share import rank_gates
+from bench.plugin.failures import ending
+from bench.plugin.regression import MemoryRegression
+from bench.record.record import Record, ratio
+from bench.sharded.measure_ranks import measure_ranks
+from bench.sharded.rendezvous import RankRendezvous
+from bench.sharded.sharded_case import ShardedCase
+from bench.sharded.share import rank_peak_checks
 from bench.test_peak_memory import explained, leaks, peaks
 from model.checkpoints import Checkpoint
 
@@ -33,7 +33,7 @@ def test_sharded_peak_memory(
     case: ShardedCase,
     rehearsal: Checkpoint,
     checkpoint: Checkpoint,
-    meeting: Meeting,
+    meeting: RankRendezvous,
     benchmark: BenchmarkFixture,
     record: Record,
     growth: Callable[[Record], dict[str, str]],
@@ -58,7 +58,7 @@ def test_sharded_peak_memory(
     if problems := explained(breaches, alive) + left:
         pytest.fail("\n".join([*problems, *explained(grown, alive)]), pytrace=False)
     if grown:
-        raise Grown("\n".join(explained(grown, alive)), pytrace=False)
+        raise MemoryRegression("\n".join(explained(grown, alive)), pytrace=False)
 
 
 def of_all_ranks(case: ShardedCase, measured: Mapping[int, Measurement]) -> Record:
@@ -106,7 +106,7 @@ def rank_breaches(case: ShardedCase, record: Record) -> dict[str, str]:
     breaches: dict[str, str] = {}
     for figures in record["per_rank"]:
         rank = figures["rank"]
-        for gate in rank_gates(case.strategy, case.device, figures, case.shares[rank], record["tensors"]):
+        for gate in rank_peak_checks(case.strategy, case.device, figures, case.shares[rank], record["tensors"]):
             if gate.breach:
                 breaches.setdefault(gate.figure, f"rank {rank}: {gate.breach}")
     return breaches

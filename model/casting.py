@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from model.architecture import DTYPES
-from model.pickled import SavedTensor
-from model.renaming import listed
+from model.examine.pickle_objects import SavedTensor
+from model.user.renaming import listed
 
 # Of every name in a state dict that has another dtype than the model is built with: which.
 Dtypes = tuple[tuple[str, torch.dtype], ...]

@@ -17,18 +17,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.serialization import config as serialization
 
 from model.architecture import DTYPES, Architecture, RandomGPT2
-from model.beside import known_beside
 from model.casting import Dtypes, cast, retyped
+from model.file_identity import FileIdentity, require_unchanged
 from model.footprint import Footprint, SavedFootprint, footprint, saved_footprint
 from model.foreign import ALL_LAYOUTS, DIGESTS, FOREIGN, SPARSE, Digest, digests
 from model.layouts import LAYOUTS, Entry, Raw, save_digested, save_sparse
-from model.outputs import Answers, Compared
-from model.own import Own
-from model.partial import without
 from model.pretrained import PretrainedGPT2
-from model.source import Source
-from model.stamps import Stamp, require_unchanged
-from model.starts import Values, starts
+from model.user.initial_values import InitialValues, starts
+from model.user.name_globs import without
+from model.user.source import Source
+from model.user.user_model import UserModel
+from model.verification.nonpersistent import known_beside
+from model.verification.outputs import Answers, Compared
 from model.weights import Progress
 
 MANIFEST = "manifest.json"
@@ -51,7 +51,7 @@ class Specification:
     size: str
     dtype: str
     layout: str
-    own: Own | None = None
+    own: UserModel | None = None
     # Whose GPT-2 it is, of `FAMILIES`.
     family: str = ""
     # The dtype that floating-point weights end in, of `DTYPES`; "": the one that they are saved in.
@@ -175,7 +175,7 @@ class Checkpoint:
 
     specification: Specification
     folder: Path
-    stamps: tuple[Stamp, ...] = ()
+    stamps: tuple[FileIdentity, ...] = ()
     beside: Path | None = None
 
     @property
@@ -240,12 +240,12 @@ class Checkpoint:
         left = known.get("beside", {}).keys() - set(known["answers"]["changed"])
         return {name: [Digest.from_json(one) for one in known["beside"][name]] for name in sorted(left)}
 
-    def starts(self) -> dict[str, list[Values]]:
+    def starts(self) -> dict[str, list[InitialValues]]:
         """What the model starts with in the tensors that the checkpoint lacks, by their names."""
         if not self.specification.missing:
             return {}
         known = json.loads((self.folder / MANIFEST).read_bytes())["starts"]
-        return {name: [Values(**one) for one in values] for name, values in known.items()}
+        return {name: [InitialValues(**one) for one in values] for name, values in known.items()}
 
 
 def _digests(folder: Path) -> dict[str, Digest]:

@@ -7,8 +7,8 @@ import pytest
 
 from model.checkpoints import Checkpoint, Specification, make
 from model.gpt2 import REHEARSAL
-from model.own import Own, own
-from model.pretrained_folder import weights_of
+from model.user.pretrained_folder import weights_of
+from model.user.user_model import UserModel, own
 
 
 @pytest.fixture
@@ -32,6 +32,6 @@ def changed(folder: Path, **entries: Any) -> Path:
     return folder
 
 
-def of(folder: Path | str) -> Own:
+def of(folder: Path | str) -> UserModel:
     """The model of a folder of Hugging Face, with the weights in it."""
     return own(str(folder), weights_of(str(folder)), None, None)

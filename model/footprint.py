@@ -10,11 +10,11 @@ from torch import Tensor
 
 from model.architecture import DTYPES, Architecture
 from model.casting import Dtypes, cast_dtypes, retyped
-from model.partial import without
-from model.pickled import SavedTensor
-from model.sharded import shards
-from model.source import Source
-from model.trust import READERS
+from model.examine.pickle_objects import SavedTensor
+from model.examine.shard_index import shards
+from model.examine.trust import READERS
+from model.user.name_globs import without
+from model.user.source import Source
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 import torch
 from torch import Tensor, nn
 
-from model.safetensors_file import contents, read_safetensors
-from model.sharded import index, read_index, shards
+from model.examine.safetensors_file import contents, read_safetensors
+from model.examine.shard_index import index, read_index, shards
 from model.weights import Progress
 
 # What a manifest says of one file: its `bytes` and its `sha256`.

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from model.architecture import DTYPES
 from model.casting import cast, cast_dtypes, require_convertible, retyped
+from model.checkpoint_cache import CheckpointCache
 from model.checkpoints import Checkpoint, Specification, make
 from model.gpt2 import REHEARSAL
 from model.layouts import first_names
-from model.own import Own, own
-from model.shelf import Shelf
-from model.source import recognised
-from model.test_shelf import open_shelf
-from model.verify import WrongModel, check_model, check_structure
-from model.wanted import Wanted
+from model.test_checkpoint_cache import open_shelf
+from model.user.conversion_request import ConversionRequest
+from model.user.source import recognised
+from model.user.user_model import UserModel, own
+from model.verification.verify import WrongModel, check_model, check_structure
 
 CPU = torch.device("cpu")
-BF16 = Wanted(cast="bfloat16")
+BF16 = ConversionRequest(cast="bfloat16")
 # Rounded to bfloat16 first, it is rounded to another float16.
 TWICE = 1.0 + 2**-8 + 2**-10
 
@@ -64,7 +64,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Shelf]:
+def shelf(tmp_path: Path) -> Iterator[CheckpointCache]:
     (tmp_path / "shelf").mkdir()
     with closing(open_shelf(tmp_path / "shelf", [])) as opened:
         yield opened
@@ -127,18 +127,18 @@ def test_a_state_dict_without_values_has_the_same_form(file: Path) -> None:
     [
         (
             halved,
-            Wanted(),
+            ConversionRequest(),
             "weights.pt holds bfloat16, and the model is built in float32: add --cast float32 (or bfloat16), or build "
             "it in bfloat16",
         ),
         (
             lambda _, tensor: tensor.double() if tensor.is_floating_point() else tensor,
-            Wanted(),
+            ConversionRequest(),
             "weights.pt holds float64, and the model is built in float32: add --cast float32, or build it in float64",
         ),
         (
             lambda name, tensor: tensor.half() if name == "norm.bias" else tensor,
-            Wanted(),
+            ConversionRequest(),
             "weights.pt holds float16 in 'norm.bias', and the model is built in float32: add --cast float32 (or",
         ),
         (
@@ -159,7 +159,7 @@ def test_a_state_dict_without_values_has_the_same_form(file: Path) -> None:
     ],
 )
 def test_what_is_of_another_dtype_asks_for_a_cast_in_a_line(
-    file: Path, change: Callable[[str, Tensor], Any], wanted: Wanted, said: str
+    file: Path, change: Callable[[str, Tensor], Any], wanted: ConversionRequest, said: str
 ) -> None:
     path = saved(file, change)
     with pytest.raises(ValueError, match=r"^--checkpoint: .") as caught:
@@ -177,7 +177,9 @@ def test_what_torch_does_not_convert_is_told() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
-def test_floats_of_every_width_become_others(file: Path, tmp_path: Path, kind: torch.dtype, shelf: Shelf) -> None:
+def test_floats_of_every_width_become_others(
+    file: Path, tmp_path: Path, kind: torch.dtype, shelf: CheckpointCache
+) -> None:
     path = saved(file, lambda _, tensor: tensor.to(kind) if tensor.is_floating_point() else tensor)
     model = own(f"{file}:net", str(path), None, None, BF16)
     checkpoint = of(model, "torch", shelf)
@@ -185,7 +187,7 @@ def test_floats_of_every_width_become_others(file: Path, tmp_path: Path, kind: t
     check_model(checkpoint, CPU, loaded(checkpoint))
 
 
-def of(model: Own, layout: str, shelf: Shelf) -> Checkpoint:
+def of(model: UserModel, layout: str, shelf: CheckpointCache) -> Checkpoint:
     return shelf.get(Specification(model.label, model.dtype, layout, model, cast=model.cast))
 
 
@@ -202,11 +204,17 @@ def loaded(checkpoint: Checkpoint) -> nn.Module:
 @pytest.mark.parametrize("layout", ["torch", "per_tensor"])
 @pytest.mark.parametrize("factory", ["net", "net16"])
 def test_a_value_is_rounded_once_and_copies_keep_the_dtype_of_the_file(
-    file: Path, shelf: Shelf, factory: str, layout: str
+    file: Path, shelf: CheckpointCache, factory: str, layout: str
 ) -> None:
     """Though the model is built in another: what it would be rounded to twice is another value."""
     path = saved(file, halved if factory == "net" else lambda _, tensor: tensor)
-    model = own(f"{file}:{factory}", str(path), None, None, Wanted(cast="float16" if factory == "net" else "bfloat16"))
+    model = own(
+        f"{file}:{factory}",
+        str(path),
+        None,
+        None,
+        ConversionRequest(cast="float16" if factory == "net" else "bfloat16"),
+    )
     assert model.dtype == ("bfloat16" if factory == "net" else "float32")
     checkpoint = of(model, layout, shelf)
     before = torch.load(path)
@@ -218,8 +226,8 @@ def test_a_value_is_rounded_once_and_copies_keep_the_dtype_of_the_file(
     check_structure(checkpoint, CPU, right)
 
 
-def test_a_cast_that_was_not_made_or_made_twice_is_named(file: Path, shelf: Shelf) -> None:
-    model = own(f"{file}:net", str(saved(file)), None, None, Wanted(cast="float16"))
+def test_a_cast_that_was_not_made_or_made_twice_is_named(file: Path, shelf: CheckpointCache) -> None:
+    model = own(f"{file}:net", str(saved(file)), None, None, ConversionRequest(cast="float16"))
     checkpoint = of(model, "torch", shelf)
     with pytest.raises(WrongModel, match=r" is torch.float32, by the cast torch.float16$"):
         check_model(checkpoint, CPU, net(file))
@@ -233,7 +241,7 @@ def test_a_cast_that_was_not_made_or_made_twice_is_named(file: Path, shelf: Shel
 def test_names_and_dtypes_may_differ_at_once(file: Path, tmp_path: Path) -> None:
     state_dict = torch.load(saved(file, halved))
     torch.save({"model": {f"module.{name}": one for name, one in state_dict.items()}}, tmp_path / "run.ckpt")
-    model = own(f"{file}:net", str(tmp_path / "run.ckpt"), "model", None, Wanted(cast="float32"))
+    model = own(f"{file}:net", str(tmp_path / "run.ckpt"), "model", None, ConversionRequest(cast="float32"))
     assert model.source
     assert model.source.fit.said == ("names without 'module.'",)
     restored = model.saved(lambda _: None)
@@ -244,7 +252,7 @@ def test_names_and_dtypes_may_differ_at_once(file: Path, tmp_path: Path) -> None
     assert dict(model.fit.dtypes)["norm.weight"] == torch.bfloat16
 
 
-def test_what_is_cast_lies_beside_the_weights_which_are_written_once(shelf: Shelf) -> None:
+def test_what_is_cast_lies_beside_the_weights_which_are_written_once(shelf: CheckpointCache) -> None:
     uncast = Specification(REHEARSAL, "float32", "torch")
     casts = [Specification(REHEARSAL, "float32", "torch", cast=name) for name in ("bfloat16", "float16")]
     found = [shelf.get(one) for one in casts]
@@ -262,7 +270,7 @@ def test_what_is_cast_lies_beside_the_weights_which_are_written_once(shelf: Shel
 
 def test_a_model_that_is_cast_as_it_is_made_has_the_same_names(file: Path, tmp_path: Path) -> None:
     """Whatever a run casts to, it finds the same copy."""
-    models = [own(f"{file}:net", None, None, None, Wanted(cast=to)) for to in (None, "bfloat16")]
+    models = [own(f"{file}:net", None, None, None, ConversionRequest(cast=to)) for to in (None, "bfloat16")]
     plain, to = (Specification(one.label, one.dtype, "torch", one, cast=one.cast) for one in models)
     assert to.weights == plain
     assert to.name == f"{plain.name}-to-bfloat16"

@@ -9,10 +9,10 @@ import torch
 
 from model.architecture import DTYPES, SEED
 from model.checkpoints import Checkpoint, misfit
+from model.examine.trust import UntrustedCheckpoint
+from model.file_identity import stamps
 from model.gpt2 import CONFIGS, REHEARSAL, first_logits
 from model.layouts import LAYOUTS
-from model.stamps import stamps
-from model.trust import UntrustedCheckpoint
 from model.weights import random_gpt2
 
 MakeOne = Callable[..., Checkpoint]

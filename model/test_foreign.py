@@ -8,11 +8,11 @@ from torch import nn
 
 from model import checkpoints
 from model.checkpoints import Checkpoint, Specification, make, misfit
+from model.file_identity import stamps
 from model.foreign import ALL_LAYOUTS, FOREIGN, Digest, digests
 from model.gpt2 import REHEARSAL
 from model.layouts import save_plain
-from model.stamps import stamps
-from model.verify import WrongModel, check_model, check_structure
+from model.verification.verify import WrongModel, check_model, check_structure
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.conformance.modules import Drawn, DrawnWithState, named_tensors
 from bench.conformance.poison import payload, poisoned
-from model.trust import EXTRA_STATE
+from model.examine.trust import EXTRA_STATE
 
 Shape = tuple[int, ...]
 
@@ -68,7 +68,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Name:
+class PlaceName:
     """One name of a tensor, which may have others; of no tensor, `register_buffer(name, None)`."""
 
     path: str
@@ -84,7 +84,7 @@ class Blueprint:
     """
 
     tensors: tuple[Stored | View, ...]
-    names: tuple[Name, ...]
+    names: tuple[PlaceName, ...]
     extra_state: tuple[tuple[str, Any], ...] = ()
     evaluating: tuple[str, ...] = ()
 
@@ -184,6 +184,6 @@ class Blueprint:
             yield f"{path or 'the model'}: evaluating"
 
 
-def _shown(name: Name) -> str:
+def _shown(name: PlaceName) -> str:
     path = name.path if name.path.isprintable() and " " not in name.path else repr(name.path)
     return path if name.persistent else f"{path} (not persistent)"

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.modules import named_tensors
-from model.bits import difference, is_on, same_value
+from model.examine.trust import EXTRA_STATE
 from model.printable import printable
-from model.trust import EXTRA_STATE
+from model.verification.bits import difference, is_on, same_value
 
 # What is wrong with a loaded tensor, given the saved one.
 Differ = Callable[[Tensor, Tensor], str | None]
 
 
 @dataclass(frozen=True)
-class Difference:
+class ModelDifference:
     """What is wrong with a loaded model: the check that found it, the name of the tensor or module, and what it is."""
 
     check: str
@@ -29,9 +29,9 @@ class Difference:
 
 def differences(
     saved: nn.Module, loaded: nn.Module, device: torch.device, differ: Differ = difference
-) -> list[Difference]:
+) -> list[ModelDifference]:
     """Everything in which `loaded`, which is to be on `device`, is not the model `saved`, which is on the host."""
-    if left := [Difference("meta", name, "is still on meta") for name in _on_meta(loaded)]:
+    if left := [ModelDifference("meta", name, "is still on meta") for name in _on_meta(loaded)]:
         return left
     if unlike := list(_in_names(saved, loaded)):
         return unlike
@@ -40,7 +40,7 @@ def differences(
         *_in_sharing(saved, loaded),
         *_in_modes(saved, loaded),
         *(
-            Difference("device", name, f"is on {tensor.device}, not on {device}")
+            ModelDifference("device", name, f"is on {tensor.device}, not on {device}")
             for name, tensor in named_tensors(loaded)
             if not is_on(tensor, device)
         ),
@@ -55,17 +55,17 @@ def _on_meta(model: nn.Module) -> Iterator[str]:
                 yield f"{path}.{name}".lstrip(".")
 
 
-def _in_names(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+def _in_names(saved: nn.Module, loaded: nn.Module) -> Iterator[ModelDifference]:
     """Keys and their order, and whether each is a parameter, a buffer, or one that is not persistent."""
     before, after = list(saved.state_dict()), list(loaded.state_dict())
-    yield from (Difference("keys", name, "is not in the state dict") for name in before if name not in after)
-    yield from (Difference("keys", name, "is new in the state dict") for name in after if name not in before)
+    yield from (ModelDifference("keys", name, "is not in the state dict") for name in before if name not in after)
+    yield from (ModelDifference("keys", name, "is new in the state dict") for name in after if name not in before)
     roles, found = _roles(saved), _roles(loaded)
     for name in roles | found:
         if roles.get(name) != found.get(name):
-            yield Difference("roles", name, f"is {found.get(name, 'gone')}, was {roles.get(name, 'not there')}")
+            yield ModelDifference("roles", name, f"is {found.get(name, 'gone')}, was {roles.get(name, 'not there')}")
     if before != after and set(before) == set(after):
-        yield Difference("order", "", "the keys of the state dict are in another order")
+        yield ModelDifference("order", "", "the keys of the state dict are in another order")
 
 
 def _roles(model: nn.Module) -> dict[str, str]:
@@ -80,22 +80,22 @@ def _roles(model: nn.Module) -> dict[str, str]:
     return roles
 
 
-def _in_tensors(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iterator[Difference]:
+def _in_tensors(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iterator[ModelDifference]:
     after = dict(named_tensors(loaded))
     for name, tensor in named_tensors(saved):
         found = after[name]
         if what := differ(found, tensor):
             check = "dtype" if found.dtype != tensor.dtype else "shape" if found.shape != tensor.shape else "values"
-            yield Difference(check, name, what)
+            yield ModelDifference(check, name, what)
         elif found.stride() != tensor.stride():
-            yield Difference("strides", name, f"has strides {found.stride()}, saved with {tensor.stride()}")
+            yield ModelDifference("strides", name, f"has strides {found.stride()}, saved with {tensor.stride()}")
         if found.requires_grad != tensor.requires_grad:
-            yield Difference("requires_grad", name, f"has requires_grad={found.requires_grad}, which it had not")
+            yield ModelDifference("requires_grad", name, f"has requires_grad={found.requires_grad}, which it had not")
         if not found.is_leaf or found.grad is not None:
-            yield Difference("requires_grad", name, "has a history: an optimizer cannot step it")
+            yield ModelDifference("requires_grad", name, "has a history: an optimizer cannot step it")
 
 
-def _in_sharing(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+def _in_sharing(saved: nn.Module, loaded: nn.Module) -> Iterator[ModelDifference]:
     """Which names are one tensor, and which tensors are in one memory."""
     for kind, key in (("one tensor with", id), ("in the memory of", _memory)):
         before, after = _first_names(saved, key), _first_names(loaded, key)
@@ -104,7 +104,7 @@ def _in_sharing(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
                 was, now = (f"{kind} {other}" if other != name else "by itself" for other in (first, after[name]))
                 gained = first == name
                 check = "memory" if gained and key is _memory else "ties" if not gained and key is id else "sharing"
-                yield Difference(check, name, f"was {was}, and is {now}")
+                yield ModelDifference(check, name, f"was {was}, and is {now}")
 
 
 def _memory(tensor: Tensor) -> object:
@@ -117,20 +117,22 @@ def _first_names(model: nn.Module, key: Callable[[Tensor], object]) -> dict[str,
     return {name: first.setdefault(key(tensor), name) for name, tensor in named_tensors(model)}
 
 
-def _in_modes(saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+def _in_modes(saved: nn.Module, loaded: nn.Module) -> Iterator[ModelDifference]:
     after = dict(loaded.named_modules(remove_duplicate=False))
     for path, module in saved.named_modules(remove_duplicate=False):
         if path not in after or module.training != after[path].training:
-            yield Difference("training", path or "the model", f"has training={not module.training}, which it had not")
+            yield ModelDifference(
+                "training", path or "the model", f"has training={not module.training}, which it had not"
+            )
 
 
-def _in_extra_state(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iterator[Difference]:
+def _in_extra_state(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iterator[ModelDifference]:
     after = loaded.state_dict()
     for name, value in saved.state_dict().items():
         if name.endswith(EXTRA_STATE):
             found = after[name]
             if isinstance(found, Tensor) and isinstance(value, Tensor):
                 if what := differ(found, value):
-                    yield Difference("extra state", name, what)
+                    yield ModelDifference("extra state", name, what)
             elif not same_value(found, value):
-                yield Difference("extra state", name, f"is {found!r}, saved as {value!r}")
+                yield ModelDifference("extra state", name, f"is {found!r}, saved as {value!r}")

@@ -5,10 +5,10 @@ from math import prod
 
 from hypothesis import strategies as st
 
-from bench.conformance.beside import Beside
-from bench.conformance.blueprint import A_TENSOR, Blueprint, Name, Stored, View
-from bench.conformance.misfits import MISFITS, Misfit
+from bench.conformance.blueprint import A_TENSOR, Blueprint, PlaceName, Stored, View
+from bench.conformance.misfits import MISFITS, DrawnMisfit
 from bench.conformance.specimens import Crowd, Transformer
+from bench.conformance.stateful_modules import Beside
 from model.gpt2 import Config
 
 OTHER_DTYPES = (
@@ -104,7 +104,7 @@ def _views(tensors: Sequence[Stored | View]) -> st.SearchStrategy[View]:
 @st.composite
 def _names(
     draw: st.DrawFn, features: Collection[str], needed: str | None, tensors: Sequence[Stored | View]
-) -> tuple[Name, ...]:
+) -> tuple[PlaceName, ...]:
     """Names of all tensors, in any order, several of some; and of none. Numbers make them differ."""
     paths = AWKWARD_PATHS if "names" in features else PATHS
     # What shares memory is in the checkpoint itself: else a value that no checkpoint has would come from a weight.
@@ -118,11 +118,11 @@ def _names(
         loose = not tensor.parameter and index not in shared
         loose &= wanted == "nonpersistent" or ("nonpersistent" in features and draw(st.booleans()))
         drawn = draw(st.lists(paths, min_size=2, max_size=3)) if tied else [draw(paths)]
-        names += [Name(path, index, not loose) for path in drawn]
+        names += [PlaceName(path, index, not loose) for path in drawn]
     if "buffers" in features and draw(st.booleans()):
-        names.append(Name(draw(paths), None))
+        names.append(PlaceName(draw(paths), None))
     ordered = draw(st.permutations(names))
-    return tuple(Name(f"{name.path}{place}", name.tensor, name.persistent) for place, name in enumerate(ordered))
+    return tuple(PlaceName(f"{name.path}{place}", name.tensor, name.persistent) for place, name in enumerate(ordered))
 
 
 def crowds() -> st.SearchStrategy[Crowd]:
@@ -145,9 +145,9 @@ def transformers() -> st.SearchStrategy[Transformer]:
 
 
 @st.composite
-def misfits(draw: st.DrawFn, kind: str) -> Misfit:
+def misfits(draw: st.DrawFn, kind: str) -> DrawnMisfit:
     """A model, and a checkpoint that is another's in one tensor."""
     needed = {"untied": "ties", "moved": "views"}.get(kind)
     features = {"buffers", "dtypes"} if needed is None else {"buffers", "dtypes", needed}
     model = draw(blueprints(features, needed).filter(MISFITS[kind].victims))
-    return Misfit(model, kind, draw(st.sampled_from(MISFITS[kind].victims(model))))
+    return DrawnMisfit(model, kind, draw(st.sampled_from(MISFITS[kind].victims(model))))

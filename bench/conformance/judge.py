@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from bench.conformance.comparison import Differ, Difference, differences
+from bench.conformance.comparison import Differ, ModelDifference, differences
 from bench.conformance.own_model import OwnModel
 from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
-from model.bits import difference, difference_in_kind, same_value
 from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
 from model.layouts import save_plain
-from model.outputs import difference_in_outputs
-from model.own import Own
 from model.run_folder import run_folder
-from model.starts import Values, uninitialised
+from model.user.initial_values import InitialValues, uninitialised
+from model.user.user_model import UserModel
+from model.verification.bits import difference, difference_in_kind, same_value
+from model.verification.outputs import difference_in_outputs
 
 # Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
 # steps the model, that one made after it does, and that what shares no memory does not come to.
@@ -41,7 +41,7 @@ BUILDS_ITS_OWN = "never calls build(): it can load no model but its own"
 STEPPED = {torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128}
 
 
-class Outcome(StrEnum):
+class CellStatus(StrEnum):
     PASSED = "passed"
     REFUSED = "refused"
     WRONG = "WRONG"
@@ -52,13 +52,13 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """`why`: the error of a refusal, or what is wrong, a line each; `checks`: which of them found it.
 
     `named`: whether an error names a tensor, or other state, that it is about.
     """
 
-    outcome: Outcome
+    outcome: CellStatus
     why: str = ""
     checks: tuple[str, ...] = ()
     named: bool = True
@@ -85,7 +85,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
     fits: bool = True,
     unheeded: Collection[str] = (),
     once: bool = False,
-) -> Verdict:
+) -> Judgement:
     """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit.
 
     Of the checks of `UNHEEDABLE`, some may be left out. `once`: it is loaded once and compared, not stepped by
@@ -114,7 +114,7 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
     fits: bool = True,
     unheeded: Collection[str] = (),
     once: bool = False,
-) -> Verdict:
+) -> Judgement:
     """The same where `saved`, as it is to be loaded, has been saved at `path`, in these files."""
     try:
         written = _digest(files)
@@ -126,16 +126,16 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
     except BaseException as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
         return _refusal(error, specimen, path)
     if not fits:
-        return Verdict(Outcome.WRONG, "was loaded without an error", ("fit",))
+        return Judgement(CellStatus.WRONG, "was loaded without an error", ("fit",))
     found = list(_wrong(specimen, saved, first, second, device, unheeded))
     if _digest(files) != written:
-        found.append(Difference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
+        found.append(ModelDifference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
     if not found:
-        return Verdict(Outcome.PASSED)
-    return Verdict(Outcome.WRONG, "\n".join(map(str, found)), tuple(dict.fromkeys(d.check for d in found)))
+        return Judgement(CellStatus.PASSED)
+    return Judgement(CellStatus.WRONG, "\n".join(map(str, found)), tuple(dict.fromkeys(d.check for d in found)))
 
 
-def judge_own(load: Load, own: Own, path: Path, files: Sequence[Path], device: torch.device) -> Verdict:
+def judge_own(load: Load, own: UserModel, path: Path, files: Sequence[Path], device: torch.device) -> Judgement:
     """Return what becomes of the user's model by a loader of the user's, which is held to nothing of one column."""
     specimen = OwnModel(own, by_own=True)
     try:
@@ -145,9 +145,9 @@ def judge_own(load: Load, own: Own, path: Path, files: Sequence[Path], device: t
     return judge_file(load, specimen, saved, path, files, device, unheeded=OWN_UNHEEDABLE)
 
 
-def _refusal(error: BaseException, specimen: Specimen, path: Path) -> Verdict:
+def _refusal(error: BaseException, specimen: Specimen, path: Path) -> Judgement:
     said = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(f"{path.parent}/", "")
-    return Verdict(Outcome.REFUSED, said, named=any(_name_in(said, name) for name in specimen.suspects()))
+    return Judgement(CellStatus.REFUSED, said, named=any(_name_in(said, name) for name in specimen.suspects()))
 
 
 def _name_in(said: str, name: str) -> bool:
@@ -181,14 +181,14 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
     second: Loaded,
     device: torch.device,
     unheeded: Collection[str],
-) -> Iterator[Difference]:
+) -> Iterator[ModelDifference]:
     """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
     unsteady = specimen.unsteady(saved) if isinstance(specimen, OwnModel) else set()
     also_right = specimen.cast_too(saved) if isinstance(specimen, OwnModel) else {}
     buffers = dict(first.model.named_buffers(remove_duplicate=False))
     cast_too = {name for name, one in also_right.items() if name in buffers and same_value(buffers[name].cpu(), one)}
 
-    def unlike(expected: nn.Module, found: nn.Module, differ: Differ = difference) -> list[Difference]:
+    def unlike(expected: nn.Module, found: nn.Module, differ: Differ = difference) -> list[ModelDifference]:
         every = differences(expected, found, device, differ)
         return [one for one in every if one.check not in unheeded and one.name not in {*unsteady, *cast_too}]
 
@@ -209,14 +209,18 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
         yield from _in_forward(specimen, saved, second.model)
 
 
-def _start_alike(saved: nn.Module, loaded: nn.Module, starts: dict[str, list[Values]]) -> Iterator[Difference]:
+def _start_alike(
+    saved: nn.Module, loaded: nn.Module, starts: dict[str, list[InitialValues]]
+) -> Iterator[ModelDifference]:
     """Give `saved` what a load starts with, where the checkpoint has nothing: then all of it can be compared.
 
     Yields what is wrong with that, but for what is on meta, or of another kind: that is told by the comparison.
     """
     before, after = saved.state_dict(), loaded.state_dict()
     given = {name: after[name] for name in starts if isinstance(after.get(name), Tensor) and not after[name].is_meta}
-    yield from (Difference("values", *wrong) for wrong in uninitialised(loaded, {name: starts[name] for name in given}))
+    yield from (
+        ModelDifference("values", *wrong) for wrong in uninitialised(loaded, {name: starts[name] for name in given})
+    )
     for name, tensor in given.items():
         if difference_in_kind(tensor, before[name]) is None:
             before[name].copy_(tensor)
@@ -230,8 +234,8 @@ def _twin(specimen: Specimen, saved: nn.Module) -> nn.Module:
 
 
 def _wrong_when_stepped(
-    stepped: nn.Module, first: Loaded, unlike: Callable[..., list[Difference]], unheeded: Collection[str]
-) -> Iterator[Difference]:
+    stepped: nn.Module, first: Loaded, unlike: Callable[..., list[ModelDifference]], unheeded: Collection[str]
+) -> Iterator[ModelDifference]:
     """Step a load, and a copy of what was saved: what differs then.
 
     An optimizer steps the model, whether it was made before the load or after it: a tied tensor once.
@@ -270,7 +274,7 @@ def _difference_in_numbers(found: Tensor, expected: Tensor) -> str | None:
     return difference(found.masked_fill(no_number, 0), expected.detach().masked_fill(no_number, 0))
 
 
-def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iterator[Difference]:
+def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iterator[ModelDifference]:
     """Compare what two models compute that have the same tensors."""
     if isinstance(specimen, OwnModel):
         differing = specimen.own.answers(saved).difference(specimen.outputs(loaded))
@@ -281,7 +285,7 @@ def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iter
     else:
         differing = _difference_in_results(loaded().detach(), saved().detach())
     if differing:
-        yield Difference("logits", "", differing)
+        yield ModelDifference("logits", "", differing)
 
 
 def _difference_in_results(found: Tensor, expected: Tensor) -> str | None:

@@ -13,7 +13,7 @@ StateDict = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Kind:
+class MisfitKind:
     """`alter(state_dict, name)` makes a state dict another's; `victims(model)` are the names that it can be done to."""
 
     told: str
@@ -73,17 +73,17 @@ def _move(state_dict: StateDict, name: str) -> None:
 
 
 MISFITS = {
-    "missing": Kind("is missing", _drop, _saved_names),
-    "surplus": Kind("has one beside it that the model has not", _add, _saved_names),
-    "dtype": Kind("has another dtype", _cast, _saved_names),
-    "shape": Kind("has another shape", _broadcast, _saved_names),
-    "untied": Kind("has other values than the names it is tied to", _untie, _tied_names),
-    "moved": Kind("starts at another element", _move, _seeing_tails),
+    "missing": MisfitKind("is missing", _drop, _saved_names),
+    "surplus": MisfitKind("has one beside it that the model has not", _add, _saved_names),
+    "dtype": MisfitKind("has another dtype", _cast, _saved_names),
+    "shape": MisfitKind("has another shape", _broadcast, _saved_names),
+    "untied": MisfitKind("has other values than the names it is tied to", _untie, _tied_names),
+    "moved": MisfitKind("starts at another element", _move, _seeing_tails),
 }
 
 
 @dataclass(frozen=True)
-class Misfit:
+class DrawnMisfit:
     """A model, and a checkpoint that differs from its own in one name. To load it would be wrong."""
 
     model: Blueprint

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from bench.conformance.comparison import differences
 from bench.conformance.traits import properties_of
 from model.architecture import DTYPES
-from model.beside import beside
-from model.own import Own
-from model.partial import without
-from model.starts import Values, starts
+from model.user.initial_values import InitialValues, starts
+from model.user.name_globs import without
+from model.user.user_model import UserModel
+from model.verification.nonpersistent import beside
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class OwnModel:
     `by_own`: it is loaded by a loader of the user's, which may cast as `model.to(dtype)` does: all that is floating.
     """
 
-    own: Own
+    own: UserModel
     by_own: bool = False
 
     def build(self) -> nn.Module:
@@ -39,7 +39,7 @@ class OwnModel:
         """Return what its checkpoint holds."""
         return without(model.state_dict(), self.own.missing)
 
-    def starts(self) -> dict[str, list[Values]]:
+    def starts(self) -> dict[str, list[InitialValues]]:
         """Return what it starts with where its checkpoint has nothing."""
         return starts(self.saved(), self.own.missing) if self.own.missing else {}
 

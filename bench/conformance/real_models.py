@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.own_model import OwnModel
-from model.own import Own
-from model.reference import Reference
+from model.user.reference import Reference
+from model.user.user_model import UserModel
 
 
 def _asked(example: Callable[[], Any]) -> Callable[[Callable[[], nn.Module]], Callable[[], nn.Module]]:
@@ -117,4 +117,4 @@ def quantised() -> nn.Module:
 
 def real_model(name: str) -> OwnModel:
     """One of these, as a specimen."""
-    return OwnModel(Own(Reference(f"{__name__}:{name}")))
+    return OwnModel(UserModel(Reference(f"{__name__}:{name}")))

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.conformance.beside import Beside
-from bench.conformance.blueprint import Blueprint, Name, Stored
-from bench.conformance.misfits import Misfit
+from bench.conformance.blueprint import Blueprint, PlaceName, Stored
+from bench.conformance.misfits import DrawnMisfit
 from bench.conformance.own_model import OwnModel
 from bench.conformance.pretrained import Pretrained
+from bench.conformance.stateful_modules import Beside
 from model.gpt2 import GPT2, Config
 
 
@@ -23,9 +23,9 @@ class Crowd:
 
     @property
     def model(self) -> Blueprint:
-        names = (Name(f"block.weight{index}", index) for index in range(1, self.small + 1))
+        names = (PlaceName(f"block.weight{index}", index) for index in range(1, self.small + 1))
         return Blueprint(
-            (Stored(shape=(self.huge,)), *(Stored(shape=(1,)),) * self.small), (*names, Name("head.weight"))
+            (Stored(shape=(self.huge,)), *(Stored(shape=(1,)),) * self.small), (*names, PlaceName("head.weight"))
         )
 
     def build(self) -> nn.Module:
@@ -83,4 +83,4 @@ class Transformer:
         return f"GPT-2 {self.config}, {self.dtype}, {'tied' if self.tied else 'untied'}"
 
 
-Specimen = Blueprint | Beside | Crowd | Transformer | Misfit | Pretrained | OwnModel
+Specimen = Blueprint | Beside | Crowd | Transformer | DrawnMisfit | Pretrained | OwnModel

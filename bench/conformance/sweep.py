@@ -8,7 +8,7 @@ import torch
 from hypothesis import find, settings
 from hypothesis.errors import NoSuchExample
 
-from bench.conformance.judge import OWN_UNHEEDABLE, UNHEEDABLE, Outcome, Verdict, judge
+from bench.conformance.judge import OWN_UNHEEDABLE, UNHEEDABLE, CellStatus, Judgement, judge
 from bench.conformance.pretrained import PRETRAINED
 from bench.conformance.properties import PROPERTIES, Property
 from bench.conformance.specimens import Specimen
@@ -33,7 +33,7 @@ class Cell:
 
     strategy: str
     property: str
-    outcome: Outcome
+    outcome: CellStatus
     examples: int
     example: str = ""
     why: str = ""
@@ -60,7 +60,7 @@ def sweep(
     that is not the suite's is no fault to be mended here: to find a smaller one may take some time, and no more.
     Without `shrinks` none is looked for where the loader is the user's.
     """
-    verdicts: list[tuple[Specimen, Verdict]] = []
+    verdicts: list[tuple[Specimen, Judgement]] = []
     chosen = profile or settings()
     # What comes of assigning tensors, or of views of one buffer, is one property each, and not one of every other.
     unheedable = OWN_UNHEEDABLE if strategy.is_own else UNHEEDABLE if strategy.peer else {}
@@ -81,7 +81,7 @@ def sweep(
             once=row.once,
         )
         verdicts.append((specimen, verdict))
-        if verdict.outcome != Outcome.WRONG:
+        if verdict.outcome != CellStatus.WRONG:
             return False
         found_at = min(found_at, time.monotonic())
         return True
@@ -96,23 +96,23 @@ def sweep(
     except NoSuchExample:
         return _without_wrong(strategy, row.name, verdicts)
     except _SmallEnough:
-        wrong = (specimen for specimen, verdict in verdicts if verdict.outcome == Outcome.WRONG)
+        wrong = (specimen for specimen, verdict in verdicts if verdict.outcome == CellStatus.WRONG)
         found = min(wrong, key=lambda specimen: len(str(specimen)))
     verdict = next(verdict for specimen, verdict in reversed(verdicts) if specimen == found)
     return Cell(
-        *(strategy.name, row.name, Outcome.WRONG, len(verdicts), str(found), verdict.why, verdict.checks),
+        *(strategy.name, row.name, CellStatus.WRONG, len(verdicts), str(found), verdict.why, verdict.checks),
         is_own=strategy.is_own,
     )
 
 
-def _without_wrong(strategy: Strategy, name: str, verdicts: list[tuple[Specimen, Verdict]]) -> Cell:
-    refusals = [(str(specimen), verdict) for specimen, verdict in verdicts if verdict.outcome == Outcome.REFUSED]
+def _without_wrong(strategy: Strategy, name: str, verdicts: list[tuple[Specimen, Judgement]]) -> Cell:
+    refusals = [(str(specimen), verdict) for specimen, verdict in verdicts if verdict.outcome == CellStatus.REFUSED]
     if not refusals:
-        return Cell(strategy.name, name, Outcome.PASSED, len(verdicts), is_own=strategy.is_own)
+        return Cell(strategy.name, name, CellStatus.PASSED, len(verdicts), is_own=strategy.is_own)
     # One that names nothing is worth more than a small one.
     example, verdict = min(refusals, key=lambda refusal: (refusal[1].named, len(refusal[0])))
     return Cell(
-        *(strategy.name, name, Outcome.REFUSED, len(verdicts), example, verdict.why),
+        *(strategy.name, name, CellStatus.REFUSED, len(verdicts), example, verdict.why),
         named=verdict.named,
         is_own=strategy.is_own,
     )

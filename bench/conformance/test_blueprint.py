@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.conformance.blueprint import A_TENSOR, GAPPED, Blueprint, Name, Stored, View
+from bench.conformance.blueprint import A_TENSOR, GAPPED, Blueprint, PlaceName, Stored, View
 from bench.conformance.comparison import differences
 from bench.conformance.drawn import FEATURES, OTHER_DTYPES, blueprints
 from bench.conformance.modules import named_tensors
@@ -17,11 +17,11 @@ DTYPES = ("float32", *OTHER_DTYPES)
 TIED = Blueprint(
     (Stored(shape=(2, 3), order="transposed", requires_grad=False), Stored("bool", parameter=False), View(0)),
     (
-        Name("head.weight"),
-        Name("embedding.weight"),
-        Name("mask", 1, persistent=False),
-        Name("seen", 2),
-        Name("b", None),
+        PlaceName("head.weight"),
+        PlaceName("embedding.weight"),
+        PlaceName("mask", 1, persistent=False),
+        PlaceName("seen", 2),
+        PlaceName("b", None),
     ),
     extra_state=(("head", {"step": 3}),),
     evaluating=("head",),
@@ -102,7 +102,7 @@ def test_every_specimen_can_be_had_twice_and_as_a_skeleton(blueprint: Blueprint)
     assert list(skeleton.state_dict()) == list(blueprint.saved().state_dict())
 
 
-@example(Blueprint((Stored("bool", requires_grad=False), View(0, whole=False)), (Name("a"), Name("tail", 1))))
+@example(Blueprint((Stored("bool", requires_grad=False), View(0, whole=False)), (PlaceName("a"), PlaceName("tail", 1))))
 @given(blueprints(FEATURES))
 def test_nothing_that_is_to_be_loaded_is_there_before(blueprint: Blueprint) -> None:
     with poisoned():
@@ -124,14 +124,14 @@ def test_a_crowd_has_thousands_and_one_huge() -> None:
 
 
 def test_a_tensor_of_extra_state_is_one() -> None:
-    plan = Blueprint((Stored(),), (Name("weight"),), extra_state=(("", A_TENSOR),))
+    plan = Blueprint((Stored(),), (PlaceName("weight"),), extra_state=(("", A_TENSOR),))
     assert plan.saved().state_dict()["_extra_state"].tolist() == [1.5, 2.5]
     assert plan.suspects() == {"_extra_state"}
 
 
 def test_a_tensor_that_skips_elements_may_be_refused() -> None:
     """A copy to a device leaves those out, so a strategy that copies has to refuse."""
-    plan = Blueprint((Stored(order=GAPPED), Stored()), (Name("gapped"), Name("tied"), Name("weight", 1)))
+    plan = Blueprint((Stored(order=GAPPED), Stored()), (PlaceName("gapped"), PlaceName("tied"), PlaceName("weight", 1)))
     assert plan.suspects() == {"gapped", "tied"}
 
 

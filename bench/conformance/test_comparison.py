@@ -1,12 +1,12 @@
 import torch
 from torch import nn
 
-from bench.conformance.blueprint import Blueprint, Name, Stored
+from bench.conformance.blueprint import Blueprint, PlaceName, Stored
 from bench.conformance.comparison import differences
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
-TWO = Blueprint((Stored(), Stored(parameter=False)), (Name("block.weight"), Name("block.scale", 1)))
+TWO = Blueprint((Stored(), Stored(parameter=False)), (PlaceName("block.weight"), PlaceName("block.scale", 1)))
 
 
 def test_the_saved_model_differs_in_nothing() -> None:
@@ -43,7 +43,7 @@ def test_a_lost_name_and_a_new_one_are_told() -> None:
 
 
 def test_memory_that_two_tensors_came_to_share_is_told() -> None:
-    plan = Blueprint((Stored(), Stored()), (Name("first"), Name("second", 1)))
+    plan = Blueprint((Stored(), Stored()), (PlaceName("first"), PlaceName("second", 1)))
     saved, loaded = plan.saved(), plan.saved()
     for model in (saved, loaded):
         model.load_state_dict({"first": torch.ones(2), "second": torch.ones(2)})
@@ -53,7 +53,7 @@ def test_memory_that_two_tensors_came_to_share_is_told() -> None:
 
 
 def test_names_that_were_one_tensor_and_are_in_one_memory_still_are_told_apart_from_those_that_are_not() -> None:
-    plan = Blueprint((Stored(),), (Name("first"), Name("second")))
+    plan = Blueprint((Stored(),), (PlaceName("first"), PlaceName("second")))
     saved, loaded = plan.saved(), plan.saved()
     loaded.second = nn.Parameter(loaded.get_parameter("first").detach())
     assert [found.check for found in differences(saved, loaded, CPU)] == ["ties"]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.conformance.judge import Outcome, Verdict, judge, judge_own
+from bench.conformance.judge import CellStatus, Judgement, judge, judge_own
 from bench.conformance.own_model import OwnModel
-from bench.strategies.own import OwnLoad
+from bench.strategies.user_strategy import UserRecipe
 from model.layouts import LAYOUTS
-from model.own import Own, own
-from model.reference import Reference
-from model.source import Source
-from model.wanted import Wanted
+from model.user.conversion_request import ConversionRequest
+from model.user.reference import Reference
+from model.user.source import Source
+from model.user.user_model import UserModel, own
 
 CODE = """
 import os
@@ -181,13 +181,13 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "drawn.py"
 
 
-def judged_by_own(model: Own, file: Path, loader: str, folder: Path) -> Verdict:
+def judged_by_own(model: UserModel, file: Path, loader: str, folder: Path) -> Judgement:
     """Return the verdict of a loader of the user's on a checkpoint that lies there."""
     saved = model.build()
     path = folder / "checkpoint.pt"
     torch.save(saved.state_dict(), path)
-    of_file = Own(model.factory, model.example, Source(path, "torch"))
-    return judge_own(OwnLoad(Reference(f"{file}:{loader}")), of_file, path, [path], CPU)
+    of_file = UserModel(model.factory, model.example, Source(path, "torch"))
+    return judge_own(UserRecipe(Reference(f"{file}:{loader}")), of_file, path, [path], CPU)
 
 
 @pytest.mark.parametrize(("loader", "wrong"), LOADERS.items())
@@ -195,7 +195,7 @@ def test_a_loader_of_the_users_is_judged_by_the_checkpoint_itself(
     file: Path, tmp_path: Path, loader: str, wrong: str | None
 ) -> None:
     verdict = judged_by_own(own(f"{file}:make", None, None, None), file, loader, tmp_path)
-    assert (verdict.outcome == Outcome.PASSED) == (wrong is None), verdict
+    assert (verdict.outcome == CellStatus.PASSED) == (wrong is None), verdict
     assert verdict.why.startswith(wrong or "")
 
 
@@ -217,10 +217,10 @@ def test_a_loader_of_a_checkpoint_that_lacks_something_is_judged_by_the_rest(
 ) -> None:
     path = tmp_path / "checkpoint.pt"
     torch.save({"weight": torch.rand(2, 3)}, path)
-    model = own(f"{file}:make_headed", str(path), None, None, Wanted(missing=("oth*",)))
-    load = partial(OwnLoad(Reference(f"{file}:{loader}")), missing=model.missing)
+    model = own(f"{file}:make_headed", str(path), None, None, ConversionRequest(missing=("oth*",)))
+    load = partial(UserRecipe(Reference(f"{file}:{loader}")), missing=model.missing)
     verdict = judge_own(load, model, path, [path], CPU)
-    assert (verdict.outcome == Outcome.PASSED) == (not wrong), verdict
+    assert (verdict.outcome == CellStatus.PASSED) == (not wrong), verdict
     assert verdict.why.startswith(wrong)
 
 
@@ -236,10 +236,12 @@ def test_a_loader_of_a_checkpoint_that_lacks_something_is_judged_by_the_rest(
 def test_a_copy_that_is_judged_lacks_it_too(file: Path, tmp_path: Path, loader: str, why: str) -> None:
     """What it starts with is stepped as all else is, whoever else is stepped."""
     torch.save({"module.weight": torch.rand(2, 3)}, tmp_path / "checkpoint.pt")
-    model = own(f"{file}:make_headed", str(tmp_path / "checkpoint.pt"), None, None, Wanted(missing=("oth*",)))
-    load = partial(OwnLoad(Reference(f"{file}:{loader}")), missing=model.missing)
+    model = own(
+        f"{file}:make_headed", str(tmp_path / "checkpoint.pt"), None, None, ConversionRequest(missing=("oth*",))
+    )
+    load = partial(UserRecipe(Reference(f"{file}:{loader}")), missing=model.missing)
     verdict = judge(load, "torch", OwnModel(model), CPU)
-    assert (verdict.outcome == Outcome.PASSED) == (not why), verdict
+    assert (verdict.outcome == CellStatus.PASSED) == (not why), verdict
     assert verdict.why.startswith(why)
 
 
@@ -267,27 +269,29 @@ def test_under_a_cast_weights_are_cast_and_nothing_else_has_to_be(
     file: Path, tmp_path: Path, loader: str, by_own: str | None, by_suite: str | None
 ) -> None:
     """The file keeps its dtype; a loader of the user's may cast what no checkpoint holds, too."""
-    model = own(f"{file}:make_steady", None, None, None, Wanted(cast="float16"))
-    load = partial(OwnLoad(Reference(f"{file}:{loader}")), dtype=torch.float16)
+    model = own(f"{file}:make_steady", None, None, None, ConversionRequest(cast="float16"))
+    load = partial(UserRecipe(Reference(f"{file}:{loader}")), dtype=torch.float16)
     saved = model.build()
     path = tmp_path / "checkpoint.pt"
     torch.save(saved.state_dict(), path)
     of_file = replace(model, source=Source(path, "torch"))
     verdicts = judge_own(load, of_file, path, [path], CPU), judge(load, "torch", OwnModel(model), CPU)
     for verdict, why in zip(verdicts, (by_own, by_suite), strict=True):
-        assert (verdict.outcome == Outcome.PASSED) == (why is None), verdict
+        assert (verdict.outcome == CellStatus.PASSED) == (why is None), verdict
         assert verdict.why.startswith(why or "")
 
 
-@pytest.mark.parametrize(("loader", "outcome"), [("right", Outcome.PASSED), ("skipping", Outcome.WRONG)])
-def test_a_factory_that_gives_other_weights_each_time_is_judged_too(file: Path, loader: str, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("loader", "outcome"), [("right", CellStatus.PASSED), ("skipping", CellStatus.WRONG)])
+def test_a_factory_that_gives_other_weights_each_time_is_judged_too(
+    file: Path, loader: str, outcome: CellStatus
+) -> None:
     model = OwnModel(own(f"{file}:make", None, None, None))
     assert model.unsteady(model.saved()) == {"noise"}
-    assert judge(OwnLoad(Reference(f"{file}:{loader}")), "torch", model, CPU).outcome == outcome
+    assert judge(UserRecipe(Reference(f"{file}:{loader}")), "torch", model, CPU).outcome == outcome
 
 
 def test_a_loader_is_given_the_path_as_a_string(tmp_path: Path) -> None:
     (tmp_path / "kind.py").write_text("def kind(build, path, device):\n    return type(path), path")
-    load = OwnLoad(Reference(f"{tmp_path / 'kind.py'}:kind"))
+    load = UserRecipe(Reference(f"{tmp_path / 'kind.py'}:kind"))
     path = tmp_path / LAYOUTS["torch"].entrance
     assert load(None, path, CPU) == (str, str(path))  # type: ignore[comparison-overlap]

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cases.loads import run_load
 from bench.conformance import real_models
-from bench.conformance.judge import Outcome, judge
+from bench.conformance.judge import CellStatus, judge
 from bench.conformance.real_models import real_model
 from bench.conformance.traits import properties_of
+from bench.measure.loads import run_load
 from bench.strategies import STRATEGIES, Strategy
 from model.checkpoints import Checkpoint, Specification
+from model.examine.trust import UntrustedCheckpoint
 from model.layouts import LAYOUTS
-from model.own import own
-from model.trust import UntrustedCheckpoint
+from model.user.user_model import own
 
 CPU = torch.device("cpu")
 
@@ -61,7 +61,7 @@ def test_a_real_model_is_loaded_right_or_refused_by_name(name: str, strategy: St
     properties = properties_of(real_model(name).build()).keys()
     refused = strategy.refused("cpu") | (NOT_IN_SAFETENSORS if "safetensors" in layout else frozenset())
     verdict = judge(strategy.load, layout, real_model(name), CPU)
-    assert verdict.outcome == (Outcome.PASSED if properties.isdisjoint(refused) else Outcome.REFUSED), verdict.why
+    assert verdict.outcome == (CellStatus.PASSED if properties.isdisjoint(refused) else CellStatus.REFUSED), verdict.why
     assert verdict.named, verdict.why
 
 

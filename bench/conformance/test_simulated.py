@@ -9,14 +9,14 @@ import torch
 from hypothesis import Phase, find, settings
 from hypothesis.errors import NoSuchExample
 
-from bench.conformance.comparison import Difference, differences
+from bench.conformance.comparison import ModelDifference, differences
 from bench.conformance.properties import PROPERTIES, Property, columns
 from bench.conformance.specimens import Specimen
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.strategies import STRATEGIES, Strategy
-from model.bits import difference_in_kind
 from model.layouts import LAYOUTS, save_plain
+from model.verification.bits import difference_in_kind
 
 CUDA = torch.device("cuda")
 
@@ -27,7 +27,7 @@ class Refused(Exception):
     """A recipe raised."""
 
 
-def load_to_cuda(strategy: Strategy, row: Property, specimen: Specimen) -> list[Difference]:
+def load_to_cuda(strategy: Strategy, row: Property, specimen: Specimen) -> list[ModelDifference]:
     """What differs after a load to a simulated device, its values apart. Raises `Refused` if the load raises."""
     layout = LAYOUTS[row.layout or strategy.layout]
     with TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from torch import Tensor, nn
 
 from bench.strategies.reading.assign import others
-from model.trust import EXTRA_STATE
+from model.examine.trust import EXTRA_STATE
 
 # What may keep a strategy from loading a model, and what to change in the model so that nothing does.
 OBSTACLES = {
@@ -30,7 +30,7 @@ def properties_of(model: nn.Module) -> dict[str, list[str]]:
     for name, tensor in tensors.items():
         sharing[tensor.untyped_storage()].append(name)
     transient = dict(model.named_buffers(remove_duplicate=False)).keys() - state_dict.keys()
-    beside: dict[str, Tensor] = others(model)  # type: ignore[no-untyped-call]
+    beside: dict[str, Tensor] = others(model)
     views, gaps = [], []
     for names in sharing.values():
         distinct = {_place(tensors[name]): tensors[name].nbytes for name in names}

@@ -7,10 +7,10 @@ from itertools import pairwise, product
 from statistics import median
 
 from bench.history.creep import Creep, creeps
-from bench.history.figures import FIGURES, Figure
-from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
 from bench.history.steps import steps
+from bench.record.figures import FIGURES, Figure
+from bench.record.record import Record
 
 # Of times: none is zero, unless a clock is broken.
 TINY = 1e-9

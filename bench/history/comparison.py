@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.history.figures import BYTES
+from bench.history.baselines import Baselines
 from bench.history.findings import BUSY, GONE, REGRESSIONS, SLOWER, Finding, Times, time_changes
-from bench.history.past import Past
-from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
+from bench.record.figures import BYTES
+from bench.record.record import Record
 
 _EXACT = tuple(figure.name for figure in BYTES if not figure.slack_bytes)
 
@@ -39,7 +39,7 @@ class Comparison:
     set-up, and what differs.
     """
 
-    past: Past
+    past: Baselines
     accepted: bool
     passed_over: list[str]
     records: dict[Key, Record] = field(default_factory=dict)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.cases import interrupts
-from bench.history.record import blank_record
+from bench import interrupts
+from bench.record.record import blank_record
 
 # The suite in small: benchmarks that measure what `figures.json` says, on the machine that it says.
 CONFTEST = """
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cases.options import add_options
-from bench.history.gate import Gate
-from bench.history.options import OPTIONS, history_options
+from bench.plugin.options import add_options
+from bench.plugin.regression import Gate
+from bench.plugin.history_options import OPTIONS, history_options
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 
 WORLD = json.loads(Path(__file__).with_name("figures.json").read_text())
@@ -69,7 +69,7 @@ import time
 
 import pytest
 
-from bench.history.gate import Grown
+from bench.plugin.regression import Grown
 from conftest import WORLD
 
 

@@ -1,6 +1,6 @@
 """How far a simulated load may be from one that a GPU was measured at."""
 
-from bench.history.record import Record
+from bench.record.record import Record
 
 # What live tensors ask for is the same everywhere; what the allocator makes of it differs a little by version.
 TOLERANCES = {

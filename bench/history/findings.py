@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from bench.history.figures import BYTES, LIMIT, SECONDS, Figure
+from bench.history.baselines import Baselines
 from bench.history.foresight import Window, foresee, same_level
-from bench.history.past import Past
-from bench.history.record import Record
 from bench.history.runs import Change, Key, Run
 from bench.history.spread import FEWEST, WINDOW, expected
+from bench.record.figures import BYTES, LIMIT, SECONDS, Figure
+from bench.record.record import Record
 
 GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
 REGRESSIONS = (GREW, SLOWER, GONE)
@@ -28,7 +28,7 @@ class Finding:
     against: str
 
 
-def byte_changes(past: Past, key: Key, record: Record, threshold: float) -> Iterator[Finding]:
+def byte_changes(past: Baselines, key: Key, record: Record, threshold: float) -> Iterator[Finding]:
     """Every figure in bytes that grew or shrank by more than `threshold`, a fraction.
 
     What is exact is held against the lowest that was recorded since someone accepted a growth: neither a run without
@@ -77,7 +77,7 @@ class Times:
     unseen: tuple[Unseen, ...] = ()
 
 
-def time_changes(past: Past, records: Mapping[Key, Record], threshold: float) -> Times:
+def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: float) -> Times:
     """Every figure in seconds that is beyond what its window lets expect, and changed by more than `threshold`.
 
     The window are the last runs on this machine with this set-up, from where their level last moved; see
@@ -115,7 +115,7 @@ def _first_use(record: Record) -> str:
     return record.get("first_use") or "logits"
 
 
-def _busy(past: Past, key: Key, record: Record, figures: int) -> bool:
+def _busy(past: Baselines, key: Key, record: Record, figures: int) -> bool:
     """Whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy.
 
     Where it stays lower, that becomes its level, and explains nothing any more.

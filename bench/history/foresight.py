@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from math import log
 from typing import NamedTuple
 
-from bench.history.figures import LIMIT
 from bench.history.runs import Key, Run
 from bench.history.spread import FEWEST, expected, usual_spread
 from bench.history.steps import steps
+from bench.record.figures import LIMIT
 
 # Times are held against earlier ones beside the machine's limit if that leaves to chance less than this part of what
 # chance explains of the times alone: a choice between nearly equal ones would find changes where there are none.

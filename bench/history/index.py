@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.history import kinds, record, schema
-from bench.history.kinds import COUNT, each, fields, in_order, require
-from bench.history.record_file import Unreadable, content_of, json_of, status_of
+from bench.history import schema
 from bench.history.runs import CONTROL, Run, run_of
 from bench.history.schema import compared
+from bench.record import kinds, record
+from bench.record.kinds import COUNT, each, fields, in_order, require
+from bench.record.record_file import Unreadable, content_of, json_of, status_of
 
 # An index is written once so many bytes of files were read that it does not hold: fewer are read in 0.2 s.
 MOST_UNINDEXED_BYTES = 8 * 2**20

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.history.fingerprint import hardware
-from bench.history.kinds import require
-from bench.history.record import LASTING, Record
-from bench.history.record_file import content_of, json_of
 from bench.history.schema import RUN, compared
+from bench.record.kinds import require
+from bench.record.record import LASTING, Record
+from bench.record.record_file import content_of, json_of
 
 # Of a change: less is shown with more digits.
 LITTLE = 0.001

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from bench.history.kinds import COUNT, FLAG, NUMBER, PLAIN, TEXT, each, fields, in_order, nullable, one_of, require
-from bench.history.record import FIELD_KINDS, LASTING, SCHEMA
-from bench.history.record_file import Unreadable, json_of
+from bench.record.kinds import COUNT, FLAG, NUMBER, PLAIN, TEXT, each, fields, in_order, nullable, one_of, require
+from bench.record.record import FIELD_KINDS, LASTING, SCHEMA
+from bench.record.record_file import Unreadable, json_of
 
 # Of a run; its records have their own.
 RUN_SCHEMA = 1

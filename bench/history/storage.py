@@ -14,12 +14,12 @@ from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import safe_dumps
 
 from bench.history.index import Index
-from bench.history.record_file import Unreadable, content_of
 from bench.history.runs import NAME, Run
 from bench.history.schema import PASSED, baseline
+from bench.record.record_file import Unreadable, content_of
+from model.checkpoint_cache import cache_folder
 from model.disk import UNFINISHED, lock_at_once, sync_folder
 from model.printable import printable
-from model.shelf import cache_folder
 
 # Why nothing can be written to a folder, by the number of the error.
 CLOSED = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bench.history.fingerprint import _nvidia_driver, differences, fingerprint, gpus, hardware, in_a_line
-from bench.history.record import FIELDS, SCHEMA, blank_record
 from bench.meters.driver.variables import MEMORY
+from bench.record.record import FIELDS, SCHEMA, blank_record
 
 MACHINE_INFO = {"node": "somebodys-machine", "system": "Linux", "cpu": {"brand_raw": "A CPU", "hz_actual": [1, 2]}}
 

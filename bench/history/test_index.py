@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from bench.history import index, record_file
+from bench.history import index
 from bench.history.runs import Run, read_run
 from bench.history.storage import read_runs
-from bench.report.specimen import Runs
+from bench.record import record_file
+from bench.selftest.recorded_run import Runs
 
 
 @pytest.fixture

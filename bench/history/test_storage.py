@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pytest_benchmark.storage.file import FileStorage
 
 from bench.history.conftest import STATS
-from bench.history.record import LASTING, blank_record
 from bench.history.runs import read_run
 from bench.history.schema import FAILED
 from bench.history.storage import Storage, in_text, write_whole
+from bench.record.record import LASTING, blank_record
 from model.disk import UNFINISHED
 
 RUN = {"benchmarks": [], "machine_info": {"torch": "2.13.0"}, "commit_info": {"id": "c0ffee"}, "datetime": "2026"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from bench.history.baselines import Baselines
 from bench.history.findings import SLOWER, Times, time_changes
-from bench.history.past import Past
 from bench.history.runs import Key, Run
 from bench.history.schema import PASSED
 
@@ -23,7 +23,7 @@ def judged(before: Sequence[Record], now: Record, threshold: float = THRESHOLD) 
     runs = [
         Run(Path(f"{n:04}_x.json"), PASSED, {"cores": 2}, "c0ffee", str(n), {KEY: one}) for n, one in enumerate(before)
     ]
-    return time_changes(Past(runs, {"cores": 2}), {KEY: now}, threshold)
+    return time_changes(Baselines(runs, {"cores": 2}), {KEY: now}, threshold)
 
 
 def loads(spread: float, count: int, seed: int = 1) -> list[Record]:

@@ -8,8 +8,8 @@ import pytest
 
 from bench.history.change_points import change_points
 from bench.history.conftest import Suite, lines, load
-from bench.history.record import blank_record
 from bench.history.runs import Key, read_run, runs_with
+from bench.record.record import blank_record
 from bench.report.history import history_lines
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.meters import device_meter
 from bench.meters.cgroup import limited
-from bench.meters.child import Course, Job, Kept, Ready, Seen, run
+from bench.meters.child import ChildStats, Job, LoadTrace, Ready, RetainedMemory, run
 from bench.meters.host import PROC, HostMemory, memory_reader
 from bench.meters.page_cache import evict
 from bench.meters.process import Child, LoadDied, LoadFailed, child_process
@@ -46,7 +46,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Fate:
+class BudgetOutcome:
     """What became of a load under a budget: whether it came to its end, and if not, how it ended, in words.
 
     `empty_bytes` is what its process held privately before.
@@ -70,7 +70,7 @@ class HostTooSmall(Exception):
 
 
 @dataclass(frozen=True)
-class Trial:
+class BudgetedLoad:
     """A load to be run under budgets, the files of its checkpoint, and what each of its tensors takes, in order."""
 
     job: Job
@@ -84,7 +84,7 @@ class Trial:
             level = child.receive(Ready, child.deadline()).level
         return (level.private_bytes or 0) if level else 0
 
-    def under(self, budget: Budget) -> Fate:
+    def under(self, budget: Budget) -> BudgetOutcome:
         """Return its fate: its weights are checked, and its first logits computed, under the host's budget too.
 
         Raises `NoCgroup` or `StillCached` where the host's memory cannot be limited, `HostTooSmall`, and `LoadFailed`,
@@ -108,19 +108,19 @@ class Trial:
                 try:
                     if level and progress:
                         _watch(child, level, deadline, progress)
-                    for kind in (Seen, Kept, Course):
+                    for kind in (ChildStats, RetainedMemory, LoadTrace):
                         child.receive(kind, deadline)
                 except LoadDied as died:
                     how = "killed" if group and group.has_killed() else died.timed_out
                     if not how:
                         raise
                     held = _of(empty + (progress.private_bytes if progress else 0), budget.host_bytes)
-                    return Fate(False, f"{how} at {held}{self._read(progress)}", empty)
+                    return BudgetOutcome(False, f"{how} at {held}{self._read(progress)}", empty)
                 except LoadFailed as failed:
                     if (told := _out_of_memory(str(failed), budget)) is None:
                         raise
-                    return Fate(False, f"{told}{self._read(progress)}".removesuffix(","), empty)
-        return Fate(True, "", empty)
+                    return BudgetOutcome(False, f"{told}{self._read(progress)}".removesuffix(","), empty)
+        return BudgetOutcome(True, "", empty)
 
     def _read(self, progress: _Progress | None) -> str:
         """How many of the tensors had been read; nothing of a plan, which reads none."""
@@ -137,7 +137,7 @@ def empty_process_bytes(limit_seconds: float, device: str = "cpu") -> int:
     """
     meter = partial(device_meter, device if device.startswith("cuda") else "cpu")
     job = Job(meter, _nothing, _nothing, None, _nothing)  # type: ignore[arg-type]
-    return Trial(job, (), (), limit_seconds).empty_bytes()
+    return BudgetedLoad(job, (), (), limit_seconds).empty_bytes()
 
 
 def _nothing(*_: object) -> None:

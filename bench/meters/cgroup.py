@@ -48,7 +48,7 @@ V2 = Files((("memory.max", "{}"), ("memory.swap.max", "0")), "memory.peak", "mem
 
 
 @dataclass(frozen=True)
-class Group:
+class Cgroup:
     """A group of its own for a load."""
 
     folder: Path
@@ -76,7 +76,7 @@ class Group:
 
 
 @contextmanager
-def limited(limit_bytes: int, pid: int) -> Iterator[Group]:
+def limited(limit_bytes: int, pid: int) -> Iterator[Cgroup]:
     """Have process `pid`, and what it starts, hold no more than so many bytes of what it takes from now on.
 
     Raises `NoCgroup` where that is impossible. The process is to have ended when the block does.
@@ -90,7 +90,7 @@ def limited(limit_bytes: int, pid: int) -> Iterator[Group]:
             yield group
         return
     try:
-        group = Group(folder, files)
+        group = Cgroup(folder, files)
         _set_limits(group, limit_bytes)
         group.add(pid)
         yield group
@@ -98,7 +98,7 @@ def limited(limit_bytes: int, pid: int) -> Iterator[Group]:
         _remove(folder)
 
 
-def _set_limits(group: Group, limit_bytes: int) -> None:
+def _set_limits(group: Cgroup, limit_bytes: int) -> None:
     for name, value in group.files.limits:
         file = group.folder / name
         # Where the kernel does not count swap it has no file to limit it with.
@@ -156,7 +156,7 @@ def _below(mount: str, root: str, path: str) -> Path:
 
 
 @contextmanager
-def _by_systemd(limit_bytes: int, pid: int, files: Files, error: OSError) -> Iterator[Group]:
+def _by_systemd(limit_bytes: int, pid: int, files: Files, error: OSError) -> Iterator[Cgroup]:
     """The same by way of a transient scope of the user's service manager, as `systemd-run --scope` makes it."""
     refusal = NoCgroup(f"no memory cgroup can be made here ({error.strerror}): {HINT}")
     if files is not V2 or shutil.which("busctl") is None:
@@ -170,7 +170,7 @@ def _by_systemd(limit_bytes: int, pid: int, files: Files, error: OSError) -> Ite
     if not made or folder.name != scope:
         raise refusal from None
     try:
-        yield Group(folder, files)
+        yield Cgroup(folder, files)
     finally:
         _manager("StopUnit", "ss", scope, "replace")
 

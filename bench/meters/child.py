@@ -26,13 +26,13 @@ from bench.meters.host import (
     release_memory,
     reset_peak,
 )
-from bench.meters.local import local_tensors
-from bench.meters.moments import Moments
-from bench.meters.outside import Held, Lookout
+from bench.meters.local_tensors import local_tensors
+from bench.meters.outside_memory import OutsideMemory, OutsideWatcher
+from bench.meters.phase_times import PhaseTimes
 from bench.meters.process import telling_failures
 from bench.meters.timeline import Points
-from model.outside import Judge
-from model.places import Tell, teller
+from model.verification.outside_judge import Judge
+from model.verification.tensor_places import Tell, teller
 
 Build = Callable[[], nn.Module]
 
@@ -69,7 +69,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ChildStats:
     """What the child saw of its own load.
 
     Device peaks are those of the load alone, faults those until the first logits. `host` was read after every
@@ -87,7 +87,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Kept:
+class RetainedMemory:
     """What was still held after the model was dropped, in bytes above the level before the load.
 
     `retained` is what was held beside the model while it was in use, private host memory and the device's together:
@@ -100,11 +100,11 @@ class Kept:
     retained: tuple[int | None, ...] = ()
     backend: str | None = None
     pinned_bytes: int | None = None
-    outside: Held = field(default_factory=Held)
+    outside: OutsideMemory = field(default_factory=OutsideMemory)
 
 
 @dataclass(frozen=True)
-class Course:
+class LoadTrace:
     """How the load went over time, all on the monotonic clock; `host_seen` is when `Seen.host` was read.
 
     `points` are those that the meter wrote down. It comes last: to make it takes memory.
@@ -119,14 +119,15 @@ class Course:
 def run(connection: Connection, job: Job) -> None:
     """Measure `job` in this process.
 
-    Sends `Ready`, waits for a go-ahead, then sends `Seen`, `Kept` and `Course`; or a `Failure` instead of any.
+    Sends `Ready`, waits for a go-ahead, then sends `ChildStats`, `RetainedMemory` and `LoadTrace`; or a `Failure`
+    instead of any.
     """
     tell, since = teller(connection.fileno()), time.time()
     with telling_failures(connection):
         give_back_at_once()
         meter = job.meter()
         with memory_reader(os.getpid()) as read_memory, meter.watching():
-            _measure(connection, job, meter, read_memory, tell, Lookout(os.getpid(), since))
+            _measure(connection, job, meter, read_memory, tell, OutsideWatcher(os.getpid(), since))
 
 
 def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
@@ -135,7 +136,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
     meter: DeviceMeter,
     read_memory: Callable[[], HostMemory],
     tell: Tell,
-    lookout: Lookout,
+    lookout: OutsideWatcher,
 ) -> None:
     job.rehearse(meter.device)
 
@@ -150,7 +151,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
         meter.limit(job.device_bytes)
 
     faults_before, read_before = resource.getrusage(resource.RUSAGE_SELF), bytes_read()
-    moments, began = Moments(), time.monotonic()
+    moments, began = PhaseTimes(), time.monotonic()
     model = load_noting(job, meter.device, moments)
     meter.synchronize()
     moments.note("copy")
@@ -166,7 +167,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
     host = meter.host_peaks() if meter.counts_host else read_memory()
     host_seen = time.monotonic()
     connection.send(
-        Seen(
+        ChildStats(
             device=device_peaks,
             host=host,
             minor_faults=None if meter.counts_host else faults.ru_minflt - faults_before.ru_minflt,
@@ -195,8 +196,8 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
         _check(job, model, tell)
         del model
     backend = job.backend(meter.device) if job.backend else None
-    connection.send(Kept(host_held, device_held, tuple(kept), backend, pinned_held, outside))
-    connection.send(Course(began, host_seen, moments.seconds, meter.points()))
+    connection.send(RetainedMemory(host_held, device_held, tuple(kept), backend, pinned_held, outside))
+    connection.send(LoadTrace(began, host_seen, moments.seconds, meter.points()))
 
 
 def _check(job: Job, model: nn.Module, tell: Tell) -> None:
@@ -204,7 +205,7 @@ def _check(job: Job, model: nn.Module, tell: Tell) -> None:
     job.check(model, told=True) if job.judge and tell(model, ()) else job.check(model)
 
 
-def load_noting(job: Job, device: torch.device, moments: Moments) -> nn.Module:
+def load_noting(job: Job, device: torch.device, moments: PhaseTimes) -> nn.Module:
     """The loaded model. Notes when the first one was built, and when the last `torch.load` returned."""
     # Recipes look for it in `torch` when they call it.
     with patch.object(torch, "load", moments.last("load", torch.load)):

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from bench.meters.device import DeviceMeter
 from bench.meters.host import file_backed, release_memory
-from bench.meters.local import local_tensors
+from bench.meters.local_tensors import local_tensors
 from bench.meters.process import Child, child_process, telling_failures
-from model.outside import Judge
-from model.places import teller
+from model.verification.outside_judge import Judge
+from model.verification.tensor_places import teller
 
 # What ends a round, in which the model that was loaded is judged.
 FINISHING = ("begin_round", "finish_round")

@@ -15,7 +15,7 @@ import torch
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import release_memory
 from bench.meters.simulated.ledger import Event, Line
-from bench.meters.simulated.peaks import Held, sum_peak, sum_points
+from bench.meters.simulated.peaks import LiveAllocation, sum_peak, sum_points
 from bench.meters.timeline import Points
 
 # Of the history where it is not explained. xl has 821 tensors; a check of their values asks for some more a tensor.
@@ -31,7 +31,7 @@ class CudaMeter(DeviceMeter):
         self._source = source
         self._level: dict[str, int] = {}
         self._beyond_level = 0
-        self._alive: tuple[Held, ...] = ()
+        self._alive: tuple[LiveAllocation, ...] = ()
         self._recorded = False
         # When the peaks were asked for, on the monotonic clock, and what that clock is ahead of Unix time.
         self._loaded_seconds = self._ahead_seconds = 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.meters.host import HostMemory, read_pages
-from bench.meters.simulated.peaks import Held
+from bench.meters.simulated.peaks import LiveAllocation
 from bench.meters.timeline import Points
 
 
@@ -26,7 +26,7 @@ class DevicePeaks:
 
 
 # What was alive at a peak, by the figure of the record that says how high it was.
-Alive = Mapping[str, tuple[Held, ...]]
+Alive = Mapping[str, tuple[LiveAllocation, ...]]
 
 
 class DeviceMeter:

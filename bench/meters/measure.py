@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from bench.meters.child import Course, Job, Kept, Ready, Seen, run
+from bench.meters.child import ChildStats, Job, LoadTrace, Ready, RetainedMemory, run
 from bench.meters.device import Alive, DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader
 from bench.meters.process import Child, child_process
@@ -38,7 +38,7 @@ class Measurement:
     host: HostMemory
     minor_faults: int | None
     major_faults: int | None
-    kept: Kept
+    kept: RetainedMemory
     alive: Alive
     timeline: Timeline
     driver_bytes: int | None = None
@@ -81,13 +81,13 @@ def watched(child: Child, job: Job) -> Measurement:
         level = replace(level, outside_bytes=child.lookout.look())
     child.connection.send("go")
     looks, used = _watch(child, level, meter, deadline) if level else ([], 0)
-    seen = child.receive(Seen, deadline)
+    seen = child.receive(ChildStats, deadline)
     for _ in range(2 if job.again else 1):
-        child.require_right(job.judge, Kept, deadline)
-    kept = child.receive(Kept, deadline)
+        child.require_right(job.judge, RetainedMemory, deadline)
+    kept = child.receive(RetainedMemory, deadline)
     if level:
         kept = replace(kept, outside=replace(kept.outside, shared={**kept.outside.shared, **child.lookout.named()}))
-    course = child.receive(Course, deadline)
+    course = child.receive(LoadTrace, deadline)
     looks.append((course.host_seen, seen.host))
     if level:
         looks = [(at, memory.above(level)) for at, memory in looks]
@@ -106,7 +106,7 @@ def watched(child: Child, job: Job) -> Measurement:
     )
 
 
-def _timeline(course: Course, looks: list[Look], device: DevicePeaks, host: HostMemory) -> Timeline:
+def _timeline(course: LoadTrace, looks: list[Look], device: DevicePeaks, host: HostMemory) -> Timeline:
     """`looks` are above the level before the load; there are none where the host was counted."""
     peaks = {
         "device_requested_bytes": device.requested_bytes,

@@ -20,11 +20,11 @@ from unittest.mock import patch
 
 from bench.meters import shared_memory
 from bench.meters.messages import received
-from bench.meters.outside import Lookout
-from bench.meters.tree import children, end_below, end_orphans, hold_together, server_pid
-from model.memory import Memory, memory_of
-from model.outside import Judge
-from model.places import AGAIN, RIGHT, UNJUDGED, WRONG, Told, is_told
+from bench.meters.outside_memory import OutsideWatcher
+from bench.meters.process_tree import children, end_below, end_orphans, hold_together, server_pid
+from model.verification.outside_judge import Judge
+from model.verification.process_memory import ProcessMemory, memory_of
+from model.verification.tensor_places import AGAIN, RIGHT, UNJUDGED, WRONG, Told, is_told
 
 # What a process that has closed its connection may take to end.
 FAREWELL_SECONDS = 5.0
@@ -89,7 +89,7 @@ def telling_failures(connection: Connection) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ProcessSurroundings:
     """Files in the folder of shared memory, and processes below the fork server, before a process was started."""
 
     names: frozenset[str]
@@ -106,9 +106,9 @@ class Child:
     process: ForkServerProcess
     connection: Connection
     limit_seconds: float
-    lookout: Lookout
-    before: Surroundings
-    memory: Memory | None = None
+    lookout: OutsideWatcher
+    before: ProcessSurroundings
+    memory: ProcessMemory | None = None
 
     @property
     def pid(self) -> int:
@@ -202,7 +202,7 @@ def child_process(run: Callable[[Connection, Any], object], task: object, limit_
     other_end.close()
     assert process.pid is not None
     with memory_of(process.pid) as memory:
-        child = Child(process, connection, limit_seconds, Lookout(process.pid, since), before, memory)
+        child = Child(process, connection, limit_seconds, OutsideWatcher(process.pid, since), before, memory)
         try:
             yield child
         finally:
@@ -210,8 +210,8 @@ def child_process(run: Callable[[Connection, Any], object], task: object, limit_
             connection.close()
 
 
-def _surroundings() -> Surroundings:
-    return Surroundings(shared_memory.names(), frozenset(children(server_pid() or 0)))
+def _surroundings() -> ProcessSurroundings:
+    return ProcessSurroundings(shared_memory.names(), frozenset(children(server_pid() or 0)))
 
 
 def _begin(run: Callable[[Connection, Any], object], connection: Connection, task: object) -> None:

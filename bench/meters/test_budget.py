@@ -18,8 +18,8 @@ from torch import nn
 from bench.meters import device_meter
 from bench.meters.budget import (
     Budget,
+    BudgetedLoad,
     HostTooSmall,
-    Trial,
     _out_of_memory,
     empty_process_bytes,
     shown,
@@ -102,9 +102,9 @@ def trial(
     device: str = "cpu",
     check: Callable[[nn.Module], object] = nothing,
     limit_seconds: float = LIMIT_SECONDS,
-) -> Trial:
+) -> BudgetedLoad:
     job = Job(partial(device_meter, device), nothing, partial(load, path), None, check)
-    return Trial(job, [path], [8 * MIB] * PARTS, limit_seconds)
+    return BudgetedLoad(job, [path], [8 * MIB] * PARTS, limit_seconds)
 
 
 def host(room: int) -> Budget:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.meters import cgroup
-from bench.meters.cgroup import V1, V2, Group, NoCgroup, limited
+from bench.meters.cgroup import V1, V2, Cgroup, NoCgroup, limited
 
 MIB = 2**20
 # Holds more and more memory as soon as it is told to.
@@ -84,7 +84,7 @@ V2_MOUNT = "30 20 0:26 / {root} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1_MOUNT = "30 20 0:26 / {root} rw,nosuid - cgroup cgroup rw,memory"
 
 
-def contents(group: Group) -> dict[str, str]:
+def contents(group: Cgroup) -> dict[str, str]:
     return {file.name: file.read_text() for file in group.folder.iterdir()}
 
 

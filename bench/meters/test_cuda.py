@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench.meters.cuda import MOST_ENTRIES, CudaMeter, recorded_events
 from bench.meters.device import DevicePeaks
 from bench.meters.simulated.ledger import Line
-from bench.meters.simulated.peaks import Held, sum_peak
+from bench.meters.simulated.peaks import LiveAllocation, sum_peak
 from bench.meters.timeline import Point
 
 MIB = 2**20
@@ -189,7 +189,7 @@ def test_peaks_are_explained_from_the_recorded_history(
     meter.start()
     assert [(options["clear_history"], options["context"]) for options in allocator.recordings] == [(True, "alloc")]
     meter.peaks()
-    assert meter.alive() == {"device_requested_peak_bytes": (Held(100, 1, "test_cuda.py:1", "import time"),)}
+    assert meter.alive() == {"device_requested_peak_bytes": (LiveAllocation(100, 1, "test_cuda.py:1", "import time"),)}
 
 
 def test_without_the_recipes_file_the_history_has_no_stacks(allocator: FakeAllocator, meter: CudaMeter) -> None:

@@ -14,23 +14,23 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cases.loads import CachedOutputs
-from bench.conformance.beside import Beside
-from bench.conformance.blueprint import GAPPED, Blueprint, Name, Stored
-from bench.conformance.judge import Outcome, Verdict, judge
+from bench.conformance.blueprint import GAPPED, Blueprint, PlaceName, Stored
+from bench.conformance.judge import CellStatus, Judgement, judge
 from bench.conformance.specimens import Specimen
+from bench.conformance.stateful_modules import Beside
+from bench.measure.loads import CachedOutputs
 from bench.meters import device_meter
-from bench.meters.budget import Budget, Trial, empty_process_bytes
+from bench.meters.budget import Budget, BudgetedLoad, empty_process_bytes
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
 from bench.meters.cuda import CudaMeter
 from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import memory_reader, release_memory, reset_peak
-from bench.meters.limit import from_pinned_memory
+from bench.meters.roofline import from_pinned_memory
 from bench.meters.simulated.allocator_settings import VARIABLES
 from bench.strategies import STRATEGIES
-from model.bits import difference
 from model.checkpoints import Checkpoint
+from model.verification.bits import difference
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -48,7 +48,7 @@ def taken(size: int, device: torch.device = CUDA) -> torch.Tensor:
     return torch.empty(size, dtype=torch.uint8, device=device)
 
 
-def judged(strategy: str, specimen: Specimen, device: torch.device = CUDA) -> Verdict:
+def judged(strategy: str, specimen: Specimen, device: torch.device = CUDA) -> Judgement:
     return judge(STRATEGIES[strategy].load, STRATEGIES[strategy].layout, specimen, device)
 
 
@@ -130,15 +130,15 @@ def test_what_another_allocator_takes_is_taken(meter: CudaMeter) -> None:
 
 
 def test_a_tensor_that_skips_elements_is_refused_by_its_name() -> None:
-    specimen = Blueprint((Stored(order=GAPPED), Stored()), (Name("gapped"), Name("weight", 1)))
+    specimen = Blueprint((Stored(order=GAPPED), Stored()), (PlaceName("gapped"), PlaceName("weight", 1)))
     verdict = judged("baseline", specimen)
-    assert (verdict.outcome, verdict.named) == (Outcome.REFUSED, True), verdict.why
+    assert (verdict.outcome, verdict.named) == (CellStatus.REFUSED, True), verdict.why
 
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_recurrent_layer_may_round_otherwise(layers: int) -> None:
     verdict = judged("load_assign", Beside("recurrent", 5, layers))
-    assert verdict.outcome == Outcome.PASSED, verdict.why
+    assert verdict.outcome == CellStatus.PASSED, verdict.why
 
 
 def nothing(*_: object) -> None:
@@ -151,7 +151,7 @@ def begin_cuda(_: torch.device) -> None:
 
 def test_an_empty_process_has_a_context() -> None:
     job = Job(partial(device_meter, "cpu"), begin_cuda, nothing, None, nothing)  # type: ignore[arg-type]
-    context = Trial(job, (), (), LIMIT_SECONDS).empty_bytes()
+    context = BudgetedLoad(job, (), (), LIMIT_SECONDS).empty_bytes()
     assert empty_process_bytes(LIMIT_SECONDS, "cuda") == pytest.approx(context, abs=8 * MIB)
 
 
@@ -165,9 +165,9 @@ def use_100_mib(_: nn.Module) -> None:
     taken(100 * MIB)
 
 
-def budget_trial(meter: Callable[[], DeviceMeter]) -> Trial:
+def budget_trial(meter: Callable[[], DeviceMeter]) -> BudgetedLoad:
     """A load that takes 24 MiB of the device, and 100 MiB when it is used."""
-    return Trial(Job(meter, nothing, load_24_mib, use_100_mib, use_100_mib), (), (24 * MIB,), LIMIT_SECONDS)
+    return BudgetedLoad(Job(meter, nothing, load_24_mib, use_100_mib, use_100_mib), (), (24 * MIB,), LIMIT_SECONDS)
 
 
 def test_the_devices_budget_is_the_loads_alone() -> None:
@@ -198,7 +198,7 @@ def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None
 def test_a_clock_stops_when_the_device_is_done(meter: CudaMeter) -> None:
     """What is copied later is not there: its source has been written to."""
     source, sums = torch.ones(MIB).pin_memory(), []
-    stream: torch.cuda.Stream = torch.cuda.Stream(meter.device)  # type: ignore[no-untyped-call]
+    stream: torch.cuda.Stream = torch.cuda.Stream(meter.device)
 
     def load(device: torch.device) -> nn.Module:
         model = nn.Module()
@@ -226,8 +226,8 @@ def test_the_limit_of_page_locked_memory_is_taken_when_all_is_copied(meter: Cuda
 
 def test_a_stream_leaves_no_page_locked_memory() -> None:
     torch._C._host_emptyCache()
-    verdict = judged("streamed", Blueprint((Stored(),), (Name("weight"),)))
-    assert verdict.outcome == Outcome.PASSED, verdict.why
+    verdict = judged("streamed", Blueprint((Stored(),), (PlaceName("weight"),)))
+    assert verdict.outcome == CellStatus.PASSED, verdict.why
     assert torch.cuda.host_memory_stats()["allocated_bytes.current"] == 0
 
 

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 import pytest
 
 from bench.meters.process import LoadDied, LoadFailed, child_process
-from model.places import PREFIX
+from model.verification.tensor_places import PREFIX
 
 
 def write(connection: Connection, content: bytes) -> None:

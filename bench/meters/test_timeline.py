@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.meters.moments import Moments
+from bench.meters.phase_times import PhaseTimes
 from bench.meters.timeline import CORNERS, MOST_POINTS, Point, Series, changes, raised, series, thinned, timeline
 
 MIB = 2**20
@@ -110,7 +110,7 @@ def test_a_timeline_tells_what_is_known_and_survives_json() -> None:
 def test_the_first_and_the_last_return_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter((1.0, 2.0, 3.0, 4.0))
     monkeypatch.setattr("time.monotonic", lambda: next(seconds))
-    moments = Moments()
+    moments = PhaseTimes()
     first, last = moments.first("build", lambda: "built"), moments.last("load", lambda name: name)
     assert (last("a"), first(), last("b"), first()) == ("a", "built", "b", "built")
     assert moments.seconds == {"load": 3.0, "build": 2.0}

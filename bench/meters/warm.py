@@ -13,8 +13,8 @@ from torch import nn
 from bench.meters.driver import kernels
 from bench.meters.driver.variables import CARD
 from bench.meters.process import PRELOADED
-from bench.meters.tree import be_last
-from model.factory import factory_of
+from bench.meters.process_tree import be_last
+from model.user.factory import factory_of
 
 
 def _first_load() -> None:

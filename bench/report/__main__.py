@@ -6,20 +6,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cases import interrupts  # before torch
-from bench.history.record_file import Unreadable
+from bench import interrupts  # before torch
 from bench.history.runs import Run
 from bench.history.schema import PASSED
 from bench.history.storage import read_runs
+from bench.plugin.reporter import page_is_possible
+from bench.plugin.terminal import LONGEST_LINE
+from bench.record.record_file import Unreadable
 from bench.report.peers import PEERS
 from bench.report.readme import PAGE, write_readme
 from bench.report.recorded import Recorded, recorded
 from bench.report.recorded_section import RecordedSection
-from bench.report.reporter import page_is_possible
 from bench.report.sharded_section import SHARDED
-from bench.report.terminal import LONGEST_LINE
+from model.checkpoint_cache import cache_folder
 from model.printable import printable
-from model.shelf import cache_folder
 
 ROOT = Path(__file__).parents[2]
 

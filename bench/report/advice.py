@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from bench.cases.budgets import is_to_live
-from bench.cases.case import Case
-from bench.cases.planning import halved, largest_block, reserved_bytes
+from bench.measure.budgets import is_to_live
+from bench.measure.case import Case
+from bench.measure.planning import halved, largest_block, reserved_bytes
 from bench.meters.budget import Budget, empty_process_bytes, shown
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadEnded
-from bench.report.best import EQUAL_TIMES, fastest, least_memory
+from bench.report.recommendation import EQUAL_TIMES, fastest, least_memory
 from bench.report.rows import Row, has_failed, listed, was_refused
 from bench.strategies import STRATEGIES
-from bench.strategies.pasted import pasteable
+from bench.strategies.inline_recipe import pasteable
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from bench.meters.simulated.peaks import Held
-from bench.report.rows import Outcome
+from bench.meters.simulated.peaks import LiveAllocation
+from bench.report.rows import CaseResult
 from model.printable import printable
 
 GIB, MIB = 2**30, 2**20
@@ -12,7 +12,7 @@ GIB, MIB = 2**30, 2**20
 MOST_LINES = 8
 
 
-def alive_lines(alive: Sequence[Held]) -> list[str]:
+def alive_lines(alive: Sequence[LiveAllocation]) -> list[str]:
     """A line for every line of the recipe, the one with most bytes first."""
     lines = [_line(held.bytes, held.tensors, f"{held.line} {held.code}".strip()) for held in alive[:MOST_LINES]]
     if rest := alive[MOST_LINES:]:
@@ -20,13 +20,13 @@ def alive_lines(alive: Sequence[Held]) -> list[str]:
     return lines
 
 
-def explanation(outcome: Outcome) -> Iterator[str]:
+def explanation(outcome: CaseResult) -> Iterator[str]:
     """What was alive at the peaks of a measurement, figure by figure."""
     for figure, alive in (outcome.record.get("alive_at_peak") or {}).items():
         if alive:
             name = figure.removesuffix("_bytes").replace("_", " ")
             yield f"{outcome.strategy}-{outcome.size}: {name} {_size(outcome.record[figure])}"
-            yield from alive_lines([Held(**held) for held in alive])
+            yield from alive_lines([LiveAllocation(**held) for held in alive])
 
 
 def _line(count: int, tensors: int, where: str) -> str:

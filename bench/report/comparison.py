@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.history.baselines import Baselines
 from bench.history.comparison import Comparison
-from bench.history.figures import shown, title
 from bench.history.findings import GAINS, GREW, Finding
 from bench.history.fingerprint import gpus
-from bench.history.past import Past
 from bench.history.runs import Change, Key
 from bench.history.spread import FEWEST
-from bench.meters.simulated.peaks import Held
-from bench.report.aligned import fitting, markdown_table
+from bench.meters.simulated.peaks import LiveAllocation
+from bench.record.figures import shown, title
 from bench.report.alive import alive_lines
+from bench.report.text_table import fitting, markdown_table
 from bench.report.unseen import UNSEEN_FIGURES, unseen_cells
 
 # Longer lists are for the JSON.
@@ -94,7 +94,9 @@ def _cells(findings: list[Finding]) -> list[list[str]]:
 def _alive(comparison: Comparison, finding: Finding) -> list[str]:
     """What was alive at the new peak."""
     record = comparison.grown[finding.change.key]
-    return alive_lines([Held(**held) for held in (record.get("alive_at_peak") or {}).get(finding.change.figure, ())])
+    return alive_lines(
+        [LiveAllocation(**held) for held in (record.get("alive_at_peak") or {}).get(finding.change.figure, ())]
+    )
 
 
 def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
@@ -136,7 +138,7 @@ def _unrecorded(comparison: Comparison) -> Iterator[str]:
         yield f"NEW: {_names(new)}"
 
 
-def _other(past: Past, key: Key) -> str | None:
+def _other(past: Baselines, key: Key) -> str | None:
     """Of which other model or loader all is that is recorded, where the user's own is measured; None: it is new."""
     where = f" in {', '.join(run.number for run in past.named)}" if past.named else ""
     named = [one for one in past.keys if one.model == key.model]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from bench.conformance.judge import Outcome
+from bench.conformance.judge import CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
 
@@ -12,13 +12,13 @@ MOST_LINES = 3
 MOST_OTHERS = 5
 
 WORDS = {
-    Outcome.PASSED: "ok",
-    Outcome.REFUSED: "refused",
-    Outcome.WRONG: "WRONG",
-    Outcome.DIED: "DIED",
-    Outcome.TOLERATED: "tolerated",
+    CellStatus.PASSED: "ok",
+    CellStatus.REFUSED: "refused",
+    CellStatus.WRONG: "WRONG",
+    CellStatus.DIED: "DIED",
+    CellStatus.TOLERATED: "tolerated",
 }
-BAD = (Outcome.WRONG, Outcome.DIED)
+BAD = (CellStatus.WRONG, CellStatus.DIED)
 
 
 def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list[str]:
@@ -31,7 +31,7 @@ def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list
     wrong += warnings([cell for cell in bad if cell.is_own])
     if not whole:
         return [*wrong, *summary(cells), "--conformance prints the table"]
-    refused = [line for cell in cells if cell.outcome == Outcome.REFUSED and is_fit(cell) for line in told(cell)]
+    refused = [line for cell in cells if cell.outcome == CellStatus.REFUSED and is_fit(cell) for line in told(cell)]
     columns = list(dict.fromkeys(cell.property for cell in cells))
     meanings = [f"- {name}: {meaning(name)}" for name in columns]
     return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), *summary(cells)]
@@ -64,20 +64,20 @@ def meaning(name: str) -> str:
 def summary(cells: Sequence[Cell]) -> Iterator[str]:
     """What came out, in lines that fit every terminal."""
 
-    def count(outcome: Outcome, *, fits: bool) -> int:
+    def count(outcome: CellStatus, *, fits: bool) -> int:
         return sum(cell.outcome == outcome and is_fit(cell) == fits for cell in cells)
 
-    wrong = sum(cell.outcome == Outcome.WRONG and not cell.is_own for cell in cells)
-    died = sum(cell.outcome == Outcome.DIED and not cell.is_own for cell in cells)
+    wrong = sum(cell.outcome == CellStatus.WRONG and not cell.is_own for cell in cells)
+    died = sum(cell.outcome == CellStatus.DIED and not cell.is_own for cell in cells)
     warned = sum(cell.outcome in BAD and cell.is_own for cell in cells)
-    tolerated = sum(cell.outcome == Outcome.TOLERATED for cell in cells)
+    tolerated = sum(cell.outcome == CellStatus.TOLERATED for cell in cells)
     yield (
-        f"{sum(cell.examples for cell in cells):,} models drawn: {count(Outcome.PASSED, fits=True)} cells ok, "
-        f"{count(Outcome.REFUSED, fits=True)} refused with an error, {wrong} silently wrong"
+        f"{sum(cell.examples for cell in cells):,} models drawn: {count(CellStatus.PASSED, fits=True)} cells ok, "
+        f"{count(CellStatus.REFUSED, fits=True)} refused with an error, {wrong} silently wrong"
         f"{f', {died} ended their process' if died else ''}"
         f"{f', {warned} with a warning' if warned else ''}{f', {tolerated} tolerated' if tolerated else ''}"
     )
-    if misfits := count(Outcome.REFUSED, fits=False):
+    if misfits := count(CellStatus.REFUSED, fits=False):
         yield f"{misfits} cells of checkpoints that do not fit: refused, as they have to be"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.report.recorded import Recorded, recorded
-from bench.report.specimen import Runs
+from bench.selftest.recorded_run import Runs
 
 
 @pytest.fixture(scope="session")

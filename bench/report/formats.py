@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from bench.history.record import Record
 from bench.meters.budget import shown
+from bench.record.record import Record
 
 GIB = 2**30
 

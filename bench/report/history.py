@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from bench.history.change_points import ChangePoint, change_points
-from bench.history.figures import shown, title
 from bench.history.runs import Run
 from bench.history.schema import PASSED
-from bench.report.aligned import fitting, markdown_table
+from bench.record.figures import shown, title
+from bench.report.text_table import fitting, markdown_table
 
 HEADING = ("run", "date", "commit", "torch", "benchmark", "figure", "before", "since", "change")
 FIGURES = (6, 7, 8)

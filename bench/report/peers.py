@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.conformance.judge import Outcome
+from bench.conformance.judge import CellStatus
 from bench.conformance.sweep import Cell
-from bench.history.record import Record
 from bench.history.runs import Run
-from bench.report.aligned import markdown_table
+from bench.record.record import Record
 from bench.report.conformance import is_fit
 from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.rows import Row
+from bench.report.text_table import markdown_table
 
 MB = 1e6
 
@@ -238,15 +238,15 @@ def _conformance(cells: Sequence[Cell]) -> list[str]:
     for strategy in dict.fromkeys(cell.strategy for cell in cells):
         own = [cell for cell in cells if cell.strategy == strategy]
 
-        def named(outcome: Outcome, *, fits: bool, cells: Sequence[Cell] = own) -> list[str]:
+        def named(outcome: CellStatus, *, fits: bool, cells: Sequence[Cell] = own) -> list[str]:
             return [cell.property for cell in cells if cell.outcome == outcome and is_fit(cell) == fits]
 
         body.append(
             [
                 f"`{strategy}`",
-                f"{len(named(Outcome.PASSED, fits=True))} of {sum(map(is_fit, own))}",
-                *(", ".join(named(one, fits=True)) for one in (Outcome.REFUSED, Outcome.WRONG, Outcome.DIED)),
-                ", ".join(named(Outcome.WRONG, fits=False)),
+                f"{len(named(CellStatus.PASSED, fits=True))} of {sum(map(is_fit, own))}",
+                *(", ".join(named(one, fits=True)) for one in (CellStatus.REFUSED, CellStatus.WRONG, CellStatus.DIED)),
+                ", ".join(named(CellStatus.WRONG, fits=False)),
             ]
         )
     return markdown_table([heading, *body], [1]) if body else []

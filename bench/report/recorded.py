@@ -7,16 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.conformance.judge import Outcome as CellOutcome
+from bench.conformance.judge import CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
-from bench.history.kinds import COUNT, FLAG, NUMBER, POSITIVE, TEXT, each, empty_or, fields, one_of, require
-from bench.history.record import FIELD_KINDS, Record, row_name
-from bench.history.record_file import Unreadable, content_of, json_of
 from bench.history.runs import Change, Key, Run, run_of
 from bench.history.schema import compared
-from bench.report.folders import Folders, without_folders
-from bench.report.rows import Outcome, Row, rows, team
+from bench.record.kinds import COUNT, FLAG, NUMBER, POSITIVE, TEXT, each, empty_or, fields, one_of, require
+from bench.record.record import FIELD_KINDS, Record, row_name
+from bench.record.record_file import Unreadable, content_of, json_of
+from bench.report.redact import Folders, without_folders
+from bench.report.rows import CaseResult, Row, rows, team
 from model.printable import printable
 
 # What is shown of a run beside what later runs look at. Peaks are shown as multiples of `state_bytes`.
@@ -24,7 +24,7 @@ _MEASURED = fields({"size": TEXT, "state_bytes": POSITIVE, "largest_tensor_bytes
 # What ended before anything was measured has an empty record.
 _PROBLEM = fields({"strategy": TEXT, "size": TEXT, "verdict": TEXT, "record": empty_or(_MEASURED)})
 _CELL = fields(
-    {"strategy": TEXT, "property": TEXT, "outcome": one_of([str(one) for one in CellOutcome]), "examples": COUNT},
+    {"strategy": TEXT, "property": TEXT, "outcome": one_of([str(one) for one in CellStatus]), "examples": COUNT},
     {"example": TEXT, "why": TEXT, "checks": each(TEXT), "named": FLAG, "is_own": FLAG},
 )
 _SHOWN = fields(
@@ -41,7 +41,7 @@ class Recorded:
 
     run: Run
     content: bytes
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[CaseResult, ...]
     cells: tuple[Cell, ...]
     changes: tuple[Change, ...]
     failed: tuple[str, ...]
@@ -60,7 +60,7 @@ class Recorded:
     def sizes(self) -> list[str]:
         return list(dict.fromkeys(outcome.size for outcome in self.outcomes))
 
-    def metered(self, size: str) -> list[Outcome]:
+    def metered(self, size: str) -> list[CaseResult]:
         """The loads of one size whose memory was measured, one a strategy.
 
         What failed only for having grown is among the benchmarks, too: the last that is said of it counts.
@@ -93,7 +93,7 @@ def recorded(file: Path) -> Recorded:
     )
 
 
-def problems(outcomes: Iterable[Outcome], folders: Folders) -> list[dict[str, Any]]:
+def problems(outcomes: Iterable[CaseResult], folders: Folders) -> list[dict[str, Any]]:
     """What is to be recorded of benchmarks that failed or were skipped: no history is made of it, but it is shown."""
     return [
         {
@@ -107,13 +107,13 @@ def problems(outcomes: Iterable[Outcome], folders: Folders) -> list[dict[str, An
     ]
 
 
-def _outcomes(data: Mapping[str, Any]) -> Iterator[Outcome]:
+def _outcomes(data: Mapping[str, Any]) -> Iterator[CaseResult]:
     """What was measured and is right, then what is not: rows merge them by strategy and size."""
     for bench in data["benchmarks"]:
         record = _known(bench["extra_info"])
-        yield Outcome(row_name(record), record["size"], "ok", record)
+        yield CaseResult(row_name(record), record["size"], "ok", record)
     for problem in data["problems"]:
-        yield Outcome(problem["strategy"], problem["size"], problem["verdict"], _known(problem["record"]))
+        yield CaseResult(problem["strategy"], problem["size"], problem["verdict"], _known(problem["record"]))
 
 
 def _known(record: Record) -> Record:
@@ -125,7 +125,7 @@ def _cell(cell: Mapping[str, Any]) -> Cell:
     if cell["property"] not in PROPERTIES:
         raise Unreadable(f"is of another version of this suite: there is no property '{printable(cell['property'])}'")
     known = {field.name: cell[field.name] for field in dataclasses.fields(Cell) if field.name in cell}
-    return Cell(**known | {"outcome": CellOutcome(cell["outcome"]), "checks": tuple(cell.get("checks", ()))})
+    return Cell(**known | {"outcome": CellStatus(cell["outcome"]), "checks": tuple(cell.get("checks", ()))})
 
 
 def _changes(history: Mapping[str, Any]) -> Iterator[Change]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bench.history.record import Record
+from bench.record.record import Record
 
 # How verdicts begin of what was not measured: for want of something, or as the strategy has it.
 SKIPPED, REFUSED = "skipped: ", "refused: "
@@ -21,7 +21,7 @@ UNASKED = "; without an example, its first logits are when every weight was read
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseResult:
     """What one benchmark measured, and what became of it: `ok`, or why not, in one line or more."""
 
     strategy: str
@@ -30,7 +30,7 @@ class Outcome:
     record: Record = field(default_factory=dict)
 
 
-class Division(NamedTuple):
+class ShardingKey(NamedTuple):
     """Of loads by many processes: by which strategy, how they divide the model, and how many they are."""
 
     strategy: str
@@ -42,10 +42,10 @@ class Division(NamedTuple):
 _DIVISION = re.compile(r"(\S+) (\S+) x([0-9]{1,9})")
 
 
-def division(name: str) -> Division | None:
+def division(name: str) -> ShardingKey | None:
     """What the name of a row tells, whether anything was measured or not; None: one process loads by itself."""
     match = _DIVISION.fullmatch(name)
-    return Division(match[1], match[2], int(match[3])) if match else None
+    return ShardingKey(match[1], match[2], int(match[3])) if match else None
 
 
 def team(name: str) -> tuple[int, str]:
@@ -64,7 +64,7 @@ class Row:
     problems: tuple[str, ...]
 
     @property
-    def division(self) -> Division | None:
+    def division(self) -> ShardingKey | None:
         return division(self.strategy)
 
     @property
@@ -73,7 +73,7 @@ class Row:
         return self.division.strategy if self.division else self.strategy
 
 
-def rows(outcomes: Iterable[Outcome]) -> list[Row]:
+def rows(outcomes: Iterable[CaseResult]) -> list[Row]:
     """One row a strategy and size, in the order in which they were measured; limits end the rows of their size.
 
     Loads by many processes stand beside those by as many that divide the model alike.

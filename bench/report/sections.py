@@ -4,40 +4,40 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cases.settings import Settings
 from bench.conformance.sweep import Cell
-from bench.history.gate import Gate
 from bench.history.runs import Run, runs_with
+from bench.plugin.regression import RegressionPlugin
+from bench.plugin.settings import Settings
+from bench.plugin.versus import Versus
 from bench.report.advice import Advice
 from bench.report.alive import explanation
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 from bench.report.conformance import conformance_lines
 from bench.report.history import history_lines, history_markdown
 from bench.report.peers import version_lines
-from bench.report.rows import Outcome, rows
+from bench.report.rows import CaseResult, rows
 from bench.report.table import markdown, terminal_lines
 from bench.report.versus import versus_lines, versus_markdown
-from bench.versus.session import Versus
 
 # Of a page that wraps by itself.
 JOB_PAGE_COLUMNS = 1000
 
 
 @dataclass(frozen=True)
-class Found:
+class RunResults:
     """What a run found out: what became of each benchmark, of each cell of the conformance table, and of the rest."""
 
     chosen: Settings
-    gate: Gate
+    gate: RegressionPlugin
     versus: Versus | None
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[CaseResult]
     cells: Sequence[Cell]
     advice: Callable[[], Advice | None] = lambda: None
     # Where its code is, if it is anywhere.
     written: list[Path] = field(default_factory=list)
 
 
-def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
+def sections(found: RunResults, width: int) -> Iterator[tuple[str, list[str]]]:
     """What is said in a terminal of `width` columns, under its titles."""
     chosen, gate, outcomes = found.chosen, found.gate, found.outcomes
     if found.cells:
@@ -60,7 +60,7 @@ def sections(found: Found, width: int) -> Iterator[tuple[str, list[str]]]:
         yield "history", history_lines(runs, gate.passed_over, width, whose)
 
 
-def _of_model(found: Found, runs: list[Run]) -> tuple[list[Run], str]:
+def _of_model(found: RunResults, runs: list[Run]) -> tuple[list[Run], str]:
     """What of the recorded runs is of the user's model, and its name; all of them where none is given."""
     own = found.chosen.own
     return (runs_with(runs, found.chosen.is_of_model), own.factory.shown) if own else (runs, "")
@@ -70,12 +70,12 @@ def _where(chosen: Settings) -> str:
     return f" on a stand-in for a GPU ({chosen.stand_in})" if chosen.stand_in else ""
 
 
-def _advice(found: Found) -> list[str]:
+def _advice(found: RunResults) -> list[str]:
     advice = found.advice()
     return [*advice.lines, *advice.how_to_use(next(iter(found.written), None))] if advice else []
 
 
-def job_page(found: Found) -> Iterator[str]:
+def job_page(found: RunResults) -> Iterator[str]:
     """The same in Markdown, for `$GITHUB_STEP_SUMMARY`."""
     gate = found.gate
     if table := rows(found.outcomes):
@@ -94,7 +94,7 @@ def job_page(found: Found) -> Iterator[str]:
         yield history_markdown(runs, gate.passed_over, whose)
 
 
-def not_compared(found: Found) -> list[str]:
+def not_compared(found: RunResults) -> list[str]:
     """What could not be held against history, though someone asked for it."""
     shown = found.gate.shown
     lines = comparison_lines(shown, found.gate.recorded, JOB_PAGE_COLUMNS) if shown else []

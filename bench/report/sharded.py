@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.history.record import Record
+from bench.record.record import Record
 from bench.report.formats import Column, Show, in_three_digits, measured, multiple, number, three_digits
 from bench.report.rows import Row
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from bench.history.record import Record
-from bench.ranks.team import NODE_RANKS
+from bench.record.record import Record
 from bench.report import sharded
-from bench.report.aligned import markdown_table
 from bench.report.formats import in_three_digits
 from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
-from bench.report.rows import Division, Row, rows
+from bench.report.rows import Row, ShardingKey, rows
 from bench.report.table import problems, terminal_lines
+from bench.report.text_table import markdown_table
+from bench.sharded.rank_group import NODE_RANKS
 
 
 def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _planned(table: Sequence[Row]) -> Iterator[str]:
         ends = shown((shares.get((way, count)) for count in counts), "share_bytes")
         body.append(["S/N", way, *ends, *([""] * len(counts))])
         for strategy in dict.fromkeys(one.strategy for one in found if one.parallelism == way):
-            records = [found.get(Division(strategy, way, count)) for count in counts]
+            records = [found.get(ShardingKey(strategy, way, count)) for count in counts]
             device, node = (shown(records, f"{name}_peak_bytes") for name in ("device_requested", "node_private"))
             body.append([f"`{strategy}`", way, *device, *node])
     [state, *_] = shown(found.values(), "state_bytes")

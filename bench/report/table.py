@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 
 from bench.report import sharded
-from bench.report.aligned import aligned, markdown_table
-from bench.report.best import best
 from bench.report.formats import (
     Column,
     amount,
@@ -18,7 +16,9 @@ from bench.report.formats import (
     three_digits,
 )
 from bench.report.peers import peer_lines
+from bench.report.recommendation import best
 from bench.report.rows import REFUSED, Row, coverage, scales, stand_ins, verdict_word
+from bench.report.text_table import aligned, markdown_table
 
 COLUMNS: tuple[Column, ...] = (
     ("budget", "with the budget", measured("fits", lambda record: "fits" if record["fits"] else "dies"), 0),

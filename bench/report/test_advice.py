@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from bench.cases.case import Case
-from bench.cases.planning import halved, largest_block
-from bench.cases.planning import plan as plan_anew
+from bench.measure.case import Case
+from bench.measure.planning import halved, largest_block
+from bench.measure.planning import plan as plan_anew
 from bench.meters.budget import Budget
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadDied
 from bench.report.advice import Advice, advised
-from bench.report.rows import Outcome, Row, rows
-from model.own import own
+from bench.report.rows import CaseResult, Row, rows
+from model.user.user_model import own
 
 GIB, MIB = 2**30, 2**20
 
@@ -320,8 +320,12 @@ def test_the_largest_block_of_a_model_is_one_of_a_sequence_or_a_part_beside_it()
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_what_was_tried_stays_when_a_row_is_put_together(order: tuple[int, int]) -> None:
     outcomes = [
-        Outcome("streamed", "small", "ok", {"strategy": "streamed", "state_bytes": 1, "device_reserved_peak_bytes": 7}),
-        Outcome("streamed", "small", "ok", {"strategy": "streamed", "state_bytes": 1, "fits": False, "fate": "killed"}),
+        CaseResult(
+            "streamed", "small", "ok", {"strategy": "streamed", "state_bytes": 1, "device_reserved_peak_bytes": 7}
+        ),
+        CaseResult(
+            "streamed", "small", "ok", {"strategy": "streamed", "state_bytes": 1, "fits": False, "fate": "killed"}
+        ),
     ]
     [whole] = rows(outcomes[place] for place in order)
     assert (whole.record["fits"], whole.record["device_reserved_peak_bytes"]) == (False, 7)

@@ -1,16 +1,16 @@
 from dataclasses import asdict
 
-from bench.meters.simulated.peaks import CACHED, ELSEWHERE, Held
+from bench.meters.simulated.peaks import CACHED, ELSEWHERE, LiveAllocation
 from bench.report.alive import MOST_LINES, alive_lines, explanation
-from bench.report.rows import Outcome
+from bench.report.rows import CaseResult
 
 GIB = 2**30
-MODEL = Held(6 * GIB, 821, "sequential.py:6", "model = build().to(device)")
-TENSOR = Held(2**20, 1, "sequential.py:14", "tensor.copy_(state_dict[name].to(device))")
+MODEL = LiveAllocation(6 * GIB, 821, "sequential.py:6", "model = build().to(device)")
+TENSOR = LiveAllocation(2**20, 1, "sequential.py:14", "tensor.copy_(state_dict[name].to(device))")
 
 
 def test_a_line_says_how_much_how_many_and_which_code_asked() -> None:
-    assert alive_lines([MODEL, TENSOR, Held(512, 0, CACHED, ""), Held(512, 2, ELSEWHERE, "")]) == [
+    assert alive_lines([MODEL, TENSOR, LiveAllocation(512, 0, CACHED, ""), LiveAllocation(512, 2, ELSEWHERE, "")]) == [
         "    6.00 GiB in 821 tensors: sequential.py:6 model = build().to(device)",
         "    1.00 MiB in 1 tensor: sequential.py:14 tensor.copy_(state_dict[name].to(device))",
         "    0.00 MiB: cached by the allocator",
@@ -33,9 +33,9 @@ def test_an_outcome_is_explained_figure_by_figure() -> None:
             "host_file_peak_bytes": [],
         },
     }
-    assert list(explanation(Outcome("sequential", "xl", "ok", record))) == [
+    assert list(explanation(CaseResult("sequential", "xl", "ok", record))) == [
         "sequential-xl: device requested peak 6.00 GiB",
         *alive_lines([MODEL, TENSOR]),
     ]
-    assert list(explanation(Outcome("sequential", "xl", "ok", {"alive_at_peak": None}))) == []
-    assert list(explanation(Outcome("sequential", "xl", "skipped: no room"))) == []
+    assert list(explanation(CaseResult("sequential", "xl", "ok", {"alive_at_peak": None}))) == []
+    assert list(explanation(CaseResult("sequential", "xl", "skipped: no room"))) == []

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.documents.markdown import documented
-from bench.report import sharded_specimen
 from bench.report.__main__ import main
 from bench.report.peers import PEERS
 from bench.report.readme import MAIN_JOB
 from bench.report.sharded_section import SHARDED
-from bench.report.specimen import Runs, content
+from bench.selftest import sharded_run
+from bench.selftest.documents.markdown import documented
+from bench.selftest.recorded_run import Runs, content
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
@@ -63,7 +63,7 @@ def test_the_sharded_loads_of_a_run_are_written_into_their_document(
 ) -> None:
     (tmp_path / "results").mkdir()
     runs = Runs(tmp_path / "results")
-    runs.write(1, benchmarks=sharded_specimen.benchmarks(), problems=[])
+    runs.write(1, benchmarks=sharded_run.benchmarks(), problems=[])
     runs.write(2)
     text = "# Title\n<!-- sharded 0000_x -->\nold\n<!-- end of sharded -->\nrest\n"
     document = tmp_path / "results" / "sharded.md"

@@ -3,22 +3,31 @@ from itertools import pairwise
 
 import pytest
 
-from bench.conformance.judge import Outcome
+from bench.conformance.judge import CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
 from bench.report.conformance import conformance_lines
 from bench.strategies import STRATEGIES
 
 CELLS = [
-    Cell(strategy, name, Outcome.PASSED if row.fits else Outcome.REFUSED, 10, "weight0: parameter", "ValueError: no")
+    Cell(
+        strategy,
+        name,
+        CellStatus.PASSED if row.fits else CellStatus.REFUSED,
+        10,
+        "weight0: parameter",
+        "ValueError: no",
+    )
     for strategy in STRATEGIES
     for name, row in PROPERTIES.items()
 ]
 FITTING = sum(row.fits for row in PROPERTIES.values())
-WRONG = Cell("baseline", "ties", Outcome.WRONG, 3, "weight0 = weight1: parameter", "weight1 was tied\nso was weight2")
+WRONG = Cell(
+    "baseline", "ties", CellStatus.WRONG, 3, "weight0 = weight1: parameter", "weight1 was tied\nso was weight2"
+)
 
 
-def changed(**outcome: Outcome) -> list[Cell]:
+def changed(**outcome: CellStatus) -> list[Cell]:
     return [replace(cell, outcome=outcome.get(cell.property, cell.outcome)) for cell in CELLS]
 
 
@@ -69,7 +78,7 @@ def test_what_a_loader_of_the_users_does_with_drawn_models_is_a_warning_with_one
     mine = replace(WRONG, strategy="mine", is_own=True)
     names = ("views", "optimizer", "dtype", "shape", "untied", "moved", "missing")
     others = [replace(mine, property=name, example=f"of {name}") for name in names]
-    tolerated = replace(mine, property="frozen", outcome=Outcome.TOLERATED)
+    tolerated = replace(mine, property="frozen", outcome=CellStatus.TOLERATED)
     lines = conformance_lines([WRONG, mine, tolerated, *others], 200, whole=False)
     assert lines == [
         "baseline, ties: WRONG: weight1 was tied",
@@ -92,7 +101,7 @@ def test_what_a_loader_of_the_users_does_with_drawn_models_is_a_warning_with_one
 
 
 def test_a_refusal_is_told_in_the_whole_table_only() -> None:
-    cells = changed(views=Outcome.REFUSED)
+    cells = changed(views=CellStatus.REFUSED)
     told = "mmap_assign, views: refused: ValueError: no"
     assert told in conformance_lines(cells, 80, whole=True)
     counted = f"{len(STRATEGIES) * (FITTING - 1)} cells ok, {len(STRATEGIES)} refused with an error"

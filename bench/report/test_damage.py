@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.history.baselines import Baselines
 from bench.history.comparison import Comparison
 from bench.history.findings import byte_changes
-from bench.history.past import Past
-from bench.history.record_file import Unreadable
 from bench.history.runs import Run, read_run
 from bench.history.schema import baseline
+from bench.record.record_file import Unreadable
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title
 from bench.report.conformance import conformance_lines
 from bench.report.export import _metrics, _points
@@ -26,9 +26,9 @@ from bench.report.history import history_lines, history_markdown
 from bench.report.peers import PEERS, version_lines
 from bench.report.recorded import Recorded, recorded
 from bench.report.sharded_section import SHARDED
-from bench.report.specimen import CHANGE, content
 from bench.report.table import markdown, terminal_lines
 from bench.report.verdict import verdict
+from bench.selftest.recorded_run import CHANGE, content
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -168,7 +168,7 @@ def show_history(run: Run, sound: Run, now: Recorded) -> None:
     runs = [run, sound, *[run] * 6]
     history_lines(runs, [], 120)
     history_markdown(runs, [])
-    comparison = Comparison(Past(runs, sound.machine, (run,)), False, [])
+    comparison = Comparison(Baselines(runs, sound.machine, (run,)), False, [])
     comparison.past.recorded()
     for key, record in sound.records.items():
         comparison.findings.extend(byte_changes(comparison.past, key, record, 0.01))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.history.record import blank_record
+from bench.record.record import blank_record
 from bench.report.export import export
 
 

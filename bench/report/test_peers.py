@@ -2,12 +2,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.conformance.judge import Outcome as CellOutcome
+from bench.conformance.judge import CellStatus
 from bench.conformance.sweep import Cell
 from bench.history.runs import Key, Run
 from bench.report.peers import PEERS, Loader, beaten, peer_lines, version_lines
 from bench.report.recorded import Recorded
-from bench.report.rows import Outcome, Row
+from bench.report.rows import CaseResult, Row
 from bench.report.table import terminal_lines
 
 ROOT = Path(__file__).parents[2]
@@ -28,26 +28,26 @@ def record(device: str = "cpu", cache: str = "warm", **figures: Any) -> dict[str
     return {"size": "small", "device": device, "cache": cache, "ownership": "owned", **scale, **figures}
 
 
-def run(outcomes: list[Outcome], cells: list[Cell] | None = None) -> Recorded:
+def run(outcomes: list[CaseResult], cells: list[Cell] | None = None) -> Recorded:
     told = Run(Path("0042_abc.json"), "passed", {"torch": "2.13.0", "cores": 2}, "abc", "2026-11-26T12:00", {})
     return Recorded(told, b"", tuple(outcomes), tuple(cells or ()), (), (), ())
 
 
-def outcomes() -> list[Outcome]:
+def outcomes() -> list[CaseResult]:
     """Of a recipe, a loader of another project that is better in one figure, and one that cannot be measured."""
     ours: dict[str, Any] = {"strategy": "streamed", "peer": None}
     theirs: dict[str, Any] = {"strategy": "quick", "peer": PEER}
     return [
-        Outcome("streamed", "small", "ok", record("sim", device_peak_ratio=1.0, host_peak_ratio=0.1, **ours)),
-        Outcome("streamed", "small", "ok", record(host_peak_ratio=1.0, host_file_peak_bytes=0, **ours)),
-        Outcome("streamed", "small", "ok", record(load_seconds=0.2, first_logits_seconds=0.3, **ours)),
-        Outcome("streamed", "small", "ok", record(cache="cold", load_seconds=2.0, first_logits_seconds=2.1, **ours)),
-        Outcome("limit: memory", "small", "ok", record(limit="memory")),
-        Outcome("quick", "small", "ok", record(host_peak_ratio=1.5, retained_bytes=2_000_000, **theirs)),
-        Outcome(
+        CaseResult("streamed", "small", "ok", record("sim", device_peak_ratio=1.0, host_peak_ratio=0.1, **ours)),
+        CaseResult("streamed", "small", "ok", record(host_peak_ratio=1.0, host_file_peak_bytes=0, **ours)),
+        CaseResult("streamed", "small", "ok", record(load_seconds=0.2, first_logits_seconds=0.3, **ours)),
+        CaseResult("streamed", "small", "ok", record(cache="cold", load_seconds=2.0, first_logits_seconds=2.1, **ours)),
+        CaseResult("limit: memory", "small", "ok", record(limit="memory")),
+        CaseResult("quick", "small", "ok", record(host_peak_ratio=1.5, retained_bytes=2_000_000, **theirs)),
+        CaseResult(
             "quick", "small", "ok", record(load_seconds=0.1, first_logits_seconds=0.15, limit_fraction=0.9, **theirs)
         ),
-        Outcome("absent", "small", "skipped: absent is not installed: pip install '.[peers]'", {}),
+        CaseResult("absent", "small", "skipped: absent is not installed: pip install '.[peers]'", {}),
     ]
 
 
@@ -60,7 +60,7 @@ def test_what_a_loader_was_and_was_told_stands_below_the_table() -> None:
 
 def test_a_gpu_comes_before_its_stand_in_and_both_before_a_simulated_one() -> None:
     simulated, stand_in, gpu = (
-        Outcome("streamed", "small", "ok", record(device, stand_in=memory, device_peak_ratio=ratio))
+        CaseResult("streamed", "small", "ok", record(device, stand_in=memory, device_peak_ratio=ratio))
         for device, memory, ratio in (("sim", None, 1.0), ("cuda", "80 GiB", 2.0), ("cuda", None, 3.0))
     )
     for found, shown in (([simulated], 1), ([simulated, stand_in], 2), ([simulated, stand_in, gpu], 3)):
@@ -77,12 +77,12 @@ def test_every_machine_of_a_part_is_named() -> None:
 
 def test_the_part_has_every_loader_and_says_where_the_suite_is_beaten() -> None:
     cells = [
-        Cell("quick", "plain", CellOutcome.PASSED, 5),
-        Cell("quick", "ties", CellOutcome.REFUSED, 5),
-        Cell("quick", "frozen", CellOutcome.WRONG, 5),
-        Cell("quick", "training", CellOutcome.DIED, 0),
-        Cell("quick", "surplus", CellOutcome.WRONG, 5),
-        Cell("quick", "missing", CellOutcome.REFUSED, 5),
+        Cell("quick", "plain", CellStatus.PASSED, 5),
+        Cell("quick", "ties", CellStatus.REFUSED, 5),
+        Cell("quick", "frozen", CellStatus.WRONG, 5),
+        Cell("quick", "training", CellStatus.DIED, 0),
+        Cell("quick", "surplus", CellStatus.WRONG, 5),
+        Cell("quick", "missing", CellStatus.REFUSED, 5),
     ]
     told = PEERS.rendered([run(outcomes(), cells)])
     assert "| `streamed` | 1.00x | 0.10x | 1.00x | 0.00x | 0.20 | 0.30 | - | 2.00 | 2.10 | - | - |" in told

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from bench.history.record_file import Unreadable
-from bench.report import sharded_specimen
+from bench.record.record_file import Unreadable
 from bench.report.recorded import Recorded, recorded
-from bench.report.specimen import CELLS, CHANGE, HOSTILE, LOADS, Runs, content, metered
 from bench.report.verdict import verdict
+from bench.selftest import sharded_run
+from bench.selftest.recorded_run import CELLS, CHANGE, HOSTILE, LOADS, Runs, content, metered
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -143,9 +143,7 @@ def test_what_was_refused_heads_the_verdict_and_why_is_said_once(tmp_path: Path)
 
 
 def test_loads_by_many_processes_are_told_apart_by_how_they_divide_the_model(tmp_path: Path) -> None:
-    run = recorded(
-        Runs(tmp_path).write(1, benchmarks=sharded_specimen.benchmarks(), problems=[], history=history("passed"))
-    )
+    run = recorded(Runs(tmp_path).write(1, benchmarks=sharded_run.benchmarks(), problems=[], history=history("passed")))
     assert [row.strategy for row in run.rows] == ["streamed fsdp x2", "streamed tensor x2"]
     assert [outcome.strategy for outcome in run.metered("small")] == ["streamed fsdp x2", "streamed tensor x2"]
     assert verdict(run).sentence == (
@@ -154,8 +152,8 @@ def test_loads_by_many_processes_are_told_apart_by_how_they_divide_the_model(tmp
 
 
 def test_one_of_them_that_failed_is_one_failure(tmp_path: Path) -> None:
-    record = sharded_specimen.of_ranks("streamed", "fsdp", 8)
+    record = sharded_run.of_ranks("streamed", "fsdp", 8)
     problem = {"strategy": "streamed fsdp x8", "size": "small", "verdict": "too much", "record": record}
     failed = history("failed", failed=["t.py::t[streamed-fsdp-small-x8-sim]"])
-    said = sentence(tmp_path, benchmarks=sharded_specimen.benchmarks(), problems=[problem], history=failed)
+    said = sentence(tmp_path, benchmarks=sharded_run.benchmarks(), problems=[problem], history=failed)
     assert said == "1 of 3 loads failed: streamed fsdp x8-small."

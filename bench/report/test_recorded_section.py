@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.documents.markdown import documents
 from bench.report.peers import PEERS
 from bench.report.readme import MAIN_JOB
 from bench.report.recorded import recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.sharded_section import SHARDED
+from bench.selftest.documents.markdown import documents
 
 ROOT = Path(__file__).parents[2]
 

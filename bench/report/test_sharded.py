@@ -5,10 +5,10 @@ import re
 import pytest
 
 from bench.report import sharded
-from bench.report.rows import Outcome, Row, rows
-from bench.report.sharded_specimen import plan, run, seconds, skipped, taken
-from bench.report.specimen import S
+from bench.report.rows import CaseResult, Row, rows
 from bench.report.table import markdown, terminal_lines
+from bench.selftest.recorded_run import S
+from bench.selftest.sharded_run import plan, run, seconds, skipped, taken
 
 GIB = 2**30
 
@@ -27,7 +27,7 @@ def heading(lines: list[str]) -> list[str]:
     ],
     ids=["run", "plan"],
 )
-def test_what_a_user_asks_first_fits_a_terminal(loads: list[Outcome], asked: set[str], width: int) -> None:
+def test_what_a_user_asks_first_fits_a_terminal(loads: list[CaseResult], asked: set[str], width: int) -> None:
     table = [line for line in terminal_lines(rows(loads), width) if line.startswith(("strategy", "load_", "streamed"))]
     assert len(table) == 1 + len(loads) // (2 if "read" in asked else 1)
     assert max(map(len, table)) <= width

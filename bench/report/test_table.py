@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from bench.report.rows import Outcome, rows
+from bench.report.rows import CaseResult, rows
 from bench.report.table import COLUMNS, markdown, terminal_lines
 
 S, L = 702_480_384, 154_389_504
 
 
-def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: bool = False) -> Outcome:
+def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: bool = False) -> CaseResult:
     record: dict[str, Any] = {
         "state_bytes": S,
         "largest_tensor_bytes": L,
@@ -27,29 +27,29 @@ def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: 
         "host_file_bound_ratio": float(mapped),
         "load_seconds": None,
     }
-    return Outcome(strategy, "small", "ok", record)
+    return CaseResult(strategy, "small", "ok", record)
 
 
-def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> Outcome:
+def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> CaseResult:
     times: dict[str, Any] = {
         "load_seconds": first_logits / 2,
         "first_logits_seconds": first_logits,
         "bytes_per_second": 1.5e9,
         "ownership": "mapped" if strategy == "mmap_assign" else "owned",
     }
-    return Outcome(strategy, "small", verdict, times)
+    return CaseResult(strategy, "small", verdict, times)
 
 
-def against_limit(strategy: str, first_logits: float, fraction: float, faults: tuple[int, int]) -> Outcome:
+def against_limit(strategy: str, first_logits: float, fraction: float, faults: tuple[int, int]) -> CaseResult:
     """A timed load that was held against the best that the machine could do."""
     timed = seconds(strategy, first_logits)
     timed.record.update(limit_fraction=fraction, minor_faults=faults[0], major_faults=faults[1])
     return timed
 
 
-def limit(kind: str, rate: float) -> Outcome:
+def limit(kind: str, rate: float) -> CaseResult:
     record = {"strategy": None, "limit": kind, "state_bytes": S, "largest_tensor_bytes": L, "bytes_per_second": rate}
-    return Outcome(f"limit: {kind}", "small", "ok", record)
+    return CaseResult(f"limit: {kind}", "small", "ok", record)
 
 
 RUN = [
@@ -81,7 +81,7 @@ def test_wide_table() -> None:
     ]
 
 
-def full_table() -> list[Outcome]:
+def full_table() -> list[CaseResult]:
     """The longest names and largest figures that a CUDA run may show, in every column that there is."""
     return [
         limit("mapping", 123.45e9),
@@ -204,7 +204,7 @@ def test_what_failed_is_marked_and_explained_and_never_best() -> None:
 
 
 def test_what_was_skipped_says_why() -> None:
-    lines = terminal_lines(rows([Outcome("baseline", "xl", "skipped: takes 13.5 GB of memory")] * 2), 120)
+    lines = terminal_lines(rows([CaseResult("baseline", "xl", "skipped: takes 13.5 GB of memory")] * 2), 120)
     assert lines == [
         "strategy  size  verdict",
         "baseline  xl    skipped",
@@ -225,14 +225,14 @@ def test_a_stand_in_for_a_gpu_is_named_and_has_no_times() -> None:
     said = "stand-in for a GPU (80 GiB): bytes are of PyTorch's CUDA allocator, and no times are shown"
     known = {"device": "cuda", "stand_in": "80 GiB"}
     loads = [replace(one, record=one.record | known) for one in (RUN[0], memory("streamed", 0.1, device=1.0))]
-    timed = [Outcome(one.strategy, "small", "ok", known | {"load_seconds": None, "state_bytes": S}) for one in loads]
+    timed = [CaseResult(one.strategy, "small", "ok", known | {"load_seconds": None, "state_bytes": S}) for one in loads]
     for lines in (terminal_lines(rows([*loads, *timed]), 80), markdown(rows([*loads, *timed])).splitlines()):
         assert lines.count(said) == 1
         assert not [line for line in lines if "logits s" in line or "Fastest" in line]
     assert said not in terminal_lines(rows(RUN), 80)
 
 
-def told(table: list[Outcome]) -> list[str]:
+def told(table: list[CaseResult]) -> list[str]:
     return [line for line in terminal_lines(rows(table), 200) if line.startswith(("Best", "Fastest"))]
 
 
@@ -268,8 +268,8 @@ def test_of_the_suites_own_theory_decides_and_no_noise() -> None:
 
 def test_what_is_best_is_said_of_the_largest_size() -> None:
     small, xl = memory("baseline", 2.0), memory("sequential", 2.0)
-    xl = Outcome("sequential", "xl", "ok", xl.record | {"state_bytes": 10 * S})
-    run = [small, xl, seconds("baseline", 1.0), Outcome("sequential", "xl", "ok", seconds("", 9.0).record)]
+    xl = CaseResult("sequential", "xl", "ok", xl.record | {"state_bytes": 10 * S})
+    run = [small, xl, seconds("baseline", 1.0), CaseResult("sequential", "xl", "ok", seconds("", 9.0).record)]
     assert told(run) == ["Best here: sequential (2.00x private)", "Fastest on this CPU: sequential (9.00 s)"]
 
 
@@ -280,9 +280,9 @@ def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
     assert lines[1].startswith("| --- | --- | ---: |")
 
 
-def tried(strategy: str, *, fits: bool, fate: str | None = None, **smallest: int) -> Outcome:
+def tried(strategy: str, *, fits: bool, fate: str | None = None, **smallest: int) -> CaseResult:
     known = {"strategy": strategy, "state_bytes": S, "largest_tensor_bytes": L}
-    return Outcome(strategy, "small", "ok", known | {"fits": fits, "fate": fate} | smallest)
+    return CaseResult(strategy, "small", "ok", known | {"fits": fits, "fate": fate} | smallest)
 
 
 def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() -> None:
@@ -313,12 +313,16 @@ WHY = "refused: ['angles'] are not persistent; use baseline or sequential"
 
 
 def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
-    refusing = [Outcome(name, "small", WHY, {"strategy": name}) for name in ("load_assign", "streamed", "streamed")]
+    refusing = [CaseResult(name, "small", WHY, {"strategy": name}) for name in ("load_assign", "streamed", "streamed")]
     run = [memory("baseline", 1.0), *refusing, limit("memory", 2e9), memory("sequential", 1.0)]
     for lines in (terminal_lines(rows(run), 80), markdown(rows(run)).splitlines()):
         assert lines.count("2 of 4 strategies work with small: baseline, sequential; 2 refused") == 1
         assert [line for line in lines if "persistent" in line] == [f"load_assign-small, streamed-small: {WHY}"]
-    failed = [*run, Outcome("sequential", "small", "too much"), Outcome("per_tensor", "small", "skipped: too large")]
+    failed = [
+        *run,
+        CaseResult("sequential", "small", "too much"),
+        CaseResult("per_tensor", "small", "skipped: too large"),
+    ]
     assert "1 of 5 strategies work with small: baseline; 2 refused, 1 skipped, 1 FAILED" in terminal_lines(
         rows(failed), 80
     )
@@ -327,7 +331,7 @@ def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
 
 
 def test_a_refusal_is_no_failure_and_a_bound_of_times_is_none_of_peaks() -> None:
-    refused = Outcome("streamed", "small", "refused: ['angles'] are not persistent", {"strategy": "streamed"})
+    refused = CaseResult("streamed", "small", "refused: ['angles'] are not persistent", {"strategy": "streamed"})
     lines = terminal_lines(rows([memory("baseline", 1.0), refused]), 80)
     assert [line.split()[-1] for line in lines if line.startswith("streamed ")] == ["refused"]
     assert "streamed-small: refused: ['angles'] are not persistent" in lines

@@ -5,7 +5,7 @@ import pytest
 
 from bench.report.versus import versus_lines, versus_markdown
 from bench.versus.measured import PEAKS, Benchmark
-from bench.versus.verdict import Change, Peak, Result, Time
+from bench.versus.verdict import PeakChange, Result, Time, TimeChange
 
 GIB = 2**30
 
@@ -14,13 +14,15 @@ def benchmark(strategy: str, test: str = "load_time") -> Benchmark:
     return Benchmark(f"bench/test_{test}.py::test_{test}[{strategy}-small-cpu]", "float32", "warm", planned=False)
 
 
-def peak(strategy: str, figure: str, reference: float, candidate: float, verdict: str) -> Peak:
+def peak(strategy: str, figure: str, reference: float, candidate: float, verdict: str) -> PeakChange:
     equal = reference == candidate
-    return Peak(benchmark(strategy, "peak_memory"), figure, reference, candidate, equal=equal, verdict=verdict)
+    return PeakChange(benchmark(strategy, "peak_memory"), figure, reference, candidate, equal=equal, verdict=verdict)
 
 
-SLOWER = Time(benchmark("meta_sequential"), "load_seconds", 0.6, 0.66, Change(1.1, 1.012, 1.189, "slower"))
-UNDECIDED = Time(benchmark("streamed"), "first_logits_seconds", 123.4, 123.4, Change(1.0, 0.95, 1.05, "undecided", 12))
+SLOWER = Time(benchmark("meta_sequential"), "load_seconds", 0.6, 0.66, TimeChange(1.1, 1.012, 1.189, "slower"))
+UNDECIDED = Time(
+    benchmark("streamed"), "first_logits_seconds", 123.4, 123.4, TimeChange(1.0, 0.95, 1.05, "undecided", 12)
+)
 EQUAL = peak("streamed", "host_private_peak_bytes", GIB, GIB, "same")
 
 RESULT = Result(
@@ -67,7 +69,7 @@ def test_bytes_have_lines_only_where_they_differ() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_fits_its_terminal_and_keeps_its_verdicts(width: int) -> None:
     peaks = tuple(peak("meta_sequential", figure, 12 * GIB, 25 * GIB, "grew") for figure in PEAKS)
-    slow = replace(SLOWER, figure="first_logits_seconds", change=Change(12.345, 10.123, 14.567, "undecided", 3))
+    slow = replace(SLOWER, figure="first_logits_seconds", change=TimeChange(12.345, 10.123, 14.567, "undecided", 3))
     lines = versus_lines(replace(RESULT, times=(slow, UNDECIDED), peaks=peaks), width)[:9]
     assert max(map(len, lines)) <= width
     assert [line.split()[-1] for line in lines[1:]] == ["undecided", "undecided", *["grew"] * 6]

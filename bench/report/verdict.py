@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench.history.schema import FAILED, INTERRUPTED, PASSED
-from bench.report.best import best
 from bench.report.comparison import changes_in_words
+from bench.report.recommendation import best
 from bench.report.recorded import Recorded
 from bench.report.rows import Row, coverage, listed, was_skipped
 from bench.report.table import refusals
@@ -13,7 +13,7 @@ from bench.report.table import refusals
 PARTIAL = "partial"
 
 
-class Verdict(NamedTuple):
+class RunVerdict(NamedTuple):
     """A run's outcome, a class of style, the headline, what that means, and which strategies are best, a line each."""
 
     outcome: str
@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
     best: list[str]
 
 
-def verdict(recorded: Recorded) -> Verdict:
+def verdict(recorded: Recorded) -> RunVerdict:
     """The verdict of a recorded run; if it passed without some strategies, the headline is how many worked."""
     outcome, partial = recorded.run.outcome, coverage(recorded.rows)
     headline, style = f"{outcome.capitalize()}.", outcome
@@ -31,7 +31,7 @@ def verdict(recorded: Recorded) -> Verdict:
         headline, style = " ".join(f"{line}." for line in partial), PARTIAL
     unsaid = [line for line in partial if not any(line in said for said in (headline, *recorded.complaints))]
     sentences = _sentences(recorded, unsaid)
-    return Verdict(outcome, style, headline, " ".join(sentences), best(recorded.rows))
+    return RunVerdict(outcome, style, headline, " ".join(sentences), best(recorded.rows))
 
 
 def _sentences(recorded: Recorded, partial: Sequence[str]) -> Iterator[str]:

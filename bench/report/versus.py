@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from math import floor, log10
 
-from bench.report.aligned import aligned, markdown_table
+from bench.report.text_table import aligned, markdown_table
 from bench.versus.measured import PEAKS, Benchmark
-from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, Change, Peak, Result, Time
+from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, PeakChange, Result, Time, TimeChange
 
 MIB = 2**20
 
@@ -63,7 +63,7 @@ def _time_row(time: Time) -> tuple[str, ...]:
     return time.benchmark.name, time.figure, *seconds, _percent(change.ratio), between, change.verdict
 
 
-def _peak_row(peak: Peak) -> tuple[str, ...]:
+def _peak_row(peak: PeakChange) -> tuple[str, ...]:
     sizes = (f"{peak.reference:,.0f}", f"{peak.candidate:,.0f}")
     return peak.benchmark.name, peak.figure, *sizes, _bytes_changed(peak), "-", peak.verdict
 
@@ -72,7 +72,7 @@ def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
 
 
-def _bytes_changed(peak: Peak) -> str:
+def _bytes_changed(peak: PeakChange) -> str:
     """As a fraction, or in bytes where that would be none, or of nothing."""
     if peak.reference and abs(peak.candidate / peak.reference - 1) >= 0.001:  # noqa: PLR2004 - what `_percent` shows
         return _percent(peak.candidate / peak.reference)
@@ -85,7 +85,7 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.{max(0, 2 - floor(log10(seconds)))}f}"
 
 
-def _differing(result: Result) -> list[Peak]:
+def _differing(result: Result) -> list[PeakChange]:
     return [peak for peak in result.peaks if not peak.equal or peak.verdict != "same"]
 
 
@@ -115,7 +115,7 @@ def _whole_name(benchmark: Benchmark) -> str:
     return f"{test} ({', '.join(filter(None, (benchmark.dtype, to, benchmark.cache, plan)))})".removesuffix(" ()")
 
 
-def _undecided(changes: Sequence[Change]) -> Iterator[str]:
+def _undecided(changes: Sequence[TimeChange]) -> Iterator[str]:
     if not changes:
         return
     needed = [change.rounds_to_decide for change in changes if change.rounds_to_decide is not None]

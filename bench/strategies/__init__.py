@@ -16,18 +16,18 @@ import torch
 from torch import nn
 
 from bench.strategies.baseline import baseline
+from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.load_assign import load_assign
 from bench.strategies.meta_sequential import meta_sequential
 from bench.strategies.mmap_assign import mmap_assign
-from bench.strategies.named import NamedLoad
-from bench.strategies.own import OwnLoad, required_layout, takes_a_load
 from bench.strategies.peers import Peer
 from bench.strategies.peers.finding import by_folder, by_name, by_path, by_suffix
 from bench.strategies.per_tensor import per_tensor
 from bench.strategies.sequential import sequential
 from bench.strategies.streamed import streamed
-from model.reference import Reference
-from model.source import Source
+from bench.strategies.user_strategy import UserRecipe, required_layout, takes_a_load
+from model.user.reference import Reference
+from model.user.source import Source
 
 Load = Callable[[Callable[[], nn.Module], Path, torch.device], nn.Module]
 
@@ -66,16 +66,16 @@ class Strategy:
     @property
     def loader(self) -> str | None:
         """The name of a loader of the user's with its file or module, as `Reference.shown`; None: it is the suite's."""
-        return self.load.reference.shown if self.is_own and isinstance(self.load, NamedLoad) else None
+        return self.load.reference.shown if self.is_own and isinstance(self.load, LazyRecipe) else None
 
     @property
     def function(self) -> Load:
         """The recipe itself."""
-        return self.load.reference.get() if isinstance(self.load, NamedLoad) else self.load
+        return self.load.reference.get() if isinstance(self.load, LazyRecipe) else self.load
 
     @property
     def name(self) -> str:
-        return self.load.reference.name if isinstance(self.load, NamedLoad) else self.load.__name__
+        return self.load.reference.name if isinstance(self.load, LazyRecipe) else self.load.__name__
 
     def given(self, layout: str) -> "Strategy":
         """The same for a checkpoint in one of the layouts that it loads: a peer may map no file but its own."""
@@ -180,7 +180,7 @@ def _peer(  # noqa: PLR0913, PLR0917 - a row of the table below
 ) -> Strategy:
     told = destination, settings, formats, devices, wrong, dies, architecture
     peer = Peer(module, needs, *told, also=also, finds=finds, torch_file=torch_file)
-    load = NamedLoad(Reference(f"{peer.module}:{function}"))
+    load = LazyRecipe(Reference(f"{peer.module}:{function}"))
     return Strategy(load, layout, "", "", "", file, refuses, pinned="", peer=peer)
 
 
@@ -312,7 +312,7 @@ def own_strategy(text: str, bound: str | None) -> Strategy:
     except ValueError as error:
         raise ValueError(f"{reference.shown} {error}") from None
     return Strategy(
-        OwnLoad(reference),
+        UserRecipe(reference),
         layout or "torch",
         device=bound or "",
         host="",

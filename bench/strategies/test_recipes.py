@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.properties import PROPERTIES
+from bench.measure.bounds import bound_bytes
 from bench.strategies import STATED_DEVICE_RATIO, STRATEGIES, Strategy
-from bench.strategies.bounds import bound_bytes
 from bench.strategies.reading.state_dict import SAFETENSORS_DTYPES
-from model import safetensors_file
 from model.architecture import DTYPES
 from model.checkpoints import Checkpoint, Specification, make
+from model.examine import safetensors_file
+from model.examine.trust import examine
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
 from model.layouts import LAYOUTS, save_plain
-from model.trust import examine
-from model.verify import check_model
+from model.verification.verify import check_model
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.cases import interrupts
+from bench import interrupts
 from bench.meters.simulated.ledger import PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import host_held
 from bench.meters.simulated.simulation import simulation

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.history.record import blank_record
+from bench.record.record import blank_record
 from bench.versus.measured import PEAKS, TIMES, Benchmark, read_run
 
 FULLNAME = "bench/test_load_time.py::test_load_time[streamed-small-cpu]"

@@ -6,8 +6,8 @@ import pytest
 
 from bench.report.versus import versus_lines
 from bench.versus.conftest import AddWheel, Commit
-from bench.versus.duel import duel
 from bench.versus.environments import prepare
+from bench.versus.interleaved_runs import duel
 from bench.versus.sides import parse
 from bench.versus.verdict import judge
 

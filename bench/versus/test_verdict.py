@@ -5,7 +5,7 @@ from math import exp, sqrt
 
 import pytest
 
-from bench.versus.duel import Duel
+from bench.versus.interleaved_runs import InterleavedRuns
 from bench.versus.measured import Benchmark, Run
 from bench.versus.sides import Side
 from bench.versus.verdict import CONFIDENCE, change_of, judge, peak_verdict
@@ -106,8 +106,8 @@ def test_peaks_change_beyond_the_threshold_and_beyond_their_slack(
     assert peak_verdict(figure, reference, candidate, 0.01) == verdict
 
 
-def measured(*rounds: tuple[Run, Run]) -> Duel:
-    return Duel(Side("main", commit="0" * 40), Side("here"), rounds)
+def measured(*rounds: tuple[Run, Run]) -> InterleavedRuns:
+    return InterleavedRuns(Side("main", commit="0" * 40), Side("here"), rounds)
 
 
 def test_every_round_is_a_pair() -> None:

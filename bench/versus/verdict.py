@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import NormalDist, fmean, median, stdev
 
-from bench.history.figures import FIGURES
 from bench.history.student import t_around
-from bench.versus.duel import Duel
+from bench.record.figures import FIGURES
+from bench.versus.interleaved_runs import InterleavedRuns
 from bench.versus.measured import PEAKS, TIMES, Benchmark, Run
 
 # Of all intervals of a comparison together: in so many comparisons each holds what it is about.
@@ -24,7 +24,7 @@ SLACK_BYTES = {figure.name: figure.slack_bytes for figure in FIGURES}
 
 
 @dataclass(frozen=True)
-class Change:
+class TimeChange:
     """How many times as long the candidate takes, and between what that lies; `same` and others are verdicts.
 
     `rounds_to_decide`: of a figure that is `undecided`, how many rounds would likely do; None: more than
@@ -46,11 +46,11 @@ class Time:
     figure: str
     reference: float
     candidate: float
-    change: Change
+    change: TimeChange
 
 
 @dataclass(frozen=True)
-class Peak:
+class PeakChange:
     """A peak of one benchmark: each side's median in bytes. `equal`: as far as such a peak is measured exactly."""
 
     benchmark: Benchmark
@@ -70,7 +70,7 @@ class Result:
     threshold: float
     rounds: int
     times: tuple[Time, ...]
-    peaks: tuple[Peak, ...]
+    peaks: tuple[PeakChange, ...]
     only_reference: tuple[Benchmark, ...]
     only_candidate: tuple[Benchmark, ...]
     unmeasured: tuple[Benchmark, ...]
@@ -83,7 +83,7 @@ class Result:
         )
 
 
-def judge(measured: Duel, threshold: float, memory_threshold: float) -> Result:
+def judge(measured: InterleavedRuns, threshold: float, memory_threshold: float) -> Result:
     """Compare two sides; the thresholds are fractions: changes up to them are none. Raises `ValueError` for few rounds.
 
     See `change_of` and `peak_verdict` for how.
@@ -110,7 +110,7 @@ def judge(measured: Duel, threshold: float, memory_threshold: float) -> Result:
     )
 
 
-def change_of(pairs: Sequence[tuple[float, float]], threshold: float, figures: int) -> Change:
+def change_of(pairs: Sequence[tuple[float, float]], threshold: float, figures: int) -> TimeChange:
     """The change of a time, from its values on both sides, round by round.
 
     Student's t for paired differences ("Student", "The Probable Error of a Mean", Biometrika 6 (1908)), taken of the
@@ -132,7 +132,7 @@ def change_of(pairs: Sequence[tuple[float, float]], threshold: float, figures: i
         verdict = "same"
     else:
         needed = _rounds_to_decide(abs(middle), spread, edge, len(logs), figures)
-    return Change(exp(middle), exp(middle - off), exp(middle + off), verdict, needed)
+    return TimeChange(exp(middle), exp(middle - off), exp(middle + off), verdict, needed)
 
 
 def _half_width(spread: float, rounds: int, figures: int) -> float:
@@ -157,19 +157,19 @@ def peak_verdict(figure: str, reference: float, candidate: float, threshold: flo
     return "grew" if change > 0 else "shrank"
 
 
-def _peaks(measured: Duel, benchmark: Benchmark, threshold: float) -> Iterator[Peak]:
+def _peaks(measured: InterleavedRuns, benchmark: Benchmark, threshold: float) -> Iterator[PeakChange]:
     for figure in PEAKS:
         if pairs := _pairs(measured, benchmark, figure):
             reference, candidate = (median(values) for values in zip(*pairs, strict=True))
             equal = abs(candidate - reference) <= SLACK_BYTES[figure]
-            yield Peak(
+            yield PeakChange(
                 *(benchmark, figure, reference, candidate),
                 equal=equal,
                 verdict=peak_verdict(figure, reference, candidate, threshold),
             )
 
 
-def _pairs(measured: Duel, benchmark: Benchmark, figure: str) -> list[tuple[float, float]]:
+def _pairs(measured: InterleavedRuns, benchmark: Benchmark, figure: str) -> list[tuple[float, float]]:
     """A figure on both sides, of every round in which both have it."""
     found = [tuple(run.get(benchmark, {}).get(figure) for run in pair) for pair in measured.rounds]
     return [(one, other) for one, other in found if one is not None and other is not None]

@@ -20,7 +20,7 @@ import torch
 
 from bench.meters.driver.sent import Computation, SentTensor, SentValues, replaced, tensors_in
 from bench.meters.driver.variables import CARD
-from model.user_code import NotTheUsers
+from model.user.user_code import NotTheUsers
 
 aten = torch.ops.aten
 

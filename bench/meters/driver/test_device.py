@@ -172,7 +172,7 @@ class Copied:
 
     def __init__(self, source: Tensor) -> None:
         self.source = source
-        self.stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream: torch.cuda.Stream = torch.cuda.Stream()
         torch.cuda.synchronize()
         with torch.cuda.stream(self.stream):
             self.copy = source.to("cuda", non_blocking=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.documents.markdown import snippets
 from bench.meters.driver import build
 from bench.meters.driver.build import CannotBuild, library
 from bench.meters.driver.card import CardSettings
 from bench.meters.driver.stand_in import card, start_card
 from bench.meters.driver.variables import CARD, MEMORY
+from bench.selftest.documents.markdown import snippets
 
 ROOT = Path(__file__).parents[3]
 GIB, TIB = 2**30, 2**40
@@ -27,7 +27,7 @@ ON_DEVICE = (
     "bench/meters/driver/test_device.py",
     "bench/meters/test_cuda.py",
     "bench/meters/test_cuda_path.py",
-    "bench/meters/test_cuda_faults.py",
+    "bench/selftest/test_cuda_faults.py",
 )
 
 

@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 import bench.meters.warm  # noqa: F401 - once, and not in every fork
-from bench.cases.case import Case
-from bench.cases.loads import run_load
+from bench.measure.case import Case
+from bench.measure.loads import run_load
 from bench.meters import device_meter
 from bench.meters.oracle.forks import answered, in_fork, in_forks
 from bench.meters.oracle.measured import measured
 from bench.meters.oracle.options import names
 from bench.meters.oracle.unread import unfilled, unread
-from bench.meters.oracle.verdict import Figures, Group, group
+from bench.meters.oracle.verdict import CaseGroup, Figures, group
 from bench.strategies import STRATEGIES
 from model.architecture import DTYPES
+from model.checkpoint_cache import CheckpointCache, cache_folder
 from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.gpt2 import SIZES
-from model.shelf import Shelf, cache_folder
 
 GetCheckpoint = Callable[[Specification], Checkpoint]
 
@@ -42,7 +42,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
 
 
-def groups(options: Namespace) -> Iterator[Group]:
+def groups(options: Namespace) -> Iterator[CaseGroup]:
     """Compare a load in each group: all strategies of each size."""
     with TemporaryDirectory(prefix="oracle-") as folder, closing(_shelf(options.checkpoints)) as shelf:
         made = partial(_made, shelf)
@@ -73,11 +73,11 @@ def _told(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, *, sparse: 
     return measured(meter, lambda on: run_load(load, rehearsal, on), loaded)
 
 
-def _shelf(folder: Path) -> Shelf:
-    return Shelf(folder, print, lambda *_: nullcontext(lambda _: None))
+def _shelf(folder: Path) -> CheckpointCache:
+    return CheckpointCache(folder, print, lambda *_: nullcontext(lambda _: None))
 
 
-def _made(shelf: Shelf, specification: Specification) -> Checkpoint:
+def _made(shelf: CheckpointCache, specification: Specification) -> Checkpoint:
     """A checkpoint with bytes. Threads that made it here would be missing in every fork, and waited for."""
     answered(in_fork(lambda: _shelf(shelf.folder).get(specification).folder))
     return shelf.get(specification)

@@ -12,14 +12,14 @@ from bench.meters.oracle.forks import answered, attempted, in_forks
 from bench.meters.oracle.measured import measured
 from bench.meters.oracle.operation_cases import OPERATIONS, Operation
 from bench.meters.oracle.options import names
-from bench.meters.oracle.verdict import Answer, Figures, Group, group
+from bench.meters.oracle.verdict import Answer, CaseGroup, Figures, group
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--groups", type=partial(names, known=OPERATIONS), default=list(OPERATIONS))
 
 
-def groups(options: Namespace) -> Iterator[Group]:
+def groups(options: Namespace) -> Iterator[CaseGroup]:
     calls = [partial(_all_told, name, device) for name in options.groups for device in ("cuda", "sim")]
     answers = map(answered, in_forks(calls, options.at_once))
     for name in options.groups:

@@ -8,7 +8,7 @@ import torch
 
 from bench.meters.oracle.options import count
 from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, RESET, Player, Step, compare
-from bench.meters.oracle.verdict import Figures, Group
+from bench.meters.oracle.verdict import CaseGroup, Figures
 from bench.meters.simulated.ledger import PINNED, Event
 from bench.meters.simulated.pinned import host_stats
 
@@ -29,7 +29,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--steps", type=count, default=150, help="steps of a sequence")
 
 
-def groups(options: Namespace) -> Iterator[Group]:
+def groups(options: Namespace) -> Iterator[CaseGroup]:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     yield compare("page-locked memory", _pair, drawn, seeds, options.steps, options.at_once)
 
@@ -55,7 +55,7 @@ def _size(rng: random.Random) -> int:
     return max(1, rng.choice((power - 1, power, power, power + 1, int(2 ** rng.uniform(0, MOST_BITS)))))
 
 
-class Real:
+class RealPinned:
     """PyTorch's allocator of page-locked memory, emptied."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Real:
         torch._C._host_emptyCache()  # noqa: SLF001 - torch 2.10 has no public name for it
 
 
-class Simulated:
+class SimulatedPinned:
     """The model of it, which is given the events of a ledger."""
 
     def __init__(self) -> None:
@@ -120,4 +120,4 @@ class Simulated:
 
 
 def _pair() -> tuple[Player, Player]:
-    return Real(), Simulated()
+    return RealPinned(), SimulatedPinned()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from bench.meters.oracle.forks import answered, in_forks
-from bench.meters.oracle.verdict import Difference, Figures, Group, where_different
+from bench.meters.oracle.verdict import CaseGroup, Figures, OracleDifference, where_different
 
 ALLOCATE, FREE, EMPTY, RESET = "allocate", "free", "empty the cache", "reset the peaks"
 
@@ -90,24 +90,26 @@ def shortened(steps: Sequence[Step], parts: Callable[[Sequence[Step]], int | Non
         width = max(width // 2, 1)
 
 
-def compare(name: str, pair: Pair, draw: Draw, seeds: range, steps: int, at_once: int = 1) -> Group:  # noqa: PLR0913, PLR0917
+def compare(name: str, pair: Pair, draw: Draw, seeds: range, steps: int, at_once: int = 1) -> CaseGroup:  # noqa: PLR0913, PLR0917
     """Play a sequence of so many steps for each seed, in `at_once` forks."""
     parts = [seeds[first::at_once] for first in range(min(at_once, len(seeds)))]
     calls = [partial(_compare, pair, draw, part, steps) for part in parts]
     played = different = 0
-    found: dict[frozenset[str], Difference] = {}
+    found: dict[frozenset[str], OracleDifference] = {}
     for answer in in_forks(calls, at_once):
         some_played, some_different, some_found = answered(answer)
         played += some_played
         different += some_different
         found = some_found | found
-    return Group(name, "steps", played, different, tuple(found.values())[:MOST_SHORTENED])
+    return CaseGroup(name, "steps", played, different, tuple(found.values())[:MOST_SHORTENED])
 
 
-def _compare(pair: Pair, draw: Draw, seeds: range, steps: int) -> tuple[int, int, dict[frozenset[str], Difference]]:
+def _compare(
+    pair: Pair, draw: Draw, seeds: range, steps: int
+) -> tuple[int, int, dict[frozenset[str], OracleDifference]]:
     """Return how many steps were compared, after how many the two differed, and a difference of each kind."""
     played = different = 0
-    found: dict[frozenset[str], Difference] = {}
+    found: dict[frozenset[str], OracleDifference] = {}
     for seed in seeds:
         sequence = draw(random.Random(seed), steps)  # noqa: S311 - to be drawn again
         parted = parting(sequence, pair)
@@ -120,7 +122,7 @@ def _compare(pair: Pair, draw: Draw, seeds: range, steps: int) -> tuple[int, int
     return played, different, found
 
 
-def _shortest(what: str, sequence: Sequence[Step], kind: frozenset[str], pair: Pair) -> Difference:
+def _shortest(what: str, sequence: Sequence[Step], kind: frozenset[str], pair: Pair) -> OracleDifference:
     def parts(steps: Sequence[Step]) -> int | None:
         parted = parting(steps, pair)
         return parted.at if parted and frozenset(parted.real) == kind else None
@@ -128,4 +130,4 @@ def _shortest(what: str, sequence: Sequence[Step], kind: frozenset[str], pair: P
     short = shortened(sequence, parts)
     parted = parting(short, pair)
     assert parted is not None
-    return Difference(what, parted.real, parted.simulated, tuple(map(str, short)))
+    return OracleDifference(what, parted.real, parted.simulated, tuple(map(str, short)))

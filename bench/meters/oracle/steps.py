@@ -12,7 +12,7 @@ import torch
 from bench.meters.cuda import CudaMeter
 from bench.meters.oracle.options import count, numbers
 from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, Player, Step, compare
-from bench.meters.oracle.verdict import Figures, Group
+from bench.meters.oracle.verdict import CaseGroup, Figures
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
 from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings, settings_of
 from bench.meters.simulated.blocks import Block
@@ -40,7 +40,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
 
 
-def groups(options: Namespace) -> Iterator[Group]:
+def groups(options: Namespace) -> Iterator[CaseGroup]:
     """Compare in a group for each number of streams and each capacity; the settings are those of the environment."""
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     # A device that is full is full for all processes.
@@ -77,7 +77,7 @@ def _size(rng: random.Random) -> int:
     return rng.choice((near_edge, rng.randint(1, 2 * MIB), of_any_length))
 
 
-class Real:
+class RealSteps:
     """PyTorch's allocator, emptied, on streams of this process."""
 
     def __init__(self, streams: int, capacity: int | None, *, driver: bool) -> None:
@@ -118,7 +118,7 @@ class Real:
         torch.cuda.empty_cache()
 
 
-class Simulated:
+class SimulatedSteps:
     """The model of PyTorch's allocator."""
 
     def __init__(self, allocator: CachingAllocator) -> None:
@@ -153,10 +153,10 @@ class Simulated:
 
 
 def _pair(settings: AllocatorSettings, streams: int, capacity: int | None, *, driver: bool) -> tuple[Player, Player]:
-    real = Real(streams, capacity, driver=driver)
+    real = RealSteps(streams, capacity, driver=driver)
     # Less than it has in all, where CUDA's context is on it.
     device_bytes = torch.cuda.mem_get_info()[0] if driver else None
-    return real, Simulated(CachingAllocator(settings, capacity, device_bytes=device_bytes))
+    return real, SimulatedSteps(CachingAllocator(settings, capacity, device_bytes=device_bytes))
 
 
 @cache

@@ -11,7 +11,7 @@ import pytest
 from bench.meters.oracle.__main__ import main
 from bench.meters.oracle.forks import Failed, attempted, in_fork, in_forks
 from bench.meters.oracle.verdict import Answer, group
-from bench.meters.simulated.world import NotSimulated
+from bench.meters.simulated.simulated_device import NotSimulated
 
 ONE, OTHER = {"allocated": 1024, "held": None}, {"allocated": 512, "held": None}
 REFUSED = Failed("NotSimulated", "copies.py:3 uses what is not simulated")

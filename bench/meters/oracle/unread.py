@@ -26,13 +26,13 @@ def unfilled(build: Build) -> Build:
     """The same function, which builds on the host without filling parameters."""
 
     def built() -> nn.Module:
-        with _Unfilled():
+        with _SkipInit():
             return build()
 
     return built
 
 
-class _Unfilled(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Leaves tensors of the host as they are where they would be filled, by `nn.init` for one."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeGuard
 
 from bench.meters.oracle.forks import Failed
-from bench.meters.simulated.world import NotSimulated
+from bench.meters.simulated.simulated_device import NotSimulated
 
 # Bytes and the like, by name.
 Figures = Mapping[str, int | None]
@@ -14,7 +14,7 @@ Answer = Figures | Failed
 
 
 @dataclass(frozen=True)
-class Difference:
+class OracleDifference:
     """A disagreement of real and simulated: what the two tell where they differ, and the steps that lead there."""
 
     what: str
@@ -45,7 +45,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Group:
+class CaseGroup:
     """Comparisons of one kind, counted in `unit`; of many differences a few are kept, of each kind one.
 
     `told` is what the real one tells, where a single thing is compared and does not differ.
@@ -55,7 +55,7 @@ class Group:
     unit: str
     compared: int
     different: int = 0
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[OracleDifference, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     told: Figures = field(default_factory=dict)
 
@@ -82,7 +82,7 @@ class Group:
         }
 
 
-def group(name: str, unit: str, answers: Iterable[tuple[str, Answer, Answer]]) -> Group:
+def group(name: str, unit: str, answers: Iterable[tuple[str, Answer, Answer]]) -> CaseGroup:
     """Compare what real and simulated tell of things. A real allocator that fails is a difference, whatever for."""
     compared, differences, refusals = 0, [], []
     real: Answer = {}
@@ -91,11 +91,11 @@ def group(name: str, unit: str, answers: Iterable[tuple[str, Answer, Answer]]) -
         if _is_refused(simulated) and not isinstance(real, Failed):
             refusals.append(Refusal(what, simulated.told))
         elif isinstance(real, Failed) or isinstance(simulated, Failed):
-            differences.append(Difference(what, real, simulated))
+            differences.append(OracleDifference(what, real, simulated))
         elif real != simulated:
-            differences.append(Difference(what, *where_different(real, simulated)))
+            differences.append(OracleDifference(what, *where_different(real, simulated)))
     told = real if compared == 1 and not differences and not isinstance(real, Failed) else {}
-    return Group(name, unit, compared, len(differences), tuple(differences), tuple(refusals), told)
+    return CaseGroup(name, unit, compared, len(differences), tuple(differences), tuple(refusals), told)
 
 
 def where_different(real: Figures, simulated: Figures) -> tuple[Figures, Figures]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import sum_peak
+from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
-from bench.meters.simulated.world import World
 
 CUDA = torch.device("cuda")
 DEVICE = "cuda:0"
@@ -28,7 +28,7 @@ def planned(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def world(request: pytest.FixtureRequest, planned: bool) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, planned: bool) -> Iterator[SimulatedDevice]:
     """A simulation around the test, in which nothing is left when it ends."""
     with simulation(Ledger(str(request.path)), planned=planned) as world:
         yield world
@@ -50,11 +50,11 @@ def linear() -> nn.Linear:
     return nn.Linear(2, 4).requires_grad_(False)
 
 
-def peak(world: World, place: str = DEVICE) -> int:
+def peak(world: SimulatedDevice, place: str = DEVICE) -> int:
     return sum_peak(in_place(world.ledger.events, place)).bytes
 
 
-def held(world: World) -> int:
+def held(world: SimulatedDevice) -> int:
     return world.ledger.held_bytes(DEVICE)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.meters.simulated.ledger import Storage
-from bench.meters.simulated.world import META, World, meta_storage, storage_of, tensors
+from bench.meters.simulated.simulated_device import META, SimulatedDevice, meta_storage, storage_of, tensors
 
 aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ _MASKS = (torch.bool, torch.uint8)
 class Kernels:
     """Memory that a world's operations take of a device in between, and the workspaces that products leave there."""
 
-    def __init__(self, world: World, environ: Mapping[str, str]) -> None:
+    def __init__(self, world: SimulatedDevice, environ: Mapping[str, str]) -> None:
         self._world = world
         self._workspace_bytes = workspace_bytes(environ)
         self._workspaces: dict[tuple[int, int], Storage] = {}

@@ -15,7 +15,7 @@ from bench.meters.timeline import Point
 
 
 @dataclass(frozen=True)
-class Held:
+class LiveAllocation:
     """What one line of a recipe had alive: its bytes, in how many tensors, and the line, as `file.py:8` and code."""
 
     bytes: int
@@ -29,7 +29,7 @@ class Peak:
     """The most bytes at one time, and who had them, the most first. `alive` adds up to `bytes`."""
 
     bytes: int = 0
-    alive: tuple[Held, ...] = ()
+    alive: tuple[LiveAllocation, ...] = ()
 
 
 ELSEWHERE = "outside the recipe"
@@ -129,9 +129,9 @@ def _peak(events: list[Event], totals: list[int], sizes: dict[int, int]) -> Peak
     for storage, count in alive.items():
         if count:
             by_line[lines[storage]].append(sizes.get(storage, count))
-    held = [Held(sum(counts), len(counts), *_shown(line)) for line, counts in by_line.items()]
+    held = [LiveAllocation(sum(counts), len(counts), *_shown(line)) for line, counts in by_line.items()]
     if cached := most - sum(one.bytes for one in held):
-        held.append(Held(cached, 0, CACHED, ""))
+        held.append(LiveAllocation(cached, 0, CACHED, ""))
     return Peak(most, tuple(sorted(held, key=lambda one: -one.bytes)))
 
 

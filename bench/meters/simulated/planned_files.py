@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from bench.meters.simulated.ledger import Mapping, Storage
-from bench.meters.simulated.world import World, meta_storage
+from bench.meters.simulated.simulated_device import SimulatedDevice, meta_storage
 
 
 class PlannedFile:
     """A file that `torch.load` maps: its parts have sizes."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedDevice) -> None:
         self._world = world
 
     def __getitem__(self, part: slice) -> Storage:
@@ -32,7 +32,7 @@ class PlannedFile:
 class MappedFile:
     """A file that safetensors' reader maps: whatever is made of a part of it, its pages are those of the file."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedDevice) -> None:
         self._world = world
         self._mapping = new_mapping(world)
 
@@ -50,7 +50,7 @@ class CopiedByAddress(Exception):
     """Safetensors' reader wants to copy a tensor of a mapped file into page-locked memory, without PyTorch."""
 
 
-def new_mapping(world: World) -> Mapping:
+def new_mapping(world: SimulatedDevice) -> Mapping:
     """A mapped file, whose pages leave the ledger when it is gone."""
     mapping = Mapping([])
     weakref.finalize(mapping, world.ledger.unmapped, mapping.touched).atexit = False

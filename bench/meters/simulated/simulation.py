@@ -11,24 +11,24 @@ import torch
 
 from bench.meters.simulated import reads, storages, streams, truncated
 from bench.meters.simulated.allocator_settings import AllocatorSettings
-from bench.meters.simulated.calls import Calls
+from bench.meters.simulated.dispatch_interceptor import DispatchInterceptor
+from bench.meters.simulated.function_interceptor import FunctionInterceptor
 from bench.meters.simulated.kernels import Kernels
 from bench.meters.simulated.ledger import Ledger
-from bench.meters.simulated.operations import Operations
-from bench.meters.simulated.world import World
+from bench.meters.simulated.simulated_device import SimulatedDevice
 
 DEFAULT = AllocatorSettings()
 
 
 @contextmanager
-def simulation(ledger: Ledger, settings: AllocatorSettings = DEFAULT, *, planned: bool) -> Iterator[World]:
+def simulation(ledger: Ledger, settings: AllocatorSettings = DEFAULT, *, planned: bool) -> Iterator[SimulatedDevice]:
     """Simulate `cuda`, and tell `ledger` of all that is on it and on the host; `planned`: the host has no bytes.
 
     `settings` are those of the allocator that the device's memory is asked of.
     """
     # Operations without values are partly Python, and import it: it is not to find what is replaced here.
     importlib.import_module("torch._dynamo")
-    world = World(ledger, settings, planned=planned)
+    world = SimulatedDevice(ledger, settings, planned=planned)
     kernels = Kernels(world, os.environ)
     start = threading.Thread.start
 
@@ -36,7 +36,7 @@ def simulation(ledger: Ledger, settings: AllocatorSettings = DEFAULT, *, planned
         run = thread.run
 
         def run_simulated() -> None:
-            with Operations(world, kernels), Calls(world):
+            with DispatchInterceptor(world, kernels), FunctionInterceptor(world):
                 run()
 
         thread.run = run_simulated  # type: ignore[method-assign]
@@ -55,6 +55,6 @@ def simulation(ledger: Ledger, settings: AllocatorSettings = DEFAULT, *, planned
             # A build of PyTorch without CUDA has less.
             stack.enter_context(patch.object(owner, name, replacement, create=owner is torch._C))
         # They are in force in one thread only.
-        stack.enter_context(Operations(world, kernels))
-        stack.enter_context(Calls(world))
+        stack.enter_context(DispatchInterceptor(world, kernels))
+        stack.enter_context(FunctionInterceptor(world))
         yield world

@@ -9,7 +9,7 @@ import torch
 from bench.meters.simulated.ledger import ON_HOST, PINNED, Storage, in_place, without_asking
 from bench.meters.simulated.pinned import host_stats
 from bench.meters.simulated.planned_files import PlannedFile, new_mapping, reader_replacements
-from bench.meters.simulated.world import CPU, META, World, meta_storage
+from bench.meters.simulated.simulated_device import CPU, META, SimulatedDevice, meta_storage
 
 # What a device says that it has where nobody has said how much: room for whatever is loaded.
 UNLIMITED_BYTES = 2**60
@@ -18,7 +18,7 @@ UNLIMITED_BYTES = 2**60
 Replacement = tuple[object, str, Any]
 
 
-def replacements(world: World) -> list[Replacement]:
+def replacements(world: SimulatedDevice) -> list[Replacement]:
     """Everything that is to be there instead, with the originals still called where they can do what is wanted."""
     return [
         *_creation(world),
@@ -29,7 +29,7 @@ def replacements(world: World) -> list[Replacement]:
     ]
 
 
-def _creation(world: World) -> list[Replacement]:
+def _creation(world: SimulatedDevice) -> list[Replacement]:
     data_ptr, resize = Storage.data_ptr, Storage.resize_
 
     def new(kind: type[Storage], *args: Any, device: Any = None, **options: Any) -> Storage:
@@ -54,7 +54,7 @@ def _creation(world: World) -> list[Replacement]:
     ]
 
 
-def _copies(world: World) -> list[Replacement]:
+def _copies(world: SimulatedDevice) -> list[Replacement]:
     to, cpu, copy, clone = Storage.to, Storage.cpu, Storage.copy_, Storage.clone
 
     def to_device(storage: Storage, *, device: Any, **_options: Any) -> Storage:
@@ -94,7 +94,7 @@ def _copies(world: World) -> list[Replacement]:
     ]
 
 
-def _part_or_value(world: World) -> Callable[..., Any]:
+def _part_or_value(world: SimulatedDevice) -> Callable[..., Any]:
     get_item = Storage.__getitem__
     get_value = _with_values(world, get_item)
 
@@ -112,7 +112,7 @@ def _part_or_value(world: World) -> Callable[..., Any]:
     return get_part_or_value
 
 
-def _with_values(world: World, read: Callable[..., Any]) -> Callable[..., Any]:
+def _with_values(world: SimulatedDevice, read: Callable[..., Any]) -> Callable[..., Any]:
     def read_values(storage: Any, *args: Any) -> Any:
         if world.holds_no_values(getattr(storage, "_untyped_storage", storage)):
             raise world.refusal(f"{read.__name__} of a storage")
@@ -121,7 +121,7 @@ def _with_values(world: World, read: Callable[..., Any]) -> Callable[..., Any]:
     return read_values
 
 
-def _pinned(world: World) -> list[Replacement]:
+def _pinned(world: SimulatedDevice) -> list[Replacement]:
     events, since = world.ledger.events, 0
 
     def is_pinned(storage: Storage, *_: Any) -> bool:
@@ -156,7 +156,7 @@ def _pinned(world: World) -> list[Replacement]:
     ]
 
 
-def _checkpoints(world: World) -> list[Replacement]:
+def _checkpoints(world: SimulatedDevice) -> list[Replacement]:
     serialization, from_file = torch.serialization, Storage.from_file
     location_reader, restore = serialization._get_restore_location, serialization.default_restore_location
     # Of the file that a thread is loading, from when it is mapped until its storages are.
@@ -185,7 +185,7 @@ def _checkpoints(world: World) -> list[Replacement]:
     ]
 
 
-def _plan(world: World) -> list[Replacement]:
+def _plan(world: SimulatedDevice) -> list[Replacement]:
     def leave_unread(_reader: Any, _name: str, size: int, _kind: Any) -> Any:
         return torch.empty(size, dtype=torch.uint8)
 
@@ -200,7 +200,7 @@ def _plan(world: World) -> list[Replacement]:
     ]
 
 
-def _device(world: World) -> list[Replacement]:
+def _device(world: SimulatedDevice) -> list[Replacement]:
     """What a recipe may do with the device itself: there is one, and it is never busy."""
 
     def empty_cache() -> None:

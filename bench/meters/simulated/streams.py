@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.storages import Replacement
-from bench.meters.simulated.world import World
 
 # From 0 down.
 PRIORITIES = 4
@@ -20,7 +20,7 @@ STREAMS_OF_A_PRIORITY = 32
 class Stream:
     """A stream that is known by its number; 0 is the default one."""
 
-    def __init__(self, world: World, stream_id: int, priority: int) -> None:
+    def __init__(self, world: SimulatedDevice, stream_id: int, priority: int) -> None:
         self._world = world
         self.stream_id = self.cuda_stream = stream_id
         self.priority = priority
@@ -48,14 +48,14 @@ class Stream:
         thread = self._world.ledger.thread
         thread.stream = thread.entered.pop()
 
-    def wait_event(self, event: "Event") -> None:
+    def wait_event(self, event: "StreamEvent") -> None:
         pass
 
     def wait_stream(self, stream: "Stream") -> None:
         pass
 
-    def record_event(self, event: "Event | None" = None) -> "Event":
-        return Event(self._world) if event is None else event
+    def record_event(self, event: "StreamEvent | None" = None) -> "StreamEvent":
+        return StreamEvent(self._world) if event is None else event
 
     def query(self) -> bool:
         return True
@@ -64,10 +64,10 @@ class Stream:
         pass
 
 
-class Event:
+class StreamEvent:
     """An event that has happened, recorded or not: CUDA does not wait for one that was not."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedDevice) -> None:
         self._world = world
 
     def record(self, stream: Stream | None = None) -> None:
@@ -82,14 +82,14 @@ class Event:
     def synchronize(self) -> None:
         pass
 
-    def elapsed_time(self, _: "Event") -> float:
+    def elapsed_time(self, _: "StreamEvent") -> float:
         raise self._world.lack("the time between two events")
 
     def ipc_handle(self) -> bytes:
         raise self._world.lack("an event of two processes")
 
 
-def replacements(world: World) -> list[Replacement]:
+def replacements(world: SimulatedDevice) -> list[Replacement]:
     """What is there instead while CUDA is simulated: both classes, and what tells or sets the current stream."""
     stream_class, event_class = _stream_class(world), _event_class(world)
 
@@ -109,7 +109,7 @@ def replacements(world: World) -> list[Replacement]:
     modules = (torch, torch.cuda, torch.cuda.streams)
     return [
         *((owner, "Stream", stream_class) for owner in modules),
-        *((owner, "Event", event_class) for owner in modules),
+        *((owner, "StreamEvent", event_class) for owner in modules),
         # Under names that a recipe gave them when it was imported.
         (torch.cuda.Stream, "__new__", lambda _, *args, **options: stream_class(*args, **options)),
         (torch.cuda.Event, "__new__", lambda _, *args, **options: event_class(*args, **options)),
@@ -123,7 +123,7 @@ def replacements(world: World) -> list[Replacement]:
     ]
 
 
-def _stream_class(world: World) -> Any:
+def _stream_class(world: SimulatedDevice) -> Any:
     numbers = [count() for _ in range(PRIORITIES)]
 
     class SimulatedStream(Stream):
@@ -138,8 +138,8 @@ def _stream_class(world: World) -> Any:
     return SimulatedStream
 
 
-def _event_class(world: World) -> Any:
-    class SimulatedEvent(Event):
+def _event_class(world: SimulatedDevice) -> Any:
+    class SimulatedEvent(StreamEvent):
         def __init__(self, *_: Any, **_options: Any) -> None:
             super().__init__(world)
 

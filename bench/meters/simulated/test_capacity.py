@@ -11,7 +11,7 @@ from bench.meters.simulated.capacity import limit
 from bench.meters.simulated.conftest import CUDA, DEVICE, held, peak
 from bench.meters.simulated.ledger import in_place
 from bench.meters.simulated.peaks import device_peaks
-from bench.meters.simulated.world import World
+from bench.meters.simulated.simulated_device import SimulatedDevice
 
 MIB = 2**20
 DEFAULT = AllocatorSettings()
@@ -31,7 +31,7 @@ WAYS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_does_not_fit_raises_what_cuda_does_and_takes_nothing(world: World, way: str) -> None:
+def test_what_does_not_fit_raises_what_cuda_does_and_takes_nothing(world: SimulatedDevice, way: str) -> None:
     limit(world.ledger, DEVICE, DEFAULT, 40 * MIB)
     kept = floats(20)
     with pytest.raises(
@@ -43,7 +43,7 @@ def test_what_does_not_fit_raises_what_cuda_does_and_takes_nothing(world: World,
     assert WAYS["created"]() is not None
 
 
-def test_it_is_told_what_was_asked_for_and_what_is_taken(world: World) -> None:
+def test_it_is_told_what_was_asked_for_and_what_is_taken(world: SimulatedDevice) -> None:
     limit(world.ledger, DEVICE, DEFAULT, 2**30)
     kept = [floats(1000), floats(9)]
     with pytest.raises(torch.OutOfMemoryError) as caught:
@@ -68,7 +68,14 @@ SAID = [
 
 @pytest.mark.parametrize(("mib", "there", "asked", "tried", "allowed", "allocated", "unallocated"), SAID)
 def test_the_segment_is_named_that_was_asked_for(
-    world: World, mib: int, there: list[float], asked: float, tried: str, allowed: str, allocated: str, unallocated: str
+    world: SimulatedDevice,
+    mib: int,
+    there: list[float],
+    asked: float,
+    tried: str,
+    allowed: str,
+    allocated: str,
+    unallocated: str,
 ) -> None:
     limit(world.ledger, DEVICE, DEFAULT, mib * MIB)
     kept = [floats(one) for one in there]
@@ -80,12 +87,12 @@ def test_the_segment_is_named_that_was_asked_for(
     del kept
 
 
-def test_the_host_is_not_limited(world: World) -> None:
+def test_the_host_is_not_limited(world: SimulatedDevice) -> None:
     limit(world.ledger, DEVICE, DEFAULT, MIB)
     assert floats(30, "cpu").nbytes == 30 * MIB
 
 
-def test_what_was_cached_is_gone_in_the_record_too(world: World) -> None:
+def test_what_was_cached_is_gone_in_the_record_too(world: SimulatedDevice) -> None:
     """A recipe that catches the error goes on: what is counted afterwards is what its allocator has."""
     limit(world.ledger, DEVICE, DEFAULT, 40 * MIB)
     floats(20)
@@ -98,7 +105,7 @@ def test_what_was_cached_is_gone_in_the_record_too(world: World) -> None:
     del kept
 
 
-def test_the_device_says_what_it_has_left(world: World) -> None:
+def test_the_device_says_what_it_has_left(world: SimulatedDevice) -> None:
     """As the driver and the allocator tell it: transformers asks both, and takes at once what it will need."""
     limit(world.ledger, DEVICE, DEFAULT, 100 * MIB)
     assert torch.cuda.mem_get_info() == (100 * MIB, 100 * MIB)
@@ -112,7 +119,7 @@ def test_the_device_says_what_it_has_left(world: World) -> None:
     assert torch.cuda.mem_get_info("cuda") == (100 * MIB, 100 * MIB)
 
 
-def test_a_device_without_a_limit_has_room_for_whatever_is_loaded(world: World) -> None:
+def test_a_device_without_a_limit_has_room_for_whatever_is_loaded(world: SimulatedDevice) -> None:
     kept = floats(30)
     free, total = torch.cuda.mem_get_info()
     assert total - free == torch.cuda.memory_reserved() == kept.nbytes

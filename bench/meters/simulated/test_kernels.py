@@ -14,7 +14,7 @@ from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, held, peak
 from bench.meters.simulated.kernels import workspace_bytes
 from bench.meters.simulated.ledger import HOST, PINNED
-from bench.meters.simulated.world import NotSimulated, World
+from bench.meters.simulated.simulated_device import NotSimulated, SimulatedDevice
 
 MIB = 2**20
 WORKSPACE = 32 * MIB
@@ -32,7 +32,7 @@ def numbered(tensor: Tensor, index: Any, value: Any = 1.0) -> None:
     tensor[index] = value
 
 
-def peak_of(world: World, call: Callable[..., object], *given: Tensor) -> int:
+def peak_of(world: SimulatedDevice, call: Callable[..., object], *given: Tensor) -> int:
     """The most that is there beside what is given to a call."""
     world.ledger.restart()
     made = call(*given)
@@ -68,19 +68,19 @@ INDEXED: dict[str, tuple[Callable[[Tensor], object], int]] = {
 
 
 @pytest.mark.parametrize("index", INDEXED)
-def test_an_index_is_brought_to_the_device(world: World, index: str) -> None:
+def test_an_index_is_brought_to_the_device(world: SimulatedDevice, index: str) -> None:
     call, taken = INDEXED[index]
     assert peak_of(world, call, square()) == taken
 
 
 @pytest.mark.parametrize("planned", [False], indirect=True)
-def test_a_mask_of_the_host_is_brought_as_the_numbers_of_its_rows(world: World) -> None:
+def test_a_mask_of_the_host_is_brought_as_the_numbers_of_its_rows(world: SimulatedDevice) -> None:
     assert peak_of(world, of_index(lambda: count(100) > 50), square()) == 392 + 19600
     assert peak_of(world, to_index(lambda: count(100) > 50), square()) == 4 + 392
     assert peak_of(world, of_index(lambda: count(10_000).view(100, 100) >= 0), square()) == 160_000 + 40_000
 
 
-def test_a_mask_of_the_device_takes_nothing_where_it_says_what_gets_a_number(world: World) -> None:
+def test_a_mask_of_the_device_takes_nothing_where_it_says_what_gets_a_number(world: SimulatedDevice) -> None:
     mask = square(torch.bool)
     assert peak_of(world, lambda tensor: numbered(tensor, mask), square()) == 0
     for value in (torch.empty((), device=CUDA), torch.empty(3, device=CUDA)):
@@ -101,7 +101,7 @@ def test_a_mask_of_the_device_takes_nothing_where_it_says_what_gets_a_number(wor
     ],
 )
 def test_a_number_to_choose_is_brought_to_the_device(
-    world: World, call: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, taken: int
+    world: SimulatedDevice, call: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, taken: int
 ) -> None:
     assert peak_of(world, call, square(torch.bool), square(dtype)) == taken
 
@@ -116,7 +116,7 @@ def test_a_number_to_choose_is_brought_to_the_device(
     ],
 )
 def test_a_number_to_fill_masked_places_with_is_read(
-    world: World, value: Callable[[], Any], on_device: int, pinned: int
+    world: SimulatedDevice, value: Callable[[], Any], on_device: int, pinned: int
 ) -> None:
     mask, tensor = square(torch.bool), square()
     assert peak_of(world, lambda: tensor.masked_fill_(mask, value())) == on_device
@@ -145,12 +145,12 @@ PRODUCTS: dict[str, tuple[Callable[[Tensor], object], int]] = {
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_a_matrix_product_takes_a_workspace(world: World, product: str) -> None:
+def test_a_matrix_product_takes_a_workspace(world: SimulatedDevice, product: str) -> None:
     call, taken = PRODUCTS[product]
     assert peak_of(world, call, square()) == taken
 
 
-def test_a_workspace_stays_with_its_stream_and_thread(world: World) -> None:
+def test_a_workspace_stays_with_its_stream_and_thread(world: SimulatedDevice) -> None:
     matrix = square()
 
     def multiply() -> None:
@@ -221,14 +221,14 @@ SPLIT: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("reduction", WHOLE)
-def test_a_reduction_that_no_gpu_splits_takes_its_result(world: World, reduction: str) -> None:
+def test_a_reduction_that_no_gpu_splits_takes_its_result(world: SimulatedDevice, reduction: str) -> None:
     call, size = WHOLE[reduction]
     result = call()
     assert result.nbytes == held(world) == size
 
 
 @pytest.mark.parametrize("reduction", SPLIT)
-def test_what_depends_on_the_gpu_is_refused_by_name(world: World, reduction: str) -> None:
+def test_what_depends_on_the_gpu_is_refused_by_name(world: SimulatedDevice, reduction: str) -> None:
     with pytest.raises(NotSimulated) as caught:
         SPLIT[reduction]()
     message = str(caught.value)
@@ -238,7 +238,7 @@ def test_what_depends_on_the_gpu_is_refused_by_name(world: World, reduction: str
     assert message.endswith("use --device cpu or cuda")
 
 
-def test_the_host_may_reduce_whatever_it_has(world: World) -> None:
+def test_the_host_may_reduce_whatever_it_has(world: SimulatedDevice) -> None:
     assert torch.ones(1_000_000).sum().device.type == torch.randperm(10).device.type == "cpu"
 
 
@@ -252,7 +252,7 @@ def test_the_host_may_reduce_whatever_it_has(world: World) -> None:
     ],
 )
 def test_a_conjugate_is_made_on_the_host_and_taken_once(
-    world: World, call: Callable[[Tensor], Tensor], taken: int, on_host: int
+    world: SimulatedDevice, call: Callable[[Tensor], Tensor], taken: int, on_host: int
 ) -> None:
     tensor = torch.ones(10, 10, dtype=torch.complex64)
     assert peak_of(world, call, tensor) == taken
@@ -269,7 +269,7 @@ asks_for_values = "any()" in inspect.getsource(nn.init._no_grad_trunc_normal_)
     [({}, 13), ({"a": -3.5, "b": 3.5}, 9), ({"std": 0.02}, 3)],
 )
 def test_truncated_normals_take_what_drawing_again_does(
-    world: World, bounds: dict[str, float], bytes_a_value: int
+    world: SimulatedDevice, bounds: dict[str, float], bytes_a_value: int
 ) -> None:
     weight = torch.empty(200, 200, device=CUDA)
     world.ledger.restart()
@@ -280,6 +280,6 @@ def test_truncated_normals_take_what_drawing_again_does(
 
 
 @pytest.mark.skipif(not asks_for_values, reason="this torch draws truncated normals without asking for values")
-def test_truncated_normals_of_a_small_share_are_refused(world: World) -> None:
+def test_truncated_normals_of_a_small_share_are_refused(world: SimulatedDevice) -> None:
     with pytest.raises(NotSimulated, match="reads values"):
         nn.init.trunc_normal_(torch.empty(10, 10, device=CUDA), a=1.5, b=3.0)

@@ -15,10 +15,10 @@ from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, LINEAR_BYTES, held, linear, numbers, peak
 from bench.meters.simulated.ledger import HOST, in_place
 from bench.meters.simulated.peaks import device_peaks
-from bench.meters.simulated.world import NotSimulated, World
+from bench.meters.simulated.simulated_device import NotSimulated, SimulatedDevice
 
 
-def test_a_module_moves_tensor_by_tensor_and_keeps_its_parameters(world: World) -> None:
+def test_a_module_moves_tensor_by_tensor_and_keeps_its_parameters(world: SimulatedDevice) -> None:
     model = linear()
     weight = model.weight
     assert model.to(CUDA).weight is weight
@@ -39,13 +39,13 @@ def test_a_module_moves_tensor_by_tensor_and_keeps_its_parameters(world: World) 
         lambda model: model.cuda(0),
     ],
 )
-def test_a_module_moves_however_it_is_told(world: World, move: Callable[[nn.Module], nn.Module]) -> None:
+def test_a_module_moves_however_it_is_told(world: SimulatedDevice, move: Callable[[nn.Module], nn.Module]) -> None:
     model = move(linear())
     assert all(parameter.is_cuda for parameter in model.parameters())
     assert held(world) == LINEAR_BYTES
 
 
-def test_a_lazy_module_is_initialised_by_its_first_call(world: World) -> None:
+def test_a_lazy_module_is_initialised_by_its_first_call(world: SimulatedDevice) -> None:
     def called() -> nn.Sequential:
         model = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())
         model(torch.ones(2, 4))
@@ -61,7 +61,7 @@ def test_a_lazy_module_is_initialised_by_its_first_call(world: World) -> None:
     assert held(world) == taken
 
 
-def test_tied_weights_stay_tied_when_they_move_and_are_untied_by_to_empty(world: World) -> None:
+def test_tied_weights_stay_tied_when_they_move_and_are_untied_by_to_empty(world: SimulatedDevice) -> None:
     """As on CUDA: `Module.to` sets `param.data`, `to_empty` of a skeleton makes a parameter for every name."""
 
     def tied() -> nn.Sequential:
@@ -80,7 +80,7 @@ def test_tied_weights_stay_tied_when_they_move_and_are_untied_by_to_empty(world:
     assert held(world) == 72
 
 
-def test_data_can_be_set_from_host_to_device_and_back_to_a_skeleton(world: World) -> None:
+def test_data_can_be_set_from_host_to_device_and_back_to_a_skeleton(world: SimulatedDevice) -> None:
     parameter = nn.Parameter(numbers(10))
     parameter.data = numbers(10).to(CUDA)
     assert parameter.device.type == "cuda"
@@ -90,7 +90,7 @@ def test_data_can_be_set_from_host_to_device_and_back_to_a_skeleton(world: World
     assert held(world) == 0
 
 
-def test_a_skeletons_data_cannot_be_set_and_a_state_dict_not_loaded_into_the_host(world: World) -> None:
+def test_a_skeletons_data_cannot_be_set_and_a_state_dict_not_loaded_into_the_host(world: SimulatedDevice) -> None:
     with torch.device("meta"):
         skeleton = linear()
     with pytest.raises(RuntimeError, match="incompatible tensor type"):
@@ -101,13 +101,13 @@ def test_a_skeletons_data_cannot_be_set_and_a_state_dict_not_loaded_into_the_hos
         linear().load_state_dict(state_dict)
 
 
-def test_a_model_leaves_the_device_for_a_skeleton(world: World) -> None:
+def test_a_model_leaves_the_device_for_a_skeleton(world: SimulatedDevice) -> None:
     model = linear().to(CUDA)
     assert model.to("meta").weight.is_meta
     assert held(world) == 0
 
 
-def test_building_under_the_device_makes_the_model_there(world: World) -> None:
+def test_building_under_the_device_makes_the_model_there(world: SimulatedDevice) -> None:
     with CUDA:
         model = linear()
     assert model.weight.is_cuda
@@ -115,7 +115,7 @@ def test_building_under_the_device_makes_the_model_there(world: World) -> None:
     assert peak(world, HOST) == 0
 
 
-def test_the_device_can_be_the_default_one(world: World) -> None:
+def test_the_device_can_be_the_default_one(world: SimulatedDevice) -> None:
     torch.set_default_device("cuda")
     try:
         model = linear()
@@ -125,7 +125,7 @@ def test_the_device_can_be_the_default_one(world: World) -> None:
     assert held(world) == LINEAR_BYTES
 
 
-def test_the_device_is_there_for_who_asks(world: World) -> None:
+def test_the_device_is_there_for_who_asks(world: SimulatedDevice) -> None:
     assert torch.cuda.is_available()
     assert (torch.cuda.device_count(), torch.cuda.current_device()) == (1, 0)
     tensor = numbers(10, device=CUDA)
@@ -135,7 +135,7 @@ def test_the_device_is_there_for_who_asks(world: World) -> None:
         torch.cuda.get_device_properties(0)
 
 
-def test_a_converted_model_takes_less(world: World) -> None:
+def test_a_converted_model_takes_less(world: SimulatedDevice) -> None:
     model = linear().to(CUDA, torch.bfloat16)
     assert held(world) == peak(world) == LINEAR_BYTES // 2
     model.float()
@@ -150,7 +150,7 @@ def with_gradients() -> nn.Linear:
 
 
 @pytest.mark.parametrize("swap", [False, True])
-def test_gradients_go_to_the_device_with_their_model(world: World, swap: bool) -> None:
+def test_gradients_go_to_the_device_with_their_model(world: SimulatedDevice, swap: bool) -> None:
     model = with_gradients()
     gradient = model.weight.grad
     torch.__future__.set_swap_module_params_on_conversion(swap)
@@ -168,7 +168,7 @@ def test_gradients_go_to_the_device_with_their_model(world: World, swap: bool) -
     assert held(world) == LINEAR_BYTES
 
 
-def test_a_gradient_stays_on_the_host_when_its_weights_move(world: World) -> None:
+def test_a_gradient_stays_on_the_host_when_its_weights_move(world: SimulatedDevice) -> None:
     weight = with_gradients().weight
     weight.data = weight.data.to(CUDA)
     assert weight.grad is not None
@@ -182,12 +182,14 @@ def test_a_gradient_stays_on_the_host_when_its_weights_move(world: World) -> Non
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_a_recurrent_layer_goes_to_the_device_without_cudnn(world: World, kind: Callable[..., nn.Module]) -> None:
+def test_a_recurrent_layer_goes_to_the_device_without_cudnn(
+    world: SimulatedDevice, kind: Callable[..., nn.Module]
+) -> None:
     model = kind(8, 8).to(CUDA)
     assert held(world) == sum(weight.nbytes for weight in model.parameters())
 
 
-def test_a_copied_model_takes_twice(world: World) -> None:
+def test_a_copied_model_takes_twice(world: SimulatedDevice) -> None:
     model = linear().to(CUDA)
     twin = copy.deepcopy(model)
     assert twin.weight.is_cuda
@@ -195,7 +197,7 @@ def test_a_copied_model_takes_twice(world: World) -> None:
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_a_state_dict_is_copied_or_assigned(world: World, assign: bool) -> None:
+def test_a_state_dict_is_copied_or_assigned(world: SimulatedDevice, assign: bool) -> None:
     with torch.device("meta"):
         skeleton = linear()
     model = skeleton if assign else skeleton.to_empty(device=CUDA)
@@ -205,7 +207,7 @@ def test_a_state_dict_is_copied_or_assigned(world: World, assign: bool) -> None:
     assert all(tensor.is_cuda for tensor in model.parameters())
 
 
-def test_threads_load_too(world: World) -> None:
+def test_threads_load_too(world: SimulatedDevice) -> None:
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda count: numbers(count).to(CUDA), (10, 20)))
     thread = threading.Thread(target=lambda: made.append(numbers(30, device=CUDA)))
@@ -217,7 +219,7 @@ def test_threads_load_too(world: World) -> None:
     assert held(world) == 400
 
 
-def test_threads_do_not_get_in_each_others_way(checkpoint: Path, world: World) -> None:
+def test_threads_do_not_get_in_each_others_way(checkpoint: Path, world: SimulatedDevice) -> None:
     """Storages come and go in all of them, while the interpreter changes from one to the other all the time."""
 
     def load(_: int) -> int:

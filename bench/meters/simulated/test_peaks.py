@@ -2,7 +2,7 @@ import pytest
 
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.ledger import Event, Line, in_place
-from bench.meters.simulated.peaks import CACHED, ELSEWHERE, Held, Peak, device_peaks, host_peak, sum_peak
+from bench.meters.simulated.peaks import CACHED, ELSEWHERE, LiveAllocation, Peak, device_peaks, host_peak, sum_peak
 
 MIB = 2**20
 HERE = __file__
@@ -29,19 +29,26 @@ def test_what_is_alive_at_the_peak_is_grouped_by_line_and_adds_up() -> None:
         Event("cuda:0", 6, 50, SECOND),
     ]
     peak = sum_peak(events)
-    assert peak == Peak(1097, (Held(950, 1, *SECOND_SHOWN), Held(140, 2, *FIRST_SHOWN), Held(7, 1, ELSEWHERE, "")))
+    assert peak == Peak(
+        1097,
+        (
+            LiveAllocation(950, 1, *SECOND_SHOWN),
+            LiveAllocation(140, 2, *FIRST_SHOWN),
+            LiveAllocation(7, 1, ELSEWHERE, ""),
+        ),
+    )
     assert peak.bytes == sum(held.bytes for held in peak.alive)
 
 
 def test_a_storage_that_comes_in_parts_is_one() -> None:
     events = [Event("file", 1, 60, FIRST), Event("file", 2, 5, FIRST), Event("file", 1, 40, FIRST)]
-    assert sum_peak(events).alive == (Held(105, 2, *FIRST_SHOWN),)
+    assert sum_peak(events).alive == (LiveAllocation(105, 2, *FIRST_SHOWN),)
     assert sum_peak([*events, Event("file", 1, -60, None), Event("file", 1, -40, None)]).bytes == 105
 
 
 def test_of_equal_peaks_the_first_is_explained() -> None:
     events = [Event("h", 1, 5, FIRST), Event("h", 1, -5, None), Event("h", 2, 5, SECOND)]
-    assert sum_peak(events).alive == (Held(5, 1, *FIRST_SHOWN),)
+    assert sum_peak(events).alive == (LiveAllocation(5, 1, *FIRST_SHOWN),)
 
 
 def test_places_have_their_peak_together() -> None:
@@ -56,10 +63,10 @@ def test_blocks_and_segments_are_explained_in_their_own_sizes() -> None:
     peaks = device_peaks(events, AllocatorSettings())
     assert peaks["requested"].bytes == 12 * MIB + 101
     assert peaks["allocated"] == Peak(
-        12 * MIB + 512 + 512, (Held(12 * MIB + 512, 1, *FIRST_SHOWN), Held(512, 1, *SECOND_SHOWN))
+        12 * MIB + 512 + 512, (LiveAllocation(12 * MIB + 512, 1, *FIRST_SHOWN), LiveAllocation(512, 1, *SECOND_SHOWN))
     )
     assert peaks["reserved"].bytes == 16 * MIB
-    assert peaks["reserved"].alive[1] == Held(16 * MIB - 12 * MIB - 1024, 0, CACHED, "")
+    assert peaks["reserved"].alive[1] == LiveAllocation(16 * MIB - 12 * MIB - 1024, 0, CACHED, "")
 
 
 def test_figures_peak_at_different_times() -> None:

@@ -18,8 +18,8 @@ from bench.meters.simulated.conftest import CUDA, numbers, peak
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Event, Ledger, in_place
 from bench.meters.simulated.peaks import host_held, host_peak
 from bench.meters.simulated.pinned import PinnedAllocator, PinnedMemory, host_stats
+from bench.meters.simulated.simulated_device import NotSimulated, SimulatedDevice
 from bench.meters.simulated.simulation import simulation
-from bench.meters.simulated.world import NotSimulated, World
 
 MIB = 2**20
 STATUS = Path("/proc/self/status")
@@ -132,7 +132,7 @@ MAKERS: dict[str, Callable[[], Tensor]] = {
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_a_tensor_can_be_pinned_from_the_start(world: World, maker: str) -> None:
+def test_a_tensor_can_be_pinned_from_the_start(world: SimulatedDevice, maker: str) -> None:
     tensor = MAKERS[maker]()
     assert tensor.is_pinned()
     assert tensor[:1].is_pinned()
@@ -154,19 +154,19 @@ def test_a_plan_makes_nothing_on_the_way_to_page_locked_memory() -> None:
         assert peak(world, HOST) == 12
 
 
-def test_it_starts_with_a_page(world: World) -> None:
+def test_it_starts_with_a_page(world: SimulatedDevice) -> None:
     tensors = [torch.empty(5, dtype=torch.uint8, pin_memory=True) for _ in range(3)]
     assert {tensor.data_ptr() % 4096 for tensor in tensors} == {0}
     assert len({tensor.data_ptr() for tensor in tensors}) == 3
 
 
-def test_strides_and_gradients_are_kept(world: World) -> None:
+def test_strides_and_gradients_are_kept(world: SimulatedDevice) -> None:
     assert numbers(10).view(2, 5).t().pin_memory().stride() == (1, 5)
     assert torch.zeros(3, pin_memory=True, requires_grad=True).requires_grad
     assert torch.empty(2, 3, 4, 5, memory_format=torch.channels_last, pin_memory=True).stride()[1] == 1
 
 
-def test_a_storage_can_be_pinned(world: World) -> None:
+def test_a_storage_can_be_pinned(world: SimulatedDevice) -> None:
     storage = numbers(10).untyped_storage()
     assert not storage.is_pinned()
     locked = storage.pin_memory()
@@ -177,7 +177,7 @@ def test_a_storage_can_be_pinned(world: World) -> None:
         assert torch.empty(0).set_(locked).tolist() == [1.0] * 10
 
 
-def test_what_is_not_asked_to_be_pinned_is_not(world: World) -> None:
+def test_what_is_not_asked_to_be_pinned_is_not(world: SimulatedDevice) -> None:
     locked = numbers(10, pin_memory=True)
     plain = [
         *(numbers(10), torch.empty(10, pin_memory=False), torch.empty(0, pin_memory=True)),
@@ -191,7 +191,7 @@ def test_what_is_not_asked_to_be_pinned_is_not(world: World) -> None:
     assert world.ledger.held_bytes(PINNED) == 40
 
 
-def test_what_needs_no_copy_stays_pinned(world: World) -> None:
+def test_what_needs_no_copy_stays_pinned(world: SimulatedDevice) -> None:
     locked = numbers(10, pin_memory=True)
     kept = [locked.to("cpu"), locked.cpu(), locked.float(), torch.as_tensor(locked), locked.view(2, 5), locked.detach()]
     assert all(tensor.is_pinned() for tensor in kept)
@@ -201,7 +201,7 @@ def test_what_needs_no_copy_stays_pinned(world: World) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])
-def test_only_what_is_on_the_host_can_be_pinned(world: World, device: str) -> None:
+def test_only_what_is_on_the_host_can_be_pinned(world: SimulatedDevice, device: str) -> None:
     tensor = torch.empty(10, device=device)
     asked: list[Callable[[], object]] = [
         lambda: torch.empty(10, device=device, pin_memory=True),
@@ -229,7 +229,7 @@ def test_only_what_is_on_the_host_can_be_pinned(world: World, device: str) -> No
     [(torch.float32, True, 0, 0), (torch.bfloat16, False, 0, 200), (torch.bfloat16, True, 400, 0)],
 )
 def test_page_locked_memory_is_copied_to_the_device(
-    world: World, dtype: torch.dtype, non_blocking: bool, on_device: int, on_host: int
+    world: SimulatedDevice, dtype: torch.dtype, non_blocking: bool, on_device: int, on_host: int
 ) -> None:
     ring, destination = (
         torch.empty(1000, dtype=torch.uint8, pin_memory=True),
@@ -243,7 +243,7 @@ def test_page_locked_memory_is_copied_to_the_device(
     assert ring[:400].view(torch.float32).to(CUDA, non_blocking=True).is_cuda
 
 
-def test_a_mapped_file_is_read_into_page_locked_memory(checkpoint: Path, world: World) -> None:
+def test_a_mapped_file_is_read_into_page_locked_memory(checkpoint: Path, world: SimulatedDevice) -> None:
     mapped = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     ring = torch.empty(10, pin_memory=True)
     ring.copy_(mapped["own"])
@@ -254,7 +254,7 @@ def test_a_mapped_file_is_read_into_page_locked_memory(checkpoint: Path, world: 
     assert peak(world, PINNED) == 240
 
 
-def test_values_cannot_be_read_back_into_page_locked_memory(world: World) -> None:
+def test_values_cannot_be_read_back_into_page_locked_memory(world: SimulatedDevice) -> None:
     ring, tensor = torch.empty(10, pin_memory=True), numbers(10, device=CUDA)
     with pytest.raises(NotSimulated, match="reads values"):
         ring.copy_(tensor, non_blocking=True)
@@ -305,7 +305,7 @@ def test_no_other_memory_is_taken_to_make_zeros() -> None:
         ),
     ],
 )
-def test_statistics_are_told_as_on_cuda(world: World, empty: Callable[[], None]) -> None:
+def test_statistics_are_told_as_on_cuda(world: SimulatedDevice, empty: Callable[[], None]) -> None:
     ring = torch.empty(5, dtype=torch.uint8, pin_memory=True)
     other = torch.empty(100, dtype=torch.uint8, pin_memory=True)
     del other
@@ -320,7 +320,7 @@ def test_statistics_are_told_as_on_cuda(world: World, empty: Callable[[], None])
     del ring
 
 
-def test_what_it_takes_is_explained_where_the_hosts_memory_is(world: World) -> None:
+def test_what_it_takes_is_explained_where_the_hosts_memory_is(world: SimulatedDevice) -> None:
     plain = torch.empty(50, dtype=torch.uint8)
     ring = torch.empty(5, dtype=torch.uint8, pin_memory=True)
     torch.empty(100, dtype=torch.uint8, pin_memory=True)

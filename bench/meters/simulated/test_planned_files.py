@@ -7,8 +7,8 @@ import torch
 
 from bench.meters.simulated.conftest import CUDA, DEVICE, held, peak
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger
+from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
-from bench.meters.simulated.world import World
 from model.layouts import save_safetensors, save_sparse
 
 safetensors = pytest.importorskip("safetensors")
@@ -37,7 +37,7 @@ def kinds(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[tuple[int, ...], 
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
-def test_what_is_loaded_to_the_host_lies_in_the_file(world: World, file: Path) -> None:
+def test_what_is_loaded_to_the_host_lies_in_the_file(world: SimulatedDevice, file: Path) -> None:
     loaded = safetensors_torch.load_file(file)
     assert kinds(loaded) == SHAPES
     assert {tensor.device.type for tensor in loaded.values()} == {"cpu"}
@@ -52,7 +52,7 @@ def test_what_is_loaded_to_the_host_lies_in_the_file(world: World, file: Path) -
     assert world.ledger.held_bytes(FILE) == 0
 
 
-def test_what_is_loaded_to_a_device_is_there(world: World, file: Path) -> None:
+def test_what_is_loaded_to_a_device_is_there(world: SimulatedDevice, file: Path) -> None:
     loaded = safetensors_torch.load_file(file, device="cuda")
     assert kinds(loaded) == SHAPES
     assert held(world) == peak(world) == STATE_BYTES
@@ -73,7 +73,7 @@ def test_a_plan_takes_the_page_locked_memory_that_the_reader_takes(tmp_path: Pat
     assert peaks[0] in ((STATE_BYTES, 0), (STATE_BYTES, LARGEST_BYTES))
 
 
-def test_a_part_of_a_tensor_is_a_view_of_it(world: World, file: Path) -> None:
+def test_a_part_of_a_tensor_is_a_view_of_it(world: SimulatedDevice, file: Path) -> None:
     """As transformers and torch.distributed.checkpoint read it."""
     with safetensors.safe_open(file, framework="pt") as opened:
         half = opened.get_slice("wide")[2:4]

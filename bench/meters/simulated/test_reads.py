@@ -12,8 +12,8 @@ from torch import Tensor
 from bench.meters.simulated.conftest import CUDA, DEVICE
 from bench.meters.simulated.ledger import PINNED, Ledger
 from bench.meters.simulated.reads import MOST_READ_BYTES
+from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
-from bench.meters.simulated.world import World
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs os.preadv")
 
@@ -34,21 +34,23 @@ def memory_of(tensor: Tensor) -> "ctypes.Array[ctypes.c_char]":
 
 @pytest.mark.parametrize("pinned", [False, True])
 @pytest.mark.parametrize(("offset", "read"), [(0, 40), (60, 40), (70, 30), (100, 0), (200, 0)])
-def test_as_much_is_read_as_there_is(world: World, descriptor: int, pinned: bool, offset: int, read: int) -> None:
+def test_as_much_is_read_as_there_is(
+    world: SimulatedDevice, descriptor: int, pinned: bool, offset: int, read: int
+) -> None:
     tensor = torch.zeros(40, dtype=torch.uint8, pin_memory=pinned)
     assert os.preadv(descriptor, [memory_of(tensor)], offset) == read
     if not world.planned:
         assert bytes(tensor.tolist()) == CONTENT[offset:][:40].ljust(40, b"\0")
 
 
-def test_a_part_of_a_tensor_and_several_are_read_into(world: World, descriptor: int) -> None:
+def test_a_part_of_a_tensor_and_several_are_read_into(world: SimulatedDevice, descriptor: int) -> None:
     tensors = [torch.empty(50, dtype=torch.uint8, pin_memory=True)[10:40] for _ in range(4)]
     assert os.preadv(descriptor, [memory_of(tensor) for tensor in tensors], 20) == 80
     if not world.planned:
         assert bytes(torch.cat(tensors).tolist())[:80] == CONTENT[20:]
 
 
-def test_memory_is_read_into_beside_tensors_that_have_none(world: World, descriptor: int) -> None:
+def test_memory_is_read_into_beside_tensors_that_have_none(world: SimulatedDevice, descriptor: int) -> None:
     tensor = torch.empty(30, dtype=torch.uint8)
     before, after, view = bytearray(10), bytearray(20), memoryview(bytearray(50))
     assert os.preadv(descriptor, [before, memory_of(tensor), after, view], 0) == 100
@@ -73,19 +75,19 @@ def test_a_plan_reads_no_more_in_one_call_than_linux_does(tmp_path: Path) -> Non
         assert os.preadv(file.fileno(), [memory_of(ring[: 2**30]), memory_of(ring)], 0) == MOST_READ_BYTES
 
 
-def test_the_device_has_no_memory_to_read_into(world: World, descriptor: int) -> None:
+def test_the_device_has_no_memory_to_read_into(world: SimulatedDevice, descriptor: int) -> None:
     tensor = torch.empty(40, dtype=torch.uint8, device=CUDA)
     with pytest.raises(OSError, match="Bad address"):
         os.preadv(descriptor, [memory_of(tensor)], 0)
 
 
-def test_a_file_that_is_not_open_is_an_error(world: World) -> None:
+def test_a_file_that_is_not_open_is_an_error(world: SimulatedDevice) -> None:
     tensor = torch.empty(40, dtype=torch.uint8)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.preadv(-1, [memory_of(tensor)], 0)
 
 
-def test_advice_about_made_up_addresses_is_an_error_and_no_crash(world: World) -> None:
+def test_advice_about_made_up_addresses_is_an_error_and_no_crash(world: SimulatedDevice) -> None:
     """A recipe may ask for large pages: `madvise` of what is not mapped fails."""
     tensor = torch.empty(2**21, dtype=torch.uint8, device=CUDA)
     advise = ctypes.CDLL(None).madvise

@@ -8,12 +8,14 @@ import torch
 
 from bench.meters.simulated.conftest import CUDA, held, peak
 from bench.meters.simulated.ledger import FILE, HOST, Ledger
+from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
-from bench.meters.simulated.world import World
 
 
 @pytest.mark.parametrize("location", ["cuda", CUDA, {"cpu": "cuda:0"}, lambda storage, _: storage.cuda()])
-def test_a_checkpoint_loads_to_the_device_storage_by_storage(checkpoint: Path, world: World, location: Any) -> None:
+def test_a_checkpoint_loads_to_the_device_storage_by_storage(
+    checkpoint: Path, world: SimulatedDevice, location: Any
+) -> None:
     loaded = torch.load(checkpoint, map_location=location, weights_only=True)
     assert all(tensor.is_cuda for tensor in loaded.values())
     assert held(world) == peak(world) == 440
@@ -22,13 +24,17 @@ def test_a_checkpoint_loads_to_the_device_storage_by_storage(checkpoint: Path, w
     assert peak(world, HOST) == 400
 
 
-def test_a_checkpoint_that_stays_on_the_host_takes_nothing_on_the_device(checkpoint: Path, world: World) -> None:
+def test_a_checkpoint_that_stays_on_the_host_takes_nothing_on_the_device(
+    checkpoint: Path, world: SimulatedDevice
+) -> None:
     loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
     assert loaded["own"].device.type == "cpu"
     assert (peak(world), peak(world, HOST)) == (0, 440)
 
 
-def test_a_mapped_checkpoint_counts_where_it_is_read_and_while_it_is_mapped(checkpoint: Path, world: World) -> None:
+def test_a_mapped_checkpoint_counts_where_it_is_read_and_while_it_is_mapped(
+    checkpoint: Path, world: SimulatedDevice
+) -> None:
     loaded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     assert (peak(world, FILE), peak(world, HOST)) == (0, 0)
     moved = loaded["half"].to(CUDA)
@@ -42,21 +48,21 @@ def test_a_mapped_checkpoint_counts_where_it_is_read_and_while_it_is_mapped(chec
     assert moved.is_cuda
 
 
-def test_a_mapped_tensor_that_is_converted_is_the_hosts(checkpoint: Path, world: World) -> None:
+def test_a_mapped_tensor_that_is_converted_is_the_hosts(checkpoint: Path, world: SimulatedDevice) -> None:
     loaded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     converted = loaded["whole"].to(torch.float16)
     assert converted.device.type == "cpu"
     assert (peak(world, FILE), world.ledger.held_bytes(HOST)) == (400, 200)
 
 
-def test_of_a_slice_of_a_mapped_tensor_only_that_is_read(checkpoint: Path, world: World) -> None:
+def test_of_a_slice_of_a_mapped_tensor_only_that_is_read(checkpoint: Path, world: SimulatedDevice) -> None:
     loaded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     for part in loaded["whole"].chunk(10)[:3]:
         part.to(CUDA)
     assert world.ledger.held_bytes(FILE) == 120
 
 
-def test_a_checkpoint_mapped_to_the_device_is_read_and_unmapped(checkpoint: Path, world: World) -> None:
+def test_a_checkpoint_mapped_to_the_device_is_read_and_unmapped(checkpoint: Path, world: SimulatedDevice) -> None:
     loaded = torch.load(checkpoint, map_location=CUDA, weights_only=True, mmap=True)
     assert loaded["own"].is_cuda
     assert held(world) == 440

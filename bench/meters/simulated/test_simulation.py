@@ -14,8 +14,8 @@ from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, numbers
 from bench.meters.simulated.ledger import Ledger, in_place
 from bench.meters.simulated.peaks import device_peaks
+from bench.meters.simulated.simulated_device import NotSimulated, SimulatedDevice
 from bench.meters.simulated.simulation import simulation
-from bench.meters.simulated.world import NotSimulated, World
 
 READS: dict[str, Callable[[Tensor], object]] = {
     "item": lambda tensor: tensor[0].item(),
@@ -50,7 +50,7 @@ UNPLANNED = ("storage copy",)
 
 
 @pytest.mark.parametrize("read", READS)
-def test_values_cannot_be_read_back_and_the_line_is_named(world: World, read: str) -> None:
+def test_values_cannot_be_read_back_and_the_line_is_named(world: SimulatedDevice, read: str) -> None:
     if world.planned and read in UNPLANNED:
         pytest.skip("a plan's host has no values either")
     tensor = numbers(10).to(CUDA)
@@ -87,7 +87,7 @@ def test_a_plans_host_has_no_values_to_read_or_write(read: Callable[[], object])
         read()
 
 
-def test_addresses_tell_storages_apart(world: World) -> None:
+def test_addresses_tell_storages_apart(world: SimulatedDevice) -> None:
     one, other = numbers(10, device=CUDA), numbers(10, device=CUDA)
     assert one.data_ptr() == one.view(5, 2).data_ptr() == one.untyped_storage().data_ptr() != 0
     assert one[3:].data_ptr() == one.data_ptr() + 12
@@ -117,7 +117,7 @@ def test_everything_is_as_before_when_it_ends(planned: bool, checkpoint: Path) -
     assert loaded["half"].sum().item() == sum(range(50, 100))
 
 
-def test_an_emptied_cache_gives_back_what_is_reserved(world: World) -> None:
+def test_an_emptied_cache_gives_back_what_is_reserved(world: SimulatedDevice) -> None:
     for count in (2**23, 2**24):
         numbers(count, device=CUDA)
         torch.cuda.synchronize()

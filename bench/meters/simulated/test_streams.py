@@ -12,7 +12,7 @@ from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, numbers, peak
 from bench.meters.simulated.ledger import in_place
 from bench.meters.simulated.peaks import device_peaks
-from bench.meters.simulated.world import NotSimulated, World
+from bench.meters.simulated.simulated_device import NotSimulated, SimulatedDevice
 
 # Named as a recipe may name them when it is imported.
 from torch.cuda import Event, Stream, stream  # isort: skip
@@ -20,11 +20,11 @@ from torch.cuda import Event, Stream, stream  # isort: skip
 MIB = 2**20
 
 
-def reserved(world: World) -> int:
+def reserved(world: SimulatedDevice) -> int:
     return device_peaks(in_place(world.ledger.events, DEVICE), AllocatorSettings())["reserved"].bytes
 
 
-def test_nothing_is_ever_busy(world: World) -> None:
+def test_nothing_is_ever_busy(world: SimulatedDevice) -> None:
     side, event = torch.cuda.Stream(CUDA), torch.cuda.Event()
     event.synchronize()
     side.wait_stream(torch.cuda.current_stream(CUDA))
@@ -44,7 +44,7 @@ def test_nothing_is_ever_busy(world: World) -> None:
     tensor.record_stream(side)
 
 
-def test_a_block_sets_the_current_stream_and_puts_the_one_before_back(world: World) -> None:
+def test_a_block_sets_the_current_stream_and_puts_the_one_before_back(world: SimulatedDevice) -> None:
     default, one, other = torch.cuda.default_stream(), torch.cuda.Stream(), torch.cuda.Stream()
     assert len({default, one, other}) == 3
     assert torch.cuda.current_stream() == default
@@ -62,7 +62,7 @@ def test_a_block_sets_the_current_stream_and_puts_the_one_before_back(world: Wor
     torch.cuda.set_stream(default)
 
 
-def test_each_thread_has_a_current_stream(world: World) -> None:
+def test_each_thread_has_a_current_stream(world: SimulatedDevice) -> None:
     side, barrier = torch.cuda.Stream(), Barrier(2, timeout=30)
 
     def inside() -> bool:
@@ -81,7 +81,7 @@ def test_each_thread_has_a_current_stream(world: World) -> None:
         assert one.result()
 
 
-def test_streams_are_handed_out_in_turn_by_priority(world: World) -> None:
+def test_streams_are_handed_out_in_turn_by_priority(world: SimulatedDevice) -> None:
     made = [torch.cuda.Stream() for _ in range(33)]
     assert len(set(made)) == 32
     assert made[0] == made[32]
@@ -89,7 +89,7 @@ def test_streams_are_handed_out_in_turn_by_priority(world: World) -> None:
     assert len({*made, *urgent, torch.cuda.default_stream()}) == 35
 
 
-def test_they_are_there_under_all_their_names(world: World) -> None:
+def test_they_are_there_under_all_their_names(world: SimulatedDevice) -> None:
     side: Any = Stream(CUDA)
     assert isinstance(side, torch.cuda.Stream)
     assert isinstance(side, torch.Stream)
@@ -103,7 +103,7 @@ def test_they_are_there_under_all_their_names(world: World) -> None:
     torch.cuda.set_stream(torch.cuda.default_stream())
 
 
-def test_what_only_a_gpu_has_is_refused(world: World) -> None:
+def test_what_only_a_gpu_has_is_refused(world: SimulatedDevice) -> None:
     event = torch.cuda.Event(enable_timing=True)
     with pytest.raises(NotSimulated, match="the time between two events, which is not simulated"):
         event.elapsed_time(event)
@@ -116,7 +116,7 @@ def test_what_only_a_gpu_has_is_refused(world: World) -> None:
         torch.Stream("cpu")
 
 
-def test_what_a_stream_cached_serves_no_other(world: World) -> None:
+def test_what_a_stream_cached_serves_no_other(world: SimulatedDevice) -> None:
     side = torch.cuda.Stream()
     numbers(3 * MIB, device=CUDA)
     with torch.cuda.stream(side):
@@ -128,7 +128,7 @@ def test_what_a_stream_cached_serves_no_other(world: World) -> None:
     assert reserved(world) == 24 * MIB
 
 
-def test_a_conversion_on_the_way_is_the_current_streams(world: World) -> None:
+def test_a_conversion_on_the_way_is_the_current_streams(world: SimulatedDevice) -> None:
     side = torch.cuda.Stream()
     ring, destination = numbers(3 * MIB, pin_memory=True), torch.empty(3 * MIB, dtype=torch.float16, device=CUDA)
     before = len(in_place(world.ledger.events, DEVICE))
@@ -139,7 +139,7 @@ def test_a_conversion_on_the_way_is_the_current_streams(world: World) -> None:
     torch._C._host_emptyCache()
 
 
-def test_threads_convert_one_after_the_other(world: World) -> None:
+def test_threads_convert_one_after_the_other(world: SimulatedDevice) -> None:
     """So figures do not differ from run to run: what a copy takes in between is there too shortly to be seen."""
     ring, destination = numbers(100, pin_memory=True), torch.empty(100, dtype=torch.float16, device=CUDA)
     world.ledger.restart()

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from bench.meters.simulated.conftest import CUDA, LINEAR_BYTES, held, linear, numbers, peak
 from bench.meters.simulated.ledger import HOST, Ledger
+from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
-from bench.meters.simulated.world import World
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ from bench.meters.simulated.world import World
         lambda: torch.add(numbers(10), 1).cuda(memory_format=torch.contiguous_format),
     ],
 )
-def test_what_is_made_on_the_device_takes_what_it_asks_for(world: World, make: Callable[[], object]) -> None:
+def test_what_is_made_on_the_device_takes_what_it_asks_for(world: SimulatedDevice, make: Callable[[], object]) -> None:
     made = make()
     assert held(world) == peak(world) == 40
     del made
     assert held(world) == 0
 
 
-def test_a_tensor_of_the_device_says_so(world: World) -> None:
+def test_a_tensor_of_the_device_says_so(world: SimulatedDevice) -> None:
     tensor = numbers(10, device=CUDA)
     assert tensor.device == torch.device("cuda", 0)
     assert (tensor.is_cuda, tensor.is_meta, tensor.is_cpu, tensor.get_device()) == (True, False, False, 0)
@@ -61,7 +61,7 @@ def test_a_tensor_of_the_device_says_so(world: World) -> None:
     assert (host.device.type, host.is_cpu, host.is_cuda, host.is_meta) == ("cpu", True, False, False)
 
 
-def test_a_skeleton_is_one_and_costs_nothing(world: World) -> None:
+def test_a_skeleton_is_one_and_costs_nothing(world: SimulatedDevice) -> None:
     with torch.device("meta"):
         model = nn.Linear(1000, 1000)
     assert model.weight.is_meta
@@ -73,7 +73,7 @@ def test_a_skeleton_is_one_and_costs_nothing(world: World) -> None:
     assert (peak(world), peak(world, HOST)) == (0, 0)
 
 
-def test_a_view_shares_the_storage_that_counts(world: World) -> None:
+def test_a_view_shares_the_storage_that_counts(world: SimulatedDevice) -> None:
     tensor = numbers(10, device=CUDA)
     views = [tensor.view(2, 5), tensor[3:], tensor.detach(), tensor.expand(4, 10), *tensor.chunk(2)]
     assert held(world) == 40
@@ -83,21 +83,21 @@ def test_a_view_shares_the_storage_that_counts(world: World) -> None:
     assert held(world) == 0
 
 
-def test_what_operations_make_counts_for_as_long_as_it_lives(world: World) -> None:
+def test_what_operations_make_counts_for_as_long_as_it_lives(world: SimulatedDevice) -> None:
     tensor = numbers(10, device=CUDA)
     assert torch.cat([tensor, tensor + 1]).shape == (20,)
     assert held(world) == 40
     assert peak(world) == 40 + 40 + 80
 
 
-def test_a_temporary_in_the_middle_of_an_expression_is_gone_before_the_next(world: World) -> None:
+def test_a_temporary_in_the_middle_of_an_expression_is_gone_before_the_next(world: SimulatedDevice) -> None:
     destination = numbers(10, device=CUDA)
     for _ in range(3):
         destination.copy_(numbers(10).to(CUDA))
     assert peak(world) == 80
 
 
-def test_resizing_holds_both_sizes_for_a_moment(world: World) -> None:
+def test_resizing_holds_both_sizes_for_a_moment(world: SimulatedDevice) -> None:
     tensor = numbers(10, device=CUDA)
     tensor.resize_(20)
     assert (held(world), peak(world)) == (80, 120)
@@ -107,13 +107,13 @@ def test_resizing_holds_both_sizes_for_a_moment(world: World) -> None:
     assert held(world) == 80
 
 
-def test_what_an_operation_is_given_for_its_result_grows(world: World) -> None:
+def test_what_an_operation_is_given_for_its_result_grows(world: SimulatedDevice) -> None:
     result = torch.empty(0, device=CUDA)
     torch.add(numbers(10, device=CUDA), 1, out=result)
     assert held(world) == 40
 
 
-def test_a_number_can_be_put_into_a_tensor(world: World) -> None:
+def test_a_number_can_be_put_into_a_tensor(world: SimulatedDevice) -> None:
     tensor = numbers(10, device=CUDA)
     tensor[3] = 2
     tensor[2:5] = 0.5
@@ -121,27 +121,27 @@ def test_a_number_can_be_put_into_a_tensor(world: World) -> None:
     assert peak(world) == 40
 
 
-def test_what_is_made_on_the_host_from_the_device_without_its_values_is_on_the_host(world: World) -> None:
+def test_what_is_made_on_the_host_from_the_device_without_its_values_is_on_the_host(world: SimulatedDevice) -> None:
     like = numbers(10, device=CUDA)
     assert like.new_zeros(3, device="cpu").device.type == "cpu"
     assert torch.empty_like(like, device="cpu").device.type == "cpu"
     assert peak(world) == 40
 
 
-def test_a_copied_storage_is_another(world: World) -> None:
+def test_a_copied_storage_is_another(world: SimulatedDevice) -> None:
     one = numbers(10, device=CUDA)
     other = one.untyped_storage().clone()
     assert held(world) == 80
     assert other.data_ptr() != one.data_ptr()
 
 
-def test_set_lets_go_of_the_storage_before(world: World) -> None:
+def test_set_lets_go_of_the_storage_before(world: SimulatedDevice) -> None:
     one, other = numbers(10, device=CUDA), numbers(5, device=CUDA)
     one.set_(other)  # type: ignore[call-overload]
     assert held(world) == 20
 
 
-def test_swapped_tensors_keep_their_storages(world: World) -> None:
+def test_swapped_tensors_keep_their_storages(world: SimulatedDevice) -> None:
     model, replacement = linear().to(CUDA), nn.Parameter(numbers(100, device=CUDA), requires_grad=False)
     torch.utils.swap_tensors(model.weight, replacement)
     assert held(world) == 400 + LINEAR_BYTES
@@ -169,7 +169,7 @@ def test_swapped_tensors_keep_their_storages(world: World) -> None:
     ],
 )
 def test_a_copy_makes_in_between_what_cudas_does(
-    world: World,
+    world: SimulatedDevice,
     destination: Callable[[], Tensor],
     source: Callable[[], Tensor],
     non_blocking: bool,
@@ -202,7 +202,7 @@ def test_what_is_not_in_order_is_put_in_order_on_the_host() -> None:
         assert (peak(world), peak(world, HOST)) == (0, 400)
 
 
-def test_a_part_of_a_storage_takes_nothing_and_keeps_all_of_it(world: World) -> None:
+def test_a_part_of_a_storage_takes_nothing_and_keeps_all_of_it(world: SimulatedDevice) -> None:
     whole = torch.empty(512, dtype=torch.uint8, device=CUDA)
     part = whole.untyped_storage()[128:256]
     tensor = torch.empty(0, device=CUDA).set_(part)
@@ -215,7 +215,7 @@ def test_a_part_of_a_storage_takes_nothing_and_keeps_all_of_it(world: World) -> 
     assert held(world) == 0
 
 
-def test_so_does_one_on_the_host(world: World) -> None:
+def test_so_does_one_on_the_host(world: SimulatedDevice) -> None:
     tensor = torch.empty(0, dtype=torch.uint8).set_(torch.empty(512, dtype=torch.uint8).untyped_storage()[:64])
     assert (tensor.device.type, tensor.nbytes) == ("cpu", 64)
     assert world.ledger.held_bytes(HOST) == 512

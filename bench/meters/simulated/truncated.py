@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.meters.simulated.world import World, storage_of
+from bench.meters.simulated.simulated_device import SimulatedDevice, storage_of
 
 # Where no larger share of values is inside the bounds they are drawn in another way: not as often as is known here.
 LEAST_INSIDE = 0.3
 
 
-def draw(world: World, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def draw(world: SimulatedDevice, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function to be there instead of PyTorch's."""
 
     def trunc_normal(tensor: Tensor, mean: float, std: float, a: float, b: float, **options: Any) -> Tensor:

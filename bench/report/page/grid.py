@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.conformance.judge import Outcome
+from bench.conformance.judge import CellStatus
 from bench.conformance.sweep import Cell
 from bench.report.conformance import WORDS, is_fit, meaning, told
 
@@ -35,6 +35,6 @@ def grid(cells: Sequence[Cell]) -> Grid:
 def _square(cell: Cell | None) -> Square | None:
     if cell is None:
         return None
-    why = "" if cell.outcome == Outcome.PASSED else "\n".join(told(cell))
-    right = cell.outcome == Outcome.REFUSED and not is_fit(cell)
+    why = "" if cell.outcome == CellStatus.PASSED else "\n".join(told(cell))
+    right = cell.outcome == CellStatus.REFUSED and not is_fit(cell)
     return Square(WORDS[cell.outcome], "passed" if right else cell.outcome.value.lower(), why)

@@ -10,13 +10,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.history.change_points import change_points
-from bench.history.figures import shown, title
 from bench.history.fingerprint import in_a_line
 from bench.history.runs import Run
 from bench.history.storage import write_whole
+from bench.record.figures import shown, title
 from bench.report.conformance import summary
 from bench.report.page.charts.alive import alive_figures
-from bench.report.page.charts.figure import Figure
+from bench.report.page.charts.figure import Chart
 from bench.report.page.charts.frontier import frontier_figures
 from bench.report.page.charts.history import MOST_RUNS, history_figures
 from bench.report.page.charts.timelines import SERIES, timelines
@@ -41,7 +41,7 @@ class Section:
     name: str
     heading: str
     about: str
-    figures: Sequence[Figure]
+    figures: Sequence[Chart]
 
 
 def write_page(recorded: Recorded, runs: Sequence[Run], folder: Path, cache: Path, name: str = NAME) -> Path:

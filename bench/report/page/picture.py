@@ -6,7 +6,7 @@ from typing import Any
 
 import vl_convert
 
-from bench.report.page.charts.figure import INK, Figure
+from bench.report.page.charts.figure import INK, Chart
 from bench.report.page.charts.timelines import HEIGHT, SERIES
 
 COLUMNS, WIDTH = 4, 190
@@ -16,7 +16,7 @@ PAGE, TEXT = "#ffffff", "#1d2430"
 LEFT_OUT = {"hovered", "moments", "named_left", "named_right"}
 
 
-def picture(figures: Sequence[Figure], title: str) -> str:
+def picture(figures: Sequence[Chart], title: str) -> str:
     """An SVG of charts with the same axes beside each other, as the page has them, in colours for a light page."""
     spec = {
         "$schema": figures[0].spec["$schema"],
@@ -31,7 +31,7 @@ def picture(figures: Sequence[Figure], title: str) -> str:
     return vl_convert.vegalite_to_svg(json.loads(json.dumps(spec).replace(INK, TEXT)))
 
 
-def _legend(figures: Sequence[Figure]) -> list[str]:
+def _legend(figures: Sequence[Chart]) -> list[str]:
     drawn = {value["memory"] for figure in figures for value in figure.spec["datasets"]["peaks"]}
     lines = ", ".join(f"{one.name} {one.stroke}" for one in SERIES if one.name in drawn)
     return [
@@ -40,7 +40,7 @@ def _legend(figures: Sequence[Figure]) -> list[str]:
     ]
 
 
-def _part(figure: Figure) -> dict[str, Any]:
+def _part(figure: Chart) -> dict[str, Any]:
     """A chart within others: it has its values where it uses them, and its size and name."""
     spec = {name: value for name, value in figure.spec.items() if name not in ("datasets", "config", "$schema")}
     shown = [layer for layer in spec["layer"] if layer["data"]["name"] not in LEFT_OUT]

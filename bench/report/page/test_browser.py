@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from bench.report.specimen import HOSTILE, LOADS
+from bench.selftest.recorded_run import HOSTILE, LOADS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Locator, Page, ViewportSize

@@ -1,4 +1,4 @@
-from bench.conformance.judge import Outcome
+from bench.conformance.judge import CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
 from bench.report.page.grid import Square, grid
@@ -6,17 +6,17 @@ from bench.report.page.grid import Square, grid
 FITS, MISFIT = (next(name for name, row in PROPERTIES.items() if row.fits == fits) for fits in (True, False))
 
 
-def cell(strategy: str, name: str, outcome: Outcome, why: str = "") -> Cell:
+def cell(strategy: str, name: str, outcome: CellStatus, why: str = "") -> Cell:
     return Cell(strategy, name, outcome, 5, "Model()", why)
 
 
 def test_a_square_says_what_became_of_it_and_why() -> None:
     made = grid(
         [
-            cell("a", FITS, Outcome.PASSED),
-            cell("a", MISFIT, Outcome.REFUSED, "w: no"),
-            cell("b", FITS, Outcome.REFUSED, "w: no"),
-            cell("c", FITS, Outcome.WRONG, "w differs\nby 1"),
+            cell("a", FITS, CellStatus.PASSED),
+            cell("a", MISFIT, CellStatus.REFUSED, "w: no"),
+            cell("b", FITS, CellStatus.REFUSED, "w: no"),
+            cell("c", FITS, CellStatus.WRONG, "w differs\nby 1"),
         ]
     )
     assert [name for name, _ in made.columns] == [FITS, MISFIT]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import sharded_specimen
 from bench.report.recorded import Recorded, recorded
-from bench.report.specimen import HOSTILE, LOADS, MACHINE, Runs, content, metered
+from bench.selftest import sharded_run
+from bench.selftest.recorded_run import HOSTILE, LOADS, MACHINE, Runs, content, metered
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")
@@ -122,7 +122,7 @@ def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, ca
 
 
 def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cache: Path) -> None:
-    one = recorded(Runs(tmp_path).write(1, benchmarks=sharded_specimen.benchmarks(), problems=[], conformance=[]))
+    one = recorded(Runs(tmp_path).write(1, benchmarks=sharded_run.benchmarks(), problems=[], conformance=[]))
     text = write_page(one, [one.run], tmp_path, cache).read_text()
     assert [f"raw record of streamed {way} x2-small" in text for way in ("fsdp", "tensor")] == [True, True]
     assert "one rank of 2 holds S/N = 500,000,000 (fsdp)" in text

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.strategies.peers.finding import by_path
-from model.source import Source
+from model.user.source import Source
 
 # What pip installs them by.
 EXTRA = "pip install '.[peers]'"

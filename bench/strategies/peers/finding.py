@@ -1,6 +1,6 @@
 """How loaders of other projects find the files of a checkpoint: who gives a path may get what lies beside it."""
 
-from model.source import Source
+from model.user.source import Source
 
 # What transformers looks for in a folder, in this order.
 TRANSFORMERS_NAMES = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.strategies.peers.finding import by_folder, by_name, by_path, by_suffix
-from model.source import Source
+from model.user.source import Source
 
 INDEX = {"safetensors_sharded": "safetensors", "torch_sharded": "bin"}
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench.conformance.properties import PROPERTIES
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
-from bench.strategies.named import NamedLoad
+from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.peers import Peer
 from model.foreign import ALL_LAYOUTS
 
@@ -31,7 +31,7 @@ def test_a_row_names_a_function_of_its_file(strategy: Strategy) -> None:
     assert [argument.arg for argument in function.args.args] == ["build", "path", "device"]
     assert {argument.arg for argument in function.args.kwonlyargs} <= {"dtype", "missing"}
     assert ast.get_docstring(function)
-    assert isinstance(strategy.load, NamedLoad)
+    assert isinstance(strategy.load, LazyRecipe)
 
 
 @every_peer

@@ -35,7 +35,7 @@ STORAGE_DTYPES = {
 LOCAL_HEADER = struct.Struct("<26x2H")
 
 
-class Record(NamedTuple):
+class StorageSpan(NamedTuple):
     """The bytes of a storage in a file, from `start` to `end`."""
 
     opened: FileIO
@@ -52,7 +52,7 @@ class File:
         self._entries, self._pickled = None, b""
         if is_safetensors(opened.name):
             self._entries = [entry for entry in safetensors_entries(opened) if listed is None or entry[0] in listed]
-            self.records = {name: Record(opened, start, end, name) for name, _, _, start, end in self._entries}
+            self.records = {name: StorageSpan(opened, start, end, name) for name, _, _, start, end in self._entries}
         else:
             self._pickled, self.records = unzip(opened)
 
@@ -113,7 +113,7 @@ def unzip(opened):
             if start < before or start + entry.file_size > size or key in records:
                 raise ValueError(f"{opened.name} has a record {name} that is cut off, or in the place of another one")
             before = start + entry.file_size
-            records[key] = Record(opened, start, before, key)
+            records[key] = StorageSpan(opened, start, before, key)
     return pickled, records
 
 

@@ -9,7 +9,7 @@ from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.strategies.reading import memory
 from bench.strategies.reading.memory import Ring, in_blocks
-from bench.strategies.reading.records import Record
+from bench.strategies.reading.records import StorageSpan
 from bench.strategies.reading.threads import PAGE_BYTES
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def drained(ring: Any) -> list[int]:
 
 
 def ring_of(device: torch.device, ring_bytes: int, threads: int, *, direct: bool, file_bytes: int = 2**30) -> Any:
-    record = Record(Named(name="file"), 64, 64 + file_bytes)  # type: ignore[arg-type]
+    record = StorageSpan(Named(name="file"), 64, 64 + file_bytes)  # type: ignore[arg-type]
     return Ring(Opened(direct=direct), device, ring_bytes, record.end - record.start, threads)
 
 
@@ -73,8 +73,8 @@ def test_a_ring_that_is_too_small_is_made_large_enough(ring_bytes: int, direct: 
         assert min(drained(ring)) >= ring.step_bytes + direct * PAGE_BYTES
 
 
-def record(opened: Any, start: int, size: int) -> Record:
-    return Record(opened, start, start + size)
+def record(opened: Any, start: int, size: int) -> StorageSpan:
+    return StorageSpan(opened, start, start + size)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3 * PAGE_BYTES, 2**28])

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cases.loads import run_load
+from bench.measure.loads import run_load
 from bench.strategies.reading.records import File, Unpickler, unzip
 from bench.strategies.streamed import streamed
 from model.checkpoints import Checkpoint, Specification
+from model.examine.trust import UntrustedCheckpoint
 from model.gpt2 import REHEARSAL
 from model.layouts import LAYOUTS, save_plain
-from model.trust import UntrustedCheckpoint
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from bench.strategies.reading.records import Record
-from bench.strategies.reading.threads import Reader, Unreadable, started
+from bench.strategies.reading.records import StorageSpan
+from bench.strategies.reading.threads import Reader, ReadFailed, started
 
 
 class Named(NamedTuple):
@@ -113,7 +113,7 @@ def address_of(memory: bytearray) -> int:
 def test_what_is_read_to_the_end_of_the_file_is_an_error(file: Any) -> None:
     reader = Reader([file], direct=False)
     memory = bytearray(2000)
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(ReadFailed) as caught:
         reader.read(file.opened, 64 * 256 - 1000, 64 * 256 + 1000, address_of(memory))
     reader.close()
     assert caught.value.args == (file.opened, 64 * 256, "the file ends there")
@@ -123,13 +123,13 @@ def test_what_is_read_to_the_end_of_the_file_is_an_error(file: Any) -> None:
 def test_the_tensors_at_the_byte_are_named(file: Any, threads: int) -> None:
     """The record that it lies in, or the next one; of another file it may be in the same place."""
     other = Named(name="other")
-    records = [Record(other, 0, 100), Record(file.opened, 0, 100), Record(file.opened, 128, 200)]  # type: ignore[arg-type]
+    records = [StorageSpan(other, 0, 100), StorageSpan(file.opened, 0, 100), StorageSpan(file.opened, 128, 200)]  # type: ignore[arg-type]
     tensors = {name: torch.zeros(3) for name in "abc"}
     storages = {record: t.untyped_storage() for record, t in zip(records, tensors.values(), strict=True)}
     tied = tensors | {"d": tensors["c"], "_extra_state": {"no": "tensor"}}
 
     def fill(byte: int) -> None:
-        raise Unreadable(file.opened, byte, "why")
+        raise ReadFailed(file.opened, byte, "why")
 
     for byte, names in ((99, "b"), (100, "c, d"), (199, "c, d")):
         with (
@@ -140,7 +140,7 @@ def test_the_tensors_at_the_byte_are_named(file: Any, threads: int) -> None:
 
 
 def test_of_several_that_fail_the_first_of_the_file_is_named(file: Any) -> None:
-    records = [Record(file.opened, start, start + 100) for start in (0, 128)]
+    records = [StorageSpan(file.opened, start, start + 100) for start in (0, 128)]
     tensors = {name: torch.zeros(3) for name in "ab"}
     storages = {record: t.untyped_storage() for record, t in zip(records, tensors.values(), strict=True)}
     later_failed = threading.Event()
@@ -150,7 +150,7 @@ def test_of_several_that_fail_the_first_of_the_file_is_named(file: Any) -> None:
             later_failed.set()
         else:
             assert later_failed.wait(10)
-        raise Unreadable(file.opened, byte, "why")
+        raise ReadFailed(file.opened, byte, "why")
 
     with (
         pytest.raises(OSError, match="weights: a cannot be read"),

@@ -11,7 +11,7 @@ import torch
 PAGE_BYTES = 4096
 
 
-class Unreadable(Exception):
+class ReadFailed(Exception):
     """The file, the byte at which reading it ended, and why."""
 
 
@@ -36,9 +36,9 @@ class Reader:
             try:
                 count = os.preadv(self._descriptors[opened], [(ctypes.c_char * size).from_address(address)], start)
             except OSError as error:
-                raise Unreadable(opened, start, error.strerror) from error
+                raise ReadFailed(opened, start, error.strerror) from error
             if not count:
-                raise Unreadable(opened, start, "the file ends there")
+                raise ReadFailed(opened, start, "the file ends there")
             start, address = start + count, address + count
 
     def read_runs(self, opened, ranges, part):
@@ -75,7 +75,7 @@ def started(fill, parts, threads):
 
     def finish(state_dict, storages):
         failures = [failure for thread in working if (failure := thread.exception())]
-        unreadable = [failure for failure in failures if isinstance(failure, Unreadable)]
+        unreadable = [failure for failure in failures if isinstance(failure, ReadFailed)]
         if not unreadable:
             for failure in failures:
                 raise failure

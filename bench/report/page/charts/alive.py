@@ -6,8 +6,8 @@ from typing import Any
 
 import altair as alt
 
-from bench.report.page.charts.figure import LETTER, NARROW, Figure, filled, of, ratio_axis, specification
-from bench.report.rows import Outcome, scale_bytes
+from bench.report.page.charts.figure import LETTER, NARROW, Chart, filled, of, ratio_axis, specification
+from bench.report.rows import CaseResult, scale_bytes
 
 # figure of the record, and what people call it
 PEAKS = {
@@ -22,12 +22,12 @@ BARS = ("#1f6fae", "#a9500a", "#17754f", "#8a45a3", "#836000", "#b8323f", "#4b6a
 BAR_HEIGHT = 26
 
 
-def alive_figures(outcomes: Sequence[Outcome], size: str) -> list[Figure]:
+def alive_figures(outcomes: Sequence[CaseResult], size: str) -> list[Chart]:
     """A chart for each peak of one size of which it is known what was alive."""
     return [figure for field, name in PEAKS.items() if (figure := _figure(outcomes, size, field, name))]
 
 
-def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Figure | None:
+def _figure(outcomes: Sequence[CaseResult], size: str, field: str, name: str) -> Chart | None:
     bars = [value for outcome in outcomes for value in _bar(outcome, field)]
     if not bars:
         return None
@@ -44,7 +44,7 @@ def _figure(outcomes: Sequence[Outcome], size: str, field: str, name: str) -> Fi
     text = f"What was alive {name}, by the line of code that asked for it, as multiples of {scale}"
     height = BAR_HEIGHT * len({v["strategy"] for v in bars})
     spec = filled(_specification(f"of {scale}"), text, bars=bars) | {"height": height}
-    return Figure(f"{size}: {name}", text, spec, table)
+    return Chart(f"{size}: {name}", text, spec, table)
 
 
 @cache
@@ -60,7 +60,7 @@ def _specification(title: str) -> dict[str, Any]:
     return specification(alt.layer(bars, names), BAR_HEIGHT)
 
 
-def _bar(outcome: Outcome, field: str) -> list[dict[str, Any]]:
+def _bar(outcome: CaseResult, field: str) -> list[dict[str, Any]]:
     """The parts of a bar, most bytes first."""
     alive: Sequence[Mapping[str, Any]] = (outcome.record.get("alive_at_peak") or {}).get(field) or ()
     scale, end, parts = scale_bytes(outcome.record, field), 0.0, []

@@ -22,7 +22,7 @@ Values = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Figure:
+class Chart:
     """One chart: `text` says what it shows, `spec` is Vega-Lite, and `table` holds its data, heading first.
 
     `raw` is a file with every point, where those are too many for a table.
@@ -37,7 +37,7 @@ class Figure:
 
 def of(name: str) -> alt.Chart:
     """A chart of the values that its specification is given under a name."""
-    return alt.Chart(alt.Data(name=name))  # type: ignore[no-untyped-call]  # Altair's own classes have no types
+    return alt.Chart(alt.Data(name=name))  # Altair's own classes have no types
 
 
 def specification(chart: Any, height: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import altair as alt
 
-from bench.report.page.charts.figure import INK, LETTER, NARROW, Figure, filled, looks, of, ratio_axis, specification
+from bench.report.page.charts.figure import INK, LETTER, NARROW, Chart, filled, looks, of, ratio_axis, specification
 from bench.report.rows import Row, peak_ratio, team
 
 # field of the record, and what people call it
@@ -52,7 +52,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     return sorted(one for one in points if not beaten(one))
 
 
-def frontier_figures(table: Sequence[Row], size: str) -> list[Figure]:
+def frontier_figures(table: Sequence[Row], size: str) -> list[Chart]:
     """A chart for each memory that was measured beside the times of one size, and by as many processes alike."""
     found = []
     some = [row for row in table if row.size == size and not row.problems]
@@ -73,7 +73,7 @@ def _figures(row: Row, field: str) -> tuple[Any, Any]:
     return row.record.get("first_logits_seconds"), peak_ratio(row.record, field)
 
 
-def _figure(points: Sequence[Point], name: str, whose: str, scale: str) -> Figure:
+def _figure(points: Sequence[Point], name: str, whose: str, scale: str) -> Chart:
     best = frontier(points)
     title = f"{whose}: time and {name}"
     text = f"Seconds until first logits, and {name} as multiples of {scale}. On the frontier: " + ", ".join(
@@ -89,7 +89,7 @@ def _figure(points: Sequence[Point], name: str, whose: str, scale: str) -> Figur
         stairs=_stairs(best, ends := _ends(points)),
         ends=[{"seconds": 0, "ratio": 0}, ends],
     )
-    return Figure(title, text, spec, table)
+    return Chart(title, text, spec, table)
 
 
 @cache

@@ -7,10 +7,10 @@ from typing import Any
 import altair as alt
 
 from bench.history.change_points import ChangePoint
-from bench.history.figures import shown, title
 from bench.history.fingerprint import gpus
 from bench.history.runs import Key, Run
-from bench.report.page.charts.figure import INK, Figure, filled, looks, of, specification
+from bench.record.figures import shown, title
+from bench.report.page.charts.figure import INK, Chart, filled, looks, of, specification
 
 # figure of the record, what its axis says, and what its values are divided by
 FIGURES = {
@@ -28,7 +28,7 @@ MOST_RUNS = 300
 LARGE, SMALL, FEW_RUNS = 45, 8, 60
 
 
-def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: Run, size: str) -> list[Figure]:
+def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: Run, size: str) -> list[Chart]:
     """A chart a figure, a line for each benchmark of one size that the latest run has.
 
     A line ends where the next run was on another machine.
@@ -39,7 +39,7 @@ def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: 
 
 def _figure(
     runs: Sequence[Run], points: Sequence[ChangePoint], keys: Sequence[Key], size: str, figure: str
-) -> Figure | None:
+) -> Chart | None:
     unit, divisor = FIGURES[figure]
     values = [value for key in keys for value in _values(runs, key, figure, divisor)]
     having = {value["run"] for value in values}
@@ -58,7 +58,7 @@ def _figure(
         moved=moved,
         runs=[{"run": name} for name in numbers],
     )
-    return Figure(f"{size}: {title(figure)}", text, spec, table)
+    return Chart(f"{size}: {title(figure)}", text, spec, table)
 
 
 @cache

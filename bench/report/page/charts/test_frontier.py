@@ -8,7 +8,7 @@ pytest.importorskip("altair", reason="pages want the extra: pip install '.[repor
 
 from bench.report.page.charts.frontier import Point, _box, _ends, _names, _shared, frontier, frontier_figures
 from bench.report.rows import Row
-from bench.report.sharded_specimen import of_ranks
+from bench.selftest.sharded_run import of_ranks
 
 figures = st.floats(0.01, 10).map(lambda value: round(value, 2))
 points = st.lists(st.tuples(figures, figures), min_size=1, max_size=12).map(

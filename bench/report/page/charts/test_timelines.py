@@ -3,13 +3,13 @@ import pytest
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
 from bench.report.page.charts.timelines import timelines
-from bench.report.rows import Outcome
-from bench.report.sharded_specimen import of_ranks
-from bench.report.specimen import LOADS, S, metered, series
+from bench.report.rows import CaseResult
+from bench.selftest.recorded_run import LOADS, S, metered, series
+from bench.selftest.sharded_run import of_ranks
 
 
-def outcome(strategy: str, verdict: str = "ok", **record: object) -> Outcome:
-    return Outcome(strategy, "small", verdict, metered(strategy) | record)
+def outcome(strategy: str, verdict: str = "ok", **record: object) -> CaseResult:
+    return CaseResult(strategy, "small", verdict, metered(strategy) | record)
 
 
 def test_all_charts_of_a_size_have_the_same_axes() -> None:
@@ -52,7 +52,9 @@ def test_bounds_without_room_for_two_texts_share_one() -> None:
 
 
 def test_of_many_ranks_only_what_was_measured_is_drawn_over_time() -> None:
-    loads = [Outcome("streamed fsdp x2", "small", "ok", of_ranks("streamed", "fsdp", 2, planned=it)) for it in (0, 1)]
+    loads = [
+        CaseResult("streamed fsdp x2", "small", "ok", of_ranks("streamed", "fsdp", 2, planned=it)) for it in (0, 1)
+    ]
     assert [figure.title for figure in timelines(loads)] == ["streamed fsdp x2-small"]
     assert timelines([outcome("baseline", planned=True)])
 

@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import altair as alt
 
-from bench.history.record import Record
 from bench.meters.timeline import MOMENTS
-from bench.report.page.charts.figure import COLOURS, Figure, filled, of, ratio_axis, specification
-from bench.report.rows import Outcome
+from bench.record.record import Record
+from bench.report.page.charts.figure import COLOURS, Chart, filled, of, ratio_axis, specification
+from bench.report.rows import CaseResult
 
 GIB = 2**30
 
@@ -22,7 +22,7 @@ GIB = 2**30
 DASHES = {"solid": [1, 0], "dashed": [7, 2], "dotted": [2, 2], "dash-dotted": [7, 2, 2, 2]}
 
 
-class Series(NamedTuple):
+class TimelineSeries(NamedTuple):
     """A line: its fields of the record, for the points and for their peak and bound; its name, and how it is drawn."""
 
     points: str
@@ -38,12 +38,16 @@ class Series(NamedTuple):
 
 
 SERIES = (
-    Series(
+    TimelineSeries(
         "device_requested_bytes", "device_requested_peak_bytes", "device_bound_ratio", "device", COLOURS[0], "solid"
     ),
-    Series("host_private_bytes", "host_private_peak_bytes", "host_bound_ratio", "private", COLOURS[1], "dashed"),
-    Series("host_file_bytes", "host_file_peak_bytes", "host_file_bound_ratio", "file-backed", COLOURS[2], "dotted"),
-    Series("host_pinned_bytes", "host_pinned_peak_bytes", None, "pinned", COLOURS[3], "dash-dotted"),
+    TimelineSeries(
+        "host_private_bytes", "host_private_peak_bytes", "host_bound_ratio", "private", COLOURS[1], "dashed"
+    ),
+    TimelineSeries(
+        "host_file_bytes", "host_file_peak_bytes", "host_file_bound_ratio", "file-backed", COLOURS[2], "dotted"
+    ),
+    TimelineSeries("host_pinned_bytes", "host_pinned_peak_bytes", None, "pinned", COLOURS[3], "dash-dotted"),
 )
 # How text is aligned, and the direction in which it is moved from what it names.
 SIDES: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 1), ("right", -1))
@@ -62,7 +66,7 @@ LATE = 0.6
 HEIGHT, LINE_HEIGHT = 170, 11
 
 
-def timelines(outcomes: Sequence[Outcome]) -> list[Figure]:
+def timelines(outcomes: Sequence[CaseResult]) -> list[Chart]:
     """A chart for each load of one size that has a timeline.
 
     What is planned of many ranks has none: it takes no time, and a rank little of the model.
@@ -75,11 +79,11 @@ def timelines(outcomes: Sequence[Outcome]) -> list[Figure]:
     return [_figure(outcome, ends) for outcome in having]
 
 
-def _is_planned_by_many(outcome: Outcome) -> bool:
+def _is_planned_by_many(outcome: CaseResult) -> bool:
     return bool(outcome.record.get("planned") and outcome.record.get("ranks"))
 
 
-def _figure(outcome: Outcome, ends: dict[str, float]) -> Figure:
+def _figure(outcome: CaseResult, ends: dict[str, float]) -> Chart:
     """`ends` are those of the axes of all charts of this size."""
     record, name = outcome.record, f"{outcome.strategy}-{outcome.size}"
     drawn = [one for one in SERIES if _is_drawn(record, one)]
@@ -100,7 +104,7 @@ def _figure(outcome: Outcome, ends: dict[str, float]) -> Figure:
         moments=named,
         **{f"named_{side}": [value for value in named if value["align"] == side] for side, _ in SIDES},
     )
-    return Figure(name + ("" if outcome.verdict == "ok" else ": FAILED"), text, spec, table, _csv(record))
+    return Chart(name + ("" if outcome.verdict == "ok" else ": FAILED"), text, spec, table, _csv(record))
 
 
 @cache
@@ -133,7 +137,7 @@ def _specification() -> dict[str, Any]:
     return specification(alt.layer(*layers), HEIGHT)
 
 
-def _value(record: Record, one: Series, seconds: float, count: int) -> dict[str, Any]:
+def _value(record: Record, one: TimelineSeries, seconds: float, count: int) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "ratio": round(count / record["state_bytes"], 5),
@@ -142,13 +146,13 @@ def _value(record: Record, one: Series, seconds: float, count: int) -> dict[str,
     }
 
 
-def _peak(outcome: Outcome, one: Series) -> dict[str, Any]:
+def _peak(outcome: CaseResult, one: TimelineSeries) -> dict[str, Any]:
     seconds, most = _highest(outcome.record, one)
     text = f"{outcome.strategy}-{outcome.size}: {_named(one)} peaks at {most:,} bytes after {seconds:.4f} s"
     return _value(outcome.record, one, seconds, most) | {"text": text}
 
 
-def _bounds(record: Record, drawn: Sequence[Series], end: float) -> list[dict[str, Any]]:
+def _bounds(record: Record, drawn: Sequence[TimelineSeries], end: float) -> list[dict[str, Any]]:
     """What theory says of the lines, where that is not nothing; what has the same bound shares a line.
 
     `end` is that of the axis: where there is no room for a text below another, both stand at the higher line.
@@ -182,16 +186,16 @@ def _named_moments(record: Record) -> list[tuple[str, float]]:
     return [(name, moments[name]) for name in MOMENTS if name in moments]
 
 
-def _points(record: Record, one: Series) -> list[tuple[float, int]]:
+def _points(record: Record, one: TimelineSeries) -> list[tuple[float, int]]:
     series = record["timeline"].get(one.points)
     return list(zip(series["seconds"], series["bytes"], strict=True)) if series else []
 
 
-def _highest(record: Record, one: Series) -> tuple[float, int]:
+def _highest(record: Record, one: TimelineSeries) -> tuple[float, int]:
     return max(_points(record, one), key=lambda point: point[1])
 
 
-def _is_drawn(record: Record, one: Series) -> bool:
+def _is_drawn(record: Record, one: TimelineSeries) -> bool:
     counts = [count for _, count in _points(record, one)]
     return bool(counts) and max(counts) > LITTLE * record["state_bytes"]
 
@@ -208,11 +212,11 @@ def _end(record: Record) -> float:
     return max([*ends, *(at for _, at in _named_moments(record))], default=0.0)
 
 
-def _named(one: Series) -> str:
+def _named(one: TimelineSeries) -> str:
     return "device memory" if one.name == "device" else f"{one.name} host memory"
 
 
-def _row(record: Record, one: Series) -> list[str]:
+def _row(record: Record, one: TimelineSeries) -> list[str]:
     seconds, most = _highest(record, one)
     bound = record.get(one.bound) if one.bound else None
     peak = f"{most / GIB:.3f} GiB, {most / record['state_bytes']:.2f}x"

@@ -1,0 +1,85 @@
+"""The passing runs before this one, and which of their figures may be compared with its own."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bench.history.fingerprint import differences
+from bench.history.runs import Key, Run
+from bench.record.figures import Figure
+from bench.record.record import Record
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The passing runs that a run is held against, oldest first, and the machine that it ran on.
+
+    What was worse in one of them than before, and nobody accepted, is left out. `named` are those that someone asked
+    for by name: bytes are held against them alone.
+    """
+
+    runs: Sequence[Run]
+    machine: Mapping[str, Any]
+    named: tuple[Run, ...] = ()
+
+    @cached_property
+    def _here(self) -> frozenset[Run]:
+        return frozenset(run for run in self.runs if not differences(run.machine, self.machine))
+
+    def values(self, key: Key, figure: Figure) -> list[tuple[Run, float]]:
+        """What a figure was in every run that may be compared with this one; from the last on that accepted it."""
+        found: list[tuple[Run, float]] = []
+        for run, record in self._records.get(key, ()):
+            if not (figure.anywhere or run in self._here):
+                continue
+            doubtful = (run.doubtful and (key, figure.name) in run.doubtful) or (self.named and not figure.timed)
+            if doubtful and run not in self.named:
+                continue
+            if run.accepted and (key, figure.name) in run.accepted:
+                found.clear()
+            if (value := record.get(figure.name)) is not None:
+                found.append((run, value))
+        return found
+
+    @cached_property
+    def _records(self) -> dict[Key, list[tuple[Run, Record]]]:
+        """The records of all runs that have a benchmark, by its key."""
+        found: dict[Key, list[tuple[Run, Record]]] = {}
+        for run in self.runs:
+            for key, record in run.records.items():
+                found.setdefault(key, []).append((run, record))
+        return found
+
+    def holds(self, key: Key) -> bool:
+        """Whether any of the runs has this benchmark."""
+        return key in self.keys
+
+    def having(self, keys: Collection[Key]) -> list[Run]:
+        """The runs that have any of these benchmarks."""
+        return [run for run in self.named or self.runs if not run.records.keys().isdisjoint(keys)]
+
+    @cached_property
+    def keys(self) -> dict[Key, None]:
+        """Every benchmark of the runs, those that were recorded first before others."""
+        return {key: None for run in self.named or self.runs for key in run.records}
+
+    def elsewhere(self, key: Key) -> list[str]:
+        """In what the machine or set-up differs from those that a benchmark ran on, if it never ran on this one."""
+        ran = [run for run in self.named or self.runs if key in run.records]
+        return [] if self._here.intersection(ran) else differences(ran[-1].machine, self.machine)
+
+    def latest_here(self, keys: Sequence[Key]) -> Run | None:
+        """The last run on this machine that has one of these benchmarks."""
+        having = (run for run in reversed(self.runs) if any(key in run.records for key in keys))
+        return next((run for run in having if run in self._here), None)
+
+    def recorded(self) -> dict[Key, Run]:
+        """Every benchmark that was ever recorded, and the last run that has it, less those that someone let go."""
+        found: dict[Key, Run] = {}
+        for run in self.named or self.runs:
+            for key, figure in run.accepted:
+                if figure is None:
+                    found.pop(key, None)
+            found |= dict.fromkeys(run.records, run)
+        return found

@@ -1,0 +1,145 @@
+"""What a command line says of budgets, and what theory says of them."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.measure.bounds import host_slack_bytes
+from bench.measure.budgets import MOST_RESERVED, SEGMENTS_BYTES, is_to_live, trial_of
+from bench.measure.case import Case
+from bench.meters.budget import Budget, BudgetOutcome, empty_process_bytes
+from bench.plugin.options import OPTIONS, settings
+from bench.plugin.settings import Settings
+from bench.record.record import Record
+from bench.selftest.runs.conftest import Measure
+from bench.test_budget import require_theory, smallest_budgets
+from model.checkpoints import Checkpoint, Specification
+
+GIB = 2**30
+EMPTY = 200 * 2**20
+
+
+def chosen(**options: Any) -> Settings:
+    defaults = {name.removeprefix("--").replace("-", "_"): default for name, default, _, _ in OPTIONS}
+    return settings(Namespace(**defaults | options))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("8GiB", 8 * GIB),
+        ("8 gib", 8 * GIB),
+        ("1.5GiB", 3 * GIB // 2),
+        ("800MB", 800_000_000),
+        ("4TiB", 4096 * GIB),
+        ("4194304", 4194304),
+        ("4194304B", 4194304),
+        ("4096KiB", 4194304),
+    ],
+)
+def test_an_amount_is_read_as_people_write_it(text: str, count: int) -> None:
+    assert chosen(device_memory=text, device="sim").budget == Budget(device_bytes=count)
+    assert chosen(host_memory=text).budget == Budget(host_bytes=count)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"device_memory": "eight"}, "--device-memory: 'eight' is no amount of memory; write it as 8GiB or 800MB"),
+        ({"device_memory": "8G"}, "--device-memory: '8G' is no amount of memory; write it as 8GiB or 800MB"),
+        ({"host_memory": "-8GiB"}, "--host-memory: '-8GiB' is no amount of memory; write it as 8GiB or 800MB"),
+        ({"host_memory": ""}, "--host-memory: '' is no amount of memory; write it as 8GiB or 800MB"),
+        ({"device_memory": "8"}, "--device-memory: nothing can be loaded with 8 bytes; the least is 2MiB"),
+        ({"host_memory": "0GiB"}, "--host-memory: nothing can be loaded with 0 bytes; the least is 2MiB"),
+        (
+            {"device_memory": "8GiB", "device": "cpu"},
+            "--device-memory: with --device cpu weights end in the host's memory; say --host-memory",
+        ),
+        (
+            {"host_memory": "8GiB", "plan": True},
+            "--host-memory: a plan takes none; leave out --plan, or look at its column private",
+        ),
+        (
+            {"find_minimum": True, "plan": True},
+            "--find-minimum: a plan loads nothing; leave out --plan, or look at its column reserved",
+        ),
+    ],
+)
+def test_an_unusable_budget_is_one_line(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        chosen(**options)
+    assert str(caught.value) == said
+
+
+def test_a_budget_that_is_no_longer_given_is_not_missed() -> None:
+    def record(**fields: Any) -> Record:
+        return Case("baseline", "small", "sim", "float32").blank_record() | fields
+
+    tried = record(device_budget_bytes=8 * GIB, fits=True)
+    assert not chosen().wants(tried)
+    assert chosen(device_memory="8GiB").wants(tried)
+    assert not chosen(device_memory="7GiB").wants(tried)
+    assert not chosen().wants(record(smallest_tolerance_bytes=1))
+    assert chosen(find_minimum=True).wants(record(smallest_tolerance_bytes=1))
+    assert chosen(device_memory="8GiB", find_minimum=True).wants(record())
+
+
+CPU, SIM = (Case("baseline", "small", device, "float32") for device in ("cpu", "sim"))
+S = CPU.specification.footprint.state_bytes
+SLACK = host_slack_bytes(S, CPU.specification.footprint.tensors)
+CERTAIN = int(2 * S * MOST_RESERVED) + SEGMENTS_BYTES + 1
+
+
+@pytest.mark.parametrize(
+    ("load", "allowed", "lives"),
+    [
+        (CPU, Budget(host_bytes=EMPTY + 2 * S + SLACK), True),
+        (CPU, Budget(host_bytes=EMPTY + 2 * S + SLACK - 1), None),
+        (CPU, Budget(host_bytes=EMPTY + 2 * S - SLACK), None),
+        (CPU, Budget(host_bytes=EMPTY + 2 * S - SLACK - 1), False),
+        (SIM, Budget(device_bytes=2 * S - 1), False),
+        (SIM, Budget(device_bytes=2 * S), None),
+        (SIM, Budget(device_bytes=CERTAIN), True),
+        (SIM, Budget(CERTAIN, EMPTY + S), None),
+        (SIM, Budget(CERTAIN, EMPTY + S // 2), False),
+        (SIM, Budget(S, EMPTY + S // 2), False),
+        (replace(CPU, strategy_name="mmap_assign"), Budget(host_bytes=EMPTY + SLACK), True),
+    ],
+)
+def test_theory_says_who_lives_where_it_is_certain(load: Case, allowed: Budget, lives: bool | None) -> None:
+    assert is_to_live(load, allowed, EMPTY) is lives
+
+
+STATE_BYTES = 34_782_720
+
+
+@pytest.mark.parametrize(
+    ("strategy", "lived", "said"),
+    [
+        ("baseline", True, "it lived, where by its bounds it takes more: a bound, or the limit, is wrong"),
+        ("mmap_assign", False, "by its bounds it has to live: mended"),
+        ("baseline", False, None),
+        ("mmap_assign", True, None),
+    ],
+)
+def test_a_limit_that_does_not_limit_fails(strategy: str, lived: bool, said: str | None) -> None:
+    case, empty = Case(strategy, "tiny", "cpu", "float32"), 200 * 2**20
+    budget, fate = Budget(host_bytes=empty + STATE_BYTES // 2), BudgetOutcome(lived, "mended", empty)
+    with pytest.raises(pytest.fail.Exception, match=f"^{said}$") if said else nullcontext():
+        require_theory(case, budget, fate)
+
+
+def test_the_smallest_budgets_are_found(
+    load: Measure, real_checkpoint: Callable[[Specification], Checkpoint], with_cgroups: None
+) -> None:
+    case, tolerance = Case("sequential", "tiny", "sim", "float32"), 2 * 2**20
+    trial = trial_of(case, real_checkpoint(case.specification), real_checkpoint(case.rehearsal))
+    found = smallest_budgets(trial, STATE_BYTES, tolerance, "sim")
+    reserved, empty = load(case).device.reserved_bytes, empty_process_bytes(60.0)
+    assert reserved is not None
+    assert reserved <= found["smallest_device_bytes"] < reserved + tolerance
+    assert empty + STATE_BYTES - 12 * 2**20 < found["smallest_host_bytes"] < empty + STATE_BYTES + 16 * 2**20

@@ -1,0 +1,154 @@
+"""Hears every operation, those that a call is made of included, and the storages that come of it."""
+
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.meters.simulated.kernels import Kernels
+from bench.meters.simulated.ledger import FILE, HOST, ON_HOST, PINNED
+from bench.meters.simulated.simulated_device import (
+    META,
+    SKELETON,
+    SimulatedDevice,
+    is_distributed,
+    is_meta,
+    storage_of,
+    tensors,
+)
+
+aten = torch.ops.aten
+
+# Operations that read what they are given last.
+_COPIES = (aten._to_copy.default, aten.copy_.default)
+
+# Operations that put values into a tensor, and do nothing else.
+_FILLS = (
+    aten.uniform_.default,
+    aten.normal_.default,
+    aten.fill_.Scalar,
+    aten.zero_.default,
+    aten.triu_.default,
+    aten.tril_.default,
+)
+
+
+class DispatchInterceptor(TorchDispatchMode):
+    """Does what was asked for, where it can be done without values, and says what came of it."""
+
+    def __init__(self, world: SimulatedDevice, kernels: Kernels) -> None:
+        super().__init__()
+        self._world = world
+        self._kernels = kernels
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled; to say so to PyTorch's compiler would import it, which takes seconds."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # What is done to a distributed tensor is heard when it is done to the local one.
+        if any(map(is_distributed, types)):
+            return NotImplemented
+        world, kwargs = self._world, kwargs or {}
+        kind = _kind(func)
+        inputs = tensors((*args, *kwargs.values()))
+        places = [world.place(tensor) for tensor in inputs]
+        on_device = next((place for place in places if place.startswith("cuda")), None)
+        # What is put in order for a copy is put in order where it is.
+        named = None if func is aten.clone.default else world.named
+        brought = self._kernels.brought(func, args, kwargs, on_device or named)
+        # Where there is nothing to fill, PyTorch takes a millisecond to find that out.
+        out = args[0] if kind.fills and is_meta(args[0]) else func(*brought, **kwargs)
+        changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in kind.written)
+        known = {storage_of(tensor)._cdata for tensor in inputs}
+        fresh = [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
+        if not (fresh or changed):
+            return out
+        if on_device and (not ON_HOST.isdisjoint(map(world.place, changed)) or self._has_values(fresh)):
+            raise world.refusal(str(func))
+        for tensor in changed:
+            world.ledger.resized(storage_of(tensor))
+        for tensor in fresh:
+            on_host = not is_meta(tensor) or (world.planned and not ON_HOST.isdisjoint(places))
+            world.adopt(storage_of(tensor), named or on_device or (HOST if on_host else SKELETON))
+        self._kernels.product(func, args, out, on_device)
+        if kind.copies:
+            self._copied(inputs[-1], places[-1], out, non_blocking=_non_blocking(func, args, kwargs))
+        elif FILE in places:
+            for tensor, place in zip(inputs, places, strict=True):
+                if place == FILE:
+                    world.read(tensor)
+        return out
+
+    def _has_values(self, fresh: list[Tensor]) -> bool:
+        """Whether something came to the host that nobody asked to be made there."""
+        return self._world.named != HOST and not all(map(is_meta, fresh))
+
+    def _copied(self, source: Tensor, place: str, destination: Tensor, *, non_blocking: bool) -> None:
+        """Do for a copy between two places what CUDA does, beside having its result."""
+        target = self._world.place(destination)
+        if place == SKELETON != target:
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+        if place in ON_HOST and target.startswith("cuda"):
+            # Page-locked memory is resident.
+            if place != PINNED:
+                self._world.read(source)
+            with self._world.one_copy:
+                self._make_in_between(target, destination, source, non_blocking=non_blocking)
+        elif place == FILE:
+            self._world.read(source)
+
+    def _make_in_between(self, target: str, destination: Tensor, source: Tensor, *, non_blocking: bool) -> None:
+        """What CUDA makes where a copy cannot be one transfer: see `copy_kernel_cuda` in `Copy.cu`.
+
+        What is not contiguous is put together where it is, and a conversion is the host's work unless the copy is
+        not waited for.
+        """
+        if destination.dtype == source.dtype and _same_order(destination, source):
+            return
+        converted = source if non_blocking else source.to(destination.dtype)
+        in_order = converted.expand_as(destination).contiguous()
+        for made in (converted, in_order):
+            if is_meta(made):
+                self._world.adopt(storage_of(made), HOST)
+        if not destination.is_contiguous() or in_order.dtype != destination.dtype:
+            staged = torch.empty(destination.shape, dtype=in_order.dtype, device=META)
+            self._world.adopt(storage_of(staged), target)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What an operation does, and the arguments that it writes to, by position and name."""
+
+    copies: bool
+    fills: bool
+    written: tuple[tuple[int, str], ...]
+
+
+@cache
+def _kind(func: Any) -> _Kind:
+    arguments = enumerate(func._schema.arguments)
+    written = tuple((at, one.name) for at, one in arguments if one.alias_info and one.alias_info.is_write)
+    return _Kind(func in _COPIES, func in _FILLS, written)
+
+
+def _non_blocking(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs.get("non_blocking") or (func is aten.copy_.default and args[2:] == (True,)))
+
+
+def _same_order(one: Tensor, other: Tensor) -> bool:
+    """Whether the values of two tensors lie in memory in the same order, and without gaps."""
+    if one.shape != other.shape:
+        return False
+    if one.is_contiguous() and other.is_contiguous():
+        return True
+    # In memory without gaps, as a transposed matrix is: from the innermost dimension out, each spans the ones before.
+    spans = sorted((stride, size) for stride, size in zip(one.stride(), one.shape, strict=True) if size > 1)
+    return one.stride() == other.stride() and all(
+        stride == prod(size for _, size in spans[:place]) for place, (stride, _) in enumerate(spans)
+    )

@@ -1,0 +1,32 @@
+"""Usage errors for what the suite cannot run under: `python -O`, neighbours beside a measurement, too little memory."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from bench.measure.case import LIMIT_SECONDS
+from bench.meters.budget import Budget, empty_process_bytes, too_small
+
+
+def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
+    """Raise `UsageError` with one line for `python -O` (`optimised`: `sys.flags.optimize`), and for pytest-xdist.
+
+    `options` are pytest's. With `--benchmark-disable` nothing is timed, and tests may run beside each other.
+    """
+    if optimised:
+        raise pytest.UsageError(
+            "python -O drops assertions, and this suite asserts: leave out -O, or unset PYTHONOPTIMIZE"
+        )
+    if options.get("dist", "no") != "no" and not options.get("benchmark_disable"):
+        raise pytest.UsageError(
+            "pytest-xdist: loads that are measured beside each other disturb each other: leave out -n and --dist, "
+            "or add --benchmark-disable to test without timing"
+        )
+
+
+def require_room(budget: Budget, device: str) -> None:
+    """Raise `UsageError` for a budget that leaves nothing to load to the device with."""
+    if budget.host_bytes is not None:
+        empty = empty_process_bytes(LIMIT_SECONDS, device)
+        if budget.host_bytes <= empty:
+            raise pytest.UsageError(f"--host-memory: {too_small(budget.host_bytes, empty, device)}")

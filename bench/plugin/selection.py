@@ -1,0 +1,68 @@
+"""The tests that a run has collected: which measurement each one is of, and the order they are run in."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import pytest
+
+from bench.conformance.conformance_case import ConformanceCase
+from bench.measure.case import Case
+from bench.plugin.settings import Settings
+from model.foreign import ALL_LAYOUTS
+
+# What is done with one checkpoint, in this order, and then the rest: that may evict it from the page cache.
+STEPS = ("own_equivalence", "peak_memory", "limit", "load_time")
+
+Parameter = TypeVar("Parameter")
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """What a test measures; None where it measures nothing."""
+    return _parameter(item, "case", Case)
+
+
+def trial_of(item: pytest.Item) -> ConformanceCase | None:
+    """Which loader a test tries on drawn models; None where it tries none."""
+    return _parameter(item, "trial", ConformanceCase)
+
+
+def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The tests that are to be run, in order, and those that have nothing to measure.
+
+    Everything with one checkpoint is done before the next is made: the disk may not hold both. Memory comes first: what
+    its record says of the device is what a row of the table is about. Tests that measure nothing come last.
+    """
+    nothing_real = chosen.real_device is None
+    # Where there is nothing to measure, pytest makes one item of a test that it would skip. Whose model is measured
+    # wants to know of that one.
+    idle = [
+        item
+        for item in items
+        if _wants(item, "case", Case)
+        or (nothing_real and item.get_closest_marker("real_device"))
+        or ((chosen.own or chosen.sharded) and case_of(item) is None and not trial_of(item))
+    ]
+
+    def place(item: pytest.Item) -> tuple[int, tuple[int, str], tuple[int, int]]:
+        case = case_of(item)
+        if case is None:
+            return len(chosen.sizes), (0, ""), (0, 0)
+        order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
+        step = next((number for number, name in enumerate(STEPS) if name in item.name), len(STEPS))
+        # Whatever a plugin has made of the order of strategies. Who writes a loader wants to know first if it is wrong.
+        first = step == 0 and case.own_strategy is not None
+        place_of_strategy = -1 if first else chosen.strategies.index(case.strategy_name)
+        return chosen.sizes.index(case.size), order, (step, place_of_strategy)
+
+    return sorted((item for item in items if item not in idle), key=place), idle
+
+
+def _parameter(item: pytest.Item, name: str, kind: type[Parameter]) -> Parameter | None:
+    callspec = getattr(item, "callspec", None)
+    value = callspec.params.get(name) if callspec else None
+    return value if isinstance(value, kind) else None
+
+
+def _wants(item: pytest.Item, name: str, kind: type) -> bool:
+    """Whether a test asks for a parameter of which there is none."""
+    return name in getattr(item, "fixturenames", ()) and _parameter(item, name, kind) is None

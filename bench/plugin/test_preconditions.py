@@ -1,0 +1,39 @@
+import pytest
+
+from bench.meters.budget import Budget
+from bench.plugin.preconditions import require_room, require_surroundings
+
+
+@pytest.mark.parametrize(
+    ("options", "optimised", "said"),
+    [
+        ({}, 1, "^python -O drops assertions, and this suite asserts: leave out -O, or unset PYTHONOPTIMIZE$"),
+        ({"dist": "load", "benchmark_disable": False}, 0, "^pytest-xdist: .* leave out -n and --dist, or add --bench"),
+        ({"dist": "loadfile"}, 0, "^pytest-xdist: "),
+    ],
+)
+def test_what_makes_a_run_worthless_is_a_usage_error(options: dict[str, object], optimised: int, said: str) -> None:
+    with pytest.raises(pytest.UsageError, match=said):
+        require_surroundings(options, optimised)
+
+
+@pytest.mark.parametrize("options", [{}, {"dist": "no"}, {"dist": "loadfile", "benchmark_disable": True}])
+def test_what_does_not_is_none(options: dict[str, object]) -> None:
+    require_surroundings(options, 0)
+
+
+def test_a_budget_below_an_empty_process_is_a_usage_error() -> None:
+    said = r"^--host-memory: 100 MiB are no more than the [\d.]+ MiB that a process takes before it loads "
+    with pytest.raises(pytest.UsageError, match=said):
+        require_room(Budget(host_bytes=100 * 2**20), "cpu")
+    require_room(Budget(host_bytes=2**40), "cpu")
+    require_room(Budget(device_bytes=1), "cpu")
+
+
+def test_the_context_of_a_cuda_device_is_part_of_an_empty_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = {"cuda:1": 600 * 2**20, "sim": 200 * 2**20}
+    monkeypatch.setattr("bench.plugin.preconditions.empty_process_bytes", lambda _, device: empty[device])
+    budget = Budget(host_bytes=400 * 2**20)
+    require_room(budget, "sim")
+    with pytest.raises(pytest.UsageError, match=r"the 600 MiB that a process, with its CUDA context, takes before"):
+        require_room(budget, "cuda:1")

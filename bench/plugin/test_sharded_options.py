@@ -1,0 +1,193 @@
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from bench.meters.driver.variables import CARD
+from bench.plugin.options import OPTIONS
+from bench.plugin.sharded_options import ALONE, teams
+from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
+from bench.sharded.rank_group import RankGroup, local_team
+
+# What `torchrun --nnodes 2 --nproc-per-node 4` says to the second process of the second node.
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "10.0.0.1",
+    "MASTER_PORT": "29500",
+}
+STARTED = RankGroup(8, (5,), 4, 1, ("10.0.0.1", 29500))
+# And to the only one of a node.
+TORCHRUN_OF_ONE = TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+
+
+def attribute(name: str) -> str:
+    return name.removeprefix("--").replace("-", "_")
+
+
+def chosen(
+    options: Mapping[str, Any], *, device: str = "sim", environment: Mapping[str, str] | None = None
+) -> tuple[RankGroup, ...]:
+    defaults = {attribute(name): default for name, default, _, _ in (*OPTIONS, *VERSUS_OPTIONS)}
+    return teams(Namespace(**defaults | dict(options)), device, environment or {})
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def have(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return have
+
+
+@pytest.mark.parametrize("environment", [{}, {"RANK": "3"}, {"WORLD_SIZE": "3"}, TORCHRUN_OF_ONE])
+def test_one_process_that_loads_by_itself_is_no_team(environment: dict[str, str]) -> None:
+    assert chosen({}, environment=environment) == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "environment", "expected"),
+    [
+        ({}, "sim", {}, [local_team(2)]),
+        ({}, "cpu", {}, [local_team(2)]),
+        ({}, "cpu", {CARD: "name"}, [local_team(2)]),
+        # One a GPU.
+        ({}, "cuda", {}, [local_team(4)]),
+        ({"ranks": "3"}, "sim", {}, [local_team(3)]),
+        ({"ranks": "4"}, "cuda", {}, [local_team(4)]),
+        ({"ranks": " 5 "}, "sim", {}, [local_team(5)]),
+        ({}, "cpu", TORCHRUN, [STARTED]),
+        ({}, "cuda", TORCHRUN, [STARTED]),
+        ({"ranks": "8"}, "cpu", TORCHRUN, [STARTED]),
+        # A plan asks nobody, and its nodes have eight.
+        ({"plan": True}, "sim", {}, [RankGroup(8, (0,), 8)]),
+        ({"plan": True, "ranks": "2"}, "sim", {}, [RankGroup(2, (0,), 2)]),
+        (
+            {"plan": True, "ranks": "1024, 2,1024,64"},
+            "cpu",
+            {},
+            [RankGroup(1024, (0,), 8), RankGroup(2, (0,), 2), RankGroup(64, (0,), 8)],
+        ),
+        ({"plan": True, "ranks": str(2**20)}, "sim", {}, [RankGroup(2**20, (0,), 8)]),
+    ],
+)
+def test_a_team_is_of_torchrun_or_of_this_machine(
+    gpus: Any, options: dict[str, Any], device: str, environment: dict[str, str], expected: list[RankGroup]
+) -> None:
+    gpus(4)
+    assert list(chosen({"sharded": True} | options, device=device, environment=environment)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "environment", "message"),
+    [
+        ({"ranks": "2"}, "sim", {}, "--ranks: one process loads a model by itself; add --sharded"),
+        ({"ranks": ""}, "sim", {}, "--ranks: one process loads a model by itself; add --sharded"),
+        ({}, "sim", TORCHRUN, "torchrun has started 8 processes that would do the same; add --sharded"),
+        *(
+            (
+                {"sharded": True, attribute(name): value},
+                "sim",
+                {},
+                f"{name}: it is of loads by one process; leave it out, ",
+            )
+            for name, value in {
+                "--model": "models:mine",
+                "--checkpoint": "mine.pt",
+                "--strategy": ["mine.py:load"],
+                "--device-memory": "1GB",
+                "--host-memory": "1GB",
+                "--find-minimum": True,
+                "--conformance": True,
+                "--versus": "main",
+            }.items()
+        ),
+        (
+            {"sharded": True},
+            "cuda",
+            {CARD: "name"},
+            "--sharded: ranks on cuda need NCCL, which the stand-in for a GPU has not; use --device sim or cpu",
+        ),
+        (
+            {"sharded": True, "cache": "cold"},
+            "cpu",
+            {},
+            "--cache cold: ranks of one machine share its page cache; leave it out, or --sharded",
+        ),
+        (
+            {"sharded": True, "plan": True},
+            "sim",
+            TORCHRUN_OF_ONE,
+            "--plan: one process plans all ranks; start it without torchrun",
+        ),
+        (
+            {"sharded": True, "ranks": "8,64"},
+            "sim",
+            {},
+            "--ranks: one number at a time is measured; give a list with --plan",
+        ),
+        *(
+            (
+                {"sharded": True, "ranks": ranks, "plan": plan},
+                "sim",
+                {},
+                f"--ranks: {ranks!r} is no number of processes from 2 to 1,048,576; give one as 2, or with --plan a "
+                "list as 8,64",
+            )
+            for ranks in ("", "0", "1", "-1", "two", "2.5", "8,,64", str(2**20 + 1))
+            for plan in (False, True)
+        ),
+        (
+            {"sharded": True},
+            "cuda:1",
+            {},
+            "--device cuda:1: every rank has a device of its own; use --device cuda",
+        ),
+        (
+            {"sharded": True, "ranks": "2"},
+            "cpu",
+            TORCHRUN,
+            "--ranks 2: torchrun has started 8; leave it out",
+        ),
+        (
+            {"sharded": True, "ranks": "4"},
+            "cuda",
+            {},
+            "4 ranks of this machine, and 3 CUDA devices: every rank has one of its own; start fewer, or use ",
+        ),
+        (
+            {"sharded": True},
+            "cpu",
+            TORCHRUN_OF_ONE,
+            "--sharded: torchrun has started one process, which has nobody to share with; start more",
+        ),
+        # Those of another node have others.
+        ({"sharded": True}, "cuda", TORCHRUN, "4 ranks of this machine, and 3 CUDA devices: "),
+        *(
+            (
+                {"sharded": True},
+                "cpu",
+                {name: value for name, value in TORCHRUN.items() if name != missing},
+                f"RANK is set, but not {missing}: start it with torchrun, or unset RANK",
+            )
+            for missing in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_told_in_a_line(
+    gpus: Any, options: dict[str, Any], device: str, environment: dict[str, str], message: str
+) -> None:
+    gpus(3)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - what it says is compared as it is
+        chosen(options, device=device, environment=environment)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_of_one_process_is_an_option_that_there_is() -> None:
+    """One that was given another name would be let through."""
+    assert {name: attribute(name) for name, _, _, _ in (*OPTIONS, *VERSUS_OPTIONS) if name in ALONE} == ALONE

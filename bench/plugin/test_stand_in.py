@@ -1,0 +1,81 @@
+"""The option `--stand-in`: what it refuses, and a run that it starts once more on a stand-in for a GPU."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.meters.driver.build import CannotBuild, require_parts
+from bench.meters.driver.card import CardSettings
+from bench.plugin.stand_in import settings_of
+from bench.selftest.documents.markdown import documented_options
+from bench.selftest.runs.conftest import Bench, last_record
+
+GIB = 2**30
+
+
+def options(stand_in: str, device: str = "auto", *, plan: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(stand_in=stand_in, device=device, plan=plan)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "memory_bytes"),
+    [
+        (options("80GiB"), (80 * GIB,)),
+        (options("80GiB", "cuda"), (80 * GIB,)),
+        (options("24GB, 2GiB", "cuda:1"), (24 * 10**9, 2 * GIB)),
+    ],
+)
+def test_every_amount_is_a_device(chosen: SimpleNamespace, memory_bytes: tuple[int, ...]) -> None:
+    assert settings_of(chosen) == CardSettings(memory_bytes, late=True)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        (options("lots"), "--stand-in: 'lots' is no amount of memory; write it as 8GiB or 800MB"),
+        (options("8GiB,"), "--stand-in: '' is no amount of memory; write it as 8GiB or 800MB"),
+        (options("8GiB", "cpu"), "--stand-in: it stands in for a GPU, and --device is cpu; leave one of them out"),
+        (options("8GiB", "sim"), "--stand-in: it stands in for a GPU, and --device is sim; leave one of them out"),
+        (options("8GiB", plan=True), "--stand-in: a plan is made for sim or cpu; leave out --stand-in or --plan"),
+        (
+            options("8GiB,1GiB"),
+            "--stand-in: 8GiB,1GiB is too little: pytest and a load have a context of CUDA each, of 512 MiB; give at "
+            "least 2GiB",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(chosen: SimpleNamespace, told: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - all of it is compared
+        settings_of(chosen)
+    assert str(error.value) == told
+
+
+def test_without_a_compiler_or_a_cuda_build_a_line_says_so(bench: Bench) -> None:
+    run = bench("--stand-in", "4GiB", env={"PATH": ""})
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    [line] = run.stderr.strip().splitlines()
+    assert line.startswith("ERROR: the stand-in for a GPU ")
+    assert "cc" in line or "wants a CUDA build of torch" in line
+
+
+def test_a_run_goes_on_on_the_stand_in_and_says_so(bench: Bench, folder: Path) -> None:
+    try:
+        require_parts()
+    except CannotBuild as error:
+        pytest.skip(str(error))
+    command = documented_options("pytest bench --device cuda --stand-in 8GiB")
+    run = bench(
+        *command, "-k", "(peak_memory or load_time) and (sequential or streamed) and not meta", env={"COLUMNS": "80"}
+    )
+    assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
+    assert "weight loading: float32 to cuda (stand-in 8 GiB), page cache warm" in run.stdout
+    rows = [line.split() for line in run.stdout.splitlines() if line.startswith(("sequential ", "streamed "))]
+    assert [(row[0], row[2], row[3], row[-1]) for row in rows] == [
+        ("sequential", "1.37x", "1.37x", "ok"),
+        ("streamed", "1.00x", "1.00x", "ok"),
+    ]
+    run_record = last_record(folder)
+    assert run_record["machine_info"]["gpus"] == ["stand-in for a GPU"]
+    assert {one["extra_info"]["stand_in"] for one in run_record["benchmarks"]} == {"8 GiB"}
+    assert {one["extra_info"].get("load_seconds") for one in run_record["benchmarks"]} == {None}

@@ -1,0 +1,265 @@
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.history.runs import Key
+from bench.measure.case import Case
+from bench.plugin.options import OPTIONS, settings
+from bench.plugin.settings import Settings
+from bench.strategies import STRATEGIES
+from model.layouts import LAYOUTS, save_plain
+
+CODE = """
+from torch import nn
+
+def make():
+    return nn.Linear(3, 2)
+
+def mine(build, path, device, *, fast=False):
+    pass
+
+def other(build, path, device):
+    pass
+
+def sharded(build, path, device):
+    pass
+
+def streamed(build, path, device):
+    pass
+
+def two(build, path):
+    pass
+
+sharded.layout = "torch_sharded"
+other.layout = "zarr"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(CODE)
+    return tmp_path / "mine.py"
+
+
+def chosen(**options: Any) -> Settings:
+    defaults = {name.removeprefix("--").replace("-", "_"): default for name, default, _, _ in OPTIONS}
+    return settings(Namespace(**defaults | options))
+
+
+def test_a_model_is_measured_with_every_strategy_under_its_own_name(file: Path) -> None:
+    of_mine = chosen(model=f"{file}:make")
+    assert (of_mine.sizes, of_mine.dtype) == (("make",), "float32")
+    assert [str(case) for case in of_mine.cases(real=True)] == [f"{name}-make-cpu" for name in STRATEGIES]
+    [case, *_] = of_mine.cases(real=False)
+    assert case.specification.footprint.state_bytes == 4 * (3 * 2 + 2)
+    assert case.rehearsal.own is None
+    assert case.blank_record()["model"] == "mine.py:make"
+
+
+def test_a_loader_stands_beside_the_others(file: Path) -> None:
+    settings = chosen(strategies="baseline", strategy=[f"{file}:mine", f"{file}:sharded"], bound=["S + L", "2S"])
+    assert settings.strategies == ("baseline", "mine", "sharded")
+    mine, sharded = (settings.own_strategies[name] for name in ("mine", "sharded"))
+    assert (mine.device, mine.one_pool, mine.host, mine.file, mine.pinned) == ("S + L", "S + L", "", "", "")
+    assert sharded.device == "2S"
+    cases = {case.strategy_name: case for case in settings.cases(real=False)}
+    assert cases["mine"].layout == "torch"
+    assert cases["sharded"].layout == "torch_sharded"
+    assert cases["baseline"].own_strategy is None
+    assert Path(mine.source) == file
+    assert cases["mine"].blank_record()["host_bound_ratio"] is None
+
+
+def test_one_bound_is_for_all(file: Path) -> None:
+    settings = chosen(strategy=[f"{file}:mine", f"{file}:sharded"], bound=["S"])
+    assert [one.device for one in settings.own_strategies.values()] == ["S", "S"]
+
+
+@pytest.mark.parametrize(("layout", "given"), [("torch", "torch"), ("safetensors", "safetensors")])
+def test_a_loader_is_given_the_checkpoint_as_it_is(file: Path, tmp_path: Path, layout: str, given: str) -> None:
+    LAYOUTS[layout].save(torch.nn.Linear(3, 2).state_dict(), tmp_path, save_plain)
+    path = tmp_path / LAYOUTS[layout].entrance
+    options = {"model": f"{file}:make", "checkpoint": str(path), "strategy": [f"{file}:mine", f"{file}:sharded"]}
+    cases = {case.strategy_name: case for case in chosen(**options).cases(real=False)}
+    assert {name: case.layout for name, case in cases.items()} == dict.fromkeys(STRATEGIES, given) | {
+        "per_tensor": "per_tensor",
+        "mine": given,
+        "sharded": "torch_sharded",
+    }
+    # Who wants another layout than the user has gets a copy.
+    assert {name for name, case in cases.items() if case.specification.in_place is None} == {"per_tensor", "sharded"}
+    # A loader of the user's may know no model but the user's.
+    assert cases["mine"].rehearsal == cases["mine"].specification
+    assert cases["streamed"].rehearsal.own is None
+
+
+def test_the_conformance_of_strategies_that_are_not_the_users_is_not_asked_of_the_users_model(file: Path) -> None:
+    options = {"model": f"{file}:make", "strategy": [f"{file}:mine"]}
+    assert {trial.strategy_name for trial in chosen(**options).trials()} == {"mine"}
+    assert {trial.strategy_name for trial in chosen(**options, conformance=True).trials()} == {*STRATEGIES, "mine"}
+    assert {trial.strategy_name for trial in chosen(strategy=[f"{file}:mine"]).trials()} == {*STRATEGIES, "mine"}
+    assert chosen(**options).trials()[0].strategy.name == "mine"
+
+
+def test_a_loader_of_the_users_is_judged_whatever_the_model_and_may_have_properties_tolerated(file: Path) -> None:
+    options: dict[str, Any] = {"strategies": "baseline", "strategy": [f"{file}:mine"], "tolerate": "dtype, moved"}
+    settings = chosen(**options)
+    assert [str(case) for case in settings.judged()] == ["mine-small-cpu"]
+    assert [str(case) for case in chosen(**options, model=f"{file}:make").judged()] == [
+        "baseline-make-cpu",
+        "mine-make-cpu",
+    ]
+    assert {(one.strategy_name, one.property_name) for one in settings.trials() if one.is_tolerated} >= {
+        ("mine", "dtype"),
+        ("mine", "moved"),
+    }
+    assert {one.property_name for one in settings.trials() if one.is_tolerated} == {"dtype", "moved"}
+    assert chosen(strategies="baseline").judged() == []
+
+
+def test_a_checkpoint_becomes_the_models_as_it_is_wanted(file: Path, tmp_path: Path) -> None:
+    torch.save({"old.weight": torch.ones(2, 3), "epoch.mean": torch.ones(1)}, tmp_path / "weights.pt")
+    options: dict[str, Any] = {
+        "model": f"{file}:make",
+        "checkpoint": str(tmp_path / "weights.pt"),
+        "rename": ["old=new", r"new\.(.*)=\1"],
+        "allow_missing": ["bias"],
+        "allow_surplus": ["epoch.*"],
+    }
+    settings = chosen(**options, strategy=[f"{file}:mine"])
+    assert settings.own
+    assert settings.own.missing == ("bias",)
+    [note] = settings.notes
+    assert note == (
+        "make: of weights.pt, its tensors saved as a checkpoint of its own: names by --rename old=new; names by "
+        "--rename new\\.(.*)=\\1; without 'epoch.mean'; the model keeps what it starts with in 'bias', and its outputs "
+        "are not compared"
+    )
+    # A plan loads as much of the model.
+    for case in (*settings.cases(real=True), *chosen(**options, plan=True).cases(real=False)):
+        assert case.specification.keywords == {"missing": ("bias",)}
+        assert case.specification.footprint.state_bytes == 4 * 8
+        assert case.specification.checkpoint_bytes == 4 * 6
+
+
+def test_what_is_the_users_is_known_by_its_folders(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "run" / "weights")
+    settings = chosen(model=f"{file}:make", checkpoint=str(tmp_path / "run"), strategy=[f"{file}:mine"])
+    assert set(settings.own_folders) == {tmp_path, tmp_path / "run"}
+    assert chosen().own_folders == []
+
+
+def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path) -> None:
+    settings = chosen(strategy=[f"{file}:mine"])
+    record = Case("mine", "small", "sim", "float32", own_strategy=settings.own_strategies["mine"]).blank_record()
+    assert settings.wants(record)
+    assert not chosen(strategies="baseline").wants(record)
+    # A loader that nobody asked for is not missed among the strategies, nor is one of that name in another file.
+    assert not chosen().wants(record)
+    assert not settings.wants(record | {"loader": "other.py:mine"})
+
+
+def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_path: Path) -> None:
+    settings = chosen(model=f"{file}:make")
+    [case, *_] = settings.cases(real=False)
+    record = case.blank_record()
+    assert settings.wants(record)
+    assert not chosen().wants(record | {"size": "small"})
+    assert not settings.wants(record | {"model": None, "state_digest": None})
+    assert not settings.wants(record | {"model": "other.py:make"})
+    assert not settings.wants(record | {"state_digest": "another"})
+    # Of an earlier version.
+    assert not settings.wants({name: value for name, value in record.items() if name != "state_digest"})
+    # Wherever the file lies.
+    (tmp_path / "moved").mkdir()
+    moved = file.rename(tmp_path / "moved" / file.name)
+    assert chosen(model=f"{moved}:make").wants(record)
+    [again, *_] = chosen(model=f"{moved}:make").cases(real=False)
+    assert Key.of("", again.blank_record()) == Key.of("", record)
+    moved.write_text(CODE.replace("(3, 2)", "(3, 3)"))
+    (tmp_path / "again").mkdir()
+    changed = chosen(model=f"{moved.rename(tmp_path / 'again' / file.name)}:make")
+    assert not changed.wants(record)
+    assert Key.of("", changed.cases(real=False)[0].blank_record()) != Key.of("", record)
+    assert all(limit.blank_record()["state_digest"] == record["state_digest"] for limit in settings.limits())
+
+
+def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["None"]}')
+    for options, said in (
+        ({}, f"--model: {tmp_path.name} has no weights, such as model.safetensors or "),
+        ({"plan": True}, f"--model: {tmp_path.name}/config.json: "),
+        # What is missing in them, they say.
+        ({"plan": True, "allow_missing": ["head.*"]}, f"--model: {tmp_path.name} has no weights, such as "),
+        ({"checkpoint": "x"}, f"--model: {tmp_path.name}/config.json: "),
+    ):
+        with pytest.raises(ValueError, match=rf"^{re.escape(said)}"):
+            chosen(model=str(tmp_path), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"checkpoint": "x"}, "--checkpoint is for a model of yours: say with --model what builds it"),
+        ({"state_key": "x"}, "--state-key is for a model of yours: say with --model what builds it"),
+        ({"example": "x"}, "--example is for a model of yours: say with --model what builds it"),
+        ({"model": "{}:make", "state_key": "x"}, "--state-key is for what --checkpoint names; leave it out, or name a"),
+        ({"rename": ["a=b"]}, "--rename is for a model of yours: say with --model what builds it"),
+        ({"allow_missing": ["a"]}, "--allow-missing is for a model of yours: say with --model what builds it"),
+        ({"allow_surplus": ["a"]}, "--allow-surplus is for a model of yours: say with --model what builds it"),
+        ({"model": "{}:make", "rename": ["a=b"]}, "--rename is for what --checkpoint names; leave it out, or name a"),
+        ({"model": "{}:make", "allow_missing": ["bias"]}, "--allow-missing is for what --checkpoint names; leave it"),
+        ({"model": "{}:make", "allow_surplus": ["bias"]}, "--allow-surplus is for what --checkpoint names; leave it"),
+        ({"model": "{}:make", "rename": ["bias"]}, "--rename: 'bias' is no REGEX=REPLACEMENT; write what names have"),
+        ({"model": "{}:make", "rename": ["(=b"]}, "--rename: '(=b' cannot be used: missing ), unterminated subpatt"),
+        ({"model": "{}:make", "sizes": "tiny"}, "--sizes names GPT-2s: leave it out beside --model"),
+        (
+            {"model": "{}:make", "dtype": "float16"},
+            "--dtype is GPT-2's, yours has the one that it is built with: leave",
+        ),
+        ({"model": "{}:make", "checkpoint": "no"}, "--checkpoint: there is no "),
+        ({"model": "make"}, "--model: 'make' names nothing; write package.module:function or file.py:function"),
+        ({"model": "{}:make", "example": "{}:mine"}, "--example: mine.py:mine needs arguments (build, path, device)"),
+        (
+            {"strategy": ["{}:make"]},
+            "--strategy: mine.py:make cannot be called with (build, path, device), as a loader",
+        ),
+        (
+            {"strategy": ["{}:two"]},
+            "--strategy: mine.py:two cannot be called with (build, path, device), as a loader is",
+        ),
+        ({"strategy": ["{}:streamed"]}, "--strategy: mine.py:streamed: there is a strategy 'streamed' already"),
+        (
+            {"strategy": ["{}:other"]},
+            "--strategy: mine.py:other has the layout 'zarr'; choose one of torch, per_tensor, ",
+        ),
+        ({"strategy": ["{}:mine", "{}:mine"]}, "--strategy: there are two functions 'mine'; rename one of them"),
+        ({"tolerate": "dtype"}, "--tolerate is for a loader of yours: name it with --strategy"),
+        (
+            {"strategy": ["{}:mine"], "tolerate": "dtype,dtyp"},
+            "--tolerate: there is no 'dtyp'; choose from plain, dtypes, buffers, ",
+        ),
+        ({"bound": ["S"]}, "--bound is for a loader of yours: name it with --strategy"),
+        (
+            {"strategy": ["{}:mine"], "bound": ["S", "L"]},
+            "--bound is there 2 times, --strategy 1: once for each, or for",
+        ),
+        (
+            {"strategy": ["{}:mine"], "bound": ["S - L"]},
+            "--bound: 'S - L' is no bound: give a sum of multiples of S, L",
+        ),
+    ],
+)
+def test_an_unusable_option_is_one_line(file: Path, options: dict[str, Any], said: str) -> None:
+    def named(value: Any) -> Any:
+        return [named(one) for one in value] if isinstance(value, list) else value.format(file)
+
+    with pytest.raises(ValueError, match=r".") as caught:
+        chosen(**{name: named(value) for name, value in options.items()})
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)

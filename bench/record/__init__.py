@@ -1,0 +1,1 @@
+"""The record of a benchmark: every field, declared once."""

@@ -1,0 +1,123 @@
+"""Which strategies a user should take, as far as one run tells: by memory, and apart from it by time."""
+
+from collections.abc import Callable, Sequence
+
+from bench.report.rows import Row, fits, has_failed, listed, peak_ratio, team
+from bench.sharded.recipes import SHARDED
+from bench.strategies import STRATEGIES
+
+# Peaks that differ by less than a twentieth of the model are equal to whoever has to choose.
+EQUAL_MEMORY = 0.05
+# What a machine that others use too does not tell apart.
+EQUAL_TIMES = 1.1
+
+UNKNOWN = float("inf")
+
+
+def best(table: Sequence[Row]) -> list[str]:
+    """Which strategies take least memory where the weights end, and which are fastest, a line each.
+
+    Said of the largest size, of those that fit and did not fail; all that are equal are named. Where no memory, or no
+    time, was measured, there is no such line.
+    """
+    usable = [row for row in table if fits(row) and not has_failed(row) and "state_bytes" in row.record]
+    lines = []
+    if metered := _largest([row for row in usable if {"device_peak_ratio", "host_peak_ratio"} & row.record.keys()]):
+        lines.append(f"Best here: {_told(metered, least_memory, _peaks, 'ownership')}")
+    if timed := _largest([row for row in usable if row.record.get("first_logits_seconds")]):
+        where = "GPU" if str(timed[0].record.get("timed_on")).startswith("cuda") else "CPU"
+        lines.append(f"Fastest on this {where}: {_told(timed, fastest, _seconds, 'timed_ownership')}")
+    return lines
+
+
+def least_memory(candidates: Sequence[Row]) -> list[Row]:
+    """Those that take least of the device, and among these least private memory of the host; all that are equal.
+
+    First comes what takes least by theory, then what comes first in the table: noise does not change the order.
+    """
+    for place in range(len(memory(candidates[0]))):
+        least = min(memory(row)[place] for row in candidates)
+        candidates = [row for row in candidates if memory(row)[place] <= least + EQUAL_MEMORY]
+    return sorted(candidates, key=lambda row: memory(row) if _is_stated(row) else (UNKNOWN,))
+
+
+def memory(row: Row) -> tuple[float, ...]:
+    """The peaks that a user weighs, as ratios: of the device and of the host beside it, or of the host alone.
+
+    Those of the suite's strategies are what theory says, which is what measured ones are held to.
+    """
+    on_device = "device_peak_ratio" in row.record or row.record.get("device", "cpu") != "cpu"
+    return tuple(_ratio(row, figure) for figure in (("device", "host") if on_device else ("host",)))
+
+
+def fastest(candidates: Sequence[Row]) -> list[Row]:
+    """Those whose first logits come earliest, all that are as early, in the order of the table."""
+    least = min(row.record["first_logits_seconds"] for row in candidates)
+    return [row for row in candidates if row.record["first_logits_seconds"] <= least * EQUAL_TIMES]
+
+
+def _ratio(row: Row, figure: str) -> float:
+    stated = peak_ratio(row.record, f"{figure}_bound_ratio") if _is_stated(row) else None
+    found = peak_ratio(row.record, f"{figure}_peak_ratio") if stated is None else stated
+    return UNKNOWN if found is None else found
+
+
+def _is_stated(row: Row) -> bool:
+    return row.strategy_name in STRATEGIES or row.strategy_name in SHARDED
+
+
+def _largest(candidates: Sequence[Row]) -> list[Row]:
+    """Those of the largest size, and of as many processes as there can be."""
+    of_size = [row for row in candidates if row.record["state_bytes"] == max(_state(one) for one in candidates)]
+    return [row for row in of_size if team(row.strategy)[0] == max(team(one.strategy)[0] for one in of_size)]
+
+
+def _state(row: Row) -> int:
+    state: int = row.record["state_bytes"]
+    return state
+
+
+def _told(
+    candidates: Sequence[Row],
+    choose: Callable[[Sequence[Row]], list[Row]],
+    figures: Callable[[Sequence[Row]], str],
+    ownership: str,
+) -> str:
+    """The chosen ones of each way to divide the model: that is decided before. After a mapped one, one that owns."""
+    told = []
+    for division in dict.fromkeys(team(row.strategy) for row in candidates):
+        alike = [row for row in candidates if team(row.strategy) == division]
+        chosen = choose(alike)
+        owned = [row for row in alike if row.record.get(ownership) != "mapped"]
+        if any(row in owned for row in chosen):
+            told.append(_praise(chosen, figures(chosen)))
+            continue
+        told.append(_praise(chosen, f"{figures(chosen)}, mapped"))
+        if owned:
+            chosen = choose(owned)
+            told.append(f"owning its weights: {_praise(chosen, figures(chosen))}")
+    return "; ".join(told)
+
+
+def _praise(chosen: Sequence[Row], figures: str) -> str:
+    return f"{listed([row.strategy for row in chosen])} ({figures})"
+
+
+def _peaks(chosen: Sequence[Row]) -> str:
+    device = _span([peak_ratio(row.record, "device_peak_ratio") for row in chosen], "x")
+    host = _span([row.record.get("host_peak_ratio") for row in chosen], "x")
+    if device and chosen[0].division:
+        return f"{device} of S/N"
+    return ", ".join(f"{span} {name}" for span, name in ((device, "device"), (host, "private")) if span)
+
+
+def _seconds(chosen: Sequence[Row]) -> str:
+    return _span([row.record["first_logits_seconds"] for row in chosen], " s")
+
+
+def _span(figures: Sequence[float | None], unit: str) -> str:
+    """The least and the most of some figures, or what they have in common; empty where none is known."""
+    ends = (
+        [f"{find(known):.2f}" for find in (min, max)] if (known := [one for one in figures if one is not None]) else []
+    )
+    return f"{' to '.join(dict.fromkeys(ends))}{unit}" if ends else ""

@@ -1,0 +1,1 @@
+"""Faults, mutants and specimens: what only the suite's own tests use."""

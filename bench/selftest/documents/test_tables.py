@@ -1,0 +1,132 @@
+"""Tables of documents say what the code says: options, properties, bounds, sizes, columns, fields, recorded runs."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from bench.conformance.properties import PROPERTIES, columns
+from bench.plugin.history_options import OPTIONS as HISTORY_OPTIONS
+from bench.plugin.options import OPTIONS, help_text
+from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
+from bench.record.record import FIELDS
+from bench.report.table import COLUMNS
+from bench.selftest.documents.markdown import ROOT, documents, tables
+from bench.sharded.recipes import SHARDED
+from bench.strategies import STRATEGIES
+from model.checkpoints import Specification
+from model.gpt2 import SIZES
+
+DOCUMENTS = documents()
+
+
+def table(name: str, heading: str) -> list[list[str]]:
+    """Return the rows of all tables of a document whose first column has a heading."""
+    return [row for _, *rows in tables(DOCUMENTS[name], heading) for row in rows]
+
+
+def test_every_option_is_in_the_table() -> None:
+    options = (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS)
+    rows = [
+        [f"{name} {metavar}" if metavar else name, help_text((name, default, metavar, meaning))]
+        for name, default, metavar, meaning in options
+    ]
+    printed = "\n".join(f"| `{name}` | {text} |" for name, text in rows)
+    assert table("bench/README.md", "option") == rows, f"the table should be\n{printed}"
+
+
+def test_every_property_is_in_the_table() -> None:
+    rows = [[one.name, one.meaning] for one in PROPERTIES.values()]
+    assert table("bench/conformance/README.md", "column") == rows
+
+
+def test_the_conformance_tables_say_what_the_strategies_promise() -> None:
+    said = {
+        (row[0], name): cell
+        for headings, *rows in tables(DOCUMENTS["bench/conformance/README.md"], "strategy")
+        for row in rows
+        for name, cell in zip(headings[1:], row[1:], strict=True)
+    }
+    promised = {}
+    for strategy in STRATEGIES.values():
+        for row in PROPERTIES.values():
+            refused = row.name in strategy.refused("cpu") or not row.fits
+            tried = row.name in columns(strategy)
+            promised[strategy.name, row.name] = ("refused" if refused else "ok") if tried else "-"
+    assert said == promised
+
+
+def test_every_size_is_in_the_table() -> None:
+    rows = {row[0]: row[1:] for row in table("model/README.md", "size")}
+    assert rows.keys() == SIZES.keys()
+    for size in SIZES:
+        specification = Specification(size, "float32", "torch")
+        footprint = specification.footprint
+        assert rows[size][1:] == [f"{footprint.state_bytes:,}", f"{footprint.largest_tensor_bytes:,}"]
+        # Building gpt3 takes seconds.
+        if size != "gpt3":
+            with torch.device("meta"):
+                parameters = sum(one.numel() for one in specification.build().parameters())
+            assert rows[size][0] == f"{parameters:,}"
+
+
+def test_every_column_and_field_is_explained() -> None:
+    shown = {one.strip(" `") for row in table("bench/report/README.md", "column") for one in row[0].split(",")}
+    assert shown == {"strategy", "size", "verdict", *(short for short, *_ in COLUMNS)}
+    fields = {one.strip(" `") for row in table("results/README.md", "field") for one in row[0].split(",")}
+    assert fields == set(FIELDS)
+
+
+def test_the_readme_explains_the_columns_of_its_table() -> None:
+    heading = next(line for line in DOCUMENTS["README.md"].splitlines() if line.startswith("strategy "))
+    shown = [name for name in re.split(r" {2,}", heading) if name not in ("strategy", "size")]
+    assert [row[0] for row in table("README.md", "heading")] == shown
+
+
+def test_every_recorded_run_is_described() -> None:
+    described = {number for row in table("results/README.md", "run") for number in re.findall(r"\d{4}", row[0])}
+    committed = {file.name[:4] for file in ROOT.glob("results/*/0*.json") if file.name[:4] <= max(described)}
+    assert described == committed
+
+
+def bounds(name: str, *places: int) -> dict[str, list[str]]:
+    """Return some columns of a document's table of strategies, by the name of the strategy."""
+    found: dict[str, list[str]] = {}
+    for row in table(name, "strategy"):
+        strategy, _, link = row[0].replace("`", "").strip("[").partition("]")
+        assert strategy not in found
+        assert strategy.startswith(Path(link.strip("()")).stem)
+        found[strategy] = [row[place] for place in places]
+    return found
+
+
+def mapped(file: str) -> str:
+    return f", and {file} file-backed" if file not in {"", "0"} else ""
+
+
+def test_the_bounds_are_those_that_are_asserted() -> None:
+    stated = {one.name: one for one in STRATEGIES.values()}
+    # The ring has 64 MiB.
+    assert bounds("README.md", 1, 2) == {
+        name: [one.device, one.host.replace("R", "64 MiB")] for name, one in stated.items()
+    }
+    assert bounds("bench/strategies/README.md", 2, 3, 4) == {
+        name: [
+            one.device,
+            one.host + mapped(one.file_moved) + ", page-locked" * (one.pinned == "R"),
+            one.one_pool + mapped(one.file),
+        ]
+        for name, one in stated.items()
+    }
+    assert {row[0].strip("`"): row[2:] for row in table("bench/strategies/README.md", "cast by")} == {
+        name: [
+            one.device,
+            one.host + mapped(one.file_moved) + ", page-locked" * (one.pinned == "R"),
+            one.one_pool + mapped(one.file),
+        ]
+        for name, one in ((name, one.when_cast()) for name, one in stated.items())
+    }
+    files = {"0": "", "S | 0": ", and S file-backed in rank 0", "T": ", and file-backed pages with its shards"}
+    assert bounds("bench/sharded/README.md", 2, 3) == {
+        one.name: [one.device, one.host + files[one.file]] for one in SHARDED.values()
+    }

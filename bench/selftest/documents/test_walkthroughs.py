@@ -1,0 +1,106 @@
+"""The examples of the documents work as they stand there, and print what stands beside them."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench.selftest.documents.conftest import Typed, columns
+from bench.selftest.documents.markdown import ROOT, documents, snippets
+from bench.strategies import STRATEGIES
+from model.checkpoints import Specification, make
+from model.examine.trust import UntrustedCheckpoint
+
+TAGGER = (
+    "pytest bench --model mine.py:tagger --checkpoint run.ckpt --state-key model --example mine.py:example "
+    '--strategy mine.py:usual --bound S -k "not equivalence"'
+)
+LLAMA = "pytest bench --model my-llama --strategies all,transformers"
+
+if not Path("/proc/self/clear_refs").exists():
+    pytest.skip("needs Linux's /proc", allow_module_level=True)
+
+
+def test_the_model_of_a_user(checkout: Path, typed: Typed) -> None:
+    [mine] = snippets("bench/README.md")
+    (checkout / "mine.py").write_text(mine)
+    typed("python mine.py")
+    printed = typed(TAGGER, "--strategies mmap_assign -k 'peak_memory or (load_time and usual)'")
+    shown = documents()["bench/README.md"]
+    for line in printed.splitlines():
+        if line.startswith("tagger: "):
+            assert line in shown
+    measured = columns(printed, "device", "verdict")
+    assert measured.keys() == {"mmap_assign", "usual"}
+    said = columns(
+        shown.partition("This takes half a minute and prints:")[2].partition("Best here")[0], "device", "verdict"
+    )
+    assert measured == {name: said[name] for name in measured}
+
+
+@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install 'transformers>=5'")
+@pytest.mark.skipif(not find_spec("accelerate"), reason="wants accelerate: pip install accelerate")
+def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaConfig  # noqa: PLC0415 - of an extra
+
+    monkeypatch.chdir(checkout)
+    [llama] = snippets("README.md")
+    exec(llama, {})  # noqa: S102 - as it stands in the document
+    taken = ("sequential", "mmap_assign", "transformers")
+    printed = typed(LLAMA, f"-k 'peak_memory and ({' or '.join(taken)})'")
+    shown = columns(documents()["README.md"].partition("Run 0019 printed:")[2], "device", "private", "verdict")
+    assert shown.keys() == STRATEGIES.keys() | {"transformers"}
+    for name, (device, private, verdict) in columns(printed, "device", "private", "verdict").items():
+        assert (device, verdict) == (shown[name][0], shown[name][2])
+        # What Python and libraries allocate is not the same in every run.
+        assert float(private.removesuffix("x")) == pytest.approx(float(shown[name][1].removesuffix("x")), abs=0.05)
+    printed = typed(
+        "pytest bench --model my-llama --device-memory 23GiB --host-memory 32GiB",
+        "--strategies mmap_assign -k test_budget",
+    )
+    assert columns(printed, "budget") == {"mmap_assign": ["fits"]}
+    # As Llama 3 8B has it.
+    sizes = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    sizes |= {"num_attention_heads": 32, "num_key_value_heads": 8}
+    shutil.rmtree(checkout / "my-llama")
+    LlamaConfig(**sizes, dtype="bfloat16", architectures=["LlamaForCausalLM"]).save_pretrained(checkout / "my-llama")
+    printed = typed("pytest bench --plan --model my-llama/config.json --device-memory 23GiB")
+    advice = printed[printed.index("Use ") :].partition("\nIts code")[0]
+    assert f"```text\n{advice}\n```" in documents()["README.md"]
+
+
+def test_recorded_runs_are_read_by_the_suite_and_by_pytest_benchmark(checkout: Path, typed: Typed) -> None:
+    shutil.copytree(ROOT / "results", checkout / "results", ignore=shutil.ignore_patterns("report", "*.html"))
+    assert " runs from 20" in typed("pytest bench --history")
+    assert "0010_" in typed("pytest-benchmark --storage results list")
+
+
+def test_the_calls_of_strategies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for layout in ("torch", "safetensors_sharded"):
+        specification = Specification("rehearsal", "float32", layout)
+        make(specification, tmp_path / layout, lambda _: None)
+        for file in (tmp_path / layout).iterdir():
+            if not (tmp_path / file.name).exists():
+                file.rename(tmp_path / file.name)
+    names = {name: strategy.function for name, strategy in STRATEGIES.items()}
+    given = {"torch": torch, "build": specification.build, "device": torch.device("cpu")}
+    blocks = snippets("bench/strategies/README.md")
+    assert len(blocks) == 3
+    for block in blocks:
+        for line in block.splitlines():
+            exec(line, found := names | given)  # noqa: S102 - as it stands in the document
+            assert isinstance(found["model"], nn.Module), line
+
+
+def test_a_checkpoint_is_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [block] = snippets("model/README.md")
+    torch.save(nn.Linear(1000, 1000).state_dict(), "linear.pt")
+    exec(block, {})  # noqa: S102 - as it stands in the document
+    torch.save(nn.Linear(1000, 1001).state_dict(), "linear.pt")
+    with pytest.raises(UntrustedCheckpoint, match=r"linear\.pt"):
+        exec(block, {})  # noqa: S102 - as it stands in the document

@@ -1,0 +1,1 @@
+"""Runs of the whole suite in processes of their own."""

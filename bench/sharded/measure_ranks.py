@@ -1,0 +1,65 @@
+"""Loads of all ranks at once: measured, and timed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from bench.meters.child import Job, run
+from bench.meters.clock import LoadClock, Readings, RemoteClock, serve
+from bench.meters.measure import Measurement, best_of, watched
+from bench.meters.process import Child, child_process
+from bench.sharded.rendezvous import RankRendezvous
+
+# Of the ranks that this process starts, for a group of this name.
+Jobs = Callable[[str], Mapping[int, Job]]
+Clocks = Callable[[str], Mapping[int, Callable[[], LoadClock]]]
+
+
+def measure_ranks(meeting: RankRendezvous, jobs: Jobs, limit_seconds: float) -> dict[int, Measurement]:
+    """What was measured in every rank. Raises `RankFailed`, see `Meeting.together`."""
+    ranks: list[int] = []
+
+    def once() -> list[Measurement]:
+        mine = jobs(meeting.name())
+        with ExitStack() as stack:
+            children = {rank: stack.enter_context(child_process(run, job, limit_seconds)) for rank, job in mine.items()}
+            measured = meeting.together(children, lambda rank, child: watched(child, mine[rank]), limit_seconds)
+        ranks[:] = measured
+        return list(measured.values())
+
+    best = best_of(once)
+    return dict(zip(ranks, best, strict=True))
+
+
+class RankClocks:
+    """A clock in every rank, all asked at once."""
+
+    def __init__(self, meeting: RankRendezvous, children: Mapping[int, Child], limit_seconds: float) -> None:
+        self._meeting, self._children, self._limit_seconds = meeting, children, limit_seconds
+
+    def load_and_use(self) -> None:
+        self._ask("load_and_use")
+
+    def begin_round(self) -> None:
+        self._ask("begin_round")
+
+    def finish_round(self) -> None:
+        self._ask("finish_round")
+
+    def readings(self) -> dict[int, Readings]:
+        return self._ask("")
+
+    def _ask(self, method: str) -> dict[int, Readings]:
+        return self._meeting.together(
+            self._children, lambda _, child: RemoteClock(child).ask(method), self._limit_seconds
+        )
+
+
+@contextmanager
+def clocks_apart(meeting: RankRendezvous, clocks: Clocks, limit_seconds: float) -> Iterator[RankClocks]:
+    """A clock a rank, in a process of its own."""
+    with ExitStack() as stack:
+        children = {
+            rank: stack.enter_context(child_process(serve, clock, limit_seconds))
+            for rank, clock in clocks(meeting.name()).items()
+        }
+        yield RankClocks(meeting, children, limit_seconds)

@@ -1,0 +1,64 @@
+"""Which processes load a model together: started by `torchrun`, one of which this process is, or by this one alone."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# What `torchrun` says of a process that is a number.
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+
+# Of a plan: GPUs of one node, as most have them.
+NODE_RANKS = 8
+
+
+@dataclass(frozen=True)
+class RankGroup:
+    """The ranks of a run: `count` in all, of which this process measures `local`, on devices from `first_device` on.
+
+    A node has `node_count` of them. `address` is where `torchrun` has them meet, as host and port; None: this process
+    says where.
+    """
+
+    count: int
+    local: tuple[int, ...]
+    node_count: int
+    first_device: int = 0
+    address: tuple[str, int] | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that says and records what was measured."""
+        return 0 in self.local
+
+    def device_index(self, rank: int) -> int:
+        """Which of its node's devices a rank of this process has."""
+        return self.first_device + self.local.index(rank)
+
+    def nodes(self) -> list[range]:
+        """The ranks of every node."""
+        return [
+            range(first, min(first + self.node_count, self.count)) for first in range(0, self.count, self.node_count)
+        ]
+
+
+def local_team(count: int) -> RankGroup:
+    """All ranks are processes of this one's."""
+    return RankGroup(count, tuple(range(count)), count)
+
+
+def torchrun_team(environment: Mapping[str, str] = os.environ) -> RankGroup | None:
+    """What `torchrun` says of this process; None where it did not start it.
+
+    Raises `ValueError` if it says too little.
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return None
+    try:
+        rank, count, place, node_count, port = (int(environment[name]) for name in NUMBERS)
+        address = environment["MASTER_ADDR"], port
+    except KeyError as missing:
+        raise ValueError(f"RANK is set, but not {missing.args[0]}: start it with torchrun, or unset RANK") from None
+    except ValueError:
+        told = ", ".join(f"{name} {environment[name]!r}" for name in NUMBERS)
+        raise ValueError(f"not all of {told} are numbers: start it with torchrun, or unset RANK") from None
+    return RankGroup(count, (rank,), node_count, place, address)

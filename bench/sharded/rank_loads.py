@@ -1,0 +1,97 @@
+"""What the process of a rank does: it takes its place in the group, and loads its part of the model."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench.measure.loads import CachedOutputs, Check, rehearse, run_load
+from bench.meters import device_meter
+from bench.meters.child import Build
+from bench.meters.clock import LoadClock
+from bench.sharded.fake_collectives import simulated_ranks
+from bench.sharded.rank_context import RankContext, mesh_of
+from model.checkpoints import Checkpoint
+from model.examine.trust import UntrustedCheckpoint
+from model.parallel import PARALLELISMS
+from model.verification.verify import check_model
+
+# A recipe of the table of sharded strategies.
+Recipe = Callable[[Build, Path, torch.device, Callable[[nn.Module], nn.Module]], nn.Module]
+
+
+@dataclass(frozen=True)
+class RankLoad:
+    """A recipe, called as others are: what it divides the model with is that of a rank's group."""
+
+    recipe: Recipe
+    seat: RankContext
+    parallelism: str
+
+    def __call__(self, build: Build, path: Path, device: torch.device) -> nn.Module:
+        mesh = mesh_of(device.type, self.seat.count)
+        apply = PARALLELISMS[self.parallelism].apply
+        with simulated_ranks(self.seat.rank, self.seat.store) if self.seat.simulated else nullcontext():
+            try:
+                return self.recipe(build, path, device, lambda model: apply(model, mesh))
+            # Raised in all ranks by `torch.distributed.checkpoint` for what some ran into, and no `Exception`.
+            except BaseException as error:
+                if failures := getattr(error, "failures", None):
+                    raise _own_failure(failures, self.seat.rank) from error
+                raise
+
+
+class AnotherRankFailed(Exception):
+    """A load ended in this rank since it did in another one."""
+
+
+def _own_failure(failures: Mapping[int, tuple[Exception, object]], rank: int) -> Exception:
+    """What this rank ran into, of what all have; if nothing, that another one did."""
+    return failures[rank][0] if rank in failures else AnotherRankFailed(f"rank {min(failures)} failed")
+
+
+def rehearse_rank(
+    load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint, check: Check, device: torch.device
+) -> None:
+    """Take the rank's place, and load a small checkpoint first. Raises `UntrustedCheckpoint`, see `require_same`."""
+    load.seat.join(device)
+    require_same(load.seat, checkpoint)
+    rehearse(load, rehearsal, check, None, None, device)
+
+
+def require_same(seat: RankContext, checkpoint: Checkpoint) -> None:
+    """Raise `UntrustedCheckpoint` if this rank's checkpoint is not that of rank 0: ranks may be on several machines."""
+    seen = checkpoint.identity()
+    if seen is None:
+        return
+    store = seat.store()
+    if seat.rank == 0:
+        store.set("identity", seen)
+    elif (other := store.get("identity").decode()) != seen:
+        name = checkpoint.specification.name
+        reason = f"is another {name} than rank 0 sees: SHA-256 {seen[:12]}, there {other[:12]}"
+        raise UntrustedCheckpoint(checkpoint.path, None, reason)
+
+
+def rank_clock(device: str, load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint) -> LoadClock:
+    """The clock that times the load in one rank; all begin a round together, since they are asked together."""
+    meter = device_meter(device)
+    rehearse_rank(load, checkpoint, rehearsal, check_model, meter.device)
+    cached = CachedOutputs(checkpoint, meter.device)
+    return LoadClock(
+        load=partial(run_load, load, checkpoint),
+        use=cached.use,
+        check=cached.check,
+        meter=meter,
+        prepare=partial(_line_up, meter.device),
+        asks_again=False,
+    )
+
+
+def _line_up(device: torch.device) -> None:
+    """Wait for the other ranks: what they did for the round before is not to be timed."""
+    torch.distributed.barrier(device_ids=[device.index or 0] if device.type == "cuda" else None)

@@ -1,0 +1,187 @@
+"""Where the processes that measure ranks tell each other what came of a step, so that all end it in the same way."""
+
+import os
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from itertools import count
+from typing import Generic, TypeVar
+
+from torch import distributed
+
+from bench.meters.process import Child, LoadDied, LoadEnded
+from bench.sharded.rank_group import RankGroup
+
+LOCALHOST = "127.0.0.1"
+
+# Between two looks at whether a rank elsewhere has failed.
+POLL_SECONDS = 0.1
+# What others have to say what they ran into, when one has failed: they hear of it by their connections to it.
+GRACE_SECONDS = 2.0
+# What processes of other ranks may take beyond the limit of a step until they are heard of.
+HEARING_SECONDS = 30.0
+# What it may take to be told of what they have said already.
+ANSWER_SECONDS = 0.1
+
+# Of what is said when another rank is gone: the words of Gloo and NCCL, and the classes of PyTorch's own errors.
+FOLLOWS = (
+    *("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL", "Broken pipe"),
+    *("DistBackendError", "DistNetworkError", "DistStoreError", "AnotherRankFailed"),
+)
+
+Value = TypeVar("Value")
+
+
+class RankFailed(LoadEnded):
+    """A load of many ranks did not come to its end: the message names the rank that it failed in, and why."""
+
+
+@dataclass(frozen=True)
+class RankError:
+    """Why a rank did not come to its end; it `follows` from 0 nothing, 1 another rank's end, 2 being ended for that."""
+
+    reason: str
+    notes: tuple[str, ...]
+    follows: int
+
+
+@dataclass(frozen=True)
+class StepResult(Generic[Value]):
+    """What came of a step in one rank."""
+
+    value: Value | None = None
+    fault: RankError | None = None
+
+
+class RankRendezvous:
+    """Of the processes of a team. All of them take the same steps in the same order."""
+
+    def __init__(self, team: RankGroup) -> None:
+        self.team = team
+        self._steps = count()
+
+    def name(self) -> str:
+        """A name that no other step has: the same in all processes."""
+        return f"step-{next(self._steps)}"
+
+    @cached_property
+    def _store(self) -> "distributed.TCPStore":
+        """What `torchrun` has started, or what this process starts for its ranks."""
+        if self.team.address is None:
+            return distributed.TCPStore(LOCALHOST, 0, is_master=True, wait_for_workers=False)
+        # Its agent has one, unless it says otherwise.
+        hosts = self.team.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        return distributed.TCPStore(*self.team.address, is_master=hosts, wait_for_workers=False)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Of the store in which ranks find each other."""
+        return self.team.address or (LOCALHOST, self._store.port)
+
+    def agree(self, objection: str | None, limit_seconds: float) -> str | None:
+        """What the first rank, of all, has to object; None where none has."""
+        if self._is_alone:
+            return objection
+        mine = {rank: StepResult(objection) for rank in self.team.local}
+        said = self._exchange(self.name(), mine, limit_seconds)
+        objections = {rank: one.fault.reason if one.fault else one.value for rank, one in sorted(said.items())}
+        return next((f"rank {rank}: {objection}" for rank, objection in objections.items() if objection), None)
+
+    def together(
+        self, children: Mapping[int, Child], ask: Callable[[int, Child], Value], limit_seconds: float
+    ) -> dict[int, Value]:
+        """Ask the processes of this process's ranks at once, and give what was answered in all ranks, here or not.
+
+        Raises `RankFailed`, the same in all processes, if any failed: its rank, and why. The others are ended then.
+        """
+        name = self.name()
+        said = self._exchange(name, self._ask(name, children, ask), limit_seconds)
+        faults = {rank: one.fault for rank, one in said.items() if one.fault}
+        if faults:
+            rank = min(faults, key=lambda rank: (faults[rank].follows, rank))
+            failed = RankFailed(f"rank {rank} of {self.team.count}: {faults[rank].reason}")
+            for note in faults[rank].notes:
+                failed.add_note(note)
+            raise failed
+        return {rank: one.value for rank, one in sorted(said.items())}  # type: ignore[misc]
+
+    def _ask(
+        self, name: str, children: Mapping[int, Child], ask: Callable[[int, Child], Value]
+    ) -> dict[int, StepResult[Value]]:
+        """What came of it in every rank of this process."""
+        said: dict[int, StepResult[Value]] = {}
+        ended: set[int] = set()
+        end_at: float | None = None
+        with ThreadPoolExecutor(max(1, len(children))) as pool:
+            asked = {pool.submit(ask, rank, child): rank for rank, child in children.items()}
+            try:
+                pending = set(asked)
+                while pending:
+                    done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+                    for future in done:
+                        said[asked[future]] = _said(future, was_ended=asked[future] in ended)
+                    if end_at is None and self._any_failed(name, said):
+                        end_at = time.monotonic() + GRACE_SECONDS
+                    if end_at is not None and time.monotonic() > end_at:
+                        for rank in {asked[future] for future in pending} - ended:
+                            ended.add(rank)
+                            children[rank].kill()
+            except BaseException:
+                # Threads that wait for a process would be waited for.
+                for child in children.values():
+                    child.kill()
+                raise
+        return said
+
+    def _any_failed(self, name: str, said: Mapping[int, StepResult[Value]]) -> bool:
+        """Whether a rank of this process has failed, which others are told, or one of another's."""
+        failed = any(one.fault for one in said.values())
+        if self._is_alone:
+            return failed
+        if failed:
+            self._store.set(f"{name}/failed", "1")
+        return self._store.check([f"{name}/failed"])
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.team.address is None
+
+    def _exchange(
+        self, name: str, mine: Mapping[int, StepResult[Value]], seconds: float
+    ) -> Mapping[int, StepResult[Value]]:
+        """What was said in all ranks."""
+        if self._is_alone:
+            return mine
+        for rank, one in mine.items():
+            self._store.set(f"{name}/{rank}", pickle.dumps(one))  # type: ignore[arg-type]  # of bytes too
+        said = dict(mine)
+        until = time.monotonic() + seconds + HEARING_SECONDS
+        for rank in (rank for rank in range(self.team.count) if rank not in mine):
+            # What is there already is heard, however late it is: a busy machine may take a while to tell of it.
+            left = max(ANSWER_SECONDS, until - time.monotonic())
+            try:
+                self._store.wait([f"{name}/{rank}"], timedelta(seconds=left))
+                said[rank] = pickle.loads(self._store.get(f"{name}/{rank}"))  # noqa: S301 - from a process of this run
+            except distributed.DistError:
+                said[rank] = StepResult(fault=RankError(f"nothing was heard of it within {seconds:g} s", (), 1))
+        return said
+
+
+def _said(future: "Future[Value]", *, was_ended: bool) -> StepResult[Value]:
+    error = future.exception()
+    if error is None:
+        return StepResult(future.result())
+    if not isinstance(error, Exception):
+        raise error
+    told = str(error) if isinstance(error, LoadEnded) else f"{type(error).__name__}: {error}"
+    # Some tell a traceback, and what it came to in its last line.
+    first, *others = told.strip().splitlines()
+    reason = f"{first}: {others[-1].strip()}" if others else first
+    if was_ended and isinstance(error, LoadDied):
+        return StepResult(fault=RankError("was ended, since another rank had failed", (), 2))
+    follows = int(not isinstance(error, LoadDied) and any(word in told for word in FOLLOWS))
+    return StepResult(fault=RankError(reason, tuple(getattr(error, "__notes__", ())), follows))

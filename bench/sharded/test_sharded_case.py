@@ -1,0 +1,128 @@
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from bench.meters.cuda import CudaMeter
+from bench.record.record import FIELDS
+from bench.selftest.runs.conftest import LIMIT_SECONDS
+from bench.sharded.measure_ranks import measure_ranks
+from bench.sharded.rank_group import RankGroup, local_team
+from bench.sharded.rendezvous import RankRendezvous
+from bench.sharded.sharded_case import ShardedCase
+from bench.test_sharded_peak_memory import of_all_ranks, rank_breaches
+from model.checkpoints import Checkpoint, Specification
+
+PARALLELISMS = ("fsdp", "tensor")
+
+
+def planned(count: int, parallelism: str = "fsdp") -> ShardedCase:
+    return ShardedCase(
+        "streamed", "tiny", "sim", "float32", planned=True, parallelism=parallelism, team=RankGroup(count, (0,), 8)
+    )
+
+
+def test_its_name_says_how_many_divide_it_how() -> None:
+    assert str(planned(64)) == "streamed-fsdp-tiny-x64-sim"
+    assert planned(1024, "tensor").row == "streamed tensor x1024"
+
+
+@pytest.mark.parametrize("parallelism", PARALLELISMS)
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        # Rank 0, which leads, those like it, and the last with what is left of 50,257 rows of 786.
+        (64, (0, 1, 63)),
+        # Dimensions of 64 and 256 are used up in turn; of 50 rows each rank 1,005 has 7, and the others have none.
+        (1024, (0, 1, 64, 256, 1005, 1006)),
+    ],
+)
+def test_a_plan_measures_one_of_all_ranks_that_have_the_same_to_do(
+    parallelism: str, count: int, expected: tuple[int, ...]
+) -> None:
+    case = planned(count, parallelism)
+    assert case.measured_ranks == expected
+    representatives = case.representatives(case.measured_ranks)
+    assert len(representatives) == count
+    assert [case.shares[rank] for rank in representatives] == case.shares
+    assert set(representatives) == set(expected)
+    assert [rank for rank, one in enumerate(representatives) if one == 0] == [0]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("count", [8, 64])
+@pytest.mark.parametrize("strategy", ["streamed", "mmap_shards"])
+def test_a_plan_says_what_every_rank_takes(
+    strategy: str,
+    count: int,
+    planned_checkpoint: Callable[[Specification], Checkpoint],
+    real_checkpoint: Callable[[Specification], Checkpoint],
+) -> None:
+    case = replace(planned(count), strategy_name=strategy)
+    jobs = case.rank_jobs(
+        RankRendezvous(case.team), planned_checkpoint(case.specification), real_checkpoint(case.rehearsal)
+    )
+    record = of_all_ranks(case, measure_ranks(RankRendezvous(case.team), jobs, LIMIT_SECONDS))
+    assert rank_breaches(case, case.blank_record() | record) == {}
+    assert sum(rank["alike"] for rank in record["per_rank"]) == count
+    assert record["per_rank"][0]["alike"] == 1
+    assert record["read_bytes"] is None
+    share = max(one.held_bytes for one in case.shares)
+    assert record["device_requested_peak_bytes"] >= share > case.state_bytes / count
+
+
+def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:
+    case = ShardedCase("streamed", "tiny", "cpu", "float32", team=RankGroup(8, (5,), 4, 1, ("localhost", 29500)))
+    assert case.measured_ranks == (5,)
+    assert case.representatives(range(8)) == list(range(8))
+
+
+@pytest.fixture
+def shortage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+    """What a load by two ranks here, of so much free memory, says is too small."""
+
+    def told(
+        strategy: str, size: str, device: str, *, host: int = 2**50, on_devices: tuple[int, int] = (2**50, 2**50)
+    ) -> str | None:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=host))
+        monkeypatch.setattr(CudaMeter, "free_bytes", lambda meter: on_devices[meter.device.index])
+        return ShardedCase(strategy, size, device, "float32", team=local_team(2)).shortage()
+
+    return told
+
+
+def test_all_ranks_of_a_machine_share_its_memory(shortage: Callable[..., str | None]) -> None:
+    # Twice the model in each.
+    enough = 2 * 2 * 6_753_416_192
+    assert shortage("load_then_shard", "xl", "cpu", host=enough) is None
+    told = shortage("load_then_shard", "xl", "cpu", host=enough - 1)
+    assert told == "takes 27.0 GB of host memory in all ranks, 27.0 GB are free"
+
+
+def test_every_rank_has_the_memory_of_its_own_device(shortage: Callable[..., str | None]) -> None:
+    # Masks are whole in both ranks, and rank 0 has one row of the embedding and the head more.
+    masks, row = 12 * 4 * 1024**2, 4 * 768
+    first, second = (masks + (702_480_384 - masks + sign * 2 * row) // 2 for sign in (1, -1))
+    assert shortage("streamed", "small", "cuda", on_devices=(first, second)) is None
+    for free in ((first - 1, second), (first, second - 1)):
+        told = shortage("streamed", "small", "cuda", on_devices=free)
+        assert told == "takes 0.4 GB of device memory, 0.4 GB are free"
+
+
+def test_a_plan_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    assert planned(1024).shortage() is None
+
+
+def test_a_record_begins_with_how_many_divide_it_how() -> None:
+    record = planned(64).blank_record()
+    assert record.keys() == set(FIELDS)
+    assert (record["ranks"], record["parallelism"], record["limit"]) == (64, "fsdp", None)
+    # Both masks whole, 786 rows of 64 numbers of the embedding and of the head, and a 64th of the rest.
+    masks, row = 2 * 4 * 1024**2, 64 * 4
+    share = masks + 2 * 786 * row + (34_782_720 - masks - 2 * 50257 * row) // 64
+    assert record["share_bytes"] == share
+    # The last rank has 47 rows less, and may have a copy of either in the size of the others.
+    assert record["device_bound_ratio"] == (share - 2 * 47 * row + 2 * 786 * row) / 34_782_720

@@ -1,0 +1,150 @@
+"""What theory says of a rank, held against what PyTorch makes of a skeleton."""
+
+import inspect
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from bench.meters.local_tensors import local_tensors
+from bench.sharded.recipes import SHARDED
+from bench.sharded.share import Share, shares
+from model.gpt2 import CONFIGS, GPT2, Config
+from model.parallel import PARALLELISMS
+
+RANKS = (1, 2, 3, 8, 64)
+
+
+@pytest.fixture(autouse=True)
+def no_group_is_left() -> Iterator[None]:
+    yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def skeleton(size: str) -> GPT2:
+    with torch.device("meta"):
+        return GPT2(CONFIGS[size])
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("size", ["rehearsal", "tiny"])
+@pytest.mark.parametrize("way", PARALLELISMS)
+def test_a_rank_holds_what_pytorch_gives_it(way: str, size: str, ranks: int) -> None:
+    told = shares(skeleton(size), PARALLELISMS[way], ranks)
+    for rank in {0, ranks // 2, ranks - 1}:
+        distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
+        model = PARALLELISMS[way].apply(skeleton(size), init_device_mesh("cpu", (ranks,)))
+        tensors = local_tensors(model)
+        assert told[rank].held_bytes == sum(tensor.nbytes for tensor in tensors)
+        # On meta FSDP2 has the shards in the size that all are brought to.
+        made = [tensor.untyped_storage().nbytes() for tensor in tensors]
+        larger = sum(size for size, tensor in zip(made, tensors, strict=True) if size != tensor.nbytes)
+        assert told[rank].pads == (larger if PARALLELISMS[way].pads else 0)
+        plain = sum(
+            tensor.nbytes for tensor in (*model.parameters(), *model.buffers()) if not hasattr(tensor, "placements")
+        )
+        assert told[rank].plain_bytes == plain
+        distributed.destroy_process_group()
+
+
+def test_the_terms_of_a_model_by_hand() -> None:
+    """Two ranks, one block of width 4: 12 x 16 weights and 13 x 4 others, a mask of 9; 5 + 3 + 5 rows and a norm."""
+    with torch.device("meta"):
+        model = GPT2(Config(emb_dim=4, layers=1, heads=1, vocabulary=5, context=3))
+    one, two = shares(model, PARALLELISMS["fsdp"], 2)
+    block, outside, mask = 4 * (12 * 16 + 13 * 4), 4 * (13 * 4 + 2 * 4), 4 * 9
+    assert (one.state_bytes, one.largest_tensor_bytes) == (block + outside + mask, 4 * 64)
+    assert one.plain_bytes == mask
+    # Of 5 rows of the vocabulary, and 3 positions, the first rank has one more than the second.
+    assert one.held_bytes == block // 2 + mask + 4 * (3 + 2 + 3) * 4 + 4 * 4
+    assert two.held_bytes == one.held_bytes - 3 * 16
+    assert (one.pads, two.pads) == (0, 4 * (3 + 2 + 3) * 4)
+    # The block is whole, with its mask, and divided; nothing else is there yet.
+    assert one.bound_bytes("S/N + U") == block + mask + block // 2
+
+
+def small(layers: int) -> GPT2:
+    with torch.device("meta"):
+        return GPT2(Config(emb_dim=4, layers=layers, heads=1, vocabulary=5, context=3))
+
+
+def test_a_block_is_moved_while_those_before_it_are_there() -> None:
+    block, mask = 4 * (12 * 16 + 13 * 4), 4 * 9
+    one, _ = shares(small(layers=3), PARALLELISMS["fsdp"], 2)
+    assert one.bound_bytes("S/N + U") == 2 * (block // 2 + mask) + (block + mask + block // 2)
+
+
+def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
+    """Of two ranks: half of 4 x 4 and 4 x 16 weights of rows in parts."""
+    one, two = shares(small(layers=1), PARALLELISMS["tensor"], 2)
+    assert one.touched_bytes == one.held_bytes + 4 * (8 + 32)
+    assert two.touched_bytes == two.held_bytes + 4 * (8 + 32)
+    # Positions, three norms, and a mask.
+    assert one.plain_bytes == 4 * (3 * 4 + 3 * 2 * 4 + 9)
+    # A tensor counts whole, however little of it a rank has.
+    assert one.largest_held_bytes == 4 * 64
+
+
+def test_a_rank_may_have_nothing_but_what_all_have() -> None:
+    """Of no tensor there are 17 rows."""
+    *_, last = shares(small(layers=1), PARALLELISMS["fsdp"], 17)
+    mask = 4 * 9
+    assert (last.held_bytes, last.touched_bytes, last.largest_held_bytes) == (mask, mask, mask)
+    *_, last = shares(small(layers=1), PARALLELISMS["tensor"], 17)
+    assert last.touched_bytes == last.held_bytes
+
+
+ONE = Share(
+    state_bytes=1000,
+    largest_tensor_bytes=100,
+    held_bytes=500,
+    plain_bytes=7,
+    unit_bytes=30,
+    touched_bytes=600,
+    largest_held_bytes=90,
+    pads=11,
+    leads=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("expression", "least", "most"),
+    [
+        ("0", 0, 0),
+        ("2S", 2000, 2000),
+        ("S/N", 500, 511),
+        ("S/N + B + L", 607, 618),
+        # What is divided where it is, is made in the size that all have.
+        ("S/N + U", 530, 530),
+        ("M", 90, 90),
+        ("R", 2**17, 2**17),
+        # Pages around others are mapped with them.
+        ("T", 600, 1000),
+        ("S | 0", 1000, 1000),
+    ],
+)
+def test_what_an_expression_means(expression: str, least: int, most: int) -> None:
+    assert (ONE.bound_bytes(expression), ONE.most_bytes(expression)) == (least, most)
+
+
+def test_other_ranks_have_what_is_behind_the_bar() -> None:
+    assert Share(**vars(ONE) | {"leads": False}).bound_bytes("S | 3L") == 300
+
+
+@pytest.mark.parametrize("text", ["", "N", "S/M", "S//N", "S - L", "1.5 S"])
+def test_what_is_no_bound_is_refused_in_a_line(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^'.*' is no bound of a rank: give a sum of multiples of S, L, S/N, "):
+        ONE.bound_bytes(text)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_every_row_of_the_table_can_be_read_and_called(name: str) -> None:
+    strategy = SHARDED[name]
+    for expression in (strategy.device, strategy.host, strategy.one_pool, strategy.file, strategy.pinned):
+        assert ONE.bound_bytes(expression) >= 0
+    assert list(inspect.signature(strategy.function).parameters)[:4] == ["build", "path", "device", "parallelize"]
+    assert strategy.name == name

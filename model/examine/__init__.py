@@ -1,0 +1,1 @@
+"""Examines a checkpoint before anything of it is loaded."""

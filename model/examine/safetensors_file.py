@@ -1,0 +1,211 @@
+"""One .safetensors file: a JSON header that says where every tensor lies, then their bytes without a gap.
+
+Layout: https://huggingface.co/docs/safetensors/index#format
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.examine.limits import END_OF_INT64, MOST_DIMENSIONS, ReadAllowance, are_counts, elements, json_bytes
+from model.examine.mishaps import AGAIN, FIRST_BYTES, mishap
+from model.examine.pickle_objects import DuplicateKey
+from model.examine.saved_file import open_regular
+from model.examine.zip_directory import MalformedFile, UnsoundKey, pread
+from model.printable import printable
+
+# What the format calls a dtype, of those that it and torch have in common.
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F4": torch.float4_e2m1fn_x2,
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# Of which an element of torch's is two values of the format's: those of a row.
+_OF_TWO = torch.float4_e2m1fn_x2
+
+# The one key of a header that is no tensor.
+_METADATA = "__metadata__"
+_LENGTH_BYTES = 8
+# The format's own limit.
+MOST_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A tensor of a file: what it is, and which bytes of the file are its."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def contents(tensors: Mapping[str, Any]) -> list[bytes | Tensor]:
+    """What a file of these tensors holds, in its order. Raises `ValueError` for what the format cannot hold."""
+    _require_plain(tensors)
+    # The widest first, as the format's own library does: so each starts at a multiple of its width.
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
+    header: dict[str, Any] = {_METADATA: {"format": "pt"}}
+    end = 0
+    for name, tensor in ordered.items():
+        start, end = end, end + tensor.nbytes
+        shape = _in_values(tensor.dtype, tuple(tensor.shape))
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    return [len(text).to_bytes(_LENGTH_BYTES, "little"), text, *ordered.values()]
+
+
+def _require_plain(tensors: Mapping[str, Any]) -> None:
+    owners: dict[object, str] = {}
+    for name, tensor in tensors.items():
+        if name == _METADATA:
+            raise ValueError(f"{name} is no name for a tensor of a safetensors file: rename it")
+        # What is made of other tensors, as a quantised one, has a dtype and no bytes of its own.
+        is_one = isinstance(tensor, Tensor) and not hasattr(tensor, "__tensor_flatten__")
+        if (kind := tensor.dtype if is_one else type(tensor)) not in _NAMES:
+            raise ValueError(f"{name} is {kind}, which a safetensors file has no name for: use torch.save")
+        if tensor.dtype == _OF_TWO and not tensor.dim():
+            raise ValueError(f"{name} is a {_OF_TWO} without a dimension, which a safetensors file cannot say")
+        if tensor.stride() != contiguous_stride(tensor.shape) or tensor.is_conj() or tensor.is_neg():
+            raise ValueError(f"{name} is not contiguous, as all of a safetensors file are: use torch.save")
+        if (owner := owners.setdefault(tensor.untyped_storage(), name)) != name:
+            raise ValueError(f"{name} is in the memory of {owner}, which a safetensors file cannot say: use torch.save")
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides that torch gives a new tensor of the shape."""
+    strides, step = list[int](), 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size or 1
+    return (*reversed(strides),)
+
+
+def _in_values(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a tensor as the format counts it."""
+    return (*shape[:-1], 2 * shape[-1]) if dtype == _OF_TWO else shape
+
+
+def read_header(file: Path) -> dict[str, Extent]:
+    """Every tensor of a file, in the order of their bytes.
+
+    Raises `MalformedFile` unless the header accounts for every byte of the file, or `OSError`.
+    """
+    with open_regular(file, follow=True) as opened:
+        descriptor = opened.fileno()
+        size = os.fstat(descriptor).st_size
+        first = pread(descriptor, min(size, FIRST_BYTES), 0)
+        length = _header_bytes(first, size)
+        header = read_json(pread(descriptor, length, _LENGTH_BYTES), "has a header that is", ReadAllowance.of(size))
+    header.pop(_METADATA, None)
+    end = _LENGTH_BYTES + length
+    extents = [(name, _extent(name, entry, end)) for name, entry in header.items()]
+    extents.sort(key=lambda item: (item[1].start, item[1].end))
+    for name, extent in extents:
+        if extent.start != end:
+            raise UnsoundKey(name, f"starts at byte {extent.start:,} of the file, where {end:,} would be next")
+        end = extent.end
+    if end > size:
+        raise MalformedFile(f"is cut off: it has {size:,} bytes, where its tensors end at {end:,}: {AGAIN}")
+    if end < size:
+        raise MalformedFile(f"has {size:,} bytes, where its tensors end at {end:,}")
+    return dict(extents)
+
+
+def _header_bytes(first: bytes, size: int) -> int:
+    """The length of the header of a file of `size` bytes that begins so; raises for what is none, saying what it is."""
+    if text := mishap(first):
+        raise MalformedFile(text)
+    if first.startswith(b"PK\3\4"):
+        raise MalformedFile("is a zip, as torch.save writes it, not a file of safetensors")
+    length = int.from_bytes(first[:_LENGTH_BYTES], "little")
+    if length > MOST_HEADER_BYTES:
+        raise MalformedFile(f"is no file of safetensors: by its first bytes, its header has {length:,} bytes: {AGAIN}")
+    if _LENGTH_BYTES + length > size:
+        raise MalformedFile(f"is cut off: it has {size:,} bytes, and a header of {length:,} bytes: {AGAIN}")
+    return length
+
+
+def _extent(name: str, entry: object, start: int) -> Extent:
+    """What the header says of a tensor; the bytes of all start at `start`."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise UnsoundKey(name, "has something else in the header than its dtype, shape and data_offsets")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
+        raise UnsoundKey(name, f"has a shape that is no list of at most {MOST_DIMENSIONS} sizes")
+    if not are_counts(shape) or not are_counts(offsets) or len(offsets) != len(("start", "end")):
+        raise UnsoundKey(name, "has a shape, or offsets, that no tensor has")
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+        raise UnsoundKey(name, f"has the dtype {printable(entry['dtype'])}, which torch does not have")
+    dtype, (first, last) = DTYPES[entry["dtype"]], offsets
+    if dtype == _OF_TWO:
+        if not shape or shape[-1] % 2:
+            raise UnsoundKey(name, f"has the shape {shape}, in rows of which torch cannot hold values of 4 bits")
+        shape = [*shape[:-1], shape[-1] // 2]
+    if (count := elements(shape, END_OF_INT64 // dtype.itemsize)) is None:
+        raise UnsoundKey(name, f"has the shape {shape}, of more bytes than any file has")
+    if last - first != (needed := count * dtype.itemsize):
+        raise UnsoundKey(name, f"has {last - first:,} bytes, where a {dtype} of the shape {shape} has {needed:,}")
+    return Extent(dtype, tuple(shape), start + first, start + last)
+
+
+def read_json(content: bytes, subject: str, room: ReadAllowance) -> dict[str, Any]:
+    """A JSON object in which none has a key twice. Raises `MalformedFile`, in a sentence that begins with `subject`.
+
+    It takes no more memory than there is `room` for.
+    """
+    room.take(json_bytes(content))
+    try:
+        value = json.loads(content.decode(), object_pairs_hook=_once)
+    except MalformedFile:
+        raise
+    except (ValueError, RecursionError):
+        raise MalformedFile(f"{subject} no JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedFile(f"{subject} no JSON object")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise DuplicateKey(key)
+        found[key] = value
+    return found
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a sound file, mapped: nothing is read before it is looked at."""
+    mapped = torch.UntypedStorage.from_file(str(file), False, file.stat().st_size)
+    tensors = {}
+    for name, extent in read_header(file).items():
+        stride = contiguous_stride(extent.shape)
+        storage = mapped[extent.start : extent.end]
+        tensors[name] = torch.empty(0, dtype=extent.dtype).set_(storage, 0, extent.shape, stride)
+    return tensors

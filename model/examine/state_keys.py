@@ -1,0 +1,94 @@
+"""Where the state dict of a model is in what a file of torch holds: by keys that lead to it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from model.examine.pickle_objects import SavedTensor
+from model.examine.trust import EXTRA_STATE
+from model.printable import printable
+from model.user.fitting import Target
+
+MOST_SHOWN = 10
+# Nobody has a state dict deeper in a checkpoint.
+MOST_LEVELS = 4
+# Nobody has a key as long on the way to one.
+MOST_KEY_CHARACTERS = 1_000
+
+# What leads to a value within others.
+Keys = tuple[str | int | float, ...]
+
+
+def found_keys(path: Path, saved: object, target: Target, state_key: str | None) -> Keys:
+    """What leads to the state dict. Raises `ValueError` with what there is, if that is for the user to say."""
+    states = dict(_states(saved))
+    named = [keys for keys in states if keys]
+    if state_key is not None:
+        meant = [keys for keys in states if _dotted(keys) == state_key]
+        if len(meant) > 1:
+            raise ValueError(
+                f"--state-key: {state_key!r} leads to several state dicts of {path}: save the one you mean by itself"
+            )
+        if meant and meant[0]:
+            return meant[0]
+        there = f"it has {_largest(named, states)}" if named else "it holds one, and nothing else; leave it out"
+        raise ValueError(f"--state-key: {path} has no state dict {state_key!r}; {there}")
+    # One in which there are numbers too has to be the model's, or the only one.
+    if () in states and (not named or _holds_tensors_only(states[()]) or target.has_names_of(states[()])):
+        return ()
+    # One dict may be there under many keys.
+    fits = {id(value): target.has_names_of(value) for value in {id(one): one for one in states.values()}.values()}
+    fitting = [keys for keys in named if fits[id(states[keys])]]
+    if fitting:
+        offered = " or ".join(f"--state-key {printable(_dotted(keys))}" for keys in fitting[:MOST_SHOWN])
+        raise ValueError(f"--checkpoint: {path} holds more than the state dict of the model: add {offered}")
+    if named:
+        raise ValueError(
+            f"--checkpoint: {path} holds state dicts of another model, {_largest(named, states)}: with "
+            f"--state-key NAME it says what differs"
+        )
+    raise ValueError(f"--checkpoint: {path} holds no state dict; save model.state_dict()")
+
+
+def _dotted(keys: Keys) -> str:
+    return ".".join(map(str, keys))
+
+
+def _largest(named: Sequence[Keys], states: Mapping[Keys, Mapping[str, Any]]) -> str:
+    """The names of the state dicts with the most tensors, and how many more there are."""
+    largest = sorted(named, key=lambda keys: -len(states[keys]))
+    more = len(largest) - MOST_SHOWN
+    shown = [printable(_dotted(keys)) for keys in largest[:MOST_SHOWN]]
+    return f"{', '.join(shown)}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def _states(
+    value: object, keys: Keys = (), seen: dict[int, bool] | None = None, entered: set[int] | None = None
+) -> Iterator[tuple[Keys, dict[str, Any]]]:
+    """Every dict of tensors in what is saved, and the keys that lead to it.
+
+    It may hold numbers too, and such dicts. Of each dict that was looked at, `seen` says whether it is one, `entered`
+    has those that were looked into: dicts may hold each other, and many may hold the same.
+    """
+    seen, entered = {} if seen is None else seen, set() if entered is None else entered
+    if not isinstance(value, dict) or not value:
+        return
+    if id(value) not in seen:
+        seen[id(value)] = all(isinstance(name, str) for name in value) and any(
+            isinstance(one, SavedTensor) for one in value.values()
+        )
+    if seen[id(value)]:
+        yield keys, value
+    if len(keys) < MOST_LEVELS and id(value) not in entered:
+        entered.add(id(value))
+        for key, one in value.items():
+            if isinstance(one, dict) and _may_lead(key):
+                yield from _states(one, (*keys, key), seen, entered)
+
+
+def _may_lead(key: object) -> bool:
+    return isinstance(key, int | float) or (isinstance(key, str) and len(key) <= MOST_KEY_CHARACTERS)
+
+
+def _holds_tensors_only(value: Mapping[str, Any]) -> bool:
+    return all(isinstance(one, SavedTensor) or name.endswith(EXTRA_STATE) for name, one in value.items())

@@ -1,0 +1,1 @@
+"""The user's model, its checkpoint, and how one becomes the other."""

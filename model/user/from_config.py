@@ -1,0 +1,193 @@
+"""Models that a `config.json` describes: transformers has the class that it names, diffusers others.
+
+Nothing is downloaded, and code that lies beside a configuration is never run.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+from model.examine.limits import ReadAllowance, json_bytes
+from model.examine.saved_file import open_regular
+from model.examine.trust import one_line
+from model.examine.zip_directory import MalformedFile, pread
+from model.printable import printable
+from model.user.user_code import telling
+
+# The packages with the extra that installs them.
+INSTALL = "install it: pip install '.[models]'"
+# The first major version whose models say which of their parameters stay in float32.
+LEAST_TRANSFORMERS = 5
+
+# Of a file: the longest list labels, of 20 bytes each, and the most labels that data sets have are three million.
+MOST_BYTES = 64 * 2**20
+# Far more layers, and labels, than any model has.
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_encoder_layers", "num_decoder_layers")
+MOST = dict.fromkeys((*LAYERS, "encoder_layers", "decoder_layers"), 100_000) | {"num_labels": 10_000_000}
+
+
+@dataclass(frozen=True, eq=False)
+class FromConfig:
+    """Builds a model of `model_class` from `config`, as its `from_pretrained` does before it loads."""
+
+    model_class: Any
+    config: Any
+
+    def __call__(self) -> nn.Module:
+        """A new one with random weights, in evaluation mode."""
+        config = deepcopy(self.config)
+        with _alone():
+            if isinstance(config, dict):
+                built: nn.Module = self.model_class.from_config(config)
+            else:
+                built = self.model_class._from_config(config, dtype=self.dtype)  # noqa: SLF001 - `from_config` is of auto classes alone
+                _keep_in_float32(built, self.dtype)
+        return built.eval()
+
+    @property
+    def library(self) -> str:
+        """The package that has the class."""
+        return str(self.model_class.__module__).partition(".")[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the configuration names; float32 where it names none."""
+        dtype = getattr(self.config, "dtype", None) or torch.float32
+        return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def from_config(file: Path) -> FromConfig:
+    """Read a configuration. Raises `ValueError`, in a line, where no library here has its model."""
+    try:
+        described = _described(file)
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror}") from None
+    except MalformedFile as error:
+        raise ValueError(f"it {error}") from None
+    _require_few(described)
+    if "_class_name" in described:
+        _, model_class = _class("diffusers", "ModelMixin", described["_class_name"], described)
+        return FromConfig(model_class, described)
+    return _of_transformers(file, described)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """The JSON object in a regular file, in which a key may be there twice, as for transformers.
+
+    Raises `OSError`, or `MalformedFile`, which follows "it".
+    """
+    with open_regular(file, follow=True) as opened:
+        if (size := os.fstat(opened.fileno()).st_size) > MOST_BYTES:
+            raise MalformedFile(
+                f"is no configuration: it has {size:,} bytes, and the largest has less than {MOST_BYTES:,}"
+            )
+        content = pread(opened.fileno(), size, 0)
+    if (needed := json_bytes(content)) > (most := ReadAllowance.of(size).left):
+        raise MalformedFile(
+            f"is no configuration: it takes {needed / 2**20:,.0f} MiB of memory, of at most {most >> 20:,}"
+        )
+    try:
+        described = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise MalformedFile(f"is not JSON: {one_line(str(error))}") from None
+    if not isinstance(described, dict):
+        raise MalformedFile(f"is no configuration: it holds a {type(described).__name__}, not an object")
+    return described
+
+
+def _require_few(described: dict[str, Any]) -> None:
+    """Raise `ValueError` for counts of what would be built for hours, in a configuration or in those in it."""
+    left: list[object] = [described]
+    while left:
+        one = left.pop()
+        if not isinstance(one, dict):
+            continue
+        for name in MOST.keys() & one.keys():
+            if type(count := one[name]) is int and count > MOST[name]:
+                raise ValueError(f"its {name} is {printable(count)}, and here at most {MOST[name]:,}: correct it")
+        left += one.values()
+
+
+def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
+    names = described.get("architectures")
+    if not (isinstance(names, list) and names):
+        raise ValueError('it names no architecture: add one, such as "architectures": ["LlamaForCausalLM"]')
+    library, model_class = _class("transformers", "PreTrainedModel", names[0], described)
+    if model_class.config_class is None:
+        raise ValueError(f"{names[0]} is the base of all models: name the class of this one")
+    kind = described.get("model_type")
+    own = model_class.config_class.model_type
+    if kind is not None and kind != own and not (isinstance(kind, str) and kind in library.CONFIG_MAPPING):
+        raise _unknown(library, "model_type", kind, described)
+    if "quantization_config" in described:
+        raise ValueError("it has a quantization_config: write a factory that builds the quantised model")
+    with telling(f"it is no configuration of {names[0]}"), _alone():
+        return FromConfig(model_class, model_class.config_class.from_pretrained(str(file), local_files_only=True))
+
+
+def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A package, and its class of a name, which is to be of the kind that all models of the package are of."""
+    shown = one_line(str(name))
+    try:
+        library: Any = import_module(package)
+    except ImportError as error:
+        raise ValueError(f"{shown} wants {package}, which cannot be imported ({error}): {INSTALL}") from None
+    if package == "transformers" and int(library.__version__.partition(".")[0]) < LEAST_TRANSFORMERS:
+        raise ValueError(
+            f"{shown} wants transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is here: pip install "
+            f"'transformers>={LEAST_TRANSFORMERS}'"
+        )
+    found = None
+    if isinstance(name, str):
+        with telling(f"{shown} of {package} cannot be imported"):
+            found = getattr(library, name, None)
+    if isinstance(found, type) and issubclass(found, getattr(library, kind)):
+        return library, found
+    if backends := getattr(found, "_backends", None):
+        raise ValueError(f"{shown} of {package} wants {', '.join(backends)}: install it")
+    raise _unknown(library, "model", name, described)
+
+
+def _unknown(library: Any, what: str, name: object, described: Mapping[str, Any]) -> ValueError:
+    code = ", and code that lies beside a configuration is not run here" if "auto_map" in described else ""
+    has_none = f"{library.__name__} {library.__version__} has no {what} {one_line(repr(name))}"
+    return ValueError(f"{has_none}{code}: write a factory that builds the model")
+
+
+def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """Have those parameters in float32 that `from_pretrained` keeps in it, whatever dtype the others have."""
+    # The second is of its first versions 5.
+    plan = model._get_dtype_plan(dtype) if hasattr(model, "_get_dtype_plan") else model.dtype_plan  # noqa: SLF001 - the one place that knows
+    kept = [re.compile(glob.replace("*", ".*")) for glob in plan]
+    for name, parameter in model.named_parameters():
+        if any(pattern.search(name) for pattern in kept):
+            parameter.data = parameter.data.float()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Have no library ask the hub in this block, nor give advice, as each process of a load would again.
+
+    Some look at the environment for that, and some did when they were imported.
+    """
+    constants = import_module("huggingface_hub.constants")
+    log = logging.getLogger("transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with patch.dict(os.environ, HF_HUB_OFFLINE="1"), patch.object(constants, "HF_HUB_OFFLINE", True):
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,181 @@
+"""Something that a user has written, by the name that a command line gives it."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from inspect import Parameter, signature
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+from zlib import crc32
+
+from model.run_folder import run_folder
+from model.user.user_code import OWN_MODULE, SUITE, SUITE_NAMES, surroundings, telling
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`package.module:name` or `file.py:name`: a function, found again in every process that is given its name."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> "Reference":
+        """With the file by its whole path: processes may be in other folders."""
+        place, colon, name = text.rpartition(":")
+        return cls(f"{Path(place).absolute()}:{name}" if colon and place.endswith(".py") else text)
+
+    @property
+    def name(self) -> str:
+        return self.text.rpartition(":")[2].rpartition(".")[2]
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its file is; None of a module that is found by its name."""
+        place = self.text.rpartition(":")[0]
+        return Path(place).parent if place.endswith(".py") else None
+
+    @property
+    def shown(self) -> str:
+        """It without the folders of a file."""
+        place, _, name = self.text.rpartition(":")
+        return f"{Path(place).name if place.endswith('.py') else place}:{name}"
+
+    def running(self) -> AbstractContextManager[None]:
+        """Have code of this module run, in a block, in the surroundings that it expects; see `Surroundings`."""
+        return in_surroundings(self.text.rpartition(":")[0], self.shown)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of its module, and of those in its folder that are in use there; none of installed packages."""
+        with self.running():
+            return _files(_module(self.text.rpartition(":")[0]))
+
+    def get(self) -> Any:
+        """The function. Raises `ValueError`, in a line, if there is none."""
+        place, colon, name = self.text.rpartition(":")
+        if not (place and colon and name):
+            raise ValueError(f"{self.text!r} names nothing; write package.module:function or file.py:function")
+        module = _module(place)
+        try:
+            found = module
+            for part in name.split("."):
+                found = getattr(found, part)
+        except AttributeError:
+            functions = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
+            there = f"; it has {', '.join(sorted(functions))}" if functions else ""
+            raise ValueError(f"{self.shown}: {Path(place).name} has no {name!r}{there}{_taken(place)}") from None
+        if callable(found):
+            return found
+        raise ValueError(f"{self.shown} is not callable, but of the type {type(found).__name__}: name a function")
+
+    def without_arguments(self) -> Any:
+        """The function, which can be called without any. Raises `ValueError`, in a line, if it cannot."""
+        function = self.get()
+        if needed := required(function):
+            raise ValueError(
+                f"{self.shown} needs arguments ({', '.join(needed)}): wrap it in a function that needs none"
+            )
+        return function
+
+
+def required(function: Any) -> list[str]:
+    """The names of the arguments without which a function cannot be called."""
+    try:
+        parameters = signature(function).parameters.values()
+    except (TypeError, ValueError):  # Of some that are written in C nothing is known.
+        return []
+    variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.default is Parameter.empty and one.kind not in variable]
+
+
+@cache
+def _module(place: str) -> ModuleType:
+    """The module of this name, or of this file, which finds what lies beside it."""
+    if not place.endswith(".py"):
+        with telling(f"{place} cannot be imported"), in_surroundings(place, place):
+            try:
+                return import_module(place)
+            except ModuleNotFoundError as error:
+                if remedy := _taken(place):
+                    raise ModuleNotFoundError(f"{error}{remedy}") from error
+                raise
+    file = Path(place)
+    if not file.is_file():
+        raise ValueError(f"there is no file {place}; write package.module:function or file.py:function")
+    # Two files may have one name, in two folders.
+    spec = spec_from_file_location(f"{OWN_MODULE}{crc32(bytes(file.resolve())):08x}_{file.stem}", file)
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    # Classes in it may want to be pickled, or to look themselves up.
+    sys.modules[spec.name] = module
+    for folder in filter(None, (str(file.resolve().parent), _folder_of_name(spec.name, file.resolve()))):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    with telling(f"{file.name} cannot be imported"), in_surroundings(place, file.name):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _folder_of_name(name: str, file: Path) -> str | None:
+    """Make a module of this name that is a file, and return its folder: processes that are spawned import it by name.
+
+    None where there is no folder for what a run writes.
+    """
+    if not (folder := run_folder()):
+        return None
+    modules = Path(folder) / "modules"
+    modules.mkdir(exist_ok=True)
+    read = "with open(__file__, 'rb') as opened:\n    exec(compile(opened.read(), __file__, 'exec'))"
+    (modules / f"{name}.py").write_text(f"__file__ = {str(file)!r}\n{read}\n")
+    return str(modules)
+
+
+def _files(module: ModuleType) -> list[Path]:
+    """The files of a module and of those below its folder that its values are of, and theirs."""
+    found: list[Path] = []
+    left = [module]
+    while left:
+        one = left.pop()
+        file = Path(getattr(one, "__file__", None) or "")
+        beside = not found or file.is_relative_to(found[0].parent)
+        if file in found or not beside or not file.is_file() or "site-packages" in file.parts:
+            continue
+        found.append(file)
+        values = [*vars(one).values()]
+        left += [value for value in values if isinstance(value, ModuleType)]
+        names = {value.__module__ for value in values if isinstance(value, type | FunctionType)}
+        left += [sys.modules[name] for name in names & sys.modules.keys()]
+    return sorted(found)
+
+
+def in_surroundings(place: str, shown: str) -> AbstractContextManager[None]:
+    """Have code of a module run in a block as the user's; that of the suite runs as it does."""
+    if place.endswith(".py"):
+        return surroundings(Path(place).resolve().parent, first=True).entered(shown)
+    folder = _folder(place.partition(".")[0])
+    return surroundings(folder, first=False).entered(shown) if folder and folder != SUITE else nullcontext()
+
+
+@cache
+def _folder(package: str) -> Path | None:
+    """Where the module of a name lies that is in no other; None where there is none."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))).resolve().parent
+    return Path(spec.origin).resolve().parent if spec.has_location and spec.origin else None
+
+
+def _taken(place: str) -> str:
+    """What to do if a name is meant for a module of the user's that is one of the suite's."""
+    name = place.partition(".")[0]
+    return f"; {name} is a package of this suite: name yours as a file, FOLDER/{name}.py" if name in SUITE_NAMES else ""

@@ -1,0 +1,356 @@
+"""Checkpoints whose names or memory are not the model's: taken and told, or refused with what differs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from model.examine.safetensors_file import contents
+from model.layouts import Raw, save_plain
+from model.user.conversions import load
+from model.user.source import Source, recognised
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Net(nn.Module):
+    """A block in a list, a recurrent layer, a tied head, and a norm that counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(30, 8)
+        self.conv = nn.Conv2d(3, 8, 2)
+        self.norm = nn.BatchNorm1d(8)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)) for _ in range(2)])
+        self.rnn = nn.LSTM(8, 8)
+        self.head = nn.Linear(8, 30, bias=False)
+        self.head.weight = self.embed.weight
+
+
+class Headed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Net()
+
+
+class Averaged(torch.optim.swa_utils.AveragedModel):
+    def __init__(self) -> None:
+        super().__init__(Net())
+
+
+class OldNorm(nn.Module):
+    """Names as `torch.nn.utils.weight_norm` has them, which warns now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight_g, self.weight_v = nn.Parameter(torch.rand(4, 1)), nn.Parameter(torch.rand(4, 4))
+        self.bias = nn.Parameter(torch.rand(4))
+
+
+def new_norm() -> nn.Module:
+    return parametrizations.weight_norm(nn.Linear(4, 4))
+
+
+def build(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    def on_meta() -> nn.Module:
+        with torch.device("meta"):
+            return make()
+
+    return on_meta
+
+
+def found(path: Path, make: Callable[[], nn.Module] = Net) -> Source:
+    return recognised(path, build(make)().state_dict(), None, build(make))
+
+
+def saved(state_dict: object, folder: Path) -> Path:
+    torch.save(state_dict, folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+def loaded(source: Source, make: Callable[[], nn.Module] = Net) -> dict[str, Any]:
+    model = make()
+    load(model, source.state_dict(), converted=source.fit.converted)
+    return model.state_dict()
+
+
+def require_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def between(wrapper: str) -> Change:
+    return lambda state: {name.replace("blocks.0.", f"blocks.0.{wrapper}."): one for name, one in state.items()}
+
+
+def without(*names: str, prefix: str = "") -> Change:
+    return lambda state: {f"{prefix}{name}": one for name, one in state.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "make", "said"),
+    [
+        (between("_orig_mod"), Net, ("names without '_orig_mod.'",)),
+        (between("_checkpoint_wrapped_module"), Net, ("names without '_checkpoint_wrapped_module.'",)),
+        (
+            between("_fsdp_wrapped_module._orig_mod"),
+            Net,
+            ("names without '_fsdp_wrapped_module._orig_mod.'",),
+        ),
+        (without("embed.weight", prefix="module."), Net, ("names without 'module.'",)),
+        (without("head.weight"), Headed, ("names with 'body.'",)),
+        (without(prefix="body."), Net, ("names without 'body.'",)),
+        (lambda state: {**state, "epoch": 7, "name": "run"}, Net, ("without 'epoch', 'name'",)),
+        (lambda state: {**state, "optimizer": {"rate": 0.1}}, Net, ("without 'optimizer'",)),
+        # A second name of a tensor of which the model has but one.
+        (lambda state: {**state, "lm.weight": state["head.weight"]}, Net, ("without 'lm.weight'",)),
+        (
+            without("norm.num_batches_tracked"),
+            Net,
+            ("'norm.num_batches_tracked' renamed or filled in by the model's own load_state_dict",),
+        ),
+        (
+            without("norm.num_batches_tracked", prefix="module."),
+            Net,
+            (
+                "names without 'module.'",
+                "'norm.num_batches_tracked' renamed or filled in by the model's own load_state_dict",
+            ),
+        ),
+    ],
+)
+def test_names_that_training_has_changed_are_taken_and_told(
+    tmp_path: Path, change: Change, make: Callable[[], nn.Module], said: tuple[str, ...]
+) -> None:
+    torch.manual_seed(1)
+    state = Net().state_dict()
+    state["norm.num_batches_tracked"] -= state["norm.num_batches_tracked"]
+    source = found(saved(change(dict(state)), tmp_path), make)
+    assert source.fit.said == said
+    assert source.note == f"of weights.pt, its tensors saved as a checkpoint of its own: {'; '.join(said)}"
+    assert not source.is_plain
+    require_equal({name.removeprefix("body."): one for name, one in loaded(source, make).items()}, state)
+
+
+def test_what_an_averaged_model_has_beside_is_left_out(tmp_path: Path) -> None:
+    model = Averaged()
+    source = found(saved(model.state_dict(), tmp_path))
+    assert source.fit.said == ("names without 'module.'", "without 'n_averaged'")
+    require_equal(loaded(source), model.module.state_dict())
+    assert found(saved(model.state_dict(), tmp_path), Averaged).is_plain
+
+
+def test_what_the_models_own_hooks_rename_is_asked_of_them(tmp_path: Path) -> None:
+    state = OldNorm().state_dict()
+    source = found(saved(state, tmp_path), new_norm)
+    assert source.fit.said[0].endswith("and 1 more renamed or filled in by the model's own load_state_dict")
+    made = loaded(source, new_norm)
+    assert torch.equal(made["parametrizations.weight.original0"], state["weight_g"])
+    assert torch.equal(made["parametrizations.weight.original1"], state["weight_v"])
+
+
+def test_the_versions_of_modules_are_kept(tmp_path: Path) -> None:
+    """Of a version that counts, a missing count is missing, as for torch."""
+    state = nn.Sequential(Net()).state_dict()
+    del state["0.norm.num_batches_tracked"]
+    with pytest.raises(
+        ValueError, match=r"of another model, names without '0\.': norm\.num_batches_tracked is missing"
+    ):
+        found(saved(state, tmp_path))
+
+
+class Filling(nn.Linear):
+    """It fills in what is missing with what it was made with."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}weight", self.weight)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def test_weights_that_a_hook_makes_up_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="of another model: weight is missing"):
+        found(saved({"bias": torch.rand(4)}, tmp_path), lambda: Filling(4, 4))
+
+
+class Lenient(nn.Linear):
+    """Is content with whatever it is given."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def test_a_model_that_is_content_with_less_is_not_taken_at_its_word(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="of another model: bias is missing; other is not in the model"):
+        found(saved({"weight": torch.rand(4, 4), "other": torch.rand(4)}, tmp_path), lambda: Lenient(4, 4))
+
+
+def test_a_weight_of_another_kind_is_no_value_beside_the_others(tmp_path: Path) -> None:
+    state = nn.Linear(4, 4).state_dict()
+    for other in (torch.rand(4, 4).to_sparse(), torch.rand(4, dtype=torch.complex64).conj()):
+        with pytest.raises(ValueError, match="of another model: other is not in the model"):
+            found(saved({**state, "other": other}, tmp_path), lambda: nn.Linear(4, 4))
+        with pytest.raises(ValueError, match="of another model: weight is a"):
+            found(saved({**state, "weight": other}, tmp_path), lambda: nn.Linear(4, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without(prefix="lm."), None),
+        (lambda state: {**without(prefix="lm.")(state), "value.bias": torch.ones(1)}, "value.bias is not in the model"),
+        (without("conv.bias", prefix="lm."), "conv.bias is missing"),
+        (
+            lambda state: without(prefix="lm.")(state | {"conv.bias": torch.ones(9)}),
+            "conv.bias has the shape [9], where the model has [8]: a copy may broadcast it",
+        ),
+        (lambda state: without(prefix="lm.")(state | {"conv.bias": 7}), "conv.bias is missing"),
+    ],
+)
+def test_of_what_differs_beyond_a_prefix_both_are_told(tmp_path: Path, change: Change, said: str | None) -> None:
+    path = saved(change(dict(Net().state_dict())), tmp_path)
+    if said is None:
+        assert found(path).fit.said == ("names without 'lm.'",)
+        return
+    with pytest.raises(ValueError, match=r"is of another model, names without 'lm\.'") as caught:
+        found(path)
+    assert str(caught.value).partition("; --allow")[0].endswith(f": {said}")
+
+
+def flattened(state: dict[str, Any]) -> dict[str, Any]:
+    """As cuDNN has the weights of a recurrent layer: in one buffer."""
+    names = [name for name in state if name.startswith("rnn.")]
+    buffer, start = torch.cat([state[name].flatten() for name in names]), 0
+    for name in names:
+        state[name], start = (
+            buffer[start : start + state[name].numel()].view_as(state[name]),
+            start + state[name].numel(),
+        )
+    return state
+
+
+def within(rows: int) -> Change:
+    def change(state: dict[str, Any]) -> dict[str, Any]:
+        large = torch.zeros(rows, 8)
+        large[:30] = state["embed.weight"]
+        return state | dict.fromkeys(("embed.weight", "head.weight"), large[:30])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            flattened,
+            "one storage for tensors that have their own in the model: "
+            "'rnn.weight_hh_l0', 'rnn.bias_ih_l0', 'rnn.bias_hh_l0'",
+        ),
+        (
+            lambda state: {
+                name: one.to(memory_format=torch.channels_last) if one.ndim == 4 else one for name, one in state.items()
+            },
+            "strides other than the model's: 'conv.weight'",
+        ),
+        (
+            within(100_000),
+            "weights.pt holds 3.2 MB, of which 4,520 bytes are the model's: save clones",
+        ),
+        (within(31), "weights.pt holds 4,552 bytes, of which 4,520 bytes are the model's: save clones"),
+        (
+            lambda state: state | {"norm.bias": torch.ones(1).expand(8)},
+            "strides other than the model's: 'norm.bias'",
+        ),
+        (
+            lambda state: state | {"norm.bias": state["norm.weight"]},
+            "one storage for tensors that have their own in the model: 'norm.bias'",
+        ),
+    ],
+)
+def test_memory_that_is_not_the_models_is_loaded_by_a_copy(tmp_path: Path, change: Change, said: str) -> None:
+    state = change(dict(Net().state_dict()))
+    source = found(saved(state, tmp_path))
+    assert source.fit.said == (said,)
+    assert not source.is_plain
+    made = loaded(source)
+    require_equal(made, state)
+    assert made["embed.weight"].data_ptr() == made["head.weight"].data_ptr()
+
+
+def channels_last() -> nn.Module:
+    conv = nn.Conv2d(3, 8, 2)
+    conv.weight.data = conv.weight.data.to(memory_format=torch.channels_last)
+    return conv
+
+
+def test_strides_that_safetensors_has_not_are_made_in_a_copy(tmp_path: Path) -> None:
+    state = nn.Conv2d(3, 8, 2).state_dict()
+    save_plain(Raw(contents(state)), tmp_path / "weights.safetensors")
+    source = found(tmp_path / "weights.safetensors", channels_last)
+    assert source.fit.said == ("strides other than the model's: 'weight'",)
+    assert (source.layout, source.measured_layout) == ("safetensors", "torch")
+    assert found(tmp_path / "weights.safetensors", lambda: nn.Conv2d(3, 8, 2)).is_plain
+
+
+class Ties(nn.Module):
+    """One tensor with two names, after one by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free, self.first = nn.Parameter(torch.rand(4, 4)), nn.Parameter(torch.rand(4, 4))
+        self.second = self.first
+
+
+FLAT = torch.rand(48)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (FLAT[16:32].view(4, 4), FLAT[16:32].view(4, 4), None),
+        (FLAT[16:32].view(4, 4), FLAT[32:48].view(4, 4), "is at another place of the memory that it shares with first"),
+        (
+            FLAT[16:32].view(4, 4),
+            FLAT[16:32].view(4, 4).T,
+            "is at another place of the memory that it shares with first",
+        ),
+        (
+            FLAT[16:32].view(4, 4),
+            torch.rand(4, 4),
+            "has its own memory, where in the model it shares its memory with fir",
+        ),
+        (
+            torch.rand(4, 4),
+            FLAT[:16].view(4, 4),
+            "has its own memory, where in the model it shares its memory with first",
+        ),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_names_that_are_tied_in_the_model_are_never_merged(
+    tmp_path: Path, prefix: str, first: Tensor, second: Tensor, said: str | None
+) -> None:
+    state = {"free": FLAT[:16].view(4, 4), "first": first, "second": second}
+    path = saved(without(prefix=prefix)(state), tmp_path)
+    if said is None:
+        require_equal(loaded(found(path, Ties), Ties), state)
+        return
+    with pytest.raises(ValueError, match=said):
+        found(path, Ties)
+
+
+def test_a_checkpoint_that_fits_as_it_lies_asks_nothing_of_the_model(tmp_path: Path) -> None:
+    """To build a large model where it cannot be built on meta takes memory."""
+    state = Net().state_dict()
+    assert recognised(saved(state, tmp_path), state, None, lambda: pytest.fail("it was built")).is_plain
+
+
+def test_what_is_said_identifies_a_source(tmp_path: Path) -> None:
+    """A copy that was made in another way is another one."""
+    source = found(saved(without(prefix="module.")(dict(Net().state_dict())), tmp_path))
+    assert source != replace(source, fit=replace(source.fit, names=source.fit.names[::-1]))

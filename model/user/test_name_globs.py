@@ -1,0 +1,228 @@
+"""Checkpoints that hold a part of a model, or more than it, or have names of their own: what is asked for is done."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from model.layouts import LAYOUTS, save_plain
+from model.user.conversion_request import ConversionRequest
+from model.user.conversions import load
+from model.user.renaming import rule
+from model.user.source import Source, recognised
+
+Build = Callable[[], nn.Module]
+
+
+class Body(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.norm = nn.BatchNorm1d(4)
+
+
+class Headed(nn.Module):
+    """A body with a head of a few classes, and with one that is tied."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.body = Body()
+        self.head = nn.Linear(4, classes)
+        self.again = nn.Module()
+        self.again.weight = self.head.weight
+
+
+def ten_classes() -> nn.Module:
+    return Headed(10)
+
+
+def found(path: Path, make: Build = Headed, *, renames: Any = (), missing: Any = (), surplus: Any = ()) -> Source:
+    def on_meta() -> nn.Module:
+        with torch.device("meta"):
+            return make()
+
+    wanted = ConversionRequest(tuple(map(rule, renames)), tuple(missing), tuple(surplus))
+    return recognised(path, on_meta().state_dict(), None, on_meta, wanted)
+
+
+def saved(folder: Path, make: Build = Headed, change: Callable[[str], str | None] = str, layout: str = "torch") -> Path:
+    named = {change(name): value for name, value in make().state_dict().items()}
+    state_dict = {name: value for name, value in named.items() if name is not None}
+    LAYOUTS[layout].save(state_dict, folder, save_plain)
+    return folder / LAYOUTS[layout].entrance
+
+
+def without_head(name: str) -> str | None:
+    return None if name.startswith(("head", "again")) else name
+
+
+HEAD = ("head.weight", "head.bias", "again.weight")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_may_be_missing_is_named_and_the_rest_is_loaded_as_it_lies(tmp_path: Path, layout: str) -> None:
+    path = saved(tmp_path, change=without_head, layout=layout)
+    source = found(path, missing=["head.*", "again.*"])
+    assert source.is_plain
+    assert source.fit.missing == HEAD
+    assert source.note == (
+        "the model keeps what it starts with in 'head.weight', 'head.bias', 'again.weight', and its outputs are not "
+        "compared"
+    )
+    model = Headed()
+    before = model.head.weight.clone()
+    load(model, source.state_dict(), converted=False, missing=source.fit.missing)
+    assert torch.equal(model.head.weight, before)
+    assert torch.equal(model.state_dict()["body.encoder.0.weight"], source.state_dict()["body.encoder.0.weight"])
+
+
+def test_what_is_there_is_loaded_although_it_may_be_missing(tmp_path: Path) -> None:
+    # Of a tied tensor one name will do.
+    names = {"head.bias", "again.weight"}
+    source = found(saved(tmp_path, change=lambda name: None if name in names else name), missing=["*"])
+    assert source.fit.missing == ("head.bias",)
+    assert source.is_plain
+
+
+def test_of_a_tied_tensor_every_name_has_to_be_allowed(tmp_path: Path) -> None:
+    path = saved(tmp_path, change=without_head)
+    with pytest.raises(ValueError, match=r"head.weight is missing; again.weight is missing; --allow-missing"):
+        found(path, missing=["head.*"])
+
+
+def test_names_get_a_prefix_although_a_head_is_missing(tmp_path: Path) -> None:
+    source = found(saved(tmp_path, Body), missing=["head.*", "again.*"])
+    assert source.fit.said == ("names with 'body.'",)
+    assert source.fit.missing == HEAD
+    assert source.state_dict().keys() == Headed().state_dict().keys() - set(HEAD)
+
+
+def test_of_a_headed_checkpoint_a_body_takes_its_own(tmp_path: Path) -> None:
+    source = found(saved(tmp_path), Body, surplus=["head.*", "again.*"])
+    assert source.fit.said == ("names without 'body.'", "without 'head.weight', 'head.bias', 'again.weight'")
+    assert source.state_dict().keys() == Body().state_dict().keys()
+
+
+def test_a_head_of_another_shape_is_left_out_and_the_models_is_kept(tmp_path: Path) -> None:
+    source = found(saved(tmp_path, ten_classes), missing=["head.*", "again.*"], surplus=["head.*", "again.*"])
+    assert source.fit.missing == HEAD
+    assert not source.is_plain
+    model = Headed()
+    load(model, source.state_dict(), converted=source.fit.converted, missing=source.fit.missing)
+    assert model.head.weight.shape == (3, 4)
+
+
+def test_hooks_of_the_model_fill_in_what_they_do_beside_a_missing_head(tmp_path: Path) -> None:
+    """An old batch norm has no `num_batches_tracked`."""
+    path = saved(tmp_path, change=lambda name: None if "num_batches" in name else without_head(name))
+    source = found(path, missing=["head.*", "again.*"])
+    assert source.fit.missing == HEAD
+    [said] = source.fit.said
+    assert said == "'body.norm.num_batches_tracked' renamed or filled in by the model's own load_state_dict"
+    load(Headed(), source.state_dict(), converted=False, missing=source.fit.missing)
+
+
+def test_names_are_renamed_in_order_and_then_as_they_always_are(tmp_path: Path) -> None:
+    path = saved(tmp_path, change=lambda name: f"module.{name.replace('body.encoder.', 'net=layers.')}")
+    # An expression may have a '=' itself: the last one ends it.
+    renames = [r"net==body.", r"\.layers\.(\d)=.encoder.\1"]
+    source = found(path, renames=renames)
+    assert source.fit.said == (*(f"names by --rename {one}" for one in renames), "names without 'module.'")
+    assert source.state_dict().keys() == Headed().state_dict().keys()
+    assert torch.equal(source.state_dict()["body.encoder.0.weight"], torch.load(path)["module.net=layers.0.weight"])
+
+
+def test_globs_of_what_is_left_out_are_for_names_after_renaming(tmp_path: Path) -> None:
+    path = saved(tmp_path, change=lambda name: name.replace("head", "top"))
+    source = found(path, renames=["^top=old"], missing=["head.bias"], surplus=["old.bias", "old.w*"])
+    assert source.fit.missing == ("head.bias",)
+    assert source.fit.said[1:] == ("without 'old.weight', 'old.bias'",)
+    with pytest.raises(ValueError, match=r"--allow-surplus: 'top.\*' matches no name of the checkpoint, which has"):
+        found(path, renames=["^top=old"], missing=["head.bias"], surplus=["top.*"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"missing": ["haed.*"]}, "--allow-missing: 'haed.*' matches no name of the model, which has 'body.encoder.0."),
+        ({"missing": ["Head.*"]}, "--allow-missing: 'Head.*' matches no name of the model, which has"),
+        ({"surplus": ["tail.*"]}, "--allow-surplus: 'tail.*' matches no name of the checkpoint, which has 'body.enco"),
+        ({"renames": ["tail=head"]}, "--rename: 'tail' matches no name of the checkpoint, which has 'body.encoder.0."),
+        ({"renames": ["body=net", "body=b"]}, "--rename: 'body' matches no name of the checkpoint, which has 'net.enc"),
+        (
+            {"renames": ["weight|bias=x"]},
+            "--rename: 'body.encoder.0.weight' and 'body.encoder.0.bias' both become 'body.encoder.0.x' by 'weight|bi",
+        ),
+        (
+            {"missing": ["head.*"]},
+            "--allow-missing: the checkpoint has all that 'head.*' matches; leave the option",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_one_line(tmp_path: Path, wanted: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        found(saved(tmp_path), **wanted)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["head", "=head", "(=x", r"a(.*)=\2", r"a(.*)=\g<b>"])
+def test_a_rule_that_cannot_be_used_is_one_line(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no REGEX=REPLACEMENT; write|cannot be used: ") as caught:
+        rule(text)
+    assert "\n" not in str(caught.value)
+
+
+def sizes(*widths: int) -> Build:
+    return lambda: nn.ModuleList(nn.Linear(4, width) for width in widths)
+
+
+def whole_numbers() -> nn.Module:
+    body = Body()
+    body.norm.num_batches_tracked = torch.zeros(())
+    return body
+
+
+@pytest.mark.parametrize(
+    ("made", "make", "advice"),
+    [
+        (Body, Headed, "; --allow-missing 'head.*' --allow-missing 'again.*' keeps what the model starts with"),
+        (Headed, Body, "; --allow-surplus 'head.*' --allow-surplus 'again.*' leaves out what the model lacks"),
+        (
+            sizes(4, 10),
+            sizes(4, 3),
+            "; --allow-surplus '1.*' --allow-missing '1.*' keeps what the model starts with",
+        ),
+        (
+            lambda: nn.ModuleDict({"a": nn.Linear(2, 2), "b[0]": nn.Linear(2, 2)}),
+            lambda: nn.ModuleDict({"a": nn.Linear(2, 2)}),
+            "; --allow-surplus 'b[[]0].*' leaves out what the model lacks",
+        ),
+        # Nothing of it, or of more than a few parts, fits.
+        (sizes(4, 10), sizes(3, 3), "where the model has [3]: a copy may broadcast it"),
+        (sizes(4, 5, 6, 7, 8), sizes(4, 1, 1, 1, 1), "where the model has [1]: a copy may broadcast it"),
+        (Body, sizes(3), "norm.num_batches_tracked is not in the model"),
+        # Another dtype is no matter of names.
+        (whole_numbers, Body, "where the model has torch.int64: a copy would cast it"),
+    ],
+)
+def test_the_error_names_the_options_by_which_a_checkpoint_fits(
+    tmp_path: Path, made: Build, make: Build, advice: str
+) -> None:
+    path = saved(tmp_path, made)
+    with pytest.raises(ValueError, match="is of another model") as caught:
+        found(path, make)
+    assert str(caught.value).endswith(advice)
+
+
+def test_the_options_that_an_error_names_do_it(tmp_path: Path) -> None:
+    path = saved(tmp_path, ten_classes, lambda name: f"module.{name}")
+    with pytest.raises(ValueError, match="is of another model") as caught:
+        found(path)
+    surplus, missing = (re.findall(rf"--allow-{kind} '(\S+)'", str(caught.value)) for kind in ("surplus", "missing"))
+    assert surplus == ["module.head.*", "module.again.*"]
+    assert found(path, missing=missing, surplus=surplus).fit.missing == HEAD

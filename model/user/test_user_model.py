@@ -1,0 +1,332 @@
+"""A model of the user's: what it is asked, what its checkpoint holds, and what identifies it."""
+
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from model.checkpoint_cache import CheckpointCache
+from model.checkpoints import Checkpoint, Specification, make, make_sparse, misfit
+from model.layouts import LAYOUTS
+from model.user.reference import Reference
+from model.user.user_model import UserModel, own, skeleton, state_digest
+from model.verification.verify import WrongModel, check_model
+
+CPU = torch.device("cpu")
+
+CODE = """
+import torch
+from torch import nn
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("scale", torch.tensor([3.0]), persistent=False)
+
+    def forward(self, ids, factor=1):
+        return {"logits": self.head(self.drop(self.embed(ids))) * self.scale * factor, "ids": (ids, [ids + 1])}
+
+def make():
+    return Tied()
+
+def make_asked():
+    return Tied()
+
+make_asked.example = lambda: torch.tensor([1, 2])
+
+def example():
+    return {"ids": torch.tensor([3]), "factor": 2}
+
+def positional():
+    return torch.randint(7, (2,)), 3
+
+def needs(width):
+    pass
+
+def empty():
+    return nn.ReLU()
+
+def nothing():
+    pass
+
+class Odd(torch.Tensor):
+    pass
+
+def quantised():
+    model = nn.Linear(2, 2)
+    model.weight = nn.Parameter(torch.ones(2, 2).as_subclass(Odd))
+    return model
+
+def bf16():
+    return Tied().to(torch.bfloat16)
+
+def lazy():
+    return nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d())
+
+def lazy_buffers():
+    return nn.LazyBatchNorm1d(affine=False)
+
+def lazy_and_run():
+    model = lazy()
+    model(torch.ones(2, 3))
+    return model
+
+def not_on_meta():
+    model = Tied()
+    assert model.embed.weight.sum().item() < 1e9
+    return model
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine.py").write_text(CODE)
+    return tmp_path / "mine.py"
+
+
+@pytest.fixture
+def theirs(file: Path, tmp_path: Path) -> Path:
+    """A checkpoint that the user has."""
+    torch.manual_seed(7)
+    torch.save(Reference(f"{file}:make").get()().state_dict(), tmp_path / "weights.pt")
+    return tmp_path / "weights.pt"
+
+
+def made(model: UserModel, layout: str, folder: Path) -> Checkpoint:
+    specification = Specification(model.label, model.dtype, layout, model)
+    make(specification, folder / specification.name, lambda _: None)
+    assert misfit(specification, folder / specification.name) is None
+    return Checkpoint(specification, folder / specification.name)
+
+
+def loaded(checkpoint: Checkpoint) -> nn.Module:
+    model = checkpoint.specification.build()
+    model.load_state_dict(dict(checkpoint.tensors()) | {"head.weight": dict(checkpoint.tensors())["embed.weight"]})
+    return model
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_without_a_checkpoint_one_is_made_as_the_factory_makes_it(file: Path, tmp_path: Path, layout: str) -> None:
+    checkpoint = made(own(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path)
+    (tmp_path / "again").mkdir()
+    torch.rand(1)  # Whatever was random before.
+    again = made(own(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path / "again")
+    first, second = (dict(one.tensors()) for one in (checkpoint, again))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    check_model(checkpoint, CPU, loaded(checkpoint))
+
+
+def test_a_checkpoint_of_the_users_stays_where_it_is(theirs: Path, file: Path, tmp_path: Path) -> None:
+    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:example"), "torch", tmp_path)
+    assert checkpoint.path == theirs
+    assert checkpoint.files == (theirs,)
+    assert {path.name for path in checkpoint.folder.iterdir()} == {"digests.json", "manifest.json", "logits.pt"}
+    check_model(checkpoint, CPU, loaded(checkpoint))
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"torch"}))
+def test_it_is_saved_again_in_another_layout(theirs: Path, file: Path, tmp_path: Path, layout: str) -> None:
+    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:example"), layout, tmp_path)
+    saved = torch.load(theirs, weights_only=True)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in checkpoint.tensors())
+    check_model(checkpoint, CPU, loaded(checkpoint))
+
+
+def test_so_is_the_state_dict_in_a_training_checkpoint(theirs: Path, file: Path, tmp_path: Path) -> None:
+    saved = torch.load(theirs, weights_only=True)
+    torch.save({"model": {f"module.{name}": t for name, t in saved.items()}, "step": 7}, tmp_path / "training.pt")
+    checkpoint = made(own(f"{file}:make", str(tmp_path / "training.pt"), "model", None), "torch", tmp_path)
+    assert checkpoint.path.parent == checkpoint.folder
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in checkpoint.tensors())
+    check_model(checkpoint, CPU, loaded(checkpoint))
+
+
+@pytest.mark.parametrize("example", ["example", "positional"])
+def test_a_wrong_output_is_found(theirs: Path, file: Path, tmp_path: Path, example: str) -> None:
+    """Where every weight is right: what is in no checkpoint counts too, and what the model computes."""
+    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:{example}"), "torch", tmp_path)
+    assert len(checkpoint.outputs()) == 3
+    model = loaded(checkpoint)
+    hook = model.head.register_forward_hook(lambda _module, _given, returned: 2 * returned)  # type: ignore[union-attr]
+    with pytest.raises(WrongModel, match="the first logits are off by"):
+        check_model(checkpoint, CPU, model)
+    hook.remove()
+    model.scale.fill_(2.0)  # type: ignore[operator]
+    with pytest.raises(WrongModel, match=r"^scale is in no checkpoint, and has other values than the model is built"):
+        check_model(checkpoint, CPU, model)
+
+
+def test_a_tie_that_is_lost_is_found(theirs: Path, file: Path, tmp_path: Path) -> None:
+    checkpoint = made(own(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
+    model = loaded(checkpoint)
+    model.head.weight = nn.Parameter(model.head.weight.detach().clone())  # type: ignore[union-attr, operator]
+    with pytest.raises(WrongModel, match=r"head\.weight was one tensor with embed\.weight, and is by itself"):
+        check_model(checkpoint, CPU, model)
+
+
+def test_without_an_example_weights_are_only_looked_at(theirs: Path, file: Path, tmp_path: Path) -> None:
+    asked_nothing = own(f"{file}:make", str(theirs), None, None)
+    assert asked_nothing.asks is None
+    assert asked_nothing.outputs(asked_nothing.build()) == []
+    assert own(f"{file}:make_asked", None, None, None).asks is not None
+    checkpoint = made(asked_nothing, "torch", tmp_path)
+    assert checkpoint.specification.making_bytes == 0
+    assert checkpoint.outputs() == []
+
+
+@pytest.mark.parametrize("change", ["weights", "code", "example"])
+def test_what_was_made_is_made_again_when_something_of_the_users_changes(
+    theirs: Path, file: Path, tmp_path: Path, change: str
+) -> None:
+    model = own(f"{file}:make", str(theirs), None, f"{file}:example")
+    checkpoint = made(model, "per_tensor", tmp_path)
+    specification = checkpoint.specification
+    if change == "weights":
+        torch.save(model.build().state_dict(), theirs)
+    elif change == "code":
+        file.write_text(f"{CODE}\n# changed")
+    else:
+        specification = replace(specification, own=replace(model, example=None))
+    assert misfit(specification, checkpoint.folder) == "its model differs"
+
+
+def test_a_file_that_changes_while_it_is_used_is_found(theirs: Path, file: Path, tmp_path: Path) -> None:
+    model = own(f"{file}:make", str(theirs), None, None)
+    shelf = CheckpointCache(tmp_path, lambda _: None, lambda *_: Bar())
+    checkpoint = shelf.get(Specification(model.label, model.dtype, "torch", model))
+    check_model(checkpoint, CPU, loaded(checkpoint))
+    theirs.write_bytes(theirs.read_bytes())
+    with pytest.raises(Exception, match=r"weights\.pt: was written to while it was in use"):
+        check_model(checkpoint, CPU, loaded(checkpoint))
+    shelf.close()
+
+
+@dataclass
+class Bar:
+    def __enter__(self) -> Callable[[int], object]:
+        return lambda _: None
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_damaged_file_is_found_before_it_is_used(theirs: Path, file: Path, tmp_path: Path) -> None:
+    value = bytes(torch.load(theirs, weights_only=True)["embed.weight"].view(torch.uint8).flatten().tolist())
+    theirs.write_bytes(theirs.read_bytes().replace(value, bytes(len(value))))
+    with pytest.raises(Exception, match=r"weights\.pt: has a damaged record"):
+        made(own(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
+
+
+def test_its_footprint_counts_shared_memory_once(file: Path) -> None:
+    model = own(f"{file}:make", None, None, None)
+    footprint = Specification(model.label, model.dtype, "torch", model).footprint
+    assert (footprint.state_bytes, footprint.largest_tensor_bytes, footprint.tensors) == (112, 112, 1)
+    assert (model.label, model.dtype) == ("make", "float32")
+    assert own(f"{file}:bf16", None, None, None).dtype == "bfloat16"
+
+
+def test_models_are_told_apart_by_their_names_dtypes_shapes_and_ties(file: Path) -> None:
+    tied, tied_too, not_on_meta, bf16 = (
+        own(f"{file}:{name}", None, None, None).state_digest for name in ("make", "make_asked", "not_on_meta", "bf16")
+    )
+    assert tied == tied_too == not_on_meta
+    untied = dict(skeleton(Reference(f"{file}:make")).state_dict())
+    assert state_digest(untied) == tied
+    untied["head.weight"] = untied["head.weight"].clone()
+    greater = untied | {"head.weight": torch.ones(8, 4)}
+    renamed = {f"model.{name}": value for name, value in untied.items()}
+    assert len({tied, bf16, *(state_digest(one) for one in (untied, greater, renamed))}) == 5
+
+
+def test_a_plan_of_it_keeps_ties(file: Path, tmp_path: Path) -> None:
+    model = own(f"{file}:make", None, None, None)
+    specification = Specification(model.label, model.dtype, "torch", model)
+    make_sparse(specification, tmp_path / "planned")
+    saved: dict[str, Any] = torch.load(Checkpoint(specification, tmp_path / "planned").path, weights_only=True)
+    assert saved.keys() == {"embed.weight", "head.weight"}
+    assert saved["embed.weight"].data_ptr() == saved["head.weight"].data_ptr()
+
+
+def test_what_cannot_be_built_on_meta_is_built_to_be_looked_at(file: Path) -> None:
+    assert not skeleton(Reference(f"{file}:not_on_meta")).state_dict()["embed.weight"].is_meta
+    model = own(f"{file}:not_on_meta", None, None, None)
+    assert model.dtype == "float32"
+    assert Specification(model.label, model.dtype, "torch", model).footprint.state_bytes == 112
+
+
+def test_an_example_may_be_what_is_asked_itself(file: Path) -> None:
+    file.write_text(f"{CODE}\nmake.example = torch.tensor([1, 2])")
+    model = own(f"{file}:make", None, None, None)
+    assert model.asks
+    assert model.asks().tolist() == [1, 2]
+    assert len(model.outputs(model.build())) == 3
+
+
+def test_every_random_number_of_its_forward_pass_is_the_same_each_time(file: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    draws = """
+class Draws(Tied):
+    def forward(self, ids):
+        import numpy, random
+        return ids + torch.rand(1) + random.random() + numpy.random.rand()
+
+def draws():
+    return Draws()
+
+draws.example = torch.tensor([1])
+"""
+    file.write_text(f"{CODE}{draws}")
+    model = own(f"{file}:draws", None, None, None)
+    one = model.outputs(model.build())
+    for seeded in (random.seed, numpy.random.seed, torch.manual_seed):
+        seeded(1)
+    assert torch.equal(one[0], model.outputs(model.build())[0])
+    assert not torch.equal(model.outputs(model.build(), seed=5)[0], one[0])
+    # What is random beside it stays as it is.
+    found = random.random(), numpy.random.rand()
+    random.seed(1)
+    numpy.random.seed(1)
+    assert found == (random.random(), numpy.random.rand())
+
+
+@pytest.mark.parametrize(
+    ("factory", "example", "said"),
+    [
+        ("needs", None, "--model: mine.py:needs needs arguments (width): wrap it in a function that needs none"),
+        ("nothing", None, "--model: mine.py:nothing returns no torch.nn.Module, but something of the type NoneType"),
+        ("empty", None, "--model: mine.py:empty makes a model without weights"),
+        (
+            "lazy",
+            None,
+            "--model: mine.py:lazy makes a lazy model, whose 0.weight is not initialised yet: run it once, on an ",
+        ),
+        ("lazy_buffers", None, "--model: mine.py:lazy_buffers makes a lazy model, whose running_mean is not initial"),
+        (
+            "quantised",
+            None,
+            "--model: mine.py:quantised makes a model whose weight is of the type Odd: oth",
+        ),
+        ("CODE", None, "--model: mine.py:CODE: mine.py has no 'CODE'; it has "),
+        ("make", "needs", "--example: mine.py:needs needs arguments (width)"),
+    ],
+)
+def test_what_is_no_factory_is_told(file: Path, factory: str, example: str | None, said: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        own(f"{file}:{factory}", None, None, example and f"{file}:{example}")
+    assert str(caught.value).startswith(said)
+
+
+def test_a_lazy_model_that_was_run_is_one(file: Path) -> None:
+    assert len(skeleton(own(f"{file}:lazy_and_run", None, None, None).factory).state_dict()) == 7

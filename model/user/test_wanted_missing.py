@@ -1,0 +1,185 @@
+"""A checkpoint that lacks a head: what is made of it, and which loaded models are held to be right."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from model.checkpoints import Checkpoint, Specification, make, make_sparse, misfit
+from model.examine.trust import examine
+from model.layouts import LAYOUTS
+from model.user.conversion_request import ConversionRequest
+from model.user.user_model import UserModel, own
+from model.verification.verify import WrongModel, check_model, check_structure
+
+CPU = torch.device("cpu")
+
+CODE = """
+import torch
+from torch import nn
+
+class Headed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(16)
+        self.head = nn.Linear(8, 16, bias=False)
+        self.same = nn.Linear(8, 16, bias=False)
+        self.same.weight = self.head.weight
+
+    def forward(self, x):
+        return self.norm(self.head(self.body(x)))
+
+def make():
+    return Headed()
+
+make.example = lambda: torch.ones(2, 8)
+
+def quiet():
+    return Headed()
+"""
+MISSING = (
+    *("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"),
+    *("head.weight", "same.weight"),
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserModel:
+    """Its checkpoint has the body alone."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine.py").write_text(CODE)
+    torch.save({"body.weight": torch.randn(8, 8), "body.bias": torch.randn(8)}, tmp_path / "body.pt")
+    wanted = ConversionRequest(missing=("norm.*", "head.*", "same.*"))
+    return own(f"{tmp_path / 'mine.py'}:make", str(tmp_path / "body.pt"), None, None, wanted)
+
+
+def specified(model: UserModel, layout: str = "torch") -> Specification:
+    return Specification(model.label, model.dtype, layout, model)
+
+
+def made(model: UserModel, folder: Path, layout: str = "torch") -> Checkpoint:
+    specification = specified(model, layout)
+    make(specification, folder / specification.name, lambda _: None)
+    assert misfit(specification, folder / specification.name) is None
+    return Checkpoint(specification, folder / specification.name)
+
+
+def loaded(checkpoint: Checkpoint) -> nn.Module:
+    model = checkpoint.specification.build()
+    model.load_state_dict(dict(checkpoint.tensors()), strict=False)
+    return model
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_it_is_loaded_as_it_lies_and_saved_again_without_what_it_lacks(
+    model: UserModel, tmp_path: Path, layout: str
+) -> None:
+    checkpoint = made(model, tmp_path, layout)
+    specification = checkpoint.specification
+    assert (specification.in_place is not None) == (layout == "torch")
+    assert specification.keywords == {"missing": MISSING}
+    assert dict(checkpoint.tensors()).keys() == {"body.weight", "body.bias"}
+    check_model(checkpoint, CPU, loaded(checkpoint))
+    held = {name: one for name, one in model.skeleton().state_dict().items() if name not in MISSING}
+    examine(layout, checkpoint.path, held, contents=True)
+
+
+def test_it_has_a_footprint_of_its_own(model: UserModel, tmp_path: Path) -> None:
+    specification = specified(model)
+    body = 4 * (64 + 8)
+    assert specification.footprint.state_bytes == body + 4 * 4 * 16 + 8 + 4 * 128
+    assert specification.checkpoint_bytes == specification.largest_file_bytes == body
+    # The largest tensor of the model is not read.
+    assert specification.footprint.largest_tensor_bytes == 4 * 128
+    assert specification.saved.largest_bytes == 4 * 64
+    assert specification.saved.ends_bytes == body
+    assert replace(specification, cast="bfloat16").saved.ends_bytes == body // 2
+    # What the model starts with is asked of one that is made.
+    assert specification.making_bytes == specification.footprint.state_bytes
+    assert model.state_digest != own(model.factory.text, None, None, None).state_digest
+
+
+def test_what_it_starts_with_is_known_though_it_is_asked_nothing(model: UserModel, tmp_path: Path) -> None:
+    wanted = ConversionRequest(missing=("norm.*", "head.*", "same.*"))
+    quiet = own(f"{tmp_path / 'mine.py'}:quiet", str(tmp_path / "body.pt"), None, None, wanted)
+    assert quiet.asks is None
+    checkpoint = made(quiet, tmp_path)
+    assert checkpoint.starts().keys() == {*MISSING}
+    check_model(checkpoint, CPU, loaded(checkpoint))
+
+
+def test_a_plan_lacks_it_too(model: UserModel, tmp_path: Path) -> None:
+    make_sparse(specified(model, "safetensors"), tmp_path / "plan")
+    planned = Checkpoint(specified(model, "safetensors"), tmp_path / "plan")
+    assert dict(planned.tensors()).keys() == {"body.weight", "body.bias"}
+    check_structure(planned, CPU, specified(model).build())
+
+
+def fill_with_zeros(model: nn.Module) -> None:
+    model.get_parameter("head.weight").data.zero_()
+
+
+def scale_the_body(model: nn.Module) -> None:
+    model.get_parameter("body.weight").data.mul_(2)
+
+
+def untie(model: nn.Module) -> None:
+    model.get_submodule("same").weight = nn.Parameter(model.get_parameter("same.weight").detach().clone())
+
+
+def leave_on_meta(model: nn.Module) -> None:
+    model.get_submodule("norm").to("meta")
+
+
+def change_the_shape(model: nn.Module) -> None:
+    model.norm = nn.BatchNorm1d(3)
+
+
+def change_the_dtype(model: nn.Module) -> None:
+    model.get_submodule("norm").double()
+
+
+def delete(model: nn.Module) -> None:
+    del model.get_submodule("norm").running_var
+
+
+IN_KIND: dict[Callable[[nn.Module], None], str] = {
+    untie: "same.weight was one tensor with head.weight, and is by itself",
+    leave_on_meta: "norm.weight is on meta, not on cpu",
+    change_the_shape: r"norm.weight has shape \[3\], made as \[16\]",
+    change_the_dtype: "norm.weight is torch.float64, made as torch.float32",
+    delete: "norm.running_var is not in the model",
+}
+IN_VALUES: dict[Callable[[nn.Module], None], str] = {
+    fill_with_zeros: "head.weight is not in the checkpoint, and was not initialised: it has 0, where the model starts",
+    scale_the_body: "body.weight differs in 64 of 64 values",
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), (IN_KIND | IN_VALUES).items())
+def test_a_model_that_is_not_right_is_told(
+    model: UserModel, tmp_path: Path, damage: Callable[[nn.Module], None], said: str
+) -> None:
+    checkpoint = made(model, tmp_path)
+    wrong = loaded(checkpoint)
+    damage(wrong)
+    with pytest.raises(WrongModel, match=said):
+        check_model(checkpoint, CPU, wrong)
+    if damage in IN_KIND:
+        with pytest.raises(WrongModel, match=said):
+            check_structure(checkpoint, CPU, wrong)
+    else:
+        check_structure(checkpoint, CPU, wrong)
+
+
+def test_the_outputs_of_a_random_head_are_not_compared(model: UserModel, tmp_path: Path) -> None:
+    checkpoint = made(model, tmp_path)
+    assert len(checkpoint.outputs()) == 1
+    assert checkpoint.answers().difference([torch.zeros(2, 16)]) is None
+    assert model.source
+    assert str(model.source.note).endswith("and its outputs are not compared")
