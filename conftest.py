@@ -307,13 +307,14 @@ def explain(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture
-def record(case: Case, benchmark: BenchmarkFixture) -> Record:
+def record(case: Case, benchmark: BenchmarkFixture) -> Iterator[Record]:
     """The record of a benchmark, with all that is known beforehand: what the test adds goes into the JSON."""
     benchmark.params = {"strategy": case.row, "size": case.size, "device": case.device}
-    benchmark.extra_info = record = case.blank_record()
+    record = case.blank_record()
     # Tables of `pytest-benchmark compare` are of one model each, and of GPUs or what stands in for one.
-    benchmark.group = record["model"] or ("stand-in for a GPU" if record["stand_in"] else None)
-    return record
+    benchmark.group = record.model or ("stand-in for a GPU" if record.stand_in else None)
+    yield record
+    benchmark.extra_info.update(record.as_json())
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from bench.meters.budget import Budget, BudgetedLoad, BudgetOutcome, HostTooSmal
 from bench.meters.cgroup import NoCgroup
 from bench.meters.page_cache import StillCached
 from bench.plugin.failures import ending
-from bench.record.record import Record
+from bench.record.record import Fields, Record
 from model.checkpoints import Checkpoint
 from model.verification.verify import check_outputs
 
@@ -63,8 +63,8 @@ def test_budget(
     """Who lives and who dies is what a user wants to know; that it is not as theory says is a failure."""
     with ending(case):
         fate: BudgetOutcome = benchmark.pedantic(trial_of(case, checkpoint, rehearsal).under, args=(budget,))
-    record.update(device_budget_bytes=budget.device_bytes, host_budget_bytes=budget.host_bytes)
-    record.update(fits=fate.lived, fate=fate.told or None)
+    record.device_budget_bytes, record.host_budget_bytes = budget.device_bytes, budget.host_bytes
+    record.fits, record.fate = fate.lived, fate.told or None
     require_theory(case, budget, fate)
 
 
@@ -76,11 +76,11 @@ def test_smallest_budget(
     trial, state = trial_of(case, checkpoint, rehearsal), case.specification.footprint.state_bytes
     tolerance = max(TOLERANCE_BYTES, int(TOLERANCE_OF_STATE * state))
     with ending(case):
-        found: Record = benchmark.pedantic(smallest_budgets, args=(trial, state, tolerance, case.device))
-    record.update(found, smallest_tolerance_bytes=tolerance)
+        found: Fields = benchmark.pedantic(smallest_budgets, args=(trial, state, tolerance, case.device))
+    record.update(found | {"smallest_tolerance_bytes": tolerance})
 
 
-def smallest_budgets(trial: BudgetedLoad, state_bytes: int, tolerance: int, device: str) -> Record:
+def smallest_budgets(trial: BudgetedLoad, state_bytes: int, tolerance: int, device: str) -> Fields:
     """In a record's fields. Raises as `Trial.under` does, where nothing can be limited."""
     most, found = MOST_OF_STATE * state_bytes + MOST_BYTES, {}
     if device != "cpu":

@@ -18,4 +18,4 @@ def test_limit(case: RooflineCase, checkpoint: Checkpoint, benchmark: BenchmarkF
     limit = case.limit_of(checkpoint)
     benchmark.pedantic(lambda: rates.append(limit.bytes_per_second()), setup=limit.settle, rounds=case.rounds)
     rate = median(rates)
-    record.update(bytes_per_second=rate, limit_bytes_per_second=rate)
+    record.bytes_per_second = record.limit_bytes_per_second = rate

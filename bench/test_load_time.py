@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measure.case import Case
 from bench.meters.clock import Readings, clock_apart
 from bench.plugin.failures import ending
-from bench.record.record import Record
+from bench.record.record import Fields, Record
 from model.checkpoints import Checkpoint
 
 
@@ -22,8 +22,8 @@ def test_load_time(
         benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=case.rounds)
         clock.finish_round()
         readings = clock.readings()
-    record["ownership"] = ownership(readings, record["ownership"])
-    found = times(readings, record["checkpoint_bytes"], mapped=record["ownership"] == "mapped")
+    record.ownership = ownership(readings, record.ownership)
+    found = times(readings, record.checkpoint_bytes or 0, mapped=record.ownership == "mapped")
     record.update(case.as_measured(found))
 
 
@@ -35,7 +35,7 @@ def ownership(readings: Readings, stated: str | None) -> str | None:
     return seen
 
 
-def times(readings: Readings, checkpoint_bytes: int, *, mapped: bool) -> Record:
+def times(readings: Readings, checkpoint_bytes: int, *, mapped: bool) -> Fields:
     """What was read off a clock, in a record's fields: medians of the rounds, limits and loads in turn.
 
     A mapped model is charged for what its first forward pass fetches. One that owns its weights has fetched them, as

@@ -15,7 +15,7 @@ from bench.meters.outside_memory import OutsideMemory
 from bench.meters.page_cache import evict
 from bench.plugin.failures import ending
 from bench.plugin.regression import MemoryRegression
-from bench.record.record import Record, ratio
+from bench.record.record import Fields, Record, ratio
 from bench.report.alive import alive_lines
 from model.checkpoints import Checkpoint
 
@@ -46,9 +46,9 @@ def test_peak_memory(
         evict(checkpoint.files)
     with ending(case):
         measurement = benchmark.pedantic(measure, args=(job, case.limit_seconds))
-        record.update(peaks(measurement, record["state_bytes"]))
-        if case.strategy.peer:
-            record["peer"]["backend"] = measurement.kept.backend
+        record.update(peaks(measurement, record.state_bytes))
+        if record.peer:
+            record.peer["backend"] = measurement.kept.backend
         if case.strategy.is_stated and not peak_checks(case.strategy, record):
             pytest.skip(f"this system does not tell what a load to {case.device} takes")
         breaches = peak_breaches(case.strategy, record)
@@ -59,7 +59,7 @@ def test_peak_memory(
             explaining = case.job(case.strategy.load, checkpoint, rehearsal, explained=True)
             alive = measure(explaining, case.limit_seconds).alive
     if alive:
-        record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
+        record.alive_at_peak = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
     # What other projects keep is theirs to say: it is shown.
     left = [] if case.strategy.peer else leaks(measurement.kept, record)
     if left:
@@ -71,7 +71,7 @@ def test_peak_memory(
         raise MemoryRegression("\n".join(explained(grown, alive)), pytrace=False)
 
 
-def peaks(measurement: Measurement, state_bytes: int) -> Record:
+def peaks(measurement: Measurement, state_bytes: int) -> Fields:
     """What a measurement says, in a record's fields."""
     device, host = measurement.device, measurement.host
     total = host.total_bytes if host.total_peak_bytes is None else host.total_peak_bytes
@@ -102,8 +102,8 @@ def explained(problems: dict[str, str], alive: Alive) -> list[str]:
 
 def leaks(kept: RetainedMemory, record: Record, by_itself: RetainedMemory | None = None) -> list[str]:
     """What a dropped model left behind, a line each: more than the model leaves `by_itself`, with no strategy."""
-    host_slack = max(LEAK_SLACK_BYTES, LEAK_SLACK_BYTES_PER_TENSOR * record["tensors"])
-    host_slack += LEAK_SLACK_OF_STATE * record["state_bytes"]
+    host_slack = max(LEAK_SLACK_BYTES, LEAK_SLACK_BYTES_PER_TENSOR * record.tensors)
+    host_slack += int(LEAK_SLACK_OF_STATE * record.state_bytes)
     return left_outside(kept.outside, by_itself.outside if by_itself else OutsideMemory()) + [
         f"{count / 1e6:,.1f} MB of {kind} memory are still held after the model was dropped: the strategy keeps them"
         for kind, count, slack, other in (

@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.meters.clock import Readings
 from bench.plugin.failures import ending
-from bench.record.record import Record
+from bench.record.record import Fields, Record
 from bench.sharded.measure_ranks import clocks_apart
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
@@ -35,7 +35,7 @@ def test_sharded_load_time(
     record.update(case.as_measured(slowest(readings, case.state_bytes)))
 
 
-def slowest(readings: Mapping[int, Readings], state_bytes: int) -> Record:
+def slowest(readings: Mapping[int, Readings], state_bytes: int) -> Fields:
     """What was read off all clocks, in a record's fields: medians of rounds, each as long as its slowest rank."""
 
     def seconds(name: str) -> list[float]:

@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.meters.measure import Measurement
 from bench.plugin.failures import ending
 from bench.plugin.regression import MemoryRegression
-from bench.record.record import Record, ratio
+from bench.record.record import Fields, Record, ratio
 from bench.sharded.measure_ranks import measure_ranks
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
@@ -51,7 +51,7 @@ def test_sharded_peak_memory(
             explaining = case.rank_jobs(meeting, checkpoint, rehearsal, explained=True)
             alive = measure_ranks(meeting, explaining, case.limit_seconds)[0].alive
     if alive:
-        record["alive_at_peak"] = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
+        record.alive_at_peak = {figure: [asdict(held) for held in holders] for figure, holders in alive.items()}
     left = [
         f"rank {rank}: {line}" for rank, measurement in measured.items() for line in leaks(measurement.kept, record)
     ]
@@ -61,7 +61,7 @@ def test_sharded_peak_memory(
         raise MemoryRegression("\n".join(explained(grown, alive)), pytrace=False)
 
 
-def of_all_ranks(case: ShardedCase, measured: Mapping[int, Measurement]) -> Record:
+def of_all_ranks(case: ShardedCase, measured: Mapping[int, Measurement]) -> Fields:
     """What was measured, in a record's fields: the highest of all ranks, what they come to together, and each one.
 
     Of a plan each stands for as many ranks as are `alike`, which do the same.
@@ -84,18 +84,18 @@ def of_all_ranks(case: ShardedCase, measured: Mapping[int, Measurement]) -> Reco
     }
 
 
-def _highest(ranks: Mapping[int, Record], name: str) -> int | None:
+def _highest(ranks: Mapping[int, Fields], name: str) -> int | None:
     figures = [one[name] for one in ranks.values()]
     return None if None in figures else max(figures)
 
 
-def _together(ranks: Mapping[int, Record], representative: Sequence[int], some: range, *names: str) -> int | None:
+def _together(ranks: Mapping[int, Fields], representative: Sequence[int], some: range, *names: str) -> int | None:
     """The sum of figures over some ranks."""
     figures = [ranks[representative[rank]][name] for rank in some for name in names]
     return None if None in figures else sum(figures)
 
 
-def _of_a_node(case: ShardedCase, ranks: Mapping[int, Record], representative: Sequence[int], name: str) -> int | None:
+def _of_a_node(case: ShardedCase, ranks: Mapping[int, Fields], representative: Sequence[int], name: str) -> int | None:
     """The sum of a peak over the ranks of a node, of the one where it is highest."""
     sums = [_together(ranks, representative, node, name) for node in case.team.nodes()]
     return None if None in sums else max(filter(None, sums), default=0)
@@ -104,9 +104,9 @@ def _of_a_node(case: ShardedCase, ranks: Mapping[int, Record], representative: S
 def rank_breaches(case: ShardedCase, record: Record) -> dict[str, str]:
     """Everything that is wrong with the peaks of ranks: the figure, and what is wrong in a line, of the first rank."""
     breaches: dict[str, str] = {}
-    for figures in record["per_rank"]:
+    for figures in record.per_rank or ():
         rank = figures["rank"]
-        for gate in rank_peak_checks(case.strategy, case.device, figures, case.shares[rank], record["tensors"]):
+        for gate in rank_peak_checks(case.strategy, case.device, figures, case.shares[rank], record.tensors):
             if gate.breach:
                 breaches.setdefault(gate.figure, f"rank {rank}: {gate.breach}")
     return breaches

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.history.fingerprint import differences
 from bench.history.runs import Key, Run
-from bench.record.figures import Figure
+from bench.record.field import Field
 from bench.record.record import Record
 
 
@@ -27,18 +27,18 @@ class Baselines:
     def _here(self) -> frozenset[Run]:
         return frozenset(run for run in self.runs if not differences(run.machine, self.machine))
 
-    def values(self, key: Key, figure: Figure) -> list[tuple[Run, float]]:
+    def values(self, key: Key, figure: Field) -> list[tuple[Run, float]]:
         """What a figure was in every run that may be compared with this one; from the last on that accepted it."""
         found: list[tuple[Run, float]] = []
         for run, record in self._records.get(key, ()):
             if not (figure.anywhere or run in self._here):
                 continue
-            doubtful = (run.doubtful and (key, figure.name) in run.doubtful) or (self.named and not figure.timed)
+            doubtful = (run.doubtful and (key, figure.name) in run.doubtful) or (self.named and not figure.is_seconds)
             if doubtful and run not in self.named:
                 continue
             if run.accepted and (key, figure.name) in run.accepted:
                 found.clear()
-            if (value := record.get(figure.name)) is not None:
+            if (value := record.value(figure.name)) is not None:
                 found.append((run, value))
         return found
 

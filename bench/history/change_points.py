@@ -9,14 +9,14 @@ from statistics import median
 from bench.history.creep import Creep, creeps
 from bench.history.runs import Change, Key, Run
 from bench.history.steps import steps
-from bench.record.figures import FIGURES, Figure
-from bench.record.record import Record
+from bench.record.field import Field
+from bench.record.record import FIGURES, Record
 
 # Of times: none is zero, unless a clock is broken.
 TINY = 1e-9
 
 # A benchmark, a figure of it, and the hardware where that matters.
-Series = tuple[Key, Figure, str]
+Series = tuple[Key, Field, str]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _series(runs: Iterable[Run]) -> dict[Series, list[tuple[Run, float]]]:
             by_key[key].append((run, record))
     found: dict[Series, list[tuple[Run, float]]] = {}
     for (key, records), figure in product(by_key.items(), FIGURES):
-        measured = [(run, value) for run, record in records if (value := record.get(figure.name)) is not None]
+        measured = [(run, value) for run, record in records if (value := record.value(figure.name)) is not None]
         for place in dict.fromkeys("" if figure.anywhere else run.hardware for run, _ in measured):
             found[key, figure, place] = [one for one in measured if place in ("", one[0].hardware)]
     return found
@@ -64,7 +64,7 @@ def _points(series: Series, values: list[tuple[Run, float]], count: int) -> Iter
     slack = figure.slack(planned=key.planned)
     numbers = [value for _, value in values]
     crept: list[Creep] = []
-    if figure.timed or slack:
+    if figure.is_seconds or slack:
         # A peak of next to nothing may double by chance.
         levels = [max(number, TINY) + slack for number in numbers]
         begins = steps(levels)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from bench.history.baselines import Baselines
 from bench.history.findings import BUSY, GONE, REGRESSIONS, SLOWER, Finding, Times, time_changes
 from bench.history.runs import Change, Key, Run
-from bench.record.figures import BYTES
-from bench.record.record import Record
+from bench.record.record import BYTES, Record
 
-_EXACT = tuple(figure.name for figure in BYTES if not figure.slack_bytes)
+_EXACT = tuple(figure.name for figure in BYTES if not figure.slack(planned=False))
 
 
 def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, Key]:
@@ -23,7 +22,7 @@ def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, 
             one
             for one, other in new.items()
             if (key.test, *key[1:]) == (one.test, *one[1:])
-            and all(other.get(name) == record.get(name) for name in ("size", "device", "layout", *_EXACT))
+            and all(other.value(name) == record.value(name) for name in ("size", "device", "layout", *_EXACT))
         ]
         if len(fitting) == 1:
             found[key] = fitting[0]

@@ -8,8 +8,8 @@ from bench.history.baselines import Baselines
 from bench.history.foresight import Window, foresee, same_level
 from bench.history.runs import Change, Key, Run
 from bench.history.spread import FEWEST, WINDOW, expected
-from bench.record.figures import BYTES, LIMIT, SECONDS, Figure
-from bench.record.record import Record
+from bench.record.field import Field
+from bench.record.record import BYTES, LIMIT, SECONDS, Record
 
 GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
 REGRESSIONS = (GREW, SLOWER, GONE)
@@ -35,7 +35,7 @@ def byte_changes(past: Baselines, key: Key, record: Record, threshold: float) ->
     comparison nor one little step a night moves that. What is looked at from outside is held against the median.
     """
     for figure in BYTES:
-        now, before = record.get(figure.name), past.values(key, figure)
+        now, before = record.value(figure.name), past.values(key, figure)
         if not before:
             continue
         if now is None:
@@ -87,7 +87,7 @@ def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: floa
     windows, waiting, findings, unseen = [], {}, [], []
     for key, record in records.items():
         for figure in SECONDS:
-            now, before = record.get(figure.name), past.values(key, figure)
+            now, before = record.value(figure.name), past.values(key, figure)
             if figure.name == "first_logits_seconds":
                 before = [(run, value) for run, value in before if _first_use(run.records[key]) == _first_use(record)]
             before = before[-WINDOW:]
@@ -97,7 +97,7 @@ def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: floa
                 windows.append((key, figure, now, before))
             elif now and before:
                 waiting[key] = len(before)
-    foreseen = foresee([Window(before, key, records[key].get(LIMIT.name)) for key, _, _, before in windows])
+    foreseen = foresee([Window(before, key, records[key].limit_bytes_per_second) for key, _, _, before in windows])
     for (key, figure, now, before), (then, lowest, highest, runs, limited) in zip(windows, foreseen, strict=True):
         slowest = max(highest, then * (1 + threshold))
         if now > slowest or now < min(lowest, then / (1 + threshold)):
@@ -112,7 +112,7 @@ def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: floa
 
 def _first_use(record: Record) -> str:
     """Until what use "first logits" were timed; the first records do not say that there were any."""
-    return record.get("first_use") or "logits"
+    return record.first_use or "logits"
 
 
 def _busy(past: Baselines, key: Key, record: Record, figures: int) -> bool:
@@ -120,11 +120,11 @@ def _busy(past: Baselines, key: Key, record: Record, figures: int) -> bool:
 
     Where it stays lower, that becomes its level, and explains nothing any more.
     """
-    now, before = record.get(LIMIT.name), [value for _, value in same_level(past.values(key, LIMIT)[-WINDOW:])]
+    now, before = record.limit_bytes_per_second, [value for _, value in same_level(past.values(key, LIMIT)[-WINDOW:])]
     return now is not None and len(before) >= FEWEST and now < expected(before, figures)[1]
 
 
-def _gone(key: Key, figure: Figure, before: list[tuple[Run, float]]) -> Finding:
+def _gone(key: Key, figure: Field, before: list[tuple[Run, float]]) -> Finding:
     """A figure that was measured on this machine, and no longer is: a gate that cannot see."""
     run, value = before[-1]
     return Finding(GONE, Change(key, figure.name, value, None, run.name), run.number)

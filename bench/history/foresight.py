@@ -7,7 +7,6 @@ from typing import NamedTuple
 from bench.history.runs import Key, Run
 from bench.history.spread import FEWEST, expected, usual_spread
 from bench.history.steps import steps
-from bench.record.figures import LIMIT
 
 # Times are held against earlier ones beside the machine's limit if that leaves to chance less than this part of what
 # chance explains of the times alone: a choice between nearly equal ones would find changes where there are none.
@@ -66,7 +65,7 @@ def _room(one: Foreseen) -> float:
 
 def _beside_limit(window: Window) -> Values:
     """The times of the runs before with the limit of this run; none if a limit is not known."""
-    limits = [run.records[window.key].get(LIMIT.name) for run, _ in window.before]
+    limits = [run.records[window.key].limit_bytes_per_second for run, _ in window.before]
     if not window.limit or not all(limits):
         return ()
     return [

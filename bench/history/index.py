@@ -14,7 +14,7 @@ from typing import Any
 from bench.history import schema
 from bench.history.runs import CONTROL, Run, run_of
 from bench.history.schema import compared
-from bench.record import kinds, record
+from bench.record import field, kinds, record
 from bench.record.kinds import COUNT, each, fields, in_order, require
 from bench.record.record_file import Unreadable, content_of, json_of, status_of
 
@@ -25,7 +25,9 @@ MOST_UNINDEXED_BYTES = 8 * 2**20
 MOST_BYTES = 64 * 2**20
 
 # Of other versions of these modules an index is not used.
-_VERSION = hashlib.sha256(b"".join(Path(str(one.__file__)).read_bytes() for one in (kinds, record, schema))).hexdigest()
+_VERSION = hashlib.sha256(
+    b"".join(Path(str(one.__file__)).read_bytes() for one in (kinds, field, record, schema))
+).hexdigest()
 
 _STAMP = each(COUNT)
 _INDEX = fields({"version": kinds.one_of((_VERSION,)), "runs": fields({}, rest=in_order((_STAMP, fields({})), 2))})

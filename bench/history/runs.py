@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from bench.history.fingerprint import hardware
 from bench.history.schema import RUN, compared
 from bench.record.kinds import require
-from bench.record.record import LASTING, Record
+from bench.record.record import Record
 from bench.record.record_file import content_of, json_of
 
 # Of a change: less is shown with more digits.
@@ -44,11 +44,11 @@ class Key(NamedTuple):
     @classmethod
     def of(cls, fullname: str, record: Record) -> "Key":
         """The key of a benchmark and its record."""
-        model = record.get("model")
+        model = record.model
         return cls(
-            *(fullname, record["dtype"], record["cache"], bool(record.get("planned"))),
-            *(model, record.get("state_digest"), record.get("layout") if model else None, record.get("loader")),
-            record.get("cast"),
+            *(fullname, record.dtype, record.cache, bool(record.planned)),
+            *(model, record.state_digest, record.layout if model else None, record.loader),
+            record.cast,
         )
 
     @property
@@ -156,14 +156,10 @@ def run_of(file: Path, data: Mapping[str, Any]) -> Run:
         commit=data["commit_info"]["id"],
         moment=data["datetime"],
         records={
-            Key.of(bench["fullname"], record): _UNKNOWN | record
+            Key.of(bench["fullname"], record): record
             for bench in data["benchmarks"]
-            for record in [bench["extra_info"]]
+            for record in [Record.read(bench["extra_info"])]
         },
         accepted=changes if history["accepted"] else frozenset(),
         doubtful=busy if history["accepted"] else changes | busy,
     )
-
-
-# What was not measured is left out in `compared`, and None in records.
-_UNKNOWN: Record = dict.fromkeys(LASTING)

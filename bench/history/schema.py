@@ -3,7 +3,7 @@
 from typing import Any
 
 from bench.record.kinds import COUNT, FLAG, NUMBER, PLAIN, TEXT, each, fields, in_order, nullable, one_of, require
-from bench.record.record import FIELD_KINDS, LASTING, SCHEMA
+from bench.record.record import FIELDS, SCHEMA
 from bench.record.record_file import Unreadable, json_of
 
 # Of a run; its records have their own.
@@ -24,7 +24,12 @@ _CHANGE = fields(
     {"key": _KEY, "figure": nullable(TEXT)}, {"before": nullable(NUMBER), "after": nullable(NUMBER), "replaces": TEXT}
 )
 
+# Of every field of a record, and of those that a record has to have.
+FIELD_KINDS = {name: field.kind for name, field in FIELDS.items()}
 RECORD = fields({name: FIELD_KINDS[name] for name in ("schema", "dtype", "cache")}, FIELD_KINDS)
+
+# What later runs look at of a record.
+LASTING = tuple(name for name, field in FIELDS.items() if field.lasts)
 
 HISTORY = fields(
     {"schema": COUNT, "outcome": one_of((PASSED, FAILED, INTERRUPTED)), "accepted": FLAG},

@@ -6,6 +6,7 @@ from typing import Any
 from bench.history.change_points import change_points
 from bench.history.runs import Key, Run
 from bench.history.schema import FAILED, PASSED
+from bench.record.record import Record
 from bench.report.history import history_lines, history_markdown
 
 KEY = Key("bench/test_load_time.py::test_load_time[streamed-small-cpu]", "float32", "warm", False)
@@ -19,7 +20,7 @@ def run(number: int, outcome: str = PASSED, machine: dict[str, Any] | None = Non
         machine={"torch": "2.13.0", "cores": 2} | (machine or {}),
         commit=f"{number:040}",
         moment=f"2026-11-{number:02}T03:17:00",
-        records={KEY: record},
+        records={KEY: Record.read(record)},
     )
 
 

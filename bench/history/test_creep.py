@@ -11,6 +11,7 @@ from bench.history.creep import Creep, creeps
 from bench.history.runs import Key, Run
 from bench.history.schema import PASSED
 from bench.history.steps import steps
+from bench.record.record import Record
 from bench.report.history import history_lines, history_markdown
 
 # So many figures have a history in the main job.
@@ -67,7 +68,14 @@ def test_what_is_too_short_or_does_not_move_does_not_creep(values: list[float]) 
 def history(values: list[float], figure: str) -> list[Run]:
     key = Key("bench/test_load_time.py::test_load_time[streamed-small-cpu]", "float32", "warm", False)
     return [
-        Run(Path(f"{n:04}_c.json"), PASSED, {"cores": 2}, "c0ffee", f"2026-11-{n:02}", {key: {figure: value}})
+        Run(
+            Path(f"{n:04}_c.json"),
+            PASSED,
+            {"cores": 2},
+            "c0ffee",
+            f"2026-11-{n:02}",
+            {key: Record.read({figure: value})},
+        )
         for n, value in enumerate(values, 8)
     ]
 

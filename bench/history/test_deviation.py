@@ -1,12 +1,13 @@
-from typing import Any
-
 import pytest
 
 from bench.history.deviation import TOLERANCES, deviations
+from bench.record.record import Record
 
 
-def record(**changed: int) -> dict[str, Any]:
-    return {"strategy": "sequential", "size": "xl", "device": "cuda:0"} | dict.fromkeys(TOLERANCES, 1_000_000) | changed
+def record(**changed: int) -> Record:
+    return Record.read(
+        {"strategy": "sequential", "size": "xl", "device": "cuda:0"} | dict.fromkeys(TOLERANCES, 1_000_000) | changed
+    )
 
 
 def test_a_simulation_that_agrees_deviates_in_nothing() -> None:

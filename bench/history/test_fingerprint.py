@@ -7,7 +7,7 @@ import torch
 
 from bench.history.fingerprint import _nvidia_driver, differences, fingerprint, gpus, hardware, in_a_line
 from bench.meters.driver.variables import MEMORY
-from bench.record.record import FIELDS, SCHEMA, blank_record
+from bench.record.record import FIELDS, SCHEMA, Record
 
 MACHINE_INFO = {"node": "somebodys-machine", "system": "Linux", "cpu": {"brand_raw": "A CPU", "hz_actual": [1, 2]}}
 
@@ -96,7 +96,7 @@ def test_a_fingerprint_from_before_stand_ins_is_that_of_none(monkeypatch: pytest
 
 
 def test_a_blank_record_has_every_field_and_no_figures() -> None:
-    record = blank_record()
-    assert tuple(record) == FIELDS
+    record = Record().as_json()
+    assert list(record) == list(FIELDS)
     assert {name for name, value in record.items() if value is not None} == {"schema"}
     assert record["schema"] == SCHEMA == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.history.conftest import Suite, lines, load
+from bench.selftest.small_suite import Suite, lines, load
 
 # Of runs in which nothing is measured.
 pytestmark = pytest.mark.filterwarnings("ignore:Not saving anything")

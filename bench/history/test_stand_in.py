@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from bench.history.conftest import MACHINE, Suite, lines, load
 from bench.history.runs import read_run
 from bench.report.history import history_lines
+from bench.selftest.small_suite import MACHINE, Suite, lines, load
 
 GPU = MACHINE | {"gpus": ["NVIDIA H200"]}
 STAND_IN = MACHINE | {"gpus": ["stand-in for a GPU"], "stand_in": "80 GiB"}

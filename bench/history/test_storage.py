@@ -13,11 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pytest_benchmark.storage.file import FileStorage
 
-from bench.history.conftest import STATS
 from bench.history.runs import read_run
 from bench.history.schema import FAILED
 from bench.history.storage import Storage, in_text, write_whole
-from bench.record.record import LASTING, blank_record
+from bench.record.record import FIELDS, Record
+from bench.selftest.small_suite import STATS
 from model.disk import UNFINISHED
 
 RUN = {"benchmarks": [], "machine_info": {"torch": "2.13.0"}, "commit_info": {"id": "c0ffee"}, "datetime": "2026"}
@@ -261,10 +261,11 @@ def test_lists_of_numbers_are_a_line_each() -> None:
 
 def test_a_history_does_not_hold_what_is_looked_at_in_one_run_only(tmp_path: Path) -> None:
     """A thousand runs with all their points would take a gigabyte."""
-    record = blank_record() | {"dtype": "float32", "cache": "warm", "load_seconds": 1.0}
+    record = Record().as_json() | {"dtype": "float32", "cache": "warm", "load_seconds": 1.0}
     record |= {"timeline": {"moments": {}}, "alive_at_peak": {"host_private_peak_bytes": []}, "fate": "died"}
     benchmark = {"fullname": "test_x[y]", "extra_info": record, "stats": STATS}
     run = {"benchmarks": [benchmark], "machine_info": {}, "commit_info": {"id": "c"}, "datetime": "2026"}
     (tmp_path / "0001_run.json").write_text(json.dumps(run))
     [read] = read_run(tmp_path / "0001_run.json").records.values()
-    assert read == {name: record[name] for name in LASTING}
+    kept = {name for name, field in FIELDS.items() if field.lasts}
+    assert read.measured() == {name: record[name] for name in kept if record[name] is not None}

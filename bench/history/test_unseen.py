@@ -12,21 +12,23 @@ from bench.history.baselines import Baselines
 from bench.history.findings import SLOWER, Times, time_changes
 from bench.history.runs import Key, Run
 from bench.history.schema import PASSED
+from bench.record.record import Record
 
 KEY = Key("bench/test_load_time.py::test_load_time[streamed-small-cpu]", "float32", "warm", False)
 THRESHOLD = 0.05
 
-Record = dict[str, Any]
+Fields = dict[str, Any]
 
 
-def judged(before: Sequence[Record], now: Record, threshold: float = THRESHOLD) -> Times:
+def judged(before: Sequence[Fields], now: Fields, threshold: float = THRESHOLD) -> Times:
     runs = [
-        Run(Path(f"{n:04}_x.json"), PASSED, {"cores": 2}, "c0ffee", str(n), {KEY: one}) for n, one in enumerate(before)
+        Run(Path(f"{n:04}_x.json"), PASSED, {"cores": 2}, "c0ffee", str(n), {KEY: Record.read(one)})
+        for n, one in enumerate(before)
     ]
-    return time_changes(Baselines(runs, {"cores": 2}), {KEY: now}, threshold)
+    return time_changes(Baselines(runs, {"cores": 2}), {KEY: Record.read(now)}, threshold)
 
 
-def loads(spread: float, count: int, seed: int = 1) -> list[Record]:
+def loads(spread: float, count: int, seed: int = 1) -> list[Fields]:
     draw = random.Random(seed)
     return [{"load_seconds": 0.2 * exp(draw.gauss(0, spread))} for _ in range(count)]
 
@@ -56,7 +58,7 @@ def test_nothing_is_said_of_what_is_seen_well_or_found_or_was_let_through_by_the
     assert judged(loads(0.1, 5), {"load_seconds": 0.2}).unseen == ()
 
 
-def busy(draw: random.Random, slow: float = 1.0) -> Record:
+def busy(draw: random.Random, slow: float = 1.0) -> Fields:
     """A load on a machine that other work slows down by half or double, its limit as much as the load."""
     share = exp(draw.gauss(0, 0.5))
     return {

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from bench.history.change_points import change_points
-from bench.history.conftest import Suite, lines, load
 from bench.history.runs import Key, read_run, runs_with
-from bench.record.record import blank_record
+from bench.record.record import Record
 from bench.report.history import history_lines
+from bench.selftest.small_suite import Suite, lines, load
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -94,7 +94,7 @@ def test_the_history_has_a_series_for_each_model_and_may_be_of_one_alone(suite: 
     suite.record(15, lambda number: {"one": load(**models[number % 5], state_bytes=number % 5 or 5)})
     runs = [read_run(file) for file in suite.files]
     assert change_points(runs)[0] == []
-    alone = runs_with(runs, lambda record: record["state_digest"] == "2")
+    alone = runs_with(runs, lambda record: record.state_digest == "2")
     assert [run.number for run in alone] == ["0001", "0006", "0011"]
     assert history_lines(alone, [], 80, "other.py:net")[0].startswith("3 runs of other.py:net from ")
     assert history_lines([], [], 80, "x.py:net") == ["No run of x.py:net is recorded", "0 of 0 series moved"]
@@ -107,7 +107,7 @@ def test_a_record_without_the_fields_is_of_the_same_gpt2() -> None:
     [first, *_] = sorted(RESULTS.glob("*/0001_*.json"))
     keys = {key.title: key for key in read_run(first).records if key.test == "test_load_time"}
     key = keys["per_tensor-small-cpu"]
-    assert key == Key.of(key.fullname, load(layout="per_tensor"))
+    assert key == Key.of(key.fullname, Record.read(load(layout="per_tensor")))
     # As changes were written.
     assert key == Key(*key[:4])
 
@@ -126,7 +126,7 @@ def test_a_key_of_an_earlier_version_is_that_of_gpt2(suite: Suite) -> None:
 
 def test_titles_name_what_is_the_users_where_several_models_may_be() -> None:
     def title(**fields: str) -> str:
-        record = blank_record() | {"dtype": "float32", "cache": "warm"} | fields
+        record = Record.read({"dtype": "float32", "cache": "warm"} | fields)
         return Key.of("t.py::t[mine-net-cpu]", record).whole_title
 
     assert title(layout="per_tensor") == "mine-net-cpu"

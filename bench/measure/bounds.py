@@ -74,7 +74,7 @@ def bound_bytes(
     `largest_file_bytes` is F, and None where one file holds all. `cast` has the fields of `CAST_TERMS`; without a cast
     the checkpoint has what the model has. Raises `ValueError` if the expression is no sum of multiples of such terms.
     """
-    known = {term: (cast or {}).get(field) for term, field in CAST_TERMS.items()}
+    known = {term: cast.value(field) if cast else None for term, field in CAST_TERMS.items()}
     without = {"C": state_bytes, "W": state_bytes, "K": largest_tensor_bytes, "P": largest_tensor_bytes}
     values = {term: without.get(term, 0) if count is None else count for term, count in known.items()} | {
         "S": state_bytes,
@@ -145,23 +145,21 @@ def expected_peaks(strategy: Strategy, device: str) -> dict[str, str]:
 
 def peak_checks(strategy: Strategy, record: Record) -> list[PeakCheck]:
     """A gate for every peak of `record` that was measured and that theory speaks of."""
-    state = record["state_bytes"]
+    state = record.state_bytes
     return [
         PeakCheck(
             figure=figure,
             expression=expression,
-            measured=record[figure],
+            measured=record.value(figure),
             bound=peak_bound(figure, expression, record),
             # What is asked of an allocator is exact.
-            slack=0
-            if figure in EXACT
-            else host_slack_bytes(state, record["tensors"]) + _left_by_building(figure, record),
+            slack=0 if figure in EXACT else host_slack_bytes(state, record.tensors) + _left_by_building(figure, record),
             state=state,
             # What a user says is what it takes at most.
             unseen=peak_bound(figure, expression, record) if strategy.is_own else _unseen(figure, expression, record),
         )
-        for figure, expression in expected_peaks(strategy, record["device"]).items()
-        if record[figure] is not None
+        for figure, expression in expected_peaks(strategy, str(record.device)).items()
+        if record.value(figure) is not None
     ]
 
 
@@ -175,16 +173,16 @@ def peak_bound(figure: str, expression: str, record: Record) -> int:
     Buffers that are in no state dict are on the host first, and end where the weights end. A strategy that builds the
     model takes on the host what building takes, if that is more.
     """
-    sizes = record["state_bytes"], record["largest_tensor_bytes"], record["largest_file_bytes"]
+    sizes = record.state_bytes, record.largest_tensor_bytes, record.largest_file_bytes
     bound = bound_bytes(expression, *sizes, record)
     holds_buffers = figure in ("host_private_peak_bytes", "device_requested_peak_bytes")
-    bound += (record["beside_bytes"] or 0) if holds_buffers else 0
-    return max(bound, record["build_peak_bytes"] or 0) if figure == "host_private_peak_bytes" else bound
+    bound += (record.beside_bytes or 0) if holds_buffers else 0
+    return max(bound, record.build_peak_bytes or 0) if figure == "host_private_peak_bytes" else bound
 
 
 def _left_by_building(figure: str, record: Record) -> int:
     """What a load that builds the model leaves as building does: libraries that are loaded, tables that are kept."""
-    return (record[BUILT[figure]] or 0) if figure in BUILT else 0
+    return (record.value(BUILT[figure]) or 0) if figure in BUILT else 0
 
 
 def _unseen(figure: str, expression: str, record: Record) -> int:
@@ -192,9 +190,9 @@ def _unseen(figure: str, expression: str, record: Record) -> int:
 
     Nor does what a stream converts at once, where memory for what is missing is taken after that.
     """
-    on_gpu = record["device"].startswith("cuda")
-    pinned = (record["host_pinned_peak_bytes"] or 0) if on_gpu and figure == "host_private_peak_bytes" else 0
-    converted = min(record["missing_bytes"] or 0, record["conversion_slot_bytes"] or 0) if "D" in expression else 0
+    on_gpu = str(record.device).startswith("cuda")
+    pinned = (record.host_pinned_peak_bytes or 0) if on_gpu and figure == "host_private_peak_bytes" else 0
+    converted = min(record.missing_bytes or 0, record.conversion_slot_bytes or 0) if "D" in expression else 0
     return pinned + converted
 
 
@@ -207,7 +205,7 @@ def peak_breaches(strategy: Strategy, record: Record) -> dict[str, str]:
 
 def _stated_breach(strategy: Strategy, record: Record) -> str | None:
     """What is wrong with a device peak that the notebook states as a ratio, where S and L allow that ratio."""
-    stated, measured = STATED_DEVICE_RATIO.get(strategy.name), record["device_peak_ratio"]
-    if stated is None or measured is None or record["device_bound_ratio"] > stated or measured <= stated:
+    stated, measured = STATED_DEVICE_RATIO.get(strategy.name), record.device_peak_ratio
+    if stated is None or measured is None or (record.device_bound_ratio or 0) > stated or measured <= stated:
         return None
     return f"device peak is {measured:.2f}x, where {strategy.name} is stated to take at most {stated}x"

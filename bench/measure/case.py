@@ -17,7 +17,7 @@ from bench.meters.child import Job, RetainedMemory
 from bench.meters.clock import LoadClock
 from bench.meters.roofline import DISK, MEMORY, Roofline
 from bench.meters.simulated.allocator_settings import AllocatorSettings
-from bench.record.record import Record, blank_record, ratio
+from bench.record.record import Fields, Record, ratio
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
 from model.checkpoints import Checkpoint, Specification
@@ -148,27 +148,27 @@ class Case:
         build_peak_bytes = built.peak_bytes if built else None
         if self.cast and self.own is None and self.strategy.builds:
             build_peak_bytes = saved.built_bytes
-        return {
-            "device": self.device,
-            "state_bytes": footprint.state_bytes,
-            "largest_tensor_bytes": footprint.largest_tensor_bytes,
-            "largest_file_bytes": saved.largest_file_bytes,
-            "checkpoint_bytes": saved.checkpoint_bytes,
-            "missing_bytes": footprint.state_bytes - saved.ends_bytes,
-            "largest_saved_bytes": saved.largest_bytes,
-            "converted_bytes": saved.converted_bytes,
-            "converted_to_bytes": saved.converted_to_bytes,
-            "mapped_bytes": saved.mapped_bytes,
-            "largest_converted_to_bytes": saved.largest_converted_to_bytes,
-            "largest_conversion_bytes": saved.largest_conversion_bytes,
-            "conversion_slot_bytes": conversion_slot_bytes(self.device, saved, footprint.beside_bytes),
-            "tensors": footprint.tensors,
-            "build_peak_bytes": build_peak_bytes,
-            "built_private_bytes": built.private_bytes if built else None,
-            "built_file_bytes": built.file_bytes if built else None,
+        return Record(
+            device=self.device,
+            state_bytes=footprint.state_bytes,
+            largest_tensor_bytes=footprint.largest_tensor_bytes,
+            largest_file_bytes=saved.largest_file_bytes,
+            checkpoint_bytes=saved.checkpoint_bytes,
+            missing_bytes=footprint.state_bytes - saved.ends_bytes,
+            largest_saved_bytes=saved.largest_bytes,
+            converted_bytes=saved.converted_bytes,
+            converted_to_bytes=saved.converted_to_bytes,
+            mapped_bytes=saved.mapped_bytes,
+            largest_converted_to_bytes=saved.largest_converted_to_bytes,
+            largest_conversion_bytes=saved.largest_conversion_bytes,
+            conversion_slot_bytes=conversion_slot_bytes(self.device, saved, footprint.beside_bytes),
+            tensors=footprint.tensors,
+            build_peak_bytes=build_peak_bytes,
+            built_private_bytes=built.private_bytes if built else None,
+            built_file_bytes=built.file_bytes if built else None,
             # Buffers that no checkpoint has: the suite's strategies give them their values.
-            "beside_bytes": footprint.beside_bytes if self.strategy.is_stated else None,
-        }
+            beside_bytes=footprint.beside_bytes if self.strategy.is_stated else None,
+        )
 
     @property
     def why_not(self) -> str | None:
@@ -232,29 +232,26 @@ class Case:
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""
         state = self.specification.footprint.state_bytes
-        return (
-            blank_record()
-            | self._terms
-            | {
-                "strategy": self.strategy_name,
-                "loader": self.strategy.loader,
-                "size": self.size,
-                "model": self.own.factory.shown if self.own else None,
-                "state_digest": self.own.state_digest if self.own else None,
-                "layout": self.layout,
-                "dtype": self.dtype,
-                "cast": self.cast or None,
-                "stand_in": self.stand_in,
-                "planned": self.planned,
-                "cache": self.cache,
-                "limit": self.limit,
-                "ownership": self.ownership,
-                "first_use": "weights" if self.own and self.own.asks is None else "logits",
-                "peer": self.strategy.peer.as_record() if self.strategy.peer else None,
-                "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), state),
-                "host_bound_ratio": ratio(self.bound_bytes("host_private_peak_bytes"), state),
-                "host_file_bound_ratio": ratio(self.bound_bytes("host_file_peak_bytes"), state),
-            }
+        return replace(
+            self._terms,
+            strategy=self.strategy_name,
+            loader=self.strategy.loader,
+            size=self.size,
+            model=self.own.factory.shown if self.own else None,
+            state_digest=self.own.state_digest if self.own else None,
+            layout=self.layout,
+            dtype=self.dtype,
+            cast=self.cast or None,
+            stand_in=self.stand_in,
+            planned=self.planned,
+            cache=self.cache,
+            limit=self.limit,
+            ownership=self.ownership,
+            first_use="weights" if self.own and self.own.asks is None else "logits",
+            peer=self.strategy.peer.as_record() if self.strategy.peer else None,
+            device_bound_ratio=ratio(self.bound_bytes("device_requested_peak_bytes"), state),
+            host_bound_ratio=ratio(self.bound_bytes("host_private_peak_bytes"), state),
+            host_file_bound_ratio=ratio(self.bound_bytes("host_file_peak_bytes"), state),
         )
 
     @property
@@ -302,7 +299,7 @@ class Case:
         """Number of timed loads: one on a stand-in, to run and check it."""
         return 1 if self.stand_in else ROUNDS
 
-    def as_measured(self, times: Record) -> Record:
+    def as_measured(self, times: Fields) -> Fields:
         """Return the times that are figures: none on a stand-in, whose times are not those of a GPU."""
         return {} if self.stand_in else times
 
@@ -396,4 +393,4 @@ class RooflineCase(Case):
             *("state_bytes", "largest_tensor_bytes", "checkpoint_bytes", "limit"),
         )
         whole = super().blank_record()
-        return blank_record() | {name: whole[name] for name in known}
+        return Record(**{name: whole.value(name) for name in known})

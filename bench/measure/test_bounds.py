@@ -13,7 +13,7 @@ from bench.measure.bounds import (
     peak_breaches,
     peak_checks,
 )
-from bench.record.record import blank_record
+from bench.record.record import Record
 from bench.strategies import STRATEGIES
 
 S, L = 1_000_000_000, 100_000_000
@@ -21,9 +21,9 @@ TENSORS = 100
 SLACK = host_slack_bytes(S, TENSORS)
 
 
-def record(device: str, **measured: Any) -> dict[str, Any]:
+def record(device: str, **measured: Any) -> Record:
     known = {"device": device, "state_bytes": S, "largest_tensor_bytes": L, "tensors": TENSORS}
-    return blank_record() | known | measured
+    return Record.read(known | measured)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,15 @@ def test_a_file_is_all_of_the_state_where_there_is_no_other() -> None:
 
 def test_a_cast_has_terms_of_its_own() -> None:
     fields = {field: 1000 + place for place, field in enumerate(CAST_TERMS.values())}
+    cast = Record.read(fields)
     known = {term: fields[field] for term, field in CAST_TERMS.items()}
-    assert {term: bound_bytes(term, 100, 10, None, fields) for term in known} == known
-    assert bound_bytes("S + C + D", 100, 10, None, fields) == 100 + known["C"] + known["D"]
+    assert {term: bound_bytes(term, 100, 10, None, cast) for term in known} == known
+    assert bound_bytes("S + C + D", 100, 10, None, cast) == 100 + known["C"] + known["D"]
     # Without one the checkpoint has what the model has, and nothing is converted.
     without = {"C": 100, "M": 0, "W": 100, "K": 10, "P": 10, "X": 0, "Y": 0, "V": 0, "D": 0}
     assert {term: bound_bytes(term, 100, 10) for term in CAST_TERMS} == without
     # What passes through a ring is what is in the checkpoint.
-    assert bound_bytes("R", 2**20, 10, None, fields | {"checkpoint_bytes": 2**25}) == 2**25
+    assert bound_bytes("R", 2**20, 10, None, cast.with_fields(checkpoint_bytes=2**25)) == 2**25
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.conftest import Measure
 from bench.measure.bounds import host_slack_bytes
 from bench.measure.budgets import MOST_RESERVED, SEGMENTS_BYTES, is_to_live, trial_of
 from bench.measure.case import Case
@@ -15,7 +16,6 @@ from bench.meters.budget import Budget, BudgetOutcome, empty_process_bytes
 from bench.plugin.options import OPTIONS, settings
 from bench.plugin.settings import Settings
 from bench.record.record import Record
-from bench.selftest.runs.conftest import Measure
 from bench.test_budget import require_theory, smallest_budgets
 from model.checkpoints import Checkpoint, Specification
 
@@ -77,7 +77,7 @@ def test_an_unusable_budget_is_one_line(options: dict[str, Any], said: str) -> N
 
 def test_a_budget_that_is_no_longer_given_is_not_missed() -> None:
     def record(**fields: Any) -> Record:
-        return Case("baseline", "small", "sim", "float32").blank_record() | fields
+        return Case("baseline", "small", "sim", "float32").blank_record().with_fields(fields)
 
     tried = record(device_budget_bytes=8 * GIB, fits=True)
     assert not chosen().wants(tried)

@@ -11,7 +11,6 @@ from bench.measure.case import MOST_OF_FREE_MEMORY, Case, RooflineCase
 from bench.measure.loads import run_load
 from bench.meters.cuda import CudaMeter
 from bench.meters.roofline import LIMITS
-from bench.record.record import FIELDS
 from model.checkpoints import Checkpoint, make
 from model.examine.trust import UntrustedCheckpoint
 from model.gpt2 import REHEARSAL
@@ -47,11 +46,11 @@ def test_so_is_what_the_device_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_record_starts_with_what_is_known() -> None:
     record = Case("sequential", "large", "cuda:0", "float32").blank_record()
-    assert (record["strategy"], record["size"], record["device"]) == ("sequential", "large", "cuda:0")
-    assert record["device_bound_ratio"] == pytest.approx(1.0734, abs=1e-4)
-    assert record["host_bound_ratio"] == 1.0
-    assert record["ownership"] == "owned"
-    assert record["device_peak_ratio"] is None
+    assert (record.strategy, record.size, record.device) == ("sequential", "large", "cuda:0")
+    assert record.device_bound_ratio == pytest.approx(1.0734, abs=1e-4)
+    assert record.host_bound_ratio == 1.0
+    assert record.ownership == "owned"
+    assert record.device_peak_ratio is None
 
 
 def test_a_stand_in_is_loaded_to_once_and_has_no_times() -> None:
@@ -64,8 +63,8 @@ def test_a_stand_in_is_loaded_to_once_and_has_no_times() -> None:
 
 
 def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
-    assert Case("mmap_assign", "small", "cpu", "float32").blank_record()["ownership"] == "mapped"
-    assert Case("mmap_assign", "small", "cuda", "float32").blank_record()["ownership"] == "owned"
+    assert Case("mmap_assign", "small", "cpu", "float32").blank_record().ownership == "mapped"
+    assert Case("mmap_assign", "small", "cuda", "float32").blank_record().ownership == "owned"
 
 
 @pytest.mark.parametrize(
@@ -106,11 +105,11 @@ def test_what_the_machine_can_do_at_best_depends_on_where_weights_end_and_come_f
     case = Case(strategy, "small", device, "float32", cache=cache)
     assert limit in LIMITS
     assert case.limit == limit
-    assert (case.blank_record()["limit"], case.blank_record()["cache"]) == (limit, cache)
+    assert (case.blank_record().limit, case.blank_record().cache) == (limit, cache)
     assert case.limit_of(Checkpoint(case.specification, Path("/nowhere"))).kind == limit
 
 
-S, L = Case("baseline", "small", "cpu", "float32").blank_record()["state_bytes"], 154_389_504
+S, L = Case("baseline", "small", "cpu", "float32").blank_record().state_bytes, 154_389_504
 
 
 @pytest.mark.parametrize(
@@ -151,9 +150,7 @@ def test_a_limit_is_no_strategys() -> None:
     case = RooflineCase("mmap_assign", "small", "cpu", "bfloat16", cache="cold")
     assert (str(case), case.row) == ("disk-small-cpu", "limit: disk")
     record = case.blank_record()
-    assert set(record) == set(FIELDS)
-    known = {name: value for name, value in record.items() if value is not None}
-    assert known == {
+    assert record.measured() == {
         "schema": 1,
         "size": "small",
         "layout": "torch",

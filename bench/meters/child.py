@@ -105,7 +105,7 @@ class RetainedMemory:
 
 @dataclass(frozen=True)
 class LoadTrace:
-    """How the load went over time, all on the monotonic clock; `host_seen` is when `Seen.host` was read.
+    """How the load went over time, all on the monotonic clock; `host_seen` is when `ChildStats.host` was read.
 
     `points` are those that the meter wrote down. It comes last: to make it takes memory.
     """

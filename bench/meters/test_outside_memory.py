@@ -27,6 +27,7 @@ from bench.meters.clock import LoadClock, clock_apart
 from bench.meters.measure import Measurement, measure
 from bench.meters.process import LoadDied
 from bench.meters.shared_memory import SHARED_FOLDER
+from bench.record.record import Record
 from bench.test_peak_memory import leaks
 
 MIB = 2**20
@@ -269,7 +270,7 @@ def test_memory_outside_of_the_process_counts_and_what_stays_is_told(
 
 
 def problems_of(measurement: Measurement) -> list[str]:
-    return leaks(measurement.kept, {"tensors": 2, "state_bytes": 24})
+    return leaks(measurement.kept, Record(tensors=2, state_bytes=24))
 
 
 def filled_by_a_worker(name: str) -> None:

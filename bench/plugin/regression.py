@@ -18,7 +18,7 @@ from bench.history.schema import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA
 from bench.history.storage import Storage, in_text, write_whole
 from bench.plugin.history_options import HistoryOptions
 from bench.plugin.vanished import Vanished, placeholders
-from bench.record.figures import shown, title
+from bench.record.field import shown, title
 from bench.record.record import Record
 from bench.record.record_file import Unreadable
 
@@ -204,7 +204,11 @@ class RegressionPlugin:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _judge(self, comparison: Comparison) -> None:
-        records = {Key.of(bench.fullname, bench.extra_info): bench.extra_info for bench in self.benchmarks}
+        records = {
+            Key.of(bench.fullname, record): record
+            for bench in self.benchmarks
+            for record in [Record.read(bench.extra_info)]
+        }
         comparison.conclude(records, self._options.time_threshold)
         if not self._options.compare:
             return
@@ -254,7 +258,10 @@ class RegressionPlugin:
             bench
             for bench in compared_benchmark["benchmarks"]
             if timed(bench)
-            and ("schema" not in (record := bench["extra_info"]) or Key.of(bench["fullname"], record) in comparable)
+            and (
+                "schema" not in (record := bench["extra_info"])
+                or Key.of(bench["fullname"], Record.read(record)) in comparable
+            )
         ]
         compared_benchmark["machine_info"] = machine_info
 

@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conformance.sweep import Cell
 from bench.history.fingerprint import fingerprint, in_a_line
@@ -23,6 +22,7 @@ from bench.plugin.selection import case_of
 from bench.plugin.settings import Settings
 from bench.plugin.terminal import LONGEST_LINE
 from bench.plugin.versus import Versus
+from bench.record.record import Record
 from bench.report.advice import Advice, advised
 from bench.report.export import export
 from bench.report.recorded import problems, recorded
@@ -68,10 +68,10 @@ class Reporter:
         if case and isinstance(item, pytest.Function) and (report.when == "call" or not report.passed):
             skipped = said if said.startswith(REFUSED) else f"{SKIPPED}{said}"
             verdict = "ok" if report.passed else skipped if report.skipped else said
-            benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
-            record = benchmark.extra_info if benchmark else {}
+            record = item.funcargs.get("record")
             self._cases.append(case)
-            self._outcomes.append(CaseResult(case.row, case.size, verdict, dict(record)))
+            known = replace(record) if isinstance(record, Record) else Record()
+            self._outcomes.append(CaseResult(case.row, case.size, verdict, known))
         return report
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:

@@ -137,22 +137,22 @@ class Settings:
         The limits that are measured are up to the strategies: if not all of those are, none is missed. On a stand-in
         for a GPU no time is.
         """
-        timed = record.get("bytes_per_second") is not None
+        timed = record.bytes_per_second is not None
         every_strategy = (
             set(self.strategies) >= (SHARDED if self.sharded else STRATEGIES).keys() | self.own_strategies.keys()
         )
         return (
-            record["size"] in self.sizes
+            record.size in self.sizes
             and self.is_of_model(record)
-            and record.get("loader") == self._loader(record)
-            and record["device"] == (self.real_device if timed else self.device)
+            and record.loader == self._loader(record)
+            and record.device == (self.real_device if timed else self.device)
             and not (timed and self.stand_in)
             # The first records do not say that nothing of them was planned.
-            and (record["dtype"], record.get("cast") or "", record["cache"], bool(record.get("planned")))
+            and (record.dtype, record.cast or "", record.cache, bool(record.planned))
             == (self.dtype, self.cast, self.cache, self.planned)
             and self._divides(record)
             # One that is in no table any more may be missed, but not a peer that nobody asked for.
-            and (record["strategy"] in self.strategies or (every_strategy and record["strategy"] not in PEERS))
+            and (record.strategy in self.strategies or (every_strategy and record.strategy not in PEERS))
             and self._tries(record)
         )
 
@@ -160,24 +160,24 @@ class Settings:
         """Whether a recorded benchmark loads the model that is measured, and not another one of the same name."""
         model = (self.own.factory.shown, self.own.state_digest) if self.own else (None, None)
         # The first records do not have these fields.
-        return (record.get("model"), record.get("state_digest")) == model
+        return (record.model, record.state_digest) == model
 
     def _loader(self, record: Record) -> str | None:
         """The loader of the user's that has the name of a recorded strategy."""
-        own = self.own_strategies.get(record["strategy"])
+        own = self.own_strategies.get(record.strategy or "")
         return own.loader if own else None
 
     def _divides(self, record: Record) -> bool:
         """Whether as many processes load a model that is divided as for this record, if it was."""
-        ranks = record.get("ranks")
+        ranks = record.ranks
         if ranks is None:
             return not self.sharded
-        return ranks in {team.count for team in self.teams} and record["parallelism"] in self.parallelisms
+        return ranks in {team.count for team in self.teams} and record.parallelism in self.parallelisms
 
     def _tries(self, record: Record) -> bool:
         """Whether loads are tried under budgets as they were for this record, if they were."""
-        tried = Budget(record.get("device_budget_bytes"), record.get("host_budget_bytes"))
-        smallest = record.get("smallest_tolerance_bytes") is not None
+        tried = Budget(record.device_budget_bytes, record.host_budget_bytes)
+        smallest = record.smallest_tolerance_bytes is not None
         return (not tried or tried == self.budget) and (not smallest or self.find_minimum)
 
     @property

@@ -11,7 +11,7 @@ from bench.plugin.history_options import OPTIONS as HISTORY_OPTIONS
 from bench.plugin.options import OPTIONS, add_options, help_text, settings
 from bench.plugin.settings import Settings
 from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
-from bench.record.record import blank_record
+from bench.record.record import Record
 from bench.sharded.recipes import SHARDED
 from bench.strategies import PEERS, STRATEGIES
 
@@ -220,7 +220,7 @@ def test_a_stand_in_is_named_with_its_device(gpus: Any, monkeypatch: pytest.Monk
     assert settings.stand_in == "80 GiB, 80 GiB"
     assert settings.title == f"float32 to {named} (stand-in 80 GiB, 80 GiB), page cache warm"
     for real in (False, True):
-        assert {case.blank_record()["stand_in"] for case in settings.cases(real=real)} == {"80 GiB, 80 GiB"}
+        assert {case.blank_record().stand_in for case in settings.cases(real=real)} == {"80 GiB, 80 GiB"}
     assert settings.limits() == []
 
 
@@ -230,7 +230,7 @@ def test_what_is_no_gpu_has_no_stand_in(gpus: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(MEMORY, "80GiB")
     settings = chosen(**options)
     assert settings.stand_in is None
-    assert {case.blank_record()["stand_in"] for case in settings.cases(real=False)} == {None}
+    assert {case.blank_record().stand_in for case in settings.cases(real=False)} == {None}
     assert "stand-in" not in settings.title
 
 
@@ -238,7 +238,7 @@ def test_so_have_the_loads_of_many_processes(gpus: Any, monkeypatch: pytest.Monk
     gpus(2)
     monkeypatch.setenv(MEMORY, "80GiB,80GiB")
     sharded = chosen(sharded=True, strategies="streamed", parallelism="fsdp").sharded_cases(real=True)
-    assert [case.blank_record()["stand_in"] for case in sharded] == ["80 GiB, 80 GiB"]
+    assert [case.blank_record().stand_in for case in sharded] == ["80 GiB, 80 GiB"]
 
 
 @pytest.mark.parametrize("seconds", [None, 0.5])
@@ -251,7 +251,7 @@ def test_a_stand_in_misses_no_time_of_a_gpu(
     if memory:
         monkeypatch.setenv(MEMORY, memory)
     named = {"strategy": "streamed", "size": "small", "dtype": "float32", "device": "cuda", "cache": "warm"}
-    recorded = blank_record() | named | {"bytes_per_second": seconds}
+    recorded = Record.read(named | {"bytes_per_second": seconds})
     assert chosen().wants(recorded) == (memory is None or seconds is None)
 
 
@@ -334,7 +334,7 @@ def test_a_recorded_benchmark_is_missed_only_where_it_was_to_be_measured(
 ) -> None:
     gpus(0)
     usual = {"strategy": "streamed", "size": "small", "device": "sim", "dtype": "float32", "cache": "warm"}
-    assert chosen(**options).wants(usual | {"planned": False, "bytes_per_second": None} | recorded) == wanted
+    assert chosen(**options).wants(Record.read(usual | {"planned": False} | recorded)) == wanted
 
 
 def test_every_option_is_in_the_help_with_its_default() -> None:

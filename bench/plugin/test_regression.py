@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from bench.history.conftest import MACHINE, Suite, lines, load
-from bench.record.figures import title
+from bench.record.field import title
+from bench.selftest.small_suite import MACHINE, Suite, lines, load
 
 # Of runs in which nothing is measured.
 pytestmark = pytest.mark.filterwarnings("ignore:Not saving anything")

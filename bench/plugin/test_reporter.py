@@ -16,6 +16,7 @@ from bench.plugin import progress
 from bench.plugin.annotations import FailedTest
 from bench.plugin.reporter import Reporter
 from bench.plugin.test_options import chosen
+from bench.record.record import Record
 from bench.report.rows import CaseResult
 from bench.report.test_versus import RESULT
 from bench.selftest.recorded_run import Runs
@@ -169,7 +170,7 @@ def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
     reporter = Reporter(tmp_path / "root", chosen, gate, None)
     why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, {tmp_path}/of my own/z.py"
     reporter._cells.append(Cell("streamed", "plain", Judged.REFUSED, 5, why=why))
-    reporter._outcomes.append(CaseResult("streamed", "tiny", why, {"state_bytes": 7}))
+    reporter._outcomes.append(CaseResult("streamed", "tiny", why, Record(size="tiny", state_bytes=7)))
     written: dict[str, Any] = {}
     reporter.pytest_benchmark_update_json(written)
     assert written["conformance"][0]["why"] == "ValueError: a b/x.pt, y.py, z.py"

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.conftest import Bench, last_record
 from bench.meters.driver.build import CannotBuild, require_parts
 from bench.meters.driver.card import CardSettings
 from bench.plugin.stand_in import settings_of
 from bench.selftest.documents.markdown import documented_options
-from bench.selftest.runs.conftest import Bench, last_record
 
 GIB = 2**30
 

@@ -57,7 +57,7 @@ def test_a_model_is_measured_with_every_strategy_under_its_own_name(file: Path) 
     [case, *_] = of_mine.cases(real=False)
     assert case.specification.footprint.state_bytes == 4 * (3 * 2 + 2)
     assert case.rehearsal.own is None
-    assert case.blank_record()["model"] == "mine.py:make"
+    assert case.blank_record().model == "mine.py:make"
 
 
 def test_a_loader_stands_beside_the_others(file: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_loader_stands_beside_the_others(file: Path) -> None:
     assert cases["sharded"].layout == "torch_sharded"
     assert cases["baseline"].own_strategy is None
     assert Path(mine.source) == file
-    assert cases["mine"].blank_record()["host_bound_ratio"] is None
+    assert cases["mine"].blank_record().host_bound_ratio is None
 
 
 def test_one_bound_is_for_all(file: Path) -> None:
@@ -161,7 +161,7 @@ def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path
     assert not chosen(strategies="baseline").wants(record)
     # A loader that nobody asked for is not missed among the strategies, nor is one of that name in another file.
     assert not chosen().wants(record)
-    assert not settings.wants(record | {"loader": "other.py:mine"})
+    assert not settings.wants(record.with_fields(loader="other.py:mine"))
 
 
 def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_path: Path) -> None:
@@ -169,12 +169,12 @@ def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_pat
     [case, *_] = settings.cases(real=False)
     record = case.blank_record()
     assert settings.wants(record)
-    assert not chosen().wants(record | {"size": "small"})
-    assert not settings.wants(record | {"model": None, "state_digest": None})
-    assert not settings.wants(record | {"model": "other.py:make"})
-    assert not settings.wants(record | {"state_digest": "another"})
+    assert not chosen().wants(record.with_fields(size="small"))
+    assert not settings.wants(record.with_fields(model=None, state_digest=None))
+    assert not settings.wants(record.with_fields(model="other.py:make"))
+    assert not settings.wants(record.with_fields(state_digest="another"))
     # Of an earlier version.
-    assert not settings.wants({name: value for name, value in record.items() if name != "state_digest"})
+    assert not settings.wants(record.with_fields(state_digest=None))
     # Wherever the file lies.
     (tmp_path / "moved").mkdir()
     moved = file.rename(tmp_path / "moved" / file.name)
@@ -186,7 +186,7 @@ def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_pat
     changed = chosen(model=f"{moved.rename(tmp_path / 'again' / file.name)}:make")
     assert not changed.wants(record)
     assert Key.of("", changed.cases(real=False)[0].blank_record()) != Key.of("", record)
-    assert all(limit.blank_record()["state_digest"] == record["state_digest"] for limit in settings.limits())
+    assert all(limit.blank_record().state_digest == record.state_digest for limit in settings.limits())
 
 
 def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tmp_path: Path) -> None:

@@ -1,110 +1,484 @@
 """The record of one benchmark: what pytest-benchmark's JSON holds under `extra_info`.
 
-Bytes are integers, seconds are floats, and what was not measured is None, never 0. A peak-memory benchmark
-fills in the peaks, a load-time benchmark the seconds.
+Every field is declared once, in `Record`: its type, what it means, the kind of its value in JSON, how runs are compared
+by it, and the column that shows it. Columns stand in a table in the order of their fields. Tables, pages, comparisons,
+`results/README.md` and the reader of recorded runs follow. See `Field`.
 """
 
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from bench.record.figures import FIGURES, LIMIT
-from bench.record.kinds import (
-    COUNT,
-    FLAG,
-    NUMBER,
-    PLAIN,
-    POSITIVE,
-    SIGNED,
-    TEXT,
-    Kind,
-    each,
-    fields,
-    nullable,
-    of_equal_lengths,
+from bench.record.field import (
+    DEVICE,
+    HOST,
+    HOST_SLACK_BYTES,
+    Column,
+    Compared,
+    Field,
+    declared,
+    number,
+    peak,
+    positive,
+    signed,
+    text,
 )
-
-Record = dict[str, Any]
+from bench.record.formats import (
+    as_amount,
+    as_count,
+    as_fit,
+    as_gib,
+    as_gigabytes,
+    as_number,
+    as_page_faults,
+    as_ratio,
+    as_text,
+    bound_in_unit,
+    bound_of,
+    in_unit,
+    multiple_of,
+    of_share,
+)
+from bench.record.kinds import COUNT, FLAG, NUMBER, PLAIN, TEXT, each, fields, nullable, of_equal_lengths
 
 SCHEMA = 1
 
-_TEXT, _FLAG, _NUMBER, _POSITIVE, _SIGNED = map(nullable, (TEXT, FLAG, NUMBER, POSITIVE, SIGNED))
+# Values of fields, by their names.
+Fields = dict[str, Any]
 
 _SERIES = nullable(of_equal_lengths({"seconds": NUMBER, "bytes": NUMBER}))
-_HELD = fields({"bytes": NUMBER, "tensors": NUMBER, "line": TEXT, "code": TEXT})
+_ALLOCATION = fields({"bytes": NUMBER, "tensors": NUMBER, "line": TEXT, "code": TEXT})
 _PEER = fields(
-    {"versions": fields({}, rest=_TEXT), "backend": _TEXT}
+    {"versions": fields({}, rest=nullable(TEXT)), "backend": nullable(TEXT)}
     | dict.fromkeys(("settings", "destination", "formats", "devices"), TEXT)
 )
-
-# Every field, and the kind of its values. What a load held above a level before it may be less than nothing.
-FIELD_KINDS: dict[str, Kind] = {
-    "schema": COUNT,
-    **dict.fromkeys(("strategy", "loader", "model", "state_digest", "size", "layout"), _TEXT),
-    # Of the key of a benchmark.
-    "dtype": TEXT,
-    **dict.fromkeys(("cast", "device", "stand_in"), _TEXT),
-    "planned": _FLAG,
-    "cache": TEXT,
-    "ownership": _TEXT,
-    **dict.fromkeys(("state_bytes", "largest_tensor_bytes", "largest_file_bytes", "tensors"), _NUMBER),
-    **dict.fromkeys(("checkpoint_bytes", "missing_bytes", "largest_saved_bytes"), _NUMBER),
-    **dict.fromkeys(("converted_bytes", "converted_to_bytes", "mapped_bytes"), _NUMBER),
-    **dict.fromkeys(("largest_converted_to_bytes", "largest_conversion_bytes", "conversion_slot_bytes"), _NUMBER),
-    **dict.fromkeys(("build_peak_bytes", "built_private_bytes", "built_file_bytes", "beside_bytes"), _SIGNED),
-    "first_use": _TEXT,
-    **dict.fromkeys(("device_requested_peak_bytes", "device_allocated_peak_bytes"), _NUMBER),
-    **dict.fromkeys(("device_reserved_peak_bytes", "device_peak_ratio", "device_bound_ratio"), _NUMBER),
-    "device_driver_peak_bytes": _SIGNED,
-    **dict.fromkeys(("host_private_peak_bytes", "host_file_peak_bytes", "host_pinned_peak_bytes"), _NUMBER),
-    **dict.fromkeys(("host_total_peak_bytes", "host_peak_ratio", "host_bound_ratio", "host_file_bound_ratio"), _NUMBER),
-    # No load takes no time: the logarithm of times is looked at, and of the speed of the machine.
-    **dict.fromkeys(("load_seconds", "first_logits_seconds"), _POSITIVE),
-    **dict.fromkeys(("forward_seconds", "bytes_per_second"), _NUMBER),
-    "limit": _TEXT,
-    "limit_bytes_per_second": _POSITIVE,
-    **dict.fromkeys(("limit_fraction", "minor_faults", "major_faults"), _NUMBER),
-    **dict.fromkeys(("device_budget_bytes", "host_budget_bytes"), _NUMBER),
-    "fits": _FLAG,
-    "fate": _TEXT,
-    **dict.fromkeys(("smallest_device_bytes", "smallest_host_bytes", "smallest_tolerance_bytes"), _NUMBER),
-    **dict.fromkeys(("retained_bytes", "retained_again_bytes", "read_bytes"), _SIGNED),
-    "ranks": nullable(COUNT),
-    "parallelism": _TEXT,
-    **dict.fromkeys(("share_bytes", "node_private_peak_bytes", "node_file_peak_bytes"), _NUMBER),
-    "per_rank": nullable(each(fields({}, rest=PLAIN))),
-    "peer": nullable(_PEER),
-    "alive_at_peak": nullable(fields({}, rest=each(_HELD))),
-    "timeline": nullable(
-        fields(
-            {"moments": fields({}, rest=NUMBER)},
-            dict.fromkeys(("device_requested_bytes", "host_private_bytes"), _SERIES)
-            | dict.fromkeys(("host_file_bytes", "host_pinned_bytes"), _SERIES),
-        )
-    ),
-}
-
-FIELDS = tuple(FIELD_KINDS)
-
-# What later runs look at, beside the figures: what tells benchmarks apart, and what is said of their changes.
-LASTING = (
-    *("schema", "strategy", "loader", "model", "state_digest", "size", "layout", "dtype", "cast", "device", "stand_in"),
-    *("planned", "cache", "first_use", "bytes_per_second", "ranks", "parallelism", "peer"),
-    *("device_budget_bytes", "host_budget_bytes", "smallest_tolerance_bytes"),
-    *(figure.name for figure in (*FIGURES, LIMIT)),
+_TIMELINE = fields(
+    {"moments": fields({}, rest=NUMBER)},
+    dict.fromkeys(("device_requested_bytes", "host_private_bytes", "host_file_bytes", "host_pinned_bytes"), _SERIES),
 )
 
+OF_STATE = multiple_of("state_bytes")
 
-def blank_record() -> Record:
-    """A record of which nothing is known yet."""
-    return dict.fromkeys(FIELDS) | {"schema": SCHEMA}
+# Of columns.
+TO_THE_RIGHT = "the peak to its right, in GiB"
+TO_THE_LEFT = "the peak that theory predicts for the column to its left"
 
 
-def row_name(record: Record) -> str:
-    """What the table calls what was measured: the strategy, and of many processes how they share the model."""
-    if record.get("ranks"):
-        return f"{record['strategy']} {record['parallelism']} x{record['ranks']}"
-    return record["strategy"] or f"limit: {record['limit']}"
+@dataclass(kw_only=True, eq=False)
+class Record:
+    """The record of one benchmark. Bytes are integers, seconds and ratios floats; what was not measured is None.
+
+    A peak-memory benchmark fills in the peaks, a load-time benchmark the seconds.
+    """
+
+    schema: int = declared("version of these fields: 1", COUNT, default=SCHEMA, key=True)
+
+    strategy: str | None = text("the strategy, or the name of your loader", key=True)
+    loader: str | None = text(
+        "the function of your loader, `file.py:function` without folders; `strategy` is then the function's name; null "
+        "for strategies",
+        key=True,
+    )
+    model: str | None = text(
+        "the function that built your model, `file.py:function` without folders, or `NAME/config.json` of a Hugging "
+        "Face folder; `size` is then the name of the function or the folder; null for GPT-2",
+        key=True,
+    )
+    state_digest: str | None = text(
+        "SHA-256 of the names, dtypes, shapes and ties of your model's state dict, and of the names that its "
+        "checkpoint lacks; null for GPT-2",
+        key=True,
+    )
+    size: str | None = text("the GPT-2 size, or the name of your model", key=True)
+    layout: str | None = text("how the checkpoint lies on disk, such as `torch` or `safetensors`", key=True)
+    dtype: str = declared("the dtype of the checkpoint", TEXT, default="", key=True)
+    cast: str | None = text("the dtype that floating-point weights were cast to; null without a cast", key=True)
+    device: str | None = text("where the weights were loaded to; `sim` is simulated CUDA", key=True)
+    stand_in: str | None = text(
+        "the memory of each device of the stand-in for a GPU that `cuda` was, such as `80 GiB`; null elsewhere: then "
+        "`cuda` is a GPU",
+        key=True,
+    )
+    planned: bool | None = declared(
+        "whether the load was planned: then host figures count what tensors asked for", nullable(FLAG), key=True
+    )
+    cache: str = declared("the state of the page cache before the load: `warm` or `cold`", TEXT, default="", key=True)
+    ownership: str | None = text(
+        "`owned`: the weights end in memory of their own; `mapped`: in pages of the checkpoint"
+    )
+    first_use: str | None = text(
+        "`logits`, or `weights`: your model has no example, so its weights were read once instead", key=True
+    )
+    peer: dict[str, Any] | None = declared(
+        "for a loader of another project: the `versions` it needs, its `settings`, the `backend` it chose, the "
+        "`destination` it loads into, its `formats` and `devices`; null elsewhere",
+        nullable(_PEER),
+        key=True,
+    )
+    parallelism: str | None = text(
+        "for loads by many processes: how the model is divided; null elsewhere",
+        key=True,
+        sharded=(Column("split", "parallelism", as_text),),
+    )
+    ranks: int | None = declared(
+        "for loads by many processes: their number; null elsewhere. Peaks, bounds and `retained_bytes` are then the "
+        "highest of any rank, times those of the slowest",
+        nullable(COUNT),
+        key=True,
+        sharded=(Column("ranks", "ranks", as_count),),
+    )
+
+    # The terms of bounds.
+    state_bytes: int = number(
+        "S: the bytes of the state dict, shared memory counted once", default=0, compared=Compared(anywhere=True)
+    )
+    largest_tensor_bytes: int = number(
+        "L: the bytes of its largest tensor", default=0, compared=Compared(anywhere=True)
+    )
+    largest_file_bytes: int | None = number(
+        "F: the bytes of the tensors in the checkpoint's largest file; S where one file holds all"
+    )
+    tensors: int = number("how many tensors the state dict holds, shared memory counted once", default=0)
+    checkpoint_bytes: int | None = number(
+        "C: the bytes of the tensors in the checkpoint; S without a cast, if all is in it"
+    )
+    missing_bytes: int | None = number("M: the bytes of the tensors that the model has and its checkpoint lacks")
+    largest_saved_bytes: int | None = number(
+        "K: the bytes of the largest tensor in the checkpoint; L without a cast, if all is in it"
+    )
+    converted_bytes: int | None = number("X: the bytes in the checkpoint of the tensors that a cast converts")
+    converted_to_bytes: int | None = number("Y: the bytes that those end as")
+    mapped_bytes: int | None = number(
+        "W: the pages of the files that are mapped at once, if the weights stay in them on the CPU unless they are cast"
+    )
+    largest_converted_to_bytes: int | None = number(
+        "V: the bytes of the largest tensor that a cast converts, as it ends"
+    )
+    largest_conversion_bytes: int | None = number(
+        "P: the most bytes that one tensor takes as it is saved and as it ends together"
+    )
+    conversion_slot_bytes: int | None = number(
+        "D: the bytes that `streamed` converts in; on a device less `beside_bytes`"
+    )
+    build_peak_bytes: int | None = signed(
+        "for your model, and with `cast`: the host memory that building it and casting it takes, for strategies that "
+        "build it; 0 or null elsewhere"
+    )
+    built_private_bytes: int | None = signed(
+        "for your model: the private host memory that stays when the model is built and deleted, and what building its "
+        "skeleton takes for strategies that build that; null elsewhere"
+    )
+    built_file_bytes: int | None = signed("the same of file-backed host memory")
+    beside_bytes: int | None = signed(
+        "the bytes of buffers that no state dict holds, for strategies that build the model; null elsewhere"
+    )
+
+    # Budgets.
+    device_budget_bytes: int | None = number(
+        "the device memory that the load was given; null without a budget", key=True
+    )
+    host_budget_bytes: int | None = number("the host memory that the load was given; null without a budget", key=True)
+    fits: bool | None = declared(
+        "whether the load finished within its budgets",
+        nullable(FLAG),
+        column=Column(
+            "budget",
+            "with the budget",
+            as_fit,
+            about="whether the load fits into `--device-memory` and `--host-memory`: `fits` or `dies`",
+        ),
+    )
+    fate: str | None = text("how the load ended that did not")
+    smallest_device_bytes: int | None = number(
+        "the smallest device budget that the load finished with (`--find-minimum`), by bisection",
+        column=Column(
+            "min. dev.",
+            "smallest device",
+            as_amount,
+            1,
+            about="the smallest device memory that the load works with (`--find-minimum`)",
+        ),
+    )
+    smallest_host_bytes: int | None = number(
+        "the smallest host budget that the load finished with (`--find-minimum`), by bisection",
+        column=Column(
+            "min. host",
+            "smallest host",
+            as_amount,
+            1,
+            about="the smallest host memory that the load works with (`--find-minimum`)",
+        ),
+    )
+    smallest_tolerance_bytes: int | None = number("how much too large those may be", key=True)
+
+    # Peaks.
+    device_requested_peak_bytes: int | None = peak(
+        *(DEVICE, "requested", "the peak of what live tensors asked for, until the load returned"),
+        bound="device_bound_ratio",
+        timeline="device_requested_bytes",
+        compared=Compared(anywhere=True, simulated=0.0),
+        column=Column("GiB", "device GiB", as_gib, 10, about=TO_THE_RIGHT),
+        sharded=(Column("device", "device {unit}, worst rank", in_unit),),
+    )
+    device_peak_ratio: float | None = number(
+        "the requested peak over S",
+        column=Column(
+            "device",
+            "device",
+            as_ratio,
+            about="peak of what live tensors asked for on the device, without the blocks and segments that the "
+            "allocator makes of it",
+        ),
+    )
+    device_bound_ratio: float | None = number(
+        "the bound of the requested peak over S",
+        column=Column("bound", "device bound", bound_of("device_requested_peak_bytes"), 1, about=TO_THE_LEFT),
+        sharded=(Column("bound", "device bound", bound_in_unit("device_requested_peak_bytes"), 5),),
+    )
+    share_bytes: int | None = number(
+        "S/N: the bytes that a rank holds after the load; the most of any rank",
+        sharded=(Column("of S/N", "device of S/N", of_share("device_requested_peak_bytes"), 1),),
+    )
+    # What the allocator makes of the same requests differs a little by version.
+    device_allocated_peak_bytes: int | None = peak(
+        *(DEVICE, "allocated", "the peak of the blocks that the allocator made of that"),
+        compared=Compared(simulated=0.005),
+        column=Column(
+            "alloc.", "allocated", OF_STATE, 9, about="peak of the blocks that PyTorch's caching allocator handed out"
+        ),
+    )
+    device_reserved_peak_bytes: int | None = peak(
+        *(DEVICE, "reserved", "the peak of the segments that the allocator took from the driver"),
+        compared=Compared(simulated=0.02),
+        column=Column(
+            "reserved",
+            "reserved",
+            OF_STATE,
+            8,
+            about="peak of the segments that the caching allocator took from the driver",
+        ),
+        sharded=(Column("reserved", "reserved {unit}", in_unit, 9),),
+    )
+    device_driver_peak_bytes: int | None = signed(
+        "the peak that the driver reports, above the level before the load; it includes other allocators and other "
+        "processes; null without a driver",
+        of_a_rank=True,
+        highest=True,
+    )
+    host_pinned_peak_bytes: int | None = peak(
+        *(HOST, "pinned", "page-locked memory"), timeline="host_pinned_bytes", compared=Compared()
+    )
+    host_private_peak_bytes: int | None = peak(
+        *(HOST, "private"),
+        "anonymous and shared memory that the kernel cannot take back, that of processes which the load starts "
+        "included, above the level before the load",
+        bound="host_bound_ratio",
+        timeline="host_private_bytes",
+        compared=Compared(slack_bytes=HOST_SLACK_BYTES),
+        column=Column("GiB", "private GiB", as_gib, 11, about=TO_THE_RIGHT),
+        sharded=(Column("private", "private {unit}, worst rank", in_unit, 2),),
+    )
+    host_peak_ratio: float | None = number(
+        "the private peak over S",
+        column=Column("private", "private", as_ratio, about="peak of host memory that the kernel cannot take back"),
+    )
+    host_bound_ratio: float | None = number(
+        "the bound of the private peak over S",
+        column=Column("bound", "private bound", bound_of("host_private_peak_bytes"), 4, about=TO_THE_LEFT),
+        sharded=(Column("bound", "private bound", bound_in_unit("host_private_peak_bytes"), 8),),
+    )
+    host_file_peak_bytes: int | None = peak(
+        *(HOST, "file-backed", "resident pages of mapped files, above that level"),
+        bound="host_file_bound_ratio",
+        timeline="host_file_bytes",
+        compared=Compared(slack_bytes=HOST_SLACK_BYTES),
+        column=Column(
+            "file",
+            "file-backed",
+            OF_STATE,
+            5,
+            about="peak of mapped pages of the checkpoint; the kernel takes them back when memory is short",
+        ),
+    )
+    host_file_bound_ratio: float | None = number(
+        "the bound of file-backed memory over S",
+        column=Column("bound", "file-backed bound", bound_of("host_file_peak_bytes"), 12, about=TO_THE_LEFT),
+    )
+    host_total_peak_bytes: int | None = number(
+        "the kernel's high-water mark of both together, above that level",
+        compared=Compared(slack_bytes=HOST_SLACK_BYTES),
+        of_a_rank=True,
+        highest=True,
+    )
+    node_private_peak_bytes: int | None = number(
+        "the sum of private peaks over the ranks of the node with the highest sum",
+        sharded=(Column("node", "private {unit}, node", in_unit),),
+    )
+    node_file_peak_bytes: int | None = number(
+        "the same of file-backed peaks; a page that several ranks map counts in each",
+        sharded=(Column("file", "file-backed {unit}, node", in_unit, 6),),
+    )
+    read_bytes: int | None = signed(
+        "what all ranks together read from files, mapped pages included; null in a plan",
+        of_a_rank=True,
+        sharded=(Column("read", "read by all", OF_STATE),),
+    )
+
+    # Times.
+    load_seconds: float | None = positive(
+        "median time until the load returned",
+        compared=Compared(),
+        column=Column("load s", "load, s", as_number, 6, about="seconds until the load returned"),
+        sharded=(Column("load s", "load, s", as_number, 3),),
+    )
+    first_logits_seconds: float | None = positive(
+        "median time until the first logits",
+        compared=Compared(),
+        column=Column(
+            "logits s",
+            "first logits, s",
+            as_number,
+            about="seconds until the loaded model had answered its first prompt",
+        ),
+        sharded=(Column("logits s", "first logits, s", as_number),),
+    )
+    forward_seconds: float | None = number("median time of a later forward pass alone")
+    bytes_per_second: float | None = number(
+        "the bytes in the checkpoint (S without a cast) over the median time of the load; a mapped load is also "
+        "charged for what its first forward pass takes longer than a later one",
+        key=True,
+        column=Column(
+            "GB/s",
+            "GB/s",
+            as_gigabytes,
+            3,
+            about="S over the time of the load; a mapped load is charged for what the first prompt fetches",
+        ),
+        sharded=(Column("GB/s", "GB/s", as_gigabytes, 7),),
+    )
+    limit: str | None = text(
+        "what the load is compared with: `memory`, `mapping`, `pinned` or `disk`, see "
+        "[the limit](../bench/meters/README.md#the-limit)"
+    )
+    # The speed of the machine beside the load: no strategy changes it, and so it is not compared.
+    limit_bytes_per_second: float | None = positive(
+        "the median of that limit, measured right before every load", key=True
+    )
+    limit_fraction: float | None = number(
+        "`bytes_per_second` over that limit",
+        column=Column(
+            "limit",
+            "of the limit",
+            as_number,
+            2,
+            about="speed of the load, divided by the fastest possible speed on this machine "
+            "([limits](../meters/README.md#the-limit))",
+        ),
+    )
+
+    retained_bytes: int | None = signed(
+        "private host and device memory that the process held beside the model after the load",
+        of_a_rank=True,
+        highest=True,
+        column=Column(
+            "kept",
+            "kept beside the model",
+            OF_STATE,
+            13,
+            about="what the process still holds beside the model, after one load",
+        ),
+    )
+    retained_again_bytes: int | None = signed(
+        "the same after a second load, for loaders that are not the suite's own",
+        column=Column(
+            "again",
+            "kept after a second load",
+            OF_STATE,
+            13,
+            about="what the process still holds beside the model, after a second load",
+        ),
+    )
+    minor_faults: int | None = number(
+        "page faults until the first logits that read nothing; for timed loads the median",
+        of_a_rank=True,
+        column=Column("faults", "page faults", as_page_faults, 7, about="page faults until the first logits"),
+    )
+    major_faults: int | None = number("page faults until then that read from the disk", of_a_rank=True)
+
+    per_rank: list[dict[str, Any]] | None = declared(
+        "for every `rank` its own peaks, `share_bytes`, `read_bytes` and page faults, or its `load_seconds`; in a plan "
+        "one entry for each group of ranks that are `alike`",
+        nullable(each(fields({}, rest=PLAIN))),
+    )
+    alive_at_peak: dict[str, list[dict[str, Any]]] | None = declared(
+        "for every peak the bytes and the number of live tensors, by the line of code that allocated them: always on "
+        "`sim` and in a plan, elsewhere with `--explain` or for a peak that grew or broke its bound; with many "
+        "processes of rank 0",
+        nullable(fields({}, rest=each(_ALLOCATION))),
+    )
+    timeline: dict[str, Any] | None = declared(
+        "what the load held over time, see below; with many processes of rank 0", nullable(_TIMELINE)
+    )
+
+    @classmethod
+    def read(cls, known: Mapping[str, Any]) -> "Record":
+        """Make a record of recorded fields; unknown ones are ignored, and those that are not there are None."""
+        record = cls.__new__(cls)
+        # A thousand runs have tens of thousands of records: what is not there is the default of the class.
+        record.__dict__.update((name, known[name]) for name in known if name in FIELDS and known[name] is not None)
+        return record
+
+    def value(self, name: str) -> Any:
+        """Return the value of the field of this name; None if it is not known."""
+        value = getattr(self, name)
+        return None if name in _BLANK and value == _BLANK[name] else value
+
+    def measured(self) -> dict[str, Any]:
+        """Return the fields that are known, by their names."""
+        return {name: value for name in FIELDS if (value := self.value(name)) is not None}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every field by its name; null are those that are not known."""
+        return dict.fromkeys(FIELDS) | self.measured()
+
+    def with_fields(self, known: Mapping[str, Any] = MappingProxyType({}), /, **more: Any) -> "Record":
+        """Return a copy in which these fields have other values."""
+        return dataclasses.replace(self, **{**known, **more})
+
+    def update(self, known: Mapping[str, Any] = MappingProxyType({}), /, **more: Any) -> None:
+        """Give fields their values. Raises `AttributeError` for one that there is not."""
+        for name, value in {**known, **more}.items():
+            if name not in FIELDS:
+                raise AttributeError(f"a record has no field {name!r}")
+            setattr(self, name, value)
+
+    @property
+    def row(self) -> str:
+        """The name of its row in a table: the strategy, and of many processes how they share the model."""
+        if self.ranks:
+            return f"{self.strategy} {self.parallelism} x{self.ranks}"
+        return self.strategy or f"limit: {self.limit}"
+
+
+# Every field, by its name.
+FIELDS: dict[str, Field] = {
+    one.name: dataclasses.replace(one.metadata["field"], name=one.name) for one in dataclasses.fields(Record)
+}
+# What those fields hold that every load has, as long as they are not known.
+_BLANK = {one.name: one.default for one in dataclasses.fields(Record) if one.default in (0, "")}
+
+# What is compared between runs: every figure that says how much a load takes.
+FIGURES = tuple(one for one in FIELDS.values() if one.compared)
+BYTES = tuple(one for one in FIGURES if not one.is_seconds)
+SECONDS = tuple(one for one in FIGURES if one.is_seconds)
+PEAKS = tuple(one for one in FIELDS.values() if one.peak)
+
+# What is measured right before every timed load.
+LIMIT = FIELDS["limit_bytes_per_second"]
 
 
 def ratio(count: int | None, state_bytes: int) -> float | None:
-    """A peak, or a bound, as a multiple of S."""
+    """Return a peak, or a bound, as a multiple of S."""
     return None if count is None else count / state_bytes

@@ -13,6 +13,7 @@ from bench.history.storage import read_runs
 from bench.plugin.reporter import page_is_possible
 from bench.plugin.terminal import LONGEST_LINE
 from bench.record.record_file import Unreadable
+from bench.report.document_tables import write_tables
 from bench.report.peers import PEERS
 from bench.report.readme import PAGE, write_readme
 from bench.report.recorded import Recorded, recorded
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     parser.add_argument(
         "--sharded", nargs="+", metavar="RUN", help=f"write the sharded loads of these runs into {SHARDED.document}"
     )
+    parser.add_argument("--tables", action="store_true", help="write the tables of columns and fields into documents")
     parser.add_argument(
         "--readme",
         action="store_true",
@@ -50,7 +52,9 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     for section, names in ((PEERS, options.peers), (SHARDED, options.sharded)):
         if names:
             _write_section(parser, options.storage, section, names, root)
-    if options.peers or options.sharded:
+    if options.tables:
+        write_tables(root)
+    if options.peers or options.sharded or options.tables:
         return
     if not page_is_possible():
         parser.error("a page wants more than is installed: pip install '.[report]'")

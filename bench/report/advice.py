@@ -56,12 +56,12 @@ def advised(
 
     `cases` are those of the run, and `plan` says what a load would take that there is not.
     """
-    tried = [row for row in table if row.record.get("fits") is not None or _cannot_fit(row, budget)]
+    tried = [row for row in table if row.record.fits is not None or _cannot_fit(row, budget)]
     if not tried:
         return None
-    largest = max(row.record["state_bytes"] for row in tried)
-    tried = [row for row in tried if row.record["state_bytes"] == largest]
-    fitting = [row for row in tried if row.record.get("fits") and not (has_failed(row) or was_refused(row))]
+    largest = max(row.record.state_bytes for row in tried)
+    tried = [row for row in tried if row.record.state_bytes == largest]
+    fitting = [row for row in tried if row.record.fits and not (has_failed(row) or was_refused(row))]
     size = tried[0].size
     if fitting:
         return _as_measured(_one_that_fits(fitting, tried), cases, size)
@@ -82,22 +82,22 @@ def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
 
 def _cannot_fit(row: Row, budget: Budget) -> bool:
     """Whether the weights alone are more than the device has: nobody needs to try that."""
-    if budget.device_bytes is None or row.division or row.record.get("strategy") is None:
+    if budget.device_bytes is None or row.division or row.record.strategy is None:
         return False
-    state: int = row.record["state_bytes"]
+    state: int = row.record.state_bytes
     return state > budget.device_bytes
 
 
 def _one_that_fits(fitting: Sequence[Row], tried: Sequence[Row]) -> Advice:
     best, *equal = _best_of(fitting)
     lines = [f"Use {best.strategy} for {best.size}: it fits{_takes(best)}{_speed(best, equal, fitting)}."]
-    if best.record.get("ownership") == "mapped":
+    if best.record.ownership == "mapped":
         lines.append("Its weights stay in the pages of the file, which has to stay as it is while the model is used.")
-    if dying := [row.strategy for row in tried if not row.record.get("fits")]:
+    if dying := [row.strategy for row in tried if not row.record.fits]:
         lines.append(f"{', '.join(dying)} {'does' if len(dying) == 1 else 'do'} not fit.")
-    if broken := [row.strategy for row in tried if row.record.get("fits") and has_failed(row)]:
+    if broken := [row.strategy for row in tried if row.record.fits and has_failed(row)]:
         lines.append(f"{', '.join(broken)} failed otherwise.")
-    return Advice(best.strategy, tuple(lines), best.record.get("cast"))
+    return Advice(best.strategy, tuple(lines), best.record.cast)
 
 
 def _best_of(fitting: Sequence[Row]) -> list[Row]:
@@ -111,16 +111,16 @@ def _best_of(fitting: Sequence[Row]) -> list[Row]:
 
 def _is_timed_there(row: Row) -> bool:
     record = row.record
-    return bool(record.get("first_logits_seconds")) and record.get("timed_on") == record.get("device")
+    return bool(record.first_logits_seconds) and row.timed_on == record.device
 
 
 def _takes(row: Row) -> str:
     record, parts = row.record, []
-    device, host = record.get("device_reserved_peak_bytes"), record.get("host_private_peak_bytes")
-    if device is not None and record.get("device_budget_bytes"):
-        parts.append(f"{shown(device)} of {shown(record['device_budget_bytes'])} of the device")
-    if host is not None and record.get("host_budget_bytes"):
-        parts.append(f"{shown(host)} of the host's {shown(record['host_budget_bytes'])} beside an empty process")
+    device, host = record.device_reserved_peak_bytes, record.host_private_peak_bytes
+    if device is not None and record.device_budget_bytes:
+        parts.append(f"{shown(device)} of {shown(record.device_budget_bytes)} of the device")
+    if host is not None and record.host_budget_bytes:
+        parts.append(f"{shown(host)} of the host's {shown(record.host_budget_bytes)} beside an empty process")
     return f", taking {' and '.join(parts)}" if parts else ""
 
 
@@ -128,13 +128,13 @@ def _speed(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> str:
     if not _is_timed_there(best):
         alike = f", as {listed([row.strategy for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
         return "" if len(fitting) == 1 else f", and takes least of the {len(fitting)} that do{alike}"
-    seconds = best.record["first_logits_seconds"]
+    seconds = best.seconds
     said = f"; first logits come after {seconds:.2f} s"
     others = [row for row in fitting if row is not best and _is_timed_there(row)]
     if not others:
         return said
-    next_best = min(others, key=lambda row: row.record["first_logits_seconds"])
-    times = next_best.record["first_logits_seconds"] / seconds
+    next_best = min(others, key=lambda row: row.seconds)
+    times = next_best.seconds / seconds
     if times <= EQUAL_TIMES:
         return f"{said}, as soon as with {next_best.strategy}{'' if next_best in equal else ', which takes more'}"
     return f"{said}, {times:.1f} times as fast as with {next_best.strategy}, the next"

@@ -22,10 +22,10 @@ def alive_lines(alive: Sequence[LiveAllocation]) -> list[str]:
 
 def explanation(outcome: CaseResult) -> Iterator[str]:
     """What was alive at the peaks of a measurement, figure by figure."""
-    for figure, alive in (outcome.record.get("alive_at_peak") or {}).items():
+    for figure, alive in (outcome.record.alive_at_peak or {}).items():
         if alive:
             name = figure.removesuffix("_bytes").replace("_", " ")
-            yield f"{outcome.strategy}-{outcome.size}: {name} {_size(outcome.record[figure])}"
+            yield f"{outcome.strategy}-{outcome.size}: {name} {_size(outcome.record.value(figure))}"
             yield from alive_lines([LiveAllocation(**held) for held in alive])
 
 

@@ -10,7 +10,7 @@ from bench.history.fingerprint import gpus
 from bench.history.runs import Change, Key
 from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import LiveAllocation
-from bench.record.figures import shown, title
+from bench.record.field import shown, title
 from bench.report.alive import alive_lines
 from bench.report.text_table import fitting, markdown_table
 from bench.report.unseen import UNSEEN_FIGURES, unseen_cells
@@ -95,7 +95,7 @@ def _alive(comparison: Comparison, finding: Finding) -> list[str]:
     """What was alive at the new peak."""
     record = comparison.grown[finding.change.key]
     return alive_lines(
-        [LiveAllocation(**held) for held in (record.get("alive_at_peak") or {}).get(finding.change.figure, ())]
+        [LiveAllocation(**held) for held in (record.alive_at_peak or {}).get(finding.change.figure or "", ())]
     )
 
 

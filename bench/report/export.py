@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.history.runs import Key
 from bench.history.storage import write_whole
-from bench.record.figures import FIGURES, Figure, title
+from bench.record.field import Field, title
+from bench.record.record import FIGURES, Record
 
 NANOSECONDS = 1e9
 
@@ -24,8 +25,8 @@ def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> 
     metrics: dict[str, dict[str, Any]] = defaultdict(dict)
     points: list[dict[str, Any]] = []
     for bench in benchmarks:
-        record = bench["extra_info"]
-        name = f"{Key.of(bench['fullname'], record).whole_title}{' on a stand-in' if record.get('stand_in') else ''}"
+        record = Record.read(bench["extra_info"])
+        name = f"{Key.of(bench['fullname'], record).whole_title}{' on a stand-in' if record.stand_in else ''}"
         if measured := _metrics(bench):
             metrics[name] |= measured
         points += [point | {"name": f"{name}: {point['name']}", "extra": machine} for point in _points(bench)]
@@ -37,7 +38,7 @@ def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> 
 def _points(bench: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What the action calls `customSmallerIsBetter`: points, each the next one of the chart of its name."""
     for figure, value in _measured(bench):
-        yield {"name": title(figure.name), "unit": "s" if figure.timed else "bytes", "value": value}
+        yield {"name": title(figure.name), "unit": "s" if figure.is_seconds else "bytes", "value": value}
 
 
 def _metrics(bench: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -53,6 +54,6 @@ def _metrics(bench: dict[str, Any]) -> dict[str, dict[str, float]]:
     return found | {figure.name.replace("_", "-"): {"value": value} for figure, value in _measured(bench)}
 
 
-def _measured(bench: dict[str, Any]) -> list[tuple[Figure, float]]:
+def _measured(bench: dict[str, Any]) -> list[tuple[Field, float]]:
     found = [(figure, bench["extra_info"].get(figure.name)) for figure in FIGURES if figure.name not in GIVEN]
     return [(figure, value) for figure, value in found if value is not None]

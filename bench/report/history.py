@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from bench.history.change_points import ChangePoint, change_points
 from bench.history.runs import Run
 from bench.history.schema import PASSED
-from bench.record.figures import shown, title
+from bench.record.field import shown, title
 from bench.report.text_table import fitting, markdown_table
 
 HEADING = ("run", "date", "commit", "torch", "benchmark", "figure", "before", "since", "change")

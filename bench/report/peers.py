@@ -22,18 +22,19 @@ EXACT, NEAR = 1.0, 1.1
 
 def peer_lines(table: Sequence[Row]) -> list[str]:
     """What each loader of another project was, and was told: a line each."""
-    found = {row.strategy: row.record["peer"] for row in table if row.record.get("peer")}
+    found = {row.strategy: row.record.peer for row in table if row.record.peer}
     return [f"{strategy}: {_described(peer)}" for strategy, peer in found.items()]
 
 
 def version_lines(table: Sequence[Row], runs: Sequence[Run]) -> list[str]:
     """Which of their versions differ from those of the last run before that measured them, a line each loader."""
     lines = []
-    for row in {row.strategy: row for row in table if row.record.get("peer")}.values():
+    for row in {row.strategy: row for row in table if row.record.peer}.values():
+        now = (row.record.peer or {})["versions"]
         for run in reversed(runs):
-            before = [record["peer"] for record in run.records.values() if record.get("strategy") == row.strategy]
+            before = [one.peer for one in run.records.values() if one.strategy == row.strategy and one.peer]
             if before:
-                changes = _changes(before[-1]["versions"], row.record["peer"]["versions"])
+                changes = _changes(before[-1]["versions"], now)
                 lines += [f"{row.strategy}: {', '.join(changes)} since run {run.number}"] if changes else []
                 break
     return lines
@@ -62,12 +63,12 @@ class Loader:
 
     def figure(self, name: str, **wanted: str | None) -> Any:
         """The first that was measured, in a record that has these values; None: there is none."""
-        fitting = (record for record in self.records if all(record.get(key) == one for key, one in wanted.items()))
-        return next((record[name] for record in fitting if record.get(name) is not None), None)
+        fitting = (record for record in self.records if all(record.value(key) == one for key, one in wanted.items()))
+        return next((record.value(name) for record in fitting if record.value(name) is not None), None)
 
     @property
     def peer(self) -> Mapping[str, Any] | None:
-        return next((record["peer"] for record in self.records if record.get("peer")), None)
+        return next((record.peer for record in self.records if record.peer), None)
 
 
 def _ratio(value: float | None) -> str:

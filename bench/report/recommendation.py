@@ -20,13 +20,13 @@ def best(table: Sequence[Row]) -> list[str]:
     Said of the largest size, of those that fit and did not fail; all that are equal are named. Where no memory, or no
     time, was measured, there is no such line.
     """
-    usable = [row for row in table if fits(row) and not has_failed(row) and "state_bytes" in row.record]
+    usable = [row for row in table if fits(row) and not has_failed(row) and row.record.state_bytes]
     lines = []
-    if metered := _largest([row for row in usable if {"device_peak_ratio", "host_peak_ratio"} & row.record.keys()]):
-        lines.append(f"Best here: {_told(metered, least_memory, _peaks, 'ownership')}")
-    if timed := _largest([row for row in usable if row.record.get("first_logits_seconds")]):
-        where = "GPU" if str(timed[0].record.get("timed_on")).startswith("cuda") else "CPU"
-        lines.append(f"Fastest on this {where}: {_told(timed, fastest, _seconds, 'timed_ownership')}")
+    if metered := _largest([row for row in usable if _is_metered(row)]):
+        lines.append(f"Best here: {_told(metered, least_memory, _peaks, lambda row: row.record.ownership)}")
+    if timed := _largest([row for row in usable if row.record.first_logits_seconds]):
+        where = "GPU" if str(timed[0].timed_on).startswith("cuda") else "CPU"
+        lines.append(f"Fastest on this {where}: {_told(timed, fastest, _seconds, lambda row: row.timed_ownership)}")
     return lines
 
 
@@ -46,14 +46,14 @@ def memory(row: Row) -> tuple[float, ...]:
 
     Those of the suite's strategies are what theory says, which is what measured ones are held to.
     """
-    on_device = "device_peak_ratio" in row.record or row.record.get("device", "cpu") != "cpu"
+    on_device = row.record.device_peak_ratio is not None or (row.record.device or "cpu") != "cpu"
     return tuple(_ratio(row, figure) for figure in (("device", "host") if on_device else ("host",)))
 
 
 def fastest(candidates: Sequence[Row]) -> list[Row]:
     """Those whose first logits come earliest, all that are as early, in the order of the table."""
-    least = min(row.record["first_logits_seconds"] for row in candidates)
-    return [row for row in candidates if row.record["first_logits_seconds"] <= least * EQUAL_TIMES]
+    least = min(row.seconds for row in candidates)
+    return [row for row in candidates if row.seconds <= least * EQUAL_TIMES]
 
 
 def _ratio(row: Row, figure: str) -> float:
@@ -68,27 +68,26 @@ def _is_stated(row: Row) -> bool:
 
 def _largest(candidates: Sequence[Row]) -> list[Row]:
     """Those of the largest size, and of as many processes as there can be."""
-    of_size = [row for row in candidates if row.record["state_bytes"] == max(_state(one) for one in candidates)]
+    of_size = [row for row in candidates if row.record.state_bytes == max(one.record.state_bytes for one in candidates)]
     return [row for row in of_size if team(row.strategy)[0] == max(team(one.strategy)[0] for one in of_size)]
 
 
-def _state(row: Row) -> int:
-    state: int = row.record["state_bytes"]
-    return state
+def _is_metered(row: Row) -> bool:
+    return row.record.device_peak_ratio is not None or row.record.host_peak_ratio is not None
 
 
 def _told(
     candidates: Sequence[Row],
     choose: Callable[[Sequence[Row]], list[Row]],
     figures: Callable[[Sequence[Row]], str],
-    ownership: str,
+    ownership: Callable[[Row], str | None],
 ) -> str:
     """The chosen ones of each way to divide the model: that is decided before. After a mapped one, one that owns."""
     told = []
     for division in dict.fromkeys(team(row.strategy) for row in candidates):
         alike = [row for row in candidates if team(row.strategy) == division]
         chosen = choose(alike)
-        owned = [row for row in alike if row.record.get(ownership) != "mapped"]
+        owned = [row for row in alike if ownership(row) != "mapped"]
         if any(row in owned for row in chosen):
             told.append(_praise(chosen, figures(chosen)))
             continue
@@ -105,14 +104,14 @@ def _praise(chosen: Sequence[Row], figures: str) -> str:
 
 def _peaks(chosen: Sequence[Row]) -> str:
     device = _span([peak_ratio(row.record, "device_peak_ratio") for row in chosen], "x")
-    host = _span([row.record.get("host_peak_ratio") for row in chosen], "x")
+    host = _span([row.record.host_peak_ratio for row in chosen], "x")
     if device and chosen[0].division:
         return f"{device} of S/N"
     return ", ".join(f"{span} {name}" for span, name in ((device, "device"), (host, "private")) if span)
 
 
 def _seconds(chosen: Sequence[Row]) -> str:
-    return _span([row.record["first_logits_seconds"] for row in chosen], " s")
+    return _span([row.seconds for row in chosen], " s")
 
 
 def _span(figures: Sequence[float | None], unit: str) -> str:

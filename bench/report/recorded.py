@@ -11,9 +11,9 @@ from bench.conformance.judge import CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell
 from bench.history.runs import Change, Key, Run, run_of
-from bench.history.schema import compared
+from bench.history.schema import FIELD_KINDS, compared
 from bench.record.kinds import COUNT, FLAG, NUMBER, POSITIVE, TEXT, each, empty_or, fields, one_of, require
-from bench.record.record import FIELD_KINDS, Record, row_name
+from bench.record.record import Record
 from bench.record.record_file import Unreadable, content_of, json_of
 from bench.report.redact import Folders, without_folders
 from bench.report.rows import CaseResult, Row, rows, team
@@ -68,7 +68,7 @@ class Recorded:
         found = {
             outcome.strategy: outcome
             for outcome in self.outcomes
-            if outcome.size == size and outcome.record.get("host_total_peak_bytes") is not None
+            if outcome.size == size and outcome.record.host_total_peak_bytes is not None
         }
         return sorted(found.values(), key=lambda outcome: team(outcome.strategy))
 
@@ -100,7 +100,7 @@ def problems(outcomes: Iterable[CaseResult], folders: Folders) -> list[dict[str,
             "strategy": outcome.strategy,
             "size": outcome.size,
             "verdict": without_folders(outcome.verdict, folders),
-            "record": outcome.record,
+            "record": outcome.record.as_json() if outcome.record.size else {},
         }
         for outcome in outcomes
         if outcome.verdict != "ok"
@@ -110,15 +110,10 @@ def problems(outcomes: Iterable[CaseResult], folders: Folders) -> list[dict[str,
 def _outcomes(data: Mapping[str, Any]) -> Iterator[CaseResult]:
     """What was measured and is right, then what is not: rows merge them by strategy and size."""
     for bench in data["benchmarks"]:
-        record = _known(bench["extra_info"])
-        yield CaseResult(row_name(record), record["size"], "ok", record)
+        record = Record.read(bench["extra_info"])
+        yield CaseResult(record.row, str(record.size), "ok", record)
     for problem in data["problems"]:
-        yield CaseResult(problem["strategy"], problem["size"], problem["verdict"], _known(problem["record"]))
-
-
-def _known(record: Record) -> Record:
-    """Leave out the fields that this version does not know: no kind of theirs was checked."""
-    return {name: record.get(name) for name in FIELD_KINDS} if record else {}
+        yield CaseResult(problem["strategy"], problem["size"], problem["verdict"], Record.read(problem["record"]))
 
 
 def _cell(cell: Mapping[str, Any]) -> Cell:

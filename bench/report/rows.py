@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 from bench.record.record import Record
@@ -27,7 +28,7 @@ class CaseResult:
     strategy: str
     size: str
     verdict: str
-    record: Record = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
 
 
 class ShardingKey(NamedTuple):
@@ -62,6 +63,23 @@ class Row:
     size: str
     record: Record
     problems: tuple[str, ...]
+    # The record of its timed load: weights may end elsewhere there, on another device.
+    timed_load: Record | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds until the first logits; infinity where they were not measured."""
+        return self.record.first_logits_seconds or inf
+
+    @property
+    def timed_on(self) -> str | None:
+        """The device of its timed load."""
+        return self.timed_load.device if self.timed_load else None
+
+    @property
+    def timed_ownership(self) -> str | None:
+        """Where the weights end in its timed load, as `Record.ownership`."""
+        return self.timed_load.ownership if self.timed_load else None
 
     @property
     def division(self) -> ShardingKey | None:
@@ -82,28 +100,26 @@ def rows(outcomes: Iterable[CaseResult]) -> list[Row]:
     for outcome in outcomes:
         key = outcome.strategy, outcome.size
         before = merged.get(key) or _unmeasured(*key)
-        measured = {name: value for name, value in outcome.record.items() if value is not None}
         problems = () if outcome.verdict == "ok" else (outcome.verdict,)
-        if measured.get("first_logits_seconds"):
-            measured["timed_on"] = measured.get("device")
-            # What a meter does to a load shows in its faults; and elsewhere weights may end in the pages of the file.
-            timed: Record = {name: measured[name] for name in ("minor_faults", "major_faults") if name in measured}
-            timed["timed_ownership"] = measured.get("ownership")
+        measured, timed, timed_load = outcome.record.measured(), {}, before.timed_load
+        if outcome.record.first_logits_seconds:
+            timed_load = outcome.record
+            # What a meter does to a load shows in its faults.
+            timed = {name: measured[name] for name in ("minor_faults", "major_faults") if name in measured}
             # Bounds are of peaks, and those may be of a load to another device.
             measured = {name: value for name, value in measured.items() if not name.endswith("_bound_ratio")}
-        else:
-            timed = {}
         # Memory comes first, and what it says of the device is what the row is about, wherever times were taken.
-        merged[key] = Row(*key, measured | before.record | timed, tuple(dict.fromkeys(before.problems + problems)))
+        record = Record.read(measured | before.record.measured() | timed)
+        merged[key] = Row(*key, record, tuple(dict.fromkeys(before.problems + problems)), timed_load)
     sizes = list(dict.fromkeys(size for _, size in merged))
     return sorted(merged.values(), key=lambda row: (sizes.index(row.size), _is_limit(row), *team(row.strategy)))
 
 
 def _unmeasured(strategy: str, size: str) -> Row:
     """A row before anything is known of it but its name."""
-    row = Row(strategy, size, {}, ())
+    row = Row(strategy, size, Record(), ())
     if row.division:
-        row.record.update(parallelism=row.division.parallelism, ranks=row.division.ranks)
+        row.record.parallelism, row.record.ranks = row.division.parallelism, row.division.ranks
     return row
 
 
@@ -114,7 +130,7 @@ def _is_limit(row: Row) -> bool:
 
 def fits(row: Row) -> bool:
     """Whether its strategy is to be had with the memory that there is to be, as far as that was tried."""
-    return row.record.get("fits") is not False
+    return row.record.fits is not False
 
 
 def verdict_word(row: Row) -> str:
@@ -167,22 +183,22 @@ def listed(names: Sequence[str]) -> str:
 
 def scale_bytes(record: Record, figure: str) -> int:
     """What a peak is a multiple of: S; on the device of one rank of many, of which each holds a share, S/N."""
-    share: int | None = record.get("share_bytes")
-    state: int = record["state_bytes"]
+    share: int | None = record.share_bytes
+    state: int = record.state_bytes
     return share if share and figure.startswith("device_") else state
 
 
 def peak_ratio(record: Record, figure: str) -> float | None:
     """A peak as such a multiple; None where it was not measured. Recorded are multiples of S."""
-    recorded: float | None = record.get(figure)
-    if recorded is None or not record.get("share_bytes"):
+    recorded: float | None = record.value(figure)
+    if recorded is None or not record.share_bytes:
         return recorded
-    return recorded * record["state_bytes"] / scale_bytes(record, figure)
+    return recorded * record.state_bytes / scale_bytes(record, figure)
 
 
 def stand_ins(table: Iterable[Row]) -> list[str]:
     """Return a line for each stand-in for a GPU."""
-    found = dict.fromkeys(memory for row in table if (memory := row.record.get("stand_in")))
+    found = dict.fromkeys(memory for row in table if (memory := row.record.stand_in))
     return [
         f"stand-in for a GPU ({memory}): bytes are of PyTorch's CUDA allocator, and no times are shown"
         for memory in found
@@ -191,15 +207,15 @@ def stand_ins(table: Iterable[Row]) -> list[str]:
 
 def _in_checkpoint(record: Record) -> str:
     """What is in the checkpoint, where weights were cast."""
-    known = record.get("cast") and "checkpoint_bytes" in record
-    return f", C = {record['checkpoint_bytes']:,} bytes in the checkpoint" if known else ""
+    known = record.cast and record.checkpoint_bytes is not None
+    return f", C = {record.checkpoint_bytes:,} bytes in the checkpoint" if known else ""
 
 
 def scales(table: list[Row]) -> list[str]:
     """What S and L of the bounds are, and C of loads that cast, a line a size."""
-    records = {row.size: row.record for row in table if "state_bytes" in row.record}
+    records = {row.size: row.record for row in table if row.record.state_bytes}
     return [
-        f"{size}: S = {record['state_bytes']:,} bytes of state, L = {record['largest_tensor_bytes']:,} bytes in its "
-        f"largest tensor{_in_checkpoint(record)}{UNASKED if record.get('first_use') == 'weights' else ''}"
+        f"{size}: S = {record.state_bytes:,} bytes of state, L = {record.largest_tensor_bytes:,} bytes in its "
+        f"largest tensor{_in_checkpoint(record)}{UNASKED if record.first_use == 'weights' else ''}"
         for size, record in records.items()
     ]

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from bench.record.formats import in_three_digits
 from bench.record.record import Record
 from bench.report import sharded
-from bench.report.formats import in_three_digits
 from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.rows import Row, ShardingKey, rows
@@ -21,7 +21,7 @@ def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
     for run in runs:
         if not any(row.division for row in run.rows):
             raise ValueError(f"--sharded: run {run.run.number} has no sharded loads")
-    plans = [run for run in runs if any(outcome.record.get("planned") for outcome in run.outcomes)]
+    plans = [run for run in runs if any(outcome.record.planned for outcome in run.outcomes)]
     for run in runs:
         if run not in plans:
             yield from ("```text", *terminal_lines(run.rows, COLUMNS), "```", "")
@@ -39,12 +39,13 @@ SHARDED = RecordedSection("sharded", "results/sharded.md", _lines)
 def _planned(table: Sequence[Row]) -> Iterator[str]:
     """Render one size: a row a strategy and parallelism, two figures a number of ranks."""
     unit = sharded.unit(table)
-    found = {row.division: row.record for row in table if row.division and "share_bytes" in row.record}
+    found = {row.division: row.record for row in table if row.division and row.record.share_bytes is not None}
     counts = sorted({one.ranks for one in found})
     shares = {(one.parallelism, one.ranks): record for one, record in found.items()}
 
     def shown(records: Iterable[Record | None], name: str) -> list[str]:
-        return [in_three_digits(record[name] / unit.size) if record and name in record else "-" for record in records]
+        values = [record.value(name) if record else None for record in records]
+        return ["-" if value is None else in_three_digits(value / unit.size) for value in values]
 
     columns = [f"{count:,}" for count in counts]
     heading = ["strategy", sharded.SPLIT, f"device: {columns[0]}", *columns[1:], f"node: {columns[0]}", *columns[1:]]

@@ -2,48 +2,18 @@
 
 from collections.abc import Callable, Sequence
 
+from bench.record.formats import GIB
+from bench.record.record import FIELDS
 from bench.report import sharded
-from bench.report.formats import (
-    Column,
-    amount,
-    bound,
-    faults,
-    gib,
-    measured,
-    multiple,
-    number,
-    ratio,
-    three_digits,
-)
 from bench.report.peers import peer_lines
 from bench.report.recommendation import best
 from bench.report.rows import REFUSED, Row, coverage, scales, stand_ins, verdict_word
 from bench.report.text_table import aligned, markdown_table
 
-COLUMNS: tuple[Column, ...] = (
-    ("budget", "with the budget", measured("fits", lambda record: "fits" if record["fits"] else "dies"), 0),
-    ("min. dev.", "smallest device", amount("smallest_device_bytes"), 1),
-    ("min. host", "smallest host", amount("smallest_host_bytes"), 1),
-    ("GiB", "device GiB", gib("device_requested_peak_bytes"), 10),
-    ("device", "device", ratio("device_peak_ratio"), 0),
-    ("bound", "device bound", bound("device_bound_ratio", "device_requested_peak_bytes"), 1),
-    ("alloc.", "allocated", multiple("device_allocated_peak_bytes"), 9),
-    ("reserved", "reserved", multiple("device_reserved_peak_bytes"), 8),
-    ("GiB", "private GiB", gib("host_private_peak_bytes"), 11),
-    ("private", "private", ratio("host_peak_ratio"), 0),
-    ("bound", "private bound", bound("host_bound_ratio", "host_private_peak_bytes"), 4),
-    ("file", "file-backed", multiple("host_file_peak_bytes"), 5),
-    ("bound", "file-backed bound", bound("host_file_bound_ratio", "host_file_peak_bytes"), 12),
-    ("load s", "load, s", number("load_seconds"), 6),
-    ("logits s", "first logits, s", number("first_logits_seconds"), 0),
-    ("GB/s", "GB/s", three_digits("bytes_per_second", 1e-9), 3),
-    ("limit", "of the limit", number("limit_fraction"), 2),
-    ("kept", "kept beside the model", multiple("retained_bytes"), 13),
-    ("again", "kept after a second load", multiple("retained_again_bytes"), 13),
-    ("faults", "page faults", measured("minor_faults", faults), 7),
-)
+# The columns of loads by one process, with the names of their fields.
+COLUMNS = tuple((name, field.column) for name, field in FIELDS.items() if field.column)
 # With every column.
-ALL = max(left_out for _, _, _, left_out in (*COLUMNS, *sharded.columns(())))
+ALL = max(column.spare for _, column in (*COLUMNS, *sharded.columns(())))
 
 
 def terminal_lines(table: list[Row], width: int) -> list[str]:
@@ -82,10 +52,12 @@ def cells(table: list[Row], most: int = ALL, *, whole: bool = False) -> list[lis
     Left out are columns in which no row has a figure, and those that go sooner than `most`.
     """
     heading, body = ["strategy", "size"], [[row.strategy_name, row.size] for row in table]
-    for short, long, show, left_out in sharded.columns(table) if any(row.division for row in table) else COLUMNS:
-        shown = [show(row.record) for row in table]
-        if any(shown) and left_out <= most:
-            heading.append(long if whole else short)
+    of_ranks = any(row.division for row in table)
+    unit = sharded.unit(table) if of_ranks else GIB
+    for name, column in sharded.columns(table) if of_ranks else COLUMNS:
+        shown = [column.text(row.record, name, unit) for row in table]
+        if any(shown) and column.spare <= most:
+            heading.append(column.title.format(unit=unit.name) if whole else column.heading)
             for line, figure in zip(body, shown, strict=True):
                 line.append(figure or "-")
     for line, row in zip(body, table, strict=True):
@@ -123,4 +95,4 @@ def _whose(problem: str, row: Row, table: Sequence[Row]) -> str:
 
 def fates(table: list[Row]) -> list[str]:
     """How those loads ended that were given too little memory."""
-    return [f"{row.strategy}-{row.size}: {row.record['fate']}" for row in table if row.record.get("fate")]
+    return [f"{row.strategy}-{row.size}: {row.record.fate}" for row in table if row.record.fate]

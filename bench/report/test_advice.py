@@ -11,6 +11,7 @@ from bench.measure.planning import plan as plan_anew
 from bench.meters.budget import Budget
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadDied
+from bench.record.record import Record
 from bench.report.advice import Advice, advised
 from bench.report.rows import CaseResult, Row, rows
 from model.user.user_model import own
@@ -26,7 +27,6 @@ def row(strategy: str, *, fits: bool | None = True, problem: str | None = None, 
         "state_bytes": GIB,
         "device_budget_bytes": 2 * GIB,
         "device": "cuda",
-        "timed_on": "cuda",
         "device_reserved_peak_bytes": GIB,
         "device_peak_ratio": 1.0,
         "host_private_peak_bytes": 0,
@@ -34,7 +34,9 @@ def row(strategy: str, *, fits: bool | None = True, problem: str | None = None, 
         "fits": fits,
         "ownership": "owned",
     }
-    return Row(strategy, record.pop("size", "small"), known | record, (problem,) if problem else ())
+    timed = Record(device=record.pop("timed_on", "cuda"))
+    size = record.pop("size", "small")
+    return Row(strategy, size, Record.read(known | record), (problem,) if problem else (), timed)
 
 
 def never(_: Case) -> Measurement:
@@ -209,8 +211,8 @@ def test_a_model_that_is_larger_than_the_device_needs_no_trial() -> None:
         would([untried], [case], Budget(600 * MIB)).lines[0].startswith("No strategy can load small with this memory")
     )
     assert advised([untried], [case], plan, Budget(2 * GIB)) is None
-    limit = Row("limit: memory", "small", {"state_bytes": GIB, "limit": "memory"}, ())
-    many = Row("streamed fsdp x8", "small", {"state_bytes": GIB, "strategy": "streamed"}, ())
+    limit = Row("limit: memory", "small", Record(state_bytes=GIB, limit="memory"), ())
+    many = Row("streamed fsdp x8", "small", Record(state_bytes=GIB, strategy="streamed"), ())
     assert advised([limit, many], [case], plan, Budget(600 * MIB)) is None
 
 
@@ -320,12 +322,8 @@ def test_the_largest_block_of_a_model_is_one_of_a_sequence_or_a_part_beside_it()
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_what_was_tried_stays_when_a_row_is_put_together(order: tuple[int, int]) -> None:
     outcomes = [
-        CaseResult(
-            "streamed", "small", "ok", {"strategy": "streamed", "state_bytes": 1, "device_reserved_peak_bytes": 7}
-        ),
-        CaseResult(
-            "streamed", "small", "ok", {"strategy": "streamed", "state_bytes": 1, "fits": False, "fate": "killed"}
-        ),
+        CaseResult("streamed", "small", "ok", Record(strategy="streamed", state_bytes=1, device_reserved_peak_bytes=7)),
+        CaseResult("streamed", "small", "ok", Record(strategy="streamed", state_bytes=1, fits=False, fate="killed")),
     ]
     [whole] = rows(outcomes[place] for place in order)
-    assert (whole.record["fits"], whole.record["device_reserved_peak_bytes"]) == (False, 7)
+    assert (whole.record.fits, whole.record.device_reserved_peak_bytes) == (False, 7)

@@ -1,6 +1,7 @@
 from dataclasses import asdict
 
 from bench.meters.simulated.peaks import CACHED, ELSEWHERE, LiveAllocation
+from bench.record.record import Record
 from bench.report.alive import MOST_LINES, alive_lines, explanation
 from bench.report.rows import CaseResult
 
@@ -25,7 +26,7 @@ def test_many_lines_are_cut_and_none_of_their_bytes_is_lost() -> None:
 
 
 def test_an_outcome_is_explained_figure_by_figure() -> None:
-    record = {
+    known = {
         "device_requested_peak_bytes": 6 * GIB + 2**20,
         "host_file_peak_bytes": 0,
         "alive_at_peak": {
@@ -33,9 +34,9 @@ def test_an_outcome_is_explained_figure_by_figure() -> None:
             "host_file_peak_bytes": [],
         },
     }
-    assert list(explanation(CaseResult("sequential", "xl", "ok", record))) == [
+    assert list(explanation(CaseResult("sequential", "xl", "ok", Record.read(known)))) == [
         "sequential-xl: device requested peak 6.00 GiB",
         *alive_lines([MODEL, TENSOR]),
     ]
-    assert list(explanation(CaseResult("sequential", "xl", "ok", {"alive_at_peak": None}))) == []
+    assert list(explanation(CaseResult("sequential", "xl", "ok", Record(alive_at_peak=None)))) == []
     assert list(explanation(CaseResult("sequential", "xl", "skipped: no room"))) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.report.__main__ import main
+from bench.report.document_tables import document_tables
 from bench.report.peers import PEERS
 from bench.report.readme import MAIN_JOB
 from bench.report.sharded_section import SHARDED
@@ -80,20 +81,23 @@ def test_the_sharded_loads_of_a_run_are_written_into_their_document(
 
 def test_the_documented_commands_write_the_documents_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    for section in (MAIN_JOB, PEERS, SHARDED):
-        emptied = re.sub(r"( -->\n).*?(<!-- end of )", r"\1\2", (ROOT / section.document).read_text(), flags=re.DOTALL)
-        (tmp_path / section.document).write_text(emptied)
+    written = [*(section.document for section in (MAIN_JOB, PEERS, SHARDED)), *document_tables()]
+    for document in written:
+        emptied = re.sub(r"( -->\n).*?(<!-- end of )", r"\1\2", (ROOT / document).read_text(), flags=re.DOTALL)
+        (tmp_path / document).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / document).write_text(emptied)
     for words in (
         documented("python -m bench.report 0010"),
         documented("python -m bench.report 0010 --readme"),
         documented("python -m bench.report --peers 0011 0012 0013 0014 0016 0015"),
         documented("python -m bench.report --sharded 0018 0017"),
+        documented("python -m bench.report --tables"),
     ):
         assert words[:3] == ["python", "-m", "bench.report"]
         main([*words[3:], "--storage", str(ROOT / "results"), "--report", str(tmp_path / "report")], tmp_path)
     assert (tmp_path / "report" / "index.html").exists()
-    for section in (MAIN_JOB, PEERS, SHARDED):
-        assert (tmp_path / section.document).read_text() == (ROOT / section.document).read_text()
+    for document in written:
+        assert (tmp_path / document).read_text() == (ROOT / document).read_text()
 
 
 def test_a_readme_without_the_section_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from bench.record.record import blank_record
+from bench.record.record import Record
 from bench.report.export import export
 
 
 def benchmark(test: str, **record: Any) -> dict[str, Any]:
     return {
         "fullname": f"bench/{test}.py::{test}[streamed-small-cpu]",
-        "extra_info": blank_record() | {"dtype": "float32", "cache": "cold", "planned": False} | record,
+        "extra_info": Record().as_json() | {"dtype": "float32", "cache": "cold", "planned": False} | record,
         "stats": {"min": 0.2, "max": 0.4},
     }
 

@@ -5,6 +5,7 @@ from typing import Any
 from bench.conformance.judge import CellStatus
 from bench.conformance.sweep import Cell
 from bench.history.runs import Key, Run
+from bench.record.record import Record
 from bench.report.peers import PEERS, Loader, beaten, peer_lines, version_lines
 from bench.report.recorded import Recorded
 from bench.report.rows import CaseResult, Row
@@ -23,9 +24,10 @@ PEER = {
 }
 
 
-def record(device: str = "cpu", cache: str = "warm", **figures: Any) -> dict[str, Any]:
+def record(device: str = "cpu", cache: str = "warm", **figures: Any) -> Record:
     scale = {"state_bytes": S, "largest_tensor_bytes": L}
-    return {"size": "small", "device": device, "cache": cache, "ownership": "owned", **scale, **figures}
+    known = {"size": "small", "device": device, "cache": cache, "ownership": "owned", **scale, **figures}
+    return Record.read(known)
 
 
 def run(outcomes: list[CaseResult], cells: list[Cell] | None = None) -> Recorded:
@@ -47,7 +49,7 @@ def outcomes() -> list[CaseResult]:
         CaseResult(
             "quick", "small", "ok", record(load_seconds=0.1, first_logits_seconds=0.15, limit_fraction=0.9, **theirs)
         ),
-        CaseResult("absent", "small", "skipped: absent is not installed: pip install '.[peers]'", {}),
+        CaseResult("absent", "small", "skipped: absent is not installed: pip install '.[peers]'"),
     ]
 
 

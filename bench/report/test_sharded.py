@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from bench.record import formats
+from bench.record.record import Record
 from bench.report import sharded
 from bench.report.rows import CaseResult, Row, rows
 from bench.report.table import markdown, terminal_lines
@@ -36,7 +38,7 @@ def test_what_a_user_asks_first_fits_a_terminal(loads: list[CaseResult], asked: 
 
 def test_where_there_is_room_every_column_is_shown() -> None:
     table = rows(run(2))
-    names = [short for short, _, _, _ in sharded.columns(table)]
+    names = [column.heading for _, column in sharded.columns(table)]
     assert heading(terminal_lines(table, 1000)) == ["strategy", "size", *names, "verdict"]
     [line] = [line for line in markdown(table).splitlines() if line.startswith("| ---")]
     assert line == "| --- | --- | --- |" + " ---: |" * (len(names) - 1) + " --- |"
@@ -76,11 +78,11 @@ def test_all_bytes_of_a_table_have_the_unit_in_which_its_least_rank_has_digits()
     """They are compared with each other: here and on the page, which sorts them."""
     small = taken("streamed", "fsdp", 1024)
     table = rows([taken("load_then_shard", "fsdp", 2, 4.0), small])
-    assert sharded.unit(table) == sharded.MIB
+    assert sharded.unit(table) == formats.MIB
     lines = terminal_lines(table, 1000)
     figures = [line.split()[4] for line in lines if line.startswith(("load_then_shard", "streamed"))]
     assert figures == [f"{4 * S / 2 / 2**20:.0f}", f"{S / 1024 / 2**20:.2f}"]
-    assert sharded.unit(rows([taken("streamed", "fsdp", 2)])) == sharded.GIB
+    assert sharded.unit(rows([taken("streamed", "fsdp", 2)])) == formats.GIB
 
 
 def test_loads_that_are_compared_stand_beside_each_other_and_none_hides_another() -> None:
@@ -130,4 +132,4 @@ def test_what_was_skipped_is_named_and_said_once_where_it_is_true_of_all() -> No
 
 def test_other_loads_have_no_division() -> None:
     for name in ("streamed", "limit: memory"):
-        assert Row(name, "small", {}, ()).division is None
+        assert Row(name, "small", Record(), ()).division is None

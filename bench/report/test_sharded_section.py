@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.history.runs import Run
+from bench.record.record import Record
 from bench.report.recorded import Recorded
 from bench.report.rows import CaseResult
 from bench.report.sharded_section import SHARDED
@@ -57,4 +58,4 @@ def test_what_was_measured_is_shown_as_the_run_printed_it() -> None:
 
 def test_a_run_of_single_processes_is_refused() -> None:
     with pytest.raises(ValueError, match="--sharded: run 0007 has no sharded loads"):
-        SHARDED.rendered([told(*run(2)), told(CaseResult("streamed", "small", "ok", {}), number="0007")])
+        SHARDED.rendered([told(*run(2)), told(CaseResult("streamed", "small", "ok", Record()), number="0007")])

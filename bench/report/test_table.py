@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from bench.record.record import Record
 from bench.report.rows import CaseResult, rows
 from bench.report.table import COLUMNS, markdown, terminal_lines
 
@@ -27,7 +28,7 @@ def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: 
         "host_file_bound_ratio": float(mapped),
         "load_seconds": None,
     }
-    return CaseResult(strategy, "small", "ok", record)
+    return CaseResult(strategy, "small", "ok", Record.read(record))
 
 
 def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> CaseResult:
@@ -37,7 +38,7 @@ def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> CaseResu
         "bytes_per_second": 1.5e9,
         "ownership": "mapped" if strategy == "mmap_assign" else "owned",
     }
-    return CaseResult(strategy, "small", verdict, times)
+    return CaseResult(strategy, "small", verdict, Record.read(times))
 
 
 def against_limit(strategy: str, first_logits: float, fraction: float, faults: tuple[int, int]) -> CaseResult:
@@ -49,7 +50,7 @@ def against_limit(strategy: str, first_logits: float, fraction: float, faults: t
 
 def limit(kind: str, rate: float) -> CaseResult:
     record = {"strategy": None, "limit": kind, "state_bytes": S, "largest_tensor_bytes": L, "bytes_per_second": rate}
-    return CaseResult(f"limit: {kind}", "small", "ok", record)
+    return CaseResult(f"limit: {kind}", "small", "ok", Record.read(record))
 
 
 RUN = [
@@ -65,8 +66,8 @@ RUN = [
 def test_a_row_is_what_was_found_of_one_strategy() -> None:
     [baseline, mapped, per_tensor] = rows(RUN)
     assert (baseline.strategy, mapped.strategy, per_tensor.strategy) == ("baseline", "mmap_assign", "per_tensor")
-    assert baseline.record["host_peak_ratio"] == 2.0
-    assert baseline.record["load_seconds"] == 1.5
+    assert baseline.record.host_peak_ratio == 2.0
+    assert baseline.record.load_seconds == 1.5
 
 
 def test_wide_table() -> None:
@@ -104,7 +105,7 @@ def test_where_there_is_room_every_column_is_shown() -> None:
     table[0].record.update(retained_bytes=0, retained_again_bytes=S)
     lines = terminal_lines(rows(table), 1000)
     [heading] = [line for line in lines if line.startswith("strategy")]
-    assert re.split("  +", heading) == ["strategy", "size", *(column[0] for column in COLUMNS), "verdict"]
+    assert re.split("  +", heading) == ["strategy", "size", *(column.heading for _, column in COLUMNS), "verdict"]
     [heading] = [line for line in markdown(rows(table)).splitlines() if line.startswith("| strategy")]
     assert heading.count("|") == len(COLUMNS) + 4
 
@@ -164,9 +165,9 @@ def test_faults_are_those_of_the_load_that_no_meter_disturbed(order: int) -> Non
     metered, timed = memory("baseline", 2.0), against_limit("baseline", 3.0, 1.0, (100, 1))
     metered.record.update(minor_faults=99_000, major_faults=5)
     [row] = rows([metered, timed][::order])
-    assert (row.record["minor_faults"], row.record["major_faults"]) == (100, 1)
+    assert (row.record.minor_faults, row.record.major_faults) == (100, 1)
     [row] = rows([metered])
-    assert (row.record["minor_faults"], row.record["major_faults"]) == (99_000, 5)
+    assert (row.record.minor_faults, row.record.major_faults) == (99_000, 5)
 
 
 def test_a_limit_is_never_best() -> None:
@@ -186,9 +187,9 @@ def test_the_three_device_figures_fit_a_wide_terminal_beside_times() -> None:
 
 def test_times_that_were_taken_elsewhere_say_where() -> None:
     simulated, timed = memory("per_tensor", 0.2, device=1.0), seconds("per_tensor", 1.0)
-    simulated.record["device"], timed.record["device"] = "sim", "cpu"
+    simulated.record.device, timed.record.device = "sim", "cpu"
     [row] = rows([simulated, timed])
-    assert row.record["device"] == "sim"
+    assert row.record.device == "sim"
     assert terminal_lines([row], 120)[-2:] == [
         "Best here: per_tensor (1.00x device, 0.20x private)",
         "Fastest on this CPU: per_tensor (1.00 s)",
@@ -217,15 +218,17 @@ def test_memory_and_times_are_told_apart_and_each_is_said_without_the_other() ->
     assert terminal_lines(rows(RUN[:3]), 120)[-1].startswith("Best here: mmap_assign (0.00x private, mapped); ")
     for device, where in (("cpu", "CPU"), ("cuda:0", "GPU")):
         whole = {"state_bytes": S, "largest_tensor_bytes": L, "device": device}
-        timed = replace(RUN[3], record=RUN[3].record | whole)
+        timed = replace(RUN[3], record=RUN[3].record.with_fields(whole))
         assert terminal_lines(rows([timed]), 120)[-1] == f"Fastest on this {where}: baseline (3.00 s)"
 
 
 def test_a_stand_in_for_a_gpu_is_named_and_has_no_times() -> None:
     said = "stand-in for a GPU (80 GiB): bytes are of PyTorch's CUDA allocator, and no times are shown"
     known = {"device": "cuda", "stand_in": "80 GiB"}
-    loads = [replace(one, record=one.record | known) for one in (RUN[0], memory("streamed", 0.1, device=1.0))]
-    timed = [CaseResult(one.strategy, "small", "ok", known | {"load_seconds": None, "state_bytes": S}) for one in loads]
+    loads = [
+        replace(one, record=one.record.with_fields(known)) for one in (RUN[0], memory("streamed", 0.1, device=1.0))
+    ]
+    timed = [CaseResult(one.strategy, "small", "ok", Record.read(known | {"state_bytes": S})) for one in loads]
     for lines in (terminal_lines(rows([*loads, *timed]), 80), markdown(rows([*loads, *timed])).splitlines()):
         assert lines.count(said) == 1
         assert not [line for line in lines if "logits s" in line or "Fastest" in line]
@@ -262,13 +265,13 @@ def test_of_the_suites_own_theory_decides_and_no_noise() -> None:
     for noise in (-0.002, 0.002):
         run = [memory(name, 0.049, device=1.0) for name in ("load_assign", "mmap_assign")]
         run[1].record.update(host_bound_ratio=0.0, host_peak_ratio=0.0)
-        run[0].record["host_peak_ratio"] += noise
+        run[0].record.host_peak_ratio = 0.049 + noise
         assert told(run)[0].startswith("Best here: mmap_assign, load_assign (1.00x device, 0.00 to 0.05x private)")
 
 
 def test_what_is_best_is_said_of_the_largest_size() -> None:
     small, xl = memory("baseline", 2.0), memory("sequential", 2.0)
-    xl = CaseResult("sequential", "xl", "ok", xl.record | {"state_bytes": 10 * S})
+    xl = CaseResult("sequential", "xl", "ok", xl.record.with_fields(state_bytes=10 * S))
     run = [small, xl, seconds("baseline", 1.0), CaseResult("sequential", "xl", "ok", seconds("", 9.0).record)]
     assert told(run) == ["Best here: sequential (2.00x private)", "Fastest on this CPU: sequential (9.00 s)"]
 
@@ -282,7 +285,7 @@ def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
 
 def tried(strategy: str, *, fits: bool, fate: str | None = None, **smallest: int) -> CaseResult:
     known = {"strategy": strategy, "state_bytes": S, "largest_tensor_bytes": L}
-    return CaseResult(strategy, "small", "ok", known | {"fits": fits, "fate": fate} | smallest)
+    return CaseResult(strategy, "small", "ok", Record.read(known | {"fits": fits, "fate": fate} | smallest))
 
 
 def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() -> None:
@@ -313,7 +316,9 @@ WHY = "refused: ['angles'] are not persistent; use baseline or sequential"
 
 
 def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
-    refusing = [CaseResult(name, "small", WHY, {"strategy": name}) for name in ("load_assign", "streamed", "streamed")]
+    refusing = [
+        CaseResult(name, "small", WHY, Record(strategy=name)) for name in ("load_assign", "streamed", "streamed")
+    ]
     run = [memory("baseline", 1.0), *refusing, limit("memory", 2e9), memory("sequential", 1.0)]
     for lines in (terminal_lines(rows(run), 80), markdown(rows(run)).splitlines()):
         assert lines.count("2 of 4 strategies work with small: baseline, sequential; 2 refused") == 1
@@ -331,7 +336,7 @@ def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
 
 
 def test_a_refusal_is_no_failure_and_a_bound_of_times_is_none_of_peaks() -> None:
-    refused = CaseResult("streamed", "small", "refused: ['angles'] are not persistent", {"strategy": "streamed"})
+    refused = CaseResult("streamed", "small", "refused: ['angles'] are not persistent", Record(strategy="streamed"))
     lines = terminal_lines(rows([memory("baseline", 1.0), refused]), 80)
     assert [line.split()[-1] for line in lines if line.startswith("streamed ")] == ["refused"]
     assert "streamed-small: refused: ['angles'] are not persistent" in lines
@@ -340,4 +345,4 @@ def test_a_refusal_is_no_failure_and_a_bound_of_times_is_none_of_peaks() -> None
     own = memory("usual", 2.0)
     own.record.update(host_bound_ratio=None)
     [row] = rows([own, timed])
-    assert row.record.get("host_bound_ratio") is None
+    assert row.record.host_bound_ratio is None

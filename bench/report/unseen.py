@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from bench.history.findings import Unseen
-from bench.record.figures import SECONDS, title
+from bench.record.field import title
+from bench.record.record import SECONDS
 
 # The heading reads as a sentence, and each row ends it.
 HEADING = ("a slow-down below", *(title(figure.name) for figure in SECONDS), "could not be seen here")

@@ -35,7 +35,7 @@ def verdict(recorded: Recorded) -> RunVerdict:
 
 
 def _sentences(recorded: Recorded, partial: Sequence[str]) -> Iterator[str]:
-    loads = [row for row in recorded.rows if "strategy" in row.record and not was_skipped(row)]
+    loads = [row for row in recorded.rows if row.record.strategy is not None and not was_skipped(row)]
     wrong = list(_failures(recorded, loads))
     yield from wrong
     if recorded.run.outcome == INTERRUPTED:
@@ -77,11 +77,11 @@ def _all_well(loads: Sequence[Row]) -> str:
     if ranks := sorted({row.division.ranks for row in loads if row.division}):
         several += f" for {', '.join(f'{count:,}' for count in ranks)} ranks"
     right = "every weight is right" if any(map(_has_values, loads)) else "every name, dtype and shape is right"
-    metered = any("host_total_peak_bytes" in row.record for row in loads)
+    metered = any(row.record.host_total_peak_bytes is not None for row in loads)
     return f"{many}{several} measured: {right}{', and every peak is what theory says' if metered else ''}."
 
 
 def _has_values(row: Row) -> bool:
     """Whether the weights that were loaded had any; a timed load's always have."""
-    real = row.record.get("device") != "sim" and not row.record.get("planned")
-    return real or "first_logits_seconds" in row.record
+    real = row.record.device != "sim" and not row.record.planned
+    return real or row.record.first_logits_seconds is not None

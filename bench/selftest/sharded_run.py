@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from bench.history.conftest import STATS
-from bench.record.record import row_name
+from bench.record.record import Record
 from bench.report.rows import CaseResult
 from bench.selftest.recorded_run import S, metered
+from bench.selftest.small_suite import STATS
 
 
 def of_ranks(strategy: str, parallelism: str, ranks: int, device: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -34,13 +34,15 @@ def of_ranks(strategy: str, parallelism: str, ranks: int, device: float = 1.0, *
 
 def taken(strategy: str, parallelism: str, ranks: int, device: float = 1.0, **more: Any) -> CaseResult:
     record = of_ranks(strategy, parallelism, ranks, device, **more)
-    return CaseResult(row_name(record), "small", "ok", record)
+    return CaseResult(Record.read(record).row, "small", "ok", Record.read(record))
 
 
 def seconds(outcome: CaseResult, first_logits: float) -> CaseResult:
     """The times of the same load, taken on the CPU."""
     times = {"load_seconds": first_logits / 2, "first_logits_seconds": first_logits, "bytes_per_second": 1.5e9}
-    return CaseResult(outcome.strategy, outcome.size, "ok", {"device": "cpu", "host_bound_ratio": 1.0, **times})
+    return CaseResult(
+        outcome.strategy, outcome.size, "ok", Record.read({"device": "cpu", "host_bound_ratio": 1.0, **times})
+    )
 
 
 def skipped(strategy: str, why: str = "skipped: its reader wants bytes") -> CaseResult:

@@ -68,7 +68,7 @@ def peak_of(strategy: str, device: str = "cuda") -> Check:
             measurement = measure(replace(job, meter=partial(with_fault, fault, job.meter)), LIMIT_SECONDS)
         except LoadEnded as error:
             return str(error)
-        record = case.blank_record() | peaks(measurement, case.specification.footprint.state_bytes)
+        record = case.blank_record().with_fields(peaks(measurement, case.specification.footprint.state_bytes))
         return "\n".join([*peak_breaches(case.strategy, record).values(), *leaks(measurement.kept, record)])
 
     return check

@@ -187,7 +187,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def record_of(measurement: Measurement, case: Case = CASE) -> Record:
-    return case.blank_record() | peaks(measurement, STATE)
+    return case.blank_record().with_fields(peaks(measurement, STATE))
 
 
 def problems_of(measurement: Measurement, case: Case = CASE) -> list[str]:

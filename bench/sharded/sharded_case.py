@@ -1,7 +1,7 @@
 """One measurement of many processes: which strategy loads which checkpoint, divided how among how many ranks."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import psutil
@@ -12,7 +12,7 @@ from bench.measure.loads import run_load
 from bench.meters import device_meter
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
-from bench.record.record import Record, ratio, row_name
+from bench.record.record import Record, ratio
 from bench.sharded.rank_context import RankContext
 from bench.sharded.rank_group import RankGroup, local_team
 from bench.sharded.rank_loads import RankLoad, rank_clock, rehearse_rank
@@ -43,7 +43,7 @@ class ShardedCase(Case):
 
     @property
     def row(self) -> str:
-        return row_name({"strategy": self.strategy_name, "parallelism": self.parallelism, "ranks": self.team.count})
+        return Record(strategy=self.strategy_name, parallelism=self.parallelism, ranks=self.team.count).row
 
     @property
     def strategy(self) -> ShardedStrategy:
@@ -112,13 +112,14 @@ class ShardedCase(Case):
 
     def blank_record(self) -> Record:
         count = self.team.count
-        return super().blank_record() | {
-            "ranks": count,
-            "parallelism": self.parallelism,
-            "share_bytes": max(one.held_bytes for one in self.shares),
-            "device_bound_ratio": ratio(self.bound_bytes("device_requested_peak_bytes"), self.state_bytes),
-            "limit": None,
-        }
+        return replace(
+            super().blank_record(),
+            ranks=count,
+            parallelism=self.parallelism,
+            share_bytes=max(one.held_bytes for one in self.shares),
+            device_bound_ratio=ratio(self.bound_bytes("device_requested_peak_bytes"), self.state_bytes),
+            limit=None,
+        )
 
     @property
     def state_bytes(self) -> int:

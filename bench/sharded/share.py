@@ -1,14 +1,15 @@
 """What theory says a rank holds of a model, and what a load takes beside it there."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 from torch import nn
 
 from bench.measure.bounds import EXACT, RING_BYTES, PeakCheck, expected_peaks, host_slack_bytes
-from bench.record.record import Record
 from bench.strategies import Strategy
 from bench.strategies.reading.memory import ring_bytes
 from model.parallel import Parallelism
@@ -119,7 +120,9 @@ def _chunk(size: int, ranks: int, rank: int) -> int:
     return max(0, min(size - rank * first, first))
 
 
-def rank_peak_checks(strategy: Strategy, device: str, record: Record, share: Share, tensors: int) -> list[PeakCheck]:
+def rank_peak_checks(
+    strategy: Strategy, device: str, figures: Mapping[str, Any], share: Share, tensors: int
+) -> list[PeakCheck]:
     """A gate for every peak of one rank, in the fields of a record, that was measured and that theory speaks of.
 
     The model has so many tensors.
@@ -128,12 +131,12 @@ def rank_peak_checks(strategy: Strategy, device: str, record: Record, share: Sha
         PeakCheck(
             figure=figure,
             expression=expression,
-            measured=record[figure],
+            measured=figures[figure],
             bound=share.most_bytes(expression),
             slack=0 if figure in EXACT else host_slack_bytes(share.state_bytes, tensors),
             state=share.state_bytes,
             unseen=share.most_bytes(expression) - share.bound_bytes(expression),
         )
         for figure, expression in expected_peaks(strategy, device).items()
-        if record[figure] is not None
+        if figures[figure] is not None
     ]

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from bench.conftest import LIMIT_SECONDS
 from bench.meters.cuda import CudaMeter
-from bench.record.record import FIELDS
-from bench.selftest.runs.conftest import LIMIT_SECONDS
 from bench.sharded.measure_ranks import measure_ranks
 from bench.sharded.rank_group import RankGroup, local_team
 from bench.sharded.rendezvous import RankRendezvous
@@ -65,7 +64,7 @@ def test_a_plan_says_what_every_rank_takes(
         RankRendezvous(case.team), planned_checkpoint(case.specification), real_checkpoint(case.rehearsal)
     )
     record = of_all_ranks(case, measure_ranks(RankRendezvous(case.team), jobs, LIMIT_SECONDS))
-    assert rank_breaches(case, case.blank_record() | record) == {}
+    assert rank_breaches(case, case.blank_record().with_fields(record)) == {}
     assert sum(rank["alike"] for rank in record["per_rank"]) == count
     assert record["per_rank"][0]["alike"] == 1
     assert record["read_bytes"] is None
@@ -118,11 +117,10 @@ def test_a_plan_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_record_begins_with_how_many_divide_it_how() -> None:
     record = planned(64).blank_record()
-    assert record.keys() == set(FIELDS)
-    assert (record["ranks"], record["parallelism"], record["limit"]) == (64, "fsdp", None)
+    assert (record.ranks, record.parallelism, record.limit) == (64, "fsdp", None)
     # Both masks whole, 786 rows of 64 numbers of the embedding and of the head, and a 64th of the rest.
     masks, row = 2 * 4 * 1024**2, 64 * 4
     share = masks + 2 * 786 * row + (34_782_720 - masks - 2 * 50257 * row) // 64
-    assert record["share_bytes"] == share
+    assert record.share_bytes == share
     # The last rank has 47 rows less, and may have a copy of either in the size of the others.
-    assert record["device_bound_ratio"] == (share - 2 * 47 * row + 2 * 786 * row) / 34_782_720
+    assert record.device_bound_ratio == (share - 2 * 47 * row + 2 * 786 * row) / 34_782_720

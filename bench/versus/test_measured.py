@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.record.record import blank_record
+from bench.record.record import Record
 from bench.versus.measured import PEAKS, TIMES, Benchmark, read_run
 
 FULLNAME = "bench/test_load_time.py::test_load_time[streamed-small-cpu]"
@@ -18,7 +18,7 @@ def written(folder: Path, *benchmarks: tuple[str, dict[str, Any]]) -> Path:
 
 
 def test_what_was_measured_is_read_and_what_was_not_is_not_there(tmp_path: Path) -> None:
-    record = blank_record() | {"dtype": "float32", "cache": "cold", "planned": False, "load_seconds": 0.5}
+    record = Record().as_json() | {"dtype": "float32", "cache": "cold", "planned": False, "load_seconds": 0.5}
     peaks = dict.fromkeys(PEAKS, 7) | {"host_pinned_peak_bytes": 0}
     assert read_run(written(tmp_path, (FULLNAME, record), ("metered", record | {"load_seconds": None} | peaks))) == {
         Benchmark(FULLNAME, "float32", "cold", planned=False): {"load_seconds": 0.5},
@@ -49,4 +49,4 @@ def test_names_are_short_but_never_empty() -> None:
 
 
 def test_every_figure_that_is_compared_is_in_a_record() -> None:
-    assert {*TIMES, *PEAKS} <= blank_record().keys()
+    assert {*TIMES, *PEAKS} <= Record().as_json().keys()

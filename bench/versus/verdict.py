@@ -6,7 +6,7 @@ from math import exp, log, sqrt
 from statistics import NormalDist, fmean, median, stdev
 
 from bench.history.student import t_around
-from bench.record.figures import FIGURES
+from bench.record.record import FIGURES
 from bench.versus.interleaved_runs import InterleavedRuns
 from bench.versus.measured import PEAKS, TIMES, Benchmark, Run
 
@@ -20,7 +20,7 @@ FEWEST_ROUNDS = 3
 POWER = 0.8
 MOST_ROUNDS = 100
 
-SLACK_BYTES = {figure.name: figure.slack_bytes for figure in FIGURES}
+SLACK_BYTES = {figure.name: figure.slack(planned=False) for figure in FIGURES}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bench.history.change_points import change_points
 from bench.history.fingerprint import in_a_line
 from bench.history.runs import Run
 from bench.history.storage import write_whole
-from bench.record.figures import shown, title
+from bench.record.field import shown, title
 from bench.report.conformance import summary
 from bench.report.page.charts.alive import alive_figures
 from bench.report.page.charts.figure import Chart
@@ -124,7 +124,7 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
 def _rows(table: list[Row], lines: list[list[str]]) -> Iterator[tuple[list[tuple[str, str]], str, str]]:
     """Of each row the cells, as they are shown and as they are sorted, its record, and its name."""
     for row, line in zip(table, lines, strict=True):
-        record = {name: value for name, value in row.record.items() if name not in DRAWN}
+        record = {name: value for name, value in row.record.measured().items() if name not in DRAWN}
         raw = json.dumps(record | {"problems": row.problems}, indent=1)
         yield [(cell, _sortable(cell)) for cell in line], raw, f"{row.strategy}-{row.size}"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.conftest import environment_of
 from bench.selftest.documents.markdown import ROOT, documented
-from bench.selftest.runs.conftest import environment_of
 
 SOURCES = ("bench", "model", "conftest.py", "pyproject.toml")
 

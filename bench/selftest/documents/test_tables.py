@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 from bench.conformance.properties import PROPERTIES, columns
 from bench.plugin.history_options import OPTIONS as HISTORY_OPTIONS
 from bench.plugin.options import OPTIONS, help_text
 from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
-from bench.record.record import FIELDS
-from bench.report.table import COLUMNS
+from bench.report.document_tables import document_tables
 from bench.selftest.documents.markdown import ROOT, documents, tables
 from bench.sharded.recipes import SHARDED
 from bench.strategies import STRATEGIES
@@ -70,11 +70,10 @@ def test_every_size_is_in_the_table() -> None:
             assert rows[size][0] == f"{parameters:,}"
 
 
-def test_every_column_and_field_is_explained() -> None:
-    shown = {one.strip(" `") for row in table("bench/report/README.md", "column") for one in row[0].split(",")}
-    assert shown == {"strategy", "size", "verdict", *(short for short, *_ in COLUMNS)}
-    fields = {one.strip(" `") for row in table("results/README.md", "field") for one in row[0].split(",")}
-    assert fields == set(FIELDS)
+@pytest.mark.parametrize("name", document_tables())
+def test_the_tables_of_columns_and_fields_are_as_they_are_declared(name: str) -> None:
+    lines = document_tables()[name]
+    assert "\n".join(lines) in DOCUMENTS[name], "run python -m bench.report --tables"
 
 
 def test_the_readme_explains_the_columns_of_its_table() -> None:

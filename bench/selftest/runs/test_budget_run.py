@@ -4,9 +4,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from bench.conftest import Bench, last_record
 from bench.meters.budget import empty_process_bytes
 from bench.selftest.documents.markdown import documented_options
-from bench.selftest.runs.conftest import Bench, last_record
 from bench.strategies import STRATEGIES
 
 MIB = 2**20

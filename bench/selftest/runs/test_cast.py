@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from bench.conftest import Bench, Measure, last_record
 from bench.measure.bounds import EXACT, peak_checks
 from bench.measure.building import built
 from bench.measure.case import Case
-from bench.selftest.runs.conftest import Bench, Measure, last_record
+from bench.record.record import Record
 from bench.strategies import STRATEGIES
 from bench.test_peak_memory import leaks, peaks
 from model.user.conversion_request import ConversionRequest
@@ -54,10 +54,10 @@ def told(build, path, device, *, dtype=None):
 CASTS = [("float32", "bfloat16"), ("bfloat16", "float32"), ("bfloat16", "float16"), ("float32", "float32")]
 
 
-def checked(load: Measure, case: Case) -> dict[str, Any]:
+def checked(load: Measure, case: Case) -> Record:
     """What a load takes, which is what theory says: to the byte where it is planned, or asked of an allocator."""
     measurement = load(case)
-    record = case.blank_record() | peaks(measurement, case.blank_record()["state_bytes"])
+    record = case.blank_record().with_fields(peaks(measurement, case.blank_record().state_bytes))
     for gate in peak_checks(case.strategy, record):
         assert gate.breach is None
         # Blocks of huge pages start in the first of one more; a model of the user's takes what its skeleton does.
@@ -75,9 +75,9 @@ def test_a_planned_cast_takes_what_theory_says_to_the_byte(
 ) -> None:
     """Of tiny, half of whose bytes are masks, which are float32 whatever the others are."""
     record = checked(load, Case(strategy, "tiny", device, dtype, planned=True, cast=to))
-    assert (record["cast"], record["dtype"]) == (to, dtype)
+    assert (record.cast, record.dtype) == (to, dtype)
     halves = {"float32": 34_782_720, "bfloat16": 17_391_360, "float16": 17_391_360}
-    assert record["state_bytes"] == halves[to]
+    assert record.state_bytes == halves[to]
 
 
 @pytest.mark.parametrize("device", ["sim", "cpu"])
@@ -133,10 +133,10 @@ def test_integers_and_buffers_that_no_checkpoint_has_are_not_cast(
     floats = 4000 * 1024 + 64 * 1024 * 3 + 64 + 4 * 64 + 2 * 4 * 64 * 64 + 2 * 4 * 64
     integers = 8 * 300_001
     widths = {"float32": 4, "bfloat16": 2, "float16": 2}
-    assert record["state_bytes"] == widths[to] * floats + integers
-    assert record["checkpoint_bytes"] == widths[one.dtype] * floats + integers
-    assert record["converted_bytes"] == (0 if to == one.dtype else widths[one.dtype] * floats)
-    assert record["beside_bytes"] == 512 * 100 * 4
+    assert record.state_bytes == widths[to] * floats + integers
+    assert record.checkpoint_bytes == widths[one.dtype] * floats + integers
+    assert record.converted_bytes == (0 if to == one.dtype else widths[one.dtype] * floats)
+    assert record.beside_bytes == 512 * 100 * 4
 
 
 @pytest.mark.parametrize("to", ["bfloat16", "float32"])

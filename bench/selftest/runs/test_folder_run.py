@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.selftest.runs.conftest import Bench, last_record
+from bench.conftest import Bench, last_record
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from bench.conftest import Bench, Measure, last_record
 from bench.measure.case import Case
 from bench.meters.measure import Measurement
-from bench.selftest.runs.conftest import Bench, Measure, last_record
 from bench.strategies import STRATEGIES, Strategy, own_strategy
 from model.layouts import LAYOUTS, save_plain
 from model.user.reference import Reference

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from bench.conftest import Bench, Measure, last_record
 from bench.measure.bounds import expected_peaks, peak_bound
 from bench.measure.case import Case
-from bench.selftest.runs.conftest import Bench, Measure, last_record
 from bench.strategies import STRATEGIES
 from model.user.conversion_request import ConversionRequest
 from model.user.user_model import UserModel, own

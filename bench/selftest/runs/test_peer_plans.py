@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.conftest import Measure
 from bench.measure.bounds import host_slack_bytes
 from bench.measure.case import Case
-from bench.selftest.runs.conftest import Measure
 from model.user.user_model import own
 
 CODE = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.selftest.runs.conftest import Bench
+from bench.conftest import Bench
 from model.verification.test_verify import TIED
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from bench.conftest import Measure
 from bench.history.deviation import deviations
 from bench.measure.case import Case
 from bench.meters.simulated.allocator_settings import allocator_settings
-from bench.selftest.runs.conftest import Measure
+from bench.record.record import Record
 from bench.strategies import STRATEGIES
 from bench.test_peak_memory import peaks
 
@@ -31,13 +32,13 @@ def recorded_on_cuda(folder: Path) -> list[tuple[str, dict[str, Any], dict[str, 
 
 
 def deviations_of(load: Measure, machine: dict[str, Any], record: dict[str, Any]) -> list[str]:
-    return deviations(record, simulated(load, machine, record), machine["torch"])
+    return deviations(Record.read(record), simulated(load, machine, record), machine["torch"])
 
 
-def simulated(load: Measure, machine: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def simulated(load: Measure, machine: dict[str, Any], record: dict[str, Any]) -> Record:
     case = Case(record["strategy"], record["size"], "sim", record["dtype"], planned=True)
     measurement = load(case, allocator_settings(machine["allocator_settings"]))
-    return dict(peaks(measurement, record["state_bytes"]))
+    return Record.read(peaks(measurement, record["state_bytes"]))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_the_simulation_agrees_with_every_gpu_that_was_recorded(
         figures.remove("device_driver_peak_bytes")
         assert len(figures) == 3
         expected = simulated(load, machine, record)
-        assert {name: record[name] for name in figures} == {name: expected[name] for name in figures}
+        assert {name: record[name] for name in figures} == {name: expected.value(name) for name in figures}
 
 
 def run_on(device: str, figures: dict[str, Any]) -> dict[str, Any]:

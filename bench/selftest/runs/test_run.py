@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bench.conformance.properties import PROPERTIES, columns
+from bench.conftest import ROOT, Bench, last_record, recorded
 from bench.record.record import FIELDS
 from bench.selftest.documents.markdown import documented_options
-from bench.selftest.runs.conftest import ROOT, Bench, last_record, recorded
 from bench.strategies import STRATEGIES
 
 # A plugin that adds recipes with faults, and loaders of other projects: one that dies, one that hangs, one that raises,
@@ -25,7 +25,7 @@ FAULTY = """
 from bench.measure import case
 from bench.selftest.test_meter_faults import load_and_be_killed, load_and_look, load_with_stray_copy, load_wrong
 from bench.strategies import PEERS, STRATEGIES, Strategy
-from bench.strategies.lazy_recipe import NamedLoad
+from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.peers import Peer
 from model.user.reference import Reference
 
@@ -46,7 +46,7 @@ for name, fault, needs in (
     ("absent", "load_and_crash", "no-such-loader"),
 ):
     peer = Peer("dcp", needs, "real module", "load", "torch")
-    load = NamedLoad(Reference(f"bench.selftest.test_meter_faults:{fault}"))
+    load = LazyRecipe(Reference(f"bench.selftest.test_meter_faults:{fault}"))
     PEERS[name] = Strategy(load, "torch", "", "", "", "", pinned="", peer=peer)
 """
 
@@ -59,10 +59,10 @@ sweep.LEAST = 1
 
 # A plugin that fills the disk.
 FULL_DISK = """
-from model.checkpoint_cache import Shelf
+from model.checkpoint_cache import CheckpointCache
 
-Shelf._free_bytes = lambda self: 1_000_000
-Shelf._removable_bytes = lambda self: 0
+CheckpointCache._free_bytes = lambda self: 1_000_000
+CheckpointCache._removable_bytes = lambda self: 0
 """
 
 # A plugin that fills the disk when the run is recorded.
@@ -124,7 +124,7 @@ def test_every_benchmark_is_recorded_with_every_field(folder: Path) -> None:
     }
     for fullname, benchmark in benchmarks.items():
         record = benchmark["extra_info"]
-        assert tuple(record) == FIELDS
+        assert list(record) == list(FIELDS)
         assert (record["limit_bytes_per_second"] is None) == ("peak_memory" in fullname)
         assert (record["limit_fraction"] is not None) == ("load_time" in fullname)
         if "test_limit" in fullname:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from bench.conftest import LIMIT_SECONDS, ROOT, WITHOUT_ALTAIR, environment_of, recorded
 from bench.selftest.documents.markdown import documented
-from bench.selftest.runs.conftest import LIMIT_SECONDS, ROOT, WITHOUT_ALTAIR, environment_of, recorded
 from bench.sharded.measure_ranks import measure_ranks
 from bench.sharded.rank_group import local_team
 from bench.sharded.rendezvous import RankRendezvous

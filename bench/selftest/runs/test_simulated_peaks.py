@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from bench.conftest import Measure
 from bench.measure.bounds import bound_bytes, expected_peaks, host_slack_bytes, peak_bound, peak_breaches
 from bench.measure.case import Case
 from bench.meters import device_meter
 from bench.meters.device import DevicePeaks
-from bench.selftest.runs.conftest import Measure
 from bench.strategies import STRATEGIES
 from bench.strategies.reading.memory import HUGE_PAGE_BYTES
 from bench.test_peak_memory import leaks, peaks
@@ -34,7 +34,7 @@ def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strate
     assert measurement.host.private_bytes == bound_bytes(row.host, state, largest)
     assert measurement.host.file_bytes == bound_bytes(row.file_moved or row.file, state, largest)
     assert measurement.device.pinned_bytes == bound_bytes(row.pinned, state, largest)
-    record = planned(strategy, size).blank_record() | peaks(measurement, state)
+    record = planned(strategy, size).blank_record().with_fields(peaks(measurement, state))
     assert peak_breaches(row, record) == {}
     assert leaks(measurement.kept, record) == []
     assert measurement.minor_faults is None
@@ -112,8 +112,8 @@ def test_shards_take_what_one_file_takes(load: Measure, strategy: str, layout: s
     assert shards.host.private_bytes == pytest.approx(one.host.private_bytes, abs=asked_beside(strategy, device))
     # What is moved to a device is unmapped file by file: of those before it no page is held.
     record = case.blank_record()
-    record["largest_file_bytes"] = replace(case.specification, layout=layout).largest_file_bytes
-    assert record["largest_file_bytes"] < record["state_bytes"]
+    record.largest_file_bytes = replace(case.specification, layout=layout).largest_file_bytes
+    assert record.largest_file_bytes < record.state_bytes
     expression = expected_peaks(case.strategy, device)["host_file_peak_bytes"]
     assert shards.host.file_bytes == peak_bound("host_file_peak_bytes", expression, record)
 

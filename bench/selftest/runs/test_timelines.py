@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from bench.conftest import Measure
 from bench.measure.case import Case
 from bench.meters.child import load_noting
 from bench.meters.phase_times import PhaseTimes
 from bench.meters.simulated.ledger import Event, Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.meters.timeline import MOMENTS, MOST_POINTS
-from bench.selftest.runs.conftest import Measure
 from bench.strategies import STRATEGIES
 from bench.test_peak_memory import peaks
 from model.checkpoints import Checkpoint, make

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.selftest.runs.conftest import Bench
+from bench.conftest import Bench
 
 MODEL = """
 import warnings

@@ -39,7 +39,7 @@ def _figure(outcomes: Sequence[CaseResult], size: str, field: str, name: str) ->
     table += [
         [v["strategy"], str(v["number"]), f"{v['bytes']:,}", f"{v['tensors']:,}", v["line"], v["code"]] for v in bars
     ]
-    of_shares = any(scale_bytes(outcome.record, field) != outcome.record["state_bytes"] for outcome in outcomes)
+    of_shares = any(scale_bytes(outcome.record, field) != outcome.record.state_bytes for outcome in outcomes)
     scale = "S/N" if of_shares else "the model"
     text = f"What was alive {name}, by the line of code that asked for it, as multiples of {scale}"
     height = BAR_HEIGHT * len({v["strategy"] for v in bars})
@@ -62,7 +62,7 @@ def _specification(title: str) -> dict[str, Any]:
 
 def _bar(outcome: CaseResult, field: str) -> list[dict[str, Any]]:
     """The parts of a bar, most bytes first."""
-    alive: Sequence[Mapping[str, Any]] = (outcome.record.get("alive_at_peak") or {}).get(field) or ()
+    alive: Sequence[Mapping[str, Any]] = (outcome.record.alive_at_peak or {}).get(field) or ()
     scale, end, parts = scale_bytes(outcome.record, field), 0.0, []
     for rank, held in enumerate(alive):
         start, end = end, end + held["bytes"] / scale

@@ -70,7 +70,7 @@ def frontier_figures(table: Sequence[Row], size: str) -> list[Chart]:
 
 
 def _figures(row: Row, field: str) -> tuple[Any, Any]:
-    return row.record.get("first_logits_seconds"), peak_ratio(row.record, field)
+    return row.record.first_logits_seconds, peak_ratio(row.record, field)
 
 
 def _figure(points: Sequence[Point], name: str, whose: str, scale: str) -> Chart:

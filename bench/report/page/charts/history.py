@@ -9,7 +9,7 @@ import altair as alt
 from bench.history.change_points import ChangePoint
 from bench.history.fingerprint import gpus
 from bench.history.runs import Key, Run
-from bench.record.figures import shown, title
+from bench.record.field import shown, title
 from bench.report.page.charts.figure import INK, Chart, filled, looks, of, specification
 
 # figure of the record, what its axis says, and what its values are divided by
@@ -33,7 +33,7 @@ def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: 
 
     A line ends where the next run was on another machine.
     """
-    keys = [key for key, record in latest.records.items() if record["size"] == size and record["strategy"]]
+    keys = [key for key, record in latest.records.items() if record.size == size and record.strategy]
     return [figure for name in FIGURES if (figure := _figure(runs, points, keys, size, name))]
 
 
@@ -89,7 +89,7 @@ def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterato
     for run in runs:
         if (here := run.hardware) != before:
             stretch, before = stretch + 1, here
-        value = run.records.get(key, {}).get(figure)
+        value = run.records[key].value(figure) if key in run.records else None
         if value is not None:
             words = shown(figure, value)
             yield {
@@ -104,7 +104,7 @@ def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterato
 def _moved(point: ChangePoint, keys: Sequence[Key], figure: str, divisor: int) -> Iterator[dict[str, Any]]:
     """The mark of a change point, if it is one of these lines."""
     change = point.change
-    value = point.run.records[change.key].get(figure)
+    value = point.run.records[change.key].value(figure)
     if change.key in keys and change.figure == figure and value is not None:
         yield {
             "benchmark": change.key.title,

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
+from bench.record.record import Record
 from bench.report.page.charts.frontier import Point, _box, _ends, _names, _shared, frontier, frontier_figures
 from bench.report.rows import Row
 from bench.selftest.sharded_run import of_ranks
@@ -40,7 +41,7 @@ def test_names_do_not_meet_where_there_is_room() -> None:
 
 
 def row(strategy: str, size: str = "small", *problems: str, **record: float) -> Row:
-    return Row(strategy, size, record, problems)
+    return Row(strategy, size, Record.read(record), problems)
 
 
 def test_a_chart_has_what_was_measured_whole_and_is_right() -> None:
@@ -63,7 +64,7 @@ def test_of_many_ranks_those_are_in_a_chart_that_divide_the_model_alike_by_what_
         Row(
             f"streamed {way} x{ranks}",
             "small",
-            of_ranks("streamed", way, ranks, 1.5) | {"first_logits_seconds": 1.0},
+            Record.read(of_ranks("streamed", way, ranks, 1.5) | {"first_logits_seconds": 1.0}),
             (),
         )
         for way, ranks in (("fsdp", 2), ("tensor", 2), ("fsdp", 1000))

@@ -2,6 +2,7 @@ import pytest
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
+from bench.record.record import Record
 from bench.report.page.charts.timelines import timelines
 from bench.report.rows import CaseResult
 from bench.selftest.recorded_run import LOADS, S, metered, series
@@ -9,7 +10,7 @@ from bench.selftest.sharded_run import of_ranks
 
 
 def outcome(strategy: str, verdict: str = "ok", **record: object) -> CaseResult:
-    return CaseResult(strategy, "small", verdict, metered(strategy) | record)
+    return CaseResult(strategy, "small", verdict, Record.read(metered(strategy) | record))
 
 
 def test_all_charts_of_a_size_have_the_same_axes() -> None:
@@ -53,7 +54,8 @@ def test_bounds_without_room_for_two_texts_share_one() -> None:
 
 def test_of_many_ranks_only_what_was_measured_is_drawn_over_time() -> None:
     loads = [
-        CaseResult("streamed fsdp x2", "small", "ok", of_ranks("streamed", "fsdp", 2, planned=it)) for it in (0, 1)
+        CaseResult("streamed fsdp x2", "small", "ok", Record.read(of_ranks("streamed", "fsdp", 2, planned=it)))
+        for it in (0, 1)
     ]
     assert [figure.title for figure in timelines(loads)] == ["streamed fsdp x2-small"]
     assert timelines([outcome("baseline", planned=True)])

@@ -71,7 +71,7 @@ def timelines(outcomes: Sequence[CaseResult]) -> list[Chart]:
 
     What is planned of many ranks has none: it takes no time, and a rank little of the model.
     """
-    having = [outcome for outcome in outcomes if outcome.record.get("timeline") and not _is_planned_by_many(outcome)]
+    having = [outcome for outcome in outcomes if outcome.record.timeline and not _is_planned_by_many(outcome)]
     ends = {
         "seconds": max((_end(outcome.record) for outcome in having), default=0),
         "ratio": HEADROOM * max((ratio for outcome in having for ratio in _ratios(outcome.record)), default=0),
@@ -80,7 +80,7 @@ def timelines(outcomes: Sequence[CaseResult]) -> list[Chart]:
 
 
 def _is_planned_by_many(outcome: CaseResult) -> bool:
-    return bool(outcome.record.get("planned") and outcome.record.get("ranks"))
+    return bool(outcome.record.planned and outcome.record.ranks)
 
 
 def _figure(outcome: CaseResult, ends: dict[str, float]) -> Chart:
@@ -140,7 +140,7 @@ def _specification() -> dict[str, Any]:
 def _value(record: Record, one: TimelineSeries, seconds: float, count: int) -> dict[str, Any]:
     return {
         "seconds": seconds,
-        "ratio": round(count / record["state_bytes"], 5),
+        "ratio": round(count / record.state_bytes, 5),
         "bytes": count,
         "memory": one.name,
     }
@@ -159,13 +159,18 @@ def _bounds(record: Record, drawn: Sequence[TimelineSeries], end: float) -> list
     """
     by_ratio: dict[float, list[str]] = defaultdict(list)
     for one in drawn:
-        if bound := one.bound and record.get(one.bound):
+        if bound := _bound(record, one):
             by_ratio[bound].append(one.name)
     texts = {ratio: f"{' and '.join(names)} bound {ratio:.2f}x" for ratio, names in by_ratio.items()}
     for ratio, higher in pairwise(sorted(texts)):
         if (higher - ratio) * HEIGHT < LINE_HEIGHT * end:
             texts[higher], texts[ratio] = f"{texts[higher]}, {texts[ratio]}", ""
     return [{"ratio": ratio, "memory": names[0], "text": texts[ratio]} for ratio, names in by_ratio.items()]
+
+
+def _bound(record: Record, one: TimelineSeries) -> float | None:
+    bound: float | None = record.value(one.bound) if one.bound else None
+    return bound
 
 
 def _moments(record: Record, lasting: float) -> list[dict[str, Any]]:
@@ -182,12 +187,12 @@ def _moments(record: Record, lasting: float) -> list[dict[str, Any]]:
 
 
 def _named_moments(record: Record) -> list[tuple[str, float]]:
-    moments = record["timeline"]["moments"]
+    moments = record.timeline["moments"] if record.timeline else {}
     return [(name, moments[name]) for name in MOMENTS if name in moments]
 
 
 def _points(record: Record, one: TimelineSeries) -> list[tuple[float, int]]:
-    series = record["timeline"].get(one.points)
+    series = record.timeline.get(one.points) if record.timeline else None
     return list(zip(series["seconds"], series["bytes"], strict=True)) if series else []
 
 
@@ -197,14 +202,14 @@ def _highest(record: Record, one: TimelineSeries) -> tuple[float, int]:
 
 def _is_drawn(record: Record, one: TimelineSeries) -> bool:
     counts = [count for _, count in _points(record, one)]
-    return bool(counts) and max(counts) > LITTLE * record["state_bytes"]
+    return bool(counts) and max(counts) > LITTLE * record.state_bytes
 
 
 def _ratios(record: Record) -> Iterator[float]:
     for one in SERIES:
-        yield from (count / record["state_bytes"] for _, count in _points(record, one))
-        if one.bound and _is_drawn(record, one) and record.get(one.bound):
-            yield record[one.bound]
+        yield from (count / record.state_bytes for _, count in _points(record, one))
+        if _is_drawn(record, one) and (bound := _bound(record, one)):
+            yield bound
 
 
 def _end(record: Record) -> float:
@@ -218,8 +223,8 @@ def _named(one: TimelineSeries) -> str:
 
 def _row(record: Record, one: TimelineSeries) -> list[str]:
     seconds, most = _highest(record, one)
-    bound = record.get(one.bound) if one.bound else None
-    peak = f"{most / GIB:.3f} GiB, {most / record['state_bytes']:.2f}x"
+    bound = _bound(record, one)
+    peak = f"{most / GIB:.3f} GiB, {most / record.state_bytes:.2f}x"
     return [_named(one), peak, f"{seconds:.3f} s", "-" if bound is None else f"{bound:.2f}x"]
 
 

@@ -2,7 +2,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,18 +11,20 @@ from typing import Any
 
 import pytest
 
+from bench import interrupts
 from bench.measure.case import Case
 from bench.meters.cgroup import NoCgroup, limited
 from bench.meters.measure import Measurement, measure
 from bench.meters.process import child_process
 from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.selftest.small_suite import Suite
 from model.checkpoints import Checkpoint, Specification, make
 
 Measure = Callable[..., Measurement]
 
 LIMIT_SECONDS = 120.0
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 
 # The end of a plugin with which there is no page.
 WITHOUT_ALTAIR = """
@@ -31,6 +33,7 @@ import sys
 sys.modules["altair"] = None
 """
 
+# Runs of the whole suite and of a small one, checkpoints and measured loads, for the tests of all rooms.
 Bench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -124,6 +127,12 @@ def bench(folder: Path) -> Bench:
         )
 
     return run
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester) -> Iterator[Suite]:
+    with interrupts.apart():
+        yield Suite(pytester)
 
 
 def recorded(folder: Path) -> list[Path]:

@@ -1,14 +1,13 @@
 """The suite in small: runs of pytest whose figures are written in a file, so that nothing but the gate varies."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import interrupts
-from bench.record.record import blank_record
+from bench.record.record import Record
 
 # The suite in small: benchmarks that measure what `figures.json` says, on the machine that it says.
 CONFTEST = """
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.plugin.options import add_options
-from bench.plugin.regression import Gate
+from bench.plugin.regression import RegressionPlugin
 from bench.plugin.history_options import OPTIONS, history_options
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 
@@ -35,7 +34,7 @@ def pytest_configure(config):
     config.option.benchmark_autosave = config.option.benchmark_autosave or "run"
     config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     try:
-        config.gate = Gate(config, history_options(config.option), lambda record: record["size"] == "tiny")
+        config.gate = RegressionPlugin(config, history_options(config.option), lambda record: record.size == "tiny")
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(config.gate)
@@ -69,20 +68,23 @@ import time
 
 import pytest
 
-from bench.plugin.regression import Grown
+from bench.plugin.regression import MemoryRegression
+from bench.record.record import Record
 from conftest import WORLD
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLD["loads"])
 def test_load(name, benchmark, growth):
-    benchmark.extra_info = record = WORLD["loads"][name]
+    benchmark.extra_info = fields = WORLD["loads"][name]
+    record = Record.read(fields)
     if name in WORLD.get("stopped", ()):
         benchmark.pedantic(lambda: os.kill(os.getpid(), signal.SIGINT))
     benchmark.pedantic(time.sleep, args=(0,), rounds=2)
     if grown := growth(record):
-        record["alive_at_peak"] = {f: [dict(bytes=7, tensors=1, line="r.py:3", code="x = y")] for f in grown}
-        raise Grown("; ".join(grown.values()), pytrace=False)
+        alive = [dict(bytes=7, tensors=1, line="r.py:3", code="x = y")]
+        fields["alive_at_peak"] = record.alive_at_peak = dict.fromkeys(grown, alive)
+        raise MemoryRegression("; ".join(grown.values()), pytrace=False)
     assert name not in WORLD.get("broken", ())
     if name in WORLD.get("interrupted", ()):
         raise KeyboardInterrupt
@@ -113,7 +115,7 @@ def load(**fields: Any) -> dict[str, Any]:
         "load_seconds": 0.2,
         "first_logits_seconds": 0.25,
     }
-    return blank_record() | usual | fields
+    return Record().as_json() | usual | fields
 
 
 class Suite:
@@ -156,12 +158,6 @@ class Suite:
             ]
             run = {"machine_info": machine, "commit_info": {"id": "c0ffee"}, "datetime": f"{number:04}"}
             (folder / f"{number:04}_run.json").write_text(json.dumps({"benchmarks": benchmarks, **run}))
-
-
-@pytest.fixture
-def suite(pytester: pytest.Pytester) -> Iterator[Suite]:
-    with interrupts.apart():
-        yield Suite(pytester)
 
 
 def lines(result: Any, beginning: str) -> list[str]:
