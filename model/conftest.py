@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from model.checkpoints import Checkpoint, Specification, make
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
 from model.gpt2 import REHEARSAL
+from model.user.from_options import user_model
 from model.user.pretrained_folder import weights_of
-from model.user.user_model import UserModel, own
+from model.user.user_model import UserModel
 
 
 @pytest.fixture
@@ -34,4 +37,4 @@ def changed(folder: Path, **entries: Any) -> Path:
 
 def of(folder: Path | str) -> UserModel:
     """The model of a folder of Hugging Face, with the weights in it."""
-    return own(str(folder), weights_of(str(folder)), None, None)
+    return user_model(str(folder), weights_of(str(folder)), None, None)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from bench.conformance.traits import properties_of
 from bench.meters.process import LoadDied, LoadEnded
 from bench.strategies import Strategy
-from model.checkpoints import Specification
+from model.checkpoints.specification import Specification
 from model.examine.safetensors_file import contents, contiguous_stride
-from model.layouts import first_names, untied
+from model.state_dict import first_names, untied
 from model.user.user_model import UserModel
 from model.verification.verify import WrongModel
 

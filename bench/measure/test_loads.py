@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure.loads import CachedOutputs
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 
 
 def test_outputs_go_with_their_model() -> None:

@@ -29,8 +29,8 @@ from bench.meters.host import memory_reader, release_memory, reset_peak
 from bench.meters.roofline import from_pinned_memory
 from bench.meters.simulated.allocator_settings import VARIABLES
 from bench.strategies import STRATEGIES
-from model.checkpoints import Checkpoint
-from model.verification.bits import difference
+from model.checkpoints.checkpoint import Checkpoint
+from model.values.bits import difference
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),

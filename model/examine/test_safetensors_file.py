@@ -10,8 +10,8 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 from model.examine.safetensors_file import DTYPES, MOST_HEADER_BYTES, contents, read_header, read_safetensors
 from model.examine.zip_directory import MalformedFile
-from model.layouts import Raw, save_plain, save_sparse
-from model.verification.bits import difference
+from model.layouts.files import RawContent, save_plain, save_sparse
+from model.values.bits import difference
 
 # Two tensors that say they are one.
 Twin: Any = TwoTensor
@@ -34,7 +34,7 @@ WRITTEN = (
 
 
 def saved(tensors: dict[str, Any], folder: Path) -> Path:
-    save_plain(Raw(contents(tensors)), folder / "model.safetensors")
+    save_plain(RawContent(contents(tensors)), folder / "model.safetensors")
     return folder / "model.safetensors"
 
 
@@ -90,7 +90,7 @@ def test_a_name_that_the_format_has_for_itself_is_refused() -> None:
 
 def test_a_plan_has_a_header_and_a_hole(tmp_path: Path) -> None:
     with FakeTensorMode():
-        save_sparse(Raw(contents({"huge": torch.empty(10**9)})), tmp_path / "model.safetensors")
+        save_sparse(RawContent(contents({"huge": torch.empty(10**9)})), tmp_path / "model.safetensors")
     [extent] = read_header(tmp_path / "model.safetensors").values()
     assert extent.end - extent.start == 4 * 10**9
     assert (tmp_path / "model.safetensors").stat().st_blocks * 512 < 2**20
@@ -104,7 +104,7 @@ def test_a_file_cut_anywhere_is_unsound(cut: int, tmp_path: Path) -> None:
 
 
 def test_two_values_of_four_bits_are_one_element(tmp_path: Path) -> None:
-    """To the byte what the format's own library writes."""
+    """The bytes are those that the format's own library writes."""
     pairs = torch.arange(6, dtype=torch.uint8).view(2, 3).view(torch.float4_e2m1fn_x2)
     path = saved({"a": pairs}, tmp_path)
     header = b'{"__metadata__":{"format":"pt"},"a":{"dtype":"F4","shape":[2,6],"data_offsets":[0,6]}}'
@@ -127,7 +127,7 @@ def test_a_header_may_be_as_long_as_the_format_allows(surplus: int, tmp_path: Pa
     assert isinstance(header, bytes)
     length = MOST_HEADER_BYTES + surplus
     header = header if surplus else header.ljust(length)
-    save_plain(Raw([length.to_bytes(8, "little"), header, *tensors]), tmp_path / "long")
+    save_plain(RawContent([length.to_bytes(8, "little"), header, *tensors]), tmp_path / "long")
     if surplus:
         with pytest.raises(MalformedFile, match="by its first bytes, its header has 100,000,001 bytes"):
             read_header(tmp_path / "long")
@@ -141,5 +141,7 @@ def test_the_length_of_a_header_may_be_any_number(magic: bytes, tmp_path: Path) 
     [_, header, *tensors] = contents({"a": torch.ones(1)})
     assert isinstance(header, bytes)
     length = int.from_bytes(magic, "little")
-    save_plain(Raw([length.to_bytes(8, "little"), header.ljust(length), *tensors]), tmp_path / "model.safetensors")
+    save_plain(
+        RawContent([length.to_bytes(8, "little"), header.ljust(length), *tensors]), tmp_path / "model.safetensors"
+    )
     assert list(read_header(tmp_path / "model.safetensors")) == ["a"]

@@ -8,7 +8,8 @@ import torch
 
 from model.examine.shard_index import read_index, shards
 from model.examine.zip_directory import MalformedFile
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 
 TENSORS = {"first": torch.ones(100), "second": torch.ones(90), "third": torch.ones(110)}
 STATE: dict[str, Any] = TENSORS | {"second_tied": TENSORS["second"], "_extra_state": 7}

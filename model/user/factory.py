@@ -1,4 +1,4 @@
-"""What `--model` names: a function of the user's, or a configuration of transformers or diffusers."""
+"""Factories that `--model` names: a function of the user's, or a configuration of transformers or diffusers."""
 
 from collections.abc import Hashable
 from contextlib import AbstractContextManager
@@ -11,40 +11,40 @@ from model.user.reference import Reference
 
 
 class Factory(Hashable, Protocol):
-    """Where a model of the user's comes from; every process that is given `text` finds the same."""
+    """A function that builds the user's model, found by its `text` in every process."""
 
     @property
     def text(self) -> str:
-        """What `factory_of` makes the same of in any working folder."""
+        """The argument of `factory_of` that gives this factory in any working folder."""
 
     @property
     def name(self) -> str:
-        """What tables call the model."""
+        """The name of the model in tables."""
 
     @property
-    def shown(self) -> str:
-        """What messages and records call it: without the folders of a file."""
+    def display_name(self) -> str:
+        """Its name in messages and records, without the folders of a file."""
 
     @property
     def folder(self) -> Path | None:
-        """Where its file is; None of installed modules."""
+        """The folder of its file; None for installed modules."""
 
     @property
     def files(self) -> list[Path]:
-        """The files that decide what it makes."""
+        """The files that decide which model it builds."""
 
     def running(self) -> AbstractContextManager[None]:
-        """Have its code run, in a block, in the surroundings that it expects."""
+        """Run its code, in a block, in the surroundings that it expects."""
 
     def without_arguments(self) -> Any:
-        """The function, which can be called without arguments. Raises `ValueError`, in a line, if there is none."""
+        """Return the function, which needs no arguments. Raises `ValueError`, in a line, if there is none."""
 
     def get(self) -> Any:
-        """The function. Raises `ValueError`, in a line, if there is none."""
+        """Return the function. Raises `ValueError`, in a line, if there is none."""
 
 
 def factory_of(text: str) -> Factory:
-    """The factory of this name. Raises `ValueError`, in a line, if it is neither a function's nor that of a folder."""
+    """Return the factory of this name. Raises `ValueError`, in a line, if it names no function and no folder."""
     if found := PretrainedFolder.of(text):
         return found
     if ":" not in text:

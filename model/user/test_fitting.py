@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from model.examine.safetensors_file import contents
-from model.layouts import Raw, save_plain
+from model.layouts.files import RawContent, save_plain
 from model.user.conversions import load
 from model.user.source import Source, recognised
 
@@ -75,7 +75,7 @@ def saved(state_dict: object, folder: Path) -> Path:
 
 def loaded(source: Source, make: Callable[[], nn.Module] = Net) -> dict[str, Any]:
     model = make()
-    load(model, source.state_dict(), converted=source.fit.converted)
+    load(model, source.state_dict(), converted=source.conversion.converted)
     return model.state_dict()
 
 
@@ -132,7 +132,7 @@ def test_names_that_training_has_changed_are_taken_and_told(
     state = Net().state_dict()
     state["norm.num_batches_tracked"] -= state["norm.num_batches_tracked"]
     source = found(saved(change(dict(state)), tmp_path), make)
-    assert source.fit.said == said
+    assert source.conversion.notes == said
     assert source.note == f"of weights.pt, its tensors saved as a checkpoint of its own: {'; '.join(said)}"
     assert not source.is_plain
     require_equal({name.removeprefix("body."): one for name, one in loaded(source, make).items()}, state)
@@ -141,7 +141,7 @@ def test_names_that_training_has_changed_are_taken_and_told(
 def test_what_an_averaged_model_has_beside_is_left_out(tmp_path: Path) -> None:
     model = Averaged()
     source = found(saved(model.state_dict(), tmp_path))
-    assert source.fit.said == ("names without 'module.'", "without 'n_averaged'")
+    assert source.conversion.notes == ("names without 'module.'", "without 'n_averaged'")
     require_equal(loaded(source), model.module.state_dict())
     assert found(saved(model.state_dict(), tmp_path), Averaged).is_plain
 
@@ -149,14 +149,14 @@ def test_what_an_averaged_model_has_beside_is_left_out(tmp_path: Path) -> None:
 def test_what_the_models_own_hooks_rename_is_asked_of_them(tmp_path: Path) -> None:
     state = OldNorm().state_dict()
     source = found(saved(state, tmp_path), new_norm)
-    assert source.fit.said[0].endswith("and 1 more renamed or filled in by the model's own load_state_dict")
+    assert source.conversion.notes[0].endswith("and 1 more renamed or filled in by the model's own load_state_dict")
     made = loaded(source, new_norm)
     assert torch.equal(made["parametrizations.weight.original0"], state["weight_g"])
     assert torch.equal(made["parametrizations.weight.original1"], state["weight_v"])
 
 
 def test_the_versions_of_modules_are_kept(tmp_path: Path) -> None:
-    """Of a version that counts, a missing count is missing, as for torch."""
+    """A count is missing, as for torch, if the version of the module has one."""
     state = nn.Sequential(Net()).state_dict()
     del state["0.norm.num_batches_tracked"]
     with pytest.raises(
@@ -215,7 +215,7 @@ def test_a_weight_of_another_kind_is_no_value_beside_the_others(tmp_path: Path) 
 def test_of_what_differs_beyond_a_prefix_both_are_told(tmp_path: Path, change: Change, said: str | None) -> None:
     path = saved(change(dict(Net().state_dict())), tmp_path)
     if said is None:
-        assert found(path).fit.said == ("names without 'lm.'",)
+        assert found(path).conversion.notes == ("names without 'lm.'",)
         return
     with pytest.raises(ValueError, match=r"is of another model, names without 'lm\.'") as caught:
         found(path)
@@ -223,7 +223,7 @@ def test_of_what_differs_beyond_a_prefix_both_are_told(tmp_path: Path, change: C
 
 
 def flattened(state: dict[str, Any]) -> dict[str, Any]:
-    """As cuDNN has the weights of a recurrent layer: in one buffer."""
+    """One buffer has all weights of a recurrent layer, as cuDNN needs it."""
     names = [name for name in state if name.startswith("rnn.")]
     buffer, start = torch.cat([state[name].flatten() for name in names]), 0
     for name in names:
@@ -275,7 +275,7 @@ def within(rows: int) -> Change:
 def test_memory_that_is_not_the_models_is_loaded_by_a_copy(tmp_path: Path, change: Change, said: str) -> None:
     state = change(dict(Net().state_dict()))
     source = found(saved(state, tmp_path))
-    assert source.fit.said == (said,)
+    assert source.conversion.notes == (said,)
     assert not source.is_plain
     made = loaded(source)
     require_equal(made, state)
@@ -290,9 +290,9 @@ def channels_last() -> nn.Module:
 
 def test_strides_that_safetensors_has_not_are_made_in_a_copy(tmp_path: Path) -> None:
     state = nn.Conv2d(3, 8, 2).state_dict()
-    save_plain(Raw(contents(state)), tmp_path / "weights.safetensors")
+    save_plain(RawContent(contents(state)), tmp_path / "weights.safetensors")
     source = found(tmp_path / "weights.safetensors", channels_last)
-    assert source.fit.said == ("strides other than the model's: 'weight'",)
+    assert source.conversion.notes == ("strides other than the model's: 'weight'",)
     assert (source.layout, source.measured_layout) == ("safetensors", "torch")
     assert found(tmp_path / "weights.safetensors", lambda: nn.Conv2d(3, 8, 2)).is_plain
 
@@ -345,7 +345,7 @@ def test_names_that_are_tied_in_the_model_are_never_merged(
 
 
 def test_a_checkpoint_that_fits_as_it_lies_asks_nothing_of_the_model(tmp_path: Path) -> None:
-    """To build a large model where it cannot be built on meta takes memory."""
+    """A large model that cannot be built on meta takes memory."""
     state = Net().state_dict()
     assert recognised(saved(state, tmp_path), state, None, lambda: pytest.fail("it was built")).is_plain
 
@@ -353,4 +353,4 @@ def test_a_checkpoint_that_fits_as_it_lies_asks_nothing_of_the_model(tmp_path: P
 def test_what_is_said_identifies_a_source(tmp_path: Path) -> None:
     """A copy that was made in another way is another one."""
     source = found(saved(without(prefix="module.")(dict(Net().state_dict())), tmp_path))
-    assert source != replace(source, fit=replace(source.fit, names=source.fit.names[::-1]))
+    assert source != replace(source, conversion=replace(source.conversion, names=source.conversion.names[::-1]))

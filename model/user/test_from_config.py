@@ -1,4 +1,4 @@
-"""What a configuration says is taken from transformers alone; what is wrong with a folder is told in a line."""
+"""Tests of configurations: only transformers interprets them, and each fault of a folder is one line."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 
 from model.conftest import changed, of
+from model.user.building import skeleton
 from model.user.from_config import FromConfig, from_config
-from model.user.user_model import skeleton
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 from model.user.conversion_request import ConversionRequest
 from model.user.conversions import load
 from model.user.renaming import rule
@@ -68,14 +69,14 @@ def test_what_may_be_missing_is_named_and_the_rest_is_loaded_as_it_lies(tmp_path
     path = saved(tmp_path, change=without_head, layout=layout)
     source = found(path, missing=["head.*", "again.*"])
     assert source.is_plain
-    assert source.fit.missing == HEAD
+    assert source.conversion.missing == HEAD
     assert source.note == (
         "the model keeps what it starts with in 'head.weight', 'head.bias', 'again.weight', and its outputs are not "
         "compared"
     )
     model = Headed()
     before = model.head.weight.clone()
-    load(model, source.state_dict(), converted=False, missing=source.fit.missing)
+    load(model, source.state_dict(), converted=False, missing=source.conversion.missing)
     assert torch.equal(model.head.weight, before)
     assert torch.equal(model.state_dict()["body.encoder.0.weight"], source.state_dict()["body.encoder.0.weight"])
 
@@ -84,7 +85,7 @@ def test_what_is_there_is_loaded_although_it_may_be_missing(tmp_path: Path) -> N
     # Of a tied tensor one name will do.
     names = {"head.bias", "again.weight"}
     source = found(saved(tmp_path, change=lambda name: None if name in names else name), missing=["*"])
-    assert source.fit.missing == ("head.bias",)
+    assert source.conversion.missing == ("head.bias",)
     assert source.is_plain
 
 
@@ -96,23 +97,23 @@ def test_of_a_tied_tensor_every_name_has_to_be_allowed(tmp_path: Path) -> None:
 
 def test_names_get_a_prefix_although_a_head_is_missing(tmp_path: Path) -> None:
     source = found(saved(tmp_path, Body), missing=["head.*", "again.*"])
-    assert source.fit.said == ("names with 'body.'",)
-    assert source.fit.missing == HEAD
+    assert source.conversion.notes == ("names with 'body.'",)
+    assert source.conversion.missing == HEAD
     assert source.state_dict().keys() == Headed().state_dict().keys() - set(HEAD)
 
 
 def test_of_a_headed_checkpoint_a_body_takes_its_own(tmp_path: Path) -> None:
     source = found(saved(tmp_path), Body, surplus=["head.*", "again.*"])
-    assert source.fit.said == ("names without 'body.'", "without 'head.weight', 'head.bias', 'again.weight'")
+    assert source.conversion.notes == ("names without 'body.'", "without 'head.weight', 'head.bias', 'again.weight'")
     assert source.state_dict().keys() == Body().state_dict().keys()
 
 
 def test_a_head_of_another_shape_is_left_out_and_the_models_is_kept(tmp_path: Path) -> None:
     source = found(saved(tmp_path, ten_classes), missing=["head.*", "again.*"], surplus=["head.*", "again.*"])
-    assert source.fit.missing == HEAD
+    assert source.conversion.missing == HEAD
     assert not source.is_plain
     model = Headed()
-    load(model, source.state_dict(), converted=source.fit.converted, missing=source.fit.missing)
+    load(model, source.state_dict(), converted=source.conversion.converted, missing=source.conversion.missing)
     assert model.head.weight.shape == (3, 4)
 
 
@@ -120,10 +121,10 @@ def test_hooks_of_the_model_fill_in_what_they_do_beside_a_missing_head(tmp_path:
     """An old batch norm has no `num_batches_tracked`."""
     path = saved(tmp_path, change=lambda name: None if "num_batches" in name else without_head(name))
     source = found(path, missing=["head.*", "again.*"])
-    assert source.fit.missing == HEAD
-    [said] = source.fit.said
+    assert source.conversion.missing == HEAD
+    [said] = source.conversion.notes
     assert said == "'body.norm.num_batches_tracked' renamed or filled in by the model's own load_state_dict"
-    load(Headed(), source.state_dict(), converted=False, missing=source.fit.missing)
+    load(Headed(), source.state_dict(), converted=False, missing=source.conversion.missing)
 
 
 def test_names_are_renamed_in_order_and_then_as_they_always_are(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_names_are_renamed_in_order_and_then_as_they_always_are(tmp_path: Path) 
     # An expression may have a '=' itself: the last one ends it.
     renames = [r"net==body.", r"\.layers\.(\d)=.encoder.\1"]
     source = found(path, renames=renames)
-    assert source.fit.said == (*(f"names by --rename {one}" for one in renames), "names without 'module.'")
+    assert source.conversion.notes == (*(f"names by --rename {one}" for one in renames), "names without 'module.'")
     assert source.state_dict().keys() == Headed().state_dict().keys()
     assert torch.equal(source.state_dict()["body.encoder.0.weight"], torch.load(path)["module.net=layers.0.weight"])
 
@@ -139,8 +140,8 @@ def test_names_are_renamed_in_order_and_then_as_they_always_are(tmp_path: Path) 
 def test_globs_of_what_is_left_out_are_for_names_after_renaming(tmp_path: Path) -> None:
     path = saved(tmp_path, change=lambda name: name.replace("head", "top"))
     source = found(path, renames=["^top=old"], missing=["head.bias"], surplus=["old.bias", "old.w*"])
-    assert source.fit.missing == ("head.bias",)
-    assert source.fit.said[1:] == ("without 'old.weight', 'old.bias'",)
+    assert source.conversion.missing == ("head.bias",)
+    assert source.conversion.notes[1:] == ("without 'old.weight', 'old.bias'",)
     with pytest.raises(ValueError, match=r"--allow-surplus: 'top.\*' matches no name of the checkpoint, which has"):
         found(path, renames=["^top=old"], missing=["head.bias"], surplus=["top.*"])
 
@@ -225,4 +226,4 @@ def test_the_options_that_an_error_names_do_it(tmp_path: Path) -> None:
         found(path)
     surplus, missing = (re.findall(rf"--allow-{kind} '(\S+)'", str(caught.value)) for kind in ("surplus", "missing"))
     assert surplus == ["module.head.*", "module.again.*"]
-    assert found(path, missing=missing, surplus=surplus).fit.missing == HEAD
+    assert found(path, missing=missing, surplus=surplus).conversion.missing == HEAD

@@ -53,7 +53,7 @@ def test_it_is_found_from_another_folder(file: Path, monkeypatch: pytest.MonkeyP
     reference = Reference.of("mine.py:make")
     monkeypatch.chdir("/")
     assert reference.get()() == 42
-    assert (reference.name, reference.shown) == ("make", "mine.py:make")
+    assert (reference.name, reference.display_name) == ("make", "mine.py:make")
     assert Reference.of("os.path:join") == Reference("os.path:join")
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from model.examine.saved_file import read_saved
-from model.examine.state_keys import _states
 from model.examine.trust import UntrustedCheckpoint
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 from model.user.source import Source, recognised
+from model.user.state_keys import _states
 
 
 class Tied(nn.Module):
@@ -79,7 +80,7 @@ def test_the_state_dict_in_a_training_checkpoint_is_found(
     tmp_path: Path, content: Any, key: str | None, keys: tuple[str | int, ...], said: tuple[str, ...]
 ) -> None:
     source = recognised(saved(content, tmp_path), STATE, key)
-    assert (source.keys, source.fit.said, source.is_plain) == (keys, said, False)
+    assert (source.keys, source.conversion.notes, source.is_plain) == (keys, said, False)
     found = source.state_dict()
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[name], STATE[name]) for name in found)
@@ -89,7 +90,7 @@ def test_the_state_dict_in_a_training_checkpoint_is_found(
 def test_a_prefix_is_found_in_every_file(tmp_path: Path, layout: str) -> None:
     LAYOUTS[layout].save(prefixed("module."), tmp_path, save_plain)
     source = recognised(tmp_path, STATE)
-    assert source.fit.said == ("names without 'module.'",)
+    assert source.conversion.notes == ("names without 'module.'",)
     assert source.state_dict().keys() >= STATE.keys() - {"head.weight"}
 
 

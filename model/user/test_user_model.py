@@ -11,11 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from model.checkpoint_cache import CheckpointCache
-from model.checkpoints import Checkpoint, Specification, make, make_sparse, misfit
-from model.layouts import LAYOUTS
+from model.checkpoints.cache import CheckpointCache
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make, make_sparse
+from model.checkpoints.manifest import misfit
+from model.checkpoints.specification import Specification
+from model.layouts.layouts import LAYOUTS
+from model.state_dict import state_digest
+from model.user.building import skeleton
+from model.user.from_options import user_model
 from model.user.reference import Reference
-from model.user.user_model import UserModel, own, skeleton, state_digest
+from model.user.user_model import UserModel
 from model.verification.verify import WrongModel, check_model
 
 CPU = torch.device("cpu")
@@ -118,10 +124,10 @@ def loaded(checkpoint: Checkpoint) -> nn.Module:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_a_checkpoint_one_is_made_as_the_factory_makes_it(file: Path, tmp_path: Path, layout: str) -> None:
-    checkpoint = made(own(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path)
+    checkpoint = made(user_model(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path)
     (tmp_path / "again").mkdir()
     torch.rand(1)  # Whatever was random before.
-    again = made(own(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path / "again")
+    again = made(user_model(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path / "again")
     first, second = (dict(one.tensors()) for one in (checkpoint, again))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -129,7 +135,7 @@ def test_without_a_checkpoint_one_is_made_as_the_factory_makes_it(file: Path, tm
 
 
 def test_a_checkpoint_of_the_users_stays_where_it_is(theirs: Path, file: Path, tmp_path: Path) -> None:
-    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:example"), "torch", tmp_path)
+    checkpoint = made(user_model(f"{file}:make", str(theirs), None, f"{file}:example"), "torch", tmp_path)
     assert checkpoint.path == theirs
     assert checkpoint.files == (theirs,)
     assert {path.name for path in checkpoint.folder.iterdir()} == {"digests.json", "manifest.json", "logits.pt"}
@@ -138,7 +144,7 @@ def test_a_checkpoint_of_the_users_stays_where_it_is(theirs: Path, file: Path, t
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"torch"}))
 def test_it_is_saved_again_in_another_layout(theirs: Path, file: Path, tmp_path: Path, layout: str) -> None:
-    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:example"), layout, tmp_path)
+    checkpoint = made(user_model(f"{file}:make", str(theirs), None, f"{file}:example"), layout, tmp_path)
     saved = torch.load(theirs, weights_only=True)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in checkpoint.tensors())
     check_model(checkpoint, CPU, loaded(checkpoint))
@@ -147,7 +153,7 @@ def test_it_is_saved_again_in_another_layout(theirs: Path, file: Path, tmp_path:
 def test_so_is_the_state_dict_in_a_training_checkpoint(theirs: Path, file: Path, tmp_path: Path) -> None:
     saved = torch.load(theirs, weights_only=True)
     torch.save({"model": {f"module.{name}": t for name, t in saved.items()}, "step": 7}, tmp_path / "training.pt")
-    checkpoint = made(own(f"{file}:make", str(tmp_path / "training.pt"), "model", None), "torch", tmp_path)
+    checkpoint = made(user_model(f"{file}:make", str(tmp_path / "training.pt"), "model", None), "torch", tmp_path)
     assert checkpoint.path.parent == checkpoint.folder
     assert all(torch.equal(tensor, saved[name]) for name, tensor in checkpoint.tensors())
     check_model(checkpoint, CPU, loaded(checkpoint))
@@ -155,8 +161,8 @@ def test_so_is_the_state_dict_in_a_training_checkpoint(theirs: Path, file: Path,
 
 @pytest.mark.parametrize("example", ["example", "positional"])
 def test_a_wrong_output_is_found(theirs: Path, file: Path, tmp_path: Path, example: str) -> None:
-    """Where every weight is right: what is in no checkpoint counts too, and what the model computes."""
-    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:{example}"), "torch", tmp_path)
+    """Every weight is right: non-persistent buffers count too, and outputs."""
+    checkpoint = made(user_model(f"{file}:make", str(theirs), None, f"{file}:{example}"), "torch", tmp_path)
     assert len(checkpoint.outputs()) == 3
     model = loaded(checkpoint)
     hook = model.head.register_forward_hook(lambda _module, _given, returned: 2 * returned)  # type: ignore[union-attr]
@@ -169,7 +175,7 @@ def test_a_wrong_output_is_found(theirs: Path, file: Path, tmp_path: Path, examp
 
 
 def test_a_tie_that_is_lost_is_found(theirs: Path, file: Path, tmp_path: Path) -> None:
-    checkpoint = made(own(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
+    checkpoint = made(user_model(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
     model = loaded(checkpoint)
     model.head.weight = nn.Parameter(model.head.weight.detach().clone())  # type: ignore[union-attr, operator]
     with pytest.raises(WrongModel, match=r"head\.weight was one tensor with embed\.weight, and is by itself"):
@@ -177,10 +183,10 @@ def test_a_tie_that_is_lost_is_found(theirs: Path, file: Path, tmp_path: Path) -
 
 
 def test_without_an_example_weights_are_only_looked_at(theirs: Path, file: Path, tmp_path: Path) -> None:
-    asked_nothing = own(f"{file}:make", str(theirs), None, None)
-    assert asked_nothing.asks is None
+    asked_nothing = user_model(f"{file}:make", str(theirs), None, None)
+    assert asked_nothing.make_input is None
     assert asked_nothing.outputs(asked_nothing.build()) == []
-    assert own(f"{file}:make_asked", None, None, None).asks is not None
+    assert user_model(f"{file}:make_asked", None, None, None).make_input is not None
     checkpoint = made(asked_nothing, "torch", tmp_path)
     assert checkpoint.specification.making_bytes == 0
     assert checkpoint.outputs() == []
@@ -190,7 +196,7 @@ def test_without_an_example_weights_are_only_looked_at(theirs: Path, file: Path,
 def test_what_was_made_is_made_again_when_something_of_the_users_changes(
     theirs: Path, file: Path, tmp_path: Path, change: str
 ) -> None:
-    model = own(f"{file}:make", str(theirs), None, f"{file}:example")
+    model = user_model(f"{file}:make", str(theirs), None, f"{file}:example")
     checkpoint = made(model, "per_tensor", tmp_path)
     specification = checkpoint.specification
     if change == "weights":
@@ -198,19 +204,19 @@ def test_what_was_made_is_made_again_when_something_of_the_users_changes(
     elif change == "code":
         file.write_text(f"{CODE}\n# changed")
     else:
-        specification = replace(specification, own=replace(model, example=None))
+        specification = replace(specification, user_model=replace(model, example=None))
     assert misfit(specification, checkpoint.folder) == "its model differs"
 
 
 def test_a_file_that_changes_while_it_is_used_is_found(theirs: Path, file: Path, tmp_path: Path) -> None:
-    model = own(f"{file}:make", str(theirs), None, None)
-    shelf = CheckpointCache(tmp_path, lambda _: None, lambda *_: Bar())
-    checkpoint = shelf.get(Specification(model.label, model.dtype, "torch", model))
+    model = user_model(f"{file}:make", str(theirs), None, None)
+    cache = CheckpointCache(tmp_path, lambda _: None, lambda *_: Bar())
+    checkpoint = cache.get(Specification(model.label, model.dtype, "torch", model))
     check_model(checkpoint, CPU, loaded(checkpoint))
     theirs.write_bytes(theirs.read_bytes())
     with pytest.raises(Exception, match=r"weights\.pt: was written to while it was in use"):
         check_model(checkpoint, CPU, loaded(checkpoint))
-    shelf.close()
+    cache.close()
 
 
 @dataclass
@@ -226,20 +232,21 @@ def test_a_damaged_file_is_found_before_it_is_used(theirs: Path, file: Path, tmp
     value = bytes(torch.load(theirs, weights_only=True)["embed.weight"].view(torch.uint8).flatten().tolist())
     theirs.write_bytes(theirs.read_bytes().replace(value, bytes(len(value))))
     with pytest.raises(Exception, match=r"weights\.pt: has a damaged record"):
-        made(own(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
+        made(user_model(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
 
 
 def test_its_footprint_counts_shared_memory_once(file: Path) -> None:
-    model = own(f"{file}:make", None, None, None)
+    model = user_model(f"{file}:make", None, None, None)
     footprint = Specification(model.label, model.dtype, "torch", model).footprint
     assert (footprint.state_bytes, footprint.largest_tensor_bytes, footprint.tensors) == (112, 112, 1)
     assert (model.label, model.dtype) == ("make", "float32")
-    assert own(f"{file}:bf16", None, None, None).dtype == "bfloat16"
+    assert user_model(f"{file}:bf16", None, None, None).dtype == "bfloat16"
 
 
 def test_models_are_told_apart_by_their_names_dtypes_shapes_and_ties(file: Path) -> None:
     tied, tied_too, not_on_meta, bf16 = (
-        own(f"{file}:{name}", None, None, None).state_digest for name in ("make", "make_asked", "not_on_meta", "bf16")
+        user_model(f"{file}:{name}", None, None, None).state_digest
+        for name in ("make", "make_asked", "not_on_meta", "bf16")
     )
     assert tied == tied_too == not_on_meta
     untied = dict(skeleton(Reference(f"{file}:make")).state_dict())
@@ -251,7 +258,7 @@ def test_models_are_told_apart_by_their_names_dtypes_shapes_and_ties(file: Path)
 
 
 def test_a_plan_of_it_keeps_ties(file: Path, tmp_path: Path) -> None:
-    model = own(f"{file}:make", None, None, None)
+    model = user_model(f"{file}:make", None, None, None)
     specification = Specification(model.label, model.dtype, "torch", model)
     make_sparse(specification, tmp_path / "planned")
     saved: dict[str, Any] = torch.load(Checkpoint(specification, tmp_path / "planned").path, weights_only=True)
@@ -261,16 +268,16 @@ def test_a_plan_of_it_keeps_ties(file: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_built_on_meta_is_built_to_be_looked_at(file: Path) -> None:
     assert not skeleton(Reference(f"{file}:not_on_meta")).state_dict()["embed.weight"].is_meta
-    model = own(f"{file}:not_on_meta", None, None, None)
+    model = user_model(f"{file}:not_on_meta", None, None, None)
     assert model.dtype == "float32"
     assert Specification(model.label, model.dtype, "torch", model).footprint.state_bytes == 112
 
 
 def test_an_example_may_be_what_is_asked_itself(file: Path) -> None:
     file.write_text(f"{CODE}\nmake.example = torch.tensor([1, 2])")
-    model = own(f"{file}:make", None, None, None)
-    assert model.asks
-    assert model.asks().tolist() == [1, 2]
+    model = user_model(f"{file}:make", None, None, None)
+    assert model.make_input
+    assert model.make_input().tolist() == [1, 2]
     assert len(model.outputs(model.build())) == 3
 
 
@@ -288,7 +295,7 @@ def draws():
 draws.example = torch.tensor([1])
 """
     file.write_text(f"{CODE}{draws}")
-    model = own(f"{file}:draws", None, None, None)
+    model = user_model(f"{file}:draws", None, None, None)
     one = model.outputs(model.build())
     for seeded in (random.seed, numpy.random.seed, torch.manual_seed):
         seeded(1)
@@ -324,9 +331,9 @@ draws.example = torch.tensor([1])
 )
 def test_what_is_no_factory_is_told(file: Path, factory: str, example: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
-        own(f"{file}:{factory}", None, None, example and f"{file}:{example}")
+        user_model(f"{file}:{factory}", None, None, example and f"{file}:{example}")
     assert str(caught.value).startswith(said)
 
 
 def test_a_lazy_model_that_was_run_is_one(file: Path) -> None:
-    assert len(skeleton(own(f"{file}:lazy_and_run", None, None, None).factory).state_dict()) == 7
+    assert len(skeleton(user_model(f"{file}:lazy_and_run", None, None, None).factory).state_dict()) == 7

@@ -9,11 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from model.checkpoints import Checkpoint, Specification, make, make_sparse, misfit
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make, make_sparse
+from model.checkpoints.manifest import misfit
+from model.checkpoints.specification import Specification
 from model.examine.trust import examine
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 from model.user.conversion_request import ConversionRequest
-from model.user.user_model import UserModel, own
+from model.user.from_options import user_model
+from model.user.user_model import UserModel
 from model.verification.verify import WrongModel, check_model, check_structure
 
 CPU = torch.device("cpu")
@@ -55,7 +59,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserModel:
     (tmp_path / "mine.py").write_text(CODE)
     torch.save({"body.weight": torch.randn(8, 8), "body.bias": torch.randn(8)}, tmp_path / "body.pt")
     wanted = ConversionRequest(missing=("norm.*", "head.*", "same.*"))
-    return own(f"{tmp_path / 'mine.py'}:make", str(tmp_path / "body.pt"), None, None, wanted)
+    return user_model(f"{tmp_path / 'mine.py'}:make", str(tmp_path / "body.pt"), None, None, wanted)
 
 
 def specified(model: UserModel, layout: str = "torch") -> Specification:
@@ -101,15 +105,15 @@ def test_it_has_a_footprint_of_its_own(model: UserModel, tmp_path: Path) -> None
     assert replace(specification, cast="bfloat16").saved.ends_bytes == body // 2
     # What the model starts with is asked of one that is made.
     assert specification.making_bytes == specification.footprint.state_bytes
-    assert model.state_digest != own(model.factory.text, None, None, None).state_digest
+    assert model.state_digest != user_model(model.factory.text, None, None, None).state_digest
 
 
 def test_what_it_starts_with_is_known_though_it_is_asked_nothing(model: UserModel, tmp_path: Path) -> None:
     wanted = ConversionRequest(missing=("norm.*", "head.*", "same.*"))
-    quiet = own(f"{tmp_path / 'mine.py'}:quiet", str(tmp_path / "body.pt"), None, None, wanted)
-    assert quiet.asks is None
+    quiet = user_model(f"{tmp_path / 'mine.py'}:quiet", str(tmp_path / "body.pt"), None, None, wanted)
+    assert quiet.make_input is None
     checkpoint = made(quiet, tmp_path)
-    assert checkpoint.starts().keys() == {*MISSING}
+    assert checkpoint.initial_values().keys() == {*MISSING}
     check_model(checkpoint, CPU, loaded(checkpoint))
 
 
@@ -180,6 +184,6 @@ def test_a_model_that_is_not_right_is_told(
 def test_the_outputs_of_a_random_head_are_not_compared(model: UserModel, tmp_path: Path) -> None:
     checkpoint = made(model, tmp_path)
     assert len(checkpoint.outputs()) == 1
-    assert checkpoint.answers().difference([torch.zeros(2, 16)]) is None
+    assert checkpoint.reference_outputs().difference([torch.zeros(2, 16)]) is None
     assert model.source
     assert str(model.source.note).endswith("and its outputs are not compared")

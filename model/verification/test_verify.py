@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model.checkpoints import Checkpoint, Specification, make
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
 from model.gpt2 import GPT2
-from model.user.user_model import own
-from model.verification.bits import difference
+from model.user.from_options import user_model
+from model.values.bits import difference
 from model.verification.verify import WrongModel, check_model
 
 CPU = torch.device("cpu")
@@ -88,7 +90,7 @@ def test_a_tensor_on_another_device_of_the_kind_is_named(made: MakeOne) -> None:
 def test_what_differs_in_several_parts_is_counted_and_the_first_is_told(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr("model.verification.bits.COMPARED", 8)
+    monkeypatch.setattr("model.values.bits.COMPARED", 8)
     saved = torch.arange(1, 22).to(dtype)
     assert difference(saved.clone(), saved) is None
     changed = saved.clone()
@@ -195,7 +197,9 @@ def tied():
 
 def test_what_is_tied_is_known_where_digests_are_all_that_is_kept(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(TIED)
-    specification = Specification("tied", "float32", "dcp", own(f"{tmp_path / 'mine.py'}:tied", None, None, None))
+    specification = Specification(
+        "tied", "float32", "dcp", user_model(f"{tmp_path / 'mine.py'}:tied", None, None, None)
+    )
     make(specification, tmp_path / "made", lambda _: None)
     checkpoint = Checkpoint(specification, tmp_path / "made")
     model = specification.architecture.saved(lambda _: None)

@@ -45,7 +45,7 @@ def _torchscript(path: Path) -> None:
 
 
 def _entry(content: bytes, name: bytes) -> int:
-    """Where the directory's entry of a record starts."""
+    """Return the start of a record's entry in the directory."""
     place = content.index(b"PK\1\2")
     while not content[place + 46 :].startswith(name):
         place = content.index(b"PK\1\2", place + 1)
@@ -53,7 +53,7 @@ def _entry(content: bytes, name: bytes) -> int:
 
 
 def _header(content: bytes, name: bytes) -> int:
-    """Where the header of a record starts."""
+    """Return the start of a record's header."""
     return content.index(name) - 30
 
 

@@ -33,7 +33,7 @@ def edited(change: Callable[[bytes], bytes]) -> Inject:
 
 
 def records_of(path: Path) -> dict[str, bytes]:
-    """What every record of an archive holds."""
+    """Read the content of every record of an archive."""
     content = path.read_bytes()
     descriptor = os.open(path, os.O_RDONLY)
     try:

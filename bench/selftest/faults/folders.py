@@ -36,7 +36,7 @@ def _copied_to(name: str) -> Inject:
 
 
 def _link(path: Path) -> None:
-    """To the right values, elsewhere."""
+    """Link to the right values, elsewhere."""
     outside = path.parent / "outside.pt"
     (path / FILE).rename(outside)
     (path / FILE).symlink_to(outside)

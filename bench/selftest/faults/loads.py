@@ -7,7 +7,7 @@ import torch
 
 from bench.measure.loads import run_load
 from bench.strategies import STRATEGIES
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 from model.examine.trust import UntrustedCheckpoint
 from model.verification.verify import check_model
 

@@ -90,7 +90,7 @@ def _changed(header: Header, change: Callable[[Header], object]) -> Header:
 
 
 def _text(change: Callable[[bytes], bytes]) -> Inject:
-    """The same, as it is written; its length is put right."""
+    """Edit the text of a header, and put its length right."""
 
     def rewrite(content: bytes) -> bytes:
         end = 8 + int.from_bytes(content[:8], "little")

@@ -18,8 +18,8 @@ from bench.meters.process import Child, child_process, telling_failures
 from bench.selftest.faults.bombs import PICKLE_BOMBS, Make
 from bench.selftest.faults.header_bombs import FILE_BOMBS, INDEX_BOMBS, SAFETENSORS_BOMBS, ZIP_BOMBS
 from model.examine.limits import MOST_BEYOND_BYTES, MOST_TIMES
-from model.examine.state_keys import MOST_SHOWN
 from model.user.source import recognised
+from model.user.state_keys import MOST_SHOWN
 
 BOMBS: dict[str, Make] = {
     f"{kind}: {name}": make

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from model.architecture import DTYPES, SEED
-from model.checkpoints import Checkpoint, misfit
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
+from model.checkpoints.manifest import misfit
 from model.examine.trust import UntrustedCheckpoint
-from model.file_identity import stamps
 from model.gpt2 import CONFIGS, REHEARSAL, first_logits
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 from model.weights import random_gpt2
 
 MakeOne = Callable[..., Checkpoint]
@@ -161,9 +162,9 @@ def flip_a_bit_in_place(path: Path) -> None:
     ],
 )
 def test_a_checkpoint_knows_its_files(made: MakeOne, file: str, change: Callable[[Path], None], reason: str) -> None:
-    """That they hold the same bytes again does not count: a load may have read others in between."""
+    """Equal bytes do not count: a load may have read others in between."""
     checkpoint = made("per_tensor")
-    known = replace(checkpoint, stamps=stamps(checkpoint.folder))
+    known = replace(checkpoint, file_identities=file_identities(checkpoint.folder))
     known.require_unchanged()
     change(checkpoint.folder / file)
     with pytest.raises(UntrustedCheckpoint, match=reason) as caught:

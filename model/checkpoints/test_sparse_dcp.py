@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from model.architecture import RandomGPT2
-from model.checkpoints import LOGITS, Checkpoint, Specification, make, make_sparse
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make, make_sparse
+from model.checkpoints.manifest import LOGITS
+from model.checkpoints.specification import Specification
 from model.gpt2 import REHEARSAL
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 from model.weights import Progress
 
 KIB = 2**10
