@@ -55,7 +55,8 @@ def write_whole(file: Path, content: bytes) -> None:
     """
     # pytest-benchmark does not look at the other name.
     with written_aside(file) as unfinished:
-        unfinished.write_bytes(content)
+        with unfinished.open("wb") as stream:
+            stream.write(content)
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
