@@ -14,11 +14,11 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 # Short: sockets in the folder have paths of 107 bytes at most.
-_PREFIX = "wl-run-"
+PREFIX = "wl-run-"
 # As `tempfile` names it.
-_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
+_NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
 # A file that tells such a folder from another one with a similar name.
-_MARK = "of-a-run-of-weight-loading"
+MARK = "of-a-run-of-weight-loading"
 
 # A name of a socket of `multiprocessing`, and the longest path of a socket on Linux.
 _SOCKET = "listener-12345678"
@@ -64,7 +64,7 @@ def folder_beside(parent: Path) -> Iterator[Path]:
 
 def remove_dead(parent: Path) -> None:
     """Remove folders of runs in `parent` that are this user's and that no living process has locked."""
-    for folder in parent.glob(f"{_PREFIX}*"):
+    for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             status = folder.lstat()
             if _NAME.fullmatch(folder.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
@@ -75,7 +75,7 @@ def _remove_if_dead(folder: Path) -> None:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (folder / _MARK).exists():
+        if (folder / MARK).exists():
             _empty(folder)
         folder.rmdir()  # Without the mark: its run died before it wrote anything, or it is of no run and not empty.
     finally:
@@ -84,12 +84,12 @@ def _remove_if_dead(folder: Path) -> None:
 
 def _made_and_locked(parent: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         # Before it is locked, another run may remove it as that of a dead run.
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            (folder / _MARK).touch()
+            (folder / MARK).touch()
             return folder, lock
 
 
@@ -105,6 +105,6 @@ def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != _MARK:
+        elif path.name != MARK:
             path.unlink()
-    (folder / _MARK).unlink()
+    (folder / MARK).unlink()

@@ -54,9 +54,8 @@ def write_whole(file: Path, content: bytes) -> None:
     Raises `OSError`, and leaves nothing, where it cannot be.
     """
     # pytest-benchmark does not look at the other name.
-    with written_aside(file) as unfinished:
-        with unfinished.open("wb") as stream:
-            stream.write(content)
+    with written_aside(file) as unfinished, unfinished.open("wb") as stream:
+        stream.write(content)
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:

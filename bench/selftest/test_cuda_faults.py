@@ -6,7 +6,7 @@ A fault is put in where the function runs: in the process of a load, or in this 
 import os
 import re
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ class Bench:
 
     def loads(self, case: Case) -> tuple[Any, Any]:
         """Return the checkpoints of a case and of its rehearsal."""
-        with closing(CheckpointCache(self.folder, print, lambda _what, _total: nullcontext(lambda _: None))) as cache:
+        with closing(CheckpointCache(self.folder, print)) as cache:
             return cache.get(case.specification), cache.get(case.rehearsal)
 
 

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -178,7 +178,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("checkpoints")
 
     def run_one(load: Load, case: Case = CASE, limit_seconds: float = 60.0, **job: Any) -> Measurement:
-        with closing(CheckpointCache(folder, print, lambda _what, _total: nullcontext(lambda _: None))) as cache:
+        with closing(CheckpointCache(folder, print)) as cache:
             checkpoint, rehearsal = cache.get(case.specification), cache.get(case.rehearsal)
             load = partial(only_when_measured, load, case.strategy.load)
             return measure(replace(case.job(load, checkpoint, rehearsal), **job), limit_seconds)

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -31,8 +31,12 @@ MB, GB = 10**6, 10**9
 # What the suite keeps here begins with it.
 NAMES = ("gpt2-*", "own-*")
 
-# Opens a progress bar: given what is made and its bytes.
+# Opens a progress bar, with its title and its bytes.
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
+
+
+def no_progress(_title: str, _total_bytes: int) -> AbstractContextManager[Progress]:
+    return nullcontext(lambda _: None)
 
 
 class DiskTooSmall(Exception):
@@ -55,7 +59,7 @@ class CheckpointCache:
     runs at the same time wait for each other.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], show_progress: ShowProgress) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], show_progress: ShowProgress = no_progress) -> None:
         self.folder = folder
         self._say = say
         self._show_progress = show_progress

@@ -1,6 +1,7 @@
 import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
@@ -24,10 +25,6 @@ OTHER = Specification(REHEARSAL, "float16", "torch")
 Free = Callable[[int], None]
 
 
-def open_cache(folder: Path, said: list[str]) -> CheckpointCache:
-    return CheckpointCache(folder, said.append, lambda _what, _total: nullcontext(lambda _: None))
-
-
 @pytest.fixture
 def said() -> list[str]:
     return []
@@ -35,21 +32,21 @@ def said() -> list[str]:
 
 @pytest.fixture
 def cache(tmp_path: Path, said: list[str]) -> Iterator[CheckpointCache]:
-    opened = open_cache(tmp_path, said)
-    yield opened
-    opened.close()
+    with closing(CheckpointCache(tmp_path, said.append)) as opened:
+        yield opened
 
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Free:
-    """Makes the disk one that has this many bytes in all; what lies on the cache counts."""
+    """Gives the disk this many bytes in all, with the checkpoints on it."""
 
     def disk_of(capacity: int) -> None:
-        def free_bytes(_: CheckpointCache) -> int:
-            return capacity - sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        def usage(_: Path) -> SimpleNamespace:
+            used = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+            return SimpleNamespace(free=capacity - used)
 
         monkeypatch.setattr(cache_module, "RESERVE_BYTES", 0)
-        monkeypatch.setattr(CheckpointCache, "_free_bytes", free_bytes)
+        monkeypatch.setattr(shutil, "disk_usage", usage)
 
     return disk_of
 
@@ -59,7 +56,7 @@ def test_a_checkpoint_is_made_once(cache: CheckpointCache, tmp_path: Path, said:
     assert misfit(ONE, checkpoint.folder) is None
     written = checkpoint.path.stat().st_mtime_ns
     cache.close()
-    with closing(open_cache(tmp_path, said)) as next_run:
+    with closing(CheckpointCache(tmp_path, said.append)) as next_run:
         assert next_run.get(ONE).path.stat().st_mtime_ns == written
     assert said == []
 
@@ -87,7 +84,7 @@ def test_a_checkpoint_stays_what_it_was_when_it_was_looked_at(
     }
     os.utime(first.path)
     assert cache.get(ONE).file_identities == first.file_identities != file_identities(first.folder)
-    with closing(open_cache(tmp_path, said)) as next_run:
+    with closing(CheckpointCache(tmp_path, said.append)) as next_run:
         assert next_run.get(ONE).file_identities == file_identities(first.folder)
     assert said == []
 
@@ -169,7 +166,7 @@ def test_what_another_run_uses_is_not_removed(
 ) -> None:
     cache.get(ONE)
     disk(ONE.disk_bytes + 1000)
-    with closing(open_cache(tmp_path, said)) as other_run:
+    with closing(CheckpointCache(tmp_path, said.append)) as other_run:
         with pytest.raises(DiskTooSmall):
             other_run.get(OTHER)
         cache.close()
@@ -191,7 +188,7 @@ def test_a_small_checkpoint_does_not_drive_out_a_large_one(
 ) -> None:
     """A rehearsal must not cost the checkpoint that it is the rehearsal of."""
     cache.get(OTHER)
-    monkeypatch.setattr(CheckpointCache, "_free_bytes", lambda _: 2 * ONE.disk_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * ONE.disk_bytes))
     cache.get(ONE)
     assert said == []
 
@@ -205,7 +202,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_nothing_half_made(tmp_path: Pat
         with pytest.raises(OSError, match="No space left on device"):
             cache.get(ONE)
         assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
-    with closing(open_cache(tmp_path, said)) as next_run:
+    with closing(CheckpointCache(tmp_path, said.append)) as next_run:
         assert misfit(ONE, next_run.get(ONE).folder) is None
     assert said == []
 

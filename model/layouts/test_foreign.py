@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from torch import nn
 
 from model.checkpoints import specification
 from model.checkpoints.checkpoint import Checkpoint
-from model.checkpoints.file_identity import file_identities
 from model.checkpoints.making import make
 from model.checkpoints.manifest import misfit
 from model.checkpoints.specification import Specification
@@ -27,10 +27,8 @@ def require(layout: str) -> None:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    specification = Specification(REHEARSAL, "float32", "dcp")
-    make(specification, tmp_path / "made", lambda _: None)
-    return Checkpoint(specification, tmp_path / "made", file_identities(tmp_path / "made"))
+def checkpoint(made: Callable[..., Checkpoint]) -> Checkpoint:
+    return made("dcp")
 
 
 @pytest.mark.parametrize("layout", FOREIGN)

@@ -21,7 +21,7 @@ Keys = tuple[str | int | float, ...]
 
 def found_keys(path: Path, saved: object, target: TargetModel, state_key: str | None) -> Keys:
     """Return the keys that lead to the state dict. Raises `ValueError` with the choices if the user has to choose."""
-    states = dict(_states(saved))
+    states = dict(state_dicts(saved))
     named = [keys for keys in states if keys]
     if state_key is not None:
         meant = [keys for keys in states if _dotted(keys) == state_key]
@@ -62,7 +62,7 @@ def _largest(named: Sequence[Keys], states: Mapping[Keys, Mapping[str, Any]]) ->
     return f"{', '.join(shown)}{f' and {more:,} more' if more > 0 else ''}"
 
 
-def _states(
+def state_dicts(
     value: object, keys: Keys = (), seen: dict[int, bool] | None = None, entered: set[int] | None = None
 ) -> Iterator[tuple[Keys, dict[str, Any]]]:
     """Yield every dict of tensors in what is saved, with the keys that lead to it.
@@ -83,7 +83,7 @@ def _states(
         entered.add(id(value))
         for key, one in value.items():
             if isinstance(one, dict) and _may_lead(key):
-                yield from _states(one, (*keys, key), seen, entered)
+                yield from state_dicts(one, (*keys, key), seen, entered)
 
 
 def _may_lead(key: object) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from model.conftest import refusal
 from model.layouts.files import save_plain
 from model.layouts.layouts import LAYOUTS
 from model.user.conversion_request import ConversionRequest
@@ -165,17 +166,12 @@ def test_globs_of_what_is_left_out_are_for_names_after_renaming(tmp_path: Path) 
     ],
 )
 def test_what_has_no_effect_is_one_line(tmp_path: Path, wanted: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=r".") as caught:
-        found(saved(tmp_path), **wanted)
-    assert str(caught.value).startswith(said)
-    assert "\n" not in str(caught.value)
+    assert refusal(found, saved(tmp_path), **wanted).startswith(said)
 
 
 @pytest.mark.parametrize("text", ["head", "=head", "(=x", r"a(.*)=\2", r"a(.*)=\g<b>"])
 def test_a_rule_that_cannot_be_used_is_one_line(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no REGEX=REPLACEMENT; write|cannot be used: ") as caught:
-        rule(text)
-    assert "\n" not in str(caught.value)
+    assert re.search(r"is no REGEX=REPLACEMENT; write|cannot be used: ", refusal(rule, text))
 
 
 def sizes(*widths: int) -> Build:
@@ -214,16 +210,12 @@ def whole_numbers() -> nn.Module:
 def test_the_error_names_the_options_by_which_a_checkpoint_fits(
     tmp_path: Path, made: Build, make: Build, advice: str
 ) -> None:
-    path = saved(tmp_path, made)
-    with pytest.raises(ValueError, match="is of another model") as caught:
-        found(path, make)
-    assert str(caught.value).endswith(advice)
+    assert refusal(found, saved(tmp_path, made), make).endswith(advice)
 
 
 def test_the_options_that_an_error_names_do_it(tmp_path: Path) -> None:
     path = saved(tmp_path, ten_classes, lambda name: f"module.{name}")
-    with pytest.raises(ValueError, match="is of another model") as caught:
-        found(path)
-    surplus, missing = (re.findall(rf"--allow-{kind} '(\S+)'", str(caught.value)) for kind in ("surplus", "missing"))
+    line = refusal(found, path)
+    surplus, missing = (re.findall(rf"--allow-{kind} '(\S+)'", line) for kind in ("surplus", "missing"))
     assert surplus == ["module.head.*", "module.again.*"]
     assert found(path, missing=missing, surplus=surplus).conversion.missing == HEAD

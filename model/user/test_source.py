@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from model import conftest
 from model.examine.saved_file import read_saved
 from model.examine.trust import UntrustedCheckpoint
 from model.layouts.files import save_plain
 from model.layouts.layouts import LAYOUTS
 from model.user.source import Source, recognised
-from model.user.state_keys import _states
+from model.user.state_keys import state_dicts
 
 
 class Tied(nn.Module):
@@ -39,11 +40,8 @@ def prefixed(prefix: str, state: dict[str, Any] = STATE) -> dict[str, Any]:
     return {prefix + name: value for name, value in state.items()}
 
 
-def refusal(path: Path, state_key: str | None = None, expected: dict[str, Any] = STATE) -> str:
-    with pytest.raises(ValueError, match=r".") as caught:
-        recognised(path, expected, state_key)
-    assert "\n" not in str(caught.value)
-    return str(caught.value).replace(f"{path.parent}/", "")
+def refusal(path: Path, state_key: str | None = None) -> str:
+    return conftest.refusal(recognised, path, STATE, state_key).replace(f"{path.parent}/", "")
 
 
 @pytest.mark.parametrize("in_folder", [False, True])
@@ -179,7 +177,7 @@ def test_dicts_that_hold_each_other_are_looked_into_once(tmp_path: Path) -> None
     dicts: list[dict[str, Any]] = [{"w": torch.ones(1)} for _ in range(60)]
     for one in dicts:
         one.update({f"k{place}": other for place, other in enumerate(dicts)})
-    states = [keys for keys, _ in _states(read_saved(saved(dicts[0], tmp_path), contents=False, follow=True))]
+    states = [keys for keys, _ in state_dicts(read_saved(saved(dicts[0], tmp_path), contents=False, follow=True))]
     assert 60 < len(states) <= 60 * 60 + 1
 
 

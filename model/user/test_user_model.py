@@ -2,8 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,15 @@ from torch import nn
 
 from model.checkpoints.cache import CheckpointCache
 from model.checkpoints.checkpoint import Checkpoint
-from model.checkpoints.making import make, make_sparse
+from model.checkpoints.making import make_sparse
 from model.checkpoints.manifest import misfit
 from model.checkpoints.specification import Specification
+from model.conftest import of_user_model, refusal
 from model.layouts.layouts import LAYOUTS
 from model.state_dict import state_digest
 from model.user.building import skeleton
 from model.user.from_options import user_model
 from model.user.reference import Reference
-from model.user.user_model import UserModel
 from model.verification.verify import WrongModel, check_model
 
 CPU = torch.device("cpu")
@@ -109,13 +108,6 @@ def theirs(file: Path, tmp_path: Path) -> Path:
     return tmp_path / "weights.pt"
 
 
-def made(model: UserModel, layout: str, folder: Path) -> Checkpoint:
-    specification = Specification(model.label, model.dtype, layout, model)
-    make(specification, folder / specification.name, lambda _: None)
-    assert misfit(specification, folder / specification.name) is None
-    return Checkpoint(specification, folder / specification.name)
-
-
 def loaded(checkpoint: Checkpoint) -> nn.Module:
     model = checkpoint.specification.build()
     model.load_state_dict(dict(checkpoint.tensors()) | {"head.weight": dict(checkpoint.tensors())["embed.weight"]})
@@ -124,10 +116,10 @@ def loaded(checkpoint: Checkpoint) -> nn.Module:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_a_checkpoint_one_is_made_as_the_factory_makes_it(file: Path, tmp_path: Path, layout: str) -> None:
-    checkpoint = made(user_model(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", None, None, f"{file}:example"), tmp_path, layout)
     (tmp_path / "again").mkdir()
     torch.rand(1)  # Whatever was random before.
-    again = made(user_model(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path / "again")
+    again = of_user_model(user_model(f"{file}:make", None, None, f"{file}:example"), tmp_path / "again", layout)
     first, second = (dict(one.tensors()) for one in (checkpoint, again))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -135,7 +127,7 @@ def test_without_a_checkpoint_one_is_made_as_the_factory_makes_it(file: Path, tm
 
 
 def test_a_checkpoint_of_the_users_stays_where_it_is(theirs: Path, file: Path, tmp_path: Path) -> None:
-    checkpoint = made(user_model(f"{file}:make", str(theirs), None, f"{file}:example"), "torch", tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(theirs), None, f"{file}:example"), tmp_path)
     assert checkpoint.path == theirs
     assert checkpoint.files == (theirs,)
     assert {path.name for path in checkpoint.folder.iterdir()} == {"digests.json", "manifest.json", "logits.pt"}
@@ -144,7 +136,7 @@ def test_a_checkpoint_of_the_users_stays_where_it_is(theirs: Path, file: Path, t
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"torch"}))
 def test_it_is_saved_again_in_another_layout(theirs: Path, file: Path, tmp_path: Path, layout: str) -> None:
-    checkpoint = made(user_model(f"{file}:make", str(theirs), None, f"{file}:example"), layout, tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(theirs), None, f"{file}:example"), tmp_path, layout)
     saved = torch.load(theirs, weights_only=True)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in checkpoint.tensors())
     check_model(checkpoint, CPU, loaded(checkpoint))
@@ -153,7 +145,7 @@ def test_it_is_saved_again_in_another_layout(theirs: Path, file: Path, tmp_path:
 def test_so_is_the_state_dict_in_a_training_checkpoint(theirs: Path, file: Path, tmp_path: Path) -> None:
     saved = torch.load(theirs, weights_only=True)
     torch.save({"model": {f"module.{name}": t for name, t in saved.items()}, "step": 7}, tmp_path / "training.pt")
-    checkpoint = made(user_model(f"{file}:make", str(tmp_path / "training.pt"), "model", None), "torch", tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(tmp_path / "training.pt"), "model", None), tmp_path)
     assert checkpoint.path.parent == checkpoint.folder
     assert all(torch.equal(tensor, saved[name]) for name, tensor in checkpoint.tensors())
     check_model(checkpoint, CPU, loaded(checkpoint))
@@ -162,7 +154,7 @@ def test_so_is_the_state_dict_in_a_training_checkpoint(theirs: Path, file: Path,
 @pytest.mark.parametrize("example", ["example", "positional"])
 def test_a_wrong_output_is_found(theirs: Path, file: Path, tmp_path: Path, example: str) -> None:
     """Every weight is right: non-persistent buffers count too, and outputs."""
-    checkpoint = made(user_model(f"{file}:make", str(theirs), None, f"{file}:{example}"), "torch", tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(theirs), None, f"{file}:{example}"), tmp_path)
     assert len(checkpoint.outputs()) == 3
     model = loaded(checkpoint)
     hook = model.head.register_forward_hook(lambda _module, _given, returned: 2 * returned)  # type: ignore[union-attr]
@@ -175,7 +167,7 @@ def test_a_wrong_output_is_found(theirs: Path, file: Path, tmp_path: Path, examp
 
 
 def test_a_tie_that_is_lost_is_found(theirs: Path, file: Path, tmp_path: Path) -> None:
-    checkpoint = made(user_model(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(theirs), None, None), tmp_path)
     model = loaded(checkpoint)
     model.head.weight = nn.Parameter(model.head.weight.detach().clone())  # type: ignore[union-attr, operator]
     with pytest.raises(WrongModel, match=r"head\.weight was one tensor with embed\.weight, and is by itself"):
@@ -187,7 +179,7 @@ def test_without_an_example_weights_are_only_looked_at(theirs: Path, file: Path,
     assert asked_nothing.make_input is None
     assert asked_nothing.outputs(asked_nothing.build()) == []
     assert user_model(f"{file}:make_asked", None, None, None).make_input is not None
-    checkpoint = made(asked_nothing, "torch", tmp_path)
+    checkpoint = of_user_model(asked_nothing, tmp_path)
     assert checkpoint.specification.making_bytes == 0
     assert checkpoint.outputs() == []
 
@@ -197,7 +189,7 @@ def test_what_was_made_is_made_again_when_something_of_the_users_changes(
     theirs: Path, file: Path, tmp_path: Path, change: str
 ) -> None:
     model = user_model(f"{file}:make", str(theirs), None, f"{file}:example")
-    checkpoint = made(model, "per_tensor", tmp_path)
+    checkpoint = of_user_model(model, tmp_path, "per_tensor")
     specification = checkpoint.specification
     if change == "weights":
         torch.save(model.build().state_dict(), theirs)
@@ -210,7 +202,7 @@ def test_what_was_made_is_made_again_when_something_of_the_users_changes(
 
 def test_a_file_that_changes_while_it_is_used_is_found(theirs: Path, file: Path, tmp_path: Path) -> None:
     model = user_model(f"{file}:make", str(theirs), None, None)
-    cache = CheckpointCache(tmp_path, lambda _: None, lambda *_: Bar())
+    cache = CheckpointCache(tmp_path, print)
     checkpoint = cache.get(Specification(model.label, model.dtype, "torch", model))
     check_model(checkpoint, CPU, loaded(checkpoint))
     theirs.write_bytes(theirs.read_bytes())
@@ -219,20 +211,11 @@ def test_a_file_that_changes_while_it_is_used_is_found(theirs: Path, file: Path,
     cache.close()
 
 
-@dataclass
-class Bar:
-    def __enter__(self) -> Callable[[int], object]:
-        return lambda _: None
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 def test_a_damaged_file_is_found_before_it_is_used(theirs: Path, file: Path, tmp_path: Path) -> None:
     value = bytes(torch.load(theirs, weights_only=True)["embed.weight"].view(torch.uint8).flatten().tolist())
     theirs.write_bytes(theirs.read_bytes().replace(value, bytes(len(value))))
     with pytest.raises(Exception, match=r"weights\.pt: has a damaged record"):
-        made(user_model(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
+        of_user_model(user_model(f"{file}:make", str(theirs), None, None), tmp_path)
 
 
 def test_its_footprint_counts_shared_memory_once(file: Path) -> None:
@@ -330,9 +313,8 @@ draws.example = torch.tensor([1])
     ],
 )
 def test_what_is_no_factory_is_told(file: Path, factory: str, example: str | None, said: str) -> None:
-    with pytest.raises(ValueError, match=r".") as caught:
-        user_model(f"{file}:{factory}", None, None, example and f"{file}:{example}")
-    assert str(caught.value).startswith(said)
+    example = example and f"{file}:{example}"
+    assert refusal(user_model, f"{file}:{factory}", None, None, example).startswith(said)
 
 
 def test_a_lazy_model_that_was_run_is_one(file: Path) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.file_identity import file_identities
-from model.checkpoints.making import make
 from model.checkpoints.specification import Specification
+from model.conftest import make_checkpoint
 from model.state_dict import first_names
 from model.user.from_options import user_model
 from model.verification import outside_judge
@@ -138,9 +138,8 @@ def checkpoint_of(tmp_path: Path) -> Callable[..., Checkpoint]:
     def make_one(name: str, layout: str = "torch", cast: str = "") -> Checkpoint:
         mine = user_model(f"{tmp_path / 'models.py'}:{name}", None, None, None)
         specification = Specification(name, "float32", layout, replace(mine, cast=cast), cast=cast)
-        folder = tmp_path / "made"
-        make(specification, folder, lambda _: None)
-        return Checkpoint(specification, folder, file_identities(folder))
+        made = make_checkpoint(specification, tmp_path / "made")
+        return replace(made, file_identities=file_identities(made.folder))
 
     return make_one
 

@@ -178,10 +178,6 @@ def test_a_file_that_may_not_be_read_is_told(in_a_process: InAProcess, tmp_path:
             in_a_process(partial(load_unprivileged, STRATEGIES[strategy].load, target, sound))
 
 
-def open_cache(folder: Path, progress: Callable[[int], object] = lambda _: None) -> CheckpointCache:
-    return CheckpointCache(folder, lambda _: None, lambda _what, _total: nullcontext(progress))
-
-
 def left_on(folder: Path) -> list[str]:
     """Everything but locks, which are empty."""
     return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
@@ -192,12 +188,12 @@ def make_on_a_full_disk(folder: Path, layout: str, device: torch.device) -> None
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (0, 1, 100, 1000, 2500, 4096):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
-        with closing(open_cache(folder)) as cache:
+        with closing(CheckpointCache(folder, print)) as cache:
             with pytest.raises(OSError, match="File too large"):
                 cache.get(specification(layout))
             assert left_on(folder) == []
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    with closing(open_cache(folder)) as cache:
+    with closing(CheckpointCache(folder, print)) as cache:
         cache.get(specification(layout))
 
 
@@ -229,7 +225,7 @@ def make_until(moment: int | None, folder: Path, layout: str, log: Path, device:
                 reach(f"{event} {Path(str(arguments[0])).name}")
 
         sys.addaudithook(listen)
-        with closing(open_cache(folder, lambda _: reach("progress"))) as cache:
+        with closing(CheckpointCache(folder, print, lambda *_: nullcontext(lambda _: reach("progress")))) as cache:
             cache.get(specification(layout))
     os._exit(0)
 
@@ -258,6 +254,6 @@ def test_a_checkpoint_whose_making_was_killed_is_never_taken_for_whole(
     for moment in (*rare, *often[:: len(often) // 2]):
         folder = kill_at(moment)
         assert not (folder / specification(layout).name).exists() or whole(folder, layout), moments[moment]
-        with closing(open_cache(folder)) as cache:
+        with closing(CheckpointCache(folder, print)) as cache:
             assert misfit(specification(layout), cache.get(specification(layout)).folder) is None, moments[moment]
         assert left_on(folder) == [specification(layout).name]
