@@ -231,7 +231,7 @@ of_safetensors = pytest.mark.parametrize(
 
 def test_recipes_know_every_dtype_that_a_safetensors_file_is_examined_for() -> None:
     """They are pasted without the suite, and so they have a table of their own."""
-    assert SAFETENSORS_DTYPES == safetensors_file.DTYPES
+    assert SAFETENSORS_DTYPES == safetensors_file.SAFETENSORS_DTYPES
 
 
 @of_safetensors

@@ -17,7 +17,7 @@ from model.casting import cast
 from model.checkpoints.manifest import DIGESTS, LOGITS, MANIFEST
 from model.checkpoints.specification import Specification
 from model.digest import TensorDigest, digests
-from model.layouts.files import Entry, RawContent, save_digested, save_sparse
+from model.layouts.files import ManifestEntry, RawContent, save_digested, save_sparse
 from model.layouts.foreign import ALL_LAYOUTS, FOREIGN, SPARSE
 from model.layouts.layouts import LAYOUTS
 from model.state_dict import without
@@ -40,7 +40,7 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
     user, in_place, save = specification.user_model, specification.in_place, partial(save_digested, progress=progress)
     if user and user.source:
         user.source.require_sound()
-    files: dict[str, Entry] = {}
+    files: dict[str, ManifestEntry] = {}
     reference, buffers = ReferenceOutputs([]), {}
     if specification.making_bytes:
         model = specification.architecture.saved(progress)

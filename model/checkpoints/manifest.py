@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoints.specification import Specification
-from model.layouts.files import Entry
+from model.layouts.files import ManifestEntry
 
 MANIFEST = "manifest.json"
 LOGITS = "logits.pt"
@@ -38,7 +38,7 @@ def _misfit(specification: Specification, folder: Path, manifest: dict[str, Any]
     return next((change for change in changes if change), None)
 
 
-def _change(path: Path, entry: Entry) -> str | None:
+def _change(path: Path, entry: ManifestEntry) -> str | None:
     """Return the difference between a file and its entry in the manifest; None if there is none."""
     if (size := path.stat().st_size) != entry["bytes"]:
         return f"{path.name} has {size:,} bytes, not {entry['bytes']:,}"

@@ -19,7 +19,7 @@ from model.examine.zip_directory import (
     FULL32,
     HAS_DESCRIPTOR,
     MOST_INDEX_BYTES,
-    Entry,
+    DirectoryEntry,
     MalformedFile,
     extra_numbers,
     pread,
@@ -117,7 +117,7 @@ def _check_beginning(first: bytes) -> None:
     raise MalformedFile("does not start with the header of a zip as torch.save writes it")
 
 
-def _check_names(descriptor: int, entries: list[Entry]) -> str:
+def _check_names(descriptor: int, entries: list[DirectoryEntry]) -> str:
     """Return the folder of all records; raise, with what it is instead, for another archive."""
     names = [entry.name for entry in entries]
     root = names[0].partition("/")[0] + "/" if names else "/"
@@ -138,7 +138,7 @@ def _check_names(descriptor: int, entries: list[Entry]) -> str:
     return root
 
 
-def _read_header(descriptor: int, entry: Entry, limit: int) -> ZipRecord:
+def _read_header(descriptor: int, entry: DirectoryEntry, limit: int) -> ZipRecord:
     """Read the local header of a record, which has to agree with the directory; the record ends before `limit`."""
     fixed = pread(descriptor, _LOCAL.size, entry.header)
     signature, _, flags, method, _, _, crc32, stored, plain, name_length, extra_length = _LOCAL.unpack(fixed)
@@ -156,7 +156,7 @@ def _read_header(descriptor: int, entry: Entry, limit: int) -> ZipRecord:
     return ZipRecord(entry.header, start, entry.bytes, entry.crc32)
 
 
-def _end_of(descriptor: int, entry: Entry, record: ZipRecord) -> int:
+def _end_of(descriptor: int, entry: DirectoryEntry, record: ZipRecord) -> int:
     """Return the start of the next header: behind the record and its data descriptor."""
     end = record.start + record.bytes
     if not entry.flags & HAS_DESCRIPTOR:

@@ -21,7 +21,7 @@ from model.examine.zip_directory import MalformedFile, UnsoundKey, pread
 from model.printable import printable
 
 # Dtypes that the format and torch have in common, by the format's names.
-DTYPES = {
+SAFETENSORS_DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
     "I8": torch.int8,
@@ -43,7 +43,7 @@ DTYPES = {
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "F4": torch.float4_e2m1fn_x2,
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 # One element of this dtype is two values of a row in the format.
 _OF_TWO = torch.float4_e2m1fn_x2
 
@@ -64,7 +64,7 @@ class Extent:
     end: int
 
 
-def contents(tensors: Mapping[str, Any]) -> list[bytes | Tensor]:
+def file_parts(tensors: Mapping[str, Any]) -> list[bytes | Tensor]:
     """Return the parts of a file with these tensors. Raises `ValueError` for tensors that the format cannot hold."""
     _require_plain(tensors)
     # The widest first, as the format's own library does: so each starts at a multiple of its width.
@@ -160,9 +160,9 @@ def _extent(name: str, entry: object, start: int) -> Extent:
         raise UnsoundKey(name, f"has a shape that is no list of at most {MOST_DIMENSIONS} sizes")
     if not are_counts(shape) or not are_counts(offsets) or len(offsets) != len(("start", "end")):
         raise UnsoundKey(name, "has a shape, or offsets, that no tensor has")
-    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in SAFETENSORS_DTYPES:
         raise UnsoundKey(name, f"has the dtype {printable(entry['dtype'])}, which torch does not have")
-    dtype, (first, last) = DTYPES[entry["dtype"]], offsets
+    dtype, (first, last) = SAFETENSORS_DTYPES[entry["dtype"]], offsets
     if dtype == _OF_TWO:
         if not shape or shape[-1] % 2:
             raise UnsoundKey(name, f"has the shape {shape}, in rows of which torch cannot hold values of 4 bits")

@@ -44,7 +44,7 @@ def _bytes(memory: Any) -> int:
     return 0 if memory is None else memory.nbytes()
 
 
-def index(files: Mapping[str, Mapping[str, Any]]) -> bytes:
+def make_index(files: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Return the index of files with this content."""
     memories = {_memory(value) for part in files.values() for value in part.values()}
     places = {key: file for file, part in files.items() for key in part}

@@ -249,13 +249,13 @@ def test_small_dicts_are_not_tried_as_the_model(tmp_path: Path, monkeypatch: pyt
     each = {number: {"exp_avg": torch.ones(2)} for number in range(50)}
     torch.save({"model": model.state_dict(), "optimizer": {"state": each}}, tmp_path / "run.ckpt")
     tried: list[int] = []
-    fitted = TargetModel.fitted
+    convert = TargetModel.convert
 
     def counted(target: TargetModel, parts: Any, form: Any) -> Any:
         tried.append(len(parts[Path()]))
-        return fitted(target, parts, form)
+        return convert(target, parts, form)
 
-    monkeypatch.setattr(TargetModel, "fitted", counted)
+    monkeypatch.setattr(TargetModel, "convert", counted)
     with pytest.raises(ValueError, match="add --state-key model"):
         recognised(tmp_path / "run.ckpt", model.state_dict())
     assert tried == [6]

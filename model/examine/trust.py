@@ -25,7 +25,7 @@ LONGEST_PART = 600
 
 
 # The content of each file of a checkpoint, with tensors as `SavedTensor`.
-Parts = dict[Path, dict[str, Any]]
+FileContents = dict[Path, dict[str, Any]]
 
 
 class UntrustedCheckpoint(Exception):
@@ -72,7 +72,7 @@ def naming(file: Path, key: str | None = None) -> Iterator[None]:
         raise UntrustedCheckpoint(file, key, f"cannot be read: {error.strerror}") from None
 
 
-def _torch(path: Path, contents: bool) -> Parts:
+def _torch(path: Path, contents: bool) -> FileContents:
     with naming(path):
         return {path: _state_dict(path, read_saved(path, contents, follow=True))}
 
@@ -86,7 +86,7 @@ def _state_dict(path: Path, saved: object) -> dict[str, Any]:
     return saved
 
 
-def _safetensors(path: Path, _: bool) -> Parts:
+def _safetensors(path: Path, _: bool) -> FileContents:
     with naming(path):
         return {path: {key: _saved_tensor(key, extent) for key, extent in read_header(path).items()}}
 
@@ -96,14 +96,14 @@ def _saved_tensor(key: str, extent: Extent) -> SavedTensor:
     return SavedTensor(storage, extent.dtype, 0, extent.shape, contiguous_stride(extent.shape))
 
 
-def read_shards(layout: str, path: Path, *, contents: bool) -> tuple[Parts, bool]:
+def read_shards(layout: str, path: Path, *, contents: bool) -> tuple[FileContents, bool]:
     """Read the files of an index: what it lists, and whether they have keys that it does not list.
 
     Raises `UntrustedCheckpoint` if a file lacks a key that is listed for it.
     """
     with naming(path):
         keys = read_index(path)
-    parts: Parts = {}
+    parts: FileContents = {}
     has_unlisted = False
     for file, listed in keys.items():
         found = READERS[layout.removesuffix("_sharded")](file, contents)[file]
@@ -115,7 +115,7 @@ def read_shards(layout: str, path: Path, *, contents: bool) -> tuple[Parts, bool
     return parts, has_unlisted
 
 
-def _examine_files(read: Callable[[Path, bool], Parts]) -> Callable[[Path, Mapping[str, Any], bool], None]:
+def _examine_files(read: Callable[[Path, bool], FileContents]) -> Callable[[Path, Mapping[str, Any], bool], None]:
     return lambda path, expected, contents: compare(path, read(path, contents), expected)
 
 
@@ -136,7 +136,7 @@ def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> 
 
 
 # Readers of the layouts whose files have their keys in them; the second argument asks for a check of all bytes.
-READERS: dict[str, Callable[[Path, bool], Parts]] = {
+READERS: dict[str, Callable[[Path, bool], FileContents]] = {
     "torch": _torch,
     "safetensors": _safetensors,
     "torch_sharded": lambda path, contents: read_shards("torch_sharded", path, contents=contents)[0],
@@ -151,7 +151,7 @@ def _kind_of(value: object) -> str:
     return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.lower()}"
 
 
-def differing(path: Path, parts: Parts, expected: Mapping[str, Any]) -> Iterator[UntrustedCheckpoint]:
+def differing(path: Path, parts: FileContents, expected: Mapping[str, Any]) -> Iterator[UntrustedCheckpoint]:
     """Yield every key in which the files at `path` differ from the model; one name of a tied tensor is enough.
 
     Strides and sharing of memory are not compared.
@@ -167,7 +167,7 @@ def differing(path: Path, parts: Parts, expected: Mapping[str, Any]) -> Iterator
             yield UntrustedCheckpoint(file, key, reason)
 
 
-def compare(path: Path, parts: Parts, expected: Mapping[str, Any]) -> None:
+def compare(path: Path, parts: FileContents, expected: Mapping[str, Any]) -> None:
     """Raise `UntrustedCheckpoint` unless the files have the tensors of the model, strides and ties included, alone."""
     for difference in differing(path, parts, expected):
         raise difference
@@ -178,7 +178,7 @@ def compare(path: Path, parts: Parts, expected: Mapping[str, Any]) -> None:
     _compare_sharing(saved, expected)
 
 
-def require_ties(parts: Parts, expected: Mapping[str, Any]) -> None:
+def require_ties(parts: FileContents, expected: Mapping[str, Any]) -> None:
     """Raise `UntrustedCheckpoint` unless keys that share memory in the model share it in the files, in the same way.
 
     Keys that share memory only in the files are no fault: in a copy they do not. The files have all keys of the model.
@@ -204,7 +204,7 @@ def require_ties(parts: Parts, expected: Mapping[str, Any]) -> None:
             raise UntrustedCheckpoint(file, key, f"is at another place of the memory that it shares with {first}")
 
 
-def _of_every_name(parts: Parts, expected: Mapping[str, Any]) -> dict[str, tuple[Path, Any]]:
+def _of_every_name(parts: FileContents, expected: Mapping[str, Any]) -> dict[str, tuple[Path, Any]]:
     """Return the file and the saved value of every key of the model; one saved name of a tied tensor is enough."""
     saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
     firsts = first_names(expected)

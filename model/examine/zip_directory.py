@@ -36,7 +36,7 @@ class UnsoundKey(MalformedFile):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DirectoryEntry:
     """The entry of a record in the directory."""
 
     name: str
@@ -48,7 +48,7 @@ class Entry:
     marked: bool
 
 
-def read_directory(descriptor: int, size: int) -> tuple[list[Entry], int]:
+def read_directory(descriptor: int, size: int) -> tuple[list[DirectoryEntry], int]:
     """Return the entries of the directory of an open file of `size` bytes, in order, and its first byte.
 
     Raises `MalformedFile` unless the file ends with a directory, and with nothing behind it.
@@ -114,7 +114,7 @@ def _explain_end(descriptor: int, size: int) -> None:
     raise MalformedFile(f"is cut off: the end of its zip is missing: {AGAIN}")
 
 
-def _read_entries(directory: bytes, count: int) -> list[Entry]:
+def _read_entries(directory: bytes, count: int) -> list[DirectoryEntry]:
     """Parse the entries of the directory, in the order of the file."""
     entries, place = [], 0
     while place < len(directory):
@@ -125,7 +125,7 @@ def _read_entries(directory: bytes, count: int) -> list[Entry]:
     return entries
 
 
-def _read_entry(directory: bytes, place: int) -> tuple[Entry, int]:
+def _read_entry(directory: bytes, place: int) -> tuple[DirectoryEntry, int]:
     fixed = directory[place : place + _ENTRY.size]
     if len(fixed) < _ENTRY.size or not fixed.startswith(b"PK\1\2"):
         raise MalformedFile(f"has a directory that cannot be read from its byte {place:,} on")
@@ -141,7 +141,7 @@ def _read_entry(directory: bytes, place: int) -> tuple[Entry, int]:
     plain, stored, at = (_take(zip64) if value == FULL32 else value for value in (plain, stored, at))
     # Attributes too: for torch a record marked as a folder is empty, and its tensor keeps uninitialised memory.
     marked = bool(comment or disk or attributes or zip64 or flags & ~(HAS_DESCRIPTOR | NAME_IS_UTF8))
-    return Entry(name, flags, crc32, plain, at, compressed=bool(method or stored != plain), marked=marked), end
+    return DirectoryEntry(name, flags, crc32, plain, at, compressed=bool(method or stored != plain), marked=marked), end
 
 
 def _take(values: list[int]) -> int:

@@ -16,7 +16,7 @@ from model.digest import bytes_of
 from model.weights import Progress
 
 # The entry of a file in a manifest: its `bytes` and its `sha256`.
-Entry = dict[str, int | str]
+ManifestEntry = dict[str, int | str]
 
 # Writes something to a new file: `RawContent` as it is, all else with `torch.save`.
 Saved = TypeVar("Saved")
@@ -63,7 +63,7 @@ class HashingFile:
     def flush(self) -> None:
         self._file.flush()
 
-    def entry(self) -> Entry:
+    def entry(self) -> ManifestEntry:
         """Return the entry of this file in a manifest."""
         return {"bytes": self.bytes, "sha256": self._sha256.hexdigest()}
 
@@ -87,7 +87,7 @@ def _write(content: object, file: IO[bytes]) -> None:
             file.write(bytes_of(part))
 
 
-def save_digested(content: object, path: Path, progress: Progress) -> Entry:
+def save_digested(content: object, path: Path, progress: Progress) -> ManifestEntry:
     """Write to a new file, which is on the disk, not only in the page cache, on return.
 
     Raises `OSError` if it cannot be written.
@@ -106,7 +106,7 @@ def save_digested(content: object, path: Path, progress: Progress) -> Entry:
     return digested.entry()
 
 
-def _digest_written(path: Path, progress: Progress) -> Entry:
+def _digest_written(path: Path, progress: Progress) -> ManifestEntry:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.examine.safetensors_file import contents, read_safetensors
-from model.examine.shard_index import index, read_index, shards
+from model.examine.safetensors_file import file_parts, read_safetensors
+from model.examine.shard_index import make_index, read_index, shards
 from model.examine.tensor_folder import file_name, tensor_name
 from model.layouts.files import RawContent, Save, Saved, map_torch
 from model.state_dict import untied
@@ -36,8 +36,8 @@ def save_per_tensor(state_dict: dict[str, Tensor], folder: Path, save: Save[Save
 
 
 def save_safetensors(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
-    """Save one .safetensors file; a tied tensor is in it under its first name. Raises as `contents` does."""
-    parts = contents({name: state_dict[name] for name in untied(state_dict)})
+    """Save one .safetensors file; a tied tensor is in it under its first name. Raises as `file_parts` does."""
+    parts = file_parts({name: state_dict[name] for name in untied(state_dict)})
     return {"model.safetensors": save(RawContent(parts), folder / "model.safetensors")}
 
 
@@ -52,7 +52,7 @@ def save_safetensors_sharded(state_dict: dict[str, Any], folder: Path, save: Sav
     Raises `ValueError` for anything but plain tensors.
     """
     parts = shards({name: state_dict[name] for name in untied(state_dict)})
-    return _save_shards(parts, folder, save, "model{}.safetensors", lambda part: RawContent(contents(part)))
+    return _save_shards(parts, folder, save, "model{}.safetensors", lambda part: RawContent(file_parts(part)))
 
 
 def _save_shards(
@@ -65,7 +65,7 @@ def _save_shards(
     files = {name.format(f"-{at:05}-of-{len(parts):05}"): part for at, part in enumerate(parts, 1)}
     saved = {file: save(content(part), folder / file) for file, part in files.items()}
     entrance = f"{name.format('')}.index.json"
-    return saved | {entrance: save(RawContent([index(files)]), folder / entrance)}
+    return saved | {entrance: save(RawContent([make_index(files)]), folder / entrance)}
 
 
 def read_torch(path: Path) -> Iterator[tuple[str, Tensor]]:

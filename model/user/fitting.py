@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from model.casting import Dtypes
 from model.examine.pickle_objects import SavedObject, SavedTensor
 from model.examine.saved_file import dtype_shape_stride
-from model.examine.trust import Parts
+from model.examine.trust import FileContents
 from model.state_dict import EXTRA_STATE, first_names, without
 from model.user.conversion_request import AS_IT_IS, ConversionRequest
 from model.user.conversions import earlier_names, ignored_by, written_by
@@ -111,7 +111,7 @@ class TargetModel:
         for form in self.forms:
             if len(value) < self._least(form):  # A checkpoint of training has thousands of small dicts.
                 continue
-            conversion, held = self.fitted({Path(): dict(value)}, form)
+            conversion, held = self.convert({Path(): dict(value)}, form)
             names, firsts = held[Path()].keys(), first_names(without(form.wanted, conversion.missing))
             if names <= firsts.keys() and {firsts[name] for name in names} == set(firsts.values()):
                 return True
@@ -128,7 +128,7 @@ class TargetModel:
             self._leasts[id(form)] = len(set(first_names(needed).values()))
         return self._leasts[id(form)]
 
-    def fitted(self, parts: Parts, form: CheckpointForm) -> tuple[Conversion, Parts]:
+    def convert(self, parts: FileContents, form: CheckpointForm) -> tuple[Conversion, FileContents]:
         """Return the conversion of what is saved to a form, and what is saved under the form's names."""
         conversion, held = convert(parts, form, self.wanted)
         missing = lacking([name for part in held.values() for name in part], form.wanted, self.wanted.missing)
@@ -136,7 +136,9 @@ class TargetModel:
         return replace(conversion, missing=missing if self.expected.keys() >= set(missing) else ()), held
 
 
-def convert(parts: Parts, form: CheckpointForm, asked: ConversionRequest = AS_IT_IS) -> tuple[Conversion, Parts]:
+def convert(
+    parts: FileContents, form: CheckpointForm, asked: ConversionRequest = AS_IT_IS
+) -> tuple[Conversion, FileContents]:
     """Return the conversion of saved names to those of a form, and what is saved under those names.
 
     Left out, with a note: names that match `asked.surplus` after `asked.renames`, numbers and other values beside the
@@ -165,7 +167,7 @@ def convert(parts: Parts, form: CheckpointForm, asked: ConversionRequest = AS_IT
     return Conversion(pairs, tuple(notes), form.converted), held
 
 
-def memory_notes(file_name: str, parts: Parts, expected: Mapping[str, Any]) -> list[str]:
+def memory_notes(file_name: str, parts: FileContents, expected: Mapping[str, Any]) -> list[str]:
     """Return notes on tensors that lie otherwise in a file than in the model: a copy of the file differs there.
 
     `parts` have the names of the model.

@@ -1,4 +1,4 @@
-"""Parts of a first forward pass: the seeds before it, and the tensors in its result."""
+"""FileContents of a first forward pass: the seeds before it, and the tensors in its result."""
 
 import random
 import sys

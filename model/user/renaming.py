@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 
-# Parts of names that wrappers add: data parallel training, AveragedModel, torch.compile, FSDP and activation
+# FileContents of names that wrappers add: data parallel training, AveragedModel, torch.compile, FSDP and activation
 # checkpointing.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 

@@ -19,7 +19,7 @@ from model.examine.shard_index import read_index
 from model.examine.tensor_folder import tensor_name
 from model.examine.trust import (
     READERS,
-    Parts,
+    FileContents,
     UntrustedCheckpoint,
     differing,
     examine,
@@ -139,7 +139,7 @@ def recognised(
     return source
 
 
-def _conversion(source: Source, parts: Parts, target: TargetModel) -> Conversion:
+def _conversion(source: Source, parts: FileContents, target: TargetModel) -> Conversion:
     """Return the conversion to what the model has: the only place that decides on it.
 
     After it, every name, dtype and shape is the model's, names that may be missing excepted. Raises `ValueError` with
@@ -147,9 +147,9 @@ def _conversion(source: Source, parts: Parts, target: TargetModel) -> Conversion
     """
     saved = [name for part in parts.values() for name in part]
     require_effect(saved, target.expected, target.wanted)
-    tries: list[tuple[list[UntrustedCheckpoint], Conversion, Parts, Mapping[str, Any], Mapping[str, Any]]] = []
+    tries: list[tuple[list[UntrustedCheckpoint], Conversion, FileContents, Mapping[str, Any], Mapping[str, Any]]] = []
     for form in target.forms:
-        conversion, held = target.fitted(parts, form)
+        conversion, held = target.convert(parts, form)
         expected = without(_as_saved(held, form.wanted), conversion.missing)
         tries.append((list(differing(source.path, held, expected)), conversion, held, expected, form.wanted))
         if not tries[-1][0]:
@@ -180,7 +180,7 @@ def _conversion(source: Source, parts: Parts, target: TargetModel) -> Conversion
     return replace(conversion, strided=_is_strided(target.expected)) if conversion.notes else conversion
 
 
-def _as_saved(held: Parts, expected: Mapping[str, Any]) -> dict[str, Any]:
+def _as_saved(held: FileContents, expected: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state dict of a model with the floating-point dtypes of the files."""
     saved = {name: value for part in held.values() for name, value in part.items()}
     return retyped(expected, as_saved(saved, expected))
@@ -243,7 +243,7 @@ def _first_bytes(file: Path) -> bytes:
         return os.pread(opened.fileno(), FIRST_BYTES, 0)
 
 
-def _source(path: Path, layout: str, target: TargetModel, state_key: str | None) -> tuple[Source, Parts, bool]:
+def _source(path: Path, layout: str, target: TargetModel, state_key: str | None) -> tuple[Source, FileContents, bool]:
     """Find the state dict of the model in a checkpoint.
 
     Return it, its content, and whether shards have tensors that their index does not list.
@@ -266,10 +266,10 @@ def _source(path: Path, layout: str, target: TargetModel, state_key: str | None)
     return Source(path, layout, keys), parts, has_unlisted
 
 
-def _folder(path: Path, *, contents: bool = False) -> Parts:
+def _folder(path: Path, *, contents: bool = False) -> FileContents:
     with naming(path):
         files = {file: tensor_name(file.name) for file in sorted(path.iterdir())}
-    parts: Parts = {}
+    parts: FileContents = {}
     for file, name in files.items():
         with naming(file, name):
             parts[file] = {name: read_saved(file, contents, follow=False)}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from model.examine.safetensors_file import contents
 from model.layouts.files import RawContent, save_plain
 from model.user.conversions import load
 from model.user.source import Source, recognised
@@ -290,7 +289,7 @@ def channels_last() -> nn.Module:
 
 def test_strides_that_safetensors_has_not_are_made_in_a_copy(tmp_path: Path) -> None:
     state = nn.Conv2d(3, 8, 2).state_dict()
-    save_plain(RawContent(contents(state)), tmp_path / "weights.safetensors")
+    save_plain(RawContent(file_parts(state)), tmp_path / "weights.safetensors")
     source = found(tmp_path / "weights.safetensors", channels_last)
     assert source.conversion.notes == ("strides other than the model's: 'weight'",)
     assert (source.layout, source.measured_layout) == ("safetensors", "torch")

@@ -83,7 +83,7 @@ class UserSurroundings:
                 for one in caught:
                     text = " ".join(str(one.message).split())
                     place = f"{Path(one.filename).name}:{one.lineno}"
-                    _tell(
+                    _report(
                         f"{display_name} warns: {one.category.__name__}: {text} ({place})",
                         os.environ.get(WARNINGS_FILE),
                     )
@@ -146,7 +146,7 @@ def _ordinary_filters() -> list[object]:
 
 
 @cache
-def _tell(line: str, file: str | None) -> None:
+def _report(line: str, file: str | None) -> None:
     """Append a line to a file, once in this process; without a file, write it to stderr."""
     if file is None:
         sys.stderr.write(f"{line}\n")
