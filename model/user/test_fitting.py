@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from model.examine.safetensors_file import file_parts
 from model.layouts.files import RawContent, save_plain
 from model.user.conversions import load
 from model.user.source import Source, recognised
