@@ -13,8 +13,8 @@ def printable(text: object, most: int = MOST_CHARACTERS) -> str:
     than texts, numbers, paths and None, the name of the type: printing a container may take more memory than there is.
     """
     text = _as_text(text, most)
-    if len(text) <= most and len(shown := "".join(map(escaped, text))) <= most:
-        return shown
+    if len(text) <= most and len(escapes := "".join(map(escaped, text))) <= most:
+        return escapes
     head = _beginning(text[: most // 2], most // 2)
     tail = _beginning(text[-(most // 2) :][::-1], most // 2)[::-1]
     return f"{''.join(head)}... ({len(text) - len(head) - len(tail):,} characters left out) ...{''.join(tail)}"
@@ -46,11 +46,11 @@ def _of_bytes(value: bytes, most: int) -> str:
 
 def _beginning(characters: str, most: int) -> list[str]:
     """Return the first characters, escaped, that fit in `most`."""
-    shown: list[str] = []
+    escapes: list[str] = []
     taken = 0
     for character in characters:
         taken += len(escaped(character))
         if taken > most:
             break
-        shown.append(escaped(character))
-    return shown
+        escapes.append(escaped(character))
+    return escapes

@@ -26,8 +26,8 @@ from bench.plugin.failures import ending
 from bench.plugin.unusable_checkpoints import Unsound
 from bench.meters.process import LoadDied, LoadFailed
 from conftest import HELD
-from model.checkpoints import Checkpoint
-from model.file_identity import file_identities
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
 
 FOLDER = Path("checkpoint")
 

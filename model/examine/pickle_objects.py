@@ -16,7 +16,7 @@ from model.examine.limits import MOST_DIMENSIONS, are_counts
 from model.examine.zip_directory import MalformedFile, UnsoundKey
 from model.printable import printable
 
-# FileContents of a key, nested tuples included: its hash takes as many steps.
+# Parts of a key, nested tuples included: its hash takes as many steps.
 MOST_KEY_PARTS = 100
 # Keys of a dict, or items of a set, with the same hash, other than strings: each is compared with all before it.
 MOST_OF_A_HASH = 100

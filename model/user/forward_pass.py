@@ -1,4 +1,4 @@
-"""FileContents of a first forward pass: the seeds before it, and the tensors in its result."""
+"""Seeds before a first forward pass, and the tensors in its result."""
 
 import random
 import sys

@@ -139,24 +139,24 @@ def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
 
 def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return a package, and its class of a name, which has to be a subclass of `kind`."""
-    shown = one_line(str(name))
+    text = one_line(str(name))
     try:
         library: Any = import_module(package)
     except ImportError as error:
-        raise ValueError(f"{shown} wants {package}, which cannot be imported ({error}): {INSTALL}") from None
+        raise ValueError(f"{text} wants {package}, which cannot be imported ({error}): {INSTALL}") from None
     if package == "transformers" and int(library.__version__.partition(".")[0]) < LEAST_TRANSFORMERS:
         raise ValueError(
-            f"{shown} wants transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is here: pip install "
+            f"{text} wants transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is here: pip install "
             f"'transformers>={LEAST_TRANSFORMERS}'"
         )
     found = None
     if isinstance(name, str):
-        with naming_failures(f"{shown} of {package} cannot be imported"):
+        with naming_failures(f"{text} of {package} cannot be imported"):
             found = getattr(library, name, None)
     if isinstance(found, type) and issubclass(found, getattr(library, kind)):
         return library, found
     if backends := getattr(found, "_backends", None):
-        raise ValueError(f"{shown} of {package} wants {', '.join(backends)}: install it")
+        raise ValueError(f"{text} of {package} wants {', '.join(backends)}: install it")
     raise _unknown(library, "model", name, described)
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 
-# FileContents of names that wrappers add: data parallel training, AveragedModel, torch.compile, FSDP and activation
+# Parts of names that wrappers add: data parallel training, AveragedModel, torch.compile, FSDP and activation
 # checkpointing.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 
@@ -78,8 +78,8 @@ def changes(names: Mapping[str, str]) -> list[str]:
 def listed(texts: list[str]) -> str:
     """Return the first of some names, and the number of the others, as text."""
     more = len(texts) - MOST_NAMES
-    shown = [repr(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}...") for text in texts[:MOST_NAMES]]
-    return f"{', '.join(shown)}{f' and {more:,} more' if more > 0 else ''}"
+    first = [repr(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}...") for text in texts[:MOST_NAMES]]
+    return f"{', '.join(first)}{f' and {more:,} more' if more > 0 else ''}"
 
 
 def _unwrapped(name: str) -> str:

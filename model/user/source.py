@@ -277,6 +277,6 @@ def _folder(path: Path, *, contents: bool = False) -> FileContents:
 
 
 def _listed(differences: list[UntrustedCheckpoint]) -> str:
-    shown = [one_line(f"{one.key} {one.reason}") for one in differences[:MOST_LISTED]]
-    more = len(differences) - len(shown)
-    return f"{'; '.join(shown)}{f'; and {more:,} more' if more else ''}"
+    first = [one_line(f"{one.key} {one.reason}") for one in differences[:MOST_LISTED]]
+    more = len(differences) - len(first)
+    return f"{'; '.join(first)}{f'; and {more:,} more' if more else ''}"

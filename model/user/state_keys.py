@@ -58,8 +58,8 @@ def _largest(named: Sequence[Keys], states: Mapping[Keys, Mapping[str, Any]]) ->
     """Return the keys of the state dicts with the most tensors, and the number of the others, as text."""
     largest = sorted(named, key=lambda keys: -len(states[keys]))
     more = len(largest) - MOST_LISTED
-    shown = [printable(_dotted(keys)) for keys in largest[:MOST_LISTED]]
-    return f"{', '.join(shown)}{f' and {more:,} more' if more > 0 else ''}"
+    first = [printable(_dotted(keys)) for keys in largest[:MOST_LISTED]]
+    return f"{', '.join(first)}{f' and {more:,} more' if more > 0 else ''}"
 
 
 def state_dicts(

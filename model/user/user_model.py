@@ -125,24 +125,24 @@ class UserModel:
         where, device = self.example or self.factory, tensors[0].device if tensors else torch.device("cpu")
         # The input is the same each time: then outputs that differ show that the model draws random numbers.
         with seeded(SEED, device), where.running(), naming_failures(f"{self._example_name} fails"):
-            given = make_input()
+            inputs = make_input()
         with seeded(seed, device):
-            given = dict(given) if isinstance(given, Mapping) else given
-            given = tree_map(lambda one: self._as_input(one, device) if isinstance(one, Tensor) else one, given)
+            inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
+            inputs = tree_map(lambda one: self._as_input(one, device) if isinstance(one, Tensor) else one, inputs)
             cast_to = (
                 f" with weights in {self.cast}, and buffers that no checkpoint has as they are" if self.cast else ""
             )
             misfit = f"{self._example_name} does not fit {self.factory.display_name}{cast_to}"
             with self.factory.running(), naming_failures(misfit), torch.inference_mode():
                 model.eval()
-                if isinstance(given, Mapping):
-                    returned = model(**given)
+                if isinstance(inputs, Mapping):
+                    returned = model(**inputs)
                 else:
-                    returned = model(*given) if isinstance(given, tuple | list) else model(given)
+                    returned = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
         return list(tensors_in(returned))
 
-    def _as_input(self, given: Tensor, device: torch.device) -> Tensor:
-        return given.to(device, DTYPES.get(self.cast) if given.is_floating_point() else None)
+    def _as_input(self, tensor: Tensor, device: torch.device) -> Tensor:
+        return tensor.to(device, DTYPES.get(self.cast) if tensor.is_floating_point() else None)
 
     def reference_outputs(self, model: nn.Module) -> ReferenceOutputs:
         """Return the outputs, and how those of other models with the same weights compare with them."""

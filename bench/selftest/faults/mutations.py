@@ -1,4 +1,4 @@
-"""Sound checkpoints of every layout, and random changes of their bytes: what a fuzzer gives to the readers."""
+"""Sound checkpoints of every layout, and random changes of their bytes, as a fuzzer makes them."""
 
 import json
 import pickletools
