@@ -92,12 +92,7 @@ def footprint(architecture: Architecture, to: str) -> Footprint:
 
 @cache
 def saved_footprint(  # noqa: PLR0913, PLR0917 - all that decides what is in it
-    architecture: Architecture,
-    dtypes: Dtypes,
-    missing: tuple[str, ...],
-    to: str,
-    layout: str,
-    in_place: Source | None,
+    architecture: Architecture, dtypes: Dtypes, missing: tuple[str, ...], to: str, layout: str, in_place: Source | None
 ) -> SavedFootprint:
     """Return the footprint of a checkpoint in a layout, or of the user's checkpoint `in_place`.
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def make(specification: Specification, folder: Path, progress: Progress) -> None
         known["beside"] = {name: [one.as_json() for one in right] for name, right in buffers.items()}
     if specification.missing:
         found = initial_values(model, specification.missing)
-        known["starts"] = {name: [one.as_json() for one in values] for name, values in found.items()}
+        known["starts"] = {name: [asdict(one) for one in values] for name, values in found.items()}
     with (folder / MANIFEST).open("x") as file:
         json.dump(specification.manifest() | known | {"files": files}, file, indent=1)
         file.flush()
@@ -84,11 +84,11 @@ def make_sparse(specification: Specification, folder: Path) -> None:
         save(_fake(skeleton), folder, save_sparse)
     if specification.layout in FOREIGN:
         kinds = {
-            name: TensorDigest.without_values(value) for name, value in skeleton.items() if isinstance(value, Tensor)
+            name: TensorDigest(value.dtype, tuple(value.shape), "").as_json()
+            for name, value in skeleton.items()
+            if isinstance(value, Tensor)
         }
-        (folder / DIGESTS).write_text(
-            json.dumps({name: kind.as_json() for name, kind in kinds.items()}), encoding="utf-8"
-        )
+        (folder / DIGESTS).write_text(json.dumps(kinds), encoding="utf-8")
 
 
 def _fake(skeleton: Mapping[str, Any]) -> dict[str, Any]:

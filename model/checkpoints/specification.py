@@ -148,5 +148,5 @@ class Specification:
                 "container": "zip",
                 "storage_alignment": serialization.save.storage_alignment,
                 "byteorder": sys.byteorder,
-            },
+            }
         }

@@ -77,10 +77,7 @@ def conjugated() -> Tensor:
         (lambda: {"name": conjugated()}, "is not contiguous"),
         (lambda: {"name": torch.ones(2, dtype=torch.complex128)}, "is torch.complex128, which .* has no name for"),
         (lambda: {"name": {"step": 3}}, "is <class 'dict'>, which .* has no name for"),
-        (
-            lambda: {"name": Twin(torch.ones(2), torch.ones(2))},
-            "is <class '.*TwoTensor'>, which .* has no name for",
-        ),
+        (lambda: {"name": Twin(torch.ones(2), torch.ones(2))}, "is <class '.*TwoTensor'>, which .* has no name for"),
         (lambda: {"other": (other := torch.ones(4)), "name": other[1:]}, "is in the memory of other"),
     ],
 )

@@ -43,13 +43,7 @@ def test_an_index_is_what_hugging_face_writes(tmp_path: Path) -> None:
     assert list(files) == [first, second, third, "pytorch_model.bin.index.json"]
     assert json.loads((tmp_path / "pytorch_model.bin.index.json").read_bytes()) == {
         "metadata": {"total_size": 1200},
-        "weight_map": {
-            "_extra_state": first,
-            "first": first,
-            "second": second,
-            "second_tied": second,
-            "third": third,
-        },
+        "weight_map": {"_extra_state": first, "first": first, "second": second, "second_tied": second, "third": third},
     }
 
 

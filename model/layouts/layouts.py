@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,7 @@ def save_safetensors_sharded(state_dict: dict[str, Any], folder: Path, save: Sav
 
 
 def _save_shards(
-    parts: list[dict[str, Any]],
-    folder: Path,
-    save: Save[Saved],
-    name: str,
-    content: Callable[[dict[str, Any]], object],
+    parts: list[dict[str, Any]], folder: Path, save: Save[Saved], name: str, content: Callable[[dict[str, Any]], object]
 ) -> dict[str, Saved]:
     files = {name.format(f"-{at:05}-of-{len(parts):05}"): part for at, part in enumerate(parts, 1)}
     saved = {file: save(content(part), folder / file) for file, part in files.items()}
@@ -84,22 +81,15 @@ def read_one_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     yield from read_safetensors(path).items()
 
 
-def read_torch_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of files of `torch.save`, mapped one file at a time."""
+def _read_sharded(read: Callable[[Path], Iterator[tuple[str, Tensor]]], path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that an index lists for each file, which may hold others, mapped one file at a time."""
     for file, listed in read_index(path).items():
-        yield from _listed(read_torch(file), listed)
+        names = set(listed)
+        yield from ((name, tensor) for name, tensor in read(file) if name in names)
 
 
-def read_safetensors_sharded(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of .safetensors files, mapped one file at a time."""
-    for file, listed in read_index(path).items():
-        yield from _listed(read_one_safetensors(file), listed)
-
-
-def _listed(tensors: Iterator[tuple[str, Tensor]], names: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors that an index lists for a file, which may hold others."""
-    wanted = set(names)
-    return ((name, tensor) for name, tensor in tensors if name in wanted)
+read_torch_sharded = partial(_read_sharded, read_torch)
+read_safetensors_sharded = partial(_read_sharded, read_one_safetensors)
 
 
 @dataclass(frozen=True)

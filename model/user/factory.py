@@ -1,13 +1,19 @@
-"""Factories that `--model` names: a function of the user's, or a configuration of transformers or diffusers."""
+"""Factories that `--model` names, functions of the user's or configurations, and the models that they build."""
 
 from collections.abc import Hashable
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from torch import nn
+
 from model.examine.trust import one_line
+from model.state_dict import state_digest
 from model.user.pretrained_folder import PretrainedFolder
 from model.user.reference import Reference
+from model.user.user_code import UserCodeFailed, naming_failures
 
 
 class Factory(Hashable, Protocol):
@@ -53,3 +59,34 @@ def factory_of(text: str) -> Factory:
             f"of a Hugging Face model"
         )
     return Reference.of(text)
+
+
+@cache
+def skeleton(factory: Factory) -> nn.Module:
+    """Return a skeleton, built once: a model on meta, or a real one if it cannot be built there."""
+    return on_meta(factory)
+
+
+def on_meta(factory: Factory) -> nn.Module:
+    """Build a model on meta; a real one if it cannot be built there."""
+    try:
+        with torch.device("meta"):
+            return build(factory)
+    except ValueError:
+        return build(factory)
+
+
+def build(factory: Factory) -> nn.Module:
+    """Build a model. Raises `UserCodeFailed`, in a line, if that fails."""
+    make = factory.get()
+    with factory.running(), naming_failures(f"{factory.display_name} fails"):
+        model = make()
+    if isinstance(model, nn.Module):
+        return model
+    kind = type(model).__name__
+    raise UserCodeFailed(f"{factory.display_name} returns no torch.nn.Module, but something of the type {kind}")
+
+
+@cache
+def skeleton_digest(factory: Factory) -> str:
+    return state_digest(skeleton(factory).state_dict())

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from model.casting import floating, retyped
-from model.user.building import build, on_meta, skeleton
 from model.user.conversion_request import AS_IT_IS, ConversionRequest
-from model.user.factory import Factory, factory_of
+from model.user.factory import Factory, build, factory_of, on_meta, skeleton
 from model.user.fitting import NO_CONVERSION
 from model.user.pretrained_folder import PretrainedFolder
 from model.user.reference import Reference

@@ -21,11 +21,7 @@ def as_saved(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str,
 
 
 def other_dtypes(
-    path: Path,
-    saved: Mapping[str, Any],
-    built: Mapping[str, Any],
-    to: str | None,
-    names: Collection[str] | None = None,
+    path: Path, saved: Mapping[str, Any], built: Mapping[str, Any], to: str | None, names: Collection[str] | None = None
 ) -> Dtypes:
     """Return the names of a state dict that are saved in other dtypes than they are built with, and those dtypes.
 

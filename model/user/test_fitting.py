@@ -98,11 +98,7 @@ def without(*names: str, prefix: str = "") -> Change:
     [
         (between("_orig_mod"), Net, ("names without '_orig_mod.'",)),
         (between("_checkpoint_wrapped_module"), Net, ("names without '_checkpoint_wrapped_module.'",)),
-        (
-            between("_fsdp_wrapped_module._orig_mod"),
-            Net,
-            ("names without '_fsdp_wrapped_module._orig_mod.'",),
-        ),
+        (between("_fsdp_wrapped_module._orig_mod"), Net, ("names without '_fsdp_wrapped_module._orig_mod.'",)),
         (without("embed.weight", prefix="module."), Net, ("names without 'module.'",)),
         (without("head.weight"), Headed, ("names with 'body.'",)),
         (without(prefix="body."), Net, ("names without 'body.'",)),
@@ -257,15 +253,9 @@ def within(rows: int) -> Change:
             },
             "strides other than the model's: 'conv.weight'",
         ),
-        (
-            within(100_000),
-            "weights.pt holds 3.2 MB, of which 4,520 bytes are the model's: save clones",
-        ),
+        (within(100_000), "weights.pt holds 3.2 MB, of which 4,520 bytes are the model's: save clones"),
         (within(31), "weights.pt holds 4,552 bytes, of which 4,520 bytes are the model's: save clones"),
-        (
-            lambda state: state | {"norm.bias": torch.ones(1).expand(8)},
-            "strides other than the model's: 'norm.bias'",
-        ),
+        (lambda state: state | {"norm.bias": torch.ones(1).expand(8)}, "strides other than the model's: 'norm.bias'"),
         (
             lambda state: state | {"norm.bias": state["norm.weight"]},
             "one storage for tensors that have their own in the model: 'norm.bias'",

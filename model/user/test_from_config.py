@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from model.conftest import changed, of, refusal
-from model.user.building import skeleton
+from model.user.factory import skeleton
 from model.user.from_config import FromConfig, from_config
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")

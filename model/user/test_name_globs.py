@@ -159,10 +159,7 @@ def test_globs_of_what_is_left_out_are_for_names_after_renaming(tmp_path: Path) 
             {"renames": ["weight|bias=x"]},
             "--rename: 'body.encoder.0.weight' and 'body.encoder.0.bias' both become 'body.encoder.0.x' by 'weight|bi",
         ),
-        (
-            {"missing": ["head.*"]},
-            "--allow-missing: the checkpoint has all that 'head.*' matches; leave the option",
-        ),
+        ({"missing": ["head.*"]}, "--allow-missing: the checkpoint has all that 'head.*' matches; leave the option"),
     ],
 )
 def test_what_has_no_effect_is_one_line(tmp_path: Path, wanted: dict[str, Any], said: str) -> None:
@@ -189,11 +186,7 @@ def whole_numbers() -> nn.Module:
     [
         (Body, Headed, "; --allow-missing 'head.*' --allow-missing 'again.*' keeps what the model starts with"),
         (Headed, Body, "; --allow-surplus 'head.*' --allow-surplus 'again.*' leaves out what the model lacks"),
-        (
-            sizes(4, 10),
-            sizes(4, 3),
-            "; --allow-surplus '1.*' --allow-missing '1.*' keeps what the model starts with",
-        ),
+        (sizes(4, 10), sizes(4, 3), "; --allow-surplus '1.*' --allow-missing '1.*' keeps what the model starts with"),
         (
             lambda: nn.ModuleDict({"a": nn.Linear(2, 2), "b[0]": nn.Linear(2, 2)}),
             lambda: nn.ModuleDict({"a": nn.Linear(2, 2)}),

@@ -95,11 +95,7 @@ def test_a_prefix_is_found_in_every_file(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("content", "key", "said"),
     [
-        (
-            {"model": STATE, "step": 3},
-            None,
-            "holds more than the state dict of the model: add --state-key model",
-        ),
+        ({"model": STATE, "step": 3}, None, "holds more than the state dict of the model: add --state-key model"),
         (
             {"a": prefixed("module."), "b": STATE, "c": {"x": torch.ones(1)}, "n": 1},
             None,
@@ -115,11 +111,7 @@ def test_a_prefix_is_found_in_every_file(tmp_path: Path, layout: str) -> None:
             None,
             "weights is of another model, without 'step': embed.weight is missing",
         ),
-        (
-            {"a": {"x": torch.ones(1)}, "n": 1},
-            None,
-            "holds state dicts of another model, a: with --state-key",
-        ),
+        ({"a": {"x": torch.ones(1)}, "n": 1}, None, "holds state dicts of another model, a: with --state-key"),
         ({"model": STATE, "n": 1}, "ema", "weights has no state dict 'ema'; it has model"),
         (STATE, "model", "weights has no state dict 'model'; it holds one, and nothing else; leave it out"),
         ([1, 2], None, "weights holds no state dict; save model.state_dict()"),
@@ -144,18 +136,12 @@ def test_of_another_model_the_first_ten_differences_are_told_and_how_many_more(t
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
-            lambda state: state.update({"norm.bias": torch.ones(5)}),
-            "norm.bias has the shape [5], where",
-        ),
+        (lambda state: state.update({"norm.bias": torch.ones(5)}), "norm.bias has the shape [5], where"),
         (
             lambda state: state.update({"norm.bias": torch.ones(4).half()}),
             "holds float16 in 'norm.bias', and the model is built in float32: add --cast float32 (or float16), or",
         ),
-        (
-            lambda state: state.update({"norm.bias": torch.ones(4).long()}),
-            "norm.bias is torch.int64, where",
-        ),
+        (lambda state: state.update({"norm.bias": torch.ones(4).long()}), "norm.bias is torch.int64, where"),
         (lambda state: state.update({"head.weight": STATE["head.weight"].clone()}), "has its own memory, where"),
     ],
 )

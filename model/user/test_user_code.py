@@ -139,10 +139,7 @@ def test_its_filters_of_warnings_are_in_force_for_it_alone(project: Path) -> Non
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
-        (
-            "exits",
-            "script.py:exits fails: SystemExit: no weights, which would end the run: put what a script",
-        ),
+        ("exits", "script.py:exits fails: SystemExit: no weights, which would end the run: put what a script"),
         ("stops", "script.py:stops fails: Stop: the first line that says something"),
         ("same", "script.py:same returns the same weight each time, which the next load would find changed: have it"),
         ("backbone", "script.py:backbone returns the same 0.weight each time, which the next load would find changed"),

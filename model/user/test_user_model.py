@@ -18,7 +18,7 @@ from model.checkpoints.specification import Specification
 from model.conftest import of_user_model, refusal
 from model.layouts.layouts import LAYOUTS
 from model.state_dict import state_digest
-from model.user.building import skeleton
+from model.user.factory import skeleton
 from model.user.from_options import user_model
 from model.user.reference import Reference
 from model.verification.verify import WrongModel, check_model
@@ -303,11 +303,7 @@ draws.example = torch.tensor([1])
             "--model: mine.py:lazy makes a lazy model, whose 0.weight is not initialised yet: run it once, on an ",
         ),
         ("lazy_buffers", None, "--model: mine.py:lazy_buffers makes a lazy model, whose running_mean is not initial"),
-        (
-            "quantised",
-            None,
-            "--model: mine.py:quantised makes a model whose weight is of the type Odd: oth",
-        ),
+        ("quantised", None, "--model: mine.py:quantised makes a model whose weight is of the type Odd: oth"),
         ("CODE", None, "--model: mine.py:CODE: mine.py has no 'CODE'; it has "),
         ("make", "needs", "--example: mine.py:needs needs arguments (width)"),
     ],

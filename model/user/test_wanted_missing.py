@@ -128,10 +128,7 @@ def untie(model: nn.Module) -> None:
 IN_KIND: list[tuple[Callable[[nn.Module], object], str]] = [
     (untie, "same.weight was one tensor with head.weight, and is by itself"),
     (lambda model: model.get_submodule("norm").to("meta"), "norm.weight is on meta, not on cpu"),
-    (
-        lambda model: setattr(model, "norm", nn.BatchNorm1d(3)),
-        r"norm.weight has shape \[3\], made as \[16\]",
-    ),
+    (lambda model: setattr(model, "norm", nn.BatchNorm1d(3)), r"norm.weight has shape \[3\], made as \[16\]"),
     (lambda model: model.get_submodule("norm").double(), "norm.weight is torch.float64, made as torch.float32"),
     (lambda model: delattr(model.get_submodule("norm"), "running_var"), "norm.running_var is not in the model"),
 ]

@@ -17,9 +17,8 @@ from torch.utils._pytree import tree_map
 from model.architecture import DTYPES, SEED
 from model.casting import cast, dtype_name, retype, retyped
 from model.examine.trust import UntrustedCheckpoint
-from model.user.building import build, skeleton, skeleton_digest
 from model.user.conversions import load
-from model.user.factory import Factory
+from model.user.factory import Factory, build, skeleton, skeleton_digest
 from model.user.fitting import NO_CONVERSION, Conversion
 from model.user.forward_pass import read_every_page, seeded, tensors_in
 from model.user.reference import Reference

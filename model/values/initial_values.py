@@ -4,8 +4,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -70,9 +69,6 @@ class InitialValues:
     def is_all(self, value: float, dtype: torch.dtype) -> bool:
         """Return whether all are this value, rounded to a dtype."""
         return self.low == self.high == torch.tensor(value, dtype=torch.float64).to(dtype).double().item()
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _least(one: float, other: float) -> float:

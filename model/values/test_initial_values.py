@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_what_reset_parameters_makes_passes() -> None:
 
 def test_it_is_kept_in_a_manifest() -> None:
     known = initial_values(Head(), NAMES)
-    again = json.loads(json.dumps({name: [one.as_json() for one in values] for name, values in known.items()}))
+    again = json.loads(json.dumps({name: [asdict(one) for one in values] for name, values in known.items()}))
     assert dict(uninitialised(Head(), {name: [InitialValues(**one) for one in again[name]] for name in again})) == {}
 
 
