@@ -56,4 +56,4 @@ def changed(folder: Path, **entries: Any) -> Path:
 
 def of(folder: Path | str) -> UserModel:
     """Return the model of a folder of Hugging Face, with the weights in it."""
-    return user_model(str(folder), weights_of(str(folder)), None, None)
+    return user_model(str(folder), weights_of(str(folder)))

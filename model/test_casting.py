@@ -76,7 +76,7 @@ def cache(tmp_path: Path) -> Iterator[CheckpointCache]:
 
 def net(file: Path) -> nn.Module:
     torch.manual_seed(2)
-    model = user_model(f"{file}:net", None, None, None).build()
+    model = user_model(f"{file}:net").build()
     model.head.weight.data[0, 0] = TWICE  # type: ignore[union-attr, operator]
     return model
 
@@ -166,7 +166,7 @@ def test_what_is_of_another_dtype_asks_for_a_cast_in_a_line(
     file: Path, change: Callable[[str, Tensor], Any], wanted: ConversionRequest, said: str
 ) -> None:
     path = saved(file, change)
-    line = refusal(user_model, f"{file}:net", str(path), None, None, wanted)
+    line = refusal(user_model, f"{file}:net", str(path), wanted=wanted)
     assert line.startswith("--checkpoint: ")
     assert said in line
 
@@ -184,7 +184,7 @@ def test_floats_of_every_width_become_others(
     file: Path, tmp_path: Path, kind: torch.dtype, cache: CheckpointCache
 ) -> None:
     path = saved(file, lambda _, tensor: tensor.to(kind) if tensor.is_floating_point() else tensor)
-    model = user_model(f"{file}:net", str(path), None, None, BF16)
+    model = user_model(f"{file}:net", str(path), wanted=BF16)
     checkpoint = of(model, "torch", cache)
     assert checkpoint.path == path.absolute()
     check_model(checkpoint, CPU, loaded(checkpoint))
@@ -212,11 +212,7 @@ def test_a_value_is_rounded_once_and_copies_keep_the_dtype_of_the_file(
     """Though the model is built in another: what it would be rounded to twice is another value."""
     path = saved(file, halved if factory == "net" else lambda _, tensor: tensor)
     model = user_model(
-        f"{file}:{factory}",
-        str(path),
-        None,
-        None,
-        ConversionRequest(cast="float16" if factory == "net" else "bfloat16"),
+        f"{file}:{factory}", str(path), wanted=ConversionRequest(cast="float16" if factory == "net" else "bfloat16")
     )
     assert model.dtype == ("bfloat16" if factory == "net" else "float32")
     checkpoint = of(model, layout, cache)
@@ -230,7 +226,7 @@ def test_a_value_is_rounded_once_and_copies_keep_the_dtype_of_the_file(
 
 
 def test_a_cast_that_was_not_made_or_made_twice_is_named(file: Path, cache: CheckpointCache) -> None:
-    model = user_model(f"{file}:net", str(saved(file)), None, None, ConversionRequest(cast="float16"))
+    model = user_model(f"{file}:net", str(saved(file)), wanted=ConversionRequest(cast="float16"))
     checkpoint = of(model, "torch", cache)
     with pytest.raises(WrongModel, match=r" is torch.float32, by the cast torch.float16$"):
         check_model(checkpoint, CPU, net(file))
@@ -244,7 +240,7 @@ def test_a_cast_that_was_not_made_or_made_twice_is_named(file: Path, cache: Chec
 def test_names_and_dtypes_may_differ_at_once(file: Path, tmp_path: Path) -> None:
     state_dict = torch.load(saved(file, halved))
     torch.save({"model": {f"module.{name}": one for name, one in state_dict.items()}}, tmp_path / "run.ckpt")
-    model = user_model(f"{file}:net", str(tmp_path / "run.ckpt"), "model", None, ConversionRequest(cast="float32"))
+    model = user_model(f"{file}:net", str(tmp_path / "run.ckpt"), "model", wanted=ConversionRequest(cast="float32"))
     assert model.source
     assert model.source.conversion.notes == ("names without 'module.'",)
     restored = model.saved(lambda _: None)
@@ -273,7 +269,7 @@ def test_what_is_cast_lies_beside_the_weights_which_are_written_once(cache: Chec
 
 def test_a_model_that_is_cast_as_it_is_made_has_the_same_names(file: Path, tmp_path: Path) -> None:
     """Whatever a run casts to, it finds the same copy."""
-    models = [user_model(f"{file}:net", None, None, None, ConversionRequest(cast=to)) for to in (None, "bfloat16")]
+    models = [user_model(f"{file}:net", wanted=ConversionRequest(cast=to)) for to in (None, "bfloat16")]
     plain, to = (Specification(one.label, one.dtype, "torch", one, cast=one.cast) for one in models)
     assert to.weights == plain
     assert to.name == f"{plain.name}-to-bfloat16"

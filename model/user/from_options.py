@@ -23,7 +23,11 @@ from model.user.user_model import UserModel
 
 
 def user_model(
-    model: str, checkpoint: str | None, state_key: str | None, example: str | None, wanted: ConversionRequest = AS_IT_IS
+    model: str,
+    checkpoint: str | None = None,
+    state_key: str | None = None,
+    example: str | None = None,
+    wanted: ConversionRequest = AS_IT_IS,
 ) -> UserModel:
     """Make the model of the options of these names. Raises `ValueError` with one line: the fault and the remedy."""
     with _naming_option("--model"):

@@ -177,7 +177,7 @@ def test_a_configuration_alone_has_random_weights(tmp_path: Path) -> None:
     config = folder / "config.json"
     assert of(config).source is None
     (folder / "model.safetensors").unlink()
-    assert of(config).source is user_model(str(folder), None, None, None).source is None
+    assert of(config).source is user_model(str(folder)).source is None
     assert of(config).label == "llama"
     assert of(config.rename(folder / "small.json")).label == "small"
 
@@ -193,7 +193,7 @@ def test_another_configuration_is_another_model(tmp_path: Path) -> None:
 def test_an_example_of_the_users_wins(tmp_path: Path) -> None:
     folder = saved("llama", tmp_path / "llama")
     (tmp_path / "mine.py").write_text("import torch\ndef ids(): return {'input_ids': torch.tensor([[7]])}")
-    model = user_model(str(folder), None, None, f"{tmp_path}/mine.py:ids")
+    model = user_model(str(folder), example=f"{tmp_path}/mine.py:ids")
     assert model.make_input
     assert model.make_input()["input_ids"].tolist() == [[7]]
     assert [one.shape[:2] for one in model.outputs(model.build())][:1] == [(1, 1)]
@@ -212,7 +212,7 @@ def test_an_input_is_the_same_each_time_and_within_its_range() -> None:
 def test_a_checkpoint_that_is_named_is_taken_instead_of_the_folders(tmp_path: Path) -> None:
     folder = saved("llama", tmp_path / "llama")
     other = (folder / "model.safetensors").rename(tmp_path / "other.safetensors")
-    source = user_model(str(folder), str(other), None, None).source
+    source = user_model(str(folder), str(other)).source
     assert source
     assert source.path == other
 

@@ -59,7 +59,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserModel:
     (tmp_path / "mine.py").write_text(CODE)
     torch.save({"body.weight": torch.randn(8, 8), "body.bias": torch.randn(8)}, tmp_path / "body.pt")
     wanted = ConversionRequest(missing=("norm.*", "head.*", "same.*"))
-    return user_model(f"{tmp_path / 'mine.py'}:make", str(tmp_path / "body.pt"), None, None, wanted)
+    return user_model(f"{tmp_path / 'mine.py'}:make", str(tmp_path / "body.pt"), wanted=wanted)
 
 
 def specified(model: UserModel, layout: str = "torch") -> Specification:
@@ -98,12 +98,12 @@ def test_it_has_a_footprint_of_its_own(model: UserModel, tmp_path: Path) -> None
     assert replace(specification, cast="bfloat16").saved.ends_bytes == body // 2
     # What the model starts with is asked of one that is made.
     assert specification.making_bytes == specification.footprint.state_bytes
-    assert model.state_digest != user_model(model.factory.text, None, None, None).state_digest
+    assert model.state_digest != user_model(model.factory.text).state_digest
 
 
 def test_what_it_starts_with_is_known_though_it_is_asked_nothing(model: UserModel, tmp_path: Path) -> None:
     wanted = ConversionRequest(missing=("norm.*", "head.*", "same.*"))
-    quiet = user_model(f"{tmp_path / 'mine.py'}:quiet", str(tmp_path / "body.pt"), None, None, wanted)
+    quiet = user_model(f"{tmp_path / 'mine.py'}:quiet", str(tmp_path / "body.pt"), wanted=wanted)
     assert quiet.make_input is None
     checkpoint = of_user_model(quiet, tmp_path)
     assert checkpoint.initial_values().keys() == {*MISSING}

@@ -136,7 +136,7 @@ def checkpoint_of(tmp_path: Path) -> Callable[..., Checkpoint]:
     (tmp_path / "models.py").write_text(MODELS + UNTOLD)
 
     def make_one(name: str, layout: str = "torch", cast: str = "") -> Checkpoint:
-        mine = user_model(f"{tmp_path / 'models.py'}:{name}", None, None, None)
+        mine = user_model(f"{tmp_path / 'models.py'}:{name}")
         specification = Specification(name, "float32", layout, replace(mine, cast=cast), cast=cast)
         made = make_checkpoint(specification, tmp_path / "made")
         return replace(made, file_identities=file_identities(made.folder))

@@ -175,9 +175,7 @@ def tied():
 
 def test_what_is_tied_is_known_where_digests_are_all_that_is_kept(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(TIED)
-    specification = Specification(
-        "tied", "float32", "dcp", user_model(f"{tmp_path / 'mine.py'}:tied", None, None, None)
-    )
+    specification = Specification("tied", "float32", "dcp", user_model(f"{tmp_path / 'mine.py'}:tied"))
     checkpoint = make_checkpoint(specification, tmp_path / "made")
     model = specification.architecture.saved(lambda _: None)
     check_model(checkpoint, CPU, model)
