@@ -186,7 +186,9 @@ def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None
             return [model(torch.ones(1, 64, device=meter.device))]
 
     architecture, answers = SimpleNamespace(outputs=outputs), SimpleNamespace(changed=())
-    checkpoint = SimpleNamespace(specification=SimpleNamespace(architecture=architecture), answers=lambda: answers)
+    checkpoint = SimpleNamespace(
+        specification=SimpleNamespace(architecture=architecture), reference_outputs=lambda: answers
+    )
     cached = CachedOutputs(cast("Checkpoint", checkpoint), meter.device)
     clock = LoadClock(lambda device: nn.Linear(64, 64, device=device), cached.use, nothing, meter)
     for _ in range(2):

@@ -7,9 +7,6 @@ from torch import Tensor, nn
 
 from model.digest import TensorDigest
 
-# For each such buffer, the digests of the values that it may have.
-Known = Mapping[str, list[TensorDigest]]
-
 
 def nonpersistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Return the buffers that are in no state dict and not on meta, by all of their names."""
@@ -30,12 +27,21 @@ def nonpersistent_digests(model: nn.Module, to: torch.dtype | None) -> dict[str,
     }
 
 
-def wrong_nonpersistent(model: nn.Module, known: Known, build: Callable[[], nn.Module]) -> str | None:
-    """Return the name of such a buffer with other values than the model is built with; None if there is none.
-
-    A buffer that differs each time the model is built does not count: the model is built again to find that out.
-    """
+def wrong_nonpersistent(
+    model: nn.Module, known: Mapping[str, list[TensorDigest]], build: Callable[[], nn.Module]
+) -> str | None:
+    """Return the name of such a buffer of a loaded model without any of the `known` values; None if there is none."""
     found = nonpersistent_buffers(model)
     wrong = [name for name, right in known.items() if name not in found or TensorDigest.of(found[name]) not in right]
+    return first_wrong(wrong, known, build)
+
+
+def first_wrong(
+    wrong: list[str], known: Mapping[str, list[TensorDigest]], build: Callable[[], nn.Module]
+) -> str | None:
+    """Return the first of these buffers that a new model has with a known value; None if there is none.
+
+    The others differ each time the model is built.
+    """
     built = nonpersistent_buffers(build()) if wrong else {}
     return next((name for name in wrong if name in built and TensorDigest.of(built[name]) in known[name]), None)

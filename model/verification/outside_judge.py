@@ -17,7 +17,7 @@ from model.checkpoints.checkpoint import Checkpoint
 from model.digest import TensorDigest
 from model.examine.trust import UntrustedCheckpoint
 from model.layouts.foreign import FOREIGN
-from model.values.nonpersistent import nonpersistent_buffers
+from model.values.nonpersistent import first_wrong
 from model.verification.process_memory import ProcessMemory
 from model.verification.tensor_places import (
     HIDDEN,
@@ -221,8 +221,7 @@ def _wrong_nonpersistent(checkpoint: Checkpoint, memory: ProcessMemory, places: 
         for name, right in known.items()
         if name not in places or memory.sha256(places[name]) not in {one.sha256 for one in right}
     ]
-    built = nonpersistent_buffers(checkpoint.specification.build()) if wrong else {}
-    name = next((name for name in wrong if name in built and TensorDigest.of(built[name]) in known[name]), None)
+    name = first_wrong(wrong, known, checkpoint.specification.build)
     return f"{name} is in no checkpoint, and has other values than the model is built with" if name else None
 
 
