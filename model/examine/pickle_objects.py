@@ -54,7 +54,7 @@ class SavedObject:
 
     @property
     def is_tensor(self) -> bool:
-        """Whether it has values that belong to a state dict."""
+        """Return whether it has values that belong to a state dict."""
         return self.tensor is not None or "tensor" in self.kind
 
 

@@ -59,7 +59,7 @@ class Source:
 
     @property
     def is_plain(self) -> bool:
-        """Whether strategies get the file itself, not a copy."""
+        """Return whether strategies get the file itself, not a copy."""
         return not self.keys and not self.conversion.notes
 
     @property

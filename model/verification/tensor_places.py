@@ -86,7 +86,7 @@ class TensorPlace:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether its values are contiguous."""
+        """Return whether its values are contiguous."""
         return self.dense_stride == effective_stride(self.shape, contiguous_stride(self.shape))
 
     @property
