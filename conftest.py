@@ -42,8 +42,10 @@ from bench.sharded.rank_checks import RankChecks
 from bench.sharded.rank_group import RankGroup
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
-from model.checkpoint_cache import CheckpointCache, DiskTooSmall, MemoryTooSmall, cache_folder
-from model.checkpoints import Checkpoint, Specification, make_sparse
+from model.checkpoints.cache import CheckpointCache, DiskTooSmall, MemoryTooSmall, cache_folder
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make_sparse
+from model.checkpoints.specification import Specification
 from model.examine.trust import UntrustedCheckpoint
 from model.run_folder import begin_run_folder, run_folder
 from model.user.user_code import UserCodeFailed
@@ -151,7 +153,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         process.warm_up()
     loaded = {case.rehearsal if case.planned else case.specification for case in cases}
     # A plan rehearses the user's model as it plans it.
-    specifications = {one for one in loaded if not (one.own and cases[0].planned)}
+    specifications = {one for one in loaded if not (one.user_model and cases[0].planned)}
     if specifications:
         try:
             folder = session.config.stash[SETTINGS].checkpoints
@@ -175,7 +177,7 @@ def _ask(config: pytest.Config, case: Case) -> None:
         raise pytest.UsageError(str(error)) from None
     except (pytest.skip.Exception, pytest.fail.Exception):
         return  # Its tests will say so.
-    if note := checkpoint.answers().note:
+    if note := checkpoint.reference_outputs().note:
         say(config, f"{case.size}: {note}")
 
 
@@ -258,7 +260,7 @@ def rehearsal(
     planned_checkpoint: Callable[[Specification], Checkpoint],
 ) -> Checkpoint:
     """A checkpoint like that of a case, but so small that loading it measures nothing, where the loader takes one."""
-    if case.planned and case.rehearsal.own:
+    if case.planned and case.rehearsal.user_model:
         return planned_checkpoint(case.rehearsal)
     return _get(pytestconfig, case, case.rehearsal)
 

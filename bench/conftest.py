@@ -18,7 +18,9 @@ from bench.meters.measure import Measurement, measure
 from bench.meters.process import child_process
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.selftest.small_suite import Suite
-from model.checkpoints import Checkpoint, Specification, make
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
 
 Measure = Callable[..., Measurement]
 
@@ -46,7 +48,7 @@ def real_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Speci
     def get(specification: Specification) -> Checkpoint:
         beside = get(specification.weights).folder if specification.weights else None
         make(specification, folder / specification.name, lambda _: None)
-        return Checkpoint(specification, folder / specification.name, beside=beside)
+        return Checkpoint(specification, folder / specification.name, weights_folder=beside)
 
     return get
 

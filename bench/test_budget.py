@@ -15,7 +15,7 @@ from bench.meters.cgroup import NoCgroup
 from bench.meters.page_cache import StillCached
 from bench.plugin.failures import ending
 from bench.record.record import Fields, Record
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 from model.verification.verify import check_outputs
 
 # What the kernel reads ahead of a mapped file on a busy disk is the load's too: with 24 MiB it was killed now and then,

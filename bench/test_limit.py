@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure.case import RooflineCase
 from bench.record.record import Record
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 
 
 @pytest.mark.real_device

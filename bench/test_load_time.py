@@ -9,7 +9,7 @@ from bench.measure.case import Case
 from bench.meters.clock import Readings, clock_apart
 from bench.plugin.failures import ending
 from bench.record.record import Fields, Record
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 
 
 @pytest.mark.real_device

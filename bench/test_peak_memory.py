@@ -17,7 +17,7 @@ from bench.plugin.failures import ending
 from bench.plugin.regression import MemoryRegression
 from bench.record.record import Fields, Record, ratio
 from bench.report.alive import alive_lines
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 
 # What a dropped model may leave behind on the host: Python's own objects and caches, a few KB a tensor. On the
 # device it may leave nothing.

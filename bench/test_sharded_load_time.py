@@ -12,7 +12,7 @@ from bench.record.record import Fields, Record
 from bench.sharded.measure_ranks import clocks_apart
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 
 
 @pytest.mark.sharded

@@ -15,7 +15,7 @@ from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
 from bench.sharded.share import rank_peak_checks
 from bench.test_peak_memory import explained, leaks, peaks
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 
 # Of a record: the highest of any rank.
 HIGHEST = (

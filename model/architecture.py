@@ -1,4 +1,4 @@
-"""Whose weights a checkpoint holds: a model that is built again and again, the same each time."""
+"""Models whose weights a checkpoint holds; each is built again, the same, in every process."""
 
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass
@@ -16,26 +16,26 @@ SEED = 2024
 
 
 class Architecture(Hashable, Protocol):
-    """The suite's GPT-2, or a model of the user's; it is found again by its fields in every process."""
+    """The suite's GPT-2 or a model of the user's, given by its fields in every process."""
 
     def build(self) -> nn.Module:
-        """A freshly initialised model; a meta skeleton under `torch.device("meta")`."""
+        """Build a freshly initialised model; a skeleton on meta under `torch.device("meta")`."""
         ...
 
     def skeleton(self) -> nn.Module:
-        """A model to look at: on meta, but where it cannot be built there."""
+        """Return a model without use for its values: on meta, unless it cannot be built there."""
         ...
 
     def saved(self, progress: Progress) -> nn.Module:
-        """The model that a checkpoint holds, on the host; `progress` is told of its bytes as they are filled."""
+        """Build the model that a checkpoint holds, on the host; `progress` gets its bytes as they are filled."""
         ...
 
     def outputs(self, model: nn.Module) -> list[Tensor]:
-        """What a model computes of the same input each time, first logits say, on its own device."""
+        """Return the outputs of a model for a fixed input, such as first logits, on its own device."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What a manifest says of it: with anything else, a checkpoint is that of another model."""
+        """Return the identity in a manifest: a checkpoint with another identity is that of another model."""
         ...
 
 

@@ -1,20 +1,46 @@
-"""Files that survive a power cut and a killed run, and runs at the same time that wait for each other."""
+"""Files and folders that are whole after a power cut or a killed run, and locks between runs at the same time."""
 
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-# How the name ends of what is not whole yet.
+# The ending of a name while its file or folder is not whole.
 UNFINISHED = ".unfinished"
 
 
-def sync_folder(folder: Path) -> None:
-    """Make what was created or renamed in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield another path to write a file or a folder to, and rename it to `path` when this block ends.
+
+    If the block fails, or the rename, nothing is left, and `path` is as it was. Files within a folder are not synced.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    _remove(unfinished)  # A killed run may have left it.
+    try:
+        yield unfinished
+        below = unfinished.iterdir() if unfinished.is_dir() else ()
+        for written in (unfinished, *(folder for folder in below if folder.is_dir())):
+            _sync(written)
+        unfinished.rename(path)
+        _sync(path.parent)
+    finally:
+        _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Write the content of a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -22,14 +48,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def wait_for(lock: IO[bytes], operation: int, waiting: Callable[[], None]) -> None:
-    """Take a lock, one of `fcntl.LOCK_SH` and `fcntl.LOCK_EX`; `waiting` is called first where others hold it."""
+    """Take a lock, `fcntl.LOCK_SH` or `fcntl.LOCK_EX`; call `waiting` first if another process holds it."""
     if not lock_at_once(lock, operation):
         waiting()
         fcntl.flock(lock, operation)
 
 
 def lock_at_once(lock: IO[bytes] | int, operation: int) -> bool:
-    """Take a lock if nobody holds one that is in its way; whether that is so."""
+    """Take a lock unless another one is in its way; return whether it was taken."""
     try:
         fcntl.flock(lock, operation | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -38,7 +64,7 @@ def lock_at_once(lock: IO[bytes] | int, operation: int) -> bool:
 
 
 def remove_unfinished(folder: Path, pattern: str = "*") -> None:
-    """Remove what dead runs left half made in `folder`, of all whose making holds the lock of the file `NAME.lock`."""
+    """Remove unfinished folders of dead runs in `folder`: those without a process that holds the lock `NAME.lock`."""
     for left in folder.glob(f"{pattern}{UNFINISHED}"):
         lock = left.with_name(f"{left.name.removesuffix(UNFINISHED)}.lock")
         with suppress(OSError), lock.open("rb") as held:

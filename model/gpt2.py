@@ -33,7 +33,7 @@ SIZES = {
     "gpt3": Config(12288, 96, 96),  #    175,209,234,432     1,637 701,239,590,912
 }
 
-# Loaded before a measured load, so that what happens only once in a process has happened.
+# Loaded before a measured load: then one-time costs of a process are over.
 REHEARSAL = "rehearsal"
 
 CONFIGS = SIZES | {REHEARSAL: Config(16, 1, 2, vocabulary=64, context=8)}
@@ -52,7 +52,7 @@ class Attention(nn.Module):
         self.W_key = nn.Linear(width, width, dtype=dtype)
         self.W_value = nn.Linear(width, width, dtype=dtype)
         self.out_proj = nn.Linear(width, width, dtype=dtype)
-        # 1 above the diagonal, where attention would look ahead.
+        # 1 above the diagonal, for tokens that come later.
         future = torch.ones(config.context, config.context, dtype=torch.float32).triu_(1)
         self.register_buffer("mask", future)
 
@@ -125,12 +125,12 @@ class GPT2(nn.Module):
         return self.out_head(self.final_norm(self.trf_blocks(x)))
 
 
-# What every first-logits measurement asks the model: the prompt of the notebook that started this suite.
+# The prompt of every first-logits measurement: that of the notebook that started this suite.
 PROMPT = ((1, 2, 3),)
 
 
 def first_logits(model: nn.Module) -> Tensor:
-    """The logits `[1, 3, vocabulary]` that a model gives for `PROMPT`, in evaluation mode, on its own device."""
+    """Return the logits `[1, 3, vocabulary]` of a model for `PROMPT`, in evaluation mode, on its own device."""
     device = next(model.parameters()).device
     with torch.inference_mode():
         return model.eval()(torch.tensor(PROMPT, device=device))

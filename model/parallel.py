@@ -1,4 +1,4 @@
-"""How a GPT-2 is divided among ranks: sharded as by FSDP2, or as by tensor parallelism."""
+"""Division of a GPT-2 among ranks: by FSDP2, or by tensor parallelism."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from torch import nn
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-# Along which dimension a parameter is divided, by its name; None: every rank has it whole, as what is not named, but as
-# a distributed tensor.
+# The dimension along which a parameter is divided, by its name; None: every rank has all of it, as a distributed
+# tensor. Every rank has all of a parameter that is not named, as a plain tensor.
 Dimensions = Mapping[str, int | None]
-# The names of what is divided in one go, in that order.
+# Names of tensors that are divided together, in that order.
 Units = Sequence[Sequence[str]]
 
 COLUMNS, ROWS = "columns", "rows"
@@ -29,7 +29,7 @@ TENSOR_PLAN = {
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a model that stand in a list or a sequence, by their names: what is sharded in one go."""
+    """Return the modules of a model in a list or a sequence, by their names: each is sharded as one."""
     return {
         f"{path}.{name}".lstrip("."): child
         for path, module in model.named_modules()
@@ -39,7 +39,7 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def fully_sharded(model: nn.Module, mesh: "DeviceMesh") -> nn.Module:
-    """The model with FSDP2, block by block, then what is in none."""
+    """Shard a model with FSDP2, block by block, then the rest."""
     from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - it takes a second
 
     for block in blocks(model).values():
@@ -52,7 +52,7 @@ def fully_sharded_dimensions(model: nn.Module) -> Dimensions:
 
 
 def fully_sharded_units(model: nn.Module) -> Units:
-    """A block with its buffers at a time, then all the rest."""
+    """Return the names of each block, buffers included, then all others."""
     names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
     units = [[name for name in names if name.startswith(f"{path}.")] for path in blocks(model)]
     inside = {name for unit in units for name in unit}
@@ -60,7 +60,7 @@ def fully_sharded_units(model: nn.Module) -> Units:
 
 
 def tensor_parallel(model: nn.Module, mesh: "DeviceMesh") -> nn.Module:
-    """The model with the linear layers of its blocks in parts, and its embedding and head if they are not tied."""
+    """Divide the linear layers of the blocks of a model, and its embedding and head unless they are tied."""
     from torch.distributed.tensor import Replicate  # noqa: PLC0415 - it takes a second
     from torch.distributed.tensor.parallel import (  # noqa: PLC0415
         ColwiseParallel,
@@ -69,7 +69,7 @@ def tensor_parallel(model: nn.Module, mesh: "DeviceMesh") -> nn.Module:
     )
 
     styles: dict[str, Callable[[str], Any]] = {
-        # The heads of an attention are counted by its code, which wants all of them.
+        # The code of an attention counts its heads, and needs all of them.
         COLUMNS: lambda name: ColwiseParallel(output_layouts=None if "ff." in name else Replicate()),
         ROWS: lambda name: RowwiseParallel(input_layouts=None if "ff." in name else Replicate()),
     }
@@ -79,12 +79,12 @@ def tensor_parallel(model: nn.Module, mesh: "DeviceMesh") -> nn.Module:
     if not is_tied(model):
         plan["tok_emb"] = RowwiseParallel(input_layouts=Replicate())
         plan["out_head"] = ColwiseParallel(output_layouts=Replicate())
-    # Every rank has the same values, or none yet: there is nothing to be sent.
+    # Every rank has the same values, or none yet: nothing has to be sent.
     return parallelize_module(model, mesh, plan, src_data_rank=None)
 
 
 def tensor_parallel_dimensions(model: nn.Module) -> Dimensions:
-    """An embedding in rows is divided by its vocabulary."""
+    """Return the dimension of each divided parameter; an embedding is divided along its vocabulary."""
     found: dict[str, int | None] = {}
     for path in blocks(model):
         for name, style in TENSOR_PLAN.items():
@@ -94,21 +94,21 @@ def tensor_parallel_dimensions(model: nn.Module) -> Dimensions:
 
 
 def tensor_parallel_units(model: nn.Module) -> Units:
-    """One parameter at a time."""
+    """Return each divided parameter as a unit."""
     return [[name] for name in tensor_parallel_dimensions(model)]
 
 
 def is_tied(model: nn.Module) -> bool:
-    """Whether parameters have several names."""
+    """Return whether a parameter has several names."""
     return len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False)))
 
 
 @dataclass(frozen=True)
 class Parallelism:
-    """A way to divide a model: `apply(model, mesh)` gives it divided, `dimensions(model)` says what of it how.
+    """A way to divide a model: `apply(model, mesh)` divides it, `dimensions(model)` has the dimension for each name.
 
-    `units(model)` are divided one after the other, moved to the device before. `pads`: shards are brought to one size,
-    by a copy of those that are smaller.
+    `units(model)` are moved to the device and divided, one after the other. `pads`: smaller shards are copied to the
+    size of the largest.
     """
 
     apply: "Callable[[nn.Module, DeviceMesh], nn.Module]"

@@ -1,6 +1,6 @@
-"""The same GPT-2 as a model of transformers: its class, its names, and the suite's random weights in them.
+"""GPT-2 as a model of transformers: its class and names, with the suite's random weights.
 
-There the projections to query, key and value are one, weights of projections are transposed, and the causal mask is no
+There one projection makes query, key and value, weights of projections are transposed, and the causal mask is no
 buffer: the state dict has fewer bytes.
 """
 
@@ -47,7 +47,7 @@ class PretrainedGPT2:
 
 
 def pretrained(config: Config, dtype: torch.dtype, *, tied: bool) -> nn.Module:
-    """The model of transformers with these hyper-parameters, freshly initialised."""
+    """Build the model of transformers with these hyper-parameters, freshly initialised."""
     from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - of an extra, and it takes a second
 
     model = GPT2LMHeadModel(
@@ -58,10 +58,10 @@ def pretrained(config: Config, dtype: torch.dtype, *, tied: bool) -> nn.Module:
             n_layer=config.layers,
             n_head=config.heads,
             tie_word_embeddings=tied,
-            # No text is generated, and of the defaults it warns where the vocabulary is small.
+            # No text is generated, and transformers warns of the defaults where the vocabulary is small.
             bos_token_id=None,
             eos_token_id=None,
-            # As what is saved says, a model is loaded with the dtype that its configuration has.
+            # A saved model is loaded with the dtype of its configuration.
             dtype=dtype,
         )
     )
@@ -69,7 +69,7 @@ def pretrained(config: Config, dtype: torch.dtype, *, tied: bool) -> nn.Module:
 
 
 def renamed(weights: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """A state dict of the suite's GPT-2 as one of transformers' GPT-2."""
+    """Return a state dict of the suite's GPT-2 as one of transformers' GPT-2."""
     found = {
         "transformer.wte.weight": weights["tok_emb.weight"],
         "transformer.wpe.weight": weights["pos_emb.weight"],

@@ -1,20 +1,20 @@
-"""Text that a file may have made up, as a terminal can show it: one line, printable, not without end."""
+"""Text of unknown origin as one printable line of limited length."""
 
 from pathlib import PurePath
 
-# What is shown of a text, unless somebody says otherwise.
-LONGEST_SHOWN = 200
+# Characters of a text that are shown, by default.
+MOST_CHARACTERS = 200
 
 
-def printable(text: object, most: int = LONGEST_SHOWN) -> str:
-    r"""Return `text` in one line, with `\x1b`, `\n`, `\u2028`, ... for what is not printable.
+def printable(text: object, most: int = MOST_CHARACTERS) -> str:
+    r"""Return `text` in one line, with `\x1b`, `\n`, `\u2028`, ... for characters that are not printable.
 
-    What would take more than `most` characters is cut in the middle, with the number of characters left out. Of what is
-    no text, number, path or None, the name of its type: to write a container may take more memory than there is.
+    A text of more than `most` characters is cut in the middle, with the number of characters left out. For values other
+    than texts, numbers, paths and None, the name of the type: printing a container may take more memory than there is.
     """
     text = _as_text(text, most)
-    if len(text) <= most and len(shown := "".join(map(escaped, text))) <= most:
-        return shown
+    if len(text) <= most and len(escapes := "".join(map(escaped, text))) <= most:
+        return escapes
     head = _beginning(text[: most // 2], most // 2)
     tail = _beginning(text[-(most // 2) :][::-1], most // 2)[::-1]
     return f"{''.join(head)}... ({len(text) - len(head) - len(tail):,} characters left out) ...{''.join(tail)}"
@@ -26,7 +26,7 @@ def escaped(character: str) -> str:
 
 
 def _as_text(value: object, most: int) -> str:
-    # Not `str()` of what is a kind of string or of number: it may be anything.
+    # Not `str()` of a subclass of a string or a number, which may run anything.
     if isinstance(value, str):
         return str.__getitem__(value, slice(None))
     if type(value) is bytes:
@@ -45,12 +45,12 @@ def _of_bytes(value: bytes, most: int) -> str:
 
 
 def _beginning(characters: str, most: int) -> list[str]:
-    """As many of the characters, as they are shown, as fit in `most`."""
-    shown: list[str] = []
+    """Return the first characters, escaped, that fit in `most`."""
+    escapes: list[str] = []
     taken = 0
     for character in characters:
         taken += len(escaped(character))
         if taken > most:
             break
-        shown.append(escaped(character))
-    return shown
+        escapes.append(escaped(character))
+    return escapes

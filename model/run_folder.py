@@ -1,4 +1,4 @@
-"""One folder for what a run writes that ends with it: it is removed at the end, or by the next run if it was killed."""
+"""A folder for temporary files of a run, removed at its end, or by the next run if it was killed."""
 
 import fcntl
 import os
@@ -14,13 +14,13 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 # Short: sockets in the folder have paths of 107 bytes at most.
-_PREFIX = "wl-run-"
+PREFIX = "wl-run-"
 # As `tempfile` names it.
-_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
-# A file that nothing else has which happens to be named like such a folder.
-_MARK = "of-a-run-of-weight-loading"
+_NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
+# A file that tells such a folder from another one with a similar name.
+MARK = "of-a-run-of-weight-loading"
 
-# What `multiprocessing` calls the sockets that it makes there, and how long a path of one may be on Linux.
+# A name of a socket of `multiprocessing`, and the longest path of a socket on Linux.
 _SOCKET = "listener-12345678"
 _MOST_SOCKET_BYTES = 107
 
@@ -29,7 +29,7 @@ VARIABLE = "WEIGHT_LOADING_RUN_FOLDER"
 
 
 def run_folder() -> str | None:
-    """Return where temporary files belong in any process of a run; None: wherever `tempfile` has them."""
+    """Return the folder for temporary files in any process of a run; None: that of `tempfile`."""
     folder = os.environ.get(VARIABLE)
     return folder if folder and Path(folder).is_dir() else None
 
@@ -38,7 +38,7 @@ def run_folder() -> str | None:
 def begin_run_folder(cache_folder: Path) -> Path:
     """Make the folder, lock it as long as this process lives, and remove those of dead runs. Raises `OSError`.
 
-    What `multiprocessing` keeps for this process and its children is kept there too.
+    Temporary files of `multiprocessing` for this process and its children are there too.
     """
     parent = Path(tempfile.gettempdir())
     remove_dead(parent)
@@ -46,7 +46,7 @@ def begin_run_folder(cache_folder: Path) -> Path:
     folder, lock = _made_and_locked(parent)
     os.environ[VARIABLE] = str(folder)
     if len(os.fsencode(folder / _SOCKET)) <= _MOST_SOCKET_BYTES:
-        # It would make one of its own, whose name tells nobody that it belongs to this suite.
+        # It would make a folder of its own, whose name does not tell that it belongs to this suite.
         current_process()._config.setdefault("tempdir", str(folder))  # type: ignore[attr-defined]  # noqa: SLF001
     Finalize(None, _remove, args=(folder, lock), exitpriority=-100)
     return folder
@@ -54,7 +54,7 @@ def begin_run_folder(cache_folder: Path) -> Path:
 
 @contextmanager
 def folder_beside(parent: Path) -> Iterator[Path]:
-    """Make a folder in `parent`, on whose file system something is made, as long as this block lasts."""
+    """Make a folder in `parent`, and so on its file system, as long as this block lasts."""
     folder, lock = _made_and_locked(parent)
     try:
         yield folder
@@ -63,8 +63,8 @@ def folder_beside(parent: Path) -> Iterator[Path]:
 
 
 def remove_dead(parent: Path) -> None:
-    """Remove the folders of runs in `parent` that are this user's, and that no living process holds the lock of."""
-    for folder in parent.glob(f"{_PREFIX}*"):
+    """Remove folders of runs in `parent` that are this user's and that no living process has locked."""
+    for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             status = folder.lstat()
             if _NAME.fullmatch(folder.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
@@ -75,21 +75,21 @@ def _remove_if_dead(folder: Path) -> None:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (folder / _MARK).exists():
+        if (folder / MARK).exists():
             _empty(folder)
-        folder.rmdir()  # Without the mark its run died before it wrote anything; what is not empty is of no run.
+        folder.rmdir()  # Without the mark: its run died before it wrote anything, or it is of no run and not empty.
     finally:
         os.close(lock)
 
 
 def _made_and_locked(parent: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        # Before it is locked, another run may take it for one of a dead run.
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        # Before it is locked, another run may remove it as that of a dead run.
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            (folder / _MARK).touch()
+            (folder / MARK).touch()
             return folder, lock
 
 
@@ -101,10 +101,10 @@ def _remove(folder: Path, lock: int) -> None:
 
 
 def _empty(folder: Path) -> None:
-    """Remove everything in a folder, the mark last: whoever is killed meanwhile leaves a folder of a run."""
+    """Remove everything in a folder, the mark last: if this is killed, the next run knows the folder by the mark."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != _MARK:
+        elif path.name != MARK:
             path.unlink()
-    (folder / _MARK).unlink()
+    (folder / MARK).unlink()

@@ -10,15 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from model.architecture import DTYPES
-from model.casting import cast, cast_dtypes, require_convertible, retyped
-from model.checkpoint_cache import CheckpointCache
-from model.checkpoints import Checkpoint, Specification, make
+from model.casting import cast, cast_dtypes, retyped
+from model.checkpoints.cache import CheckpointCache
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
+from model.conftest import refusal
 from model.gpt2 import REHEARSAL
-from model.layouts import first_names
-from model.test_checkpoint_cache import open_shelf
+from model.state_dict import first_names
 from model.user.conversion_request import ConversionRequest
+from model.user.from_options import user_model
+from model.user.saved_dtypes import require_convertible
 from model.user.source import recognised
-from model.user.user_model import UserModel, own
+from model.user.user_model import UserModel
 from model.verification.verify import WrongModel, check_model, check_structure
 
 CPU = torch.device("cpu")
@@ -64,15 +68,15 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[CheckpointCache]:
-    (tmp_path / "shelf").mkdir()
-    with closing(open_shelf(tmp_path / "shelf", [])) as opened:
+def cache(tmp_path: Path) -> Iterator[CheckpointCache]:
+    (tmp_path / "cache").mkdir()
+    with closing(CheckpointCache(tmp_path / "cache", print)) as opened:
         yield opened
 
 
 def net(file: Path) -> nn.Module:
     torch.manual_seed(2)
-    model = own(f"{file}:net", None, None, None).build()
+    model = user_model(f"{file}:net").build()
     model.head.weight.data[0, 0] = TWICE  # type: ignore[union-attr, operator]
     return model
 
@@ -162,10 +166,9 @@ def test_what_is_of_another_dtype_asks_for_a_cast_in_a_line(
     file: Path, change: Callable[[str, Tensor], Any], wanted: ConversionRequest, said: str
 ) -> None:
     path = saved(file, change)
-    with pytest.raises(ValueError, match=r"^--checkpoint: .") as caught:
-        own(f"{file}:net", str(path), None, None, wanted)
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
+    line = refusal(user_model, f"{file}:net", str(path), wanted=wanted)
+    assert line.startswith("--checkpoint: ")
+    assert said in line
 
 
 def test_what_torch_does_not_convert_is_told() -> None:
@@ -178,17 +181,17 @@ def test_what_torch_does_not_convert_is_told() -> None:
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
 def test_floats_of_every_width_become_others(
-    file: Path, tmp_path: Path, kind: torch.dtype, shelf: CheckpointCache
+    file: Path, tmp_path: Path, kind: torch.dtype, cache: CheckpointCache
 ) -> None:
     path = saved(file, lambda _, tensor: tensor.to(kind) if tensor.is_floating_point() else tensor)
-    model = own(f"{file}:net", str(path), None, None, BF16)
-    checkpoint = of(model, "torch", shelf)
+    model = user_model(f"{file}:net", str(path), wanted=BF16)
+    checkpoint = of(model, "torch", cache)
     assert checkpoint.path == path.absolute()
     check_model(checkpoint, CPU, loaded(checkpoint))
 
 
-def of(model: UserModel, layout: str, shelf: CheckpointCache) -> Checkpoint:
-    return shelf.get(Specification(model.label, model.dtype, layout, model, cast=model.cast))
+def of(model: UserModel, layout: str, cache: CheckpointCache) -> Checkpoint:
+    return cache.get(Specification(model.label, model.dtype, layout, model, cast=model.cast))
 
 
 def loaded(checkpoint: Checkpoint) -> nn.Module:
@@ -204,19 +207,15 @@ def loaded(checkpoint: Checkpoint) -> nn.Module:
 @pytest.mark.parametrize("layout", ["torch", "per_tensor"])
 @pytest.mark.parametrize("factory", ["net", "net16"])
 def test_a_value_is_rounded_once_and_copies_keep_the_dtype_of_the_file(
-    file: Path, shelf: CheckpointCache, factory: str, layout: str
+    file: Path, cache: CheckpointCache, factory: str, layout: str
 ) -> None:
     """Though the model is built in another: what it would be rounded to twice is another value."""
     path = saved(file, halved if factory == "net" else lambda _, tensor: tensor)
-    model = own(
-        f"{file}:{factory}",
-        str(path),
-        None,
-        None,
-        ConversionRequest(cast="float16" if factory == "net" else "bfloat16"),
+    model = user_model(
+        f"{file}:{factory}", str(path), wanted=ConversionRequest(cast="float16" if factory == "net" else "bfloat16")
     )
     assert model.dtype == ("bfloat16" if factory == "net" else "float32")
-    checkpoint = of(model, layout, shelf)
+    checkpoint = of(model, layout, cache)
     before = torch.load(path)
     for name, tensor in checkpoint.tensors():
         assert torch.equal(tensor, before[name])
@@ -226,9 +225,9 @@ def test_a_value_is_rounded_once_and_copies_keep_the_dtype_of_the_file(
     check_structure(checkpoint, CPU, right)
 
 
-def test_a_cast_that_was_not_made_or_made_twice_is_named(file: Path, shelf: CheckpointCache) -> None:
-    model = own(f"{file}:net", str(saved(file)), None, None, ConversionRequest(cast="float16"))
-    checkpoint = of(model, "torch", shelf)
+def test_a_cast_that_was_not_made_or_made_twice_is_named(file: Path, cache: CheckpointCache) -> None:
+    model = user_model(f"{file}:net", str(saved(file)), wanted=ConversionRequest(cast="float16"))
+    checkpoint = of(model, "torch", cache)
     with pytest.raises(WrongModel, match=r" is torch.float32, by the cast torch.float16$"):
         check_model(checkpoint, CPU, net(file))
     with pytest.raises(WrongModel, match=r" is torch.float32, by the cast torch.float16$"):
@@ -241,22 +240,22 @@ def test_a_cast_that_was_not_made_or_made_twice_is_named(file: Path, shelf: Chec
 def test_names_and_dtypes_may_differ_at_once(file: Path, tmp_path: Path) -> None:
     state_dict = torch.load(saved(file, halved))
     torch.save({"model": {f"module.{name}": one for name, one in state_dict.items()}}, tmp_path / "run.ckpt")
-    model = own(f"{file}:net", str(tmp_path / "run.ckpt"), "model", None, ConversionRequest(cast="float32"))
+    model = user_model(f"{file}:net", str(tmp_path / "run.ckpt"), "model", wanted=ConversionRequest(cast="float32"))
     assert model.source
-    assert model.source.fit.said == ("names without 'module.'",)
+    assert model.source.conversion.notes == ("names without 'module.'",)
     restored = model.saved(lambda _: None)
     assert {tensor.dtype for tensor in restored.parameters()} == {torch.bfloat16}
     assert torch.equal(restored.state_dict()["rnn.bias_hh_l0"], state_dict["rnn.bias_hh_l0"])
     # Another dtype makes a copy of another name.
-    assert recognised(saved(file), net(file).state_dict()).fit.dtypes == ()
-    assert dict(model.fit.dtypes)["norm.weight"] == torch.bfloat16
+    assert recognised(saved(file), net(file).state_dict()).conversion.dtypes == ()
+    assert dict(model.conversion.dtypes)["norm.weight"] == torch.bfloat16
 
 
-def test_what_is_cast_lies_beside_the_weights_which_are_written_once(shelf: CheckpointCache) -> None:
+def test_what_is_cast_lies_beside_the_weights_which_are_written_once(cache: CheckpointCache) -> None:
     uncast = Specification(REHEARSAL, "float32", "torch")
     casts = [Specification(REHEARSAL, "float32", "torch", cast=name) for name in ("bfloat16", "float16")]
-    found = [shelf.get(one) for one in casts]
-    whole = shelf.get(uncast)
+    found = [cache.get(one) for one in casts]
+    whole = cache.get(uncast)
     assert {one.path for one in found} == {whole.path}
     assert {one.files for one in found} == {whole.files}
     assert {one.identity() for one in found} == {whole.identity()}
@@ -265,17 +264,17 @@ def test_what_is_cast_lies_beside_the_weights_which_are_written_once(shelf: Chec
         assert one.outputs()[0].dtype == DTYPES[one.specification.cast]
         check_model(one, CPU, cast(whole.specification.architecture.saved(lambda _: None), one.outputs()[0].dtype))
         # What happens to the weights is seen.
-        assert str(whole.path) in {stamp.name for stamp in one.stamps}
+        assert str(whole.path) in {identity.name for identity in one.file_identities}
 
 
 def test_a_model_that_is_cast_as_it_is_made_has_the_same_names(file: Path, tmp_path: Path) -> None:
     """Whatever a run casts to, it finds the same copy."""
-    models = [own(f"{file}:net", None, None, None, ConversionRequest(cast=to)) for to in (None, "bfloat16")]
+    models = [user_model(f"{file}:net", wanted=ConversionRequest(cast=to)) for to in (None, "bfloat16")]
     plain, to = (Specification(one.label, one.dtype, "torch", one, cast=one.cast) for one in models)
     assert to.weights == plain
     assert to.name == f"{plain.name}-to-bfloat16"
     assert plain.weights is None
     make(plain, tmp_path / "plain", lambda _: None)
     make(to, tmp_path / "to", lambda _: None)
-    checkpoint = Checkpoint(to, tmp_path / "to", beside=tmp_path / "plain")
+    checkpoint = Checkpoint(to, tmp_path / "to", weights_folder=tmp_path / "plain")
     check_model(checkpoint, CPU, loaded(checkpoint))

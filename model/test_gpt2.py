@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.checkpoints import Specification
+from model.checkpoints.specification import Specification
 from model.gpt2 import GPT2, SIZES, first_logits
 
 

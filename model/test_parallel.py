@@ -52,7 +52,7 @@ def test_all_of_a_model_is_in_one_unit_block_by_block(tied: bool) -> None:
 
 @pytest.fixture
 def mesh() -> Iterator[DeviceMesh]:
-    """Of two ranks, of which the other is not there."""
+    """A mesh of two ranks, the other of which does not exist."""
     from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415 - registers its backend
 
     distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)

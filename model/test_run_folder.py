@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from model.run_folder import _MARK, _PREFIX, VARIABLE, remove_dead, run_folder
+from model.run_folder import MARK, PREFIX, VARIABLE, remove_dead, run_folder
 
 RUN = """
 import os, signal, sys, tempfile
@@ -75,23 +75,23 @@ def test_where_a_socket_would_not_fit_multiprocessing_has_a_folder_of_its_own(sh
 
 
 def test_only_folders_of_runs_are_removed(tmp_path: Path) -> None:
-    own = tmp_path / f"{_PREFIX}a_b1c2d3"
-    of_others = ["weight-loading-bench", f"{_PREFIX}12345678", f"{_PREFIX}of-mine", "pymp-12345678"]
+    own = tmp_path / f"{PREFIX}a_b1c2d3"
+    of_others = ["weight-loading-bench", f"{PREFIX}12345678", f"{PREFIX}of-mine", "pymp-12345678"]
     for name in (own.name, *of_others):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
-    (own / _MARK).touch()
-    (tmp_path / f"{_PREFIX}00000000").mkdir()
-    (tmp_path / f"{_PREFIX}11111111").symlink_to(tmp_path / of_others[0])
+    (own / MARK).touch()
+    (tmp_path / f"{PREFIX}00000000").mkdir()
+    (tmp_path / f"{PREFIX}11111111").symlink_to(tmp_path / of_others[0])
     remove_dead(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {*of_others, f"{_PREFIX}11111111"}
+    assert {path.name for path in tmp_path.iterdir()} == {*of_others, f"{PREFIX}11111111"}
     assert all((tmp_path / name / "file").exists() for name in of_others)
 
 
 def test_what_is_half_removed_is_removed_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / f"{_PREFIX}12345678"
+    folder = tmp_path / f"{PREFIX}12345678"
     (folder / "plan-1").mkdir(parents=True)
-    (folder / _MARK).touch()
+    (folder / MARK).touch()
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -107,7 +107,7 @@ def test_what_is_half_removed_is_removed_by_the_next_run(tmp_path: Path, monkeyp
 
 
 def test_folders_of_other_users_are_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / f"{_PREFIX}12345678"
+    folder = tmp_path / f"{PREFIX}12345678"
     folder.mkdir()
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)

@@ -1,4 +1,4 @@
-"""Random weights, quickly: GPT-2 xl's 1.6 billion values in seconds, the same on every machine."""
+"""Random weights, the same on every machine: GPT-2 xl's 1.6 billion values take seconds."""
 
 import mmap
 from collections.abc import Callable
@@ -11,26 +11,26 @@ from torch import Tensor
 
 from model.gpt2 import GPT2, Config
 
-# Told the bytes that were just done.
+# Called with the number of bytes that were just done.
 Progress = Callable[[int], object]
 
 # GPT-2's own spread; large enough to survive float16, small enough for finite logits.
 STANDARD_DEVIATION = 0.02
 
-# Where a tensor may start: what `torch.save` aligns storages to, and what vector instructions like.
+# Alignment of tensors: that of `torch.save`, and of vector instructions.
 ALIGNMENT_BYTES = 64
 
 
 def random_gpt2(config: Config, dtype: torch.dtype, seed: int, progress: Progress = lambda _: None) -> GPT2:
-    """A GPT-2 on the host in which every parameter, biases and norms included, is random and non-zero.
+    """Build a GPT-2 on the host in which every parameter, biases and norms included, is random and non-zero.
 
-    A tensor's values depend on `seed` and on its place in the model alone, not on the number of threads.
-    `progress` is told the bytes that were just filled.
+    A tensor's values depend on `seed` and on its place in the model alone, not on the number of threads. `progress`
+    gets the number of bytes that were just filled.
     """
     with torch.device("meta"):
         model = GPT2(config, dtype)
     model.load_state_dict(_in_huge_pages(model.state_dict()), assign=True)
-    # The masks are not random: what the skeleton lost of them is made again.
+    # The masks are not random: the skeleton has lost their values.
     for mask in model.buffers():
         mask.fill_(1).triu_(1)
     with ThreadPoolExecutor(cpu_count()) as pool:
@@ -49,10 +49,10 @@ def _fill(seed: int, place: int, parameter: Tensor) -> int:
 
 
 def _in_huge_pages(skeleton: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Uninitialised tensors of the same names, shapes and dtypes, each with a storage of its own.
+    """Return uninitialised tensors of the same names, shapes and dtypes, each with a storage of its own.
 
-    They lie in one anonymous mapping, which may get huge pages: filling fresh memory in 4 KiB pages takes
-    longer than making up the values.
+    They are in one anonymous mapping, which may get huge pages: filling fresh memory in 4 KiB pages takes longer than
+    drawing the values.
     """
     offsets, end = [], 0
     for tensor in skeleton.values():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.conformance.modules import Drawn, DrawnWithState, named_tensors
 from bench.conformance.poison import payload, poisoned
-from model.examine.trust import EXTRA_STATE
+from model.state_dict import EXTRA_STATE
 
 Shape = tuple[int, ...]
 

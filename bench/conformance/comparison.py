@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.modules import named_tensors
-from model.examine.trust import EXTRA_STATE
 from model.printable import printable
-from model.verification.bits import difference, is_on, same_value
+from model.state_dict import EXTRA_STATE
+from model.values.bits import difference, is_on, same_value
 
 # What is wrong with a loaded tensor, given the saved one.
 Differ = Callable[[Tensor, Tensor], str | None]

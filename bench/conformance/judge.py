@@ -18,14 +18,14 @@ from bench.conformance.poison import poisoned
 from bench.conformance.pretrained import Pretrained
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
-from model.foreign import ALL_LAYOUTS
 from model.gpt2 import first_logits
-from model.layouts import save_plain
+from model.layouts.files import save_plain
+from model.layouts.foreign import ALL_LAYOUTS
 from model.run_folder import run_folder
-from model.user.initial_values import InitialValues, uninitialised
 from model.user.user_model import UserModel
-from model.verification.bits import difference, difference_in_kind, same_value
-from model.verification.outputs import difference_in_outputs
+from model.values.bits import difference, difference_in_kind, same_value
+from model.values.initial_values import InitialValues, uninitialised
+from model.values.outputs import difference_in_outputs
 
 # Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
 # steps the model, that one made after it does, and that what shares no memory does not come to.
@@ -192,7 +192,7 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
         every = differences(expected, found, device, differ)
         return [one for one in every if one.check not in unheeded and one.name not in {*unsteady, *cast_too}]
 
-    starts = specimen.starts() if isinstance(specimen, OwnModel) else {}
+    starts = specimen.initial_values() if isinstance(specimen, OwnModel) else {}
     for loaded in dict.fromkeys((first, second)):
         if found := [*_start_alike(saved, loaded.model, starts)] or unlike(saved, loaded.model):
             yield from found
@@ -277,7 +277,7 @@ def _difference_in_numbers(found: Tensor, expected: Tensor) -> str | None:
 def _in_forward(specimen: Specimen, saved: nn.Module, loaded: nn.Module) -> Iterator[ModelDifference]:
     """Compare what two models compute that have the same tensors."""
     if isinstance(specimen, OwnModel):
-        differing = specimen.own.answers(saved).difference(specimen.outputs(loaded))
+        differing = specimen.own.reference_outputs(saved).difference(specimen.outputs(loaded))
     elif isinstance(specimen, Transformer):
         differing = difference_in_outputs([first_logits(loaded).cpu()], [first_logits(saved)])
     elif isinstance(specimen, Pretrained):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from bench.conformance.comparison import differences
 from bench.conformance.traits import properties_of
 from model.architecture import DTYPES
-from model.user.initial_values import InitialValues, starts
-from model.user.name_globs import without
+from model.state_dict import without
 from model.user.user_model import UserModel
-from model.verification.nonpersistent import beside
+from model.values.initial_values import InitialValues, initial_values
+from model.values.nonpersistent import nonpersistent_buffers
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class OwnModel:
         """Return what its checkpoint holds."""
         return without(model.state_dict(), self.own.missing)
 
-    def starts(self) -> dict[str, list[InitialValues]]:
+    def initial_values(self) -> dict[str, list[InitialValues]]:
         """Return what it starts with where its checkpoint has nothing."""
-        return starts(self.saved(), self.own.missing) if self.own.missing else {}
+        return initial_values(self.saved(), self.own.missing) if self.own.missing else {}
 
     def suspects(self) -> set[str]:
         return {name for names in properties_of(self.build()).values() for name in names}
@@ -62,7 +62,7 @@ class OwnModel:
     def cast_too(self, saved: nn.Module) -> dict[str, Tensor]:
         """Return what buffers beside the checkpoint may be too: a loader of the user's may cast the whole model."""
         dtype = DTYPES.get(self.own.cast) if self.by_own else None
-        buffers = beside(saved) if dtype else {}
+        buffers = nonpersistent_buffers(saved) if dtype else {}
         return {name: one.to(dtype) for name, one in buffers.items() if one.is_floating_point()}
 
     def __str__(self) -> str:

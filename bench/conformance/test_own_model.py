@@ -10,11 +10,12 @@ import torch
 from bench.conformance.judge import CellStatus, Judgement, judge, judge_own
 from bench.conformance.own_model import OwnModel
 from bench.strategies.user_strategy import UserRecipe
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 from model.user.conversion_request import ConversionRequest
+from model.user.from_options import user_model
 from model.user.reference import Reference
 from model.user.source import Source
-from model.user.user_model import UserModel, own
+from model.user.user_model import UserModel
 
 CODE = """
 import os
@@ -194,7 +195,7 @@ def judged_by_own(model: UserModel, file: Path, loader: str, folder: Path) -> Ju
 def test_a_loader_of_the_users_is_judged_by_the_checkpoint_itself(
     file: Path, tmp_path: Path, loader: str, wrong: str | None
 ) -> None:
-    verdict = judged_by_own(own(f"{file}:make", None, None, None), file, loader, tmp_path)
+    verdict = judged_by_own(user_model(f"{file}:make", None, None, None), file, loader, tmp_path)
     assert (verdict.outcome == CellStatus.PASSED) == (wrong is None), verdict
     assert verdict.why.startswith(wrong or "")
 
@@ -217,7 +218,7 @@ def test_a_loader_of_a_checkpoint_that_lacks_something_is_judged_by_the_rest(
 ) -> None:
     path = tmp_path / "checkpoint.pt"
     torch.save({"weight": torch.rand(2, 3)}, path)
-    model = own(f"{file}:make_headed", str(path), None, None, ConversionRequest(missing=("oth*",)))
+    model = user_model(f"{file}:make_headed", str(path), None, None, ConversionRequest(missing=("oth*",)))
     load = partial(UserRecipe(Reference(f"{file}:{loader}")), missing=model.missing)
     verdict = judge_own(load, model, path, [path], CPU)
     assert (verdict.outcome == CellStatus.PASSED) == (not wrong), verdict
@@ -236,7 +237,7 @@ def test_a_loader_of_a_checkpoint_that_lacks_something_is_judged_by_the_rest(
 def test_a_copy_that_is_judged_lacks_it_too(file: Path, tmp_path: Path, loader: str, why: str) -> None:
     """What it starts with is stepped as all else is, whoever else is stepped."""
     torch.save({"module.weight": torch.rand(2, 3)}, tmp_path / "checkpoint.pt")
-    model = own(
+    model = user_model(
         f"{file}:make_headed", str(tmp_path / "checkpoint.pt"), None, None, ConversionRequest(missing=("oth*",))
     )
     load = partial(UserRecipe(Reference(f"{file}:{loader}")), missing=model.missing)
@@ -252,7 +253,7 @@ def test_a_copy_that_is_judged_lacks_it_too(file: Path, tmp_path: Path, loader: 
 def test_tied_names_may_be_two_tensors_but_only_in_one_memory(
     file: Path, tmp_path: Path, loader: str, why: str
 ) -> None:
-    assert judged_by_own(own(f"{file}:make_tied", None, None, None), file, loader, tmp_path).why == why
+    assert judged_by_own(user_model(f"{file}:make_tied", None, None, None), file, loader, tmp_path).why == why
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_under_a_cast_weights_are_cast_and_nothing_else_has_to_be(
     file: Path, tmp_path: Path, loader: str, by_own: str | None, by_suite: str | None
 ) -> None:
     """The file keeps its dtype; a loader of the user's may cast what no checkpoint holds, too."""
-    model = own(f"{file}:make_steady", None, None, None, ConversionRequest(cast="float16"))
+    model = user_model(f"{file}:make_steady", None, None, None, ConversionRequest(cast="float16"))
     load = partial(UserRecipe(Reference(f"{file}:{loader}")), dtype=torch.float16)
     saved = model.build()
     path = tmp_path / "checkpoint.pt"
@@ -285,7 +286,7 @@ def test_under_a_cast_weights_are_cast_and_nothing_else_has_to_be(
 def test_a_factory_that_gives_other_weights_each_time_is_judged_too(
     file: Path, loader: str, outcome: CellStatus
 ) -> None:
-    model = OwnModel(own(f"{file}:make", None, None, None))
+    model = OwnModel(user_model(f"{file}:make", None, None, None))
     assert model.unsteady(model.saved()) == {"noise"}
     assert judge(UserRecipe(Reference(f"{file}:{loader}")), "torch", model, CPU).outcome == outcome
 

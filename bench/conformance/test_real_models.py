@@ -13,10 +13,11 @@ from bench.conformance.real_models import real_model
 from bench.conformance.traits import properties_of
 from bench.measure.loads import run_load
 from bench.strategies import STRATEGIES, Strategy
-from model.checkpoints import Checkpoint, Specification
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.specification import Specification
 from model.examine.trust import UntrustedCheckpoint
-from model.layouts import LAYOUTS
-from model.user.user_model import own
+from model.layouts.layouts import LAYOUTS
+from model.user.from_options import user_model
 
 CPU = torch.device("cpu")
 
@@ -99,4 +100,4 @@ def test_a_quantised_model_is_loaded_right_or_refused_with_the_name_of_its_tenso
 def test_as_a_model_of_the_users_it_is_refused_beforehand() -> None:
     require("torchao")
     with pytest.raises(ValueError, match=r"^--model: .*:quantised makes a model whose 0\.weight is of the type Int8T"):
-        own(f"{real_models.__name__}:quantised", None, None, None)
+        user_model(f"{real_models.__name__}:quantised", None, None, None)

@@ -15,8 +15,9 @@ from bench.conformance.specimens import Specimen
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.strategies import STRATEGIES, Strategy
-from model.layouts import LAYOUTS, save_plain
-from model.verification.bits import difference_in_kind
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
+from model.values.bits import difference_in_kind
 
 CUDA = torch.device("cuda")
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from torch import Tensor, nn
 
 from bench.strategies.reading.assign import others
-from model.examine.trust import EXTRA_STATE
+from model.state_dict import EXTRA_STATE
 
 # What may keep a strategy from loading a model, and what to change in the model so that nothing does.
 OBSTACLES = {

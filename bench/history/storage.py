@@ -17,8 +17,8 @@ from bench.history.index import Index
 from bench.history.runs import NAME, Run
 from bench.history.schema import PASSED, baseline
 from bench.record.record_file import Unreadable, content_of
-from model.checkpoint_cache import cache_folder
-from model.disk import UNFINISHED, lock_at_once, sync_folder
+from model.checkpoints.cache import cache_folder
+from model.disk import UNFINISHED, lock_at_once, written_aside
 from model.printable import printable
 
 # Why nothing can be written to a folder, by the number of the error.
@@ -53,20 +53,9 @@ def write_whole(file: Path, content: bytes) -> None:
 
     Raises `OSError`, and leaves nothing, where it cannot be.
     """
-    # Not a name that pytest-benchmark looks at.
-    unfinished = file.with_name(file.name + UNFINISHED)
-    try:
-        # To open a FIFO would wait, and to follow a link would write elsewhere.
-        if unfinished.is_symlink() or not unfinished.is_file():
-            unfinished.unlink(missing_ok=True)
-        with unfinished.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.rename(file)
-        sync_folder(file.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    # pytest-benchmark does not look at the other name.
+    with written_aside(file) as unfinished, unfinished.open("wb") as stream:
+        stream.write(content)
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:

@@ -12,7 +12,7 @@ from bench.record.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
 from bench.strategies.reading.memory import CONVERTED_BYTES, SLOTS, ring_bytes
 from bench.strategies.reading.threads import PAGE_BYTES
-from model.footprint import SavedFootprint
+from model.checkpoints.footprint import SavedFootprint
 
 # What is in the checkpoint, and what of it is converted: the terms of loads that cast, or of a part, by the fields of a
 # record. S and L are of what weights end in.

@@ -3,7 +3,7 @@
 from bench.measure.bounds import host_slack_bytes
 from bench.measure.case import Case
 from bench.meters.budget import Budget, BudgetedLoad
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 
 # What an allocator takes for what is asked of it, at most.
 MOST_RESERVED, SEGMENTS_BYTES = 1.25, 64 * 2**20

@@ -20,7 +20,8 @@ from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.record.record import Fields, Record, ratio
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
-from model.checkpoints import Checkpoint, Specification
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.specification import Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.user.source import Source
 from model.user.user_model import UserModel
@@ -128,7 +129,7 @@ class Case:
         """What building the user's model takes of the host, or building its skeleton, whichever the strategy does."""
         if self.own is None or not self.strategy.is_stated:
             return None
-        beside = 0 if self.strategy.builds else self.specification.footprint.beside_bytes
+        beside = 0 if self.strategy.builds else self.specification.footprint.nonpersistent_bytes
         found = built(self.own, planned=self.planned, on_meta=not self.strategy.builds)
         # The bound of a load has these already.
         return replace(found, private_bytes=max(found.private_bytes - beside, 0))
@@ -161,13 +162,13 @@ class Case:
             mapped_bytes=saved.mapped_bytes,
             largest_converted_to_bytes=saved.largest_converted_to_bytes,
             largest_conversion_bytes=saved.largest_conversion_bytes,
-            conversion_slot_bytes=conversion_slot_bytes(self.device, saved, footprint.beside_bytes),
+            conversion_slot_bytes=conversion_slot_bytes(self.device, saved, footprint.nonpersistent_bytes),
             tensors=footprint.tensors,
             build_peak_bytes=build_peak_bytes,
             built_private_bytes=built.private_bytes if built else None,
             built_file_bytes=built.file_bytes if built else None,
             # Buffers that no checkpoint has: the suite's strategies give them their values.
-            beside_bytes=footprint.beside_bytes if self.strategy.is_stated else None,
+            beside_bytes=footprint.nonpersistent_bytes if self.strategy.is_stated else None,
         )
 
     @property
@@ -237,7 +238,7 @@ class Case:
             strategy=self.strategy_name,
             loader=self.strategy.loader,
             size=self.size,
-            model=self.own.factory.shown if self.own else None,
+            model=self.own.factory.display_name if self.own else None,
             state_digest=self.own.state_digest if self.own else None,
             layout=self.layout,
             dtype=self.dtype,
@@ -247,7 +248,7 @@ class Case:
             cache=self.cache,
             limit=self.limit,
             ownership=self.ownership,
-            first_use="weights" if self.own and self.own.asks is None else "logits",
+            first_use="weights" if self.own and self.own.make_input is None else "logits",
             peer=self.strategy.peer.as_record() if self.strategy.peer else None,
             device_bound_ratio=ratio(self.bound_bytes("device_requested_peak_bytes"), state),
             host_bound_ratio=ratio(self.bound_bytes("host_private_peak_bytes"), state),

@@ -11,7 +11,7 @@ from bench.conformance.own_model import OwnModel
 from bench.measure.case import Case
 from bench.measure.loads import run_load
 from bench.strategies import Load
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 from model.user.source import Source
 from model.verification.verify import WrongModel, check_model
 

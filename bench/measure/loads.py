@@ -18,11 +18,11 @@ from bench.meters.roofline import DISK, Roofline, direct_is_faster
 from bench.strategies import Load
 from bench.strategies.reading.skeleton import skeleton
 from model.architecture import DTYPES
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 from model.examine.trust import UntrustedCheckpoint, examine
-from model.foreign import FOREIGN
 from model.gpt2 import GPT2, Config, first_logits
-from model.verification.outputs import State
+from model.layouts.foreign import FOREIGN
+from model.values.outputs import ModelSnapshot
 from model.verification.verify import check_outputs, check_weights
 
 # Raises if a model, the third argument, is not that of a checkpoint, on a device; see `check_model`.
@@ -38,11 +38,11 @@ class CachedOutputs:
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._checkpoint, self._device = checkpoint, device
         self._outputs = WeakKeyDictionary[nn.Module, list[torch.Tensor]]()
-        self._changed = set(checkpoint.answers().changed)
+        self._changed = set(checkpoint.reference_outputs().changed)
 
     def use(self, model: nn.Module) -> None:
         """Run a forward pass, and undo what it is known to change: the weights of a checkpoint are those before it."""
-        state = State(model, self._changed) if self._changed else None
+        state = ModelSnapshot(model, self._changed) if self._changed else None
         try:
             outputs = self._checkpoint.specification.architecture.outputs(model)
         except Exception:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from bench.conformance.traits import properties_of
 from bench.meters.process import LoadDied, LoadEnded
 from bench.strategies import Strategy
-from model.checkpoints import Specification
-from model.examine.safetensors_file import contents, contiguous_stride
-from model.layouts import first_names, untied
+from model.checkpoints.specification import Specification
+from model.examine.safetensors_file import contiguous_stride, file_parts
+from model.state_dict import first_names, untied
 from model.user.user_model import UserModel
 from model.verification.verify import WrongModel
 
@@ -50,7 +50,7 @@ def misfit(own: UserModel, strategy: Strategy, specification: Specification) -> 
     if specification.layout == "safetensors" and not specification.in_place:
         state_dict = model.state_dict()
         try:
-            contents({name: state_dict[name] for name in untied(state_dict)})
+            file_parts({name: state_dict[name] for name in untied(state_dict)})
         except ValueError as error:
             return f"refused: {error}"
     return None

@@ -14,7 +14,8 @@ from bench.meters.simulated.allocator import CachingAllocator
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from model.architecture import DTYPES
 from model.casting import cast_dtypes, retyped
-from model.checkpoints import Checkpoint, make_sparse
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make_sparse
 from model.run_folder import run_folder
 
 HALF = "bfloat16"

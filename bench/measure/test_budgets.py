@@ -17,7 +17,8 @@ from bench.plugin.options import OPTIONS, settings
 from bench.plugin.settings import Settings
 from bench.record.record import Record
 from bench.test_budget import require_theory, smallest_budgets
-from model.checkpoints import Checkpoint, Specification
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.specification import Specification
 
 GIB = 2**30
 EMPTY = 200 * 2**20

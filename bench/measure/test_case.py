@@ -11,13 +11,15 @@ from bench.measure.case import MOST_OF_FREE_MEMORY, Case, RooflineCase
 from bench.measure.loads import run_load
 from bench.meters.cuda import CudaMeter
 from bench.meters.roofline import LIMITS
-from model.checkpoints import Checkpoint, make
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
 from model.examine.trust import UntrustedCheckpoint
 from model.gpt2 import REHEARSAL
-from model.user.fitting import Fit
+from model.user.fitting import Conversion
+from model.user.from_options import user_model
 from model.user.reference import Reference
 from model.user.source import Source
-from model.user.user_model import UserModel, own
+from model.user.user_model import UserModel
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,9 @@ def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
 def test_the_users_layout_is_measured_if_the_strategy_loads_it(
     said: tuple[str, ...], strided: bool, layouts: tuple[str, str]
 ) -> None:
-    source = Source(Path("model.safetensors.index.json"), "safetensors_sharded", (), Fit((), said, False, strided))
+    source = Source(
+        Path("model.safetensors.index.json"), "safetensors_sharded", (), Conversion((), said, False, strided)
+    )
     mine = UserModel(Reference("torch.nn:ReLU"), None, source)
     cases = [Case(strategy, "mine", "cpu", "float32", own=mine) for strategy in ("streamed", "per_tensor")]
     assert tuple(case.layout for case in cases) == layouts
@@ -245,6 +249,6 @@ def test_who_refuses_a_model_says_what_to_use_instead(
     tmp_path: Path, model: str, strategy: str, device: str, remedy: str
 ) -> None:
     (tmp_path / "mine.py").write_text(CODE)
-    case = Case(strategy, model, device, "float32", own=own(f"{tmp_path / 'mine.py'}:{model}", None, None, None))
+    case = Case(strategy, model, device, "float32", own=user_model(f"{tmp_path / 'mine.py'}:{model}", None, None, None))
     assert case.states_refusal
     assert case.remedy.startswith(remedy)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure.loads import CachedOutputs
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 
 
 def test_outputs_go_with_their_model() -> None:
@@ -22,7 +22,7 @@ def test_outputs_go_with_their_model() -> None:
 
     checkpoint = SimpleNamespace(
         specification=SimpleNamespace(architecture=SimpleNamespace(outputs=outputs)),
-        answers=lambda: SimpleNamespace(changed=()),
+        reference_outputs=lambda: SimpleNamespace(changed=()),
     )
     cached = CachedOutputs(cast("Checkpoint", checkpoint), torch.device("cpu"))
     for _ in range(2):

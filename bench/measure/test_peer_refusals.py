@@ -11,8 +11,9 @@ from bench.meters.process import LoadDied, LoadEnded, LoadFailed
 from bench.plugin.failures import ending
 from bench.strategies import PEERS
 from bench.strategies.peers import Peer
+from model.user.from_options import user_model
 from model.user.source import Source
-from model.user.user_model import UserModel, own
+from model.user.user_model import UserModel
 
 CODE = """
 import torch
@@ -62,7 +63,7 @@ def mine(tmp_path: Path) -> Path:
 
 
 def own_of(mine: Path, name: str) -> UserModel:
-    return own(f"{mine}:{name}", None, None, None)
+    return user_model(f"{mine}:{name}", None, None, None)
 
 
 def case_of(mine: Path, strategy: str, name: str, device: str = "cpu") -> Case:

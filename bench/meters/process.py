@@ -24,7 +24,7 @@ from bench.meters.outside_memory import OutsideWatcher
 from bench.meters.process_tree import children, end_below, end_orphans, hold_together, server_pid
 from model.verification.outside_judge import Judge
 from model.verification.process_memory import ProcessMemory, memory_of
-from model.verification.tensor_places import AGAIN, RIGHT, UNJUDGED, WRONG, Told, is_told
+from model.verification.tensor_places import AGAIN, RIGHT, UNJUDGED, WRONG, PlacesStatement, is_statement
 
 # What a process that has closed its connection may take to end.
 FAREWELL_SECONDS = 5.0
@@ -151,7 +151,7 @@ class Child:
             raise LoadDied(f"the process of the load died: {_manner_of_death(self.process.exitcode)}") from None
         try:
             # Pickled as `Connection.send` does.
-            message = Told.of(content) if is_told(content) else pickle.loads(content)  # noqa: S301 - of the suite's own child
+            message = PlacesStatement.of(content) if is_statement(content) else pickle.loads(content)  # noqa: S301 - of the suite's own child
         except Exception as error:  # noqa: BLE001 - a loader may have written anything
             raise LoadFailed(f"the process of the load sent what cannot be read: {type(error).__name__}") from None
         if isinstance(message, Failure):
@@ -160,7 +160,7 @@ class Child:
             raise failed
         if isinstance(message, kind):
             return message
-        if isinstance(message, Told):
+        if isinstance(message, PlacesStatement):
             # Nobody looks: the child compares what it has.
             self.connection.send_bytes(UNJUDGED)
             return self.receive(kind, deadline)
@@ -174,11 +174,11 @@ class Child:
         if judge is None or self.memory is None:
             return
 
-        def again() -> Told:
+        def again() -> PlacesStatement:
             self.connection.send_bytes(AGAIN)
-            return self.receive(Told, deadline)
+            return self.receive(PlacesStatement, deadline)
 
-        wrong = judge(self.memory, self.receive(Told, deadline), again)
+        wrong = judge(self.memory, self.receive(PlacesStatement, deadline), again)
         self.connection.send_bytes(WRONG if wrong else RIGHT)
         if not wrong:
             return

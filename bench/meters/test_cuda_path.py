@@ -29,8 +29,8 @@ from bench.meters.host import memory_reader, release_memory, reset_peak
 from bench.meters.roofline import from_pinned_memory
 from bench.meters.simulated.allocator_settings import VARIABLES
 from bench.strategies import STRATEGIES
-from model.checkpoints import Checkpoint
-from model.verification.bits import difference
+from model.checkpoints.checkpoint import Checkpoint
+from model.values.bits import difference
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -186,7 +186,9 @@ def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None
             return [model(torch.ones(1, 64, device=meter.device))]
 
     architecture, answers = SimpleNamespace(outputs=outputs), SimpleNamespace(changed=())
-    checkpoint = SimpleNamespace(specification=SimpleNamespace(architecture=architecture), answers=lambda: answers)
+    checkpoint = SimpleNamespace(
+        specification=SimpleNamespace(architecture=architecture), reference_outputs=lambda: answers
+    )
     cached = CachedOutputs(cast("Checkpoint", checkpoint), meter.device)
     clock = LoadClock(lambda device: nn.Linear(64, 64, device=device), cached.use, nothing, meter)
     for _ in range(2):

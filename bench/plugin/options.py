@@ -18,7 +18,7 @@ from bench.plugin.user_options import OWN_OPTIONS, REPEATED, own_model, own_stra
 from bench.sharded.recipes import SHARDED
 from bench.strategies import KNOWN, PEERS, STRATEGIES
 from model.architecture import DTYPES
-from model.checkpoint_cache import cache_folder
+from model.checkpoints.cache import cache_folder
 from model.gpt2 import SIZES
 from model.parallel import PARALLELISMS
 

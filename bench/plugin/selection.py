@@ -8,7 +8,7 @@ import pytest
 from bench.conformance.conformance_case import ConformanceCase
 from bench.measure.case import Case
 from bench.plugin.settings import Settings
-from model.foreign import ALL_LAYOUTS
+from model.layouts.foreign import ALL_LAYOUTS
 
 # What is done with one checkpoint, in this order, and then the rest: that may evict it from the page cache.
 STEPS = ("own_equivalence", "peak_memory", "limit", "load_time")

@@ -158,7 +158,7 @@ class Settings:
 
     def is_of_model(self, record: Record) -> bool:
         """Whether a recorded benchmark loads the model that is measured, and not another one of the same name."""
-        model = (self.own.factory.shown, self.own.state_digest) if self.own else (None, None)
+        model = (self.own.factory.display_name, self.own.state_digest) if self.own else (None, None)
         # The first records do not have these fields.
         return (record.model, record.state_digest) == model
 

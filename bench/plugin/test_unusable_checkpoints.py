@@ -26,8 +26,8 @@ from bench.plugin.failures import ending
 from bench.plugin.unusable_checkpoints import CheckpointUnusable
 from bench.meters.process import LoadDied, LoadFailed
 from conftest import HELD
-from model.checkpoints import Checkpoint
-from model.file_identity import stamps
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
 
 FOLDER = Path("checkpoint")
 
@@ -36,7 +36,7 @@ def case(strategy):
 
 @pytest.fixture
 def checkpoint(case):
-    HELD.append(Checkpoint(case.specification, FOLDER, STAMPS))
+    HELD.append(Checkpoint(case.specification, FOLDER, IDENTITIES))
 
 @pytest.mark.parametrize("case", map(case, STRATEGIES), ids=str)
 def test_load(case, checkpoint):
@@ -62,7 +62,7 @@ def _run(pytester: pytest.Pytester, errors: str, *strategies: str, change: str =
     folder = pytester.mkdir("checkpoint")
     (folder / "model.pt").write_text("sound")
     pytester.makeconftest(CONFTEST)
-    known = f"STRATEGIES = {strategies}\nSTAMPS = stamps(FOLDER)\n{change}\nERRORS = [{errors}]\n"
+    known = f"STRATEGIES = {strategies}\nSTAMPS = file_identities(FOLDER)\n{change}\nERRORS = [{errors}]\n"
     pytester.makepyfile(TESTS.replace("def case(", f"{known}\ndef case(", 1))
     return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-rfs", "-W", "ignore")
 

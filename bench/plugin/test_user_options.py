@@ -11,7 +11,8 @@ from bench.measure.case import Case
 from bench.plugin.options import OPTIONS, settings
 from bench.plugin.settings import Settings
 from bench.strategies import STRATEGIES
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 
 CODE = """
 from torch import nn
@@ -56,7 +57,7 @@ def test_a_model_is_measured_with_every_strategy_under_its_own_name(file: Path) 
     assert [str(case) for case in of_mine.cases(real=True)] == [f"{name}-make-cpu" for name in STRATEGIES]
     [case, *_] = of_mine.cases(real=False)
     assert case.specification.footprint.state_bytes == 4 * (3 * 2 + 2)
-    assert case.rehearsal.own is None
+    assert case.rehearsal.user_model is None
     assert case.blank_record().model == "mine.py:make"
 
 
@@ -94,7 +95,7 @@ def test_a_loader_is_given_the_checkpoint_as_it_is(file: Path, tmp_path: Path, l
     assert {name for name, case in cases.items() if case.specification.in_place is None} == {"per_tensor", "sharded"}
     # A loader of the user's may know no model but the user's.
     assert cases["mine"].rehearsal == cases["mine"].specification
-    assert cases["streamed"].rehearsal.own is None
+    assert cases["streamed"].rehearsal.user_model is None
 
 
 def test_the_conformance_of_strategies_that_are_not_the_users_is_not_asked_of_the_users_model(file: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 from bench.measure.case import Case
 from bench.plugin.selection import case_of
 from bench.sharded.sharded_case import ShardedCase
-from model.checkpoints import Checkpoint, Specification
-from model.examine.trust import LONGEST_SHOWN, UntrustedCheckpoint
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.specification import Specification
+from model.examine.trust import LONGEST_PART, UntrustedCheckpoint
 from model.printable import printable
 
 # How a load's process says that its checkpoint is at fault.
@@ -21,7 +22,7 @@ class CheckpointUnusable(pytest.fail.Exception):  # type: ignore[name-defined, m
     __module__ = "builtins"
 
     def __init__(self, told: str) -> None:
-        super().__init__(printable(told.removeprefix(UNTRUSTED), 2 * LONGEST_SHOWN), pytrace=False)
+        super().__init__(printable(told.removeprefix(UNTRUSTED), 2 * LONGEST_PART), pytrace=False)
 
 
 class UnusableCheckpoints:
@@ -76,7 +77,7 @@ class UnusableCheckpoints:
 
 def _needed(specification: Specification) -> object:
     """Return what is loaded: of a checkpoint of the user's, whatever is made of it, the file."""
-    source = specification.own.source if specification.own else None
+    source = specification.user_model.source if specification.user_model else None
     return source.path if source else specification
 
 

@@ -5,9 +5,10 @@ from typing import Any
 from bench.measure.bounds import bound_bytes
 from bench.strategies import Strategy, own_strategy
 from model.user.conversion_request import ConversionRequest
+from model.user.from_options import user_model
 from model.user.pretrained_folder import weights_of
 from model.user.renaming import rule
-from model.user.user_model import UserModel, own
+from model.user.user_model import UserModel
 
 OWN_OPTIONS = (
     (
@@ -86,12 +87,12 @@ def own_model(options: Any) -> UserModel | None:
             raise ValueError(f"{why}: leave it out beside --model")
     checkpoint, wanted = options.checkpoint, _wanted(options)
     # A plan needs no weights, but for what is said of their names.
-    if checkpoint is None and (wanted.of_names or not options.plan):
+    if checkpoint is None and (wanted.name_options or not options.plan):
         try:
             checkpoint = weights_of(options.model)
         except ValueError as error:
             raise ValueError(f"--model: {error}") from None
-    return own(options.model, checkpoint, options.state_key, options.example, wanted)
+    return user_model(options.model, checkpoint, options.state_key, options.example, wanted)
 
 
 def _wanted(options: Any) -> ConversionRequest:

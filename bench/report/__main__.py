@@ -19,7 +19,7 @@ from bench.report.readme import PAGE, write_readme
 from bench.report.recorded import Recorded, recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.sharded_section import SHARDED
-from model.checkpoint_cache import cache_folder
+from model.checkpoints.cache import cache_folder
 from model.printable import printable
 
 ROOT = Path(__file__).parents[2]

@@ -74,7 +74,7 @@ def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
     for case in cases:
         if (case.strategy_name, case.size) == (advice.strategy, size):
             source = case.own.source if case.own else None
-            said = "; ".join(source.fit.said) if source and not case.specification.in_place else ""
+            said = "; ".join(source.conversion.notes) if source and not case.specification.in_place else ""
             device = "cpu" if case.device == "cpu" else "cuda"
             return replace(advice, device=device, missing=case.specification.missing, changed=said or None)
     return advice

@@ -63,7 +63,7 @@ def sections(found: RunResults, width: int) -> Iterator[tuple[str, list[str]]]:
 def _of_model(found: RunResults, runs: list[Run]) -> tuple[list[Run], str]:
     """What of the recorded runs is of the user's model, and its name; all of them where none is given."""
     own = found.chosen.own
-    return (runs_with(runs, found.chosen.is_of_model), own.factory.shown) if own else (runs, "")
+    return (runs_with(runs, found.chosen.is_of_model), own.factory.display_name) if own else (runs, "")
 
 
 def _where(chosen: Settings) -> str:

@@ -14,7 +14,7 @@ from bench.meters.process import LoadDied
 from bench.record.record import Record
 from bench.report.advice import Advice, advised
 from bench.report.rows import CaseResult, Row, rows
-from model.user.user_model import own
+from model.user.from_options import user_model
 
 GIB, MIB = 2**30, 2**20
 
@@ -271,7 +271,7 @@ def wrapped():
 def wrapped_model(folder: Path, strategies: tuple[str, ...]) -> tuple[list[Case], list[Row]]:
     """The cases of a model, and what became of them: `sequential` was tried, all others refused it."""
     (folder / "mine.py").write_text(ROTARY)
-    model = own(f"{folder / 'mine.py'}:wrapped", None, None, None)
+    model = user_model(f"{folder / 'mine.py'}:wrapped", None, None, None)
     cases = [Case(name, "wrapped", "sim", "float32", planned=True, own=model) for name in strategies]
     known: dict[str, Any] = {"size": "wrapped", "state_bytes": 40 * MIB}
     tried = row("sequential", fits=False, **known)

@@ -22,7 +22,7 @@ from bench.strategies.per_tensor import per_tensor
 from bench.strategies.reading import memory
 from bench.strategies.reading.assign import empty
 from bench.strategies.reading.memory import Ring
-from model.verification import bits
+from model.values import bits
 
 Made = TypeVar("Made")
 

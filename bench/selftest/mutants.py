@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.layouts import read_safetensors_sharded
+from model.layouts.layouts import read_safetensors_sharded
 
 
 def parameters_only(build, path, device):

@@ -6,7 +6,7 @@ A fault is put in where the function runs: in the process of a load, or in this 
 import os
 import re
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from bench.meters.measure import measure
 from bench.meters.process import LoadEnded
 from bench.selftest.cuda_faults import FAULTS, CudaFault, copying, with_fault
 from bench.test_peak_memory import leaks, peaks
-from model.checkpoint_cache import CheckpointCache
+from model.checkpoints.cache import CheckpointCache
 from model.gpt2 import REHEARSAL
 
 pytestmark = [
@@ -50,8 +50,8 @@ class Bench:
 
     def loads(self, case: Case) -> tuple[Any, Any]:
         """Return the checkpoints of a case and of its rehearsal."""
-        with closing(CheckpointCache(self.folder, print, lambda _what, _total: nullcontext(lambda _: None))) as shelf:
-            return shelf.get(case.specification), shelf.get(case.rehearsal)
+        with closing(CheckpointCache(self.folder, print)) as cache:
+            return cache.get(case.specification), cache.get(case.rehearsal)
 
 
 # Returns what it found; "": nothing.

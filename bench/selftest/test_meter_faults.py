@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from bench.strategies import STRATEGIES, Load
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.per_tensor import per_tensor
 from bench.test_peak_memory import leaks, peaks
-from model.checkpoint_cache import CheckpointCache
+from model.checkpoints.cache import CheckpointCache
 
 MIB = 2**20
 NOISE = 2 * MIB
@@ -178,8 +178,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("checkpoints")
 
     def run_one(load: Load, case: Case = CASE, limit_seconds: float = 60.0, **job: Any) -> Measurement:
-        with closing(CheckpointCache(folder, print, lambda _what, _total: nullcontext(lambda _: None))) as shelf:
-            checkpoint, rehearsal = shelf.get(case.specification), shelf.get(case.rehearsal)
+        with closing(CheckpointCache(folder, print)) as cache:
+            checkpoint, rehearsal = cache.get(case.specification), cache.get(case.rehearsal)
             load = partial(only_when_measured, load, case.strategy.load)
             return measure(replace(case.job(load, checkpoint, rehearsal), **job), limit_seconds)
 

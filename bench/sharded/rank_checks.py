@@ -17,11 +17,12 @@ from bench.sharded.rank_loads import RankLoad
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
 from model.architecture import DTYPES
-from model.foreign import ALL_LAYOUTS
 from model.gpt2 import GPT2, Config, first_logits
-from model.layouts import first_names, save_plain
+from model.layouts.files import save_plain
+from model.layouts.foreign import ALL_LAYOUTS
 from model.run_folder import run_folder
-from model.verification.bits import difference
+from model.state_dict import first_names
+from model.values.bits import difference
 from model.verification.verify import WrongModel, check_logits
 
 LIMIT_SECONDS = 60.0

@@ -15,7 +15,7 @@ from bench.meters.child import Build
 from bench.meters.clock import LoadClock
 from bench.sharded.fake_collectives import simulated_ranks
 from bench.sharded.rank_context import RankContext, mesh_of
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 from model.examine.trust import UntrustedCheckpoint
 from model.parallel import PARALLELISMS
 from model.verification.verify import check_model

@@ -20,7 +20,7 @@ from bench.sharded.recipes import SHARDED, ShardedStrategy
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.share import Share, shares
 from model.architecture import Architecture
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 from model.parallel import PARALLELISMS
 
 ALONE = local_team(1)

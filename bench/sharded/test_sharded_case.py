@@ -12,7 +12,8 @@ from bench.sharded.rank_group import RankGroup, local_team
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
 from bench.test_sharded_peak_memory import of_all_ranks, rank_breaches
-from model.checkpoints import Checkpoint, Specification
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.specification import Specification
 
 PARALLELISMS = ("fsdp", "tensor")
 

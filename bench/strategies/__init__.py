@@ -65,8 +65,8 @@ class Strategy:
 
     @property
     def loader(self) -> str | None:
-        """The name of a loader of the user's with its file or module, as `Reference.shown`; None: it is the suite's."""
-        return self.load.reference.shown if self.is_own and isinstance(self.load, LazyRecipe) else None
+        """The name of a loader of the user's with its file or module, see `Reference`; None: it is the suite's."""
+        return self.load.reference.display_name if self.is_own and isinstance(self.load, LazyRecipe) else None
 
     @property
     def function(self) -> Load:
@@ -304,13 +304,15 @@ def own_strategy(text: str, bound: str | None) -> Strategy:
     reference = Reference.of(text)
     function = reference.get()
     if not takes_a_load(function):
-        raise ValueError(f"{reference.shown} cannot be called with (build, path, device), as a loader is")
+        raise ValueError(f"{reference.display_name} cannot be called with (build, path, device), as a loader is")
     if reference.name in KNOWN:
-        raise ValueError(f"{reference.shown}: there is a strategy {reference.name!r} already; rename the function")
+        raise ValueError(
+            f"{reference.display_name}: there is a strategy {reference.name!r} already; rename the function"
+        )
     try:
         layout = required_layout(function)
     except ValueError as error:
-        raise ValueError(f"{reference.shown} {error}") from None
+        raise ValueError(f"{reference.display_name} {error}") from None
     return Strategy(
         UserRecipe(reference),
         layout or "torch",

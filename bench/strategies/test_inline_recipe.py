@@ -11,7 +11,8 @@ from torch import nn
 
 from bench.strategies import STRATEGIES, Strategy, inline_recipe
 from bench.strategies.inline_recipe import pasteable
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 
 # Run where nothing of this suite can be imported: loads with every module, and compares what comes with what was saved.
 LOADS = """

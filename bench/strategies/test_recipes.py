@@ -18,11 +18,14 @@ from bench.measure.bounds import bound_bytes
 from bench.strategies import STATED_DEVICE_RATIO, STRATEGIES, Strategy
 from bench.strategies.reading.state_dict import SAFETENSORS_DTYPES
 from model.architecture import DTYPES
-from model.checkpoints import Checkpoint, Specification, make
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
 from model.examine import safetensors_file
 from model.examine.trust import examine
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 from model.verification.verify import check_model
 
 CPU = torch.device("cpu")
@@ -228,7 +231,7 @@ of_safetensors = pytest.mark.parametrize(
 
 def test_recipes_know_every_dtype_that_a_safetensors_file_is_examined_for() -> None:
     """They are pasted without the suite, and so they have a table of their own."""
-    assert SAFETENSORS_DTYPES == safetensors_file.DTYPES
+    assert SAFETENSORS_DTYPES == safetensors_file.SAFETENSORS_DTYPES
 
 
 @of_safetensors

@@ -17,7 +17,9 @@ from bench.meters.simulated.simulation import simulation
 from bench.strategies.reading import memory
 from bench.strategies.reading import threads as reading_threads
 from bench.strategies.streamed import streamed
-from model.checkpoints import Checkpoint, Specification, make, make_sparse
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make, make_sparse
+from model.checkpoints.specification import Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bench.strategies.lazy_recipe import LazyRecipe
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 
 
 class UserRecipe(LazyRecipe):

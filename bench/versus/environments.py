@@ -1,7 +1,6 @@
 """The Python environment and the checkout that a side is run from, made once and found again."""
 
 import fcntl
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,7 +15,7 @@ from typing import Any
 
 from bench.versus.pip import HAS_PIP, PipFailed, install, pins
 from bench.versus.sides import Side
-from model.disk import UNFINISHED, remove_unfinished, wait_for
+from model.disk import remove_unfinished, wait_for, written_aside
 
 Say = Callable[[str], None]
 
@@ -103,15 +102,8 @@ def _made(folder: Path, make: Callable[[Path], None], say: Say) -> Path:
     with folder.with_name(f"{folder.name}.lock").open("ab") as lock:
         wait_for(lock, fcntl.LOCK_EX, lambda: say(f"{folder.name}: waiting for another run that makes it"))
         if not folder.exists():
-            unfinished = folder.with_name(folder.name + UNFINISHED)
-            # Of a run that was killed.
-            shutil.rmtree(unfinished, ignore_errors=True)
-            try:
+            with written_aside(folder) as unfinished:
                 make(unfinished)
-                unfinished.rename(folder)
-            except BaseException:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                raise
     return folder
 
 

@@ -1,8 +1,8 @@
-"""The zip archive that `torch.save` writes, read as strictly as it is written.
+"""Strict reader of the zip archive that `torch.save` writes.
 
-A zip has two accounts of every record: a local header before it and an entry in the directory at the end. Readers
-differ in which one they believe, and skip what neither speaks of; here both have to agree, and to account for
-every byte of the file. Torch stores records uncompressed, fills the extra field of a local header so that its
+A zip describes every record twice: in a local header before it, and in the directory at the end. Readers differ in
+which one they use, and skip bytes that neither describes; here both have to agree, and to account for every byte of
+the file. Torch stores records uncompressed, fills the extra field of a local header so that its
 record is aligned, and writes the sizes and the CRC-32 behind the record.
 """
 
@@ -19,7 +19,7 @@ from model.examine.zip_directory import (
     FULL32,
     HAS_DESCRIPTOR,
     MOST_INDEX_BYTES,
-    Entry,
+    DirectoryEntry,
     MalformedFile,
     extra_numbers,
     pread,
@@ -28,7 +28,7 @@ from model.examine.zip_directory import (
 
 CHUNK_BYTES = 4 * 2**20
 
-# All that `torch.save` names a record, below the one folder of the archive.
+# The names of records that `torch.save` writes, below the one folder of the archive.
 _KNOWN = re.compile(
     r"data\.pkl|byteorder|version|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+"
 )
@@ -43,7 +43,7 @@ _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 @dataclass(frozen=True, slots=True)
 class ZipRecord:
-    """Where the bytes of one record lie in the file."""
+    """The place of a record in the file, in bytes."""
 
     header: int
     start: int
@@ -52,7 +52,7 @@ class ZipRecord:
 
 
 def read_archive(descriptor: int) -> dict[str, ZipRecord]:
-    """The records of an open file by their names below the archive's folder.
+    """Return the records of an open file by their names below the archive's folder.
 
     Reads headers only, at most `MOST_INDEX_BYTES`. Raises `MalformedFile` unless the file is, from its first
     byte to its last, a zip as `torch.save` writes it.
@@ -80,7 +80,7 @@ def read_archive(descriptor: int) -> dict[str, ZipRecord]:
 
 
 def read_record(descriptor: int, record: ZipRecord, name: str) -> bytes:
-    """The bytes of a small record, its CRC-32 verified."""
+    """Read a small record, and verify its CRC-32."""
     if record.bytes > MOST_INDEX_BYTES:
         raise MalformedFile(f"its {name} has {record.bytes:,} bytes, more than any checkpoint's")
     content = pread(descriptor, record.bytes, record.start)
@@ -90,7 +90,7 @@ def read_record(descriptor: int, record: ZipRecord, name: str) -> bytes:
 
 
 def check_crc(descriptor: int, record: ZipRecord) -> bool:
-    """Whether a record of any length has the CRC-32 that was written."""
+    """Return whether a record of any length has the CRC-32 that was written."""
     crc32, place, end = 0, record.start, record.start + record.bytes
     while place < end:
         chunk = pread(descriptor, min(CHUNK_BYTES, end - place), place)
@@ -99,7 +99,7 @@ def check_crc(descriptor: int, record: ZipRecord) -> bool:
 
 
 def _check_beginning(first: bytes) -> None:
-    """Say of what cannot be a zip what it is instead."""
+    """Raise `MalformedFile`, with what the file is instead, for first bytes that no zip has."""
     if text := mishap(first):
         raise MalformedFile(text)
     if first.startswith(b"PK\3\4"):
@@ -117,8 +117,8 @@ def _check_beginning(first: bytes) -> None:
     raise MalformedFile("does not start with the header of a zip as torch.save writes it")
 
 
-def _check_names(descriptor: int, entries: list[Entry]) -> str:
-    """The folder that all records are in; raises for other archives, saying what they are."""
+def _check_names(descriptor: int, entries: list[DirectoryEntry]) -> str:
+    """Return the folder of all records; raise, with what it is instead, for another archive."""
     names = [entry.name for entry in entries]
     root = names[0].partition("/")[0] + "/" if names else "/"
     if any(_TORCHSCRIPT.fullmatch(name) for name in names):
@@ -138,8 +138,8 @@ def _check_names(descriptor: int, entries: list[Entry]) -> str:
     return root
 
 
-def _read_header(descriptor: int, entry: Entry, limit: int) -> ZipRecord:
-    """What the local header says, which has to be what the directory says; the record ends before `limit`."""
+def _read_header(descriptor: int, entry: DirectoryEntry, limit: int) -> ZipRecord:
+    """Read the local header of a record, which has to agree with the directory; the record ends before `limit`."""
     fixed = pread(descriptor, _LOCAL.size, entry.header)
     signature, _, flags, method, _, _, crc32, stored, plain, name_length, extra_length = _LOCAL.unpack(fixed)
     rest = pread(descriptor, name_length + extra_length, entry.header + _LOCAL.size)
@@ -156,8 +156,8 @@ def _read_header(descriptor: int, entry: Entry, limit: int) -> ZipRecord:
     return ZipRecord(entry.header, start, entry.bytes, entry.crc32)
 
 
-def _end_of(descriptor: int, entry: Entry, record: ZipRecord) -> int:
-    """Where the next header starts: behind the record, and behind what stands after it about its size."""
+def _end_of(descriptor: int, entry: DirectoryEntry, record: ZipRecord) -> int:
+    """Return the start of the next header: behind the record and its data descriptor."""
     end = record.start + record.bytes
     if not entry.flags & HAS_DESCRIPTOR:
         return end

@@ -1,6 +1,6 @@
-"""Limits of what a reader takes, in time and in memory, for the bytes that a file has.
+"""Limits of the time and memory that a reader takes, in proportion to the size of the file.
 
-A reader takes steps, and bytes of memory, in proportion to its file. What would take more is refused before it is made.
+Content that would take more is refused before it is built.
 """
 
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from model.examine.zip_directory import MalformedFile
 
 # Memory for each byte of a file: a checkpoint is mostly values, which no reader here reads.
 MOST_TIMES = 4
-# And for the smallest: torch takes 3 kB to describe a tensor, if of no more than 4 bytes, and about as much as this to
-# be imported.
+# In addition, for the smallest files: torch takes 3 kB to describe a tensor of 4 bytes, and about this much for its
+# import.
 MOST_BEYOND_BYTES = 256 * 2**20
 
-# Memory for what such a byte begins or ends in JSON, in bytes: an object, a list, an item of either, a string.
+# Memory in bytes for each such character of JSON: it begins an object or a list, or separates items, or ends a string.
 _JSON_PARTS = {b"{": 420, b"[": 112, b",": 40, b":": 80, b'"': 28}
 
-# Of a tensor: torch's own loops take no more.
+# Dimensions of a tensor: those that torch itself takes.
 MOST_DIMENSIONS = 64
-# Sizes, strides and places are less: of 64 bits with a sign.
+# Sizes, strides and offsets are below: signed 64 bits.
 END_OF_INT64 = 2**63
-# In one index: the largest models have some hundred.
+# Files of one index: the largest models have some hundred.
 MOST_FILES = 10_000
 
 
 @dataclass
 class ReadAllowance:
-    """Memory that reading a file may still take, by an estimate from above."""
+    """Memory in bytes that reading a file may still take, by an upper estimate."""
 
     left: int
 
@@ -35,7 +35,7 @@ class ReadAllowance:
         return cls(MOST_TIMES * file_bytes + MOST_BEYOND_BYTES)
 
     def take(self, count: int) -> None:
-        """So many bytes less. Raises `MalformedFile` where there is no such room."""
+        """Take `count` bytes. Raises `MalformedFile` if fewer are left."""
         self.left -= count
         if self.left < 0:
             raise MalformedFile(
@@ -45,12 +45,12 @@ class ReadAllowance:
 
 
 def are_counts(values: object, most: int = END_OF_INT64) -> bool:
-    """Return whether these are sizes, strides or places of a tensor: integers from 0 to below `most`."""
+    """Return whether these are sizes, strides or offsets of a tensor: integers from 0 to below `most`."""
     return isinstance(values, list | tuple) and all(type(value) is int and 0 <= value < most for value in values)
 
 
 def elements(shape: list[int] | tuple[int, ...], most: int) -> int | None:
-    """The elements of a tensor; None: they, or its strides, are more than `most`."""
+    """Return the number of elements of a tensor; None if it, or a stride, exceeds `most`."""
     count = 1
     for size in shape:
         count *= size or 1
@@ -60,7 +60,7 @@ def elements(shape: list[int] | tuple[int, ...], most: int) -> int | None:
 
 
 def json_bytes(content: bytes) -> int:
-    """Memory that JSON takes as text and as values, in bytes, estimated from above."""
+    """Return an upper estimate of the memory that JSON takes as text and as values, in bytes."""
     parts = sum(count * content.count(sign) for sign, count in _JSON_PARTS.items())
-    # Of text with one character of four bytes, all have as many.
+    # In a text with one wide character, all take four bytes.
     return parts + len(content) * (2 if content.isascii() else 8)

@@ -1,14 +1,14 @@
-"""What lies where a checkpoint is to be after a plain mishap, told from its first bytes."""
+"""Files that a mishap left in place of a checkpoint, recognised by their first bytes."""
 
 import re
 
-# So many are asked for.
+# Bytes that are read.
 FIRST_BYTES = 256
 
-# Of text that is shown.
+# Characters of a text in a message.
 LONGEST_LINE = 60
 
-# The shortest checkpoint has as many.
+# Bytes of the shortest checkpoint.
 _SHORTEST_BYTES = 9
 
 AGAIN = "download or copy it again"
@@ -26,9 +26,9 @@ _MISHAPS_BY_PATTERN = {re.compile(pattern, re.IGNORECASE): text for pattern, tex
 
 
 def mishap(first: bytes) -> str | None:
-    """What a file is that begins with these bytes, in words that follow its name, and what to do.
+    """Return what a file with these first bytes is, in words that follow its name, and the remedy.
 
-    None: it may be a checkpoint. `first` is all of a shorter file than `FIRST_BYTES`.
+    None: it may be a checkpoint. `first` is the whole file if it is shorter than `FIRST_BYTES`.
     """
     if not first:
         return f"is empty: {AGAIN}"
@@ -46,11 +46,11 @@ def mishap(first: bytes) -> str | None:
 
 
 def is_safetensors(first: bytes) -> bool:
-    """Whether the length of a header comes first, which the format limits to 100 MB, and then a header."""
+    """Return whether a length of at most 100 MB, the format's limit, comes first, and then a header."""
     return first[4:9] == b"\0\0\0\0{"
 
 
 def _is_text(first: bytes) -> bool:
-    """Whether there is nothing but characters that are printed; the last may be cut."""
+    """Return whether all characters are printable; the last one may be cut."""
     text = first.decode(errors="ignore")
     return len(text.encode()) > len(first) - 4 and all(one.isprintable() or one in "\t\r\n" for one in text)

@@ -1,18 +1,18 @@
 """Memory that the instructions of a pickle take, in bytes: here, and in torch, which reads it afterwards.
 
-Estimates from above, of Python 3.11 to 3.14 on 64 bits: plain values are there twice, what only the memo holds once.
+Upper estimates for Python 3.11 to 3.14 on 64 bits: plain values count twice, values that only the memo holds once.
 """
 
 import sys
 from collections.abc import Sized
 from typing import Any
 
-# Of any instruction: a place on the stack.
+# Each instruction: a place on the stack.
 _STEP = 8
-# Of those that make something: a list below a mark, a container and the header of the garbage collector.
+# Instructions that make a list below a mark, or a container with its garbage collection header.
 _MADE = {"MARK": 120, "EMPTY_LIST": 168, "EMPTY_DICT": 184, "EMPTY_SET": 328, "BINPERSID": 108}
 _MADE |= dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), 96)
-# Their arguments are kept as they are, but for the smallest numbers, which Python has once.
+# Instructions that keep their arguments; Python has the smallest numbers only once.
 _PUSHED = frozenset(("BININT", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "GLOBAL"))
 
 # A place in the memo: an entry of a dict, and its number.
@@ -26,17 +26,17 @@ STORAGE = 600
 
 _TENSOR = 1_200
 _OBJECT = 320
-# What a call may copy of each part of its arguments, into a set or a Counter for instance.
+# Each part of an argument that a call may copy, into a set or a Counter for instance.
 _PART = 72
 
 
 def of_instruction(name: str, argument: Any) -> int:
-    """Memory for an instruction as `pickletools` names it, without what depends on its values."""
+    """Return the memory for an instruction as `pickletools` names it, without parts that depend on its values."""
     return _STEP + 2 * sys.getsizeof(argument) if name in _PUSHED else _MADE.get(name, _STEP)
 
 
 def of_call(path: str, arguments: tuple[Any, ...]) -> int:
-    """Memory for what a call makes, and for the copies that it may make of its arguments."""
+    """Return the memory for the result of a call, and for copies that it may make of its arguments."""
     parts = sum(
         2 * sys.getsizeof(argument) if isinstance(argument, str | bytes) else _PART * len(argument)
         for argument in arguments

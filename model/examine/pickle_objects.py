@@ -1,7 +1,7 @@
-"""What the calls in a checkpoint's pickle make, as descriptions: tensors without values, and what is beside them.
+"""Descriptions of the objects in a checkpoint's pickle: tensors without values, and objects beside them.
 
-These are the calls that `torch.load(weights_only=True)` allows, as `torch.save` writes them. None of them is made here,
-and none is let through that would take more memory in torch than its own arguments do.
+The calls are those that `torch.load(weights_only=True)` allows, as `torch.save` writes them. None of them is made here,
+and one that would take more memory in torch than its arguments do is refused.
 """
 
 import sys
@@ -16,9 +16,9 @@ from model.examine.limits import MOST_DIMENSIONS, are_counts
 from model.examine.zip_directory import MalformedFile, UnsoundKey
 from model.printable import printable
 
-# Of a key, counted through all tuples in it: a hash takes as many steps.
+# Parts of a key, nested tuples included: its hash takes as many steps.
 MOST_KEY_PARTS = 100
-# Of keys of a dict, or items of a set, that are no text, with the same hash: each is compared with all before it.
+# Keys of a dict, or items of a set, with the same hash, other than strings: each is compared with all before it.
 MOST_OF_A_HASH = 100
 
 
@@ -44,9 +44,9 @@ class SavedTensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedObject:
-    """Something else than a tensor and a plain value, of which no more than its kind is kept.
+    """An object that is neither a plain tensor nor a plain value; only its kind is kept.
 
-    `tensor` is where its values lie, if it is a tensor of another kind.
+    `tensor` has its values if it is a tensor of another kind.
     """
 
     kind: str
@@ -54,13 +54,13 @@ class SavedObject:
 
     @property
     def is_tensor(self) -> bool:
-        """Whether it has values that a state dict would lack without it."""
+        """Return whether it has values that belong to a state dict."""
         return self.tensor is not None or "tensor" in self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalName:
-    """Something that a pickle imports."""
+    """A name that a pickle imports."""
 
     path: str
 
@@ -73,9 +73,9 @@ class DuplicateKey(UnsoundKey):
 
 
 class Dict(dict[Any, Any]):
-    """A dict that takes every key once."""
+    """A dict that refuses a second value for a key."""
 
-    # How many of the keys that are chosen for their hash have each.
+    # The number of keys for each hash, of keys whose hash can be chosen.
     __slots__ = ("_hashes",)
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Dict(dict[Any, Any]):
 
 
 def _require_hashable(key: Any) -> None:
-    """Raise `MalformedFile` for what is no key, and for a tuple in tuples that would take long to be one."""
+    """Raise `MalformedFile` for a value that is no key, and for nested tuples whose hash would take long."""
     waiting, count = [key], 0
     while waiting:
         one = waiting.pop()
@@ -103,8 +103,8 @@ def _require_hashable(key: Any) -> None:
 
 
 def _counted(key: Any, hashes: Counter[int] | None) -> Counter[int] | None:
-    """The hashes with that of a key. Raises `MalformedFile` where too many are equal: comparing them takes time."""
-    # Of these none has another's, or nobody can choose it.
+    """Count the hash of a key. Raises `MalformedFile` if too many are equal: comparing the keys takes time."""
+    # The hashes of these differ, or cannot be chosen.
     if key is None or isinstance(key, bytes) or (isinstance(key, int) and abs(key) <= sys.maxsize >> 3):
         return hashes
     hashes = Counter() if hashes is None else hashes
@@ -124,13 +124,13 @@ _SCHEMES = {str(value) for value in vars(torch).values() if isinstance(value, to
 
 
 def _typed_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> object:
-    """The arguments of `torch._utils._rebuild_tensor_v2`."""
+    """Describe a call of `torch._utils._rebuild_tensor_v2`."""
     grad, hooks, *metadata = rest
     return _tensor(storage, offset, shape, stride, grad, hooks, GlobalName(str(storage.dtype)), *metadata)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> object:
-    """The arguments of `torch._utils._rebuild_tensor_v3`."""
+    """Describe a call of `torch._utils._rebuild_tensor_v3`."""
     grad, hooks, dtype, *metadata = rest
     if not isinstance(storage, SavedStorage) or type(shape) is not tuple or type(stride) is not tuple:
         raise TypeError(storage)
@@ -147,7 +147,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> o
 
 
 def _parameter(data: Any, grad: Any, hooks: Any, attributes: Any = None) -> object:
-    """The arguments of `torch._utils._rebuild_parameter`, and of `_rebuild_parameter_with_state`."""
+    """Describe a call of `torch._utils._rebuild_parameter`, or of `_rebuild_parameter_with_state`."""
     if not isinstance(data, SavedTensor | SavedObject) or type(grad) is not bool or hooks:
         raise TypeError(data)
     _require_own(attributes)
@@ -155,7 +155,7 @@ def _parameter(data: Any, grad: Any, hooks: Any, attributes: Any = None) -> obje
 
 
 def _typed(rebuild: Any, kind: Any, arguments: Any, attributes: Any) -> object:
-    """The arguments of `torch._tensor._rebuild_from_type_v2`: a tensor, and what Python has set on it."""
+    """Describe a call of `torch._tensor._rebuild_from_type_v2`: a tensor with attributes."""
     if not isinstance(kind, GlobalName) or kind not in {
         GlobalName("torch.Tensor"),
         GlobalName("torch.nn.parameter.Parameter"),
@@ -166,7 +166,7 @@ def _typed(rebuild: Any, kind: Any, arguments: Any, attributes: Any) -> object:
 
 
 def _require_own(attributes: Any) -> None:
-    """Raise `MalformedFile` unless attributes of a tensor have names of their own: others could change its values."""
+    """Raise `MalformedFile` for attributes with names of tensor attributes, which could change its values."""
     for some in attributes if isinstance(attributes, tuple) else (attributes,):
         if some is not None and type(some) is not Dict:
             raise TypeError(some)
@@ -176,7 +176,7 @@ def _require_own(attributes: Any) -> None:
 
 
 def _quantised(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> object:
-    """The arguments of `torch._utils._rebuild_qtensor`."""
+    """Describe a call of `torch._utils._rebuild_qtensor`."""
     _, grad, hooks = rest
     tensor = _typed_tensor(storage, offset, shape, stride, grad, hooks)
     return SavedObject("a quantised tensor", tensor if isinstance(tensor, SavedTensor) else None)
@@ -210,7 +210,7 @@ def _set(items: Any) -> SavedObject:
 
 
 def _of(kind: str, *types: type, least: int | None = None) -> Callable[..., SavedObject]:
-    """An object of which arguments of these types are all that is known, or the first `least` of them."""
+    """Return a function that describes an object; it takes arguments of these types, at least the first `least`."""
 
     def make(*arguments: Any) -> SavedObject:
         count = len(arguments)

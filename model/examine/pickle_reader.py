@@ -1,8 +1,8 @@
-"""What the pickle of a checkpoint says, read without running it.
+"""Reader of the pickle of a checkpoint, which does not run it.
 
-A pickle is a program that may import and call anything. Of a checkpoint's, what `torch.load(weights_only=True)` takes
-is read here: plain values, and calls that make tensors and a few objects, which become descriptions. Nothing is
-imported, nothing is called, and no more memory is taken than `ReadAllowance` leaves.
+A pickle is a program that may import and call anything. This reads what `torch.load(weights_only=True)` takes: plain
+values, and calls that make tensors and a few objects, which become descriptions. Nothing is imported, nothing is
+called, and no more memory is taken than `ReadAllowance` leaves.
 """
 
 import pickletools
@@ -27,7 +27,7 @@ from model.examine.pickle_objects import (
 from model.examine.zip_directory import MalformedFile, UnsoundKey
 from model.printable import printable
 
-# The last that has no instruction which torch does not take.
+# The last protocol all of whose instructions torch takes.
 LAST_PROTOCOL = 3
 
 ALONE = (
@@ -38,7 +38,7 @@ ALONE = (
 
 @dataclass(frozen=True)
 class Pickled:
-    """What a pickle makes, and all storages and tensors that it mentions, of `value` or not."""
+    """The value of a pickle, and all storages and tensors in it, whether they are part of `value` or not."""
 
     value: object
     storages: dict[str, SavedStorage]
@@ -46,15 +46,15 @@ class Pickled:
 
 
 def read_pickle(content: bytes, room: ReadAllowance) -> Pickled:
-    """Containers, plain values, a `SavedTensor` for every tensor, and a `SavedObject` for what is neither.
+    """Read a pickle as containers, plain values, a `SavedTensor` for every tensor, and a `SavedObject` for the rest.
 
-    Raises `MalformedFile` for a pickle that does anything else than make these, and names what it wants to import; and
-    for one that takes more memory than there is `room` for, here and in torch.
+    Raises `MalformedFile` for a pickle that makes anything else, with the name that it imports, and for one that takes
+    more memory than `room` has, here and in torch.
     """
     machine = _Machine(room)
     end = 0
     try:
-        with warnings.catch_warnings(action="error"):  # Of odd names in a pickle Python's tools only warn.
+        with warnings.catch_warnings(action="error"):  # Python's tools only warn of odd names in a pickle.
             for code, argument, place in pickletools.genops(content):
                 end = place or 0
                 step = _step(code.name)
@@ -75,7 +75,7 @@ def read_pickle(content: bytes, room: ReadAllowance) -> Pickled:
 
 @dataclass
 class _Machine:
-    """The stack of values, and those that wait below its marks, as the instructions of a pickle use them."""
+    """The stack of a pickle's values, and the stacks below its marks."""
 
     room: ReadAllowance
     stack: list[Any] = field(default_factory=list)
@@ -87,15 +87,15 @@ class _Machine:
 
     @property
     def key(self) -> str | None:
-        """The key of the innermost dict whose value is being made; None where none is."""
+        """The key of the innermost dict whose value is being made; None if there is none."""
         frames = [*self.outer, self.stack]
         for frame, items in zip(reversed(frames[:-1]), reversed(frames[1:]), strict=True):
             if frame and type(frame[-1]) is Dict and items:
-                # Keys and values in turn; of the last value there may be nothing yet, or its beginning.
-                return _shown(items[(len(items) - 1) // 2 * 2])
+                # Keys and values in turn; the last value may be missing or incomplete.
+                return _key_text(items[(len(items) - 1) // 2 * 2])
         # A dict with one key is filled without a mark.
         place = next((place for place, value in enumerate(frames[0]) if type(value) is Dict), len(frames[0]))
-        return _shown(frames[0][place + 1]) if place + 1 < len(frames[0]) else None
+        return _key_text(frames[0][place + 1]) if place + 1 < len(frames[0]) else None
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -142,7 +142,7 @@ class _Machine:
         self.push(made)
 
     def set_state(self) -> None:
-        """Attributes of an `OrderedDict`: torch keeps the versions of modules there."""
+        """Take the attributes of an `OrderedDict`: torch keeps the versions of modules there."""
         [state] = self.pop(1)
         if type(self.stack[-1]) is not Dict or type(state) is not Dict:
             raise TypeError(state)
@@ -152,7 +152,7 @@ class _Machine:
 
     def name(self, argument: str) -> None:
         written = argument.replace(" ", ".", 1)
-        # As Python 2 called it, which protocol 2 is for.
+        # The name of Python 2, which protocol 2 is for.
         path = f"builtins.{name}" if (name := written.removeprefix("__builtin__.")) != written else written
         if path not in NAMES:
             raise MalformedFile(f"has a pickle that imports {written}: {ALONE}")
@@ -176,7 +176,7 @@ class _Machine:
         self.push(storage)
 
 
-def _shown(key: object) -> str:
+def _key_text(key: object) -> str:
     return printable(key) if isinstance(key, str | int | float) else f"a key that is a {type(key).__name__}"
 
 

@@ -1,4 +1,4 @@
-"""One .safetensors file: a JSON header that says where every tensor lies, then their bytes without a gap.
+"""Reader and writer of .safetensors files: a JSON header with the place of every tensor, then their bytes.
 
 Layout: https://huggingface.co/docs/safetensors/index#format
 """
@@ -20,8 +20,8 @@ from model.examine.saved_file import open_regular
 from model.examine.zip_directory import MalformedFile, UnsoundKey, pread
 from model.printable import printable
 
-# What the format calls a dtype, of those that it and torch have in common.
-DTYPES = {
+# Dtypes that the format and torch have in common, by the format's names.
+SAFETENSORS_DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
     "I8": torch.int8,
@@ -43,11 +43,11 @@ DTYPES = {
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "F4": torch.float4_e2m1fn_x2,
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# Of which an element of torch's is two values of the format's: those of a row.
+_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+# One element of this dtype is two values of a row in the format.
 _OF_TWO = torch.float4_e2m1fn_x2
 
-# The one key of a header that is no tensor.
+# The key of a header that is not a tensor.
 _METADATA = "__metadata__"
 _LENGTH_BYTES = 8
 # The format's own limit.
@@ -56,7 +56,7 @@ MOST_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A tensor of a file: what it is, and which bytes of the file are its."""
+    """A tensor of a file: its dtype, its shape, and its first byte and the one behind its last."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -64,8 +64,8 @@ class Extent:
     end: int
 
 
-def contents(tensors: Mapping[str, Any]) -> list[bytes | Tensor]:
-    """What a file of these tensors holds, in its order. Raises `ValueError` for what the format cannot hold."""
+def file_parts(tensors: Mapping[str, Any]) -> list[bytes | Tensor]:
+    """Return the parts of a file with these tensors. Raises `ValueError` for tensors that the format cannot hold."""
     _require_plain(tensors)
     # The widest first, as the format's own library does: so each starts at a multiple of its width.
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
@@ -85,7 +85,7 @@ def _require_plain(tensors: Mapping[str, Any]) -> None:
     for name, tensor in tensors.items():
         if name == _METADATA:
             raise ValueError(f"{name} is no name for a tensor of a safetensors file: rename it")
-        # What is made of other tensors, as a quantised one, has a dtype and no bytes of its own.
+        # A tensor that is made of others, such as a quantised one, has a dtype and no bytes of its own.
         is_one = isinstance(tensor, Tensor) and not hasattr(tensor, "__tensor_flatten__")
         if (kind := tensor.dtype if is_one else type(tensor)) not in _NAMES:
             raise ValueError(f"{name} is {kind}, which a safetensors file has no name for: use torch.save")
@@ -98,7 +98,7 @@ def _require_plain(tensors: Mapping[str, Any]) -> None:
 
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides that torch gives a new tensor of the shape."""
+    """Return the strides of a new tensor of the shape."""
     strides, step = list[int](), 1
     for size in reversed(shape):
         strides.append(step)
@@ -107,12 +107,12 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _in_values(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a tensor as the format counts it."""
+    """Return the shape of a tensor in the format."""
     return (*shape[:-1], 2 * shape[-1]) if dtype == _OF_TWO else shape
 
 
 def read_header(file: Path) -> dict[str, Extent]:
-    """Every tensor of a file, in the order of their bytes.
+    """Return every tensor of a file, in the order of their bytes.
 
     Raises `MalformedFile` unless the header accounts for every byte of the file, or `OSError`.
     """
@@ -138,7 +138,7 @@ def read_header(file: Path) -> dict[str, Extent]:
 
 
 def _header_bytes(first: bytes, size: int) -> int:
-    """The length of the header of a file of `size` bytes that begins so; raises for what is none, saying what it is."""
+    """Return the length of the header of a file of `size` bytes; raise, with what it is instead, for another file."""
     if text := mishap(first):
         raise MalformedFile(text)
     if first.startswith(b"PK\3\4"):
@@ -152,7 +152,7 @@ def _header_bytes(first: bytes, size: int) -> int:
 
 
 def _extent(name: str, entry: object, start: int) -> Extent:
-    """What the header says of a tensor; the bytes of all start at `start`."""
+    """Parse the entry of a tensor in the header; the bytes of all tensors start at `start`."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise UnsoundKey(name, "has something else in the header than its dtype, shape and data_offsets")
     shape, offsets = entry["shape"], entry["data_offsets"]
@@ -160,9 +160,9 @@ def _extent(name: str, entry: object, start: int) -> Extent:
         raise UnsoundKey(name, f"has a shape that is no list of at most {MOST_DIMENSIONS} sizes")
     if not are_counts(shape) or not are_counts(offsets) or len(offsets) != len(("start", "end")):
         raise UnsoundKey(name, "has a shape, or offsets, that no tensor has")
-    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in SAFETENSORS_DTYPES:
         raise UnsoundKey(name, f"has the dtype {printable(entry['dtype'])}, which torch does not have")
-    dtype, (first, last) = DTYPES[entry["dtype"]], offsets
+    dtype, (first, last) = SAFETENSORS_DTYPES[entry["dtype"]], offsets
     if dtype == _OF_TWO:
         if not shape or shape[-1] % 2:
             raise UnsoundKey(name, f"has the shape {shape}, in rows of which torch cannot hold values of 4 bits")
@@ -175,9 +175,9 @@ def _extent(name: str, entry: object, start: int) -> Extent:
 
 
 def read_json(content: bytes, subject: str, room: ReadAllowance) -> dict[str, Any]:
-    """A JSON object in which none has a key twice. Raises `MalformedFile`, in a sentence that begins with `subject`.
+    """Parse a JSON object; no object in it has a key twice. It takes no more memory than `room` has.
 
-    It takes no more memory than there is `room` for.
+    Raises `MalformedFile`, in a sentence that begins with `subject`.
     """
     room.take(json_bytes(content))
     try:
@@ -201,7 +201,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a sound file, mapped: nothing is read before it is looked at."""
+    """Return the tensors of a sound file, mapped: values are read when they are used."""
     mapped = torch.UntypedStorage.from_file(str(file), False, file.stat().st_size)
     tensors = {}
     for name, extent in read_header(file).items():

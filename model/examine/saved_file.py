@@ -1,4 +1,4 @@
-"""One file of `torch.save`, read without loading it: what it holds, if it is sound."""
+"""Reader of a file of `torch.save`, which describes its content without loading it."""
 
 import os
 import stat
@@ -18,14 +18,14 @@ from model.examine.pickle_objects import SavedTensor
 from model.examine.pickle_reader import Pickled, read_pickle
 from model.examine.zip_directory import MalformedFile
 
-# What the directory says of a record, here and in torch, in bytes of memory.
+# Memory in bytes for the entry of a record in the directory, here and in torch.
 RECORD = 640
 
 
 def read_saved(file: Path, contents: bool, *, follow: bool) -> object:
-    """What a file of `torch.save` holds, tensors as descriptions; `follow`: it may be a symbolic link.
+    """Return the content of a file of `torch.save`, tensors as descriptions; `follow`: it may be a symbolic link.
 
-    With `contents` every record has to have the CRC-32 that was written with it. Raises `MalformedFile` or `OSError`.
+    With `contents` every record is compared with its CRC-32. Raises `MalformedFile` or `OSError`.
     """
     with open_regular(file, follow=follow) as opened:
         descriptor = opened.fileno()
@@ -49,7 +49,7 @@ def read_saved(file: Path, contents: bool, *, follow: bool) -> object:
 
 @contextmanager
 def open_regular(file: Path, *, follow: bool) -> Iterator[IO[bytes]]:
-    """A regular file, open; raises instead of waiting for anything else, or for its writer."""
+    """Open a regular file; raise for anything else, without waiting for a writer."""
     mode = (file.stat() if follow else file.lstat()).st_mode
     if not stat.S_ISREG(mode):
         raise MalformedFile(f"is {kind_of(mode)} where a file is to be")
@@ -77,7 +77,7 @@ def _is_small(name: str) -> bool:
 
 
 def _check_storages(pickled: Pickled, records: Mapping[str, ZipRecord]) -> None:
-    """Every storage has a record of its own length, and every tensor lies within its storage."""
+    """Raise `MalformedFile` unless every storage has a record of its length, and every tensor is within its storage."""
     storages = {f"data/{key}": storage for key, storage in pickled.storages.items()}
     for name in records:
         if name.startswith("data/") and name not in storages:
@@ -96,40 +96,41 @@ def _check_storages(pickled: Pickled, records: Mapping[str, ZipRecord]) -> None:
 
 
 def _check_torch(opened: IO[bytes], saved: object, records: Mapping[str, ZipRecord]) -> None:
-    """Torch itself reads the same, and finds every storage where it is. What was read by now can do no harm."""
+    """Raise `MalformedFile` unless torch reads the same tensors at the same places. The file is harmless by now."""
     if not hasattr(torch.serialization, "_is_meta_location"):
         return  # Torch 2.10 reads every value, even for meta.
     values = saved if isinstance(saved, dict) else {"": saved}
     tensors = {key: one for key, one in values.items() if isinstance(key, str) and isinstance(one, SavedTensor)}
     opened.seek(0)
     try:
-        with warnings.catch_warnings(action="ignore"):  # Of protocol 3, which was looked at.
+        with warnings.catch_warnings(action="ignore"):  # torch warns of protocol 3, which was checked.
             loaded = torch.load(opened, map_location="meta", weights_only=True)
     except NotImplementedError:
         # Quantised tensors cannot be on meta. Beside a state dict they can be anything.
         if tensors:
             raise MalformedFile("holds quantised tensors beside others: save the others by themselves") from None
         return
-    except Exception as error:  # noqa: BLE001 - of many types, which all mean this
+    except Exception as error:  # noqa: BLE001 - torch raises errors of many types
         raise MalformedFile(
             f"cannot be loaded by torch {torch.__version__}: {str(error).partition(chr(10))[0]}"
         ) from None
     for key, tensor in tensors.items():
         other = loaded[key] if isinstance(saved, dict) else loaded
-        if _seen_by_torch(other) != (*form(tensor), records[_record_name(tensor)].start):
+        if _place_in_torch(other) != (*dtype_shape_stride(tensor), records[_record_name(tensor)].start):
             raise MalformedFile(
                 "is understood otherwise by torch: its records are not in the order that torch saves them in"
             )
 
 
-def _seen_by_torch(tensor: Tensor) -> tuple[object, ...]:
-    return (*form(tensor), tensor.untyped_storage()._checkpoint_offset)  # noqa: SLF001
+def _place_in_torch(tensor: Tensor) -> tuple[object, ...]:
+    return (*dtype_shape_stride(tensor), tensor.untyped_storage()._checkpoint_offset)  # noqa: SLF001
 
 
 def _record_name(tensor: SavedTensor) -> str:
     return f"data/{tensor.storage.key}"
 
 
-def form(tensor: Tensor | SavedTensor) -> tuple[torch.dtype, tuple[int, ...], tuple[int, ...]]:
+def dtype_shape_stride(tensor: Tensor | SavedTensor) -> tuple[torch.dtype, tuple[int, ...], tuple[int, ...]]:
+    """Return the dtype, the shape and the strides in elements."""
     stride = tensor.stride() if isinstance(tensor, Tensor) else tensor.stride
     return tensor.dtype, tuple(tensor.shape), stride

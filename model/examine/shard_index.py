@@ -1,4 +1,4 @@
-"""A checkpoint in several files, and the index that says which key is in which, as Hugging Face writes it."""
+"""Checkpoints in several files, with an index of their keys, as Hugging Face writes it."""
 
 import json
 import os
@@ -18,7 +18,10 @@ SHARDS = 3
 
 
 def shards(state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Parts of about as many bytes, in order; what shares memory is in one of them, what is no tensor in the first."""
+    """Divide a state dict into parts of about as many bytes, in order.
+
+    Tensors that share memory are in one part, values other than tensors in the first.
+    """
     keys: dict[Any, list[str]] = {None: []}
     for key, value in state_dict.items():
         keys.setdefault(_memory(value), []).append(key)
@@ -41,8 +44,8 @@ def _bytes(memory: Any) -> int:
     return 0 if memory is None else memory.nbytes()
 
 
-def index(files: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """The index of files that hold these."""
+def make_index(files: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Return the index of files with this content."""
     memories = {_memory(value) for part in files.values() for value in part.values()}
     places = {key: file for file, part in files.items() for key in part}
     content = {"metadata": {"total_size": sum(map(_bytes, memories))}, "weight_map": places}
@@ -50,7 +53,10 @@ def index(files: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 def read_index(path: Path) -> dict[Path, list[str]]:
-    """The keys of every file, which is in the folder of the index or below it. Raises `MalformedFile` or `OSError`."""
+    """Read the keys of every file, which is in the folder of the index or below it.
+
+    Raises `MalformedFile` or `OSError`.
+    """
     with open_regular(path, follow=True) as opened:
         if (size := os.fstat(opened.fileno()).st_size) > MOST_INDEX_BYTES:
             raise MalformedFile(f"is an index of {size:,} bytes, more than any checkpoint's")
@@ -75,13 +81,13 @@ def read_index(path: Path) -> dict[Path, list[str]]:
 
 
 def _require_different(folder: Path, files: Iterable[str]) -> None:
-    """Two names of one file would have it read twice: whatever it holds is there under the first."""
+    """Raise `MalformedFile` if two names are of one file, which would be read twice."""
     names: dict[tuple[int, int], str] = {}
     for file in files:
         try:
             status = (folder / file).stat()
         except OSError:
-            continue  # Whoever reads it says so.
+            continue  # Reading it raises the error.
         if (other := names.setdefault((status.st_dev, status.st_ino), file)) != file:
             raise MalformedFile(
                 f"lists {printable(other)} and {printable(file)}, which are one file: correct the index"
@@ -89,7 +95,7 @@ def _require_different(folder: Path, files: Iterable[str]) -> None:
 
 
 def _is_name(file: str) -> bool:
-    """Return whether a file system can be asked for it: half of a surrogate pair has no bytes."""
+    """Return whether a file can have this name: half of a surrogate pair has no bytes."""
     try:
         os.fsencode(file)
     except UnicodeEncodeError:
@@ -98,6 +104,6 @@ def _is_name(file: str) -> bool:
 
 
 def _leads_elsewhere(file: str) -> bool:
-    """Whether a path is none of a file below the folder that it is taken from."""
+    """Return whether a relative path may lead out of its folder."""
     parts = file.split("/")
     return not {"", ".", ".."}.isdisjoint(parts) or "\0" in file or "\\" in file

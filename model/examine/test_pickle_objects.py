@@ -1,4 +1,4 @@
-"""What training checkpoints hold beside a state dict: read as far as `torch.load(weights_only=True)` reads it."""
+"""Tests of objects beside a state dict in a checkpoint: read as far as `torch.load(weights_only=True)` reads them."""
 
 import argparse
 import io
@@ -20,14 +20,14 @@ from model.examine.pickle_objects import MOST_KEY_PARTS
 from model.examine.pickle_reader import read_pickle
 from model.examine.trust import UntrustedCheckpoint, examine
 from model.examine.zip_directory import MalformedFile
-from model.user.fitting import Target
+from model.user.fitting import TargetModel
 from model.user.source import recognised
 
 STATE = nn.Linear(3, 2).state_dict()
 
 
 class Rebuilt:
-    """What is pickled as a call of any function, with any arguments."""
+    """An object that is pickled as a call of any function, with any arguments."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
         self._call = function, arguments
@@ -92,7 +92,7 @@ def test_what_torch_reads_beside_a_state_dict_is_read(tmp_path: Path, name: str,
 
 
 def test_what_torch_warns_of_is_no_reason_to_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of sparse and quantised tensors it does so once a process."""
+    """Torch warns of sparse and quantised tensors once in a process."""
     load = torch.load
 
     def warning(*args: Any, **options: Any) -> Any:
@@ -249,13 +249,13 @@ def test_small_dicts_are_not_tried_as_the_model(tmp_path: Path, monkeypatch: pyt
     each = {number: {"exp_avg": torch.ones(2)} for number in range(50)}
     torch.save({"model": model.state_dict(), "optimizer": {"state": each}}, tmp_path / "run.ckpt")
     tried: list[int] = []
-    fitted = Target.fitted
+    convert = TargetModel.convert
 
-    def counted(target: Target, parts: Any, form: Any) -> Any:
+    def counted(target: TargetModel, parts: Any, form: Any) -> Any:
         tried.append(len(parts[Path()]))
-        return fitted(target, parts, form)
+        return convert(target, parts, form)
 
-    monkeypatch.setattr(Target, "fitted", counted)
+    monkeypatch.setattr(TargetModel, "convert", counted)
     with pytest.raises(ValueError, match="add --state-key model"):
         recognised(tmp_path / "run.ckpt", model.state_dict())
     assert tried == [6]

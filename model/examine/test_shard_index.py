@@ -8,7 +8,8 @@ import torch
 
 from model.examine.shard_index import read_index, shards
 from model.examine.zip_directory import MalformedFile
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 
 TENSORS = {"first": torch.ones(100), "second": torch.ones(90), "third": torch.ones(110)}
 STATE: dict[str, Any] = TENSORS | {"second_tied": TENSORS["second"], "_extra_state": 7}
@@ -42,13 +43,7 @@ def test_an_index_is_what_hugging_face_writes(tmp_path: Path) -> None:
     assert list(files) == [first, second, third, "pytorch_model.bin.index.json"]
     assert json.loads((tmp_path / "pytorch_model.bin.index.json").read_bytes()) == {
         "metadata": {"total_size": 1200},
-        "weight_map": {
-            "_extra_state": first,
-            "first": first,
-            "second": second,
-            "second_tied": second,
-            "third": third,
-        },
+        "weight_map": {"_extra_state": first, "first": first, "second": second, "second_tied": second, "third": third},
     }
 
 

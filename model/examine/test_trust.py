@@ -11,12 +11,14 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from model.checkpoints import Checkpoint, misfit
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.manifest import misfit
 from model.examine.limits import ReadAllowance
 from model.examine.pickle_reader import read_pickle
 from model.examine.trust import EXAMINERS, UntrustedCheckpoint, examine
 from model.examine.zip_directory import MalformedFile
-from model.layouts import LAYOUTS, save_per_tensor, save_plain, save_sparse
+from model.layouts.files import save_plain, save_sparse
+from model.layouts.layouts import LAYOUTS, save_per_tensor
 
 MakeOne = Callable[..., Checkpoint]
 
@@ -176,7 +178,7 @@ def test_tensors_that_share_memory_have_their_own_places_in_it(tmp_path: Path) -
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_contents_are_read_when_asked_for(made: MakeOne, layout: str) -> None:
-    """Where something was written with them to hold them against: a .safetensors file has nothing."""
+    """A .safetensors file has no checksum to compare them with."""
     checkpoint = made(layout)
     value = bytes(dict(checkpoint.tensors())["final_norm.scale"].view(torch.uint8).tolist())
     [path] = [path for path in checkpoint.folder.rglob("*") if path.is_file() and value in path.read_bytes()]

@@ -1,6 +1,6 @@
-"""Whether a checkpoint can be trusted: told from what it says of itself, before anything of it is loaded.
+"""Examination of a checkpoint from its headers, before anything of it is loaded.
 
-Nothing here runs what a checkpoint holds, waits for what is no file, or reads values, unless it is asked to.
+Nothing here runs what a checkpoint holds, or waits for what is no file. Values are read only on request.
 """
 
 import stat
@@ -8,31 +8,28 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from torch import Tensor
 
 from model.examine.pickle_objects import SavedObject, SavedStorage, SavedTensor
 from model.examine.safetensors_file import Extent, contiguous_stride, read_header
-from model.examine.saved_file import form, kind_of, read_saved
+from model.examine.saved_file import dtype_shape_stride, kind_of, read_saved
 from model.examine.shard_index import read_index
+from model.examine.tensor_folder import file_name, tensor_name, wrong_name
 from model.examine.zip_directory import MalformedFile, UnsoundKey
-from model.layouts import file_name, first_names, untied
 from model.printable import printable
+from model.state_dict import EXTRA_STATE, first_names, untied
 
-# Of a name or a reason that a hostile file may have made long.
-LONGEST_SHOWN = 600
-
-# What PyTorch calls extra state in a state dict.
-EXTRA_STATE = "_extra_state"
+# Characters of a name or a reason, which may be long in a hostile file.
+LONGEST_PART = 600
 
 
-# What the files of a checkpoint hold, tensors as `SavedTensor`.
-Parts = dict[Path, dict[str, Any]]
+# The content of each file of a checkpoint, with tensors as `SavedTensor`.
+FileContents = dict[Path, dict[str, Any]]
 
 
 class UntrustedCheckpoint(Exception):
-    """What lies at a path is not the checkpoint that it is to be: `file`, the `key` that is concerned, the `reason`."""
+    """A file is not a sound checkpoint of the model: the `file`, the `key` that is concerned, and the `reason`."""
 
     def __init__(self, file: Path, key: str | None, reason: str) -> None:
         super().__init__(file, key, reason)
@@ -46,23 +43,23 @@ class UntrustedCheckpoint(Exception):
 
 
 def one_line(text: str) -> str:
-    """Return a message about a file, which names what is in it, as a terminal can show it."""
-    return printable(text, LONGEST_SHOWN)
+    """Return a message with names from a file as one printable line."""
+    return printable(text, LONGEST_PART)
 
 
 def examine(layout: str, path: Path, expected: Mapping[str, Any], *, contents: bool = False) -> None:
-    """Raise `UntrustedCheckpoint` unless what lies at `path` is a sound checkpoint of a model.
+    """Raise `UntrustedCheckpoint` unless `path` is a sound checkpoint of a model.
 
-    `expected` is the model's state dict; that of a meta skeleton will do, for values are not looked at. With
-    `contents` every byte is read, and has to have the CRC-32 that was written with it; else only headers are. A
-    .safetensors file has none: of its values the SHA-256 in a manifest alone can tell.
+    `expected` is the model's state dict, which may be on meta: its values are not used. With `contents` every byte is
+    read, and compared with the CRC-32 that was written with it; else only headers are read. A .safetensors file has no
+    checksum: a change of its values is found by the SHA-256 in a manifest alone.
     """
     EXAMINERS[layout](path, expected, contents)
 
 
 @contextmanager
 def naming(file: Path, key: str | None = None) -> Iterator[None]:
-    """Turn what goes wrong with a file in this block into `UntrustedCheckpoint`."""
+    """Turn errors of a file in this block into `UntrustedCheckpoint`."""
     try:
         yield
     except UnsoundKey as error:
@@ -75,21 +72,21 @@ def naming(file: Path, key: str | None = None) -> Iterator[None]:
         raise UntrustedCheckpoint(file, key, f"cannot be read: {error.strerror}") from None
 
 
-def _torch(path: Path, contents: bool) -> Parts:
+def _torch(path: Path, contents: bool) -> FileContents:
     with naming(path):
         return {path: _state_dict(path, read_saved(path, contents, follow=True))}
 
 
 def _state_dict(path: Path, saved: object) -> dict[str, Any]:
     if not isinstance(saved, dict):
-        raise UntrustedCheckpoint(path, None, f"holds {_described(saved)}, no state dict")
+        raise UntrustedCheckpoint(path, None, f"holds {_kind_of(saved)}, no state dict")
     for key in saved:
         if not isinstance(key, str):
             raise UntrustedCheckpoint(path, str(key), "is a key of the state dict, but no string")
     return saved
 
 
-def _safetensors(path: Path, _: bool) -> Parts:
+def _safetensors(path: Path, _: bool) -> FileContents:
     with naming(path):
         return {path: {key: _saved_tensor(key, extent) for key, extent in read_header(path).items()}}
 
@@ -99,25 +96,26 @@ def _saved_tensor(key: str, extent: Extent) -> SavedTensor:
     return SavedTensor(storage, extent.dtype, 0, extent.shape, contiguous_stride(extent.shape))
 
 
-def _sharded(read: Callable[[Path, bool], Parts]) -> Callable[[Path, bool], Parts]:
-    """Every file of an index has the keys that the index gives it; what else it has, the index does not mean."""
+def read_shards(layout: str, path: Path, *, contents: bool) -> tuple[FileContents, bool]:
+    """Read the files of an index: what it lists, and whether they have keys that it does not list.
 
-    def read_all(path: Path, contents: bool) -> Parts:
-        with naming(path):
-            keys = read_index(path)
-        parts: Parts = {}
-        for file, listed in keys.items():
-            found = read(file, contents)[file]
-            for key in sorted(set(listed) - found.keys()):
-                said = f"is not in this file, but {path.name} lists it there: copy both again, or correct the index"
-                raise UntrustedCheckpoint(file, key, said)
-            parts[file] = {key: found[key] for key in listed}
-        return parts
+    Raises `UntrustedCheckpoint` if a file lacks a key that is listed for it.
+    """
+    with naming(path):
+        keys = read_index(path)
+    parts: FileContents = {}
+    has_unlisted = False
+    for file, listed in keys.items():
+        found = READERS[layout.removesuffix("_sharded")](file, contents)[file]
+        for key in sorted(set(listed) - found.keys()):
+            reason = f"is not in this file, but {path.name} lists it there: copy both again, or correct the index"
+            raise UntrustedCheckpoint(file, key, reason)
+        parts[file] = {key: found[key] for key in listed}
+        has_unlisted |= len(found) > len(listed)
+    return parts, has_unlisted
 
-    return read_all
 
-
-def _examine_files(read: Callable[[Path, bool], Parts]) -> Callable[[Path, Mapping[str, Any], bool], None]:
+def _examine_files(read: Callable[[Path, bool], FileContents]) -> Callable[[Path, Mapping[str, Any], bool], None]:
     return lambda path, expected, contents: compare(path, read(path, contents), expected)
 
 
@@ -129,8 +127,7 @@ def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> 
         found = sorted(entry.name for entry in path.iterdir())
     for name in found:
         if name not in files:
-            meant = unquote(name.removesuffix(".pt"))
-            raise UntrustedCheckpoint(path / name, meant, _why_strange(name, meant, files, found))
+            raise UntrustedCheckpoint(path / name, tensor_name(name), wrong_name(name, files, found))
     for name, key in files.items():
         with naming(path / name, key):
             saved = read_saved(path / name, contents, follow=False)
@@ -138,39 +135,26 @@ def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> 
             raise UntrustedCheckpoint(path / name, key, reason)
 
 
-def _why_strange(name: str, meant: str, files: Mapping[str, str], found: list[str]) -> str:
-    """What is wrong with a file that no tensor of the model has."""
-    if meant in files.values():
-        return f"is another spelling of {file_name(meant)}"
-    if same := next(
-        (other for other in (*files, *found) if other != name and other.casefold() == name.casefold()), None
-    ):
-        return f"would be one file with {same} where case does not count"
-    if "/" in meant or "\\" in meant or meant in {".", ".."} or meant.startswith("../"):
-        return "stands for a name that leads out of the folder"
-    return "belongs to no tensor of the model"
-
-
-# Of the layouts whose files say by themselves which keys they hold: how those are read.
-READERS: dict[str, Callable[[Path, bool], Parts]] = {
+# Readers of the layouts whose files have their keys in them; the second argument asks for a check of all bytes.
+READERS: dict[str, Callable[[Path, bool], FileContents]] = {
     "torch": _torch,
     "safetensors": _safetensors,
-    "torch_sharded": _sharded(_torch),
-    "safetensors_sharded": _sharded(_safetensors),
+    "torch_sharded": lambda path, contents: read_shards("torch_sharded", path, contents=contents)[0],
+    "safetensors_sharded": lambda path, contents: read_shards("safetensors_sharded", path, contents=contents)[0],
 }
 EXAMINERS = {name: _examine_files(read) for name, read in READERS.items()} | {"per_tensor": _examine_folder}
 
 
-def _described(value: object) -> str:
+def _kind_of(value: object) -> str:
     if isinstance(value, SavedObject):
         return value.kind
     return "a tensor" if isinstance(value, SavedTensor | Tensor) else f"a {type(value).__name__.lower()}"
 
 
-def differing(path: Path, parts: Parts, expected: Mapping[str, Any]) -> Iterator[UntrustedCheckpoint]:
-    """Every key in which the files at `path` have something else than the model; of the names of a tensor one will do.
+def differing(path: Path, parts: FileContents, expected: Mapping[str, Any]) -> Iterator[UntrustedCheckpoint]:
+    """Yield every key in which the files at `path` differ from the model; one name of a tied tensor is enough.
 
-    How tensors lie in memory is not looked at: their strides, and which keys share it.
+    Strides and sharing of memory are not compared.
     """
     saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
     firsts = first_names(expected)
@@ -183,8 +167,8 @@ def differing(path: Path, parts: Parts, expected: Mapping[str, Any]) -> Iterator
             yield UntrustedCheckpoint(file, key, reason)
 
 
-def compare(path: Path, parts: Parts, expected: Mapping[str, Any]) -> None:
-    """Raise `UntrustedCheckpoint` unless the files have what the model has, as it has it, and nothing else."""
+def compare(path: Path, parts: FileContents, expected: Mapping[str, Any]) -> None:
+    """Raise `UntrustedCheckpoint` unless the files have the tensors of the model, strides and ties included, alone."""
     for difference in differing(path, parts, expected):
         raise difference
     saved = _of_every_name(parts, expected)
@@ -194,10 +178,10 @@ def compare(path: Path, parts: Parts, expected: Mapping[str, Any]) -> None:
     _compare_sharing(saved, expected)
 
 
-def require_ties(parts: Parts, expected: Mapping[str, Any]) -> None:
+def require_ties(parts: FileContents, expected: Mapping[str, Any]) -> None:
     """Raise `UntrustedCheckpoint` unless keys that share memory in the model share it in the files, in the same way.
 
-    What shares it in the files alone is no fault: in a copy it does not. The files have what the model has.
+    Keys that share memory only in the files are no fault: in a copy they do not. The files have all keys of the model.
     """
     saved, firsts = _of_every_name(parts, expected), dict[object, str]()
     for key, wanted in expected.items():
@@ -211,15 +195,17 @@ def require_ties(parts: Parts, expected: Mapping[str, Any]) -> None:
                 file, key, f"has its own memory, where in the model it shares its memory with {first}"
             )
         as_in_model = not any(_difference_in_memory(one, saved[one][1], expected) for one in (key, first))
-        same = form(wanted) == form(expected[first]) and form(value) == form(other)
+        same = dtype_shape_stride(wanted) == dtype_shape_stride(expected[first]) and dtype_shape_stride(
+            value
+        ) == dtype_shape_stride(other)
         if value.offset - other.offset != wanted.storage_offset() - expected[first].storage_offset() or not (
             as_in_model or same
         ):
             raise UntrustedCheckpoint(file, key, f"is at another place of the memory that it shares with {first}")
 
 
-def _of_every_name(parts: Parts, expected: Mapping[str, Any]) -> dict[str, tuple[Path, Any]]:
-    """What is saved of every key of the model, of the names of a tensor one at least, and the file."""
+def _of_every_name(parts: FileContents, expected: Mapping[str, Any]) -> dict[str, tuple[Path, Any]]:
+    """Return the file and the saved value of every key of the model; one saved name of a tied tensor is enough."""
     saved = {key: (file, value) for file, part in parts.items() for key, value in part.items()}
     firsts = first_names(expected)
     held = {firsts[key]: found for key, found in saved.items()}
@@ -227,13 +213,13 @@ def _of_every_name(parts: Parts, expected: Mapping[str, Any]) -> dict[str, tuple
 
 
 def _difference(key: str, saved: object, expected: Mapping[str, Any]) -> str | None:
-    """What is wrong with a saved value that the model could not take without changing it."""
+    """Return the reason why the model cannot take a saved value unchanged; None if it can."""
     wanted = expected[key]
     if key.endswith(EXTRA_STATE):
         return None
     if not isinstance(saved, SavedTensor) or not isinstance(wanted, Tensor):
-        return f"is {_described(saved)}, where the model has {_described(wanted)}"
-    dtype, shape, _ = form(wanted)
+        return f"is {_kind_of(saved)}, where the model has {_kind_of(wanted)}"
+    dtype, shape, _ = dtype_shape_stride(wanted)
     if saved.dtype != dtype:
         return f"is {saved.dtype}, where the model has {dtype}: a copy would cast it"
     if saved.shape != shape:
@@ -242,7 +228,7 @@ def _difference(key: str, saved: object, expected: Mapping[str, Any]) -> str | N
 
 
 def _difference_in_memory(key: str, saved: object, expected: Mapping[str, Any]) -> str | None:
-    """What is wrong with the strides of a saved tensor that is the model's in all else."""
+    """Return the difference in strides of a saved tensor; None if there is none."""
     wanted = expected[key]
     if key.endswith(EXTRA_STATE) or not isinstance(saved, SavedTensor) or not isinstance(wanted, Tensor):
         return None
@@ -252,7 +238,7 @@ def _difference_in_memory(key: str, saved: object, expected: Mapping[str, Any]) 
 
 
 def _compare_sharing(saved: Mapping[str, tuple[Path, Any]], expected: Mapping[str, Any]) -> None:
-    """Raise unless the same keys share a storage of a file, each as far behind the first of them."""
+    """Raise unless the same keys share a storage, at the same offsets from the first of them."""
     firsts: tuple[dict[object, str], dict[object, str]] = ({}, {})
     for key, wanted in expected.items():
         file, value = saved[key]
@@ -261,9 +247,9 @@ def _compare_sharing(saved: Mapping[str, tuple[Path, Any]], expected: Mapping[st
         there = firsts[0].setdefault((file, value.storage.key), key)
         here = firsts[1].setdefault(wanted.untyped_storage(), key)
         if there != here:
-            shown = [
+            both = [
                 f"shares its memory with {other}" if other != key else "has its own memory" for other in (there, here)
             ]
-            raise UntrustedCheckpoint(file, key, f"{shown[0]}, where in the model it {shown[1]}")
+            raise UntrustedCheckpoint(file, key, f"{both[0]}, where in the model it {both[1]}")
         if value.offset - saved[there][1].offset != wanted.storage_offset() - expected[here].storage_offset():
             raise UntrustedCheckpoint(file, key, f"is at another place of the memory that it shares with {here}")

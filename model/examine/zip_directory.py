@@ -1,4 +1,4 @@
-"""The directory at the end of a zip, with every record's name, length and place.
+"""Reader of the directory at the end of a zip, with every record's name, length and place.
 
 Layout: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from model.examine.mishaps import AGAIN
 
-# More than the directory or the pickle of any checkpoint has: some hundred thousand tensors.
+# More than the directory or the pickle of any checkpoint: that of some hundred thousand tensors.
 MOST_INDEX_BYTES = 64 * 2**20
 
 FULL16, FULL32 = 2**16 - 1, 2**32 - 1
@@ -24,11 +24,11 @@ _EXTRA_ZIP64, _EXTRA_PADDING = 0x1, 0x4246  # "FB"
 
 
 class MalformedFile(ValueError):
-    """What is wrong with a file, in words that follow its name."""
+    """A fault of a file, in words that follow its name."""
 
 
 class UnsoundKey(MalformedFile):
-    """What is wrong with one key of a file, in words that follow the key."""
+    """A fault of one key of a file, in words that follow the key."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(reason)
@@ -36,8 +36,8 @@ class UnsoundKey(MalformedFile):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What the directory says of a record."""
+class DirectoryEntry:
+    """The entry of a record in the directory."""
 
     name: str
     flags: int
@@ -48,8 +48,8 @@ class Entry:
     marked: bool
 
 
-def read_directory(descriptor: int, size: int) -> tuple[list[Entry], int]:
-    """The entries of the directory of an open file of `size` bytes, in their order, and where it starts.
+def read_directory(descriptor: int, size: int) -> tuple[list[DirectoryEntry], int]:
+    """Return the entries of the directory of an open file of `size` bytes, in order, and its first byte.
 
     Raises `MalformedFile` unless the file ends with a directory, and with nothing behind it.
     """
@@ -58,7 +58,7 @@ def read_directory(descriptor: int, size: int) -> tuple[list[Entry], int]:
 
 
 def pread(descriptor: int, count: int, place: int) -> bytes:
-    """So many bytes from a place on, or `MalformedFile`."""
+    """Read `count` bytes at a place. Raises `MalformedFile` if there are fewer."""
     try:
         content = os.pread(descriptor, count, place)
     except OverflowError:
@@ -69,7 +69,7 @@ def pread(descriptor: int, count: int, place: int) -> bytes:
 
 
 def _find_directory(descriptor: int, size: int) -> tuple[int, int, int]:
-    """Where the directory starts and ends, and how many entries it has."""
+    """Return the start and the end of the directory, and its number of entries."""
     end = size - _END.size
     signature, disk, disk64, here, count, length, start, comment = (
         _END.unpack(pread(descriptor, _END.size, end)) if end >= 0 else (b"",) * 8
@@ -105,7 +105,7 @@ def _read_end64(descriptor: int, place: int, content: bytes) -> tuple[int, int, 
 
 
 def _explain_end(descriptor: int, size: int) -> None:
-    """Raise what a file is that does not end as a zip does."""
+    """Raise `MalformedFile` for a file that does not end as a zip does, with the reason."""
     tail = min(size, FULL16 + _END.size)
     found = pread(descriptor, tail, size - tail).rfind(b"PK\5\6")
     surplus = tail - found - _END.size
@@ -114,8 +114,8 @@ def _explain_end(descriptor: int, size: int) -> None:
     raise MalformedFile(f"is cut off: the end of its zip is missing: {AGAIN}")
 
 
-def _read_entries(directory: bytes, count: int) -> list[Entry]:
-    """The entries of the directory, in the order of the file."""
+def _read_entries(directory: bytes, count: int) -> list[DirectoryEntry]:
+    """Parse the entries of the directory, in the order of the file."""
     entries, place = [], 0
     while place < len(directory):
         entry, place = _read_entry(directory, place)
@@ -125,7 +125,7 @@ def _read_entries(directory: bytes, count: int) -> list[Entry]:
     return entries
 
 
-def _read_entry(directory: bytes, place: int) -> tuple[Entry, int]:
+def _read_entry(directory: bytes, place: int) -> tuple[DirectoryEntry, int]:
     fixed = directory[place : place + _ENTRY.size]
     if len(fixed) < _ENTRY.size or not fixed.startswith(b"PK\1\2"):
         raise MalformedFile(f"has a directory that cannot be read from its byte {place:,} on")
@@ -139,9 +139,9 @@ def _read_entry(directory: bytes, place: int) -> tuple[Entry, int]:
     name = _decoded(directory[place : place + name_length])
     zip64 = extra_numbers(directory[place + name_length : end], name)
     plain, stored, at = (_take(zip64) if value == FULL32 else value for value in (plain, stored, at))
-    # Attributes too: torch takes what is marked as a folder for empty, and leaves the memory of its tensor as it was.
+    # Attributes too: for torch a record marked as a folder is empty, and its tensor keeps uninitialised memory.
     marked = bool(comment or disk or attributes or zip64 or flags & ~(HAS_DESCRIPTOR | NAME_IS_UTF8))
-    return Entry(name, flags, crc32, plain, at, compressed=bool(method or stored != plain), marked=marked), end
+    return DirectoryEntry(name, flags, crc32, plain, at, compressed=bool(method or stored != plain), marked=marked), end
 
 
 def _take(values: list[int]) -> int:
@@ -151,7 +151,7 @@ def _take(values: list[int]) -> int:
 
 
 def extra_numbers(extra: bytes, name: str) -> list[int]:
-    """The large numbers in an extra field that has, beside them, nothing but torch's padding."""
+    """Return the 64-bit numbers in an extra field, which may have torch's padding beside them, and nothing else."""
     values: list[int] = []
     kinds: list[int] = []
     while extra:
@@ -159,7 +159,7 @@ def extra_numbers(extra: bytes, name: str) -> list[int]:
             raise MalformedFile(f"has a record {name} whose extra field is cut off")
         kind, length = EXTRA.unpack(extra[: EXTRA.size])
         content, extra = extra[EXTRA.size : EXTRA.size + length], extra[EXTRA.size + length :]
-        # Each kind once: of thousands, each would be copied with all that are behind it.
+        # Each kind once: thousands would take quadratic time, as each step copies the rest.
         if len(content) != length or kind not in {_EXTRA_ZIP64, _EXTRA_PADDING} or kind in kinds:
             raise MalformedFile(f"has a record {name} whose extra field torch.save does not write")
         kinds.append(kind)

@@ -1,28 +1,28 @@
-"""Requests of a user: how a checkpoint is to become a model, by other names, in part, in another dtype."""
+"""Requests of a user for a conversion of a checkpoint: other names, a part of it, another dtype."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ConversionRequest:
-    """How a checkpoint is to become a model's.
+    """A requested conversion of a checkpoint to a model's.
 
     `renames` are pairs of a regular expression and its replacement, applied to every name in the checkpoint, in order.
-    `missing` and `surplus` are globs of names: of the model's, which the checkpoint may lack, and of the checkpoint's,
-    which the model may lack.
+    `missing` are globs of the model's names that the checkpoint may lack, `surplus` globs of the checkpoint's names
+    that the model may lack.
     """
 
     renames: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     surplus: tuple[str, ...] = ()
-    # The dtype that floating-point weights end in, of `DTYPES`; None: the model's, which the checkpoint has too.
+    # The dtype that floating-point weights end in, of `DTYPES`; None: that of model and checkpoint.
     cast: str | None = None
 
     @property
-    def of_names(self) -> list[str]:
-        """The options that say something of names in a checkpoint."""
-        said = {"--rename": self.renames, "--allow-missing": self.missing, "--allow-surplus": self.surplus}
-        return [option for option, given in said.items() if given]
+    def name_options(self) -> list[str]:
+        """The given options that concern names in a checkpoint."""
+        values = {"--rename": self.renames, "--allow-missing": self.missing, "--allow-surplus": self.surplus}
+        return [option for option, value in values.items() if value]
 
 
 AS_IT_IS = ConversionRequest()

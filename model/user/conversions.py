@@ -1,4 +1,4 @@
-"""What a model's own code changes of a checkpoint: hooks of `load_state_dict`, `from_pretrained` of transformers."""
+"""Conversions by a model's own code: hooks of `load_state_dict`, and `from_pretrained` of transformers."""
 
 import re
 import sys
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from model.examine.pickle_objects import SavedStorage, SavedTensor
-from model.layouts import first_names
+from model.state_dict import first_names
 
-# What `from_pretrained` ignores of any model that has such a buffer: checkpoints of its earlier versions hold it.
+# Names that `from_pretrained` ignores for any model with such a buffer: checkpoints of earlier versions hold them.
 EARLIER_BUFFERS = {"rotary_emb.inv_freq": r"rotary_emb\.inv_freq", "position_ids": r"(^|\.)position_ids$"}
 
 
 def completed(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The state dict with every name of a tied tensor of which it has one."""
+    """Add the other names of tied tensors to a state dict, and return it."""
     firsts = first_names(model.state_dict())
     held = {firsts[name]: value for name, value in state_dict.items() if name in firsts}
     for name, first in firsts.items():
@@ -31,15 +31,15 @@ def completed(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 def taken_by(
     model: nn.Module, state_dict: Callable[[], dict[str, Any]], missing: Collection[str] = ()
 ) -> dict[str, Any]:
-    """A state dict as the model's own `load_state_dict` has it after its hooks, described; nothing where it refuses it.
+    """Return descriptions of a state dict after the hooks of the model's own `load_state_dict`; {} where it is refused.
 
-    The model, on meta say, is given the tensors themselves: their values are not looked at, but by the hooks. Names
-    that are `missing` are in neither.
+    The model, which may be on meta, gets the tensors themselves: only hooks read their values. Neither has names that
+    are `missing`.
     """
     original = nn.Module.load_state_dict
 
     def load_state_dict(self: nn.Module, given: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        del strict  # A model's own code may be content with less.
+        del strict  # A model's own code may ask for less.
         taken = original(self, given, strict=not missing, assign=assign)
         _require_all_but(missing, taken)
         return taken
@@ -51,7 +51,7 @@ def taken_by(
         return {}
     taken = {name: value for name, value in model.state_dict().items() if name not in set(missing)}
     if any(isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided) for value in taken.values()):
-        return {}  # A hook has filled in what the model was made with, or what is saved is no dense tensor.
+        return {}  # A hook has left a tensor as the model was made, or a saved tensor is not dense.
     return {name: _description(name, value) if isinstance(value, Tensor) else value for name, value in taken.items()}
 
 
@@ -62,7 +62,7 @@ def _description(name: str, tensor: Tensor) -> SavedTensor:
 
 
 def written_by(model: nn.Module) -> dict[str, Tensor] | None:
-    """What `save_pretrained` writes of a model of transformers on meta, where that is not its state dict; else None.
+    """Return what `save_pretrained` writes of a model of transformers on meta; None if that is its state dict.
 
     It has names of earlier versions, and a tensor for each expert.
     """
@@ -75,7 +75,7 @@ def written_by(model: nn.Module) -> dict[str, Tensor] | None:
         return None
     if written.keys() == own.keys():
         return None
-    # What is cut out of a tensor of the model is saved by itself.
+    # A part of a tensor of the model is saved as a tensor of its own.
     whole = {_place(one) for one in own.values()}
     return {
         name: one if _place(one) in whole else torch.empty(one.shape, dtype=one.dtype, device="meta")
@@ -88,7 +88,7 @@ def _place(tensor: Tensor) -> object:
 
 
 def earlier_names(model: nn.Module) -> Callable[[str], str] | None:
-    """How `from_pretrained` of transformers renames what earlier versions saved of a model of it; else None."""
+    """Return the function by which `from_pretrained` of transformers renames earlier names; None for other models."""
     if (loading := _loading_of(model)) is None:
         return None
     mapping: Any = sys.modules["transformers.conversion_mapping"]
@@ -101,7 +101,7 @@ def earlier_names(model: nn.Module) -> Callable[[str], str] | None:
 
 
 def _loading_of(model: nn.Module) -> Any:
-    """The module of transformers that changes names, if the model is of transformers from version 5 on."""
+    """Return the module of transformers that changes names, if the model is of transformers from version 5 on."""
     models, loading = (sys.modules.get(f"transformers.{name}") for name in ("modeling_utils", "core_model_loading"))
     if models is None or loading is None or not isinstance(model, models.PreTrainedModel):
         return None
@@ -109,7 +109,7 @@ def _loading_of(model: nn.Module) -> Any:
 
 
 def ignored_by(model: nn.Module) -> re.Pattern[str] | None:
-    """The names that a model of transformers ignores in a checkpoint, by what its class says; None of other models."""
+    """Return a pattern of the names that a model of transformers ignores in a checkpoint; None for other models."""
     if _loading_of(model) is None:
         return None
     buffers = [name for name, _ in model.named_buffers()]
@@ -119,10 +119,10 @@ def ignored_by(model: nn.Module) -> re.Pattern[str] | None:
 
 
 def load(model: Any, state_dict: dict[str, Any], *, converted: bool, missing: Collection[str] = ()) -> None:
-    """Copy a state dict into a model; `converted`: one that the model's own `from_pretrained` has to make it of.
+    """Copy a state dict into a model; `converted`: the model's own `from_pretrained` has to convert it first.
 
-    The model keeps what it has of the names that are `missing`. Raises `ValueError` where anything else is not taken,
-    or changes its dtype.
+    The model keeps its tensors of the names that are `missing`. Raises `ValueError` if any other name is not taken, or
+    changes its dtype.
     """
     if converted:
         state_dict = _from_pretrained(model, state_dict, set(missing))
@@ -133,7 +133,7 @@ def load(model: Any, state_dict: dict[str, Any], *, converted: bool, missing: Co
 
 
 def _require_all_but(missing: Collection[str], taken: Any) -> None:
-    """Raise `ValueError` unless a state dict has what the model has, but for some names."""
+    """Raise `ValueError` unless a state dict has the names of the model, `missing` ones excepted."""
     if differing := [*taken.unexpected_keys, *sorted(set(taken.missing_keys) - set(missing))]:
         raise ValueError(f"load_state_dict of the model does not take {', '.join(differing[:3])}")
 

@@ -1,4 +1,4 @@
-"""A first input for a model of transformers or diffusers, by what its configuration says of its sizes."""
+"""Example inputs for models of transformers and diffusers, from the sizes in their configurations."""
 
 import inspect
 import math
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 TOKENS = 8
-# Of what has any size: the side of an image, samples of sound, frames of a spectrogram, the side of what is diffused.
+# Sizes where any will do: the side of an image, samples of sound, frames of a spectrogram, the side of a latent.
 PIXELS, SAMPLES, FRAMES, LATENTS = 224, 4000, 64, 64
 
 
 @dataclass(frozen=True)
-class Input:
-    """A tensor by the name of an argument: numbers below `below` in turn, or as many values between -1 and 1."""
+class ExampleInput:
+    """A tensor for an argument: integers below `below` in turn, or values between -1 and 1 if that is 0."""
 
     name: str
     shape: tuple[int, ...]
@@ -24,32 +24,32 @@ class Input:
     below: int = 0
 
     def tensor(self) -> Tensor:
-        """The same each time, and nothing random."""
+        """Make the tensor, without random numbers."""
         steps = torch.arange(math.prod(self.shape)).reshape(self.shape)
         return steps % self.below if self.below else (steps % 17 / 8 - 1).to(self.dtype)
 
 
-def inputs(model: nn.Module) -> tuple[Input, ...]:
-    """What a model on meta takes; nothing where none of the candidates does.
+def example_inputs(model: nn.Module) -> tuple[ExampleInput, ...]:
+    """Return inputs that a model on meta takes; none if it takes none of the candidates.
 
-    A candidate that an operation refuses is taken where no other is: some want values, or take less on meta.
+    A candidate that an operation refuses is the last resort: some operations need values, or support less on meta.
     """
-    untried: tuple[Input, ...] = ()
+    untried: tuple[ExampleInput, ...] = ()
     for candidate in _candidates(model):
         try:
             with torch.inference_mode():
                 model(**{one.name: one.tensor().to("meta") for one in candidate})
         except RuntimeError:
             untried = untried or candidate
-        except Exception:  # noqa: BLE001, S112 - of what the model itself refuses the next one may be right
+        except Exception:  # noqa: BLE001, S112 - whatever the model itself raises
             continue
         else:
             return candidate
     return untried
 
 
-def _candidates(model: Any) -> Iterator[tuple[Input, ...]]:
-    """The main input of the model, then all that it may want; with what its decoder takes."""
+def _candidates(model: Any) -> Iterator[tuple[ExampleInput, ...]]:
+    """Yield the main input of the model, then all inputs that it may take; each with the input of a decoder."""
     parameters = inspect.signature(model.forward).parameters
     made = {one.name: one for one in _known(model) if one.name in parameters}
     decoder = tuple(made.pop(name) for name in ("decoder_input_ids",) if name in made)
@@ -60,8 +60,8 @@ def _candidates(model: Any) -> Iterator[tuple[Input, ...]]:
             yield (*chosen, *decoder)
 
 
-def _known(model: Any) -> Iterator[Input]:
-    """Every input that the configuration says the sizes of, as far as it does."""
+def _known(model: Any) -> Iterator[ExampleInput]:
+    """Yield every input whose sizes the configuration has."""
     config = model.config
     sections = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))]
 
@@ -71,16 +71,16 @@ def _known(model: Any) -> Iterator[Input]:
     dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
     if vocabularies := sizes("vocab_size"):
         tokens = min([TOKENS, *(one for one in sizes("max_position_embeddings", "n_positions") if one > 0)])
-        yield Input("input_ids", (1, tokens), torch.int64, min(vocabularies))
+        yield ExampleInput("input_ids", (1, tokens), torch.int64, min(vocabularies))
         if getattr(config, "is_encoder_decoder", False):
-            yield Input("decoder_input_ids", (1, tokens), torch.int64, min(vocabularies))
+            yield ExampleInput("decoder_input_ids", (1, tokens), torch.int64, min(vocabularies))
     for name, shape in _shapes(sizes):
-        yield Input(name, shape, dtype)
-    yield Input("timestep", (1,), torch.int64, 1)
+        yield ExampleInput(name, shape, dtype)
+    yield ExampleInput("timestep", (1,), torch.int64, 1)
 
 
 def _shapes(sizes: Callable[..., list[Any]]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Of inputs of floating-point numbers; the first one of a name that fits is of it."""
+    """Yield names and shapes of floating-point inputs."""
     [channels, *_], [side, *_] = [*sizes("num_channels", "in_channels"), 3], [*sizes("image_size"), PIXELS]
     frames = sizes("num_frames")[:1]
     yield "pixel_values", (1, *frames, channels, *_square(side))
@@ -99,6 +99,6 @@ def _shapes(sizes: Callable[..., list[Any]]) -> Iterator[tuple[str, tuple[int, .
 
 
 def _square(side: Any) -> tuple[int, int]:
-    """The height and the width."""
+    """Return the height and the width."""
     height, width = side if isinstance(side, list | tuple) else (side, side)
     return height, width

@@ -1,50 +1,56 @@
-"""What `--model` names: a function of the user's, or a configuration of transformers or diffusers."""
+"""Factories that `--model` names, functions of the user's or configurations, and the models that they build."""
 
 from collections.abc import Hashable
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from torch import nn
+
 from model.examine.trust import one_line
+from model.state_dict import state_digest
 from model.user.pretrained_folder import PretrainedFolder
 from model.user.reference import Reference
+from model.user.user_code import UserCodeFailed, naming_failures
 
 
 class Factory(Hashable, Protocol):
-    """Where a model of the user's comes from; every process that is given `text` finds the same."""
+    """A function that builds the user's model, found by its `text` in every process."""
 
     @property
     def text(self) -> str:
-        """What `factory_of` makes the same of in any working folder."""
+        """The argument of `factory_of` that gives this factory in any working folder."""
 
     @property
     def name(self) -> str:
-        """What tables call the model."""
+        """The name of the model in tables."""
 
     @property
-    def shown(self) -> str:
-        """What messages and records call it: without the folders of a file."""
+    def display_name(self) -> str:
+        """Its name in messages and records, without the folders of a file."""
 
     @property
     def folder(self) -> Path | None:
-        """Where its file is; None of installed modules."""
+        """The folder of its file; None for installed modules."""
 
     @property
     def files(self) -> list[Path]:
-        """The files that decide what it makes."""
+        """The files that decide which model it builds."""
 
     def running(self) -> AbstractContextManager[None]:
-        """Have its code run, in a block, in the surroundings that it expects."""
+        """Run its code, in a block, in the surroundings that it expects."""
 
     def without_arguments(self) -> Any:
-        """The function, which can be called without arguments. Raises `ValueError`, in a line, if there is none."""
+        """Return the function, which needs no arguments. Raises `ValueError`, in a line, if there is none."""
 
     def get(self) -> Any:
-        """The function. Raises `ValueError`, in a line, if there is none."""
+        """Return the function. Raises `ValueError`, in a line, if there is none."""
 
 
 def factory_of(text: str) -> Factory:
-    """The factory of this name. Raises `ValueError`, in a line, if it is neither a function's nor that of a folder."""
+    """Return the factory of this name. Raises `ValueError`, in a line, if it names no function and no folder."""
     if found := PretrainedFolder.of(text):
         return found
     if ":" not in text:
@@ -53,3 +59,34 @@ def factory_of(text: str) -> Factory:
             f"of a Hugging Face model"
         )
     return Reference.of(text)
+
+
+@cache
+def skeleton(factory: Factory) -> nn.Module:
+    """Return a skeleton, built once: a model on meta, or a real one if it cannot be built there."""
+    return on_meta(factory)
+
+
+def on_meta(factory: Factory) -> nn.Module:
+    """Build a model on meta; a real one if it cannot be built there."""
+    try:
+        with torch.device("meta"):
+            return build(factory)
+    except ValueError:
+        return build(factory)
+
+
+def build(factory: Factory) -> nn.Module:
+    """Build a model. Raises `UserCodeFailed`, in a line, if that fails."""
+    make = factory.get()
+    with factory.running(), naming_failures(f"{factory.display_name} fails"):
+        model = make()
+    if isinstance(model, nn.Module):
+        return model
+    kind = type(model).__name__
+    raise UserCodeFailed(f"{factory.display_name} returns no torch.nn.Module, but something of the type {kind}")
+
+
+@cache
+def skeleton_digest(factory: Factory) -> str:
+    return state_digest(skeleton(factory).state_dict())

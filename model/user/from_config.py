@@ -1,6 +1,6 @@
-"""Models that a `config.json` describes: transformers has the class that it names, diffusers others.
+"""Models of a `config.json`, whose class is one of transformers or diffusers.
 
-Nothing is downloaded, and code that lies beside a configuration is never run.
+Nothing is downloaded, and code beside a configuration is never run.
 """
 
 import json
@@ -24,16 +24,16 @@ from model.examine.saved_file import open_regular
 from model.examine.trust import one_line
 from model.examine.zip_directory import MalformedFile, pread
 from model.printable import printable
-from model.user.user_code import telling
+from model.user.user_code import naming_failures
 
 # The packages with the extra that installs them.
 INSTALL = "install it: pip install '.[models]'"
-# The first major version whose models say which of their parameters stay in float32.
+# The first major version whose models list the parameters that stay in float32.
 LEAST_TRANSFORMERS = 5
 
-# Of a file: the longest list labels, of 20 bytes each, and the most labels that data sets have are three million.
+# Bytes of a file: the longest list labels, of 20 bytes each, and no data set has more than three million labels.
 MOST_BYTES = 64 * 2**20
-# Far more layers, and labels, than any model has.
+# More layers and labels than any model has.
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_encoder_layers", "num_decoder_layers")
 MOST = dict.fromkeys((*LAYERS, "encoder_layers", "decoder_layers"), 100_000) | {"num_labels": 10_000_000}
 
@@ -46,7 +46,7 @@ class FromConfig:
     config: Any
 
     def __call__(self) -> nn.Module:
-        """A new one with random weights, in evaluation mode."""
+        """Build a new model with random weights, in evaluation mode."""
         config = deepcopy(self.config)
         with _alone():
             if isinstance(config, dict):
@@ -69,9 +69,9 @@ class FromConfig:
 
 
 def from_config(file: Path) -> FromConfig:
-    """Read a configuration. Raises `ValueError`, in a line, where no library here has its model."""
+    """Read a configuration. Raises `ValueError`, in a line, if no installed library has its model."""
     try:
-        described = _described(file)
+        described = _read(file)
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from None
     except MalformedFile as error:
@@ -83,10 +83,10 @@ def from_config(file: Path) -> FromConfig:
     return _of_transformers(file, described)
 
 
-def _described(file: Path) -> dict[str, Any]:
-    """The JSON object in a regular file, in which a key may be there twice, as for transformers.
+def _read(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a regular file; of a key that is there twice the last counts, as for transformers.
 
-    Raises `OSError`, or `MalformedFile`, which follows "it".
+    Raises `OSError`, or `MalformedFile`, whose message follows "it".
     """
     with open_regular(file, follow=True) as opened:
         if (size := os.fstat(opened.fileno()).st_size) > MOST_BYTES:
@@ -108,7 +108,7 @@ def _described(file: Path) -> dict[str, Any]:
 
 
 def _require_few(described: dict[str, Any]) -> None:
-    """Raise `ValueError` for counts of what would be built for hours, in a configuration or in those in it."""
+    """Raise `ValueError` for counts in a configuration, or in one within it, that would take hours to build."""
     left: list[object] = [described]
     while left:
         one = left.pop()
@@ -133,30 +133,30 @@ def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
         raise _unknown(library, "model_type", kind, described)
     if "quantization_config" in described:
         raise ValueError("it has a quantization_config: write a factory that builds the quantised model")
-    with telling(f"it is no configuration of {names[0]}"), _alone():
+    with naming_failures(f"it is no configuration of {names[0]}"), _alone():
         return FromConfig(model_class, model_class.config_class.from_pretrained(str(file), local_files_only=True))
 
 
 def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A package, and its class of a name, which is to be of the kind that all models of the package are of."""
-    shown = one_line(str(name))
+    """Return a package, and its class of a name, which has to be a subclass of `kind`."""
+    text = one_line(str(name))
     try:
         library: Any = import_module(package)
     except ImportError as error:
-        raise ValueError(f"{shown} wants {package}, which cannot be imported ({error}): {INSTALL}") from None
+        raise ValueError(f"{text} wants {package}, which cannot be imported ({error}): {INSTALL}") from None
     if package == "transformers" and int(library.__version__.partition(".")[0]) < LEAST_TRANSFORMERS:
         raise ValueError(
-            f"{shown} wants transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is here: pip install "
+            f"{text} wants transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is here: pip install "
             f"'transformers>={LEAST_TRANSFORMERS}'"
         )
     found = None
     if isinstance(name, str):
-        with telling(f"{shown} of {package} cannot be imported"):
+        with naming_failures(f"{text} of {package} cannot be imported"):
             found = getattr(library, name, None)
     if isinstance(found, type) and issubclass(found, getattr(library, kind)):
         return library, found
     if backends := getattr(found, "_backends", None):
-        raise ValueError(f"{shown} of {package} wants {', '.join(backends)}: install it")
+        raise ValueError(f"{text} of {package} wants {', '.join(backends)}: install it")
     raise _unknown(library, "model", name, described)
 
 
@@ -167,8 +167,8 @@ def _unknown(library: Any, what: str, name: object, described: Mapping[str, Any]
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
-    """Have those parameters in float32 that `from_pretrained` keeps in it, whatever dtype the others have."""
-    # The second is of its first versions 5.
+    """Convert the parameters to float32 that `from_pretrained` keeps in it, whatever dtype the others have."""
+    # The latter is that of the first versions 5.
     plan = model._get_dtype_plan(dtype) if hasattr(model, "_get_dtype_plan") else model.dtype_plan  # noqa: SLF001 - the one place that knows
     kept = [re.compile(glob.replace("*", ".*")) for glob in plan]
     for name, parameter in model.named_parameters():
@@ -178,9 +178,9 @@ def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Have no library ask the hub in this block, nor give advice, as each process of a load would again.
+    """Keep libraries from using the hub and from printing advice in this block.
 
-    Some look at the environment for that, and some did when they were imported.
+    Some read the environment each time, and some did when they were imported.
     """
     constants = import_module("huggingface_hub.constants")
     log = logging.getLogger("transformers")

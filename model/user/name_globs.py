@@ -1,4 +1,4 @@
-"""Names that a checkpoint may lack, and names that it may have beside the model's: by globs of the user's."""
+"""Globs of names that a checkpoint may lack or have in addition: matched, checked and proposed."""
 
 import glob
 import re
@@ -7,30 +7,24 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from model.examine.trust import UntrustedCheckpoint, one_line
-from model.layouts import first_names
+from model.state_dict import first_names
 from model.user.conversion_request import ConversionRequest
-from model.user.renaming import LONGEST_SHOWN, MOST_SHOWN, beginnings, by_rules, listed
+from model.user.renaming import LONGEST_NAME, MOST_NAMES, beginnings, by_rules, listed
 
 
 def is_named(name: str, globs: Iterable[str]) -> bool:
-    """Whether one of the globs matches a name."""
+    """Return whether one of the globs matches a name."""
     return any(fnmatchcase(name, one) for one in globs)
 
 
 def lacking(held: Collection[str], wanted: Mapping[str, Any], globs: Collection[str]) -> tuple[str, ...]:
-    """Names of a model that may be missing and are: of a tied tensor all, if all are named and none is held."""
+    """Return names of a model that may be missing and are; names of a tied tensor only if all may and all are."""
     if not globs:
         return ()
     firsts = first_names(wanted)
     kept = {firsts[name] for name in held if name in firsts}
     kept |= {first for name, first in firsts.items() if not is_named(name, globs)}
     return tuple(name for name, first in firsts.items() if first not in kept)
-
-
-def without(state_dict: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The rest of a state dict."""
-    left_out = set(names)
-    return {name: value for name, value in state_dict.items() if name not in left_out}
 
 
 def require_effect(saved: Iterable[str], expected: Iterable[str], wanted: ConversionRequest) -> None:
@@ -57,9 +51,9 @@ def require_effect(saved: Iterable[str], expected: Iterable[str], wanted: Conver
 
 
 def require_lacking(names: Collection[str], wanted: ConversionRequest) -> None:
-    """Raise `ValueError`, in a line, where names may be missing and none is.
+    """Raise `ValueError`, in a line, if names may be missing and none is.
 
-    It would be a load of the whole checkpoint, where its user wanted a new head, for instance.
+    Such a load would be one of the whole checkpoint, where the user wanted a new head, for instance.
     """
     if wanted.missing and not names:
         globs = ", ".join(map(repr, wanted.missing))
@@ -70,7 +64,7 @@ def require_lacking(names: Collection[str], wanted: ConversionRequest) -> None:
 
 
 def advice(differences: Collection[UntrustedCheckpoint], names: Mapping[str, str], wanted: Mapping[str, Any]) -> str:
-    """The options by which a checkpoint fits the model, as the end of an error; "" where most of it does not fit.
+    """Return options that make a checkpoint fit the model, as the end of an error; "" if most of it does not fit.
 
     `names` are those in the checkpoint, as globs match them, by the names that they get.
     """
@@ -83,7 +77,7 @@ def advice(differences: Collection[UntrustedCheckpoint], names: Mapping[str, str
         return ""
     left_out = _globs([names[key] for key in (*surplus, *reshaped)], names.values())
     missing = _globs([*lacked, *reshaped], wanted)
-    if max(len(left_out), len(missing)) > MOST_SHOWN or any(_is_hostile(one) for one in (*left_out, *missing)):
+    if max(len(left_out), len(missing)) > MOST_NAMES or any(_is_hostile(one) for one in (*left_out, *missing)):
         return ""
     options = [f"--allow-surplus {one!r}" for one in left_out] + [f"--allow-missing {one!r}" for one in missing]
     does = ["leaves out what the model lacks"] * bool(surplus) + ["keeps what the model starts with"] * bool(missing)
@@ -91,11 +85,11 @@ def advice(differences: Collection[UntrustedCheckpoint], names: Mapping[str, str
 
 
 def _is_hostile(glob: str) -> bool:
-    return len(glob) > LONGEST_SHOWN or not glob.isprintable()
+    return len(glob) > LONGEST_NAME or not glob.isprintable()
 
 
 def _globs(names: Collection[str], every: Iterable[str]) -> list[str]:
-    """The shortest globs that match these names, and no others of `every` name."""
+    """Return the shortest globs that match these names, and no others of `every` name."""
     others = {beginning for name in set(every) - set(names) for beginning in beginnings(name)}
     found = []
     for name in names:

@@ -1,4 +1,4 @@
-"""A folder as `save_pretrained` writes it, as the factory of its model: the user writes no code."""
+"""Folders as `save_pretrained` writes them, as factories of their models: the user writes no code."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.user.example_inputs import Input, inputs
+from model.user.example_inputs import ExampleInput, example_inputs
 from model.user.from_config import FromConfig, from_config
 from model.user.reference import in_surroundings
-from model.user.user_code import UserCodeFailed, telling
+from model.user.user_code import UserCodeFailed, naming_failures
 
 CONFIG = "config.json"
 # In the order in which `from_pretrained` looks for them.
@@ -22,27 +22,27 @@ WEIGHTS = tuple(
     for name in ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
     for index in ("", ".index.json")
 )
-# What the other checkpoints of a folder end in.
+# Endings of other checkpoints in a folder.
 ENDINGS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
 
 
 @dataclass(frozen=True)
 class PretrainedFolder:
-    """The model that a configuration describes, by the file's whole path; its first input, where one was found."""
+    """The model of a configuration, by the absolute path of the file, with example inputs if any were found."""
 
     text: str
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[ExampleInput, ...] = ()
 
     @classmethod
     def of(cls, text: str) -> "PretrainedFolder | None":
-        """That of a folder, or of a JSON file; None of a name that is neither.
+        """Make it from the name of a folder or of a JSON file; None for other names.
 
         Raises `ValueError`, in a line, if a folder has no configuration.
         """
         path = _whole(text)
         try:
             is_folder, is_file = path.is_dir(), path.is_file()
-        except (OSError, ValueError):  # No file can have such a name.
+        except (OSError, ValueError):  # No file can have this name.
             return None
         if is_folder:
             if not (path / CONFIG).is_file():
@@ -62,7 +62,7 @@ class PretrainedFolder:
 
     @property
     def name(self) -> str:
-        """That of the folder; in the hub's cache that of the model: `models--OWNER--NAME/snapshots/COMMIT`."""
+        """The name of the folder, or in `models--OWNER--NAME/snapshots/COMMIT` of the hub's cache that of the model."""
         if self.path.name != CONFIG:
             return self.path.stem
         if self.folder.parent.name == "snapshots":
@@ -70,38 +70,38 @@ class PretrainedFolder:
         return self.folder.name
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         return f"{self.name}/{self.path.name}"
 
     @property
     def files(self) -> list[Path]:
-        """The configuration, and the file of the library that has its version."""
+        """The configuration, and a file of the library that changes with its version."""
         return [self.path, Path(import_module(self._made.library).__file__ or "")]
 
     def running(self) -> AbstractContextManager[None]:
-        return in_surroundings(self._made.library, self.shown)
+        return in_surroundings(self._made.library, self.display_name)
 
     @property
     def _made(self) -> FromConfig:
-        return _from_config(self.text, self.shown)
+        return _from_config(self.text, self.display_name)
 
-    def get(self) -> "Described":
-        return Described(self._made, self.inputs)
+    def get(self) -> "PretrainedFactory":
+        return PretrainedFactory(self._made, self.inputs)
 
-    def without_arguments(self) -> "Described":
+    def without_arguments(self) -> "PretrainedFactory":
         return self.get()
 
     def with_example(self) -> "PretrainedFolder":
-        """The same with a first input, where one can be made that its skeleton takes."""
+        """Return a copy with example inputs that a skeleton of the model takes, if there are any."""
         made = self._made
         try:
-            with self.running(), telling(self.shown), torch.device("meta"):
-                return replace(self, inputs=inputs(made()))
-        except UserCodeFailed:  # Whoever builds it next says so.
+            with self.running(), naming_failures(self.display_name), torch.device("meta"):
+                return replace(self, inputs=example_inputs(made()))
+        except UserCodeFailed:  # The next build raises the same.
             return self
 
     def weights(self) -> Path:
-        """The checkpoint beside the configuration. Raises `ValueError`, in a line, if there is none."""
+        """Return the checkpoint beside the configuration. Raises `ValueError`, in a line, if there is none."""
         for name in WEIGHTS:
             if (self.folder / name).is_file():
                 return self.folder / name
@@ -112,12 +112,12 @@ class PretrainedFolder:
             raise ValueError(f"{self.name} has its weights as GGUF, {_GGUF}")
         raise ValueError(
             f"{self.name} has no weights, such as {WEIGHTS[0]} or {WEIGHTS[1]}: add them, or name them with "
-            f"--checkpoint; --plan needs none, and --model {self.shown} takes random ones"
+            f"--checkpoint; --plan needs none, and --model {self.display_name} takes random ones"
         )
 
 
 def weights_of(model: str) -> str | None:
-    """The checkpoint in a folder that `--model` names; None of a function, and of a configuration alone.
+    """Return the checkpoint in a folder that `--model` names; None for a function, or for a configuration alone.
 
     Raises `ValueError`, in a line, if there is none.
     """
@@ -126,18 +126,18 @@ def weights_of(model: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Described:
-    """Builds the model; `example` is what it is asked first."""
+class PretrainedFactory:
+    """Builds the model; `example` makes the input of its first forward pass."""
 
     made: FromConfig
-    inputs: tuple[Input, ...]
+    inputs: tuple[ExampleInput, ...]
 
     def __call__(self) -> nn.Module:
         return self.made()
 
     @property
     def example(self) -> Any:
-        """What makes it, by the names of arguments; None: there is nothing to ask."""
+        """The function that makes the input, by the names of arguments; None if there is none."""
         return self._tensors if self.inputs else None
 
     def _tensors(self) -> dict[str, torch.Tensor]:
@@ -164,10 +164,10 @@ def _why_no_config(folder: Path) -> str:
 
 
 @cache
-def _from_config(text: str, shown: str) -> FromConfig:
-    """Read once a process: what it imports takes seconds."""
+def _from_config(text: str, display_name: str) -> FromConfig:
+    """Read a configuration once in a process: its imports take seconds."""
     try:
-        with in_surroundings("transformers", shown):
+        with in_surroundings("transformers", display_name):
             return from_config(Path(text))
     except ValueError as error:
-        raise ValueError(f"{shown}: {error}") from None
+        raise ValueError(f"{display_name}: {error}") from None

@@ -1,4 +1,4 @@
-"""Something that a user has written, by the name that a command line gives it."""
+"""References to functions of the user, by their names on a command line."""
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -13,18 +13,18 @@ from typing import Any
 from zlib import crc32
 
 from model.run_folder import run_folder
-from model.user.user_code import OWN_MODULE, SUITE, SUITE_NAMES, surroundings, telling
+from model.user.user_code import OWN_MODULE, SUITE, SUITE_NAMES, naming_failures, surroundings
 
 
 @dataclass(frozen=True)
 class Reference:
-    """`package.module:name` or `file.py:name`: a function, found again in every process that is given its name."""
+    """`package.module:name` or `file.py:name`: a function that every process finds by this text."""
 
     text: str
 
     @classmethod
     def of(cls, text: str) -> "Reference":
-        """With the file by its whole path: processes may be in other folders."""
+        """Make it with the absolute path of a file: processes may be in other folders."""
         place, colon, name = text.rpartition(":")
         return cls(f"{Path(place).absolute()}:{name}" if colon and place.endswith(".py") else text)
 
@@ -34,28 +34,28 @@ class Reference:
 
     @property
     def folder(self) -> Path | None:
-        """Where its file is; None of a module that is found by its name."""
+        """The folder of its file; None for a module that is found by its name."""
         place = self.text.rpartition(":")[0]
         return Path(place).parent if place.endswith(".py") else None
 
     @property
-    def shown(self) -> str:
-        """It without the folders of a file."""
+    def display_name(self) -> str:
+        """The text without the folders of a file."""
         place, _, name = self.text.rpartition(":")
         return f"{Path(place).name if place.endswith('.py') else place}:{name}"
 
     def running(self) -> AbstractContextManager[None]:
-        """Have code of this module run, in a block, in the surroundings that it expects; see `Surroundings`."""
-        return in_surroundings(self.text.rpartition(":")[0], self.shown)
+        """Run code of this module, in a block, in the surroundings that it expects; see `UserSurroundings`."""
+        return in_surroundings(self.text.rpartition(":")[0], self.display_name)
 
     @property
     def files(self) -> list[Path]:
-        """The files of its module, and of those in its folder that are in use there; none of installed packages."""
+        """The file of its module, and those in its folder that the module uses; no installed packages."""
         with self.running():
             return _files(_module(self.text.rpartition(":")[0]))
 
     def get(self) -> Any:
-        """The function. Raises `ValueError`, in a line, if there is none."""
+        """Return the function. Raises `ValueError`, in a line, if there is none."""
         place, colon, name = self.text.rpartition(":")
         if not (place and colon and name):
             raise ValueError(f"{self.text!r} names nothing; write package.module:function or file.py:function")
@@ -67,26 +67,28 @@ class Reference:
         except AttributeError:
             functions = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
             there = f"; it has {', '.join(sorted(functions))}" if functions else ""
-            raise ValueError(f"{self.shown}: {Path(place).name} has no {name!r}{there}{_taken(place)}") from None
+            raise ValueError(f"{self.display_name}: {Path(place).name} has no {name!r}{there}{_taken(place)}") from None
         if callable(found):
             return found
-        raise ValueError(f"{self.shown} is not callable, but of the type {type(found).__name__}: name a function")
+        raise ValueError(
+            f"{self.display_name} is not callable, but of the type {type(found).__name__}: name a function"
+        )
 
     def without_arguments(self) -> Any:
-        """The function, which can be called without any. Raises `ValueError`, in a line, if it cannot."""
+        """Return the function, which can be called without arguments. Raises `ValueError`, in a line, if it cannot."""
         function = self.get()
         if needed := required(function):
             raise ValueError(
-                f"{self.shown} needs arguments ({', '.join(needed)}): wrap it in a function that needs none"
+                f"{self.display_name} needs arguments ({', '.join(needed)}): wrap it in a function that needs none"
             )
         return function
 
 
 def required(function: Any) -> list[str]:
-    """The names of the arguments without which a function cannot be called."""
+    """Return the names of the required arguments of a function."""
     try:
         parameters = signature(function).parameters.values()
-    except (TypeError, ValueError):  # Of some that are written in C nothing is known.
+    except (TypeError, ValueError):  # Some functions in C have no signature.
         return []
     variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
     return [one.name for one in parameters if one.default is Parameter.empty and one.kind not in variable]
@@ -94,9 +96,9 @@ def required(function: Any) -> list[str]:
 
 @cache
 def _module(place: str) -> ModuleType:
-    """The module of this name, or of this file, which finds what lies beside it."""
+    """Import the module of this name, or of this file, which can import its neighbours."""
     if not place.endswith(".py"):
-        with telling(f"{place} cannot be imported"), in_surroundings(place, place):
+        with naming_failures(f"{place} cannot be imported"), in_surroundings(place, place):
             try:
                 return import_module(place)
             except ModuleNotFoundError as error:
@@ -111,20 +113,20 @@ def _module(place: str) -> ModuleType:
     assert spec
     assert spec.loader
     module = module_from_spec(spec)
-    # Classes in it may want to be pickled, or to look themselves up.
+    # Classes in it may be pickled, or look themselves up.
     sys.modules[spec.name] = module
     for folder in filter(None, (str(file.resolve().parent), _folder_of_name(spec.name, file.resolve()))):
         if folder not in sys.path:
             sys.path.append(folder)
-    with telling(f"{file.name} cannot be imported"), in_surroundings(place, file.name):
+    with naming_failures(f"{file.name} cannot be imported"), in_surroundings(place, file.name):
         spec.loader.exec_module(module)
     return module
 
 
 def _folder_of_name(name: str, file: Path) -> str | None:
-    """Make a module of this name that is a file, and return its folder: processes that are spawned import it by name.
+    """Write a module of this name that runs a file, and return its folder: spawned processes import it by name.
 
-    None where there is no folder for what a run writes.
+    None if the run has no folder for temporary files.
     """
     if not (folder := run_folder()):
         return None
@@ -136,7 +138,7 @@ def _folder_of_name(name: str, file: Path) -> str | None:
 
 
 def _files(module: ModuleType) -> list[Path]:
-    """The files of a module and of those below its folder that its values are of, and theirs."""
+    """Return the files of a module and, below its folder, of the modules that its values come from, recursively."""
     found: list[Path] = []
     left = [module]
     while left:
@@ -153,17 +155,17 @@ def _files(module: ModuleType) -> list[Path]:
     return sorted(found)
 
 
-def in_surroundings(place: str, shown: str) -> AbstractContextManager[None]:
-    """Have code of a module run in a block as the user's; that of the suite runs as it does."""
+def in_surroundings(place: str, display_name: str) -> AbstractContextManager[None]:
+    """Run code of a module in a block as the user's; code of the suite runs as it is."""
     if place.endswith(".py"):
-        return surroundings(Path(place).resolve().parent, first=True).entered(shown)
+        return surroundings(Path(place).resolve().parent, first=True).entered(display_name)
     folder = _folder(place.partition(".")[0])
-    return surroundings(folder, first=False).entered(shown) if folder and folder != SUITE else nullcontext()
+    return surroundings(folder, first=False).entered(display_name) if folder and folder != SUITE else nullcontext()
 
 
 @cache
 def _folder(package: str) -> Path | None:
-    """Where the module of a name lies that is in no other; None where there is none."""
+    """Return the folder of a top-level module; None if there is none."""
     try:
         spec = find_spec(package)
     except (ImportError, ValueError):
@@ -176,6 +178,6 @@ def _folder(package: str) -> Path | None:
 
 
 def _taken(place: str) -> str:
-    """What to do if a name is meant for a module of the user's that is one of the suite's."""
+    """Return a remedy if a name of the user's is that of a module of the suite; "" if it is not."""
     name = place.partition(".")[0]
     return f"; {name} is a package of this suite: name yours as a file, FOLDER/{name}.py" if name in SUITE_NAMES else ""

@@ -1,24 +1,25 @@
-"""How the names of a checkpoint become those of a model: without the wrappers of training, or by a common prefix."""
+"""Renaming of a checkpoint's names to a model's: wrappers of training and prefixes are removed or added."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 
-# What wrappers put into names: data parallel training and AveragedModel, torch.compile, FSDP, activation checkpointing.
+# Parts of names that wrappers add: data parallel training, AveragedModel, torch.compile, FSDP and activation
+# checkpointing.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 
-MOST_SHOWN = 3
-# Of a name that a hostile file may have made long.
-LONGEST_SHOWN = 200
+MOST_NAMES = 3
+# Characters of a name, which may be long in a hostile file.
+LONGEST_NAME = 200
 # No prefix has more segments.
 MOST_SEGMENTS = 16
 
 
 def renamed(names: Mapping[str, str], expected: Set[str]) -> dict[str, str]:
-    """What names become in a model whose names are `expected`, by the keys of `names`, as far as that can be told.
+    """Return the new name for each key of `names` in a model whose names are `expected`, as far as rules find it.
 
-    No two become the same: where the rules would do that, every name stays as it is.
+    No two become the same: if the rules would do that, every name stays as it is.
     """
     same, short = dict(names), {name: _unwrapped(to) for name, to in names.items()}
     if set(same.values()) <= expected:
@@ -35,7 +36,7 @@ def renamed(names: Mapping[str, str], expected: Set[str]) -> dict[str, str]:
 
 
 def rule(text: str) -> tuple[str, str]:
-    """A regular expression and its replacement, of `REGEX=REPLACEMENT`.
+    """Split `REGEX=REPLACEMENT` into a regular expression and its replacement.
 
     Raises `ValueError`, in a line, if they cannot be used.
     """
@@ -50,7 +51,7 @@ def rule(text: str) -> tuple[str, str]:
 
 
 def by_rules(name: str, rules: Iterable[tuple[str, str]]) -> str:
-    """What a name becomes by regular expressions and their replacements, in order.
+    """Apply regular expressions and their replacements to a name, in order.
 
     An expression that matches a whole name is used once: `(.*)` matches its end too.
     """
@@ -60,25 +61,25 @@ def by_rules(name: str, rules: Iterable[tuple[str, str]]) -> str:
 
 
 def beginnings(name: str) -> Iterator[str]:
-    """Of a name, up to each of its first dots."""
+    """Yield the beginnings of a name up to each of its first dots."""
     return (before for before, _ in _cuts(name))
 
 
 def changes(names: Mapping[str, str]) -> list[str]:
-    """What is said of a renaming, in a few words for each kind of change."""
+    """Return notes on a renaming, one for each kind of change."""
     pairs = [(name.split("."), to.split(".")) for name, to in names.items() if name != to]
-    said = []
+    notes = []
     for word, kind in (("without", [_rest(*pair) for pair in pairs]), ("with", [_rest(*pair[::-1]) for pair in pairs])):
         if texts := list(dict.fromkeys(filter(None, kind))):
-            said.append(f"names {word} {listed(texts)}")
-    return said
+            notes.append(f"names {word} {listed(texts)}")
+    return notes
 
 
 def listed(texts: list[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = len(texts) - MOST_SHOWN
-    shown = [repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...") for text in texts[:MOST_SHOWN]]
-    return f"{', '.join(shown)}{f' and {more:,} more' if more > 0 else ''}"
+    """Return the first of some names, and the number of the others, as text."""
+    more = len(texts) - MOST_NAMES
+    first = [repr(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}...") for text in texts[:MOST_NAMES]]
+    return f"{', '.join(first)}{f' and {more:,} more' if more > 0 else ''}"
 
 
 def _unwrapped(name: str) -> str:
@@ -86,7 +87,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _prefix(names: Set[str], expected: Set[str]) -> tuple[str, str]:
-    """What most names have too many before them, and what too few; of which one at least is empty."""
+    """Return the prefix that most names have and should not, and the one that they lack; at least one is empty."""
     counts = Counter({("", ""): len(names & expected)})
     counts.update((prefix, "") for name in names for prefix, rest in _cuts(name) if rest in expected)
     counts.update(("", prefix) for name in expected for prefix, rest in _cuts(name) if rest in names)
@@ -95,13 +96,13 @@ def _prefix(names: Set[str], expected: Set[str]) -> tuple[str, str]:
 
 
 def _cuts(name: str) -> Iterator[tuple[str, str]]:
-    """A name cut in two, after each of its first dots."""
+    """Yield a name in two parts, cut after each of its first dots."""
     dots = islice((place for place, letter in enumerate(name) if letter == "."), MOST_SEGMENTS)
     return ((name[: place + 1], name[place + 1 :]) for place in dots)
 
 
 def _rest(parts: list[str], others: list[str]) -> str:
-    """Those parts of a name that are not in another one."""
+    """Return the parts of a name that are not in another one."""
     surplus = Counter(parts) - Counter(others)
     found = []
     for part in parts:

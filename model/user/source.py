@@ -1,6 +1,6 @@
-"""A checkpoint that a user has: which layout it is in, by what is in it, and where in it the model's state dict is.
+"""Recognition of a user's checkpoint: its layout, the state dict in it, and its conversion to the model's.
 
-Headers are read, and nothing else.
+Only headers are read.
 """
 
 import os
@@ -8,34 +8,38 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from torch import Tensor, nn
 
-from model.casting import as_saved, floating, other_dtypes, require_floating, retyped
+from model.casting import floating, retyped
 from model.examine.mishaps import AGAIN, FIRST_BYTES, is_safetensors, mishap
 from model.examine.safetensors_file import contiguous_stride
 from model.examine.saved_file import open_regular, read_saved
 from model.examine.shard_index import read_index
-from model.examine.state_keys import MOST_SHOWN, Keys, found_keys
+from model.examine.tensor_folder import tensor_name
 from model.examine.trust import (
     READERS,
-    Parts,
+    FileContents,
     UntrustedCheckpoint,
     differing,
     examine,
     naming,
     one_line,
+    read_shards,
     require_ties,
 )
-from model.layouts import LAYOUTS, map_torch
+from model.layouts.files import map_torch
+from model.layouts.layouts import LAYOUTS
+from model.state_dict import without
 from model.user.conversion_request import AS_IT_IS, ConversionRequest
 from model.user.conversions import taken_by
-from model.user.fitting import AS_IT_LIES, Fit, Target, memory_said
-from model.user.name_globs import advice, require_effect, require_lacking, without
+from model.user.fitting import NO_CONVERSION, Conversion, TargetModel, memory_notes
+from model.user.name_globs import advice, require_effect, require_lacking
 from model.user.renaming import by_rules, listed
+from model.user.saved_dtypes import as_saved, other_dtypes, require_floating
+from model.user.state_keys import MOST_LISTED, Keys, found_keys
 
-# What is said of files that hold more than their index.
+# The note on shards with tensors that their index does not list: loaders would spend memory on them.
 UNLISTED = "without what its index does not list"
 
 DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
@@ -43,7 +47,7 @@ DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER F
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies, in which of `LAYOUTS`, and how it fits the model.
+    """A checkpoint of the user's: its path, its layout of `LAYOUTS`, and its conversion to the model's.
 
     `keys` lead to the state dict in what is saved.
     """
@@ -51,34 +55,34 @@ class Source:
     path: Path
     layout: str
     keys: Keys = ()
-    fit: Fit = AS_IT_LIES
+    conversion: Conversion = NO_CONVERSION
 
     @property
     def is_plain(self) -> bool:
-        """Whether a strategy can be given the file as it is."""
-        return not self.keys and not self.fit.said
+        """Return whether strategies get the file itself, not a copy."""
+        return not self.keys and not self.conversion.notes
 
     @property
     def measured_layout(self) -> str:
-        """That of what a strategy is given which loads any: the file's own, in a copy too if that can be."""
-        return "torch" if self.fit.strided and "safetensors" in self.layout else self.layout
+        """The layout for a strategy that loads any: that of the file, also for a copy if it can hold the tensors."""
+        return "torch" if self.conversion.strided and "safetensors" in self.layout else self.layout
 
     @property
     def note(self) -> str | None:
-        """What is to be said of it, in a line; None: it is loaded as it lies, and all of the model is in it."""
-        said = []
+        """A line for the user on a copy or on missing tensors; None if there is neither."""
+        notes = []
         if not self.is_plain:
             what = f"its {'.'.join(map(str, self.keys))!r}" if self.keys else "its tensors"
-            changed = f": {'; '.join(self.fit.said)}" if self.fit.said else ""
-            said.append(f"of {self.path.name}, {what} saved as a checkpoint of its own{changed}")
-        if self.fit.missing:
-            names = listed([*self.fit.missing])
-            said.append(f"the model keeps what it starts with in {names}, and its outputs are not compared")
-        return "; ".join(said) or None
+            changed = f": {'; '.join(self.conversion.notes)}" if self.conversion.notes else ""
+            notes.append(f"of {self.path.name}, {what} saved as a checkpoint of its own{changed}")
+        if self.conversion.missing:
+            names = listed([*self.conversion.missing])
+            notes.append(f"the model keeps what it starts with in {names}, and its outputs are not compared")
+        return "; ".join(notes) or None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that a load reads."""
+        """All files that a load reads."""
         if self.layout == "per_tensor":
             return tuple(sorted(self.path.iterdir()))
         if self.layout.endswith("_sharded"):
@@ -86,19 +90,19 @@ class Source:
         return (self.path,)
 
     def require_sound(self) -> None:
-        """Read every byte; raise `UntrustedCheckpoint` where a checksum beside them says that they are damaged."""
+        """Read every byte, and raise `UntrustedCheckpoint` if a checksum does not match."""
         if self.layout == "per_tensor":
             _folder(self.path, contents=True)
         else:
             READERS[self.layout](self.path, True)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a model of the user's takes, mapped: nothing is read before it is looked at."""
-        # Of one file as it is saved: with the versions of modules.
+        """Return the state dict under the model's names, mapped: values are read when they are used."""
+        # That of one file keeps the versions of modules.
         saved: Any = map_torch(self.path) if self.layout == "torch" else dict(LAYOUTS[self.layout].read(self.path))
         for key in self.keys:
             saved = saved[key]
-        return self.fit.applied(saved)
+        return self.conversion.applied(saved)
 
 
 def recognised(
@@ -108,12 +112,11 @@ def recognised(
     build: Callable[[], nn.Module] | None = None,
     wanted: ConversionRequest = AS_IT_IS,
 ) -> Source:
-    """The checkpoint at `path`, which is to be one of a model whose state dict is `expected`, of a meta skeleton say.
+    """Recognise the checkpoint at `path` of a model whose state dict is `expected`, which may be on meta.
 
     `state_key` leads to the state dict in a file that holds more, `model` or `states.model` for instance. `build` makes
-    such a skeleton, whose own code is asked where names differ. `wanted`: how the checkpoint is to become the model's.
-    Raises `ValueError` with one line: what is wrong, and
-    what would be right.
+    a skeleton, whose own code is used where names differ. `wanted` is the requested conversion. Raises `ValueError`
+    with one line: the fault and the remedy.
     """
     try:
         is_there = path.exists()
@@ -121,70 +124,64 @@ def recognised(
         raise ValueError(f"--checkpoint: {one_line(str(path))} cannot be looked at: {error.strerror}") from None
     if not is_there:
         raise ValueError(f"--checkpoint: there is no {path}; name the file, or the folder, of a checkpoint")
-    target = Target(expected, build, wanted)
+    target = TargetModel(expected, build, wanted)
     try:
         entrance, layout = _entrance(path, expected)
-        source, parts = _source(entrance, layout, target, state_key)
-        fit = _fit(source, parts, target)
-        if layout.endswith("_sharded") and _has_unlisted(entrance, layout):
-            fit = replace(fit, said=(*fit.said, UNLISTED))
-        source = replace(source, fit=fit)
+        source, parts, has_unlisted = _source(entrance, layout, target, state_key)
+        conversion = _conversion(source, parts, target)
+        if has_unlisted:
+            conversion = replace(conversion, notes=(*conversion.notes, UNLISTED))
+        source = replace(source, conversion=conversion)
         if layout == "per_tensor" and source.is_plain:
-            examine(layout, entrance, without(retyped(expected, dict(fit.dtypes)), fit.missing))
+            examine(layout, entrance, without(retyped(expected, dict(conversion.dtypes)), conversion.missing))
     except UntrustedCheckpoint as error:
         raise ValueError(f"--checkpoint: {error}") from None
     return source
 
 
-def _has_unlisted(index: Path, layout: str) -> bool:
-    """Whether shards hold tensors that their index does not list: loaders would spend memory on them."""
-    read = READERS[layout.removesuffix("_sharded")]
-    return any(read(file, False)[file].keys() - set(listed) for file, listed in read_index(index).items())
+def _conversion(source: Source, parts: FileContents, target: TargetModel) -> Conversion:
+    """Return the conversion to what the model has: the only place that decides on it.
 
-
-def _fit(source: Source, parts: Parts, target: Target) -> Fit:
-    """How what is saved becomes what the model has: the one place that decides it.
-
-    It does only if every name, dtype and shape is the model's then, but for what is wanted to be missing. Raises
-    `ValueError` with what differs, and with what is wanted in vain.
+    After it, every name, dtype and shape is the model's, names that may be missing excepted. Raises `ValueError` with
+    the differences if there is no such conversion, and with options that have no effect.
     """
     saved = [name for part in parts.values() for name in part]
     require_effect(saved, target.expected, target.wanted)
-    tries: list[tuple[list[UntrustedCheckpoint], Fit, Parts, Mapping[str, Any], Mapping[str, Any]]] = []
+    tries: list[tuple[list[UntrustedCheckpoint], Conversion, FileContents, Mapping[str, Any], Mapping[str, Any]]] = []
     for form in target.forms:
-        fit, held = target.fitted(parts, form)
-        expected = without(_as_saved(held, form.wanted), fit.missing)
-        tries.append((list(differing(source.path, held, expected)), fit, held, expected, form.wanted))
+        conversion, held = target.convert(parts, form)
+        expected = without(_as_saved(held, form.wanted), conversion.missing)
+        tries.append((list(differing(source.path, held, expected)), conversion, held, expected, form.wanted))
         if not tries[-1][0]:
             break
-    differences, fit, held, wanted, built = min(tries, key=lambda one: len(one[0]))
+    differences, conversion, held, wanted, built = min(tries, key=lambda one: len(one[0]))
     if differences and target.build:
         own_differences, own, *_ = tries[0]
-        made = {source.path: taken_by(target.build(), replace(source, fit=own).state_dict, own.missing)}
+        made = {source.path: taken_by(target.build(), replace(source, conversion=own).state_dict, own.missing)}
         expected = without(_as_saved(made, target.expected), own.missing)
         if not list(differing(source.path, made, expected)):
             names = listed([str(one.key) for one in own_differences])
-            said = f"{names} renamed or filled in by the model's own load_state_dict"
-            differences, fit, held, wanted = [], replace(own, said=(*own.said, said)), made, expected
+            note = f"{names} renamed or filled in by the model's own load_state_dict"
+            differences, conversion, held, wanted = [], replace(own, notes=(*own.notes, note)), made, expected
             built = target.expected
     if differences and target.wanted.cast:
         require_floating(source.path, [one for part in held.values() for one in part.items()], wanted)
     if differences:
-        said = f", {'; '.join(fit.said)}" if fit.said else ""
-        pairs = fit.names or [(name, name) for name in saved]
+        notes = f", {'; '.join(conversion.notes)}" if conversion.notes else ""
+        pairs = conversion.names or [(name, name) for name in saved]
         asked = {to: by_rules(name, target.wanted.renames) for name, to in pairs}
         what = f"{_listed(differences)}{advice(differences, asked, wanted)}"
-        raise ValueError(f"--checkpoint: {source.path} is of another model{said}: {what}")
-    require_lacking(fit.missing, target.wanted)
+        raise ValueError(f"--checkpoint: {source.path} is of another model{notes}: {what}")
+    require_lacking(conversion.missing, target.wanted)
     require_ties(held, wanted)
-    converted = floating(without(target.expected, fit.missing)) if fit.converted else None
-    fit = replace(fit, dtypes=other_dtypes(source.path, wanted, built, target.wanted.cast, converted))
-    fit = replace(fit, said=(*fit.said, *memory_said(source.path.name, held, wanted)))
-    return replace(fit, strided=_is_strided(target.expected)) if fit.said else fit
+    converted = floating(without(target.expected, conversion.missing)) if conversion.converted else None
+    conversion = replace(conversion, dtypes=other_dtypes(source.path, wanted, built, target.wanted.cast, converted))
+    conversion = replace(conversion, notes=(*conversion.notes, *memory_notes(source.path.name, held, wanted)))
+    return replace(conversion, strided=_is_strided(target.expected)) if conversion.notes else conversion
 
 
-def _as_saved(held: Parts, expected: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict of a model with the floating-point dtypes that its tensors have in the files."""
+def _as_saved(held: FileContents, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state dict of a model with the floating-point dtypes of the files."""
     saved = {name: value for part in held.values() for name, value in part.items()}
     return retyped(expected, as_saved(saved, expected))
 
@@ -195,13 +192,13 @@ def _is_strided(state_dict: Mapping[str, Any]) -> bool:
 
 
 def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
-    """What a strategy is given of a checkpoint at `path`, and its layout."""
+    """Return the path that a strategy gets of a checkpoint at `path`, and its layout."""
     if not path.is_dir():
         return path, _layout(path)
     files = sorted(file for file in path.iterdir() if file.is_file())
     if path / ".metadata" in files:
         raise ValueError(f"--checkpoint: {path} is of torch.distributed.checkpoint; convert it to one file: {DCP}")
-    names = {unquote(file.name.removesuffix(".pt")) for file in files}
+    names = {tensor_name(file.name) for file in files}
     if not names.isdisjoint(expected):
         return path, "per_tensor"
     indexes = [file for file in files if file.name.endswith(".index.json")]
@@ -218,12 +215,12 @@ def _is_checkpoint(file: Path) -> bool:
 
 
 def _was_checkpoint(file: Path) -> bool:
-    """Whether a file that is none is called as one, as what a mishap has left is."""
+    """Return whether a file has the name of a checkpoint, and the content that a mishap left."""
     return file.suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt"} and mishap(_first_bytes(file)) is not None
 
 
 def _layout(file: Path) -> str:
-    """The layout of a file, or of the files of an index, by their first bytes; what is of none is taken for `torch`."""
+    """Return the layout of a file, or of the files of an index, by their first bytes; `torch` if they fit none."""
     first = _first_bytes(file)
     if first.startswith(b"{"):
         with naming(file):
@@ -234,10 +231,10 @@ def _layout(file: Path) -> str:
         return "safetensors"
     if file.suffix == ".safetensors":
         if first.startswith((b"PK\3\4", b"\x80")):
-            said = "is no file of safetensors, for which torch takes it: rename it"
+            reason = "is no file of safetensors, for which torch takes it: rename it"
         else:
-            said = mishap(first) or f"is no file of safetensors, by its first bytes: {AGAIN}"
-        raise UntrustedCheckpoint(file, None, said)
+            reason = mishap(first) or f"is no file of safetensors, by its first bytes: {AGAIN}"
+        raise UntrustedCheckpoint(file, None, reason)
     return "torch"
 
 
@@ -246,9 +243,13 @@ def _first_bytes(file: Path) -> bytes:
         return os.pread(opened.fileno(), FIRST_BYTES, 0)
 
 
-def _source(path: Path, layout: str, target: Target, state_key: str | None) -> tuple[Source, Parts]:
-    """Where the state dict of the model is in a checkpoint, and what it holds."""
+def _source(path: Path, layout: str, target: TargetModel, state_key: str | None) -> tuple[Source, FileContents, bool]:
+    """Find the state dict of the model in a checkpoint.
+
+    Return it, its content, and whether shards have tensors that their index does not list.
+    """
     keys: Keys = ()
+    has_unlisted = False
     if layout == "torch":
         with naming(path):
             saved: Any = read_saved(path, contents=False, follow=True)
@@ -258,15 +259,17 @@ def _source(path: Path, layout: str, target: Target, state_key: str | None) -> t
         parts = {path: saved}
     elif state_key is not None:
         raise ValueError(f"--state-key: {path} holds nothing but tensors; leave it out")
+    elif layout.endswith("_sharded"):
+        parts, has_unlisted = read_shards(layout, path, contents=False)
     else:
         parts = _folder(path) if layout == "per_tensor" else READERS[layout](path, False)
-    return Source(path, layout, keys), parts
+    return Source(path, layout, keys), parts, has_unlisted
 
 
-def _folder(path: Path, *, contents: bool = False) -> Parts:
+def _folder(path: Path, *, contents: bool = False) -> FileContents:
     with naming(path):
-        files = {file: unquote(file.name.removesuffix(".pt")) for file in sorted(path.iterdir())}
-    parts: Parts = {}
+        files = {file: tensor_name(file.name) for file in sorted(path.iterdir())}
+    parts: FileContents = {}
     for file, name in files.items():
         with naming(file, name):
             parts[file] = {name: read_saved(file, contents, follow=False)}
@@ -274,6 +277,6 @@ def _folder(path: Path, *, contents: bool = False) -> Parts:
 
 
 def _listed(differences: list[UntrustedCheckpoint]) -> str:
-    shown = [one_line(f"{one.key} {one.reason}") for one in differences[:MOST_SHOWN]]
-    more = len(differences) - len(shown)
-    return f"{'; '.join(shown)}{f'; and {more:,} more' if more else ''}"
+    first = [one_line(f"{one.key} {one.reason}") for one in differences[:MOST_LISTED]]
+    more = len(differences) - len(first)
+    return f"{'; '.join(first)}{f'; and {more:,} more' if more else ''}"

@@ -1,4 +1,4 @@
-"""What transformers writes of a model and names otherwise than the model does, as its own code takes it."""
+"""Tests of names and tensors that transformers writes otherwise than the model has them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +57,7 @@ def found(path: Path, make: Callable[[], Any], wanted: ConversionRequest = AS_IT
 
 def require_loaded(source: Source, make: Callable[[], Any], wanted: dict[str, Any]) -> None:
     model = make()
-    load(model, source.state_dict(), converted=source.fit.converted)
+    load(model, source.state_dict(), converted=source.conversion.converted)
     made = model.state_dict()
     assert made.keys() == wanted.keys()
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
@@ -71,7 +71,7 @@ def test_what_save_pretrained_writes_is_taken(
     model = make()
     model.save_pretrained(tmp_path, **({"max_shard_size": shard} if shard else {}))
     source = found(tmp_path, make)
-    assert source.fit.said == ((said,) if said else ())
+    assert source.conversion.notes == ((said,) if said else ())
     assert source.layout == ("safetensors_sharded" if shard else "safetensors")
     require_loaded(source, make, model.state_dict())
 
@@ -93,10 +93,10 @@ def test_a_head_may_be_missing_or_left_out(
     saved.save_pretrained(tmp_path)
     globs = tuple({f"{name.split('.')[0]}.*" for name in missing})
     source = found(tmp_path, make, ConversionRequest(missing=globs, surplus=(surplus,) if surplus else ()))
-    assert source.fit.missing == missing
+    assert source.conversion.missing == missing
     model = make()
     before = {name: model.state_dict()[name].clone() for name in missing}
-    load(model, source.state_dict(), converted=source.fit.converted, missing=missing)
+    load(model, source.state_dict(), converted=source.conversion.converted, missing=missing)
     for name, value in model.state_dict().items():
         states = {one.removeprefix("bert."): tensor for one, tensor in saved.state_dict().items()}
         assert torch.equal(value, before[name] if name in before else states[name.removeprefix("bert.")]), name
@@ -137,7 +137,7 @@ def test_gpt2_is_taken_as_it_is_on_the_hub(tmp_path: Path) -> None:
     hub = {name.removeprefix("transformer."): value for name, value in state.items() if name != "lm_head.weight"}
     torch.save(hub | {"h.0.attn.bias": torch.ones(1, 1, 4, 4).tril()}, tmp_path / "hub.bin")
     source = found(tmp_path / "hub.bin", gpt2)
-    assert source.fit.said == ("names with 'transformer.'", "without 'h.0.attn.bias'")
+    assert source.conversion.notes == ("names with 'transformer.'", "without 'h.0.attn.bias'")
     require_loaded(source, gpt2, state)
 
 
@@ -146,7 +146,7 @@ def test_names_of_the_first_versions_are_taken(tmp_path: Path) -> None:
     first = {name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): state[name] for name in state}
     torch.save(first | {"embeddings.position_ids": torch.arange(4)}, tmp_path / "first.bin")
     source = found(tmp_path / "first.bin", bert)
-    assert source.fit.said == (EARLIER, "without 'embeddings.position_ids'")
+    assert source.conversion.notes == (EARLIER, "without 'embeddings.position_ids'")
     require_loaded(source, bert, state)
 
 

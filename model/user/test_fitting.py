@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrizations
 
-from model.examine.safetensors_file import contents
-from model.layouts import Raw, save_plain
 from model.user.conversions import load
 from model.user.source import Source, recognised
 
@@ -75,7 +73,7 @@ def saved(state_dict: object, folder: Path) -> Path:
 
 def loaded(source: Source, make: Callable[[], nn.Module] = Net) -> dict[str, Any]:
     model = make()
-    load(model, source.state_dict(), converted=source.fit.converted)
+    load(model, source.state_dict(), converted=source.conversion.converted)
     return model.state_dict()
 
 
@@ -98,11 +96,7 @@ def without(*names: str, prefix: str = "") -> Change:
     [
         (between("_orig_mod"), Net, ("names without '_orig_mod.'",)),
         (between("_checkpoint_wrapped_module"), Net, ("names without '_checkpoint_wrapped_module.'",)),
-        (
-            between("_fsdp_wrapped_module._orig_mod"),
-            Net,
-            ("names without '_fsdp_wrapped_module._orig_mod.'",),
-        ),
+        (between("_fsdp_wrapped_module._orig_mod"), Net, ("names without '_fsdp_wrapped_module._orig_mod.'",)),
         (without("embed.weight", prefix="module."), Net, ("names without 'module.'",)),
         (without("head.weight"), Headed, ("names with 'body.'",)),
         (without(prefix="body."), Net, ("names without 'body.'",)),
@@ -132,7 +126,7 @@ def test_names_that_training_has_changed_are_taken_and_told(
     state = Net().state_dict()
     state["norm.num_batches_tracked"] -= state["norm.num_batches_tracked"]
     source = found(saved(change(dict(state)), tmp_path), make)
-    assert source.fit.said == said
+    assert source.conversion.notes == said
     assert source.note == f"of weights.pt, its tensors saved as a checkpoint of its own: {'; '.join(said)}"
     assert not source.is_plain
     require_equal({name.removeprefix("body."): one for name, one in loaded(source, make).items()}, state)
@@ -141,7 +135,7 @@ def test_names_that_training_has_changed_are_taken_and_told(
 def test_what_an_averaged_model_has_beside_is_left_out(tmp_path: Path) -> None:
     model = Averaged()
     source = found(saved(model.state_dict(), tmp_path))
-    assert source.fit.said == ("names without 'module.'", "without 'n_averaged'")
+    assert source.conversion.notes == ("names without 'module.'", "without 'n_averaged'")
     require_equal(loaded(source), model.module.state_dict())
     assert found(saved(model.state_dict(), tmp_path), Averaged).is_plain
 
@@ -149,14 +143,14 @@ def test_what_an_averaged_model_has_beside_is_left_out(tmp_path: Path) -> None:
 def test_what_the_models_own_hooks_rename_is_asked_of_them(tmp_path: Path) -> None:
     state = OldNorm().state_dict()
     source = found(saved(state, tmp_path), new_norm)
-    assert source.fit.said[0].endswith("and 1 more renamed or filled in by the model's own load_state_dict")
+    assert source.conversion.notes[0].endswith("and 1 more renamed or filled in by the model's own load_state_dict")
     made = loaded(source, new_norm)
     assert torch.equal(made["parametrizations.weight.original0"], state["weight_g"])
     assert torch.equal(made["parametrizations.weight.original1"], state["weight_v"])
 
 
 def test_the_versions_of_modules_are_kept(tmp_path: Path) -> None:
-    """Of a version that counts, a missing count is missing, as for torch."""
+    """A count is missing, as for torch, if the version of the module has one."""
     state = nn.Sequential(Net()).state_dict()
     del state["0.norm.num_batches_tracked"]
     with pytest.raises(
@@ -215,137 +209,15 @@ def test_a_weight_of_another_kind_is_no_value_beside_the_others(tmp_path: Path) 
 def test_of_what_differs_beyond_a_prefix_both_are_told(tmp_path: Path, change: Change, said: str | None) -> None:
     path = saved(change(dict(Net().state_dict())), tmp_path)
     if said is None:
-        assert found(path).fit.said == ("names without 'lm.'",)
+        assert found(path).conversion.notes == ("names without 'lm.'",)
         return
     with pytest.raises(ValueError, match=r"is of another model, names without 'lm\.'") as caught:
         found(path)
     assert str(caught.value).partition("; --allow")[0].endswith(f": {said}")
 
 
-def flattened(state: dict[str, Any]) -> dict[str, Any]:
-    """As cuDNN has the weights of a recurrent layer: in one buffer."""
-    names = [name for name in state if name.startswith("rnn.")]
-    buffer, start = torch.cat([state[name].flatten() for name in names]), 0
-    for name in names:
-        state[name], start = (
-            buffer[start : start + state[name].numel()].view_as(state[name]),
-            start + state[name].numel(),
-        )
-    return state
-
-
-def within(rows: int) -> Change:
-    def change(state: dict[str, Any]) -> dict[str, Any]:
-        large = torch.zeros(rows, 8)
-        large[:30] = state["embed.weight"]
-        return state | dict.fromkeys(("embed.weight", "head.weight"), large[:30])
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (
-            flattened,
-            "one storage for tensors that have their own in the model: "
-            "'rnn.weight_hh_l0', 'rnn.bias_ih_l0', 'rnn.bias_hh_l0'",
-        ),
-        (
-            lambda state: {
-                name: one.to(memory_format=torch.channels_last) if one.ndim == 4 else one for name, one in state.items()
-            },
-            "strides other than the model's: 'conv.weight'",
-        ),
-        (
-            within(100_000),
-            "weights.pt holds 3.2 MB, of which 4,520 bytes are the model's: save clones",
-        ),
-        (within(31), "weights.pt holds 4,552 bytes, of which 4,520 bytes are the model's: save clones"),
-        (
-            lambda state: state | {"norm.bias": torch.ones(1).expand(8)},
-            "strides other than the model's: 'norm.bias'",
-        ),
-        (
-            lambda state: state | {"norm.bias": state["norm.weight"]},
-            "one storage for tensors that have their own in the model: 'norm.bias'",
-        ),
-    ],
-)
-def test_memory_that_is_not_the_models_is_loaded_by_a_copy(tmp_path: Path, change: Change, said: str) -> None:
-    state = change(dict(Net().state_dict()))
-    source = found(saved(state, tmp_path))
-    assert source.fit.said == (said,)
-    assert not source.is_plain
-    made = loaded(source)
-    require_equal(made, state)
-    assert made["embed.weight"].data_ptr() == made["head.weight"].data_ptr()
-
-
-def channels_last() -> nn.Module:
-    conv = nn.Conv2d(3, 8, 2)
-    conv.weight.data = conv.weight.data.to(memory_format=torch.channels_last)
-    return conv
-
-
-def test_strides_that_safetensors_has_not_are_made_in_a_copy(tmp_path: Path) -> None:
-    state = nn.Conv2d(3, 8, 2).state_dict()
-    save_plain(Raw(contents(state)), tmp_path / "weights.safetensors")
-    source = found(tmp_path / "weights.safetensors", channels_last)
-    assert source.fit.said == ("strides other than the model's: 'weight'",)
-    assert (source.layout, source.measured_layout) == ("safetensors", "torch")
-    assert found(tmp_path / "weights.safetensors", lambda: nn.Conv2d(3, 8, 2)).is_plain
-
-
-class Ties(nn.Module):
-    """One tensor with two names, after one by itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.free, self.first = nn.Parameter(torch.rand(4, 4)), nn.Parameter(torch.rand(4, 4))
-        self.second = self.first
-
-
-FLAT = torch.rand(48)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "said"),
-    [
-        (FLAT[16:32].view(4, 4), FLAT[16:32].view(4, 4), None),
-        (FLAT[16:32].view(4, 4), FLAT[32:48].view(4, 4), "is at another place of the memory that it shares with first"),
-        (
-            FLAT[16:32].view(4, 4),
-            FLAT[16:32].view(4, 4).T,
-            "is at another place of the memory that it shares with first",
-        ),
-        (
-            FLAT[16:32].view(4, 4),
-            torch.rand(4, 4),
-            "has its own memory, where in the model it shares its memory with fir",
-        ),
-        (
-            torch.rand(4, 4),
-            FLAT[:16].view(4, 4),
-            "has its own memory, where in the model it shares its memory with first",
-        ),
-    ],
-)
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_names_that_are_tied_in_the_model_are_never_merged(
-    tmp_path: Path, prefix: str, first: Tensor, second: Tensor, said: str | None
-) -> None:
-    state = {"free": FLAT[:16].view(4, 4), "first": first, "second": second}
-    path = saved(without(prefix=prefix)(state), tmp_path)
-    if said is None:
-        require_equal(loaded(found(path, Ties), Ties), state)
-        return
-    with pytest.raises(ValueError, match=said):
-        found(path, Ties)
-
-
 def test_a_checkpoint_that_fits_as_it_lies_asks_nothing_of_the_model(tmp_path: Path) -> None:
-    """To build a large model where it cannot be built on meta takes memory."""
+    """A large model that cannot be built on meta takes memory."""
     state = Net().state_dict()
     assert recognised(saved(state, tmp_path), state, None, lambda: pytest.fail("it was built")).is_plain
 
@@ -353,4 +225,4 @@ def test_a_checkpoint_that_fits_as_it_lies_asks_nothing_of_the_model(tmp_path: P
 def test_what_is_said_identifies_a_source(tmp_path: Path) -> None:
     """A copy that was made in another way is another one."""
     source = found(saved(without(prefix="module.")(dict(Net().state_dict())), tmp_path))
-    assert source != replace(source, fit=replace(source.fit, names=source.fit.names[::-1]))
+    assert source != replace(source, conversion=replace(source.conversion, names=source.conversion.names[::-1]))

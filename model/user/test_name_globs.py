@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.layouts import LAYOUTS, save_plain
+from model.conftest import refusal
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 from model.user.conversion_request import ConversionRequest
 from model.user.conversions import load
 from model.user.renaming import rule
@@ -68,14 +70,14 @@ def test_what_may_be_missing_is_named_and_the_rest_is_loaded_as_it_lies(tmp_path
     path = saved(tmp_path, change=without_head, layout=layout)
     source = found(path, missing=["head.*", "again.*"])
     assert source.is_plain
-    assert source.fit.missing == HEAD
+    assert source.conversion.missing == HEAD
     assert source.note == (
         "the model keeps what it starts with in 'head.weight', 'head.bias', 'again.weight', and its outputs are not "
         "compared"
     )
     model = Headed()
     before = model.head.weight.clone()
-    load(model, source.state_dict(), converted=False, missing=source.fit.missing)
+    load(model, source.state_dict(), converted=False, missing=source.conversion.missing)
     assert torch.equal(model.head.weight, before)
     assert torch.equal(model.state_dict()["body.encoder.0.weight"], source.state_dict()["body.encoder.0.weight"])
 
@@ -84,7 +86,7 @@ def test_what_is_there_is_loaded_although_it_may_be_missing(tmp_path: Path) -> N
     # Of a tied tensor one name will do.
     names = {"head.bias", "again.weight"}
     source = found(saved(tmp_path, change=lambda name: None if name in names else name), missing=["*"])
-    assert source.fit.missing == ("head.bias",)
+    assert source.conversion.missing == ("head.bias",)
     assert source.is_plain
 
 
@@ -96,23 +98,23 @@ def test_of_a_tied_tensor_every_name_has_to_be_allowed(tmp_path: Path) -> None:
 
 def test_names_get_a_prefix_although_a_head_is_missing(tmp_path: Path) -> None:
     source = found(saved(tmp_path, Body), missing=["head.*", "again.*"])
-    assert source.fit.said == ("names with 'body.'",)
-    assert source.fit.missing == HEAD
+    assert source.conversion.notes == ("names with 'body.'",)
+    assert source.conversion.missing == HEAD
     assert source.state_dict().keys() == Headed().state_dict().keys() - set(HEAD)
 
 
 def test_of_a_headed_checkpoint_a_body_takes_its_own(tmp_path: Path) -> None:
     source = found(saved(tmp_path), Body, surplus=["head.*", "again.*"])
-    assert source.fit.said == ("names without 'body.'", "without 'head.weight', 'head.bias', 'again.weight'")
+    assert source.conversion.notes == ("names without 'body.'", "without 'head.weight', 'head.bias', 'again.weight'")
     assert source.state_dict().keys() == Body().state_dict().keys()
 
 
 def test_a_head_of_another_shape_is_left_out_and_the_models_is_kept(tmp_path: Path) -> None:
     source = found(saved(tmp_path, ten_classes), missing=["head.*", "again.*"], surplus=["head.*", "again.*"])
-    assert source.fit.missing == HEAD
+    assert source.conversion.missing == HEAD
     assert not source.is_plain
     model = Headed()
-    load(model, source.state_dict(), converted=source.fit.converted, missing=source.fit.missing)
+    load(model, source.state_dict(), converted=source.conversion.converted, missing=source.conversion.missing)
     assert model.head.weight.shape == (3, 4)
 
 
@@ -120,10 +122,10 @@ def test_hooks_of_the_model_fill_in_what_they_do_beside_a_missing_head(tmp_path:
     """An old batch norm has no `num_batches_tracked`."""
     path = saved(tmp_path, change=lambda name: None if "num_batches" in name else without_head(name))
     source = found(path, missing=["head.*", "again.*"])
-    assert source.fit.missing == HEAD
-    [said] = source.fit.said
+    assert source.conversion.missing == HEAD
+    [said] = source.conversion.notes
     assert said == "'body.norm.num_batches_tracked' renamed or filled in by the model's own load_state_dict"
-    load(Headed(), source.state_dict(), converted=False, missing=source.fit.missing)
+    load(Headed(), source.state_dict(), converted=False, missing=source.conversion.missing)
 
 
 def test_names_are_renamed_in_order_and_then_as_they_always_are(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_names_are_renamed_in_order_and_then_as_they_always_are(tmp_path: Path) 
     # An expression may have a '=' itself: the last one ends it.
     renames = [r"net==body.", r"\.layers\.(\d)=.encoder.\1"]
     source = found(path, renames=renames)
-    assert source.fit.said == (*(f"names by --rename {one}" for one in renames), "names without 'module.'")
+    assert source.conversion.notes == (*(f"names by --rename {one}" for one in renames), "names without 'module.'")
     assert source.state_dict().keys() == Headed().state_dict().keys()
     assert torch.equal(source.state_dict()["body.encoder.0.weight"], torch.load(path)["module.net=layers.0.weight"])
 
@@ -139,8 +141,8 @@ def test_names_are_renamed_in_order_and_then_as_they_always_are(tmp_path: Path) 
 def test_globs_of_what_is_left_out_are_for_names_after_renaming(tmp_path: Path) -> None:
     path = saved(tmp_path, change=lambda name: name.replace("head", "top"))
     source = found(path, renames=["^top=old"], missing=["head.bias"], surplus=["old.bias", "old.w*"])
-    assert source.fit.missing == ("head.bias",)
-    assert source.fit.said[1:] == ("without 'old.weight', 'old.bias'",)
+    assert source.conversion.missing == ("head.bias",)
+    assert source.conversion.notes[1:] == ("without 'old.weight', 'old.bias'",)
     with pytest.raises(ValueError, match=r"--allow-surplus: 'top.\*' matches no name of the checkpoint, which has"):
         found(path, renames=["^top=old"], missing=["head.bias"], surplus=["top.*"])
 
@@ -157,24 +159,16 @@ def test_globs_of_what_is_left_out_are_for_names_after_renaming(tmp_path: Path) 
             {"renames": ["weight|bias=x"]},
             "--rename: 'body.encoder.0.weight' and 'body.encoder.0.bias' both become 'body.encoder.0.x' by 'weight|bi",
         ),
-        (
-            {"missing": ["head.*"]},
-            "--allow-missing: the checkpoint has all that 'head.*' matches; leave the option",
-        ),
+        ({"missing": ["head.*"]}, "--allow-missing: the checkpoint has all that 'head.*' matches; leave the option"),
     ],
 )
 def test_what_has_no_effect_is_one_line(tmp_path: Path, wanted: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=r".") as caught:
-        found(saved(tmp_path), **wanted)
-    assert str(caught.value).startswith(said)
-    assert "\n" not in str(caught.value)
+    assert refusal(found, saved(tmp_path), **wanted).startswith(said)
 
 
 @pytest.mark.parametrize("text", ["head", "=head", "(=x", r"a(.*)=\2", r"a(.*)=\g<b>"])
 def test_a_rule_that_cannot_be_used_is_one_line(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no REGEX=REPLACEMENT; write|cannot be used: ") as caught:
-        rule(text)
-    assert "\n" not in str(caught.value)
+    assert re.search(r"is no REGEX=REPLACEMENT; write|cannot be used: ", refusal(rule, text))
 
 
 def sizes(*widths: int) -> Build:
@@ -192,11 +186,7 @@ def whole_numbers() -> nn.Module:
     [
         (Body, Headed, "; --allow-missing 'head.*' --allow-missing 'again.*' keeps what the model starts with"),
         (Headed, Body, "; --allow-surplus 'head.*' --allow-surplus 'again.*' leaves out what the model lacks"),
-        (
-            sizes(4, 10),
-            sizes(4, 3),
-            "; --allow-surplus '1.*' --allow-missing '1.*' keeps what the model starts with",
-        ),
+        (sizes(4, 10), sizes(4, 3), "; --allow-surplus '1.*' --allow-missing '1.*' keeps what the model starts with"),
         (
             lambda: nn.ModuleDict({"a": nn.Linear(2, 2), "b[0]": nn.Linear(2, 2)}),
             lambda: nn.ModuleDict({"a": nn.Linear(2, 2)}),
@@ -213,16 +203,12 @@ def whole_numbers() -> nn.Module:
 def test_the_error_names_the_options_by_which_a_checkpoint_fits(
     tmp_path: Path, made: Build, make: Build, advice: str
 ) -> None:
-    path = saved(tmp_path, made)
-    with pytest.raises(ValueError, match="is of another model") as caught:
-        found(path, make)
-    assert str(caught.value).endswith(advice)
+    assert refusal(found, saved(tmp_path, made), make).endswith(advice)
 
 
 def test_the_options_that_an_error_names_do_it(tmp_path: Path) -> None:
     path = saved(tmp_path, ten_classes, lambda name: f"module.{name}")
-    with pytest.raises(ValueError, match="is of another model") as caught:
-        found(path)
-    surplus, missing = (re.findall(rf"--allow-{kind} '(\S+)'", str(caught.value)) for kind in ("surplus", "missing"))
+    line = refusal(found, path)
+    surplus, missing = (re.findall(rf"--allow-{kind} '(\S+)'", line) for kind in ("surplus", "missing"))
     assert surplus == ["module.head.*", "module.again.*"]
-    assert found(path, missing=missing, surplus=surplus).fit.missing == HEAD
+    assert found(path, missing=missing, surplus=surplus).conversion.missing == HEAD

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from model.conftest import changed, of
-from model.user.example_inputs import Input
+from model.user.example_inputs import ExampleInput
 from model.user.factory import factory_of
+from model.user.from_options import user_model
 from model.user.pretrained_folder import PretrainedFolder
-from model.user.user_model import own
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 
@@ -82,7 +82,7 @@ def test_a_folder_gives_the_model_that_from_pretrained_gives(
         here, there = (dict(getattr(one, kind)()) for one in (ours, theirs))
         assert {key: value.dtype for key, value in here.items()} == {key: value.dtype for key, value in there.items()}
         assert all(torch.equal(value, there[key]) for key, value in here.items())
-    made = model.asks() if model.asks else {}
+    made = model.make_input() if model.make_input else {}
     assert [(key, tuple(value.shape)) for key, value in made.items()] == asked
     outputs = model.outputs(ours)
     assert bool(outputs) == bool(asked)
@@ -158,7 +158,7 @@ def test_a_folder_is_found_however_it_is_written(tmp_path: Path, monkeypatch: py
     models = {written: of(written) for written in names}
     monkeypatch.chdir("/")
     for written, model in models.items():
-        assert (model.label, model.factory.shown) == (names[written], f"{names[written]}/config.json")
+        assert (model.label, model.factory.display_name) == (names[written], f"{names[written]}/config.json")
         # As another process finds it.
         assert factory_of(model.factory.text) == PretrainedFolder(model.factory.text)
         model.saved(lambda _: None)
@@ -177,7 +177,7 @@ def test_a_configuration_alone_has_random_weights(tmp_path: Path) -> None:
     config = folder / "config.json"
     assert of(config).source is None
     (folder / "model.safetensors").unlink()
-    assert of(config).source is own(str(folder), None, None, None).source is None
+    assert of(config).source is user_model(str(folder)).source is None
     assert of(config).label == "llama"
     assert of(config.rename(folder / "small.json")).label == "small"
 
@@ -193,14 +193,17 @@ def test_another_configuration_is_another_model(tmp_path: Path) -> None:
 def test_an_example_of_the_users_wins(tmp_path: Path) -> None:
     folder = saved("llama", tmp_path / "llama")
     (tmp_path / "mine.py").write_text("import torch\ndef ids(): return {'input_ids': torch.tensor([[7]])}")
-    model = own(str(folder), None, None, f"{tmp_path}/mine.py:ids")
-    assert model.asks
-    assert model.asks()["input_ids"].tolist() == [[7]]
+    model = user_model(str(folder), example=f"{tmp_path}/mine.py:ids")
+    assert model.make_input
+    assert model.make_input()["input_ids"].tolist() == [[7]]
     assert [one.shape[:2] for one in model.outputs(model.build())][:1] == [(1, 1)]
 
 
 def test_an_input_is_the_same_each_time_and_within_its_range() -> None:
-    ids, pixels = Input("ids", (1, 7), torch.int64, 3).tensor(), Input("pixels", (2, 40), torch.bfloat16).tensor()
+    ids, pixels = (
+        ExampleInput("ids", (1, 7), torch.int64, 3).tensor(),
+        ExampleInput("pixels", (2, 40), torch.bfloat16).tensor(),
+    )
     assert ids.tolist() == [[0, 1, 2, 0, 1, 2, 0]]
     assert (pixels.dtype, pixels.shape) == (torch.bfloat16, (2, 40))
     assert (float(pixels.min()), float(pixels.max())) == (-1, 1)
@@ -209,7 +212,7 @@ def test_an_input_is_the_same_each_time_and_within_its_range() -> None:
 def test_a_checkpoint_that_is_named_is_taken_instead_of_the_folders(tmp_path: Path) -> None:
     folder = saved("llama", tmp_path / "llama")
     other = (folder / "model.safetensors").rename(tmp_path / "other.safetensors")
-    source = own(str(folder), str(other), None, None).source
+    source = user_model(str(folder), str(other)).source
     assert source
     assert source.path == other
 

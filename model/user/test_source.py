@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from model import conftest
 from model.examine.saved_file import read_saved
-from model.examine.state_keys import _states
 from model.examine.trust import UntrustedCheckpoint
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 from model.user.source import Source, recognised
+from model.user.state_keys import state_dicts
 
 
 class Tied(nn.Module):
@@ -38,11 +40,8 @@ def prefixed(prefix: str, state: dict[str, Any] = STATE) -> dict[str, Any]:
     return {prefix + name: value for name, value in state.items()}
 
 
-def refusal(path: Path, state_key: str | None = None, expected: dict[str, Any] = STATE) -> str:
-    with pytest.raises(ValueError, match=r".") as caught:
-        recognised(path, expected, state_key)
-    assert "\n" not in str(caught.value)
-    return str(caught.value).replace(f"{path.parent}/", "")
+def refusal(path: Path, state_key: str | None = None) -> str:
+    return conftest.refusal(recognised, path, STATE, state_key).replace(f"{path.parent}/", "")
 
 
 @pytest.mark.parametrize("in_folder", [False, True])
@@ -79,7 +78,7 @@ def test_the_state_dict_in_a_training_checkpoint_is_found(
     tmp_path: Path, content: Any, key: str | None, keys: tuple[str | int, ...], said: tuple[str, ...]
 ) -> None:
     source = recognised(saved(content, tmp_path), STATE, key)
-    assert (source.keys, source.fit.said, source.is_plain) == (keys, said, False)
+    assert (source.keys, source.conversion.notes, source.is_plain) == (keys, said, False)
     found = source.state_dict()
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[name], STATE[name]) for name in found)
@@ -89,18 +88,14 @@ def test_the_state_dict_in_a_training_checkpoint_is_found(
 def test_a_prefix_is_found_in_every_file(tmp_path: Path, layout: str) -> None:
     LAYOUTS[layout].save(prefixed("module."), tmp_path, save_plain)
     source = recognised(tmp_path, STATE)
-    assert source.fit.said == ("names without 'module.'",)
+    assert source.conversion.notes == ("names without 'module.'",)
     assert source.state_dict().keys() >= STATE.keys() - {"head.weight"}
 
 
 @pytest.mark.parametrize(
     ("content", "key", "said"),
     [
-        (
-            {"model": STATE, "step": 3},
-            None,
-            "holds more than the state dict of the model: add --state-key model",
-        ),
+        ({"model": STATE, "step": 3}, None, "holds more than the state dict of the model: add --state-key model"),
         (
             {"a": prefixed("module."), "b": STATE, "c": {"x": torch.ones(1)}, "n": 1},
             None,
@@ -116,11 +111,7 @@ def test_a_prefix_is_found_in_every_file(tmp_path: Path, layout: str) -> None:
             None,
             "weights is of another model, without 'step': embed.weight is missing",
         ),
-        (
-            {"a": {"x": torch.ones(1)}, "n": 1},
-            None,
-            "holds state dicts of another model, a: with --state-key",
-        ),
+        ({"a": {"x": torch.ones(1)}, "n": 1}, None, "holds state dicts of another model, a: with --state-key"),
         ({"model": STATE, "n": 1}, "ema", "weights has no state dict 'ema'; it has model"),
         (STATE, "model", "weights has no state dict 'model'; it holds one, and nothing else; leave it out"),
         ([1, 2], None, "weights holds no state dict; save model.state_dict()"),
@@ -145,18 +136,12 @@ def test_of_another_model_the_first_ten_differences_are_told_and_how_many_more(t
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
-            lambda state: state.update({"norm.bias": torch.ones(5)}),
-            "norm.bias has the shape [5], where",
-        ),
+        (lambda state: state.update({"norm.bias": torch.ones(5)}), "norm.bias has the shape [5], where"),
         (
             lambda state: state.update({"norm.bias": torch.ones(4).half()}),
             "holds float16 in 'norm.bias', and the model is built in float32: add --cast float32 (or float16), or",
         ),
-        (
-            lambda state: state.update({"norm.bias": torch.ones(4).long()}),
-            "norm.bias is torch.int64, where",
-        ),
+        (lambda state: state.update({"norm.bias": torch.ones(4).long()}), "norm.bias is torch.int64, where"),
         (lambda state: state.update({"head.weight": STATE["head.weight"].clone()}), "has its own memory, where"),
     ],
 )
@@ -178,7 +163,7 @@ def test_dicts_that_hold_each_other_are_looked_into_once(tmp_path: Path) -> None
     dicts: list[dict[str, Any]] = [{"w": torch.ones(1)} for _ in range(60)]
     for one in dicts:
         one.update({f"k{place}": other for place, other in enumerate(dicts)})
-    states = [keys for keys, _ in _states(read_saved(saved(dicts[0], tmp_path), contents=False, follow=True))]
+    states = [keys for keys, _ in state_dicts(read_saved(saved(dicts[0], tmp_path), contents=False, follow=True))]
     assert 60 < len(states) <= 60 * 60 + 1
 
 
@@ -215,58 +200,6 @@ def test_a_checkpoint_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_told(tmp_path: Path, content: bytes, name: str, said: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert said in refusal(tmp_path / name)
-
-
-# What lies where a checkpoint is to be, and how it is named.
-MISHAPS = {
-    "pointer": (
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"7" * 64 + b"\nsize 4096\n",
-        "is a pointer of git-lfs, not the file: git lfs pull",
-    ),
-    "page": (b"\n <!DOCTYPE html><html><body>404</body></html>", "is a web page, not a checkpoint: download the file"),
-    "short page": (b"<HTML><body>Sign in</body></HTML>", "is a web page, not a checkpoint: download the file itself"),
-    "XML": (
-        b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>",
-        "is XML, as a server sends to tell an error",
-    ),
-    "text": (b"Entry not found\nat all", "is text that begins with 'Entry not found', not a checkpoint: download"),
-    "empty": (b"", "is empty: download or copy it again"),
-    "cut": (b"d\0\0\0\0", "is cut off: it has 5 bytes, and no checkpoint is as short: download or copy it again"),
-    "gzip": (b"\x1f\x8b\x08" + bytes(99), "is compressed by gzip: unpack it"),
-    "GGUF": (b"GGUF\3\0\0\0" + bytes(99), "is a GGUF file, which torch does not load: name a file of torch.save"),
-}
-
-
-@pytest.mark.parametrize("in_folder", [False, True])
-@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.pt"])
-@pytest.mark.parametrize("kind", MISHAPS)
-def test_a_mishap_is_named(tmp_path: Path, kind: str, name: str, in_folder: bool) -> None:
-    content, said = MISHAPS[kind]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).write_bytes(content)
-    (tmp_path / "run" / "config.json").write_text("{}")
-    (tmp_path / "run" / "README.md").write_text("A model.")
-    told = refusal(tmp_path / "run" if in_folder else tmp_path / "run" / name)
-    assert told.removeprefix("--checkpoint: ").removeprefix("run/").startswith(f"{name}: {said}")
-
-
-@pytest.mark.parametrize("place", [0, 2])
-@pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded", "per_tensor"])
-@pytest.mark.parametrize("kind", MISHAPS)
-def test_a_mishap_of_one_file_of_several_is_named(tmp_path: Path, kind: str, layout: str, place: int) -> None:
-    content, said = MISHAPS[kind]
-    files = [tmp_path / name for name in LAYOUTS[layout].save(STATE, tmp_path, save_plain)]
-    files[place].write_bytes(content)
-    told = refusal(tmp_path / LAYOUTS[layout].entrance)
-    assert f"{files[place].name}: " in told
-    assert said in told
-
-
-def test_a_mishap_beside_a_checkpoint_does_not_matter(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "pytorch_model.bin").write_bytes(MISHAPS["pointer"][0])
-    LAYOUTS["safetensors"].save(STATE, tmp_path / "run", save_plain)
-    assert recognised(tmp_path / "run", STATE).layout == "safetensors"
 
 
 @pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import model as package
+from model.conftest import refusal
+from model.user.from_options import user_model
 from model.user.reference import Reference
 from model.user.user_code import WARNINGS_FILE, UserCodeFailed
-from model.user.user_model import UserModel, own
+from model.user.user_model import UserModel
 
 # A project as nanoGPT's is laid out: its module `model` has the name of the suite's package.
 MODEL = """
@@ -96,7 +98,7 @@ def told(project: Path) -> list[str]:
 def test_what_lies_beside_the_users_file_comes_before_the_suites(project: Path) -> None:
     modules = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("model", "bench")}
     before = [*sys.path], Path.cwd(), sys.argv, [*warnings.filters]
-    model = own(f"{project}/script.py:net", None, None, f"{project}/script.py:example")
+    model = user_model(f"{project}/script.py:net", example=f"{project}/script.py:example")
     built = model.build()
     assert [output.shape for output in model.outputs(built)] == [(1, 8)]
     assert (type(built).__module__, type(built).__name__) == ("model", "GPT")
@@ -118,7 +120,7 @@ def test_its_own_loader_finds_the_same(project: Path) -> None:
 
 def test_each_warning_is_told_once_and_is_no_error(project: Path) -> None:
     for _ in range(2):
-        own(f"{project}/script.py:net", None, None, None).build()
+        user_model(f"{project}/script.py:net").build()
     assert told(project) == [
         "script.py warns: UserWarning: on import (script.py:7)",
         "script.py:net warns: FutureWarning: old (script.py:19)",
@@ -128,7 +130,7 @@ def test_each_warning_is_told_once_and_is_no_error(project: Path) -> None:
 
 def test_its_filters_of_warnings_are_in_force_for_it_alone(project: Path) -> None:
     Reference(f"{project}/script.py:net_without_warnings").get()
-    own(f"{project}/script.py:net_without_warnings", None, None, None).build()
+    user_model(f"{project}/script.py:net_without_warnings").build()
     assert told(project) == ["script.py warns: UserWarning: on import (script.py:7)"]
     with pytest.raises(UserWarning, match="of the suite"):
         warnings.warn("of the suite", stacklevel=1)
@@ -137,20 +139,14 @@ def test_its_filters_of_warnings_are_in_force_for_it_alone(project: Path) -> Non
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
-        (
-            "exits",
-            "script.py:exits fails: SystemExit: no weights, which would end the run: put what a script",
-        ),
+        ("exits", "script.py:exits fails: SystemExit: no weights, which would end the run: put what a script"),
         ("stops", "script.py:stops fails: Stop: the first line that says something"),
         ("same", "script.py:same returns the same weight each time, which the next load would find changed: have it"),
         ("backbone", "script.py:backbone returns the same 0.weight each time, which the next load would find changed"),
     ],
 )
 def test_a_factory_that_is_none_is_told_in_a_line(project: Path, factory: str, said: str) -> None:
-    with pytest.raises(ValueError, match=r".") as caught:
-        own(f"{project}/script.py:{factory}", None, None, None)
-    assert str(caught.value).startswith(f"--model: {said}")
-    assert "\n" not in str(caught.value)
+    assert refusal(user_model, f"{project}/script.py:{factory}").startswith(f"--model: {said}")
 
 
 def test_that_memory_is_short_is_told_as_it_is(project: Path) -> None:
@@ -166,7 +162,7 @@ def test_an_example_that_does_not_fit_is_told_in_a_line(project: Path) -> None:
         "two": "--example: other.py:two does not fit script.py:net: TypeError: Linear.forward() takes 2 posit",
         "none": "--example: other.py:none fails: SystemExit",
     }.items():
-        model = own(f"{project}/script.py:net", None, None, f"{project}/other.py:{name}")
+        model = user_model(f"{project}/script.py:net", example=f"{project}/other.py:{name}")
         with pytest.raises(UserCodeFailed) as caught:
             model.outputs(model.build())
         assert str(caught.value).startswith(said)
@@ -187,7 +183,7 @@ def test_a_package_that_is_the_suites_is_told(project: Path, monkeypatch: pytest
             Reference(text).get()
     # By the name of its module, a user's finds what lies beside it too.
     (project / "by_name.py").write_text("from model import GPT\n\ndef net(): return GPT(8, 8)")
-    assert type(own("by_name:net", None, None, None).build()).__name__ == "GPT"
+    assert type(user_model("by_name:net").build()).__name__ == "GPT"
 
 
 def test_a_folder_that_is_gone_is_no_failure(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +200,7 @@ def test_what_its_module_imports_from_beside_it_is_known(project: Path) -> None:
     """With other code there the model may answer otherwise: then what its checkpoint says is out of date."""
     reference = Reference(f"{project}/script.py:net")
     assert reference.files == [project / "model.py", project / "script.py"]
-    model = own(reference.text, None, None, None)
+    model = user_model(reference.text)
     before = model.identity()
     (project / "model.py").write_text(f"{MODEL}\n# changed")
     assert model.identity() != before

@@ -2,8 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from model.checkpoint_cache import CheckpointCache
-from model.checkpoints import Checkpoint, Specification, make, make_sparse, misfit
-from model.layouts import LAYOUTS
+from model.checkpoints.cache import CheckpointCache
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make_sparse
+from model.checkpoints.manifest import misfit
+from model.checkpoints.specification import Specification
+from model.conftest import of_user_model
+from model.layouts.layouts import LAYOUTS
+from model.state_dict import state_digest
+from model.user.factory import skeleton
+from model.user.from_options import user_model
 from model.user.reference import Reference
-from model.user.user_model import UserModel, own, skeleton, state_digest
 from model.verification.verify import WrongModel, check_model
 
 CPU = torch.device("cpu")
@@ -50,36 +55,8 @@ def example():
 def positional():
     return torch.randint(7, (2,)), 3
 
-def needs(width):
-    pass
-
-def empty():
-    return nn.ReLU()
-
-def nothing():
-    pass
-
-class Odd(torch.Tensor):
-    pass
-
-def quantised():
-    model = nn.Linear(2, 2)
-    model.weight = nn.Parameter(torch.ones(2, 2).as_subclass(Odd))
-    return model
-
 def bf16():
     return Tied().to(torch.bfloat16)
-
-def lazy():
-    return nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d())
-
-def lazy_buffers():
-    return nn.LazyBatchNorm1d(affine=False)
-
-def lazy_and_run():
-    model = lazy()
-    model(torch.ones(2, 3))
-    return model
 
 def not_on_meta():
     model = Tied()
@@ -103,13 +80,6 @@ def theirs(file: Path, tmp_path: Path) -> Path:
     return tmp_path / "weights.pt"
 
 
-def made(model: UserModel, layout: str, folder: Path) -> Checkpoint:
-    specification = Specification(model.label, model.dtype, layout, model)
-    make(specification, folder / specification.name, lambda _: None)
-    assert misfit(specification, folder / specification.name) is None
-    return Checkpoint(specification, folder / specification.name)
-
-
 def loaded(checkpoint: Checkpoint) -> nn.Module:
     model = checkpoint.specification.build()
     model.load_state_dict(dict(checkpoint.tensors()) | {"head.weight": dict(checkpoint.tensors())["embed.weight"]})
@@ -118,10 +88,10 @@ def loaded(checkpoint: Checkpoint) -> nn.Module:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_a_checkpoint_one_is_made_as_the_factory_makes_it(file: Path, tmp_path: Path, layout: str) -> None:
-    checkpoint = made(own(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", example=f"{file}:example"), tmp_path, layout)
     (tmp_path / "again").mkdir()
     torch.rand(1)  # Whatever was random before.
-    again = made(own(f"{file}:make", None, None, f"{file}:example"), layout, tmp_path / "again")
+    again = of_user_model(user_model(f"{file}:make", example=f"{file}:example"), tmp_path / "again", layout)
     first, second = (dict(one.tensors()) for one in (checkpoint, again))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -129,7 +99,7 @@ def test_without_a_checkpoint_one_is_made_as_the_factory_makes_it(file: Path, tm
 
 
 def test_a_checkpoint_of_the_users_stays_where_it_is(theirs: Path, file: Path, tmp_path: Path) -> None:
-    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:example"), "torch", tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(theirs), example=f"{file}:example"), tmp_path)
     assert checkpoint.path == theirs
     assert checkpoint.files == (theirs,)
     assert {path.name for path in checkpoint.folder.iterdir()} == {"digests.json", "manifest.json", "logits.pt"}
@@ -138,7 +108,7 @@ def test_a_checkpoint_of_the_users_stays_where_it_is(theirs: Path, file: Path, t
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"torch"}))
 def test_it_is_saved_again_in_another_layout(theirs: Path, file: Path, tmp_path: Path, layout: str) -> None:
-    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:example"), layout, tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(theirs), example=f"{file}:example"), tmp_path, layout)
     saved = torch.load(theirs, weights_only=True)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in checkpoint.tensors())
     check_model(checkpoint, CPU, loaded(checkpoint))
@@ -147,7 +117,7 @@ def test_it_is_saved_again_in_another_layout(theirs: Path, file: Path, tmp_path:
 def test_so_is_the_state_dict_in_a_training_checkpoint(theirs: Path, file: Path, tmp_path: Path) -> None:
     saved = torch.load(theirs, weights_only=True)
     torch.save({"model": {f"module.{name}": t for name, t in saved.items()}, "step": 7}, tmp_path / "training.pt")
-    checkpoint = made(own(f"{file}:make", str(tmp_path / "training.pt"), "model", None), "torch", tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(tmp_path / "training.pt"), "model"), tmp_path)
     assert checkpoint.path.parent == checkpoint.folder
     assert all(torch.equal(tensor, saved[name]) for name, tensor in checkpoint.tensors())
     check_model(checkpoint, CPU, loaded(checkpoint))
@@ -155,8 +125,8 @@ def test_so_is_the_state_dict_in_a_training_checkpoint(theirs: Path, file: Path,
 
 @pytest.mark.parametrize("example", ["example", "positional"])
 def test_a_wrong_output_is_found(theirs: Path, file: Path, tmp_path: Path, example: str) -> None:
-    """Where every weight is right: what is in no checkpoint counts too, and what the model computes."""
-    checkpoint = made(own(f"{file}:make", str(theirs), None, f"{file}:{example}"), "torch", tmp_path)
+    """Every weight is right: non-persistent buffers count too, and outputs."""
+    checkpoint = of_user_model(user_model(f"{file}:make", str(theirs), example=f"{file}:{example}"), tmp_path)
     assert len(checkpoint.outputs()) == 3
     model = loaded(checkpoint)
     hook = model.head.register_forward_hook(lambda _module, _given, returned: 2 * returned)  # type: ignore[union-attr]
@@ -169,7 +139,7 @@ def test_a_wrong_output_is_found(theirs: Path, file: Path, tmp_path: Path, examp
 
 
 def test_a_tie_that_is_lost_is_found(theirs: Path, file: Path, tmp_path: Path) -> None:
-    checkpoint = made(own(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
+    checkpoint = of_user_model(user_model(f"{file}:make", str(theirs)), tmp_path)
     model = loaded(checkpoint)
     model.head.weight = nn.Parameter(model.head.weight.detach().clone())  # type: ignore[union-attr, operator]
     with pytest.raises(WrongModel, match=r"head\.weight was one tensor with embed\.weight, and is by itself"):
@@ -177,11 +147,11 @@ def test_a_tie_that_is_lost_is_found(theirs: Path, file: Path, tmp_path: Path) -
 
 
 def test_without_an_example_weights_are_only_looked_at(theirs: Path, file: Path, tmp_path: Path) -> None:
-    asked_nothing = own(f"{file}:make", str(theirs), None, None)
-    assert asked_nothing.asks is None
+    asked_nothing = user_model(f"{file}:make", str(theirs))
+    assert asked_nothing.make_input is None
     assert asked_nothing.outputs(asked_nothing.build()) == []
-    assert own(f"{file}:make_asked", None, None, None).asks is not None
-    checkpoint = made(asked_nothing, "torch", tmp_path)
+    assert user_model(f"{file}:make_asked").make_input is not None
+    checkpoint = of_user_model(asked_nothing, tmp_path)
     assert checkpoint.specification.making_bytes == 0
     assert checkpoint.outputs() == []
 
@@ -190,56 +160,47 @@ def test_without_an_example_weights_are_only_looked_at(theirs: Path, file: Path,
 def test_what_was_made_is_made_again_when_something_of_the_users_changes(
     theirs: Path, file: Path, tmp_path: Path, change: str
 ) -> None:
-    model = own(f"{file}:make", str(theirs), None, f"{file}:example")
-    checkpoint = made(model, "per_tensor", tmp_path)
+    model = user_model(f"{file}:make", str(theirs), example=f"{file}:example")
+    checkpoint = of_user_model(model, tmp_path, "per_tensor")
     specification = checkpoint.specification
     if change == "weights":
         torch.save(model.build().state_dict(), theirs)
     elif change == "code":
         file.write_text(f"{CODE}\n# changed")
     else:
-        specification = replace(specification, own=replace(model, example=None))
+        specification = replace(specification, user_model=replace(model, example=None))
     assert misfit(specification, checkpoint.folder) == "its model differs"
 
 
 def test_a_file_that_changes_while_it_is_used_is_found(theirs: Path, file: Path, tmp_path: Path) -> None:
-    model = own(f"{file}:make", str(theirs), None, None)
-    shelf = CheckpointCache(tmp_path, lambda _: None, lambda *_: Bar())
-    checkpoint = shelf.get(Specification(model.label, model.dtype, "torch", model))
+    model = user_model(f"{file}:make", str(theirs))
+    cache = CheckpointCache(tmp_path, print)
+    checkpoint = cache.get(Specification(model.label, model.dtype, "torch", model))
     check_model(checkpoint, CPU, loaded(checkpoint))
     theirs.write_bytes(theirs.read_bytes())
     with pytest.raises(Exception, match=r"weights\.pt: was written to while it was in use"):
         check_model(checkpoint, CPU, loaded(checkpoint))
-    shelf.close()
-
-
-@dataclass
-class Bar:
-    def __enter__(self) -> Callable[[int], object]:
-        return lambda _: None
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    cache.close()
 
 
 def test_a_damaged_file_is_found_before_it_is_used(theirs: Path, file: Path, tmp_path: Path) -> None:
     value = bytes(torch.load(theirs, weights_only=True)["embed.weight"].view(torch.uint8).flatten().tolist())
     theirs.write_bytes(theirs.read_bytes().replace(value, bytes(len(value))))
     with pytest.raises(Exception, match=r"weights\.pt: has a damaged record"):
-        made(own(f"{file}:make", str(theirs), None, None), "torch", tmp_path)
+        of_user_model(user_model(f"{file}:make", str(theirs)), tmp_path)
 
 
 def test_its_footprint_counts_shared_memory_once(file: Path) -> None:
-    model = own(f"{file}:make", None, None, None)
+    model = user_model(f"{file}:make")
     footprint = Specification(model.label, model.dtype, "torch", model).footprint
     assert (footprint.state_bytes, footprint.largest_tensor_bytes, footprint.tensors) == (112, 112, 1)
     assert (model.label, model.dtype) == ("make", "float32")
-    assert own(f"{file}:bf16", None, None, None).dtype == "bfloat16"
+    assert user_model(f"{file}:bf16").dtype == "bfloat16"
 
 
 def test_models_are_told_apart_by_their_names_dtypes_shapes_and_ties(file: Path) -> None:
     tied, tied_too, not_on_meta, bf16 = (
-        own(f"{file}:{name}", None, None, None).state_digest for name in ("make", "make_asked", "not_on_meta", "bf16")
+        user_model(f"{file}:{name}").state_digest for name in ("make", "make_asked", "not_on_meta", "bf16")
     )
     assert tied == tied_too == not_on_meta
     untied = dict(skeleton(Reference(f"{file}:make")).state_dict())
@@ -251,7 +212,7 @@ def test_models_are_told_apart_by_their_names_dtypes_shapes_and_ties(file: Path)
 
 
 def test_a_plan_of_it_keeps_ties(file: Path, tmp_path: Path) -> None:
-    model = own(f"{file}:make", None, None, None)
+    model = user_model(f"{file}:make")
     specification = Specification(model.label, model.dtype, "torch", model)
     make_sparse(specification, tmp_path / "planned")
     saved: dict[str, Any] = torch.load(Checkpoint(specification, tmp_path / "planned").path, weights_only=True)
@@ -261,16 +222,16 @@ def test_a_plan_of_it_keeps_ties(file: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_built_on_meta_is_built_to_be_looked_at(file: Path) -> None:
     assert not skeleton(Reference(f"{file}:not_on_meta")).state_dict()["embed.weight"].is_meta
-    model = own(f"{file}:not_on_meta", None, None, None)
+    model = user_model(f"{file}:not_on_meta")
     assert model.dtype == "float32"
     assert Specification(model.label, model.dtype, "torch", model).footprint.state_bytes == 112
 
 
 def test_an_example_may_be_what_is_asked_itself(file: Path) -> None:
     file.write_text(f"{CODE}\nmake.example = torch.tensor([1, 2])")
-    model = own(f"{file}:make", None, None, None)
-    assert model.asks
-    assert model.asks().tolist() == [1, 2]
+    model = user_model(f"{file}:make")
+    assert model.make_input
+    assert model.make_input().tolist() == [1, 2]
     assert len(model.outputs(model.build())) == 3
 
 
@@ -288,7 +249,7 @@ def draws():
 draws.example = torch.tensor([1])
 """
     file.write_text(f"{CODE}{draws}")
-    model = own(f"{file}:draws", None, None, None)
+    model = user_model(f"{file}:draws")
     one = model.outputs(model.build())
     for seeded in (random.seed, numpy.random.seed, torch.manual_seed):
         seeded(1)
@@ -299,34 +260,3 @@ draws.example = torch.tensor([1])
     random.seed(1)
     numpy.random.seed(1)
     assert found == (random.random(), numpy.random.rand())
-
-
-@pytest.mark.parametrize(
-    ("factory", "example", "said"),
-    [
-        ("needs", None, "--model: mine.py:needs needs arguments (width): wrap it in a function that needs none"),
-        ("nothing", None, "--model: mine.py:nothing returns no torch.nn.Module, but something of the type NoneType"),
-        ("empty", None, "--model: mine.py:empty makes a model without weights"),
-        (
-            "lazy",
-            None,
-            "--model: mine.py:lazy makes a lazy model, whose 0.weight is not initialised yet: run it once, on an ",
-        ),
-        ("lazy_buffers", None, "--model: mine.py:lazy_buffers makes a lazy model, whose running_mean is not initial"),
-        (
-            "quantised",
-            None,
-            "--model: mine.py:quantised makes a model whose weight is of the type Odd: oth",
-        ),
-        ("CODE", None, "--model: mine.py:CODE: mine.py has no 'CODE'; it has "),
-        ("make", "needs", "--example: mine.py:needs needs arguments (width)"),
-    ],
-)
-def test_what_is_no_factory_is_told(file: Path, factory: str, example: str | None, said: str) -> None:
-    with pytest.raises(ValueError, match=r".") as caught:
-        own(f"{file}:{factory}", None, None, example and f"{file}:{example}")
-    assert str(caught.value).startswith(said)
-
-
-def test_a_lazy_model_that_was_run_is_one(file: Path) -> None:
-    assert len(skeleton(own(f"{file}:lazy_and_run", None, None, None).factory).state_dict()) == 7

@@ -9,11 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from model.checkpoints import Checkpoint, Specification, make, make_sparse, misfit
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make_sparse
+from model.checkpoints.specification import Specification
+from model.conftest import of_user_model
 from model.examine.trust import examine
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 from model.user.conversion_request import ConversionRequest
-from model.user.user_model import UserModel, own
+from model.user.from_options import user_model
+from model.user.user_model import UserModel
 from model.verification.verify import WrongModel, check_model, check_structure
 
 CPU = torch.device("cpu")
@@ -55,18 +59,11 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserModel:
     (tmp_path / "mine.py").write_text(CODE)
     torch.save({"body.weight": torch.randn(8, 8), "body.bias": torch.randn(8)}, tmp_path / "body.pt")
     wanted = ConversionRequest(missing=("norm.*", "head.*", "same.*"))
-    return own(f"{tmp_path / 'mine.py'}:make", str(tmp_path / "body.pt"), None, None, wanted)
+    return user_model(f"{tmp_path / 'mine.py'}:make", str(tmp_path / "body.pt"), wanted=wanted)
 
 
 def specified(model: UserModel, layout: str = "torch") -> Specification:
     return Specification(model.label, model.dtype, layout, model)
-
-
-def made(model: UserModel, folder: Path, layout: str = "torch") -> Checkpoint:
-    specification = specified(model, layout)
-    make(specification, folder / specification.name, lambda _: None)
-    assert misfit(specification, folder / specification.name) is None
-    return Checkpoint(specification, folder / specification.name)
 
 
 def loaded(checkpoint: Checkpoint) -> nn.Module:
@@ -79,7 +76,7 @@ def loaded(checkpoint: Checkpoint) -> nn.Module:
 def test_it_is_loaded_as_it_lies_and_saved_again_without_what_it_lacks(
     model: UserModel, tmp_path: Path, layout: str
 ) -> None:
-    checkpoint = made(model, tmp_path, layout)
+    checkpoint = of_user_model(model, tmp_path, layout)
     specification = checkpoint.specification
     assert (specification.in_place is not None) == (layout == "torch")
     assert specification.keywords == {"missing": MISSING}
@@ -101,15 +98,15 @@ def test_it_has_a_footprint_of_its_own(model: UserModel, tmp_path: Path) -> None
     assert replace(specification, cast="bfloat16").saved.ends_bytes == body // 2
     # What the model starts with is asked of one that is made.
     assert specification.making_bytes == specification.footprint.state_bytes
-    assert model.state_digest != own(model.factory.text, None, None, None).state_digest
+    assert model.state_digest != user_model(model.factory.text).state_digest
 
 
 def test_what_it_starts_with_is_known_though_it_is_asked_nothing(model: UserModel, tmp_path: Path) -> None:
     wanted = ConversionRequest(missing=("norm.*", "head.*", "same.*"))
-    quiet = own(f"{tmp_path / 'mine.py'}:quiet", str(tmp_path / "body.pt"), None, None, wanted)
-    assert quiet.asks is None
-    checkpoint = made(quiet, tmp_path)
-    assert checkpoint.starts().keys() == {*MISSING}
+    quiet = user_model(f"{tmp_path / 'mine.py'}:quiet", str(tmp_path / "body.pt"), wanted=wanted)
+    assert quiet.make_input is None
+    checkpoint = of_user_model(quiet, tmp_path)
+    assert checkpoint.initial_values().keys() == {*MISSING}
     check_model(checkpoint, CPU, loaded(checkpoint))
 
 
@@ -120,57 +117,40 @@ def test_a_plan_lacks_it_too(model: UserModel, tmp_path: Path) -> None:
     check_structure(planned, CPU, specified(model).build())
 
 
-def fill_with_zeros(model: nn.Module) -> None:
-    model.get_parameter("head.weight").data.zero_()
-
-
-def scale_the_body(model: nn.Module) -> None:
-    model.get_parameter("body.weight").data.mul_(2)
+def scaled(name: str, factor: float) -> Callable[[nn.Module], object]:
+    return lambda model: model.get_parameter(name).data.mul_(factor)
 
 
 def untie(model: nn.Module) -> None:
     model.get_submodule("same").weight = nn.Parameter(model.get_parameter("same.weight").detach().clone())
 
 
-def leave_on_meta(model: nn.Module) -> None:
-    model.get_submodule("norm").to("meta")
+IN_KIND: list[tuple[Callable[[nn.Module], object], str]] = [
+    (untie, "same.weight was one tensor with head.weight, and is by itself"),
+    (lambda model: model.get_submodule("norm").to("meta"), "norm.weight is on meta, not on cpu"),
+    (lambda model: setattr(model, "norm", nn.BatchNorm1d(3)), r"norm.weight has shape \[3\], made as \[16\]"),
+    (lambda model: model.get_submodule("norm").double(), "norm.weight is torch.float64, made as torch.float32"),
+    (lambda model: delattr(model.get_submodule("norm"), "running_var"), "norm.running_var is not in the model"),
+]
+IN_VALUES: list[tuple[Callable[[nn.Module], object], str]] = [
+    (
+        scaled("head.weight", 0),
+        "head.weight is not in the checkpoint, and was not initialised: it has 0, where the model starts",
+    ),
+    (scaled("body.weight", 2), "body.weight differs in 64 of 64 values"),
+]
 
 
-def change_the_shape(model: nn.Module) -> None:
-    model.norm = nn.BatchNorm1d(3)
-
-
-def change_the_dtype(model: nn.Module) -> None:
-    model.get_submodule("norm").double()
-
-
-def delete(model: nn.Module) -> None:
-    del model.get_submodule("norm").running_var
-
-
-IN_KIND: dict[Callable[[nn.Module], None], str] = {
-    untie: "same.weight was one tensor with head.weight, and is by itself",
-    leave_on_meta: "norm.weight is on meta, not on cpu",
-    change_the_shape: r"norm.weight has shape \[3\], made as \[16\]",
-    change_the_dtype: "norm.weight is torch.float64, made as torch.float32",
-    delete: "norm.running_var is not in the model",
-}
-IN_VALUES: dict[Callable[[nn.Module], None], str] = {
-    fill_with_zeros: "head.weight is not in the checkpoint, and was not initialised: it has 0, where the model starts",
-    scale_the_body: "body.weight differs in 64 of 64 values",
-}
-
-
-@pytest.mark.parametrize(("damage", "said"), (IN_KIND | IN_VALUES).items())
+@pytest.mark.parametrize(("damage", "said"), IN_KIND + IN_VALUES)
 def test_a_model_that_is_not_right_is_told(
-    model: UserModel, tmp_path: Path, damage: Callable[[nn.Module], None], said: str
+    model: UserModel, tmp_path: Path, damage: Callable[[nn.Module], object], said: str
 ) -> None:
-    checkpoint = made(model, tmp_path)
+    checkpoint = of_user_model(model, tmp_path)
     wrong = loaded(checkpoint)
     damage(wrong)
     with pytest.raises(WrongModel, match=said):
         check_model(checkpoint, CPU, wrong)
-    if damage in IN_KIND:
+    if (damage, said) in IN_KIND:
         with pytest.raises(WrongModel, match=said):
             check_structure(checkpoint, CPU, wrong)
     else:
@@ -178,8 +158,8 @@ def test_a_model_that_is_not_right_is_told(
 
 
 def test_the_outputs_of_a_random_head_are_not_compared(model: UserModel, tmp_path: Path) -> None:
-    checkpoint = made(model, tmp_path)
+    checkpoint = of_user_model(model, tmp_path)
     assert len(checkpoint.outputs()) == 1
-    assert checkpoint.answers().difference([torch.zeros(2, 16)]) is None
+    assert checkpoint.reference_outputs().difference([torch.zeros(2, 16)]) is None
     assert model.source
     assert str(model.source.note).endswith("and its outputs are not compared")

@@ -1,4 +1,4 @@
-"""How code of the user's runs: as in a program of their own, with their imports, and unable to end the run."""
+"""Surroundings for the user's code: it runs as in a program of its own, and cannot end the run."""
 
 import os
 import sys
@@ -12,33 +12,33 @@ from unittest.mock import patch
 
 from model.printable import printable
 
-# Where the suite's own modules lie, and their names: among the most common that there are.
+# The folder of the suite's own modules, and their names, which are common ones.
 SUITE = Path(__file__).resolve().parent.parent
 SUITE_NAMES = ("bench", "conftest", "model")
 
-# What is shown of a line, in characters: those of transformers list what there is.
+# Characters of a line of an error: those of transformers list the choices.
 LONGEST_LINE = 2000
 
-# What modules of the user's files are called begins with it.
+# Prefix of the names of modules made of the user's files.
 OWN_MODULE = "own_"
 
-# The environment variable that names the file where all processes of a run tell of warnings of the user's code.
+# The environment variable with the file to which all processes of a run write warnings of the user's code.
 WARNINGS_FILE = "WEIGHT_LOADING_WARNINGS"
 
 
 class NotTheUsers(BaseException):
-    """Raised in code of the user's for what is no fault of it: it passes as it is."""
+    """Raised within the user's code for a fault that is not its own: it passes unchanged."""
 
 
 class UserCodeFailed(ValueError):
-    """Code of the user's raised something; the message says that in a line."""
+    """Code of the user's raised an error, which the message has in one line."""
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Raise `UserCodeFailed`, which begins with `what`, for anything that code of the user's raises in this block.
+def naming_failures(what: str) -> Iterator[None]:
+    """Raise `UserCodeFailed`, which begins with `what`, for any error of the user's code in this block.
 
-    Except for an interrupt, and for what says already that it is of the user's code.
+    Interrupts, `UserCodeFailed` and `NotTheUsers` pass unchanged.
     """
     try:
         yield
@@ -46,18 +46,18 @@ def telling(what: str) -> Iterator[None]:
         raise
     except BaseException as error:
         line = printable(str(error).strip().partition("\n")[0], LONGEST_LINE)
-        said = f"{type(error).__name__}: {line}".removesuffix(": ")
+        reason = f"{type(error).__name__}: {line}".removesuffix(": ")
         if isinstance(error, SystemExit):
-            said += ", which would end the run: put what a script does below if __name__ == '__main__'"
-        raise UserCodeFailed(f"{what}: {said}") from error
+            reason += ", which would end the run: put what a script does below if __name__ == '__main__'"
+        raise UserCodeFailed(f"{what}: {reason}") from error
 
 
 class UserSurroundings:
-    """What code in a folder finds where it runs, and what it has changed there; it is not in force for other code.
+    """Interpreter state for the code in a folder, kept between its calls and not in force for other code.
 
-    Modules in the folder are found before those of the suite that have the same names. The command line is that of a
-    script without arguments. The working folder, and the filters of warnings, are what the code has made of them; at
-    first the filters are those that Python has for a script.
+    Modules in the folder hide those of the suite with the same names. The command line is that of a script without
+    arguments. The working folder and the filters of warnings are as the code left them; at first the filters are those
+    of Python for a script.
     """
 
     def __init__(self, folder: Path, *, first: bool) -> None:
@@ -70,20 +70,23 @@ class UserSurroundings:
         self._entered = False
 
     @contextmanager
-    def entered(self, shown: str) -> Iterator[None]:
-        """Have them in force in this block, and tell of its warnings as those of `shown`."""
+    def entered(self, display_name: str) -> Iterator[None]:
+        """Have them in force in this block, and report its warnings as those of `display_name`."""
         with warnings.catch_warnings(record=True) as caught:
             try:
                 if self._entered:
                     yield
                 else:
-                    with patch.object(sys, "argv", [shown.partition(":")[0]]), self._in_force():
+                    with patch.object(sys, "argv", [display_name.partition(":")[0]]), self._in_force():
                         yield
             finally:
                 for one in caught:
                     text = " ".join(str(one.message).split())
                     place = f"{Path(one.filename).name}:{one.lineno}"
-                    _tell(f"{shown} warns: {one.category.__name__}: {text} ({place})", os.environ.get(WARNINGS_FILE))
+                    _report(
+                        f"{display_name} warns: {one.category.__name__}: {text} ({place})",
+                        os.environ.get(WARNINGS_FILE),
+                    )
 
     @contextmanager
     def _in_force(self) -> Iterator[None]:
@@ -111,18 +114,18 @@ class UserSurroundings:
             self._entered = False
 
     def _taken(self) -> dict[str, ModuleType]:
-        """The modules of the names that are in question, and those below them: now they are no longer found."""
+        """Remove the modules with shared names, and those below them, from `sys.modules`, and return them."""
         return {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] in self._names}
 
 
 @cache
 def surroundings(folder: Path, *, first: bool) -> UserSurroundings:
-    """Those of the code in a folder; `first`: that is searched for modules before all others."""
+    """Return the surroundings of the code in a folder; `first`: modules are searched there first."""
     return UserSurroundings(folder, first=first)
 
 
 def _working_folder() -> Path | None:
-    """None where it is there no more."""
+    """Return the working folder; None if it was removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -130,7 +133,7 @@ def _working_folder() -> Path | None:
 
 
 def _ordinary_filters() -> list[object]:
-    """The filters that Python has for warnings, with modules of the user's files for its main module."""
+    """Return Python's default filters of warnings, with modules of the user's files in place of `__main__`."""
     with warnings.catch_warnings():
         warnings.resetwarnings()
         warnings.simplefilter("default")
@@ -143,8 +146,8 @@ def _ordinary_filters() -> list[object]:
 
 
 @cache
-def _tell(line: str, file: str | None) -> None:
-    """Append a line to a file, once in this process; without one it goes to where errors are written."""
+def _report(line: str, file: str | None) -> None:
+    """Append a line to a file, once in this process; without a file, write it to stderr."""
     if file is None:
         sys.stderr.write(f"{line}\n")
         return

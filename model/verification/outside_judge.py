@@ -1,7 +1,7 @@
-"""A loaded model judged from outside its process: by digests of its memory, held to those of what was saved.
+"""Check of a loaded model from outside its process: digests of its memory are compared with those of the checkpoint.
 
-The loader may have replaced whatever compares tensors in its own process, and it may have written to the file. The
-digests were made before, of a checkpoint that was sound.
+The loader may have replaced whatever compares tensors in its own process, and may have written to the file. The digests
+were made before, of a checkpoint that was sound.
 """
 
 import time
@@ -13,27 +13,28 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
+from model.digest import TensorDigest
 from model.examine.trust import UntrustedCheckpoint
-from model.foreign import FOREIGN, Digest
-from model.verification.nonpersistent import beside
+from model.layouts.foreign import FOREIGN
+from model.values.nonpersistent import first_wrong
 from model.verification.process_memory import ProcessMemory
 from model.verification.tensor_places import (
     HIDDEN,
     NO_DICT,
     NO_NAME,
     TRACE,
+    PlacesStatement,
     TensorPlace,
-    Told,
     effective_stride,
     places_of,
 )
 
-# What is wrong with a model whose process has this memory, and tells this of it, also if it is asked again; None if
-# nothing is.
-Judge = Callable[[ProcessMemory, Told, Callable[[], Told]], str | None]
+# Returns the fault of a model, or None: from the memory of its process, the statement of its tensors' places, and a
+# function that asks for another statement.
+Judge = Callable[[ProcessMemory, PlacesStatement, Callable[[], PlacesStatement]], str | None]
 
-# Why a model cannot be compared, of what is odd; see `Told`.
+# Reasons why a model cannot be compared; see `PlacesStatement`.
 ODD = {
     TRACE: "a trace function was left by the loader, and could change the model while it is compared: have it unset",
     NO_DICT: "{} keeps its tensors in something else than a dict: have the loader leave it as it is built",
@@ -41,27 +42,27 @@ ODD = {
     HIDDEN: "{} is hidden by an attribute of its name, which the model uses",
 }
 
-# After a load that left something running, its tensors are looked at again.
+# After this time, the tensors are read again if the load left something running.
 LATER_SECONDS = 1.5
 
 
 def judge_of(checkpoint: Checkpoint, device: torch.device) -> Judge | None:
-    """Return what judges loads of a checkpoint; None where only the process of a load can: on no CPU and no GPU.
+    """Return the judge of loads of a checkpoint; None if only the process of a load can check the model.
 
-    And where the state dict of a model as it is built is not what is registered, or TorchScript makes it: it does not
-    tell which tensor has a name.
+    That is so on a device other than CPU and GPU, for TorchScript, and for a model whose state dict, as it is built, is
+    not what it registers: then names do not tell the tensors.
     """
     if device.type not in ("cpu", "cuda"):
         return None
     skeleton = checkpoint.specification.architecture.skeleton()
     made = skeleton.state_dict(keep_vars=True)
-    if isinstance(skeleton, torch.jit.ScriptModule) or not _holds_what_it_has(skeleton, made):
+    if isinstance(skeleton, torch.jit.ScriptModule) or not _registers_its_state(skeleton, made):
         return None
-    return partial(_judge, checkpoint, device, _Made.of(made))
+    return partial(_judge, checkpoint, device, _BuiltState.of(made))
 
 
-def _holds_what_it_has(skeleton: nn.Module, made: Mapping[str, object]) -> bool:
-    """Return whether a state dict has the tensors that are registered, by their names, and no others."""
+def _registers_its_state(skeleton: nn.Module, made: Mapping[str, object]) -> bool:
+    """Return whether a state dict has the tensors that the model registers, by their names, and no others."""
     places, odd = places_of(skeleton)
     parameters = skeleton.named_parameters(remove_duplicate=False)
     registered = dict([*parameters, *skeleton.named_buffers(remove_duplicate=False)])
@@ -76,14 +77,14 @@ def _holds_what_it_has(skeleton: nn.Module, made: Mapping[str, object]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A model as its factory makes it: strides, and the first of the names that mean a tensor."""
+class _BuiltState:
+    """A new model: the strides of each tensor, and the first of its names."""
 
     strides: dict[str, tuple[int, ...]]
     firsts: dict[str, str]
 
     @classmethod
-    def of(cls, state_dict: dict[str, Tensor]) -> "_Made":
+    def of(cls, state_dict: dict[str, Tensor]) -> "_BuiltState":
         tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
         first: dict[int, str] = {}
         return cls(
@@ -92,19 +93,19 @@ class _Made:
         )
 
 
-def _judge(  # noqa: PLR0913, PLR0917 - what is known beforehand, and what the process of a load shows
+def _judge(  # noqa: PLR0913, PLR0917 - three bound beforehand, three of a load
     checkpoint: Checkpoint,
     device: torch.device,
-    made: _Made,
+    made: _BuiltState,
     memory: ProcessMemory,
-    told: Told,
-    again: Callable[[], Told],
+    statement: PlacesStatement,
+    again: Callable[[], PlacesStatement],
 ) -> str | None:
     try:
         checkpoint.require_unchanged()
         digests = checkpoint.digests()
-        wrong = _wrong(checkpoint, digests, device, made, memory, told)
-        if wrong is None and _may_change(memory, told, digests):
+        wrong = _wrong(checkpoint, digests, device, made, memory, statement)
+        if wrong is None and _may_change(memory, statement, digests):
             time.sleep(LATER_SECONDS)
             if later := _wrong(checkpoint, digests, device, made, memory, again()):
                 wrong = (
@@ -117,20 +118,20 @@ def _judge(  # noqa: PLR0913, PLR0917 - what is known beforehand, and what the p
 
 def _wrong(  # noqa: PLR0913, PLR0917 - the same
     checkpoint: Checkpoint,
-    digests: dict[str, Digest],
+    digests: dict[str, TensorDigest],
     device: torch.device,
-    made: _Made,
+    made: _BuiltState,
     memory: ProcessMemory,
-    told: Told,
+    statement: PlacesStatement,
 ) -> str | None:
-    for name, why in told.odd:
+    for name, why in statement.odd:
         return ODD[why].format(name or "the model")
-    places = {place.name: place for place in told.places}
-    if len(places) < len(told.places):
-        twice = next(name for name, count in Counter(place.name for place in told.places).items() if count > 1)
+    places = {place.name: place for place in statement.places}
+    if len(places) < len(statement.places):
+        twice = next(name for name, count in Counter(place.name for place in statement.places).items() if count > 1)
         return f"{twice} is the name of several tensors: have the loader leave the model as it is built"
     dense = checkpoint.specification.layout.startswith("safetensors") or checkpoint.specification.layout in FOREIGN
-    for place in told.places:
+    for place in statement.places:
         if place.held != "output" and (what := _misplaced(place, device)):
             return f"{place.name} {what}"
     for name, digest in digests.items():
@@ -141,8 +142,8 @@ def _wrong(  # noqa: PLR0913, PLR0917 - the same
     return (
         _wrong_ties(places, digests, made, {*checkpoint.specification.missing})
         or _wrong_values(memory, places, digests)
-        or _wrong_beside(checkpoint, memory, places)
-        or _wrong_outputs(checkpoint, memory, told)
+        or _wrong_nonpersistent(checkpoint, memory, places)
+        or _wrong_outputs(checkpoint, memory, statement)
     )
 
 
@@ -154,11 +155,11 @@ def _misplaced(place: TensorPlace, device: torch.device) -> str | None:
     return None if right else f"is on {place.device}, not on {device!r}"
 
 
-def _unlike(place: TensorPlace, digest: Digest, made: tuple[int, ...] | None, *, dense: bool) -> str | None:
-    """Say what is wrong with the dtype, the shape or the strides of a tensor.
+def _unlike(place: TensorPlace, digest: TensorDigest, made: tuple[int, ...] | None, *, dense: bool) -> str | None:
+    """Return the difference in dtype, shape or strides of a tensor; None if there is none.
 
-    It may lie as in the checkpoint, or as the model is built; `dense`: or one value after the other, as there is no
-    other way to save it.
+    The strides may be those of the checkpoint or of a new model; `dense`: or contiguous ones, as the layout saves no
+    others.
     """
     if place.dtype != str(digest.dtype):
         return f"is {place.dtype}, saved as {digest.dtype}"
@@ -171,9 +172,9 @@ def _unlike(place: TensorPlace, digest: Digest, made: tuple[int, ...] | None, *,
 
 
 def _wrong_ties(
-    places: dict[str, TensorPlace], digests: dict[str, Digest], made: _Made, missing: set[str]
+    places: dict[str, TensorPlace], digests: dict[str, TensorDigest], made: _BuiltState, missing: set[str]
 ) -> str | None:
-    """Say which tensor is not one with another that it was one with, or has become so, or is in no checkpoint."""
+    """Return the first tie that was lost or added, or a tensor that is in no checkpoint; None if there is neither."""
     saved = {name: place for name, place in places.items() if place.held in ("parameter", "buffer") and place.count}
     first: dict[object, str] = {}
     firsts = {
@@ -191,12 +192,14 @@ def _wrong_ties(
     return f"{min(unexpected)} is in the model, but not in the checkpoint" if unexpected else None
 
 
-def _are_made_one(made: _Made, one: str, other: str) -> bool:
+def _are_made_one(made: _BuiltState, one: str, other: str) -> bool:
     return made.firsts.get(one, one) == made.firsts.get(other, other)
 
 
-def _wrong_values(memory: ProcessMemory, places: dict[str, TensorPlace], digests: dict[str, Digest]) -> str | None:
-    # Of tied tensors one is read.
+def _wrong_values(
+    memory: ProcessMemory, places: dict[str, TensorPlace], digests: dict[str, TensorDigest]
+) -> str | None:
+    # Tied tensors are read once.
     once: dict[object, list[str]] = {}
     for name, digest in digests.items():
         place = places[name]
@@ -210,26 +213,25 @@ def _wrong_values(memory: ProcessMemory, places: dict[str, TensorPlace], digests
     return None
 
 
-def _wrong_beside(checkpoint: Checkpoint, memory: ProcessMemory, places: dict[str, TensorPlace]) -> str | None:
-    """Say which buffer that no checkpoint has is not as the model is built; see `nonpersistent.wrong_beside`."""
-    known = checkpoint.buffers()
+def _wrong_nonpersistent(checkpoint: Checkpoint, memory: ProcessMemory, places: dict[str, TensorPlace]) -> str | None:
+    """Return the fault of a non-persistent buffer; see `nonpersistent.wrong_nonpersistent`."""
+    known = checkpoint.nonpersistent_digests()
     wrong = [
         name
         for name, right in known.items()
         if name not in places or memory.sha256(places[name]) not in {one.sha256 for one in right}
     ]
-    built = beside(checkpoint.specification.build()) if wrong else {}
-    name = next((name for name in wrong if name in built and Digest.of(built[name]) in known[name]), None)
+    name = first_wrong(wrong, known, checkpoint.specification.build)
     return f"{name} is in no checkpoint, and has other values than the model is built with" if name else None
 
 
-def _wrong_outputs(checkpoint: Checkpoint, memory: ProcessMemory, told: Told) -> str | None:
-    """Say what is wrong with the outputs that a process tells of; it tells of none where none are kept."""
-    outputs = [memory.tensor(place) for place in told.places if place.held == "output"]
-    return checkpoint.answers().difference([one for one in outputs if one is not None]) if outputs else None
+def _wrong_outputs(checkpoint: Checkpoint, memory: ProcessMemory, statement: PlacesStatement) -> str | None:
+    """Return the difference of the outputs in a statement; it has none if no outputs are kept."""
+    outputs = [memory.tensor(place) for place in statement.places if place.held == "output"]
+    return checkpoint.reference_outputs().difference([one for one in outputs if one is not None]) if outputs else None
 
 
-def _may_change(memory: ProcessMemory, told: Told, digests: Iterable[str]) -> bool:
-    """Return whether something still runs that could write to the tensors."""
-    places = {place.name: place for place in told.places}
-    return bool(told.running) or memory.has_children() or memory.shares([places[name] for name in digests])
+def _may_change(memory: ProcessMemory, statement: PlacesStatement, digests: Iterable[str]) -> bool:
+    """Return whether something that could write to the tensors still runs."""
+    places = {place.name: place for place in statement.places}
+    return bool(statement.running) or memory.has_children() or memory.shares([places[name] for name in digests])

@@ -1,4 +1,4 @@
-"""Tensors in the memory of another process: read from outside, where the system lets."""
+"""Tensors in the memory of another process, read from outside where the system allows it."""
 
 import os
 from collections.abc import Iterator
@@ -11,18 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.foreign import Digest
+from model.digest import TensorDigest
 from model.verification.tensor_places import TensorPlace
 
-# What is read at once.
+# Bytes that are read at once.
 CHUNK_BYTES = 2**20
-# Below so many bytes a tensor is read before a second thread has begun.
 THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """The memory of process `pid`, open for reading: what the process does later cannot close it."""
+    """The memory of process `pid`, open for reading; the process cannot close it."""
 
     pid: int
     descriptor: int
@@ -35,7 +34,7 @@ class ProcessMemory:
             return None
         if not place.is_contiguous:
             values = self.tensor(place)
-            return None if values is None else Digest.of(values).sha256
+            return None if values is None else TensorDigest.of(values).sha256
         digest, buffer = sha256(), memoryview(bytearray(min(CHUNK_BYTES, place.span_bytes)))
         for start in range(0, place.span_bytes, CHUNK_BYTES):
             part = buffer[: min(CHUNK_BYTES, place.span_bytes - start)]
@@ -45,7 +44,7 @@ class ProcessMemory:
         return digest.hexdigest()
 
     def digests(self, places: list[TensorPlace]) -> list[str | None]:
-        """Return the digest of each, see `sha256`."""
+        """Return the digest of each tensor, see `sha256`."""
         with ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(self.sha256, places))
 
@@ -71,7 +70,7 @@ class ProcessMemory:
         return False
 
     def has_children(self) -> bool:
-        """Return whether the process has started others that are still there."""
+        """Return whether the process has living children."""
         return any(file.read_bytes().strip() for file in Path(f"/proc/{self.pid}/task").glob("*/children"))
 
     def _read(self, address: int, into: memoryview) -> bool:
@@ -89,7 +88,7 @@ class ProcessMemory:
 
 @contextmanager
 def memory_of(pid: int | None) -> Iterator[ProcessMemory | None]:
-    """Open the memory of a child, before it does anything; None where the system does not let."""
+    """Open the memory of a child before it does anything; None if the system forbids it."""
     try:
         descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
     except OSError:

@@ -1,8 +1,8 @@
-"""Places of a model's tensors in memory, told by the process that has it without a function that can be patched.
+"""Places of a model's tensors in memory, stated by its process without a function that can be patched.
 
 The loader of a model runs in the same process, and may replace `torch.equal`, `hashlib.sha256` or a method of
-`nn.Module`. So what tells calls functions in C only, held since this module was imported, and compares nothing: another
-process reads the memory. A loader that writes such a statement by itself can still name the places of a right copy.
+`nn.Module`. So a teller calls functions in C only, held since this module was imported, and compares nothing: another
+process reads the memory. A loader that forges such a statement can still name the places of a right copy.
 """
 
 import _thread
@@ -27,34 +27,34 @@ from torch import Tensor, nn
 
 from model.examine.safetensors_file import contiguous_stride
 
-# What a statement begins with: no pickle does.
+# The beginning of a statement, which no pickle has.
 PREFIX = b"places:"
 
-# Answers to a statement: the tensors are right, they are not, nobody has looked at them, and it is to be made anew.
+# Answers to a statement: the tensors are right, wrong, not judged, or the statement has to be made again.
 RIGHT, WRONG, UNJUDGED, AGAIN = b"R", b"W", b"U", b"A"
 ANSWER_BYTES = 5  # With the length that `Connection.send_bytes` writes before it.
 
-# Why a statement is not to be relied on: a function that the loader has left runs whenever one is called; a module has
-# its tensors in no plain dict, under a name that is no plain string, or one that its class or an attribute hides.
+# Reasons why a statement is unreliable: the loader left a trace function; a module has its tensors in another mapping
+# than a plain dict, under a name that is no plain string, or under one that its class or an attribute hides.
 TRACE, NO_DICT, NO_NAME, HIDDEN = "trace", "dict", "name", "hidden"
 
-# What is copied from a GPU at once, in elements.
+# Elements that are copied from a GPU at once.
 COPIED = 2**20
 
-# What a thread takes to begin.
+# Time that a thread takes to begin.
 BEGIN_SECONDS = 0.02
 
-# Sends where a model's tensors are, and then its outputs, and returns whether whoever reads it finds all of them right.
+# Sends the places of a model's tensors, and of its outputs, and returns whether the reader finds all of them right.
 Tell = Callable[[nn.Module, Sequence[Tensor]], bool]
 
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """A tensor as it lies in memory; `stride` in elements, `address` 0 where it has no memory that can be read.
+    """A tensor in memory; `stride` in elements, `address` 0 if it has no memory that can be read.
 
-    `held` says what holds it: "parameter", "buffer", "transient" (a buffer that is not persistent) or "output".
-    `hidden`: an attribute of its module has its name, and is what the module uses. `sha256` is that of the values of a
-    tensor on a GPU, in the order of its indices; "" where whoever reads the memory makes it.
+    `held` is its role: "parameter", "buffer", "transient" (a non-persistent buffer) or "output". `hidden`: an attribute
+    of its module has its name, and the module uses that. `sha256` is that of the values of a tensor on a GPU, in the
+    order of its indices; "" elsewhere, where the reader of the memory computes it.
     """
 
     name: str
@@ -70,7 +70,7 @@ class TensorPlace:
 
     @property
     def count(self) -> int:
-        """Its elements."""
+        """The number of its elements."""
         count = 1
         for size in self.shape:
             count *= size
@@ -78,7 +78,7 @@ class TensorPlace:
 
     @property
     def span_bytes(self) -> int:
-        """From the first byte of its first element to the last one of its last."""
+        """Bytes from its first element to its last, both included."""
         if not self.count:
             return 0
         steps = zip(self.shape, self.stride, strict=True)
@@ -86,12 +86,12 @@ class TensorPlace:
 
     @property
     def is_contiguous(self) -> bool:
-        """True if its values lie one after the other."""
+        """Return whether its values are contiguous."""
         return self.dense_stride == effective_stride(self.shape, contiguous_stride(self.shape))
 
     @property
     def dense_stride(self) -> tuple[int, ...]:
-        """Its strides without those that do not matter: of dimensions of one element, and of what has no elements."""
+        """Its effective strides."""
         return effective_stride(self.shape, self.stride)
 
 
@@ -102,11 +102,11 @@ def effective_stride(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, 
 
 
 @dataclass(frozen=True)
-class Told:
-    """A statement of where tensors are, by a teller.
+class PlacesStatement:
+    """A statement of a teller on the places of tensors.
 
-    `odd` has where it cannot be relied on, and why: `TRACE`, `NO_DICT`, `NO_NAME` or `HIDDEN`. `running` counts threads
-    of Python that have come since the teller was made, and timers.
+    `odd` has the modules for which it is unreliable, and why: `TRACE`, `NO_DICT`, `NO_NAME` or `HIDDEN`. `running` is
+    the number of Python threads that were started since the teller was made, and of timers.
     """
 
     places: tuple[TensorPlace, ...]
@@ -114,8 +114,8 @@ class Told:
     running: int
 
     @classmethod
-    def of(cls, message: bytes) -> "Told":
-        """Parse a message, see `is_told`. Raises `ValueError` for one that is damaged."""
+    def of(cls, message: bytes) -> "PlacesStatement":
+        """Parse a message, see `is_statement`. Raises `ValueError` for one that is damaged."""
         try:
             places, odd, running = literal_eval(message[len(PREFIX) :].decode())
             return cls(tuple(TensorPlace(*place) for place in places), tuple(odd), running)
@@ -124,17 +124,17 @@ class Told:
 
 
 def places_of(model: nn.Module) -> tuple[list[TensorPlace], list[tuple[str, str]]]:
-    """Return the places of a model's tensors in this process, and what is odd, see `Told`."""
+    """Return the places of a model's tensors in this process, and odd modules, see `PlacesStatement`."""
     places, odd = list[Any](), list[tuple[str, str]]()
     _walk(model, "", places, odd, [])
     return [TensorPlace(*place) for place in places], odd
 
 
-def is_told(message: bytes) -> bool:
+def is_statement(message: bytes) -> bool:
     return message.startswith(PREFIX)
 
 
-# All that the functions below call: in C, where nothing can be replaced, and without audit events, at which hooks run.
+# The functions that those below call: in C, so that none can be replaced, and without audit events, which run hooks.
 _BASE: Any = torch._C.TensorBase  # noqa: SLF001 - of `torch.Tensor` methods can be replaced
 _WITHOUT_OVERRIDES: Any = torch._C.DisableTorchFunction  # noqa: SLF001 - the type behind torch's own guards
 _INSTANCE_DICT: Any = nn.Module.__dict__["__dict__"].__get__
@@ -165,10 +165,10 @@ def _tell(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tens
 
 
 def _told(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tensor]) -> bytes:
-    """Tell once, and return the answer; none where nobody is left to give one."""
+    """Send one statement, and return the answer; empty if the reader is gone."""
     threads, traces = before
     trace, profile, collects = _GET_TRACE(), _GET_PROFILE(), _IS_COLLECTING()
-    # Functions of the loader's may run when rubbish is collected, and after every step of these.
+    # The loader's functions may run when garbage is collected, and at every step of this one.
     _COLLECT_NOT()
     if trace is not None:
         _SET_TRACE(None)
@@ -198,7 +198,7 @@ def _told(descriptor: int, before: Any, model: nn.Module, outputs: Sequence[Tens
 
 
 def _answer(descriptor: int, message: bytes) -> bytes:
-    """Send a message as `Connection.send_bytes` does, and return what comes back."""
+    """Send a message as `Connection.send_bytes` does, and return the answer."""
     message = len(message).to_bytes(4, "big") + message
     while message:
         message = message[_WRITE(descriptor, message) :]
@@ -257,7 +257,7 @@ def _place(name: str, held: str, tensor: Tensor, hidden: bool) -> tuple[Any, ...
 
 
 def _sha256(tensor: Tensor) -> str:
-    """Return the digest of a tensor on a GPU, of which little is copied to the host at once, if it is contiguous."""
+    """Return the digest of a tensor on a GPU; a contiguous one is copied to the host in parts."""
     with _WITHOUT_DISPATCH():
         detached = _DETACH(tensor)
         dense = detached if _IS_CONTIGUOUS(detached) else _CONTIGUOUS(_CPU(detached))
@@ -283,9 +283,9 @@ _CODES = {one.__name__: one.__code__ for one in (_tell, _told, _answer, _walk, _
 def teller(
     descriptor: int, *, world: Any = _WORLD, codes: Any = _CODES, function: Any = FunctionType, bound: Any = partial
 ) -> Tell:
-    """Return what tells where a model's tensors are, through the descriptor of a connection; to be made before a load.
+    """Return a function that sends the places of a model's tensors through a connection; make it before a load.
 
-    It is a copy of functions in a world of their own, which no name in any module leads to.
+    It is a copy of functions with globals of their own, which no name in any module leads to.
     """
     own = {**world, "__builtins__": {**world["__builtins__"]}}
     for name, code in codes.items():

@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.checkpoints import Checkpoint, Specification, make
-from model.file_identity import stamps
-from model.layouts import first_names
-from model.user.user_model import own
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
+from model.checkpoints.specification import Specification
+from model.conftest import make_checkpoint
+from model.state_dict import first_names
+from model.user.from_options import user_model
 from model.verification import outside_judge
 from model.verification.outside_judge import judge_of
 from model.verification.process_memory import memory_of
-from model.verification.tensor_places import UNJUDGED, Told, effective_stride, teller
+from model.verification.tensor_places import UNJUDGED, PlacesStatement, effective_stride, teller
 
 CPU = torch.device("cpu")
 
@@ -134,11 +136,10 @@ def checkpoint_of(tmp_path: Path) -> Callable[..., Checkpoint]:
     (tmp_path / "models.py").write_text(MODELS + UNTOLD)
 
     def make_one(name: str, layout: str = "torch", cast: str = "") -> Checkpoint:
-        mine = own(f"{tmp_path / 'models.py'}:{name}", None, None, None)
+        mine = user_model(f"{tmp_path / 'models.py'}:{name}")
         specification = Specification(name, "float32", layout, replace(mine, cast=cast), cast=cast)
-        folder = tmp_path / "made"
-        make(specification, folder, lambda _: None)
-        return Checkpoint(specification, folder, stamps(folder))
+        made = make_checkpoint(specification, tmp_path / "made")
+        return replace(made, file_identities=file_identities(made.folder))
 
     return make_one
 
@@ -153,7 +154,7 @@ def judged(checkpoint: Checkpoint, model: nn.Module) -> str | None:
     assert not tell(model, ())
     with memory_of(os.getpid()) as memory:
         assert memory
-        return judge(memory, told := Told.of(here.recv_bytes()), lambda: told)
+        return judge(memory, told := PlacesStatement.of(here.recv_bytes()), lambda: told)
 
 
 def all_names(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:

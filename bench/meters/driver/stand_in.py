@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.meters.driver.build import CannotBuild, library
 from bench.meters.driver.card import MOST_BYTES, MOST_DEVICES, READY, CardSettings, as_text
 from bench.meters.driver.variables import CARD, MEMORY
-from model.checkpoint_cache import cache_folder
+from model.checkpoints.cache import cache_folder
 
 __all__ = ["CannotBuild", "card", "start_card"]
 

@@ -22,8 +22,10 @@ from bench.meters.oracle.unread import unfilled, unread
 from bench.meters.oracle.verdict import CaseGroup, Figures, group
 from bench.strategies import STRATEGIES
 from model.architecture import DTYPES
-from model.checkpoint_cache import CheckpointCache, cache_folder
-from model.checkpoints import Checkpoint, Specification, make_sparse
+from model.checkpoints.cache import CheckpointCache, cache_folder
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make_sparse
+from model.checkpoints.specification import Specification
 from model.gpt2 import SIZES
 
 GetCheckpoint = Callable[[Specification], Checkpoint]

@@ -9,7 +9,8 @@ from bench.meters.simulated.conftest import CUDA, DEVICE, held, peak
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger
 from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
-from model.layouts import save_safetensors, save_sparse
+from model.layouts.files import save_sparse
+from model.layouts.layouts import save_safetensors
 
 safetensors = pytest.importorskip("safetensors")
 safetensors_torch = pytest.importorskip("safetensors.torch")

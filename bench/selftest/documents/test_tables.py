@@ -14,7 +14,7 @@ from bench.report.document_tables import document_tables
 from bench.selftest.documents.markdown import ROOT, documents, tables
 from bench.sharded.recipes import SHARDED
 from bench.strategies import STRATEGIES
-from model.checkpoints import Specification
+from model.checkpoints.specification import Specification
 from model.gpt2 import SIZES
 
 DOCUMENTS = documents()

@@ -11,7 +11,8 @@ from torch import nn
 from bench.selftest.documents.conftest import Typed, columns
 from bench.selftest.documents.markdown import ROOT, documents, snippets
 from bench.strategies import STRATEGIES
-from model.checkpoints import Specification, make
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
 from model.examine.trust import UntrustedCheckpoint
 
 TAGGER = (

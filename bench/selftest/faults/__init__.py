@@ -1,6 +1,6 @@
-"""What can be wrong with a checkpoint, as functions that do it to a sound one, and one table a layout of them all.
+"""Faults of checkpoints: functions that inject one into a sound checkpoint, in a table for each layout.
 
-The key and the reason beside each are what `model.examine.trust` is to say of it.
+Beside each are the key and the reason with which `model.examine.trust` has to refuse it.
 """
 
 from bench.selftest.faults.archives import ARCHIVE_FAULTS

@@ -1,4 +1,4 @@
-"""Files that are no zip, another zip, or a zip that is not as `torch.save` writes it."""
+"""Faults of archives: files that are no zip, another zip, or not as `torch.save` writes one."""
 
 import io
 import pickle
@@ -19,7 +19,7 @@ def _old_format(path: Path) -> None:
 
 
 def _zipped(method: int, *, around: bool) -> Inject:
-    """The records, or the file itself, in a zip that another tool wrote."""
+    """Put the records, or the file itself, in a zip of another tool."""
 
     def inject(path: Path) -> None:
         records = {"checkpoint.pt": path.read_bytes()} if around else records_of(path)
@@ -36,7 +36,7 @@ def _other_zip(path: Path) -> None:
 
 
 def _around(path: Path) -> None:
-    """A record of an archive of torch's that is an archive of torch's."""
+    """Put the archive in a record of another archive of torch."""
     write_archive(path, [("checkpoint.pt", path.read_bytes())])
 
 
@@ -45,7 +45,7 @@ def _torchscript(path: Path) -> None:
 
 
 def _entry(content: bytes, name: bytes) -> int:
-    """Where the directory's entry of a record starts."""
+    """Return the start of a record's entry in the directory."""
     place = content.index(b"PK\1\2")
     while not content[place + 46 :].startswith(name):
         place = content.index(b"PK\1\2", place + 1)
@@ -53,12 +53,12 @@ def _entry(content: bytes, name: bytes) -> int:
 
 
 def _header(content: bytes, name: bytes) -> int:
-    """Where the header of a record starts."""
+    """Return the start of a record's header."""
     return content.index(name) - 30
 
 
 def _changed(where: Callable[[bytes, bytes], int], offset: int, bits: int) -> Inject:
-    """Flips bits of a field of the directory's entry, or of the header, of one storage."""
+    """Flip bits of a field in the directory's entry, or in the header, of one storage."""
 
     def change(content: bytes) -> bytes:
         damaged = bytearray(content)
@@ -79,7 +79,7 @@ def _as_saved_by_name(change: Callable[[bytes], bytes]) -> Inject:
 
 
 def _with_a_gap(content: bytes) -> bytes:
-    """Bytes before the directory that belong to no record, with every pointer to the directory put right."""
+    """Add bytes before the directory that belong to no record, and correct every pointer to the directory."""
     place, end = content.index(b"PK\1\2"), bytearray(content[content.rindex(b"PK\6\6") :])
     for form, offset in (("<Q", 48), ("<Q", 56 + 8), ("<I", 56 + 20 + 16)):
         [old] = struct.unpack_from(form, end, offset)

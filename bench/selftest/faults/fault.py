@@ -1,4 +1,4 @@
-"""One fault of a checkpoint, and what the faults have in common: taking an archive apart and writing it again."""
+"""Faults of a checkpoint, and functions that take an archive apart and write it again."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ _BY_THE_WRITER = ("version", ".data/serialization_id")
 
 @dataclass(frozen=True)
 class Fault:
-    """`reason` is a pattern; `silent`: `torch.load` gives wrong values without a word, with or without `mmap=True`."""
+    """A fault; `reason` is a pattern. `silent`: `torch.load`, mapped or not, returns wrong values without an error."""
 
     inject: Inject
     reason: str
@@ -28,12 +28,12 @@ class Fault:
 
 
 def edited(change: Callable[[bytes], bytes]) -> Inject:
-    """Changes the bytes of the file."""
+    """Change the bytes of the file."""
     return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
 def records_of(path: Path) -> dict[str, bytes]:
-    """What every record of an archive holds."""
+    """Read the content of every record of an archive."""
     content = path.read_bytes()
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -44,7 +44,7 @@ def records_of(path: Path) -> dict[str, bytes]:
 
 
 def write_archive(path: Path, records: Iterable[tuple[str, bytes]]) -> None:
-    """A file as `torch.save` would write it, of any records."""
+    """Write any records to a file as `torch.save` would."""
     writer = torch._C.PyTorchFileWriter(str(path))  # noqa: SLF001 - what `torch.save` writes with
     for name, content in records:
         if name not in _BY_THE_WRITER:
@@ -53,7 +53,7 @@ def write_archive(path: Path, records: Iterable[tuple[str, bytes]]) -> None:
 
 
 def repacked(change: Callable[[dict[str, bytes]], object]) -> Inject:
-    """Changes the records, and leaves the archive around them as sound as it was."""
+    """Change the records, and keep the archive around them sound."""
 
     def inject(path: Path) -> None:
         records = records_of(path)
@@ -64,7 +64,7 @@ def repacked(change: Callable[[dict[str, bytes]], object]) -> Inject:
 
 
 def resaved(change: Callable[[dict[str, Any]], object]) -> Inject:
-    """Changes the state dict, and saves it as it should be saved."""
+    """Change the state dict, and save it properly."""
 
     def inject(path: Path) -> None:
         state_dict = torch.load(path, weights_only=True)

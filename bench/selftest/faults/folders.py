@@ -16,12 +16,12 @@ FILE = f"{NAME}.pt"
 
 
 def _file(damage: Callable[[Path], object]) -> Inject:
-    """Damages one file."""
+    """Damage one file."""
     return lambda path: damage(path / FILE)
 
 
 def _instead(place: Callable[[Path], object]) -> Inject:
-    """Puts something else where one file was."""
+    """Put something else in place of one file."""
 
     def inject(path: Path) -> None:
         (path / FILE).unlink()
@@ -31,12 +31,12 @@ def _instead(place: Callable[[Path], object]) -> Inject:
 
 
 def _copied_to(name: str) -> Inject:
-    """One more file, right but for its name."""
+    """Add a file that is right but for its name."""
     return lambda path: shutil.copyfile(path / FILE, path / name)
 
 
 def _link(path: Path) -> None:
-    """To the right values, elsewhere."""
+    """Link to the right values, elsewhere."""
     outside = path.parent / "outside.pt"
     (path / FILE).rename(outside)
     (path / FILE).symlink_to(outside)

@@ -1,4 +1,4 @@
-"""Loads of damaged checkpoints, and what came of each, written down as it comes: one may end its process."""
+"""Loads of damaged checkpoints, each result of which is written at once: a load may end its process."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 from bench.measure.loads import run_load
 from bench.strategies import STRATEGIES
-from model.checkpoints import Checkpoint
+from model.checkpoints.checkpoint import Checkpoint
 from model.examine.trust import UntrustedCheckpoint
 from model.verification.verify import check_model
 
@@ -16,7 +16,7 @@ RIGHT, WRONG, REFUSED = "the model is right", "the model is wrong", "refused"
 
 @dataclass(frozen=True)
 class Attempt:
-    """A strategy's load of a damaged checkpoint; `sound` is what it was before."""
+    """A strategy's load of a damaged checkpoint; `sound` is the checkpoint before the damage."""
 
     strategy: str
     damaged: Checkpoint
@@ -32,7 +32,7 @@ def run_attempts(attempts: list[Attempt], report: Path, device: torch.device) ->
 
 
 def outcome(attempt: Attempt, device: torch.device) -> str:
-    """In a line; `REFUSED` is the project's own error, any other is told."""
+    """Return an error as one line; `REFUSED` is the project's own error."""
     try:
         model = run_load(STRATEGIES[attempt.strategy].load, attempt.damaged, device)
     except UntrustedCheckpoint:

@@ -1,4 +1,4 @@
-"""Sound checkpoints of every layout, and random changes of their bytes: what a fuzzer gives to the readers."""
+"""Sound checkpoints of every layout, and random changes of their bytes, as a fuzzer makes them."""
 
 import json
 import pickletools
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bench.selftest.faults.fault import records_of, write_archive
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 
 # Changes bytes, by the numbers that it draws.
 Change = Callable[[random.Random, bytes], bytes]
@@ -38,7 +39,7 @@ def state() -> dict[str, Tensor]:
 
 
 def plain_state() -> dict[str, Tensor]:
-    """Of those what every layout can hold."""
+    """The tensors of `state` that every layout can hold."""
     return {name: tensor.clone() for name, tensor in state().items() if name not in {"transposed", "also.tied"}}
 
 

@@ -1,4 +1,4 @@
-"""Archives that are sound, around a pickle that is not."""
+"""Faults of pickles in sound archives."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ EXECUTED = ".executed"
 
 
 class _Call:
-    """Pickled as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
         self._call = function, arguments
@@ -29,7 +29,7 @@ class _Call:
 
 
 class _Items:
-    """Pickled as an `OrderedDict` that is given these items, whatever their keys."""
+    """An object that is pickled as an `OrderedDict` with these items, whatever their keys."""
 
     def __init__(self, items: list[tuple[str, Tensor]]) -> None:
         self._items = items
@@ -61,7 +61,7 @@ def _twice(*, good_last: bool) -> Inject:
 
 
 def _tensor_of(**changed: Any) -> Inject:
-    """One tensor is rebuilt with another argument than it was saved with."""
+    """Rebuild one tensor with another argument than it was saved with."""
 
     def inject(path: Path) -> None:
         state_dict: dict[str, Any] = torch.load(path, weights_only=True)
@@ -82,7 +82,7 @@ def _protocol_4(path: Path) -> None:
 
 
 def _two_lengths(path: Path) -> None:
-    """A storage that a second tensor says is shorter."""
+    """State a smaller length of a storage in a second tensor."""
     records = records_of(path)
     records["data.pkl"] = records["data.pkl"].replace(b"X\x02\x00\x00\x0010", b"X\x02\x00\x00\x0011")
     write_archive(path, records.items())

@@ -1,4 +1,4 @@
-"""Checkpoints in .safetensors files, or in several, of which one, or whose index, is not what it should be."""
+"""Faults of .safetensors files, and of one file or the index of a checkpoint in several files."""
 
 import json
 import os
@@ -17,7 +17,7 @@ Header = dict[str, Any]
 
 
 def _index(change: Callable[[dict[str, Any]], object]) -> Inject:
-    """Changes the index."""
+    """Change the index."""
 
     def inject(path: Path) -> None:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -28,29 +28,29 @@ def _index(change: Callable[[dict[str, Any]], object]) -> Inject:
 
 
 def _places(change: Callable[[dict[str, str]], object]) -> Inject:
-    """Changes which file the index says a tensor is in."""
+    """Change the file of a tensor in the index."""
     return _index(lambda index: change(index["weight_map"]))
 
 
 def _placed(file: str) -> Inject:
-    """The index says that a tensor is in another file than it is."""
+    """List a tensor for a wrong file."""
     return _places(lambda places: places.update({NAME: file}))
 
 
 def _shard_of(path: Path) -> Path:
-    """The file that a tensor is in: of several the one that the index says, or the only one."""
+    """Return the file of a tensor: the one in the index, or the only one."""
     if path.suffix == ".safetensors":
         return path
     return path.with_name(json.loads(path.read_text(encoding="utf-8"))["weight_map"][NAME])
 
 
 def _another_of(path: Path) -> Path:
-    """One that is read after it."""
+    """Return a file that is read after it."""
     return path.with_name(max(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def _shard(damage: Callable[[Path], object]) -> Inject:
-    """Damages the file that a tensor is in."""
+    """Damage the file of a tensor."""
     return lambda path: damage(_shard_of(path))
 
 
@@ -59,7 +59,7 @@ def _elsewhere(path: Path) -> None:
 
 
 def _twice(path: Path) -> None:
-    """A line of the index that names another file, before the one that names the right one."""
+    """Add a line to the index that names another file, before the right one."""
     line = f'"{NAME}":'
     path.write_text(
         path.read_text(encoding="utf-8").replace(line, f'{line} "{_another_of(path).name}", {line}'), encoding="utf-8"
@@ -67,7 +67,7 @@ def _twice(path: Path) -> None:
 
 
 def _swapped(path: Path) -> None:
-    """Two files have each other's names."""
+    """Exchange the names of two files."""
     one, other = _shard_of(path), _another_of(path)
     one.rename(path.with_name("third"))
     other.rename(one)
@@ -80,7 +80,7 @@ def _fifo(path: Path) -> None:
 
 
 def _header(change: Callable[[Header], object]) -> Inject:
-    """Changes the header of the .safetensors file that a tensor is in."""
+    """Change the header of the .safetensors file of a tensor."""
     return _text(lambda text: json.dumps(_changed(json.loads(text), change)).encode())
 
 
@@ -90,7 +90,7 @@ def _changed(header: Header, change: Callable[[Header], object]) -> Header:
 
 
 def _text(change: Callable[[bytes], bytes]) -> Inject:
-    """The same, as it is written; its length is put right."""
+    """Edit the text of a header, and put its length right."""
 
     def rewrite(content: bytes) -> bytes:
         end = 8 + int.from_bytes(content[:8], "little")
@@ -105,7 +105,7 @@ def _entry(**changed: object) -> Inject:
 
 
 def _moved(header: Header, by: int) -> None:
-    """One tensor, and all behind it, are said to lie elsewhere."""
+    """Move the places of one tensor and of all behind it."""
     start = header[NAME]["data_offsets"][0]
     for name in header.keys() - {"__metadata__"}:
         first, last = header[name]["data_offsets"]
@@ -114,13 +114,13 @@ def _moved(header: Header, by: int) -> None:
 
 
 def _with_a_gap(path: Path) -> None:
-    """Bytes between two tensors that belong to neither, and after all of them as many less."""
+    """Put bytes between two tensors that belong to neither, and remove as many at the end."""
     _header(lambda header: _moved(header, 8))(path)
     _shard(edited(lambda content: content + bytes(8)))(path)
 
 
 def _key_twice(text: bytes) -> bytes:
-    """The first time it means the bytes of another dtype."""
+    """Name a tensor twice, first with another dtype."""
     entry = json.dumps(json.loads(text)[NAME] | {"dtype": "I32"})
     return f'{{"{NAME}":{entry},'.encode() + text[1:]
 

@@ -1,4 +1,4 @@
-"""Archives and pickles that are sound, around another state dict than the model's."""
+"""Faults of state dicts in sound archives: they differ from the model's."""
 
 from collections.abc import Callable
 from typing import Any

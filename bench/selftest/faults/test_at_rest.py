@@ -24,11 +24,14 @@ from bench.selftest.faults import FAULTS
 from bench.selftest.faults.loads import REFUSED, RIGHT, WRONG, Attempt, run_attempts
 from bench.selftest.faults.pickles import EXECUTED
 from bench.strategies import STRATEGIES
-from model.checkpoints import BESIDE, Checkpoint, Specification, make, misfit
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
+from model.checkpoints.manifest import UNREAD_FILES, misfit
+from model.checkpoints.specification import Specification
 from model.examine.archive import ZipRecord, read_archive
 from model.examine.trust import UntrustedCheckpoint, examine
 from model.gpt2 import REHEARSAL
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 
 pytestmark = pytest.mark.real_device
 
@@ -113,7 +116,7 @@ LOADS = [
 
 @pytest.fixture(scope="module")
 def outcomes(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], str]:
-    """What each strategy makes of each fault, in a process that a hostile file may end: then in another."""
+    """The result of each strategy with each fault, in a process that a hostile file may end, and then in another."""
     attempts = [
         Attempt(strategy, corpus.damaged(layout, name), corpus.sound(layout)) for strategy, layout, name in LOADS
     ]
@@ -127,7 +130,7 @@ def outcomes(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[t
 
 
 def run_apart(attempts: list[Attempt], report: Path) -> list[str]:
-    """How the process ended, if it did before its last attempt."""
+    """The end of the process, if it came before its last attempt."""
     sound = attempts[0].sound
     case = Case(attempts[0].strategy, REHEARSAL, "cpu", "float32")
     job = replace(case.job(case.strategy.load, sound, sound), rehearse=partial(run_attempts, attempts, report))
@@ -203,7 +206,7 @@ def refusal(path: Path, *, contents: bool = False) -> str | None:
 
 
 def is_right(path: Path, sound: Checkpoint) -> bool:
-    """Whether torch, mapping and reading, gives of a file what was saved; not for what `examine` refuses."""
+    """Return whether torch loads what was saved, mapped and read; not for a file that `examine` refuses."""
     saved = dict(sound.tensors())
     for mapped in (False, True):
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -213,7 +216,7 @@ def is_right(path: Path, sound: Checkpoint) -> bool:
 
 
 def boundaries(archive: Archive) -> set[int]:
-    """Where each part of the archive starts or ends."""
+    """Return the starts and ends of the parts of an archive."""
     content, places = archive.content, {0}
     for record in archive.records.values():
         name_bytes = int.from_bytes(content[record.header + 26 : record.header + 28], "little")
@@ -279,7 +282,7 @@ def test_a_bit_flipped_in_the_values_is_found_by_the_manifest_and_by_the_crc(
     """Headers say nothing of it, so no load does."""
     checkpoint = corpus.sound("torch")
     damaged = replace(checkpoint, folder=archive.copy.parent)
-    for file in BESIDE:
+    for file in UNREAD_FILES:
         shutil.copy(checkpoint.folder / file, damaged.folder)
     values = data.draw(st.sampled_from(archive.payload))
     damaged.path.write_bytes(flipped(archive.content, data.draw(st.sampled_from(values)), data.draw(BIT)))

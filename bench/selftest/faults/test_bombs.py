@@ -18,8 +18,8 @@ from bench.meters.process import Child, child_process, telling_failures
 from bench.selftest.faults.bombs import PICKLE_BOMBS, Make
 from bench.selftest.faults.header_bombs import FILE_BOMBS, INDEX_BOMBS, SAFETENSORS_BOMBS, ZIP_BOMBS
 from model.examine.limits import MOST_BEYOND_BYTES, MOST_TIMES
-from model.examine.state_keys import MOST_SHOWN
 from model.user.source import recognised
+from model.user.state_keys import MOST_LISTED
 
 BOMBS: dict[str, Make] = {
     f"{kind}: {name}": make
@@ -37,8 +37,8 @@ STATE = {"weight": torch.ones(16)}
 MOST_SECONDS, MOST_SECONDS_PER_MIB = 10, 2
 # Larger ones take seconds to read: by the profile `nightly` alone.
 LARGE_BYTES = 2**17
-# Of a line: the path, and what is said of it, of `MOST_SHOWN` names say.
-MOST_CHARACTERS = 400 * MOST_SHOWN
+# Of a line: the path, and what is said of it, of `MOST_LISTED` names say.
+MOST_CHARACTERS = 400 * MOST_LISTED
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,15 @@ from bench.meters.process import LoadDied, LoadFailed
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.sequential import sequential
-from model.checkpoint_cache import CheckpointCache
-from model.checkpoints import Checkpoint, Specification, make, misfit
+from model.checkpoints.cache import CheckpointCache
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
+from model.checkpoints.making import make
+from model.checkpoints.manifest import misfit
+from model.checkpoints.specification import Specification
 from model.examine.trust import UntrustedCheckpoint
-from model.file_identity import stamps
 from model.gpt2 import REHEARSAL
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 from model.verification.verify import check_model, check_structure
 
 CPU = torch.device("cpu")
@@ -50,9 +53,9 @@ def specification(layout: str = "torch", dtype: str = "float32") -> Specificatio
 
 
 def made(folder: Path, layout: str = "torch") -> Checkpoint:
-    """A checkpoint whose files are known, as they are of one from the shelf."""
+    """A checkpoint whose files are known, as they are of one of the cache."""
     make(specification(layout), folder, lambda _: None)
-    return Checkpoint(specification(layout), folder, stamps(folder))
+    return Checkpoint(specification(layout), folder, file_identities(folder))
 
 
 def whole(folder: Path, layout: str) -> bool:
@@ -134,7 +137,7 @@ def test_a_file_changed_before_it_is_loaded_is_told(tmp_path: Path, change: Chan
 
 
 def test_a_file_swapped_for_another_sound_one_is_told(tmp_path: Path) -> None:
-    """What a file says of itself cannot tell; that it is another file does."""
+    """The identity of the file differs, not its content."""
     sound, target = made(tmp_path / "sound"), made(tmp_path / TARGET)
     shutil.copyfile(sound.path, target.path.with_name("other"))
     target.path.with_name("other").replace(target.path)
@@ -151,7 +154,7 @@ def in_a_process(tmp_path_factory: pytest.TempPathFactory) -> InAProcess:
 
 
 def load_unprivileged(load: Load, checkpoint: Checkpoint, sound: Checkpoint, device: torch.device) -> None:
-    """As a user whom permissions stop; what a load imports is imported as the one who can."""
+    """Load as a user without permissions; imports are done before, as the user with them."""
     run_load(load, sound, device)
     if os.geteuid() == 0:
         os.setgid(NOBODY)
@@ -175,10 +178,6 @@ def test_a_file_that_may_not_be_read_is_told(in_a_process: InAProcess, tmp_path:
             in_a_process(partial(load_unprivileged, STRATEGIES[strategy].load, target, sound))
 
 
-def open_shelf(folder: Path, progress: Callable[[int], object] = lambda _: None) -> CheckpointCache:
-    return CheckpointCache(folder, lambda _: None, lambda _what, _total: nullcontext(progress))
-
-
 def left_on(folder: Path) -> list[str]:
     """Everything but locks, which are empty."""
     return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
@@ -189,21 +188,21 @@ def make_on_a_full_disk(folder: Path, layout: str, device: torch.device) -> None
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (0, 1, 100, 1000, 2500, 4096):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
-        with closing(open_shelf(folder)) as shelf:
+        with closing(CheckpointCache(folder, print)) as cache:
             with pytest.raises(OSError, match="File too large"):
-                shelf.get(specification(layout))
+                cache.get(specification(layout))
             assert left_on(folder) == []
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    with closing(open_shelf(folder)) as shelf:
-        shelf.get(specification(layout))
+    with closing(CheckpointCache(folder, print)) as cache:
+        cache.get(specification(layout))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_write_that_fails_leaves_nothing_half_made(in_a_process: InAProcess, tmp_path: Path, layout: str) -> None:
-    (tmp_path / "shelf").mkdir()
-    in_a_process(partial(make_on_a_full_disk, tmp_path / "shelf", layout))
-    assert left_on(tmp_path / "shelf") == [specification(layout).name]
-    assert whole(tmp_path / "shelf", layout)
+    (tmp_path / "cache").mkdir()
+    in_a_process(partial(make_on_a_full_disk, tmp_path / "cache", layout))
+    assert left_on(tmp_path / "cache") == [specification(layout).name]
+    assert whole(tmp_path / "cache", layout)
 
 
 # What Python tells its auditors before it is done to the file system.
@@ -226,8 +225,8 @@ def make_until(moment: int | None, folder: Path, layout: str, log: Path, device:
                 reach(f"{event} {Path(str(arguments[0])).name}")
 
         sys.addaudithook(listen)
-        with closing(open_shelf(folder, lambda _: reach("progress"))) as shelf:
-            shelf.get(specification(layout))
+        with closing(CheckpointCache(folder, print, lambda *_: nullcontext(lambda _: reach("progress")))) as cache:
+            cache.get(specification(layout))
     os._exit(0)
 
 
@@ -239,7 +238,7 @@ def test_a_checkpoint_whose_making_was_killed_is_never_taken_for_whole(
     log = tmp_path / "log"
 
     def kill_at(moment: int | None) -> Path:
-        folder = tmp_path / f"shelf-{moment}"
+        folder = tmp_path / f"cache-{moment}"
         folder.mkdir()
         ending = "it exited with status 0" if moment is None else "killed by SIGKILL"
         with pytest.raises(LoadDied, match=ending):
@@ -255,6 +254,6 @@ def test_a_checkpoint_whose_making_was_killed_is_never_taken_for_whole(
     for moment in (*rare, *often[:: len(often) // 2]):
         folder = kill_at(moment)
         assert not (folder / specification(layout).name).exists() or whole(folder, layout), moments[moment]
-        with closing(open_shelf(folder)) as shelf:
-            assert misfit(specification(layout), shelf.get(specification(layout)).folder) is None, moments[moment]
+        with closing(CheckpointCache(folder, print)) as cache:
+            assert misfit(specification(layout), cache.get(specification(layout)).folder) is None, moments[moment]
         assert left_on(folder) == [specification(layout).name]

@@ -34,7 +34,7 @@ def read(make: Callable[[Path], Path], expected: dict[str, Tensor], seed: int) -
         tensors = {name: tensor.clone() for name, tensor in source.state_dict().items()}
         if source.layout == "torch":
             saved = torch.load(path, weights_only=True)
-            for name, tensor in source.fit.applied(saved["model"] if source.keys else saved).items():
+            for name, tensor in source.conversion.applied(saved["model"] if source.keys else saved).items():
                 torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=0, equal_nan=True)
         return tensors
 

@@ -13,8 +13,9 @@ from bench.record.record import Record
 from bench.strategies import STRATEGIES
 from bench.test_peak_memory import leaks, peaks
 from model.user.conversion_request import ConversionRequest
+from model.user.from_options import user_model
 from model.user.reference import Reference
-from model.user.user_model import UserModel, own
+from model.user.user_model import UserModel
 
 CODE = """
 import torch
@@ -115,7 +116,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model(file: Path, checkpoint: str | None, to: str) -> UserModel:
-    return own(
+    return user_model(
         f"{file}:net", str(file.with_name(checkpoint)) if checkpoint else None, None, None, ConversionRequest(cast=to)
     )
 
@@ -143,7 +144,7 @@ def test_integers_and_buffers_that_no_checkpoint_has_are_not_cast(
 def test_a_model_is_cast_where_it_is_built_one_tensor_after_the_other(mine: Path, to: str) -> None:
     one = model(mine, None, to)
     case = Case("baseline", one.label, "cpu", one.dtype, planned=True, own=one, cast=to)
-    saved, beside = case.specification.saved, case.specification.footprint.beside_bytes
+    saved, beside = case.specification.saved, case.specification.footprint.nonpersistent_bytes
     assert built(one, planned=True).peak_bytes == saved.built_bytes + beside
     assert saved.built_bytes > saved.checkpoint_bytes or to == "float32"
 

@@ -13,9 +13,10 @@ from bench.conftest import Bench, Measure, last_record
 from bench.measure.case import Case
 from bench.meters.measure import Measurement
 from bench.strategies import STRATEGIES, Strategy, own_strategy
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
+from model.user.from_options import user_model
 from model.user.reference import Reference
-from model.user.user_model import own
 
 CODE = """
 import torch
@@ -152,7 +153,7 @@ def test_a_strangers_model_is_measured_as_gpt2_is(
         assert (record["model"], record["size"], record["dtype"]) == ("mine.py:tied", "tied", "float32")
         assert (record["state_bytes"], record["largest_tensor_bytes"]) == (STATE, LARGEST)
         assert record["first_use"] == "logits"
-        assert record["state_digest"] == own(f"{file}:tied", None, None, None).state_digest
+        assert record["state_digest"] == user_model(f"{file}:tied", None, None, None).state_digest
     loaders = {name: record["loader"] for name, record in times.items() if record["loader"]}
     assert loaders == {name: f"mine.py:{name}" for name in ("theirs", "greedy")}
     requested = {name: memory[name]["device_requested_peak_bytes"] for name in names}
@@ -287,7 +288,7 @@ def test_a_device_needs_one_file_of_several_mapped_at_a_time(bench: Bench, folde
 def test_a_plan_of_a_strangers_model_takes_what_theory_says(load: Measure, folder: Path, file: Path) -> None:
     plain = LAYOUTS["safetensors"]
     plain.save(Reference(f"{file}:tied").get()().state_dict(), folder, save_plain)
-    model = own(f"{file}:tied", str(folder / plain.entrance), None, None)
+    model = user_model(f"{file}:tied", str(folder / plain.entrance), None, None)
     theirs = own_strategy(f"{file}:theirs", None)
 
     def planned(name: str, strategy: Strategy | None = None) -> Measurement:

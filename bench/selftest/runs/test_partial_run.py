@@ -11,7 +11,8 @@ from bench.measure.bounds import expected_peaks, peak_bound
 from bench.measure.case import Case
 from bench.strategies import STRATEGIES
 from model.user.conversion_request import ConversionRequest
-from model.user.user_model import UserModel, own
+from model.user.from_options import user_model
+from model.user.user_model import UserModel
 
 CODE = """
 import torch
@@ -74,7 +75,7 @@ def model(
     file: Path, factory: str = "headed", missing: tuple[str, ...] = ("head.*", "norm.*"), cast: str = ""
 ) -> UserModel:
     wanted = ConversionRequest(missing=missing, cast=cast or None)
-    return own(f"{file}:{factory}", str(file.parent / "body.pt"), None, None, wanted)
+    return user_model(f"{file}:{factory}", str(file.parent / "body.pt"), None, None, wanted)
 
 
 @pytest.mark.parametrize(

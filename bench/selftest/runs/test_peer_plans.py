@@ -7,7 +7,7 @@ import pytest
 from bench.conftest import Measure
 from bench.measure.bounds import host_slack_bytes
 from bench.measure.case import Case
-from model.user.user_model import own
+from model.user.from_options import user_model
 
 CODE = """
 import torch
@@ -44,7 +44,7 @@ def test_a_plan_counts_what_the_load_takes(tmp_path: Path, load: Measure, name: 
     for library in libraries:
         pytest.importorskip(library)
     (tmp_path / "mine.py").write_text(CODE)
-    mine = own(f"{tmp_path / 'mine.py'}:{model}", None, None, None)
+    mine = user_model(f"{tmp_path / 'mine.py'}:{model}", None, None, None)
     measured, planned = (
         load(Case(name, model, device, mine.dtype, planned=planned, own=mine)) for planned in (False, True)
     )

@@ -26,8 +26,10 @@ from bench.sharded.rank_loads import RankLoad, rehearse_rank
 from bench.sharded.recipes import SHARDED
 from bench.sharded.rendezvous import RankFailed, RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
-from model.checkpoints import Checkpoint, Specification, make
-from model.file_identity import stamps
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
 from model.gpt2 import REHEARSAL
 from model.verification.verify import check_model
 
@@ -82,7 +84,7 @@ class Ranks:
         return self._in(specification, next(folder.iterdir()))
 
     def _in(self, specification: Specification, folder: Path) -> Checkpoint:
-        return Checkpoint(specification, folder, stamps(folder))
+        return Checkpoint(specification, folder, file_identities(folder))
 
     def copied(self, checkpoint: Checkpoint) -> Checkpoint:
         """As another machine has it."""
@@ -206,7 +208,7 @@ def of_three(ranks: Ranks) -> Checkpoint:
         children = dict(enumerate((first, second, third)))
         meeting.together(children, lambda _, child: child.receive(str, child.deadline()), LIMIT_SECONDS)
     assert len(list(found.path.glob("*.distcp"))) == 3
-    return replace(found, stamps=())
+    return replace(found, file_identities=())
 
 
 def test_what_another_number_of_ranks_has_saved_is_loaded_right(of_three: Checkpoint, ranks: Ranks) -> None:
@@ -215,7 +217,7 @@ def test_what_another_number_of_ranks_has_saved_is_loaded_right(of_three: Checkp
     shutil.move(whole.path, whole.path.with_name("of-one"))
     shutil.copytree(of_three.path, whole.path)
     try:
-        unstamped = replace(whole, stamps=())
+        unstamped = replace(whole, file_identities=())
         ranks.load("dcp", others={0: unstamped, 1: unstamped})
     finally:
         shutil.rmtree(whole.path)

@@ -59,7 +59,7 @@ sweep.LEAST = 1
 
 # A plugin that fills the disk.
 FULL_DISK = """
-from model.checkpoint_cache import CheckpointCache
+from model.checkpoints.cache import CheckpointCache
 
 CheckpointCache._free_bytes = lambda self: 1_000_000
 CheckpointCache._removable_bytes = lambda self: 0

@@ -17,7 +17,8 @@ from bench.sharded.rank_group import local_team
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
 from bench.test_sharded_peak_memory import of_all_ranks
-from model.checkpoints import Checkpoint, Specification
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.specification import Specification
 
 # A plugin that has rank 1 die in the middle of a load, and every process write down what its tests ended with.
 DYING = """

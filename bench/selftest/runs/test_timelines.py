@@ -18,7 +18,8 @@ from bench.meters.simulated.simulation import simulation
 from bench.meters.timeline import MOMENTS, MOST_POINTS
 from bench.strategies import STRATEGIES
 from bench.test_peak_memory import peaks
-from model.checkpoints import Checkpoint, make
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
 from model.gpt2 import REHEARSAL
 
 FIGURES = {

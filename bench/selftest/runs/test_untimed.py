@@ -9,7 +9,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure.case import ROUNDS, Case
 from bench.test_load_time import test_load_time as time_load
-from model.checkpoints import Checkpoint, make
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
 from model.gpt2 import REHEARSAL
 
 

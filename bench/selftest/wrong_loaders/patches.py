@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import bench.meters.child
 import bench.meters.clock
 import model.checkpoints
-import model.verification.bits
+import model.values.bits
 import model.verification.tensor_places
 import model.verification.verify
 from bench.selftest.wrong_loaders.right import patch, spoilt
@@ -86,7 +86,7 @@ def patches_meter(loaded: nn.Module, path: Path) -> nn.Module:
 
 def patches_code(loaded: nn.Module, path: Path) -> nn.Module:
     model.verification.verify.check_weights.__code__ = (lambda checkpoint, device, model, *, told=False: None).__code__
-    model.verification.bits.difference.__code__ = (lambda loaded, saved: None).__code__
+    model.values.bits.difference.__code__ = (lambda loaded, saved: None).__code__
     return spoilt(loaded)
 
 

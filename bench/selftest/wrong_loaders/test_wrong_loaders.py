@@ -24,8 +24,10 @@ from bench.meters.process import Child, LoadFailed, child_process, telling_failu
 from bench.selftest.wrong_loaders import WRONG
 from bench.selftest.wrong_loaders.right import patch, right
 from bench.strategies import Load
-from model.checkpoints import Checkpoint, Specification, make
-from model.file_identity import stamps
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
 from model.gpt2 import REHEARSAL
 from model.verification import outside_judge
 from model.verification.outside_judge import judge_of
@@ -82,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def checkpoint(made: Path, tmp_path: Path) -> Checkpoint:
     folder = shutil.copytree(made, tmp_path / "made")
-    return Checkpoint(SPECIFICATION, folder, stamps(folder))
+    return Checkpoint(SPECIFICATION, folder, file_identities(folder))
 
 
 def judged(child: Child, name: str, checkpoint: Checkpoint) -> None:

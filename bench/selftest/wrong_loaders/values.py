@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import model.checkpoints
-import model.verification.bits
+import model.values.bits
 import model.verification.tensor_places
 import model.verification.verify
 from bench.selftest.wrong_loaders.right import patch, put, spoilt, weight_of

@@ -17,7 +17,9 @@ from bench.sharded.recipes import SHARDED, ShardedStrategy, streamed
 from bench.strategies.inline_recipe import READING, pasteable
 from bench.strategies.reading.shards import is_replicated, local
 from bench.strategies.test_recipes import imported
-from model.checkpoints import Checkpoint, Specification, make
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
+from model.checkpoints.specification import Specification
 from model.gpt2 import REHEARSAL
 from model.parallel import PARALLELISMS
 from model.verification.verify import check_weights

@@ -10,7 +10,7 @@ from bench.conformance.properties import PROPERTIES
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
 from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.peers import Peer
-from model.foreign import ALL_LAYOUTS
+from model.layouts.foreign import ALL_LAYOUTS
 
 EXTRAS = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 

@@ -16,10 +16,12 @@ from torch import nn
 from bench.measure.loads import run_load
 from bench.strategies.reading.records import File, Unpickler, unzip
 from bench.strategies.streamed import streamed
-from model.checkpoints import Checkpoint, Specification
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.specification import Specification
 from model.examine.trust import UntrustedCheckpoint
 from model.gpt2 import REHEARSAL
-from model.layouts import LAYOUTS, save_plain
+from model.layouts.files import save_plain
+from model.layouts.layouts import LAYOUTS
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""What the tensors of a model and of its checkpoint take: all that bounds are computed from."""
+"""Bytes of the tensors of a model and of its checkpoint, from which bounds are computed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from model.casting import Dtypes, cast_dtypes, retyped
 from model.examine.pickle_objects import SavedTensor
 from model.examine.shard_index import shards
 from model.examine.trust import READERS
-from model.user.name_globs import without
+from model.state_dict import without
 from model.user.source import Source
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a model's tensors take when they are loaded: S and L of every bound."""
+    """Bytes of a model's tensors when they are loaded: S and L of every bound."""
 
     state_bytes: int
     largest_tensor_bytes: int
-    # Of every storage, in the order of the state dict.
+    # Bytes of every storage, in the order of the state dict.
     sizes: tuple[int, ...]
-    # Of buffers that are in no state dict.
-    beside_bytes: int
+    # Bytes of buffers that are in no state dict.
+    nonpersistent_bytes: int
 
     @property
     def tensors(self) -> int:
@@ -35,19 +35,19 @@ class Footprint:
 
 @dataclass(frozen=True)
 class SavedFootprint:
-    """What the same tensors take in the checkpoint, and while a cast converts some of them.
+    """Bytes of the same tensors in the checkpoint, and while a cast converts some of them.
 
-    `converted` are storages that are converted: the bytes of each as it is saved, and as it ends. `built_bytes` is what
-    the model takes at most of the host where it is built, and cast there one tensor after the other.
+    `converted` are storages that a cast converts: the bytes of each as saved, and after the cast. `built_bytes` is the
+    most that the model takes of the host if it is built and cast there, one tensor after the other.
     """
 
     checkpoint_bytes: int
     largest_bytes: int
     largest_file_bytes: int
-    # Of pages of the files, where the host takes the weights from there.
+    # Of mapped pages of the files, at most.
     mapped_bytes: int
     built_bytes: int
-    # Of what is in the checkpoint, as it ends.
+    # Of the saved tensors after the cast.
     ends_bytes: int
     converted: tuple[tuple[int, int], ...]
 
@@ -69,13 +69,13 @@ class SavedFootprint:
 
     @property
     def largest_conversion_bytes(self) -> int:
-        """One tensor as it is saved, and beside it as it ends if it is converted."""
+        """Bytes of one tensor as saved, and of its converted copy if there is one, at most."""
         return max((self.largest_bytes, *map(sum, self.converted)))
 
 
 @cache
 def footprint(architecture: Architecture, to: str) -> Footprint:
-    """That of a model whose weights end in the dtype `to`, of `DTYPES`; "": in the one that it is built with."""
+    """Return the footprint of a model whose weights end in the dtype `to` of `DTYPES`; "": as it is built."""
     model = architecture.skeleton()
     built = model.state_dict()
     ends = retyped(built, cast_dtypes(built, DTYPES.get(to)))
@@ -83,25 +83,20 @@ def footprint(architecture: Architecture, to: str) -> Footprint:
     storages = dict.fromkeys(tensor.untyped_storage() for tensor in tensors)
     sizes = tuple(storage.nbytes() for storage in storages)
     held = {value.untyped_storage() for value in built.values() if isinstance(value, Tensor)}
-    # And parameters, where a module's own code leaves them out of its state dict.
-    beside = {one.untyped_storage() for one in (*model.buffers(), *model.parameters())} - held
+    # Parameters too, where a module's own code leaves them out of its state dict.
+    nonpersistent = {one.untyped_storage() for one in (*model.buffers(), *model.parameters())} - held
     return Footprint(
-        sum(sizes), max(tensor.nbytes for tensor in tensors), sizes, sum(storage.nbytes() for storage in beside)
+        sum(sizes), max(tensor.nbytes for tensor in tensors), sizes, sum(storage.nbytes() for storage in nonpersistent)
     )
 
 
 @cache
 def saved_footprint(  # noqa: PLR0913, PLR0917 - all that decides what is in it
-    architecture: Architecture,
-    dtypes: Dtypes,
-    missing: tuple[str, ...],
-    to: str,
-    layout: str,
-    in_place: Source | None,
+    architecture: Architecture, dtypes: Dtypes, missing: tuple[str, ...], to: str, layout: str, in_place: Source | None
 ) -> SavedFootprint:
-    """That of a checkpoint in a layout, or of the user's where it lies.
+    """Return the footprint of a checkpoint in a layout, or of the user's checkpoint `in_place`.
 
-    It has `dtypes` that the model has not, and lacks names that are `missing`.
+    `dtypes` are those that differ from the model's, `missing` names that the checkpoint lacks.
     """
     built = without(architecture.skeleton().state_dict(), missing)
     saved = retyped(built, dict(dtypes))
@@ -133,7 +128,7 @@ def saved_footprint(  # noqa: PLR0913, PLR0917 - all that decides what is in it
 def _files(
     layout: str, in_place: Source | None, saved: Mapping[str, Any], to: torch.dtype | None
 ) -> list[tuple[int, bool]]:
-    """What the tensors in each file of a checkpoint take, and whether any of them stays as it is when it is loaded."""
+    """Return for each file the bytes of its tensors, and whether a load keeps any of them unconverted."""
     parts: Iterable[Iterable[Any]] = [saved.values()]
     if layout.endswith("_sharded"):
         read = READERS[layout](in_place.path, False).values() if in_place else shards(saved)
@@ -148,14 +143,14 @@ def _files(
 
 
 def _storage(tensor: Tensor | SavedTensor) -> tuple[object, int]:
-    """What is equal for tensors that share memory, and its bytes."""
+    """Return a key that is equal for tensors that share memory, and the bytes of that memory."""
     if isinstance(tensor, SavedTensor):
         return tensor.storage, tensor.storage.bytes
     return tensor.untyped_storage(), tensor.untyped_storage().nbytes()
 
 
 def _most_mapped(files: Iterable[tuple[int, bool]]) -> int:
-    """What is mapped at most, if one file after the other is, and none stays of which everything was converted."""
+    """Return the most bytes mapped at once if files are mapped in turn and dropped when all was converted."""
     kept = most = 0
     for size, stays in files:
         most = max(most, kept + size)

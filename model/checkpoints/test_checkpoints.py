@@ -3,16 +3,18 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from model.architecture import DTYPES, SEED
-from model.checkpoints import Checkpoint, misfit
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
+from model.checkpoints.manifest import misfit
 from model.examine.trust import UntrustedCheckpoint
-from model.file_identity import stamps
 from model.gpt2 import CONFIGS, REHEARSAL, first_logits
-from model.layouts import LAYOUTS
+from model.layouts.layouts import LAYOUTS
 from model.weights import random_gpt2
 
 MakeOne = Callable[..., Checkpoint]
@@ -40,78 +42,44 @@ def test_a_torch_checkpoint_is_what_people_have(made: MakeOne) -> None:
 
 def test_disk_bytes_is_no_less_than_what_is_written(made: MakeOne) -> None:
     for layout in LAYOUTS:
-        checkpoint = made(layout)
+        checkpoint = made(layout, name=layout)
         files = [path for path in checkpoint.folder.rglob("*") if path.is_file()]
         written = sum(path.stat().st_blocks * 512 for path in files)
         assert written <= checkpoint.specification.disk_bytes
 
 
-def cut(folder: Path) -> None:
-    path = folder / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:-1])
+def flipped(content: bytes) -> bytes:
+    """Flip a bit in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def flip_a_bit(folder: Path) -> None:
-    path = folder / "checkpoint.pt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+def edited(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    """Change the content of a file."""
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
 
 
-def remove_a_file(folder: Path) -> None:
-    (folder / "checkpoint.pt").unlink()
-
-
-def add_a_file(folder: Path) -> None:
-    (folder / "stray.pt").touch()
-
-
-def interrupt(folder: Path) -> None:
-    (folder / "manifest.json").unlink()
-
-
-def scribble(folder: Path) -> None:
-    (folder / "manifest.json").write_text("[]")
-
-
-def number(folder: Path) -> None:
-    (folder / "manifest.json").write_text("7")
-
-
-def rename_a_key(folder: Path) -> None:
-    path = folder / "manifest.json"
-    path.write_text(path.read_text().replace('"bytes"', '"bxtes"'))
-
-
-def list_the_files(folder: Path) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | {"files": list(manifest["files"])}))
-
-
-def another_model(folder: Path) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["model"]["layers"] += 1
-    path.write_text(json.dumps(manifest))
+def manifest(change: Callable[[Any], Any]) -> Callable[[Path], object]:
+    """Change the manifest."""
+    return edited("manifest.json", lambda content: json.dumps(change(json.loads(content))).encode())
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (cut, "checkpoint.pt has"),
-        (flip_a_bit, "checkpoint.pt has changed"),
-        (remove_a_file, "checkpoint.pt is missing"),
-        (add_a_file, "stray.pt is not in its manifest"),
-        (interrupt, "no manifest"),
-        (scribble, "manifest cannot be read"),
-        (number, "manifest cannot be read"),
-        (rename_a_key, "manifest cannot be read"),
-        (list_the_files, "manifest cannot be read"),
-        (another_model, "its model differs"),
+        (edited("checkpoint.pt", lambda content: content[:-1]), "checkpoint.pt has"),
+        (edited("checkpoint.pt", flipped), "checkpoint.pt has changed"),
+        (lambda folder: (folder / "checkpoint.pt").unlink(), "checkpoint.pt is missing"),
+        (lambda folder: (folder / "stray.pt").touch(), "stray.pt is not in its manifest"),
+        (lambda folder: (folder / "manifest.json").unlink(), "no manifest"),
+        (manifest(lambda _: []), "manifest cannot be read"),
+        (manifest(lambda _: 7), "manifest cannot be read"),
+        (edited("manifest.json", lambda text: text.replace(b'"bytes"', b'"bxtes"')), "manifest cannot be read"),
+        (manifest(lambda found: found | {"files": list(found["files"])}), "manifest cannot be read"),
+        (manifest(lambda found: found | {"model": found["model"] | {"layers": 7}}), "its model differs"),
     ],
 )
-def test_a_damaged_checkpoint_is_noticed(made: MakeOne, damage: Callable[[Path], None], reason: str) -> None:
+def test_a_damaged_checkpoint_is_noticed(made: MakeOne, damage: Callable[[Path], object], reason: str) -> None:
     checkpoint = made()
     damage(checkpoint.folder)
     assert reason in str(misfit(checkpoint.specification, checkpoint.folder))
@@ -119,20 +87,13 @@ def test_a_damaged_checkpoint_is_noticed(made: MakeOne, damage: Callable[[Path],
 
 def test_a_flipped_bit_in_one_of_many_files_is_noticed(made: MakeOne) -> None:
     checkpoint = made("per_tensor")
-    path = checkpoint.path / "final_norm.shift.pt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    edited("final_norm.shift.pt", flipped)(checkpoint.path)
     assert "final_norm.shift.pt has changed" in str(misfit(checkpoint.specification, checkpoint.folder))
 
 
 def test_a_checkpoint_of_another_dtype_does_not_fit(made: MakeOne) -> None:
     checkpoint = made()
     assert misfit(replace(checkpoint.specification, dtype="float16"), checkpoint.folder) == "its dtype differs"
-
-
-def rewrite(path: Path) -> None:
-    path.write_bytes(path.read_bytes())
 
 
 def put_a_copy_in_its_place(path: Path) -> None:
@@ -153,17 +114,17 @@ def flip_a_bit_in_place(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (rewrite, "was written to while it was in use"),
+        (lambda path: path.write_bytes(path.read_bytes()), "was written to while it was in use"),
         (put_a_copy_in_its_place, "was replaced by another file while it was in use"),
         (flip_a_bit_in_place, "was written to while it was in use"),
         (lambda path: path.write_bytes(b"12"), r"was changed from [\d,]+ bytes to 2 while it was in use"),
         (Path.unlink, "was sound, and can no longer be found: No such file or directory"),
     ],
 )
-def test_a_checkpoint_knows_its_files(made: MakeOne, file: str, change: Callable[[Path], None], reason: str) -> None:
-    """That they hold the same bytes again does not count: a load may have read others in between."""
+def test_a_checkpoint_knows_its_files(made: MakeOne, file: str, change: Callable[[Path], object], reason: str) -> None:
+    """Equal bytes do not count: a load may have read others in between."""
     checkpoint = made("per_tensor")
-    known = replace(checkpoint, stamps=stamps(checkpoint.folder))
+    known = replace(checkpoint, file_identities=file_identities(checkpoint.folder))
     known.require_unchanged()
     change(checkpoint.folder / file)
     with pytest.raises(UntrustedCheckpoint, match=reason) as caught:

@@ -1,9 +1,9 @@
-"""What a load leaves wrong of buffers that no checkpoint has is found, and what the model itself makes is not."""
+"""Tests of non-persistent buffers: wrong values are found, those of the model itself are not."""
 
 import torch
 from torch import nn
 
-from model.verification.nonpersistent import known_beside, wrong_beside
+from model.values.nonpersistent import nonpersistent_digests, wrong_nonpersistent
 
 
 class Rotary(nn.Module):
@@ -19,21 +19,21 @@ def drawn() -> nn.Module:
 
 
 def test_a_buffer_with_other_values_or_without_any_is_found() -> None:
-    known = known_beside(Rotary(), None)
-    assert wrong_beside(Rotary(), known, Rotary) is None
+    known = nonpersistent_digests(Rotary(), None)
+    assert wrong_nonpersistent(Rotary(), known, Rotary) is None
     for wrong in (torch.zeros(3), torch.arange(1, 4).bfloat16() / 3, torch.empty(3, device="meta")):
         model = Rotary()
         model.register_buffer("inv_freq", wrong, persistent=False)
-        assert wrong_beside(model, known, Rotary) == "inv_freq"
+        assert wrong_nonpersistent(model, known, Rotary) == "inv_freq"
 
 
 def test_a_cast_of_the_whole_model_may_round_it() -> None:
-    known = known_beside(Rotary(), torch.bfloat16)
-    assert wrong_beside(Rotary(), known, Rotary) is None
-    assert wrong_beside(Rotary().to(torch.bfloat16), known, Rotary) is None
-    assert wrong_beside(Rotary().to(torch.float16), known, Rotary) == "inv_freq"
+    known = nonpersistent_digests(Rotary(), torch.bfloat16)
+    assert wrong_nonpersistent(Rotary(), known, Rotary) is None
+    assert wrong_nonpersistent(Rotary().to(torch.bfloat16), known, Rotary) is None
+    assert wrong_nonpersistent(Rotary().to(torch.float16), known, Rotary) == "inv_freq"
 
 
 def test_what_is_another_each_time_the_model_is_built_is_nobodys_fault() -> None:
-    known = known_beside(drawn(), None)
-    assert wrong_beside(drawn(), known, drawn) is None
+    known = nonpersistent_digests(drawn(), None)
+    assert wrong_nonpersistent(drawn(), known, drawn) is None

@@ -1,20 +1,23 @@
-"""The folder where checkpoints are kept between runs: made once, found again, shared by runs at the same time."""
+"""A folder that keeps checkpoints between runs: each is made once, and runs at the same time share it."""
 
 import fcntl
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 import psutil
 
-from model.checkpoints import Checkpoint, Specification, make, misfit
-from model.disk import UNFINISHED, lock_at_once, remove_unfinished, sync_folder, wait_for
-from model.file_identity import stamps
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.file_identity import file_identities
+from model.checkpoints.making import make
+from model.checkpoints.manifest import misfit
+from model.checkpoints.specification import Specification
+from model.disk import UNFINISHED, lock_at_once, remove_unfinished, wait_for, written_aside
 from model.weights import Progress
 
 # Left free on the disk, whatever is made; or as much as is made, where that is less.
@@ -28,8 +31,12 @@ MB, GB = 10**6, 10**9
 # What the suite keeps here begins with it.
 NAMES = ("gpt2-*", "own-*")
 
-# Opens a progress bar: given what is made and its bytes.
+# Opens a progress bar, with its title and its bytes.
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
+
+
+def no_progress(_title: str, _total_bytes: int) -> AbstractContextManager[Progress]:
+    return nullcontext(lambda _: None)
 
 
 class DiskTooSmall(Exception):
@@ -41,27 +48,27 @@ class MemoryTooSmall(Exception):
 
 
 def cache_folder() -> Path:
-    """Return the folder for checkpoints, and for what else is made once, if nobody says otherwise."""
+    """Return the default folder for checkpoints, and for whatever else is made once."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-loading"
 
 
 class CheckpointCache:
-    """Checkpoints below `folder`, each in a folder of its own that is complete from the moment it has its name.
+    """Checkpoints below `folder`, each in a folder of its own that gets its name when it is complete.
 
     A run holds a shared lock on every checkpoint it uses, and an exclusive one to make, mend or remove one:
-    runs at the same time wait for each other instead of harming each other.
+    runs at the same time wait for each other.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], show_progress: ShowProgress) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], show_progress: ShowProgress = no_progress) -> None:
         self.folder = folder
         self._say = say
         self._show_progress = show_progress
         self._held: dict[Specification, tuple[ExitStack, Checkpoint]] = {}
 
     def get(self, specification: Specification) -> Checkpoint:
-        """The checkpoint, made if it is not there or no longer fits; of one that is held, as it was when it fitted.
+        """Return the checkpoint, made if it is missing or no longer fits; one that is held is not looked at again.
 
-        No other run removes it before `close`; this one may, to make room for another. Raises `DiskTooSmall` or
+        No other run removes it before `close`; this run may, to make room for another. Raises `DiskTooSmall` or
         `MemoryTooSmall` before the first byte is written, `OSError` if it cannot be.
         """
         if not self._held:
@@ -90,34 +97,33 @@ class CheckpointCache:
             missing = _space_for(specification) - self._free_bytes() - self._removable_bytes()
             if missing > 0 and not (self.folder / specification.name).exists():
                 raise DiskTooSmall(
-                    f"{specification.name} needs {_shown(_space_for(specification))} of disk, "
-                    f"{_shown(self._free_bytes())} are free under --checkpoints: "
-                    f"free {_shown(missing)} more, or name a folder on another disk"
+                    f"{specification.name} needs {_format_bytes(_space_for(specification))} of disk, "
+                    f"{_format_bytes(self._free_bytes())} are free under --checkpoints: "
+                    f"free {_format_bytes(missing)} more, or name a folder on another disk"
                 )
 
     def _hold(self, specification: Specification) -> tuple[ExitStack, Checkpoint]:
         """Lock the checkpoint against removal, made or mended first where it has to be."""
         folder = self.folder / specification.name
-        made = told = False
+        made = announced = False
         weights = self.get(specification.weights) if specification.weights else None
         read = weights.files if weights else specification.in_place.files if specification.in_place else ()
         with ExitStack() as stack:
             lock = stack.enter_context(self._lock_file(specification.name))
             while True:
                 wait_for(lock, fcntl.LOCK_SH, partial(self._say_waiting, lock))
-                # Taken first: what is changed while it is looked at is to be told from what was found.
-                found = stamps(folder, read)
+                # Taken first, so that a change during the check is noticed.
+                found = file_identities(folder, read)
                 # Between the two locks another run short of disk may have removed what was just made.
                 if (made and folder.exists()) or misfit(specification, folder) is None:
                     return stack.pop_all(), Checkpoint(
                         specification, folder, found, weights.folder if weights else None
                     )
-                # Whoever is in the way may have made it by now, and holds it until its run ends: ranks would wait for
-                # each other.
+                # Another run may have made it by now, and hold it until it ends: ranks would wait for each other.
                 if not lock_at_once(lock, fcntl.LOCK_EX):
-                    if not told:
+                    if not announced:
                         self._say_waiting(lock)
-                    told = True
+                    announced = True
                     time.sleep(RETRY_SECONDS)
                     continue
                 if reason := misfit(specification, folder):
@@ -128,24 +134,17 @@ class CheckpointCache:
                 made = True
 
     def _make(self, specification: Specification, folder: Path) -> None:
-        """Make a checkpoint whose exclusive lock is held: under another name first, then under its own."""
-        unfinished = folder.with_name(folder.name + UNFINISHED)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        """Make a checkpoint whose exclusive lock is held."""
         takes, free = specification.making_bytes, psutil.virtual_memory().available
-        if takes > free:
-            raise MemoryTooSmall(f"making its checkpoint takes {_shown(takes)} of memory, {_shown(free)} are free")
-        self._make_room(specification)
-        try:
-            work_bytes = specification.making_bytes * (1 if specification.in_place else 2)
+        with written_aside(folder) as unfinished:
+            if takes > free:
+                raise MemoryTooSmall(
+                    f"making its checkpoint takes {_format_bytes(takes)} of memory, {_format_bytes(free)} are free"
+                )
+            self._make_room(specification)
+            work_bytes = takes * (1 if specification.in_place else 2)
             with self._show_progress(f"making {specification.name}", work_bytes) as progress:
                 make(specification, unfinished, progress)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        for changed in (unfinished, *(path for path in unfinished.iterdir() if path.is_dir())):
-            sync_folder(changed)
-        unfinished.rename(folder)
-        sync_folder(self.folder)
 
     def _make_room(self, specification: Specification) -> None:
         """Remove checkpoints, largest first, until this one fits: this run's own earlier ones, and idle ones."""
@@ -171,7 +170,7 @@ class CheckpointCache:
         return total
 
     def _folders(self) -> list[Path]:
-        """Everything that this suite keeps here, what killed runs left unfinished included."""
+        """Return all checkpoint folders, unfinished ones of killed runs included."""
         return [path for name in NAMES for path in self.folder.glob(name) if path.is_dir()]
 
     def _free_bytes(self) -> int:
@@ -185,7 +184,7 @@ class CheckpointCache:
 
 
 def _names(specification: Specification) -> set[str]:
-    """The names of what a run uses with a checkpoint: its own, and of that which has its weights."""
+    """Return the name of a checkpoint, and that of the one that has its weights."""
     return {one.name for one in (specification, specification.weights) if one}
 
 
@@ -201,5 +200,5 @@ def _bytes_below(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _shown(count: int) -> str:
+def _format_bytes(count: int) -> str:
     return f"{count / GB:.1f} GB" if count >= GB else f"{count / MB:.1f} MB"

@@ -1,4 +1,4 @@
-"""What a model answers: held against what the saved one did, and what its forward pass does beside answering."""
+"""Outputs of a model: compared with those of the saved one, and the changes that a forward pass makes."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,63 +10,64 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.examine.trust import EXTRA_STATE
-from model.layouts import bytes_of
-from model.verification.bits import difference, same_value
+from model.digest import bytes_of
+from model.state_dict import EXTRA_STATE
+from model.values.bits import difference, same_value
 
-# How far outputs may be from the saved ones, relative to the largest finite one: the weights are equal to the bit, but
-# another device or another number of threads adds their products in another order. At least one step of the dtype.
+# Largest error of outputs, relative to the largest finite one: the weights are equal to the bit, but another device or
+# another number of threads adds their products in another order. At least one step of the dtype.
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
 LEAST_TOLERANCE = 1e-3
 
 
-class Compared(StrEnum):
-    """Where two models with the same weights answer the same."""
+class Comparability(StrEnum):
+    """Devices on which two models with the same weights have the same outputs."""
 
     ANYWHERE = "anywhere"
     # Random numbers of one seed differ between kinds of devices.
     ON_HOST = "on the host"
     NOWHERE = "nowhere"
-    # A part of the weights is another one in each, which the note of the checkpoint says.
+    # The checkpoint lacks some weights, which differ between models.
     IN_PART_NEW = "nowhere: a part is new"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Outputs of a model, and where those of another one can be held against them.
+class ReferenceOutputs:
+    """First outputs of a saved model, and where those of another one can be compared with them.
 
-    `changed` are the names of the state that a forward pass writes to, replaces or adds.
+    `changed` are names of state that a forward pass writes to, replaces or adds.
     """
 
     outputs: list[Tensor]
-    compared: Compared = Compared.ANYWHERE
+    compared: Comparability = Comparability.ANYWHERE
     changed: tuple[str, ...] = ()
 
     @property
     def note(self) -> str | None:
-        """What has to be said of models whose outputs are not compared everywhere."""
+        """A sentence on a model whose outputs are not compared everywhere; None of others."""
         return {
-            Compared.NOWHERE: "answers differently when it is asked twice, so its outputs are not compared, only its "
-            "weights",
-            Compared.ON_HOST: "draws random numbers in its forward pass, so its outputs are compared on the CPU alone",
+            Comparability.NOWHERE: "answers differently when it is asked twice, so its outputs are not compared, only "
+            "its weights",
+            Comparability.ON_HOST: "draws random numbers in its forward pass, so its outputs are compared on the CPU "
+            "alone",
         }.get(self.compared)
 
     def difference(self, outputs: list[Tensor]) -> str | None:
-        """What is wrong with the outputs of another model; None where they are equal, or cannot be compared."""
+        """Return the difference to the outputs of another model; None if they are equal, or cannot be compared."""
         on_host = all(output.device.type == "cpu" for output in outputs)
-        if self.compared in (Compared.NOWHERE, Compared.IN_PART_NEW) or (
-            self.compared == Compared.ON_HOST and not on_host
+        if self.compared in (Comparability.NOWHERE, Comparability.IN_PART_NEW) or (
+            self.compared == Comparability.ON_HOST and not on_host
         ):
             return None
         return difference_in_outputs(outputs, self.outputs)
 
 
-def answers(model: nn.Module, ask: Callable[[int], list[Tensor]], seed: int) -> Answers:
-    """Ask a model twice, with another seed the second time, and a third time where that made a difference.
+def reference_outputs(model: nn.Module, ask: Callable[[int], list[Tensor]], seed: int) -> ReferenceOutputs:
+    """Run a forward pass twice, with another seed the second time, and a third time where that made a difference.
 
-    `ask(seed)` runs a forward pass. What that does to buffers is undone before the next.
+    `ask(seed)` runs a forward pass. Its changes of the model are undone before the next.
     """
-    state = State(model, {name for name, _ in model.named_buffers()}, summed=True)
+    state = ModelSnapshot(model, {name for name, _ in model.named_buffers()}, summed=True)
     changed: set[str] = set()
 
     def asked(seed: int) -> list[Tensor]:
@@ -76,16 +77,16 @@ def answers(model: nn.Module, ask: Callable[[int], list[Tensor]], seed: int) -> 
         state.restore()
         return outputs
 
-    first, compared = asked(seed), Compared.ANYWHERE
+    first, compared = asked(seed), Comparability.ANYWHERE
     if difference_in_outputs(asked(seed + 1), first):
-        compared = Compared.NOWHERE if difference_in_outputs(asked(seed), first) else Compared.ON_HOST
-    return Answers(first, compared, tuple(sorted(changed)))
+        compared = Comparability.NOWHERE if difference_in_outputs(asked(seed), first) else Comparability.ON_HOST
+    return ReferenceOutputs(first, compared, tuple(sorted(changed)))
 
 
-class State:
-    """The state of a model as it is now, with the values of `names`, so that a forward pass can be undone.
+class ModelSnapshot:
+    """A snapshot of a model with the values of `names`, so that a forward pass can be undone.
 
-    `summed`: of the other tensors a checksum is kept, which tells that their values were changed.
+    `summed`: a checksum of all other tensors is kept, so that a change of their values is noticed.
     """
 
     def __init__(self, model: nn.Module, names: set[str], *, summed: bool = False) -> None:
@@ -99,7 +100,7 @@ class State:
         self._extra = deepcopy(dict(_extra_state(model)))
 
     def changed(self) -> set[str]:
-        """The names of what was written to, replaced, added or removed since."""
+        """Return the names of state that was written to, replaced, added or removed since."""
         now, extra = dict(_tensors(self._model)), dict(_extra_state(self._model))
         others = {name for name, value in extra.items() if not same_value(value, self._extra.get(name))}
         return others | {name for name in self._tensors.keys() | now.keys() if self._is_changed(name, now.get(name))}
@@ -107,15 +108,15 @@ class State:
     def _is_changed(self, name: str, now: Tensor | None) -> bool:
         if now is None or now is not self._tensors.get(name) or _version(now) != self._versions[name]:
             return True
-        # Not all that writes to a tensor raises its version.
+        # Some writes to a tensor do not raise its version.
         if name in self._sums:
             return _checksum(now) != self._sums[name]
         return name in self._values and not same_value(now.data, self._values[name])
 
     def restore(self) -> None:
-        """Undo what was done since, as far as the values are known."""
+        """Undo the changes since, as far as the values are known."""
         changed = self.changed()
-        # Modules that were added are gone with this, tensors that were replaced or filled in are what they were.
+        # This removes added modules, and brings back tensors that were replaced or filled in.
         for path, kept in self._places.items() if changed else ():
             for place, before in zip(_places(self._model.get_submodule(path)), kept, strict=True):
                 place.clear()
@@ -132,51 +133,54 @@ class State:
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Those that have values."""
+    """Yield the parameters and buffers that are not on meta."""
     named = (*model.named_parameters(), *model.named_buffers())
     return ((name, tensor) for name, tensor in named if not tensor.is_meta)
 
 
 def _places(module: nn.Module) -> tuple[dict[str, Any], ...]:
-    """Where a module has what is registered with it, None included."""
+    """Return the dicts of parameters, buffers and modules of a module, None values included."""
     return module._parameters, module._buffers, module._modules  # noqa: SLF001 - no public name sets them to None
 
 
 def _checksum(tensor: Tensor) -> int | None:
-    """That of the bytes of a contiguous tensor on the host; None of others."""
+    """Return the CRC-32 of a contiguous tensor on the host; None of others."""
     if tensor.device.type != "cpu" or not tensor.is_contiguous():
         return None
     return zlib.crc32(bytes_of(tensor))
 
 
 def _extra_state(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What modules save beside their tensors, by the name that it has in a state dict."""
+    """Yield the extra state of modules, by its name in a state dict."""
     for path, module in model.named_modules():
         if type(module).get_extra_state is not nn.Module.get_extra_state:
             yield ".".join(filter(None, (path, EXTRA_STATE))), module.get_extra_state()
 
 
 def _version(tensor: Tensor) -> int:
-    """What is higher after most writes to a tensor; 0 where nobody counts them."""
+    """Return the version of a tensor, which most writes raise; 0 for inference tensors, which have none."""
     return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 - its only name
 
 
 def difference_in_outputs(outputs: list[Tensor], saved: list[Tensor]) -> str | None:
-    """What differs between what two models compute, but for rounding; None if nothing does."""
+    """Return the difference between the outputs of two models; None if they are equal but for rounding."""
     if len(outputs) != len(saved):
         return f"the model returns {len(outputs)} tensors, where the saved one returned {len(saved)}"
     return next(filter(None, map(_difference, outputs, saved)), None)
 
 
 def _difference(output: Tensor, saved: Tensor) -> str | None:
-    """The same of one tensor. What is not finite has to be equal; the error of the rest is held against its largest."""
+    """Return the difference of one tensor.
+
+    Values that are not finite have to be equal; the error of the others is relative to the largest of them.
+    """
     if output.shape != saved.shape or output.dtype != saved.dtype:
-        return f"the first logits are {_described(output)}, where the saved model's are {_described(saved)}"
-    # The common case takes no memory, which would be held against the load that is checked.
+        return f"the first logits are {_kind_of(output)}, where the saved model's are {_kind_of(saved)}"
+    # The common case takes no memory, which would count as that of the load that is checked.
     if difference(output, saved) is None:
         return None
     if not (saved.is_floating_point() or saved.is_complex()):
-        return f"the first outputs, {_described(saved)}, are other ones"
+        return f"the first outputs, {_kind_of(saved)}, are other ones"
     found, wanted = _as_double(output), _as_double(saved)
     finite = wanted.isfinite()
     alike = torch.where(finite, found.isfinite(), (found == wanted) | (found.isnan() & wanted.isnan()))
@@ -191,7 +195,7 @@ def _difference(output: Tensor, saved: Tensor) -> str | None:
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """How far outputs of a dtype may be off, relative to the largest."""
+    """Return the largest error of outputs of a dtype, relative to the largest of them."""
     return TOLERANCE.get(dtype, max(LEAST_TOLERANCE, torch.finfo(dtype).eps))
 
 
@@ -200,11 +204,11 @@ def _largest(values: Tensor) -> float:
 
 
 def _as_double(tensor: Tensor) -> Tensor:
-    """Its values one after the other; of complex ones real and imaginary parts."""
+    """Return the values in one dimension; of complex ones the real and imaginary parts."""
     if tensor.is_complex():
         return torch.view_as_real(tensor.cpu().to(torch.complex128)).flatten()
     return tensor.cpu().double().flatten()
 
 
-def _described(tensor: Tensor) -> str:
+def _kind_of(tensor: Tensor) -> str:
     return f"{tensor.dtype} of shape {list(tensor.shape)}"

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -6,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from model import checkpoints
-from model.checkpoints import Checkpoint, Specification, make, misfit
-from model.file_identity import stamps
-from model.foreign import ALL_LAYOUTS, FOREIGN, Digest, digests
+from model.checkpoints import specification
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make
+from model.checkpoints.manifest import misfit
+from model.checkpoints.specification import Specification
+from model.digest import TensorDigest, digests
 from model.gpt2 import REHEARSAL
-from model.layouts import save_plain
+from model.layouts.files import save_plain
+from model.layouts.foreign import ALL_LAYOUTS, FOREIGN
 from model.verification.verify import WrongModel, check_model, check_structure
 
 CPU = torch.device("cpu")
@@ -23,10 +27,8 @@ def require(layout: str) -> None:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    specification = Specification(REHEARSAL, "float32", "dcp")
-    make(specification, tmp_path / "made", lambda _: None)
-    return Checkpoint(specification, tmp_path / "made", stamps(tmp_path / "made"))
+def checkpoint(made: Callable[..., Checkpoint]) -> Checkpoint:
+    return made("dcp")
 
 
 @pytest.mark.parametrize("layout", FOREIGN)
@@ -50,7 +52,7 @@ def test_a_checkpoint_is_made_by_its_library_and_known_again(layout: str, tmp_pa
 def test_one_by_another_version_of_the_library_is_made_again(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "version", lambda _: "0.0.1")
+    monkeypatch.setattr(specification, "version", lambda _: "0.0.1")
     assert misfit(checkpoint.specification, checkpoint.folder) == "its written_by differs"
 
 
@@ -73,13 +75,13 @@ def test_a_wrong_bit_is_found_by_its_digest(checkpoint: Checkpoint) -> None:
 
 def test_digests_are_of_values_whatever_their_place() -> None:
     values = torch.arange(6.0).reshape(2, 3)
-    one = Digest.of(values)
-    assert Digest.of(values.t().contiguous().t()) == one
-    assert Digest.of(values.flatten()) != one
-    assert Digest.of(values.to(torch.float64)) != one
-    assert Digest.of(-values) != one
-    assert Digest.from_json(json.loads(json.dumps(one.as_json()))) == one
-    assert Digest.of(torch.empty(0)).sha256.startswith("e3b0c442")
+    one = TensorDigest.of(values)
+    assert TensorDigest.of(values.t().contiguous().t()) == one
+    assert TensorDigest.of(values.flatten()) != one
+    assert TensorDigest.of(values.to(torch.float64)) != one
+    assert TensorDigest.of(-values) != one
+    assert TensorDigest.from_json(json.loads(json.dumps(one.as_json()))) == one
+    assert TensorDigest.of(torch.empty(0)).sha256.startswith("e3b0c442")
     assert digests({"a": values, "b._extra_state": 3}).keys() == {"a"}
 
 

@@ -1,4 +1,4 @@
-"""What a model answers is held against what the saved one did: values that are no numbers, and models that vary."""
+"""Tests of the comparison of outputs: values that are not finite, and models whose outputs vary."""
 
 import random
 from typing import Any
@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.verification.outputs import Answers, Compared, State, answers, difference_in_outputs
+from model.values.outputs import (
+    Comparability,
+    ModelSnapshot,
+    ReferenceOutputs,
+    difference_in_outputs,
+    reference_outputs,
+)
 
 INF, NAN = float("inf"), float("nan")
 
@@ -58,7 +64,7 @@ def test_what_has_no_rounding_is_equal(dtype: torch.dtype) -> None:
 
 
 class Odd(nn.Module):
-    """Its forward pass does more than to answer."""
+    """A model whose forward pass has side effects."""
 
     seen: Tensor
     filled: Tensor | None
@@ -109,26 +115,26 @@ def ask(model: nn.Module, seed: int) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("what", "compared", "changed"),
     [
-        ("nothing", Compared.ANYWHERE, ()),
-        ("torch", Compared.ON_HOST, ()),
-        ("python", Compared.ON_HOST, ()),
-        ("counter", Compared.NOWHERE, ()),
-        ("written", Compared.ANYWHERE, ("seen",)),
-        ("replaced", Compared.ANYWHERE, ("seen",)),
-        ("added", Compared.ANYWHERE, ("cache",)),
-        ("extra", Compared.ANYWHERE, ("_extra_state",)),
-        ("norm", Compared.ANYWHERE, ("layer.weight",)),
-        ("filled", Compared.ANYWHERE, ("filled",)),
-        ("module", Compared.ANYWHERE, ("more.bias", "more.weight")),
-        ("resized", Compared.ANYWHERE, ("seen",)),
-        ("weights", Compared.ANYWHERE, ("layer.weight",)),
+        ("nothing", Comparability.ANYWHERE, ()),
+        ("torch", Comparability.ON_HOST, ()),
+        ("python", Comparability.ON_HOST, ()),
+        ("counter", Comparability.NOWHERE, ()),
+        ("written", Comparability.ANYWHERE, ("seen",)),
+        ("replaced", Comparability.ANYWHERE, ("seen",)),
+        ("added", Comparability.ANYWHERE, ("cache",)),
+        ("extra", Comparability.ANYWHERE, ("_extra_state",)),
+        ("norm", Comparability.ANYWHERE, ("layer.weight",)),
+        ("filled", Comparability.ANYWHERE, ("filled",)),
+        ("module", Comparability.ANYWHERE, ("more.bias", "more.weight")),
+        ("resized", Comparability.ANYWHERE, ("seen",)),
+        ("weights", Comparability.ANYWHERE, ("layer.weight",)),
     ],
 )
 def test_what_a_forward_pass_changes_is_known_and_undone(
-    what: str, compared: Compared, changed: tuple[str, ...]
+    what: str, compared: Comparability, changed: tuple[str, ...]
 ) -> None:
     model = Odd(what)
-    found = answers(model, lambda seed: ask(model, seed), 7)
+    found = reference_outputs(model, lambda seed: ask(model, seed), 7)
     assert (found.compared, found.changed) == (compared, changed)
     assert model.filled is None
     if what != "norm":
@@ -136,18 +142,18 @@ def test_what_a_forward_pass_changes_is_known_and_undone(
         assert model.calls == 0
         assert sorted(model.state_dict()) == ["_extra_state", "layer.weight", "seen"]
     before = model.layer.weight.detach().clone()
-    state = State(model, {"layer.weight", "seen"})
+    state = ModelSnapshot(model, {"layer.weight", "seen"})
     again = ask(model, 7)
     state.restore()
     assert torch.equal(model.layer.weight, before)
-    if compared != Compared.NOWHERE:
+    if compared != Comparability.NOWHERE:
         assert found.difference(again) is None
         assert found.difference([again[0] + 1])
 
 
 def test_random_numbers_are_compared_on_the_host_alone() -> None:
     other, elsewhere = torch.zeros(2), torch.zeros(2, device="meta")
-    for compared, on_host in ((Compared.ON_HOST, True), (Compared.NOWHERE, False)):
-        kept = Answers([torch.ones(2)], compared)
+    for compared, on_host in ((Comparability.ON_HOST, True), (Comparability.NOWHERE, False)):
+        kept = ReferenceOutputs([torch.ones(2)], compared)
         assert (kept.difference([other]) is not None) == on_host
         assert kept.difference([elsewhere]) is None

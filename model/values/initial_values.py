@@ -1,32 +1,31 @@
-"""Tensors that a checkpoint lacks: what a model starts with there, and whether a loaded model has been given that."""
+"""Initial values of tensors that a checkpoint lacks: recorded, and compared with those of a loaded model."""
 
 import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from model.layouts import bytes_of
+from model.digest import bytes_of
 
-# As many values as are looked at together: as float64 they take 8 MiB.
+# Values that are read together: as float64 they take 8 MiB.
 BLOCK = 2**20
 
-# How far the largest of random values, and their root mean square, may be from that of others of the same origin. Of a
-# few values both spread further: of one by this factor, once in a million.
+# Largest ratio between the largest of random values, or their root mean square, and that of others of the same origin.
+# For a few values both spread further: for one value by this factor, once in a million.
 FACTOR, FACTOR_OF_A_FEW = 10.0, 1e6
 FEW = 8
 
 
 @dataclass(frozen=True)
 class InitialValues:
-    """Values of a tensor: how many, in which range, their root mean square, and what tells them from others.
+    """Count, range, root mean square and SHA-256 of the values of a tensor.
 
-    `sha256` is that of the values as float64, so that it is the same in every dtype that holds them. Of values that are
-    not finite nothing else is known.
+    `sha256` is that of the values as float64, so that it is the same in every dtype that holds them. If any value is
+    not finite, the other figures mean nothing.
     """
 
     count: int
@@ -37,7 +36,7 @@ class InitialValues:
 
     @classmethod
     def of(cls, tensor: Tensor) -> "InitialValues":
-        """Those of a tensor on any device; at most `BLOCK` of them are copied at a time."""
+        """Read the values of a tensor on any device, at most `BLOCK` at a time."""
         low, high, squares, count, digest = math.inf, -math.inf, 0.0, 0, hashlib.sha256()
         for block in _blocks(tensor):
             digest.update(bytes_of(block))
@@ -52,7 +51,7 @@ class InitialValues:
 
     @property
     def largest(self) -> float:
-        """Their largest magnitude."""
+        """The largest magnitude."""
         return max(abs(self.low), abs(self.high))
 
     @property
@@ -60,45 +59,42 @@ class InitialValues:
         return self.low == self.high
 
     @property
-    def shown(self) -> str:
-        """A few words that tell them from others."""
+    def summary(self) -> str:
+        """The range and the root mean square, in a few words."""
         if not self.is_finite:
             return "values that are not finite"
         spread = "" if self.is_constant else f" to {self.high:.2g}, {self.rms:.2g} in root mean square"
         return f"{self.low:.2g}{spread}"
 
     def is_all(self, value: float, dtype: torch.dtype) -> bool:
-        """Whether each is one value, as a dtype holds it."""
+        """Return whether all are this value, rounded to a dtype."""
         return self.low == self.high == torch.tensor(value, dtype=torch.float64).to(dtype).double().item()
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _least(one: float, other: float) -> float:
-    """The lower one; NaN where one is."""
+    """Return the lower one; NaN if one is."""
     return math.nan if math.isnan(one) or math.isnan(other) else min(one, other)
 
 
 def _blocks(tensor: Tensor) -> Iterator[Tensor]:
-    """Its values as float64 on the host, of complex ones real and imaginary parts."""
+    """Yield the values as float64 on the host, of complex ones the real and imaginary parts."""
     flat = tensor.detach().flatten()
     for start in range(0, flat.numel(), BLOCK):
         held = flat[start : start + BLOCK].cpu().resolve_conj()
         yield (torch.view_as_real(held).flatten() if held.is_complex() else held).double().contiguous()
 
 
-def starts(model: nn.Module, names: Collection[str]) -> dict[str, list[InitialValues]]:
-    """What a new model has in the tensors of these names: by its factory, and by `reset_parameters` of their modules.
+def initial_values(model: nn.Module, names: Collection[str]) -> dict[str, list[InitialValues]]:
+    """Return the initial values of these tensors: by the factory, and by `reset_parameters` of their modules.
 
-    It is the model's end: that is called. What is in the state dict and no tensor is left out.
+    The latter is called, and changes the model. Anything but tensors is left out.
     """
     found = {name: [InitialValues.of(tensor)] for name, tensor in _named(model, names).items()}
     with torch.random.fork_rng(devices=[]):
         for path in dict.fromkeys(name.rpartition(".")[0] for name in found):
             module = model.get_submodule(path)
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-            with suppress(Exception):  # Whatever a module of the user's raises: nobody can start with that.
+            with suppress(Exception):  # Whatever a module of the user's raises: no load can use it then.
                 if callable(reset):
                     reset()
     for name, tensor in _named(model, names).items():
@@ -113,28 +109,30 @@ def _named(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
 
 
 def uninitialised(model: nn.Module, known: Mapping[str, Sequence[InitialValues]]) -> Iterator[tuple[str, str]]:
-    """Names of tensors in which a loaded model has not what it starts with, and what is wrong with each."""
+    """Yield names of tensors of a loaded model that do not have initial values, and the reason for each."""
     for name, tensor in _named(model, known).items():
         if wrong := _unlike(InitialValues.of(tensor), known[name], tensor.dtype):
             yield name, f"is not in the checkpoint, and was not initialised: it {wrong}"
 
 
 def _unlike(found: InitialValues, known: Sequence[InitialValues], dtype: torch.dtype) -> str | None:
-    """What is wrong with values that are to be one of the known ones, or random as those are."""
+    """Return the reason why values are neither known initial values nor random ones like those; None if they are."""
     if found.count == 0 or found.sha256 in {one.sha256 for one in known}:
         return None
     finite = [one for one in known if one.is_finite]
     if found.is_finite and any(one.is_constant and found.is_all(one.low, dtype) for one in finite):
         return None
-    # One value alone does not tell whether another model has the same.
+    # A single value may be random: another model may have another one.
     random = [one for one in finite if not one.is_constant or (one.count == 1 and one.low)]
     if found.is_finite and random and _is_like(found, random):
         return None
-    return f"has {found.shown}, where the model starts with {' or '.join(dict.fromkeys(one.shown for one in known))}"
+    return (
+        f"has {found.summary}, where the model starts with {' or '.join(dict.fromkeys(one.summary for one in known))}"
+    )
 
 
 def _is_like(found: InitialValues, random: Sequence[InitialValues]) -> bool:
-    """Whether values can be random ones of the same origin as others."""
+    """Return whether values can be random ones of the same origin as others."""
     factor = FACTOR if found.count >= FEW else FACTOR_OF_A_FEW
     return (
         (found.count == 1 or not found.is_constant)

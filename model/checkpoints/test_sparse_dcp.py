@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from model.architecture import RandomGPT2
-from model.checkpoints import LOGITS, Checkpoint, Specification, make, make_sparse
-from model.gpt2 import REHEARSAL
-from model.layouts import LAYOUTS
+from model.checkpoints.checkpoint import Checkpoint
+from model.checkpoints.making import make_sparse
+from model.checkpoints.manifest import LOGITS
+from model.checkpoints.specification import Specification
+from model.layouts.layouts import LAYOUTS
 from model.weights import Progress
 
 KIB = 2**10
@@ -28,7 +30,7 @@ def test_a_sparse_distributed_checkpoint_has_holes_for_bytes(sparse: Checkpoint)
     assert sum(512 * file.stat().st_blocks for file in files) < 16 * KIB * len(files) < state / 50
 
 
-def test_and_what_the_library_reads_of_it_is_the_model(sparse: Checkpoint) -> None:
+def test_the_library_reads_the_model_of_a_sparse_checkpoint(sparse: Checkpoint) -> None:
     from torch.distributed.checkpoint.filesystem import FileSystemReader  # noqa: PLC0415 - half a second
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata  # noqa: PLC0415
 
@@ -51,22 +53,12 @@ def test_and_what_the_library_reads_of_it_is_the_model(sparse: Checkpoint) -> No
 Make = Callable[..., Checkpoint]
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Make:
-    def make_one(name: str, layout: str) -> Checkpoint:
-        specification = Specification(REHEARSAL, "float32", layout)
-        make(specification, tmp_path / name, lambda _: None)
-        return Checkpoint(specification, tmp_path / name)
-
-    return make_one
-
-
 @pytest.mark.parametrize("layout", [*LAYOUTS, "dcp"])
 def test_a_checkpoint_is_known_on_all_machines_by_what_was_saved(
     layout: str, made: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = made("first", layout)
-    assert first.identity() == made("again", layout).identity() is not None
+    first = made(layout, name="first")
+    assert first.identity() == made(layout, name="again").identity() is not None
 
     saved = RandomGPT2.saved
 
@@ -77,14 +69,14 @@ def test_a_checkpoint_is_known_on_all_machines_by_what_was_saved(
         return model
 
     monkeypatch.setattr(RandomGPT2, "saved", changed)
-    assert made("other", layout).identity() not in {first.identity(), None}
+    assert made(layout, name="other").identity() not in {first.identity(), None}
 
 
 def test_what_another_processor_computes_of_it_does_not_count(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = made("first", "torch")
+    first = made(name="first")
     outputs = RandomGPT2.outputs
     monkeypatch.setattr(RandomGPT2, "outputs", lambda self, model: [-outputs(self, model)[0]])
-    elsewhere = made("elsewhere", "torch")
+    elsewhere = made(name="elsewhere")
     assert (elsewhere.folder / LOGITS).read_bytes() != (first.folder / LOGITS).read_bytes()
     assert elsewhere.identity() == first.identity()
 

@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.conformance.poison import poisoned
-from model.user.initial_values import BLOCK, InitialValues, starts, uninitialised
+from model.values.initial_values import BLOCK, InitialValues, initial_values, uninitialised
 
 
 class Head(nn.Module):
-    """What heads and adapters are made of, as a library makes it: not as `reset_parameters` of the modules does."""
+    """Heads and adapters as a library initialises them: otherwise than `reset_parameters` of the modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ NAMES = tuple(Head().state_dict())
 
 
 def wrong(model: nn.Module, names: tuple[str, ...] = NAMES) -> dict[str, str]:
-    return dict(uninitialised(model, starts(Head(), names)))
+    return dict(uninitialised(model, initial_values(Head(), names)))
 
 
 def test_what_the_factory_makes_passes_each_time() -> None:
@@ -48,8 +49,8 @@ def test_what_reset_parameters_makes_passes() -> None:
 
 
 def test_it_is_kept_in_a_manifest() -> None:
-    known = starts(Head(), NAMES)
-    again = json.loads(json.dumps({name: [one.as_json() for one in values] for name, values in known.items()}))
+    known = initial_values(Head(), NAMES)
+    again = json.loads(json.dumps({name: [asdict(one) for one in values] for name, values in known.items()}))
     assert dict(uninitialised(Head(), {name: [InitialValues(**one) for one in again[name]] for name in again})) == {}
 
 
@@ -73,7 +74,7 @@ def test_uninitialised_memory_does_not_pass() -> None:
 
 
 def leftover(tensor: Tensor) -> Tensor:
-    """As an allocator leaves memory: its own books at the start, and zeros behind."""
+    """Memory as an allocator leaves it: its own data at the start, and zeros behind."""
     found = torch.zeros_like(tensor)
     found.flatten()[:4] = 1e-20
     return found
@@ -140,11 +141,11 @@ def test_what_a_module_raises_when_it_is_reset_is_no_matter() -> None:
             super().reset_parameters()
             self.made = True
 
-    assert len(starts(Raising(4, 4), ["weight"])["weight"]) == 1
+    assert len(initial_values(Raising(4, 4), ["weight"])["weight"]) == 1
 
 
 def test_others_draw_the_numbers_that_they_would_have_drawn() -> None:
     model = nn.Sequential(nn.Linear(4, 4))
     state = torch.random.get_rng_state()
-    assert len(starts(model, ["0.weight"])["0.weight"]) == 2
+    assert len(initial_values(model, ["0.weight"])["0.weight"]) == 2
     assert torch.equal(torch.random.get_rng_state(), state)

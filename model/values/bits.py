@@ -1,4 +1,4 @@
-"""Whether two values are equal to the bit: tensors on any device, NaNs and infinities included."""
+"""Comparison to the bit: of tensors on any device, NaNs and infinities included, and of values made of them."""
 
 from typing import Any
 
@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from model.foreign import Digest
+from model.digest import TensorDigest
 
-# What is compared at once, in elements: of a tensor on a device no more is copied to the host, where memory may be
-# short.
+# Elements that are compared at once: no more of a tensor on a device is copied to the host, where memory may be short.
 COMPARED = 2**20
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Whether two values are equal, of the same types, and in what tensors they hold to the bit."""
+    """Return whether two values have the same types and are equal, tensors in them to the bit."""
     (leaves, structure), (others, other_structure) = tree_flatten(one), tree_flatten(other)
     return structure == other_structure and all(map(_same_leaf, leaves, others))
 
@@ -26,12 +25,12 @@ def _same_leaf(one: Any, other: Any) -> bool:
 
 
 def is_on(tensor: Tensor, device: torch.device) -> bool:
-    """Tell if a tensor is on a device, or on any of its kind if the device has no index."""
+    """Return whether a tensor is on a device, or on any of its kind if the device has no index."""
     return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
-def difference_in_kind(loaded: Tensor, saved: Tensor | Digest, was: str = "saved") -> str | None:
-    """What is wrong with the dtype or the shape of a loaded tensor."""
+def difference_in_kind(loaded: Tensor, saved: Tensor | TensorDigest, was: str = "saved") -> str | None:
+    """Return the difference in dtype or shape between a loaded tensor and the saved one; None if there is none."""
     if loaded.dtype != saved.dtype:
         return f"is {loaded.dtype}, {was} as {saved.dtype}"
     if loaded.shape != saved.shape:
@@ -39,18 +38,18 @@ def difference_in_kind(loaded: Tensor, saved: Tensor | Digest, was: str = "saved
     return None
 
 
-def difference(loaded: Tensor, saved: Tensor | Digest) -> str | None:
-    """What is wrong with a loaded tensor; None if it is equal to the bit, NaNs included.
+def difference(loaded: Tensor, saved: Tensor | TensorDigest) -> str | None:
+    """Return the difference between a loaded tensor and the saved one; None if they are equal to the bit.
 
-    Of one that is divided among processes, what this one has of it is held against the same part of what was saved; or
-    it is gathered, where that is a digest of the whole: then all of them have to ask.
+    Of a distributed tensor, the part of this process is compared with the same part of the saved tensor. If only a
+    digest was saved, the tensor is gathered: then all processes have to call this.
     """
     if difference := difference_in_kind(loaded, saved):
         return difference
     if hasattr(loaded, "device_mesh"):
         loaded, saved = _parts(loaded, saved)
-    if isinstance(saved, Digest):
-        return None if Digest.of(loaded) == saved else "differs from what was saved, by its SHA-256"
+    if isinstance(saved, TensorDigest):
+        return None if TensorDigest.of(loaded) == saved else "differs from what was saved, by its SHA-256"
     loaded, saved = _flat(loaded), _flat(saved)
     first, differing = None, 0
     for start in range(0, loaded.numel(), COMPARED):
@@ -71,11 +70,11 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.view(bits), other.view(bits))
 
 
-def _parts(loaded: Any, saved: Tensor | Digest) -> tuple[Tensor, Tensor | Digest]:
-    """What this process has of a distributed tensor, and that part of what was saved."""
-    if isinstance(saved, Digest):
+def _parts(loaded: Any, saved: Tensor | TensorDigest) -> tuple[Tensor, Tensor | TensorDigest]:
+    """Return the part of a distributed tensor that this process has, and that part of the saved one."""
+    if isinstance(saved, TensorDigest):
         return loaded.full_tensor(), saved
-    # It takes a second to import; who has such tensors has done so.
+    # It takes a second to import; a process with such tensors has done so.
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset  # noqa: PLC0415
 
     shape, offset = compute_local_shape_and_global_offset(loaded.shape, loaded.device_mesh, loaded.placements)
@@ -85,7 +84,7 @@ def _parts(loaded: Any, saved: Tensor | Digest) -> tuple[Tensor, Tensor | Digest
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """Its values one after the other, where it is; copied, to the host, only where they do not lie so already."""
+    """Return the values in one dimension; copied, to the host, only if they are not contiguous."""
     contiguous = tensor.detach()
     if not contiguous.is_contiguous():
         contiguous = contiguous.cpu().contiguous()

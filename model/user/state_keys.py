@@ -1,27 +1,27 @@
-"""Where the state dict of a model is in what a file of torch holds: by keys that lead to it."""
+"""Keys that lead to the state dict of a model in the content of a file of torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from model.examine.pickle_objects import SavedTensor
-from model.examine.trust import EXTRA_STATE
 from model.printable import printable
-from model.user.fitting import Target
+from model.state_dict import EXTRA_STATE
+from model.user.fitting import TargetModel
 
-MOST_SHOWN = 10
-# Nobody has a state dict deeper in a checkpoint.
+MOST_LISTED = 10
+# No state dict is deeper in a checkpoint.
 MOST_LEVELS = 4
-# Nobody has a key as long on the way to one.
+# No key on the way to one is longer.
 MOST_KEY_CHARACTERS = 1_000
 
-# What leads to a value within others.
+# Keys of nested dicts, from the outermost.
 Keys = tuple[str | int | float, ...]
 
 
-def found_keys(path: Path, saved: object, target: Target, state_key: str | None) -> Keys:
-    """What leads to the state dict. Raises `ValueError` with what there is, if that is for the user to say."""
-    states = dict(_states(saved))
+def found_keys(path: Path, saved: object, target: TargetModel, state_key: str | None) -> Keys:
+    """Return the keys that lead to the state dict. Raises `ValueError` with the choices if the user has to choose."""
+    states = dict(state_dicts(saved))
     named = [keys for keys in states if keys]
     if state_key is not None:
         meant = [keys for keys in states if _dotted(keys) == state_key]
@@ -33,14 +33,14 @@ def found_keys(path: Path, saved: object, target: Target, state_key: str | None)
             return meant[0]
         there = f"it has {_largest(named, states)}" if named else "it holds one, and nothing else; leave it out"
         raise ValueError(f"--state-key: {path} has no state dict {state_key!r}; {there}")
-    # One in which there are numbers too has to be the model's, or the only one.
+    # A dict with numbers in it has to be the model's, or the only one.
     if () in states and (not named or _holds_tensors_only(states[()]) or target.has_names_of(states[()])):
         return ()
     # One dict may be there under many keys.
     fits = {id(value): target.has_names_of(value) for value in {id(one): one for one in states.values()}.values()}
     fitting = [keys for keys in named if fits[id(states[keys])]]
     if fitting:
-        offered = " or ".join(f"--state-key {printable(_dotted(keys))}" for keys in fitting[:MOST_SHOWN])
+        offered = " or ".join(f"--state-key {printable(_dotted(keys))}" for keys in fitting[:MOST_LISTED])
         raise ValueError(f"--checkpoint: {path} holds more than the state dict of the model: add {offered}")
     if named:
         raise ValueError(
@@ -55,20 +55,20 @@ def _dotted(keys: Keys) -> str:
 
 
 def _largest(named: Sequence[Keys], states: Mapping[Keys, Mapping[str, Any]]) -> str:
-    """The names of the state dicts with the most tensors, and how many more there are."""
+    """Return the keys of the state dicts with the most tensors, and the number of the others, as text."""
     largest = sorted(named, key=lambda keys: -len(states[keys]))
-    more = len(largest) - MOST_SHOWN
-    shown = [printable(_dotted(keys)) for keys in largest[:MOST_SHOWN]]
-    return f"{', '.join(shown)}{f' and {more:,} more' if more > 0 else ''}"
+    more = len(largest) - MOST_LISTED
+    first = [printable(_dotted(keys)) for keys in largest[:MOST_LISTED]]
+    return f"{', '.join(first)}{f' and {more:,} more' if more > 0 else ''}"
 
 
-def _states(
+def state_dicts(
     value: object, keys: Keys = (), seen: dict[int, bool] | None = None, entered: set[int] | None = None
 ) -> Iterator[tuple[Keys, dict[str, Any]]]:
-    """Every dict of tensors in what is saved, and the keys that lead to it.
+    """Yield every dict of tensors in what is saved, with the keys that lead to it.
 
-    It may hold numbers too, and such dicts. Of each dict that was looked at, `seen` says whether it is one, `entered`
-    has those that were looked into: dicts may hold each other, and many may hold the same.
+    It may hold numbers and other such dicts too. `seen` has the result for each dict that was checked, `entered` the
+    dicts that were searched: dicts may hold each other, and many may hold the same.
     """
     seen, entered = {} if seen is None else seen, set() if entered is None else entered
     if not isinstance(value, dict) or not value:
@@ -83,7 +83,7 @@ def _states(
         entered.add(id(value))
         for key, one in value.items():
             if isinstance(one, dict) and _may_lead(key):
-                yield from _states(one, (*keys, key), seen, entered)
+                yield from state_dicts(one, (*keys, key), seen, entered)
 
 
 def _may_lead(key: object) -> bool:

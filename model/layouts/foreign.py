@@ -1,69 +1,34 @@
-"""Checkpoints as other libraries write and read them: each made by its own library, from the same weights.
+"""Layouts of other libraries: each checkpoint is written by its own library, from the same weights.
 
-What lies in such a file only its library knows. So a digest of every tensor is kept beside it, made of what was saved:
-whoever reads the file, it is held against that.
+Only its library can read such a file. So a digest of every saved tensor is kept beside it, and a load is compared with
+that.
 """
 
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from model.layouts import LAYOUTS, WRITTEN, Layout, Save, Saved, bytes_of, first_names
-
-DIGESTS = "digests.json"
-
-
-@dataclass(frozen=True)
-class Digest:
-    """What identifies a tensor to the bit."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    sha256: str
-    # How it lay there, and the first of the names that mean it: neither identifies it.
-    stride: tuple[int, ...] = field(default=(), compare=False)
-    first: str = field(default="", compare=False)
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> "Digest":
-        """That of a tensor on any device; one that is not contiguous, or not on the host, is copied."""
-        values = tensor.detach().cpu().contiguous()
-        return cls(tensor.dtype, tuple(tensor.shape), sha256(bytes_of(values)).hexdigest(), tensor.stride())
-
-    @classmethod
-    def without_values(cls, tensor: Tensor) -> "Digest":
-        """What is known of a tensor that has none: no tensor is equal to it."""
-        return cls(tensor.dtype, tuple(tensor.shape), "")
-
-    def as_json(self) -> list[Any]:
-        return [str(self.dtype).removeprefix("torch."), list(self.shape), self.sha256, list(self.stride), self.first]
-
-    @classmethod
-    def from_json(cls, kept: list[Any]) -> "Digest":
-        dtype, shape, digest, stride, first = kept
-        return cls(getattr(torch, dtype), tuple(shape), digest, tuple(stride), first)
+from model.layouts.files import WRITTEN, Save, Saved
+from model.layouts.layouts import LAYOUTS, Layout
 
 
 def save_dcp(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
-    """As torch.distributed.checkpoint saves without a process group: a folder with one file, and its metadata."""
+    """Save with torch.distributed.checkpoint, without a process group: a folder with one file and its metadata."""
     from torch.distributed.checkpoint import state_dict_saver  # noqa: PLC0415 - half a second
 
     with warnings.catch_warnings():
-        # It warns of that there is no process group, which is what it is told.
+        # It warns that there is no process group, as `no_dist` asks.
         warnings.simplefilter("ignore", UserWarning)
         state_dict_saver.save(dict(state_dict), checkpoint_id=folder / "dcp", no_dist=True)
     return _written(folder / "dcp", folder, save)
 
 
 def save_sparse_dcp(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
-    """The same of fake tensors, each in a file of its own, with holes where the bytes would be."""
+    """Save fake tensors for torch.distributed.checkpoint, each in a file of its own with holes for the bytes."""
     from torch.distributed.checkpoint.default_planner import DefaultSavePlanner  # noqa: PLC0415 - half a second
     from torch.distributed.checkpoint.filesystem import _StorageInfo  # noqa: PLC0415
 
@@ -81,7 +46,7 @@ def save_sparse_dcp(state_dict: dict[str, Any], folder: Path, save: Save[Saved])
 
 
 def save_flashpack(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
-    """As `pack_to_file` does, every tensor with its own dtype."""
+    """Save with `pack_to_file`, every tensor with its own dtype."""
     from flashpack import pack_to_file  # noqa: PLC0415 - of an extra
 
     pack_to_file(dict(state_dict), str(folder / "model.flashpack"), None)
@@ -102,7 +67,7 @@ def _unsaveable(*_: Any) -> Any:
 
 
 class TensorizerLayout(Layout):
-    """One file of `TensorSerializer`, which saves modules: a state dict alone does not say which are parameters."""
+    """A file of `TensorSerializer`, which saves modules: a state dict does not tell parameters from buffers."""
 
     def save_of(
         self, model: nn.Module, state_dict: dict[str, Any], folder: Path, save: Save[Saved]
@@ -118,7 +83,7 @@ class TensorizerLayout(Layout):
 
 
 def _is_of(model: nn.Module, state_dict: Mapping[str, Any]) -> bool:
-    """Whether a state dict is that of the model, as it is."""
+    """Return whether a state dict has the model's tensors, unchanged."""
     own = model.state_dict()
     return own.keys() == state_dict.keys() and all(
         value is own[name] or (isinstance(value, Tensor) and value.data_ptr() == own[name].data_ptr())
@@ -127,7 +92,7 @@ def _is_of(model: nn.Module, state_dict: Mapping[str, Any]) -> bool:
 
 
 def _module(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
-    """A tree of modules with these tensors, as parameters those that are in the model."""
+    """Return a tree of modules with these tensors, as parameters where the model has parameters."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     root = nn.Module()
     for path, value in state_dict.items():
@@ -150,19 +115,8 @@ FOREIGN: dict[str, Layout] = {
     "flashpack": Layout("model.flashpack", save_flashpack, _unreadable, "flashpack"),
 }
 
-# Which are written without bytes in a way of their own.
+# Functions that write a layout without bytes, where its own `save` cannot.
 SPARSE = {"dcp": save_sparse_dcp}
 
 # Every layout that a checkpoint can be made in.
 ALL_LAYOUTS = LAYOUTS | FOREIGN
-
-
-def digests(state_dict: Mapping[str, Any], to: torch.dtype | None = None) -> dict[str, list[Any]]:
-    """Of every tensor of a state dict, floating-point ones cast to a dtype, ready for a file of JSON."""
-    firsts = first_names(state_dict)
-    tensors = (
-        (name, value.to(to) if to and value.is_floating_point() else value)
-        for name, value in state_dict.items()
-        if isinstance(value, Tensor)
-    )
-    return {name: replace(Digest.of(value), first=firsts[name]).as_json() for name, value in tensors}

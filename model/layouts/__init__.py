@@ -1,0 +1,1 @@
+"""Layouts of a checkpoint on disk: how each is written and read back."""

@@ -1,0 +1,106 @@
+"""Makes a `UserModel` from the options `--model`, `--checkpoint`, `--state-key`, `--example` and their like."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from model.casting import floating, retyped
+from model.user.conversion_request import AS_IT_IS, ConversionRequest
+from model.user.factory import Factory, build, factory_of, on_meta, skeleton
+from model.user.fitting import NO_CONVERSION
+from model.user.pretrained_folder import PretrainedFolder
+from model.user.reference import Reference
+from model.user.saved_dtypes import require_convertible
+from model.user.source import recognised
+from model.user.user_model import UserModel
+
+
+def user_model(
+    model: str,
+    checkpoint: str | None = None,
+    state_key: str | None = None,
+    example: str | None = None,
+    wanted: ConversionRequest = AS_IT_IS,
+) -> UserModel:
+    """Make the model of the options of these names. Raises `ValueError` with one line: the fault and the remedy."""
+    with _naming_option("--model"):
+        factory = factory_of(model)
+        factory.without_arguments()
+        if isinstance(factory, PretrainedFolder) and not example:
+            factory = factory.with_example()
+        expected = skeleton(factory).state_dict()
+        _require_measurable(factory, expected)
+    with _naming_option("--example"):
+        make_input = Reference.of(example) if example else None
+        if make_input:
+            make_input.without_arguments()
+    if state_key is not None and checkpoint is None:
+        raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
+    if checkpoint is None and (options := wanted.name_options):
+        raise ValueError(f"{options[0]} is for what --checkpoint names; leave it out, or name a checkpoint")
+    source = (
+        recognised(Path(checkpoint), expected, state_key, partial(on_meta, factory), wanted)
+        if checkpoint is not None
+        else None
+    )
+    conversion, cast_to = source.conversion if source else NO_CONVERSION, wanted.cast or ""
+    if cast_to:
+        require_convertible(floating(retyped(expected, dict(conversion.dtypes))).values(), cast_to)
+    # Processes may be in other folders.
+    return UserModel(
+        factory, make_input, replace(source, path=source.path.absolute()) if source else None, conversion, cast_to
+    )
+
+
+def _require_measurable(factory: Factory, expected: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a model that cannot be built again and again, or compared; `expected` is its state."""
+    if name := _shared(factory):
+        raise ValueError(
+            f"{factory.display_name} returns the same {name} each time, which the next load would find changed: have "
+            f"it build a new model in each call"
+        )
+    for name, value in expected.items():
+        if is_lazy(value):
+            raise ValueError(
+                f"{factory.display_name} makes a lazy model, whose {name} is not initialised yet: run it once, on an "
+                f"input of yours, before you return it"
+            )
+        if kind := _other_kind(value):
+            raise ValueError(
+                f"{factory.display_name} makes a model whose {name} is of the type {kind}: other tensors than torch's "
+                f"own dense ones cannot be compared bit by bit here"
+            )
+    if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
+        raise ValueError(f"{factory.display_name} makes a model without weights")
+
+
+@contextmanager
+def _naming_option(option: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _other_kind(value: object) -> str | None:
+    """Return the kind of a tensor other than torch's own dense ones; None for those, and for other values."""
+    if not isinstance(value, Tensor):
+        return None
+    if type(value) not in (Tensor, nn.Parameter):
+        return type(value).__name__
+    return None if value.layout == torch.strided else str(value.layout)
+
+
+def _shared(factory: Factory) -> str | None:
+    """Return the name of a parameter that two models share; None if there is none, or no model is built on meta."""
+    with suppress(ValueError), torch.device("meta"):
+        again = {id(parameter) for parameter in build(factory).parameters()}
+        return next((name for name, one in skeleton(factory).named_parameters() if id(one) in again), None)
+    return None
