@@ -13,6 +13,7 @@ from bench.plugin.progress import say
 from bench.versus.environments import EnvironmentFailed, prepare
 from bench.versus.interleaved_runs import RunFailed, duel
 from bench.versus.sides import parse
+from bench.versus.uv import require_uv
 from bench.versus.verdict import FEWEST_ROUNDS, Result, judge
 from model.run_folder import run_folder
 
@@ -42,6 +43,7 @@ class Versus:
         """Raises `ValueError` with one line: what cannot be compared, and what could."""
         self._config, self._folder = config, folder
         self._sides = parse(config.option.versus, config.rootpath)
+        require_uv()
         self._rounds = _rounds(config.option.versus_rounds)
         one_run = ("benchmark_json", "export", "report")
         if options.compare or options.show or any(getattr(config.option, name) for name in one_run):
@@ -67,9 +69,10 @@ class Versus:
         options = forwarded(self._config.invocation_params.args, root, self._folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            one, other = (prepare(side, root, self._folder, tell) for side in self._sides)
-            with TemporaryDirectory(prefix="versus-", dir=run_folder()) as runs:
-                measured = duel(one, other, options, self._rounds, Path(runs), tell)
+            with TemporaryDirectory(prefix="versus-", dir=run_folder()) as text:
+                runs = Path(text)
+                one, other = (prepare(side, root, self._folder, runs, tell) for side in self._sides)
+                measured = duel(one, other, options, self._rounds, runs, tell)
             self.result = judge(measured, *self._thresholds)
         except (EnvironmentFailed, RunFailed, OSError) as error:
             self.complaints.append(f"--versus: {error}")

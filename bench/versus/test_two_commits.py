@@ -34,7 +34,8 @@ def test_a_commit_that_is_slower_is_said_to_be(
     commit({"pyproject.toml": PROJECT, "bench/test_load.py": TEST, "constants.py": "SECONDS, BYTES = 0.5, 1000\n"})
     commit({"constants.py": "SECONDS, BYTES = 0.65, 1000\n"})
     reference, candidate = (
-        prepare(side, repository, tmp_path / "cache", lambda _: None) for side in parse("main~1..main", repository)
+        prepare(side, repository, tmp_path / "cache", tmp_path, lambda _: None)
+        for side in parse("main~1..main", repository)
     )
     measured = duel(reference, candidate, ["bench"], 3, tmp_path / "runs", lambda _: None)
     result = judge(measured, threshold=0.03, memory_threshold=0.0)
