@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.conformance.modules import Drawn, DrawnWithState, named_tensors
+from bench.conformance.modules import BlueprintModule, BlueprintModuleWithState, named_tensors
 from bench.conformance.poison import payload, poisoned
 from model.examine.trust import EXTRA_STATE
 
@@ -149,8 +149,8 @@ class Blueprint:
         held |= {index for index, view in enumerate(self.tensors) if isinstance(view, View) and view.of in held}
         return set(range(len(self.tensors))) - held
 
-    def _module(self, path: str) -> Drawn:
-        return DrawnWithState() if path in dict(self.extra_state) else Drawn()
+    def _module(self, path: str) -> BlueprintModule:
+        return BlueprintModuleWithState() if path in dict(self.extra_state) else BlueprintModule()
 
     def _descend(self, model: nn.Module, path: str) -> nn.Module:
         """The module of a path, made where it is not there yet."""

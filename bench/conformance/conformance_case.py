@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from bench.conformance.isolated_runner import IsolatedRunner
 from bench.conformance.judge import BUILDS_ITS_OWN, CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell, sweep
@@ -36,16 +37,21 @@ class ConformanceCase:
     def strategy(self) -> Strategy:
         return self.own_strategy or KNOWN[self.strategy_name]
 
-    def cell(self) -> Cell:
-        """What comes of it, with the models that hypothesis draws."""
-        return sweep(self.strategy, PROPERTIES[self.property_name], torch.device(self.device))
+    def cell(self, runner: IsolatedRunner, cells: Iterable[Cell]) -> Cell:
+        """Try the models that hypothesis draws, after these cells. Raises `LoadFailed`.
+
+        A loader that is not the suite's may do anything to its process: it gets one of its own.
+        """
+        if self.strategy.is_stated:
+            return sweep(self.strategy, PROPERTIES[self.property_name], torch.device(self.device))
+        return runner.cell(self.strategy, self.property_name, self.device, shrinks=self.shrinks(cells))
 
     @property
     def why_not(self) -> str | None:
         """Why it cannot be tried here, in a line; None if it can."""
         return self.strategy.peer.why_not(self.device) if self.strategy.peer else None
 
-    def given_up(self, cells: Iterable[Cell]) -> str | None:
+    def stop_reason(self, cells: Iterable[Cell]) -> str | None:
         """Why a loader of the user's is tried no further after these cells, in a line; None: it is tried."""
         for cell in self._earlier(cells):
             if cell.outcome == CellStatus.DIED:

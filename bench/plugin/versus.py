@@ -11,10 +11,10 @@ import pytest
 from bench.plugin.history_options import HistoryOptions
 from bench.plugin.progress import say
 from bench.versus.environments import EnvironmentFailed, prepare
-from bench.versus.interleaved_runs import RunFailed, duel
+from bench.versus.interleaved_runs import RunFailed, measure_in_turn
 from bench.versus.sides import parse
 from bench.versus.uv import require_uv
-from bench.versus.verdict import FEWEST_ROUNDS, Result, judge
+from bench.versus.verdict import FEWEST_ROUNDS, SideComparison, compare_sides
 from model.run_folder import run_folder
 
 OPTIONS = (
@@ -55,7 +55,7 @@ class Versus:
         if options.time_threshold is None or options.memory_threshold is None:
             raise ValueError("--versus: a threshold cannot be off here; give a percentage, 0% for any change")
         self._thresholds = options.time_threshold, options.memory_threshold
-        self.result: Result | None = None
+        self.result: SideComparison | None = None
         self.complaints: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -72,8 +72,8 @@ class Versus:
             with TemporaryDirectory(prefix="versus-", dir=run_folder()) as text:
                 runs = Path(text)
                 one, other = (prepare(side, root, self._folder, runs, tell) for side in self._sides)
-                measured = duel(one, other, options, self._rounds, runs, tell)
-            self.result = judge(measured, *self._thresholds)
+                measured = measure_in_turn(one, other, options, self._rounds, runs, tell)
+            self.result = compare_sides(measured, *self._thresholds)
         except (EnvironmentFailed, RunFailed, OSError) as error:
             self.complaints.append(f"--versus: {error}")
         return True

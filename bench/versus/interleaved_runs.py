@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from bench.versus.environments import Environment
-from bench.versus.measured import Run, read_run
+from bench.versus.run_figures import RunFigures, read_run
 from bench.versus.sides import Side
 
 # A run that is interrupted has so long to end by itself, and to remove what it has in temporary folders.
@@ -31,10 +31,10 @@ class InterleavedRuns:
 
     reference: Side
     candidate: Side
-    rounds: tuple[tuple[Run, Run], ...]
+    rounds: tuple[tuple[RunFigures, RunFigures], ...]
 
 
-def duel(  # noqa: PLR0913, PLR0917 - two sides, how they are run, and where
+def measure_in_turn(  # noqa: PLR0913, PLR0917 - two sides, how they are run, and where
     reference: Environment,
     candidate: Environment,
     options: Sequence[str],
@@ -48,7 +48,7 @@ def duel(  # noqa: PLR0913, PLR0917 - two sides, how they are run, and where
     either side in turn. What the runs wrote and said is left in `folder`. Raises `RunFailed`.
     """
     sides, order = (reference, candidate), turns(rounds)
-    runs: tuple[list[Run], list[Run]] = ([], [])
+    runs: tuple[list[RunFigures], list[RunFigures]] = ([], [])
     begin = monotonic()
     for done, turn in enumerate(order, 1):
         began = monotonic()
@@ -64,7 +64,7 @@ def turns(rounds: int) -> list[int]:
     return [side for number in range(rounds) for side in ((1, 0) if number % 2 else (0, 1))]
 
 
-def _run(environment: Environment, options: Sequence[str], stem: Path) -> Run:
+def _run(environment: Environment, options: Sequence[str], stem: Path) -> RunFigures:
     """One run; beside `stem` are its JSON and everything that it said."""
     record, log = stem.with_suffix(".json"), stem.with_suffix(".log")
     record.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from statistics import NormalDist, fmean, median, stdev
 from bench.history.student import t_around
 from bench.record.figures import FIGURES
 from bench.versus.interleaved_runs import InterleavedRuns
-from bench.versus.measured import PEAKS, TIMES, Benchmark, Run
+from bench.versus.run_figures import PEAKS, TIMES, BenchmarkKey, RunFigures
 
 # Of all intervals of a comparison together: in so many comparisons each holds what it is about.
 CONFIDENCE = 0.95
@@ -39,10 +39,10 @@ class TimeChange:
 
 
 @dataclass(frozen=True)
-class Time:
+class ComparedTime:
     """A time of one benchmark: each side's geometric mean in seconds, so that their ratio is that of the change."""
 
-    benchmark: Benchmark
+    benchmark: BenchmarkKey
     figure: str
     reference: float
     candidate: float
@@ -50,10 +50,10 @@ class Time:
 
 
 @dataclass(frozen=True)
-class PeakChange:
+class ComparedPeak:
     """A peak of one benchmark: each side's median in bytes. `equal`: as far as such a peak is measured exactly."""
 
-    benchmark: Benchmark
+    benchmark: BenchmarkKey
     figure: str
     reference: float
     candidate: float
@@ -62,18 +62,18 @@ class PeakChange:
 
 
 @dataclass(frozen=True)
-class Result:
+class SideComparison:
     """All that two sides were compared in, by name; benchmarks with figures in too few rounds are `unmeasured`."""
 
     reference: str
     candidate: str
     threshold: float
     rounds: int
-    times: tuple[Time, ...]
-    peaks: tuple[PeakChange, ...]
-    only_reference: tuple[Benchmark, ...]
-    only_candidate: tuple[Benchmark, ...]
-    unmeasured: tuple[Benchmark, ...]
+    times: tuple[ComparedTime, ...]
+    peaks: tuple[ComparedPeak, ...]
+    only_reference: tuple[BenchmarkKey, ...]
+    only_candidate: tuple[BenchmarkKey, ...]
+    unmeasured: tuple[BenchmarkKey, ...]
 
     @property
     def regressed(self) -> bool:
@@ -83,7 +83,7 @@ class Result:
         )
 
 
-def judge(measured: InterleavedRuns, threshold: float, memory_threshold: float) -> Result:
+def compare_sides(measured: InterleavedRuns, threshold: float, memory_threshold: float) -> SideComparison:
     """Compare two sides; the thresholds are fractions: changes up to them are none. Raises `ValueError` for few rounds.
 
     See `change_of` and `peak_verdict` for how.
@@ -94,13 +94,13 @@ def judge(measured: InterleavedRuns, threshold: float, memory_threshold: float) 
     both = [benchmark for benchmark in reference if benchmark in candidate]
     timed = {(one, name): pairs for one in both for name in TIMES if (pairs := _pairs(measured, one, name))}
     enough = {key: pairs for key, pairs in timed.items() if len(pairs) >= FEWEST_ROUNDS}
-    return Result(
+    return SideComparison(
         reference=measured.reference.name,
         candidate=measured.candidate.name,
         threshold=threshold,
         rounds=len(measured.rounds),
         times=tuple(
-            Time(*key, *_geometric_means(pairs), change_of(pairs, threshold, len(enough)))
+            ComparedTime(*key, *_geometric_means(pairs), change_of(pairs, threshold, len(enough)))
             for key, pairs in enough.items()
         ),
         peaks=tuple(peak for benchmark in both for peak in _peaks(measured, benchmark, memory_threshold)),
@@ -157,25 +157,25 @@ def peak_verdict(figure: str, reference: float, candidate: float, threshold: flo
     return "grew" if change > 0 else "shrank"
 
 
-def _peaks(measured: InterleavedRuns, benchmark: Benchmark, threshold: float) -> Iterator[PeakChange]:
+def _peaks(measured: InterleavedRuns, benchmark: BenchmarkKey, threshold: float) -> Iterator[ComparedPeak]:
     for figure in PEAKS:
         if pairs := _pairs(measured, benchmark, figure):
             reference, candidate = (median(values) for values in zip(*pairs, strict=True))
             equal = abs(candidate - reference) <= SLACK_BYTES[figure]
-            yield PeakChange(
+            yield ComparedPeak(
                 *(benchmark, figure, reference, candidate),
                 equal=equal,
                 verdict=peak_verdict(figure, reference, candidate, threshold),
             )
 
 
-def _pairs(measured: InterleavedRuns, benchmark: Benchmark, figure: str) -> list[tuple[float, float]]:
+def _pairs(measured: InterleavedRuns, benchmark: BenchmarkKey, figure: str) -> list[tuple[float, float]]:
     """A figure on both sides, of every round in which both have it."""
     found = [tuple(run.get(benchmark, {}).get(figure) for run in pair) for pair in measured.rounds]
     return [(one, other) for one, other in found if one is not None and other is not None]
 
 
-def _benchmarks(runs: Iterable[Run]) -> dict[Benchmark, None]:
+def _benchmarks(runs: Iterable[RunFigures]) -> dict[BenchmarkKey, None]:
     return dict.fromkeys(benchmark for run in runs for benchmark in run)
 
 

@@ -15,7 +15,7 @@ PEAKS = (
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class BenchmarkKey:
     """What has to be the same of two figures for them to be compared; None: a commit that did not record it yet."""
 
     fullname: str
@@ -32,10 +32,10 @@ class Benchmark:
 
 
 # Figures by name: what a benchmark has not measured is not there.
-Run = Mapping[Benchmark, Mapping[str, float]]
+RunFigures = Mapping[BenchmarkKey, Mapping[str, float]]
 
 
-def read_run(file: Path) -> Run:
+def read_run(file: Path) -> RunFigures:
     """Every benchmark of a run. Raises `ValueError` for a file that is not what pytest-benchmark writes."""
     try:
         benchmarks = json.loads(file.read_bytes())["benchmarks"]
@@ -44,8 +44,8 @@ def read_run(file: Path) -> Run:
         raise ValueError(f"{file.name} is no record of a run: {error!r}") from None
 
 
-def _measured(fullname: str, record: Mapping[str, Any]) -> tuple[Benchmark, dict[str, float]]:
+def _measured(fullname: str, record: Mapping[str, Any]) -> tuple[BenchmarkKey, dict[str, float]]:
     fields = ("dtype", "cache", "planned", "cast")
-    benchmark = Benchmark(fullname, *(record.get(name) for name in fields))
+    benchmark = BenchmarkKey(fullname, *(record.get(name) for name in fields))
     figures = {name: record.get(name) for name in (*TIMES, *PEAKS)}
     return benchmark, {name: value for name, value in figures.items() if value is not None}
