@@ -15,7 +15,7 @@ import bench.plugin.versus as session
 from bench.plugin.options import add_options
 from bench.plugin.history_options import OPTIONS, history_options
 from bench.report.versus import versus_lines
-from bench.versus.interleaved_runs import Duel, RunFailed
+from bench.versus.interleaved_runs import InterleavedRuns, RunFailed
 from bench.versus.measured import Benchmark
 from bench.plugin.versus import Versus
 
@@ -40,7 +40,7 @@ def duel(one, other, options, rounds, folder, say):
         raise RunFailed("main: its run failed")
     seconds = {"slower": 0.3, "same": 0.2, "faster": 0.1}[name]
     run = lambda seconds, number: {Benchmark("test[x]"): {"load_seconds": seconds + number / 10_000}}
-    return Duel(one, other, tuple((run(0.2, number), run(seconds, number)) for number in range(rounds)))
+    return InterleavedRuns(one, other, tuple((run(0.2, number), run(seconds, number)) for number in range(rounds)))
 
 
 session.prepare = lambda side, root, folder, say: side
