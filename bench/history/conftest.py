@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from bench.plugin.options import add_options
-from bench.plugin.regression import Gate
+from bench.plugin.regression import RegressionPlugin
 from bench.plugin.history_options import OPTIONS, history_options
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 
@@ -35,7 +35,7 @@ def pytest_configure(config):
     config.option.benchmark_autosave = config.option.benchmark_autosave or "run"
     config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     try:
-        config.gate = Gate(config, history_options(config.option), lambda record: record["size"] == "tiny")
+        config.gate = RegressionPlugin(config, history_options(config.option), lambda record: record["size"] == "tiny")
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(config.gate)
@@ -69,7 +69,7 @@ import time
 
 import pytest
 
-from bench.plugin.regression import Grown
+from bench.plugin.regression import MemoryRegression
 from conftest import WORLD
 
 
@@ -82,7 +82,7 @@ def test_load(name, benchmark, growth):
     benchmark.pedantic(time.sleep, args=(0,), rounds=2)
     if grown := growth(record):
         record["alive_at_peak"] = {f: [dict(bytes=7, tensors=1, line="r.py:3", code="x = y")] for f in grown}
-        raise Grown("; ".join(grown.values()), pytrace=False)
+        raise MemoryRegression("; ".join(grown.values()), pytrace=False)
     assert name not in WORLD.get("broken", ())
     if name in WORLD.get("interrupted", ()):
         raise KeyboardInterrupt

@@ -8,12 +8,12 @@ import pytest
 from bench.plugin.unusable_checkpoints import CheckpointUnusable
 
 CONFTEST = """
-from bench.plugin.unusable_checkpoints import UnsoundCheckpoints
+from bench.plugin.unusable_checkpoints import UnusableCheckpoints
 
 HELD = []
 
 def pytest_configure(config):
-    config.pluginmanager.register(UnsoundCheckpoints(lambda: HELD))
+    config.pluginmanager.register(UnusableCheckpoints(lambda: HELD))
 """
 TESTS = """
 import os
@@ -23,7 +23,7 @@ import pytest
 
 from bench.measure.case import Case
 from bench.plugin.failures import ending
-from bench.plugin.unusable_checkpoints import Unsound
+from bench.plugin.unusable_checkpoints import CheckpointUnusable
 from bench.meters.process import LoadDied, LoadFailed
 from conftest import HELD
 from model.checkpoints import Checkpoint
@@ -75,7 +75,7 @@ def test_it_is_told_once_and_what_else_needs_it_is_skipped(pytester: pytest.Pyte
     # There, and in pytest's summary.
     assert told[0] == FAULT
     assert len(told) == 2
-    assert re.fullmatch(rf"FAILED \S+test_load\[streamed-tiny-cpu\] - Unsound: {FAULT}", told[1])
+    assert re.fullmatch(rf"FAILED \S+test_load\[streamed-tiny-cpu\] - CheckpointUnusable: {FAULT}", told[1])
     assert not result.errlines
     # The reference is to the test, not to what was wrong.
     skipped = [line for line in result.outlines if line.startswith("SKIPPED")]

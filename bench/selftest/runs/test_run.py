@@ -59,10 +59,10 @@ sweep.LEAST = 1
 
 # A plugin that fills the disk.
 FULL_DISK = """
-from model.checkpoint_cache import Shelf
+from model.checkpoint_cache import CheckpointCache
 
-Shelf._free_bytes = lambda self: 1_000_000
-Shelf._removable_bytes = lambda self: 0
+CheckpointCache._free_bytes = lambda self: 1_000_000
+CheckpointCache._removable_bytes = lambda self: 0
 """
 
 # A plugin that fills the disk when the run is recorded.
