@@ -25,7 +25,7 @@ FAULTY = """
 from bench.measure import case
 from bench.selftest.test_meter_faults import load_and_be_killed, load_and_look, load_with_stray_copy, load_wrong
 from bench.strategies import PEERS, STRATEGIES, Strategy
-from bench.strategies.lazy_recipe import NamedLoad
+from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.peers import Peer
 from model.user.reference import Reference
 
@@ -46,7 +46,7 @@ for name, fault, needs in (
     ("absent", "load_and_crash", "no-such-loader"),
 ):
     peer = Peer("dcp", needs, "real module", "load", "torch")
-    load = NamedLoad(Reference(f"bench.selftest.test_meter_faults:{fault}"))
+    load = LazyRecipe(Reference(f"bench.selftest.test_meter_faults:{fault}"))
     PEERS[name] = Strategy(load, "torch", "", "", "", "", pinned="", peer=peer)
 """
 
@@ -272,10 +272,10 @@ def test_a_failure_says_what_was_wrong(faulty_run: "subprocess.CompletedProcess[
         assert line in faulty_run.stdout
     # On a simulated device a failure names the line of the recipe.
     assert re.search(
-        r"33\.17 MiB in 39 tensors: test_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", faulty_run.stdout
+        r"33\.17 MiB in 39 tensors: \w*meter_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", faulty_run.stdout
     )
     assert re.search(
-        r"load_and_look-tiny: NotSimulated: test_faults\.py:\d+ reads values back from the device "
+        r"load_and_look-tiny: NotSimulated: \w*meter_faults\.py:\d+ reads values back from the device "
         r"\(torch\.Tensor\.item\): a simulated one has none; use --device cpu or cuda",
         faulty_run.stdout,
     )
