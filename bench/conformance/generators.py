@@ -1,4 +1,4 @@
-"""What hypothesis draws: specimens with some features, and checkpoints that do not fit theirs."""
+"""Hypothesis' generators of specimens: models with some features, and checkpoints that do not fit theirs."""
 
 from collections.abc import Collection, Sequence
 from math import prod

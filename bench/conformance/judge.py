@@ -1,4 +1,4 @@
-"""What becomes of one specimen: saved, loaded twice, compared, stepped by optimizers, and compared again."""
+"""Judgement of a loader on one specimen: saved, loaded twice, compared, stepped by optimizers, compared again."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -70,7 +70,7 @@ class BuildUnused(Exception):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a load gave, and the optimizer that was made where the model was built: before it was loaded."""
+    """A loaded model, and the optimizer that was made where the model was built: before it was loaded."""
 
     model: nn.Module
     optimizer: Optimizer | None
@@ -86,7 +86,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
     ignored_checks: Collection[str] = (),
     once: bool = False,
 ) -> Judgement:
-    """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit.
+    """Judge whether `load` hands back the saved model, or refuses to; it has to refuse a checkpoint that does not fit.
 
     Of the checks of `IGNORABLE_CHECKS`, some may be left out. `once`: it is loaded once and compared, not stepped by
     optimizers, nor held against a second load.
@@ -117,7 +117,7 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
     ignored_checks: Collection[str] = (),
     once: bool = False,
 ) -> Judgement:
-    """The same where `saved`, as it is to be loaded, has been saved at `path`, in these files."""
+    """Judge a load of `saved`, as it has to come back, which was saved at `path` in these files."""
     try:
         written = _digest(files)
         with poisoned():
@@ -138,7 +138,7 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
 
 
 def judge_own(load: Load, own: UserModel, path: Path, files: Sequence[Path], device: torch.device) -> Judgement:
-    """Return what becomes of the user's model by a loader of the user's, which is held to nothing of one column."""
+    """Judge a loader of the user's on the user's model, without the checks that count in one column only."""
     specimen = OwnModel(own, by_own=True)
     try:
         saved = _as_loaded(specimen, specimen.saved())
@@ -153,7 +153,7 @@ def _refusal(error: BaseException, specimen: Specimen, path: Path) -> Judgement:
 
 
 def _name_in(message: str, name: str) -> bool:
-    """Whether an error names a tensor, as it is, as Python writes it, or as the name of a file."""
+    """Tell whether an error names a tensor, as it is, as Python writes it, or as the name of a file."""
     return name in message or repr(name)[1:-1] in message or quote(name, safe="") in message
 
 
@@ -172,7 +172,7 @@ def _load_with_optimizer(load: Load, specimen: Specimen, path: Path, device: tor
 
 
 def _as_loaded(specimen: Specimen, saved: nn.Module) -> nn.Module:
-    """What was saved, as a load is to have it."""
+    """Return the saved model as a load has to give it."""
     return specimen.as_loaded(saved) if isinstance(specimen, OwnModel) else saved
 
 
@@ -184,7 +184,7 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
     device: torch.device,
     ignored_checks: Collection[str],
 ) -> Iterator[ModelDifference]:
-    """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
+    """Yield everything that is wrong with two loads of one checkpoint; a wrong load is not used any further."""
     unsteady = specimen.unsteady(saved) if isinstance(specimen, OwnModel) else set()
     also_right = specimen.cast_too(saved) if isinstance(specimen, OwnModel) else {}
     buffers = dict(first.model.named_buffers(remove_duplicate=False))
@@ -271,7 +271,7 @@ def _step(model: nn.Module, optimizer: Optimizer | None) -> None:
 
 
 def _difference_in_numbers(found: Tensor, expected: Tensor) -> str | None:
-    """The same as a difference in bits, but that every NaN which was calculated is like any other."""
+    """Return the difference in bits, with every calculated NaN equal to any other."""
     if found.dtype not in STEPPED or found.shape != expected.shape or found.dtype != expected.dtype:
         return difference(found, expected)
     found = found.detach().cpu()

@@ -1,4 +1,4 @@
-"""What a loader may be asked to keep, and what it may be asked to refuse: the columns of the conformance table."""
+"""Properties that a loader has to keep, and misfits that it has to refuse: the columns of the conformance table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Everything that is saved and loaded: models of any kind, and checkpoints that do not fit theirs."""
+"""Specimens to save and load: models of any kind, and checkpoints that do not fit theirs."""
 
 from dataclasses import dataclass
 from typing import Any

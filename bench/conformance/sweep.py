@@ -1,4 +1,4 @@
-"""One cell of the conformance table: what hypothesis finds out about one loader and one property."""
+"""Cells of the conformance table: hypothesis' findings about one loader and one property."""
 
 import time
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def sweep(
     """Let hypothesis look for a specimen that a strategy loads wrongly; it shrinks and keeps what it finds.
 
     The property gets its share of the examples that a profile gives a strategy, or of `LEAST`. What a loader does wrong
-    that is not the suite's is no fault to be mended here: to find a smaller one may take some time, and no more.
+    that is not the suite's is no fault to be mended here: the search for a smaller one has a time limit.
     Without `shrinks` none is looked for where the loader is the user's.
     """
     judgements: list[tuple[Specimen, Judgement]] = []

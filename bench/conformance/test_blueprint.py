@@ -94,7 +94,7 @@ def test_a_blueprint_tells_itself_in_a_line() -> None:
 
 @given(blueprints(FEATURES))
 def test_every_specimen_can_be_had_twice_and_as_a_skeleton(blueprint: Blueprint) -> None:
-    """What is compared with itself differs in nothing, so what differs was loaded wrongly."""
+    """A model compared with itself differs in nothing, so any difference was loaded wrongly."""
     assert differences(blueprint.saved(), blueprint.saved(), CPU) == []
     with torch.device("meta"):
         skeleton = blueprint.build()

@@ -108,7 +108,7 @@ def test_a_refusal_names_what_does_not_fit(kind: str) -> None:
 
 
 def test_a_find_is_replayed_the_next_time(tmp_path: Path) -> None:
-    """What one profile found by night is the first that another one tries by day."""
+    """A find of one profile by night is the first example of another one by day."""
     strategy = Strategy(mutants.untied_if_frozen, "torch", "S", "S", "S", "0")
     database = DirectoryBasedExampleDatabase(tmp_path)
     by_night = sweep(strategy, PROPERTIES["frozen"], CPU, settings(max_examples=2000, database=database))

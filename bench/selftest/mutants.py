@@ -11,7 +11,7 @@ from model.layouts import read_safetensors_sharded
 
 
 def parameters_only(build, path, device):
-    """As in the notebook that this suite grew from: buffers are never copied."""
+    """Copies no buffers, as in the notebook that this suite grew from."""
     with torch.device("meta"):
         model = build()
     model = model.to_empty(device=device)
@@ -29,7 +29,7 @@ def not_strict(build, path, device):
 
 
 def plain_load_state_dict(build, path, device):
-    """What everybody writes. It casts, and lets the last of several tied names win."""
+    """Loads as most people write it: it casts, and lets the last of several tied names win."""
     model = build().to(device)
     model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
     return model
@@ -109,7 +109,7 @@ def first_of_tied(build, path, device):
 
 
 def packed(build, path, device):
-    """As some formats save tensors: contiguous, and without their neighbours in memory."""
+    """Makes tensors contiguous, without their neighbours in memory, as some formats do."""
     model = build()
     state_dict = torch.load(path, map_location=device, weights_only=True)
     made = {}
@@ -122,7 +122,7 @@ def packed(build, path, device):
 
 
 def under_other_names(build, path, device):
-    """What has the same shape and dtype may change places."""
+    """Exchanges tensors of the same shape and dtype."""
     model = build().to(device)
     state_dict = torch.load(path, map_location=device, weights_only=True)
     destination = model.state_dict()
@@ -249,7 +249,7 @@ def computing_otherwise(build, path, device):
 
 
 def in_one_buffer(build, path, device):
-    """As a loader that reads a file as a whole, and hands out views of what it read."""
+    """Hands out views of one buffer, as a loader that reads a file as a whole."""
     model = plain_load_state_dict(build, path, device)
     plain = [one for one in model.parameters() if one.dtype == torch.float32 and one.is_contiguous()]
     buffer = torch.cat([one.detach().flatten() for one in plain]) if plain else None
@@ -280,7 +280,7 @@ def untied_if_frozen(build, path, device):
 
 
 def all_but_the_last_file(build, path, device):
-    """As one that counts from 1 to the number of files, less the last."""
+    """Skips the last file."""
     model = build().to(device)
     for file in sorted(set(json.loads(path.read_bytes())["weight_map"].values()))[:-1]:
         model.load_state_dict(torch.load(path.with_name(file), map_location=device, weights_only=True), strict=False)
@@ -288,7 +288,7 @@ def all_but_the_last_file(build, path, device):
 
 
 def zeros_for_other_names(build, path, device):
-    """What is under one name of several in the file is missed under the others."""
+    """Loads zeros for tensors that the file has under another of their names."""
     model = build().to(device)
     state_dict = dict(read_safetensors_sharded(path))
     zeros = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name not in state_dict}

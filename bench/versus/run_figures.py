@@ -1,4 +1,4 @@
-"""What one run of the suite measured, read from the JSON that pytest-benchmark wrote of it."""
+"""Figures of one run of the suite, read from the JSON that pytest-benchmark wrote."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ PEAKS = (
 
 @dataclass(frozen=True)
 class BenchmarkKey:
-    """What has to be the same of two figures for them to be compared; None: a commit that did not record it yet."""
+    """Identity of a benchmark: equal for figures that are compared. None: the commit did not record the field yet."""
 
     fullname: str
     dtype: str | None = None
@@ -26,7 +26,7 @@ class BenchmarkKey:
 
     @property
     def name(self) -> str:
-        """Its parameters, such as `streamed-small-cpu`; of a benchmark without any, its own name."""
+        """Return the parameters, such as `streamed-small-cpu`, or the test's name where it has none."""
         name = self.fullname.rpartition("::")[2]
         return name.partition("[")[2].removesuffix("]") or name
 
@@ -36,7 +36,7 @@ RunFigures = Mapping[BenchmarkKey, Mapping[str, float]]
 
 
 def read_run(file: Path) -> RunFigures:
-    """Every benchmark of a run. Raises `ValueError` for a file that is not what pytest-benchmark writes."""
+    """Read every benchmark of a run. Raises `ValueError` for a file that pytest-benchmark did not write."""
     try:
         benchmarks = json.loads(file.read_bytes())["benchmarks"]
         return dict(_measured(one["fullname"], one["extra_info"]) for one in benchmarks)

@@ -154,7 +154,7 @@ def waited_for(what: Callable[[], bool], seconds: float = 15.0) -> bool:
 
 
 def alive(process: int) -> bool:
-    """What has ended but is not waited for by its parent is not alive."""
+    """Tell whether a process lives; one that ended and was not waited for does not."""
     try:
         os.kill(process, 0)
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""What the verdicts promise, by simulation: seeds are fixed, so these tests cannot be unlucky tomorrow."""
+"""Promises of the verdicts, by simulation with fixed seeds."""
 
 import random
 from math import exp, sqrt

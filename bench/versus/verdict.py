@@ -1,4 +1,4 @@
-"""Which side is slower or larger, as far as what was measured tells."""
+"""Comparison of two sides: times that are slower or faster, peaks that grew or shrank."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ SLACK_BYTES = {figure.name: figure.slack_bytes for figure in FIGURES}
 
 @dataclass(frozen=True)
 class TimeChange:
-    """How many times as long the candidate takes, and between what that lies; `same` and others are verdicts.
+    """Ratio of the candidate's time to the reference's, its interval, and the verdict.
 
-    `rounds_to_decide`: of a figure that is `undecided`, how many rounds would likely do; None: more than
+    `rounds_to_decide`: the number of rounds that would likely decide an `undecided` figure; None: more than
     `MOST_ROUNDS`, or nothing to decide.
     """
 
@@ -63,7 +63,7 @@ class ComparedPeak:
 
 @dataclass(frozen=True)
 class SideComparison:
-    """All that two sides were compared in, by name; benchmarks with figures in too few rounds are `unmeasured`."""
+    """Comparison of two sides by name; benchmarks with figures in too few rounds are `unmeasured`."""
 
     reference: str
     candidate: str
@@ -77,14 +77,14 @@ class SideComparison:
 
     @property
     def regressed(self) -> bool:
-        """Whether the candidate is slower or larger in anything."""
+        """Tell whether the candidate is slower or larger in anything."""
         return any(one.change.verdict == "slower" for one in self.times) or any(
             one.verdict == "grew" for one in self.peaks
         )
 
 
 def compare_sides(measured: InterleavedRuns, threshold: float, memory_threshold: float) -> SideComparison:
-    """Compare two sides; the thresholds are fractions: changes up to them are none. Raises `ValueError` for few rounds.
+    """Compare two sides; changes up to the thresholds, which are fractions, do not count. Raises `ValueError`.
 
     See `change_of` and `peak_verdict` for how.
     """
@@ -111,7 +111,7 @@ def compare_sides(measured: InterleavedRuns, threshold: float, memory_threshold:
 
 
 def change_of(pairs: Sequence[tuple[float, float]], threshold: float, figures: int) -> TimeChange:
-    """The change of a time, from its values on both sides, round by round.
+    """Compute the change of a time from its values on both sides, round by round.
 
     Student's t for paired differences ("Student", "The Probable Error of a Mean", Biometrika 6 (1908)), taken of the
     logarithms, since noise multiplies times. Pairs leave out what both runs of a round have in common. Of `figures`
@@ -140,7 +140,7 @@ def _half_width(spread: float, rounds: int, figures: int) -> float:
 
 
 def _rounds_to_decide(middle: float, spread: float, edge: float, rounds: int, figures: int) -> int | None:
-    """How many rounds would likely do, if mean and spread are what they seem to be."""
+    """Return the number of rounds that would likely decide, if mean and spread are as measured."""
     room = middle if middle > edge else edge - middle
     luck = NormalDist().inv_cdf(POWER) * spread
     for count in range(rounds + 1, MOST_ROUNDS + 1):
@@ -150,7 +150,7 @@ def _rounds_to_decide(middle: float, spread: float, edge: float, rounds: int, fi
 
 
 def peak_verdict(figure: str, reference: float, candidate: float, threshold: float) -> str:
-    """What became of a peak in bytes: a change counts that is beyond the threshold, and beyond the figure's slack."""
+    """Return the verdict on a peak in bytes: a change counts beyond the threshold and beyond the figure's slack."""
     change = candidate - reference
     if abs(change) <= max(threshold * reference, SLACK_BYTES[figure]):
         return "same"
@@ -170,7 +170,7 @@ def _peaks(measured: InterleavedRuns, benchmark: BenchmarkKey, threshold: float)
 
 
 def _pairs(measured: InterleavedRuns, benchmark: BenchmarkKey, figure: str) -> list[tuple[float, float]]:
-    """A figure on both sides, of every round in which both have it."""
+    """Return a figure of both sides, for every round in which both have it."""
     found = [tuple(run.get(benchmark, {}).get(figure) for run in pair) for pair in measured.rounds]
     return [(one, other) for one, other in found if one is not None and other is not None]
 

@@ -76,7 +76,7 @@ def test_so_does_a_real_one(load: Measure, strategy: str, device: str) -> None:
 def test_of_several_files_those_stay_mapped_that_have_something_left(
     load: Measure, dtype: str, to: str, one_at_a_time: bool
 ) -> None:
-    """As masks are: of bfloat16 models they are float32."""
+    """Masks are left: those of bfloat16 models are float32."""
     case = Case("mmap_assign", "small", "cpu", dtype, planned=True, cast=to)
     saved = replace(case.specification, layout="torch_sharded").saved
     assert (saved.mapped_bytes == saved.largest_file_bytes) == one_at_a_time
