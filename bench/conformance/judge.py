@@ -83,7 +83,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
     device: torch.device,
     *,
     fits: bool = True,
-    ignored_checks: Collection[str] = (),
+    ignored: Collection[str] = (),
     once: bool = False,
 ) -> Judgement:
     """Judge whether `load` hands back the saved model, or refuses to; it has to refuse a checkpoint that does not fit.
@@ -100,9 +100,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
         except Exception as error:  # noqa: BLE001 - a format may hold less than a model has.
             return _refusal(error, specimen, entrance)
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
-        return judge_file(
-            load, specimen, saved, entrance, files, device, fits=fits, ignored_checks=ignored_checks, once=once
-        )
+        return judge_file(load, specimen, saved, entrance, files, device, fits=fits, ignored=ignored, once=once)
 
 
 def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
@@ -114,7 +112,7 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
     device: torch.device,
     *,
     fits: bool = True,
-    ignored_checks: Collection[str] = (),
+    ignored: Collection[str] = (),
     once: bool = False,
 ) -> Judgement:
     """Judge a load of `saved`, as it has to come back, which was saved at `path` in these files."""
@@ -129,7 +127,7 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
         return _refusal(error, specimen, path)
     if not fits:
         return Judgement(CellStatus.WRONG, "was loaded without an error", ("fit",))
-    found = list(_wrong(specimen, saved, first, second, device, ignored_checks))
+    found = list(_wrong(specimen, saved, first, second, device, ignored))
     if _digest(files) != written:
         found.append(ModelDifference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
     if not found:
@@ -144,7 +142,7 @@ def judge_own(load: Load, own: UserModel, path: Path, files: Sequence[Path], dev
         saved = _as_loaded(specimen, specimen.saved())
     except ValueError as error:
         return _refusal(error, specimen, path)
-    return judge_file(load, specimen, saved, path, files, device, ignored_checks=OWN_IGNORABLE_CHECKS)
+    return judge_file(load, specimen, saved, path, files, device, ignored=OWN_IGNORABLE_CHECKS)
 
 
 def _refusal(error: BaseException, specimen: Specimen, path: Path) -> Judgement:
@@ -182,7 +180,7 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
     first: LoadedModel,
     second: LoadedModel,
     device: torch.device,
-    ignored_checks: Collection[str],
+    ignored: Collection[str],
 ) -> Iterator[ModelDifference]:
     """Yield everything that is wrong with two loads of one checkpoint; a wrong load is not used any further."""
     unsteady = specimen.unsteady(saved) if isinstance(specimen, OwnModel) else set()
@@ -192,7 +190,7 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
 
     def unlike(expected: nn.Module, found: nn.Module, differ: Differ = difference) -> list[ModelDifference]:
         every = differences(expected, found, device, differ)
-        return [one for one in every if one.check not in ignored_checks and one.name not in {*unsteady, *cast_too}]
+        return [one for one in every if one.check not in ignored and one.name not in {*unsteady, *cast_too}]
 
     starts = specimen.starts() if isinstance(specimen, OwnModel) else {}
     for loaded in dict.fromkeys((first, second)):
@@ -203,7 +201,7 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
         # What another load started with was other values.
         twin = _twin(specimen, saved)
         list(_start_alike(twin, first.model, starts))
-        yield from _wrong_when_stepped(twin, first, unlike, ignored_checks)
+        yield from _wrong_when_stepped(twin, first, unlike, ignored)
         for found_later in unlike(saved, second.model):
             yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
     # What a model computes with tensors that are others each time tells nothing of a load.
@@ -236,17 +234,14 @@ def _twin(specimen: Specimen, saved: nn.Module) -> nn.Module:
 
 
 def _wrong_when_stepped(
-    stepped: nn.Module,
-    first: LoadedModel,
-    unlike: Callable[..., list[ModelDifference]],
-    ignored_checks: Collection[str],
+    stepped: nn.Module, first: LoadedModel, unlike: Callable[..., list[ModelDifference]], ignored: Collection[str]
 ) -> Iterator[ModelDifference]:
     """Step a load, and a copy of what was saved: what differs then.
 
     An optimizer steps the model, whether it was made before the load or after it: a tied tensor once.
     """
     optimizers = (("optimizer", "before", first.optimizer), ("training", "after", _optimizer(first.model)))
-    for made, optimizer in ((made, optimizer) for check, made, optimizer in optimizers if check not in ignored_checks):
+    for made, optimizer in ((made, optimizer) for check, made, optimizer in optimizers if check not in ignored):
         _step(stepped, _optimizer(stepped))
         _step(first.model, optimizer)
         if found := unlike(stepped, first.model, _difference_in_numbers):

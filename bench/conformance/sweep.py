@@ -64,7 +64,7 @@ def sweep(
     chosen = profile or settings()
     # What comes of assigning tensors, or of views of one buffer, is one property each, and not one of every other.
     ignorable = OWN_IGNORABLE_CHECKS if strategy.is_own else IGNORABLE_CHECKS if strategy.peer else {}
-    ignored_checks = [check for check, name in ignorable.items() if name != row.name]
+    ignored = [check for check, name in ignorable.items() if name != row.name]
     enough = SMALLER_SECONDS * chosen.max_examples if strategy.peer else inf
     if strategy.is_own:
         enough = OWN_SMALLER_SECONDS if shrinks else 0.0
@@ -77,7 +77,7 @@ def sweep(
         judgement = judge(
             *(strategy.load, row.layout or strategy.layout, specimen, device),
             fits=row.fits,
-            ignored_checks=ignored_checks,
+            ignored=ignored,
             once=row.once,
         )
         judgements.append((specimen, judgement))
