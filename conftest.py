@@ -133,8 +133,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # What is apart is a promise, and of other projects none is made.
         wanted_cases = [case for case in cases if case.strategy.peer is None or not marker("apart")]
         metafunc.parametrize("case", wanted_cases if wanted else [], ids=str)
-    if "trial" in metafunc.fixturenames:
-        metafunc.parametrize("trial", metafunc.config.stash[SETTINGS].trials(), ids=str)
+    if "conformance_case" in metafunc.fixturenames:
+        metafunc.parametrize("conformance_case", metafunc.config.stash[SETTINGS].conformance_cases(), ids=str)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -290,7 +290,7 @@ def _found(config: pytest.Config, specification: Specification) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def apart() -> Iterator[IsolatedRunner]:
+def isolated_runner() -> Iterator[IsolatedRunner]:
     """A process in which loaders are tried that may end it."""
     with IsolatedRunner() as process_apart:
         yield process_apart

@@ -74,7 +74,7 @@ def load(
 
 @pytest.fixture(scope="session")
 def with_cgroups() -> None:
-    """The test is skipped where the memory of a process cannot be limited."""
+    """Skip the test where the memory of a process cannot be limited."""
     with child_process(_wait, None, LIMIT_SECONDS) as child:
         try:
             with limited(2**30, child.pid):
@@ -88,7 +88,7 @@ def _wait(connection: Any, _: object) -> None:
 
 
 def environment_of(folder: Path, plugin: str) -> dict[str, str]:
-    """That of a run whose files are in a folder; `-p injected` gives it the plugin of this text."""
+    """Return the environment of a run whose files are in a folder; `-p injected` gives it the plugin of this text."""
     (folder / "plugins").mkdir(exist_ok=True)
     (folder / "plugins" / "injected.py").write_text(plugin)
     # A job that runs this is not to annotate what is made to fail.
@@ -103,7 +103,7 @@ def environment_of(folder: Path, plugin: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs of this module keep their checkpoints and records."""
+    """Make the folder where runs of this module keep their checkpoints and records."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "checkpoints").mkdir()
     return folder
@@ -138,7 +138,7 @@ def suite(pytester: pytest.Pytester) -> Iterator[Suite]:
 
 
 def recorded(folder: Path) -> list[Path]:
-    """The runs that `bench` recorded, in their order."""
+    """List the runs that `bench` recorded, in their order."""
     return sorted((folder / "results").rglob("*.json"), key=lambda file: file.name.removeprefix("failed-"))
 
 

@@ -41,16 +41,16 @@ def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.real_device
-def test_equivalence(trial: ConformanceCase, apart: IsolatedRunner, cells: list[Cell]) -> None:
+def test_equivalence(
+    conformance_case: ConformanceCase, isolated_runner: IsolatedRunner, conformance_cells: list[Cell]
+) -> None:
     """Names, order, dtypes, shapes, strides, bits, ties, gradients, modes, optimizers, second loads, and logits."""
-    if reason := trial.why_not or trial.given_up(cells):
+    if reason := conformance_case.why_not or conformance_case.stop_reason(conformance_cells):
         pytest.skip(reason)
     try:
-        # What is not the suite's own may do anything to its process.
-        asked = trial.strategy, trial.property_name, trial.device
-        cell = trial.cell() if trial.strategy.is_stated else apart.cell(*asked, shrinks=trial.shrinks(cells))
+        cell = conformance_case.cell(isolated_runner, conformance_cells)
     except LoadFailed as error:
-        raise pytest.fail.Exception(f"{trial}: {error.told}", pytrace=False) from None
-    cells.append(trial.tolerated(cell))
-    if breach := trial.breach(cell):
+        raise pytest.fail.Exception(f"{conformance_case}: {error.told}", pytrace=False) from None
+    conformance_cells.append(conformance_case.tolerated(cell))
+    if breach := conformance_case.breach(cell):
         pytest.fail(breach, pytrace=False)

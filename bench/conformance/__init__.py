@@ -1,1 +1,1 @@
-"""Whether a loader hands back the model that was saved: models of every kind are drawn, loaded, and compared."""
+"""Conformance of loaders: models of every kind are drawn, saved, loaded and compared."""

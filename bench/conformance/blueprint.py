@@ -1,4 +1,4 @@
-"""A model to be saved and loaded, as a value that says all about it and can be shrunk and printed."""
+"""A model to save and load, as a value that describes it fully and can be shrunk and printed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.conformance.modules import Drawn, DrawnWithState, named_tensors
+from bench.conformance.modules import BlueprintModule, BlueprintModuleWithState, named_tensors
 from bench.conformance.poison import payload, poisoned
 from model.state_dict import EXTRA_STATE
 
@@ -89,7 +89,7 @@ class Blueprint:
     evaluating: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
-        """The model before anything is loaded; what no checkpoint holds has its value already."""
+        """Build the model before a load; tensors that no checkpoint holds have their values already."""
         made: list[Tensor] = []
         for plan in self.tensors:
             made.append(plan.make(made))
@@ -110,7 +110,7 @@ class Blueprint:
         return model
 
     def saved(self) -> nn.Module:
-        """The model that is saved: every tensor of a checkpoint has values of its own."""
+        """Build the model that is saved: every tensor of a checkpoint has values of its own."""
         with poisoned():
             model = self.build()
         generator = torch.Generator().manual_seed(1)
@@ -128,11 +128,11 @@ class Blueprint:
         return model
 
     def state_dict(self, model: nn.Module) -> dict[str, Any]:
-        """What of the saved model is written to the checkpoint."""
+        """Return the part of the saved model that is written to the checkpoint."""
         return model.state_dict()
 
     def suspects(self) -> set[str]:
-        """The keys that a loader may have a reason to refuse: of what is not a tensor by itself in every state dict."""
+        """Return the keys that a loader may have a reason to refuse: no separate tensor in every state dict."""
         shared = {index for index, tensor in enumerate(self.tensors) if isinstance(tensor, View)}
         shared |= {tensor.of for tensor in self.tensors if isinstance(tensor, View)}
         # A copy to another device leaves the elements out that such a tensor skips.
@@ -143,17 +143,17 @@ class Blueprint:
         return names | {f"{path}.{EXTRA_STATE}".lstrip(".") for path, _ in self.extra_state}
 
     def _unsaved(self) -> set[int]:
-        """Tensors that no checkpoint holds, neither by a name nor in the memory of another."""
+        """Return the tensors that no checkpoint holds, neither by a name nor in the memory of another."""
         held = {name.tensor for name in self.names if name.persistent}
         held |= {view.of for index, view in enumerate(self.tensors) if isinstance(view, View) and index in held}
         held |= {index for index, view in enumerate(self.tensors) if isinstance(view, View) and view.of in held}
         return set(range(len(self.tensors))) - held
 
-    def _module(self, path: str) -> Drawn:
-        return DrawnWithState() if path in dict(self.extra_state) else Drawn()
+    def _module(self, path: str) -> BlueprintModule:
+        return BlueprintModuleWithState() if path in dict(self.extra_state) else BlueprintModule()
 
     def _descend(self, model: nn.Module, path: str) -> nn.Module:
-        """The module of a path, made where it is not there yet."""
+        """Return the module of a path, made where it is not there yet."""
         here = ""
         for own in path.split(".") if path else ():
             here = f"{here}.{own}" if here else own

@@ -1,4 +1,4 @@
-"""What differs between the model that was saved and the one that was loaded: everything that can."""
+"""Differences between the saved and the loaded model, in everything that can differ."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Differ = Callable[[Tensor, Tensor], str | None]
 
 @dataclass(frozen=True)
 class ModelDifference:
-    """What is wrong with a loaded model: the check that found it, the name of the tensor or module, and what it is."""
+    """A fault of a loaded model: the check that found it, the name of the tensor or module, and a description."""
 
     check: str
     name: str
@@ -30,7 +30,7 @@ class ModelDifference:
 def differences(
     saved: nn.Module, loaded: nn.Module, device: torch.device, differ: Differ = difference
 ) -> list[ModelDifference]:
-    """Everything in which `loaded`, which is to be on `device`, is not the model `saved`, which is on the host."""
+    """List the differences of `loaded`, which belongs on `device`, from `saved`, which is on the host."""
     if left := [ModelDifference("meta", name, "is still on meta") for name in _on_meta(loaded)]:
         return left
     if unlike := list(_in_names(saved, loaded)):
@@ -108,7 +108,7 @@ def _in_sharing(saved: nn.Module, loaded: nn.Module) -> Iterator[ModelDifference
 
 
 def _memory(tensor: Tensor) -> object:
-    """The same for tensors that share memory; those without elements share none."""
+    """Return a key that is equal for tensors that share memory; those without elements share none."""
     return tensor.untyped_storage() if tensor.numel() else id(tensor)
 
 

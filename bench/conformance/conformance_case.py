@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from bench.conformance.isolated_runner import IsolatedRunner
 from bench.conformance.judge import BUILDS_ITS_OWN, CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell, sweep
@@ -36,17 +37,22 @@ class ConformanceCase:
     def strategy(self) -> Strategy:
         return self.own_strategy or KNOWN[self.strategy_name]
 
-    def cell(self) -> Cell:
-        """What comes of it, with the models that hypothesis draws."""
-        return sweep(self.strategy, PROPERTIES[self.property_name], torch.device(self.device))
+    def cell(self, runner: IsolatedRunner, cells: Iterable[Cell]) -> Cell:
+        """Try the models that hypothesis draws, after these cells. Raises `LoadFailed`.
+
+        A loader that is not the suite's may do anything to its process: it gets one of its own.
+        """
+        if self.strategy.is_stated:
+            return sweep(self.strategy, PROPERTIES[self.property_name], torch.device(self.device))
+        return runner.cell(self.strategy, self.property_name, self.device, shrinks=self.shrinks(cells))
 
     @property
     def why_not(self) -> str | None:
-        """Why it cannot be tried here, in a line; None if it can."""
+        """Return why it cannot be tried here, in a line; None if it can."""
         return self.strategy.peer.why_not(self.device) if self.strategy.peer else None
 
-    def given_up(self, cells: Iterable[Cell]) -> str | None:
-        """Why a loader of the user's is tried no further after these cells, in a line; None: it is tried."""
+    def stop_reason(self, cells: Iterable[Cell]) -> str | None:
+        """Return why a loader of the user's is tried no further after these cells, in a line; None: it is tried."""
         for cell in self._earlier(cells):
             if cell.outcome == CellStatus.DIED:
                 return f"not tried, for with models of {cell.property} {cell.why}"
@@ -55,19 +61,19 @@ class ConformanceCase:
         return None
 
     def shrinks(self, cells: Iterable[Cell]) -> bool:
-        """Whether the smallest model is looked for that comes back wrong: of a loader of the user's once."""
+        """Tell whether to look for the smallest model that comes back wrong: for a loader of the user's once."""
         return not self.is_tolerated and not any(cell.outcome == CellStatus.WRONG for cell in self._earlier(cells))
 
     def _earlier(self, cells: Iterable[Cell]) -> Iterable[Cell]:
         return (cell for cell in cells if cell.is_own and cell.strategy == self.strategy_name)
 
     def tolerated(self, cell: Cell) -> Cell:
-        """The cell as it is shown."""
+        """Return the cell as it is reported."""
         tolerated = self.is_tolerated and cell.is_own and cell.outcome in BAD
         return replace(cell, outcome=CellStatus.TOLERATED) if tolerated else cell
 
     def breach(self, cell: Cell) -> str | None:
-        """What is not as it should be, in a few lines; None where all is: refusals are stated, and name a tensor.
+        """Return the fault in a few lines; None where refusals are stated and name a tensor.
 
         A loader of the user's is judged by the user's model: what it does with others is a warning. That of another
         project may be wrong where its row says so.
@@ -90,18 +96,18 @@ class ConformanceCase:
         return f"{self}: {wrong}\n{cell.why}\nThe smallest model: {cell.example}"
 
     def _change(self, cell: Cell, peer: Peer) -> str | None:
-        """In what a loader of another project is not as its row in the table has it: as it was when that was written.
+        """Return where a loader of another project differs from its row in the table; None where it does not.
 
-        A few models may miss what it refuses, or loads wrongly; many do not.
+        A few models may miss a refusal or a wrong load; many do not.
         """
         stated = self._stated_of(peer)
         if RANKS[cell.outcome] > RANKS[stated]:
-            told = f"\n{cell.why}\nThe smallest model: {cell.example}"
+            detail = f"\n{cell.why}\nThe smallest model: {cell.example}"
         elif RANKS[cell.outcome] < RANKS[stated] and cell.examples >= MANY:
-            told = f" with {cell.examples} models"
+            detail = f" with {cell.examples} models"
         else:
             return None
-        return f"{self}: {cell.outcome}, where its row in the table of strategies says {stated}{told}"
+        return f"{self}: {cell.outcome}, where its row in the table of strategies says {stated}{detail}"
 
     def _stated_of(self, peer: Peer) -> CellStatus:
         if self.property_name in peer.dies.split():

@@ -45,7 +45,7 @@ class IsolatedRunner:
         self._stack.close()
 
     def cell(self, strategy: Strategy, property_name: str, device: str, *, shrinks: bool = True) -> Cell:
-        """What comes of a strategy; that the process ended, or had to be, is the cell then. `shrinks`: see `sweep`.
+        """Sweep in the process; a process that ended, or had to be, gives a cell that says so. `shrinks`: see `sweep`.
 
         Raises `LoadFailed` if what tries it fails.
         """
@@ -75,7 +75,7 @@ class IsolatedRunner:
 
 
 def _serve(connection: Connection, strategy: Strategy) -> None:
-    """Sweep what is asked for, until nobody asks any more."""
+    """Serve requests for sweeps until the connection closes."""
     with telling_failures(connection):
         with suppress(ValueError):  # What cannot be imported is told by the load that wants it.
             _ = strategy.function

@@ -1,4 +1,4 @@
-"""What becomes of one specimen: saved, loaded twice, compared, stepped by optimizers, and compared again."""
+"""Judgement of a loader on one specimen: saved, loaded twice, compared, stepped by optimizers, compared again."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,10 +29,10 @@ from model.values.outputs import difference_in_outputs
 
 # Checks that count in one column only, where a loader is not the suite's own: that an optimizer made before the load
 # steps the model, that one made after it does, and that what shares no memory does not come to.
-UNHEEDABLE = {"optimizer": "optimizer", "training": "training", "memory": "memory"}
+IGNORABLE_CHECKS = {"optimizer": "optimizer", "training": "training", "memory": "memory"}
 # The same of a loader of the user's, which may load to answer prompts only: it freezes weights, keeps the strides of
 # the file, or gives tied names two tensors in one memory.
-OWN_UNHEEDABLE = UNHEEDABLE | {"requires_grad": "frozen", "strides": "strides", "ties": "ties"}
+OWN_IGNORABLE_CHECKS = IGNORABLE_CHECKS | {"requires_grad": "frozen", "strides": "strides", "ties": "ties"}
 
 # A loader that builds a model of its own cannot be tried with others.
 BUILDS_ITS_OWN = "never calls build(): it can load no model but its own"
@@ -69,8 +69,8 @@ class BuildUnused(Exception):
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What a load gave, and the optimizer that was made where the model was built: before it was loaded."""
+class LoadedModel:
+    """A loaded model, and the optimizer that was made where the model was built: before it was loaded."""
 
     model: nn.Module
     optimizer: Optimizer | None
@@ -83,12 +83,12 @@ def judge(  # noqa: PLR0913 - what is judged, and how
     device: torch.device,
     *,
     fits: bool = True,
-    unheeded: Collection[str] = (),
+    ignored: Collection[str] = (),
     once: bool = False,
 ) -> Judgement:
-    """Whether `load` hands back the model that was saved, or refuses to; it has to refuse what does not fit.
+    """Judge whether `load` hands back the saved model, or refuses to; it has to refuse a checkpoint that does not fit.
 
-    Of the checks of `UNHEEDABLE`, some may be left out. `once`: it is loaded once and compared, not stepped by
+    Of the checks of `IGNORABLE_CHECKS`, some may be left out. `once`: it is loaded once and compared, not stepped by
     optimizers, nor held against a second load.
     """
     with TemporaryDirectory(prefix="specimen-", dir=run_folder()) as folder:
@@ -100,7 +100,7 @@ def judge(  # noqa: PLR0913 - what is judged, and how
         except Exception as error:  # noqa: BLE001 - a format may hold less than a model has.
             return _refusal(error, specimen, entrance)
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
-        return judge_file(load, specimen, saved, entrance, files, device, fits=fits, unheeded=unheeded, once=once)
+        return judge_file(load, specimen, saved, entrance, files, device, fits=fits, ignored=ignored, once=once)
 
 
 def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
@@ -112,22 +112,22 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
     device: torch.device,
     *,
     fits: bool = True,
-    unheeded: Collection[str] = (),
+    ignored: Collection[str] = (),
     once: bool = False,
 ) -> Judgement:
-    """The same where `saved`, as it is to be loaded, has been saved at `path`, in these files."""
+    """Judge a load of `saved`, as it has to come back, which was saved at `path` in these files."""
     try:
         written = _digest(files)
         with poisoned():
-            first = _loaded(load, specimen, path, device)
-            second = first if once else _loaded(load, specimen, path, device)
+            first = _load_with_optimizer(load, specimen, path, device)
+            second = first if once else _load_with_optimizer(load, specimen, path, device)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a loader raises, it has refused.
         return _refusal(error, specimen, path)
     if not fits:
         return Judgement(CellStatus.WRONG, "was loaded without an error", ("fit",))
-    found = list(_wrong(specimen, saved, first, second, device, unheeded))
+    found = list(_wrong(specimen, saved, first, second, device, ignored))
     if _digest(files) != written:
         found.append(ModelDifference("checkpoint", "", "the checkpoint changes with the model that was loaded from it"))
     if not found:
@@ -136,26 +136,26 @@ def judge_file(  # noqa: PLR0913, PLR0917 - what is judged, and how
 
 
 def judge_own(load: Load, own: UserModel, path: Path, files: Sequence[Path], device: torch.device) -> Judgement:
-    """Return what becomes of the user's model by a loader of the user's, which is held to nothing of one column."""
+    """Judge a loader of the user's on the user's model, without the checks that count in one column only."""
     specimen = OwnModel(own, by_own=True)
     try:
         saved = _as_loaded(specimen, specimen.saved())
     except ValueError as error:
         return _refusal(error, specimen, path)
-    return judge_file(load, specimen, saved, path, files, device, unheeded=OWN_UNHEEDABLE)
+    return judge_file(load, specimen, saved, path, files, device, ignored=OWN_IGNORABLE_CHECKS)
 
 
 def _refusal(error: BaseException, specimen: Specimen, path: Path) -> Judgement:
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(f"{path.parent}/", "")
-    return Judgement(CellStatus.REFUSED, said, named=any(_name_in(said, name) for name in specimen.suspects()))
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(f"{path.parent}/", "")
+    return Judgement(CellStatus.REFUSED, message, named=any(_name_in(message, name) for name in specimen.suspects()))
 
 
-def _name_in(said: str, name: str) -> bool:
-    """Whether an error names a tensor, as it is, as Python writes it, or as the name of a file."""
-    return name in said or repr(name)[1:-1] in said or quote(name, safe="") in said
+def _name_in(message: str, name: str) -> bool:
+    """Tell whether an error names a tensor, as it is, as Python writes it, or as the name of a file."""
+    return name in message or repr(name)[1:-1] in message or quote(name, safe="") in message
 
 
-def _loaded(load: Load, specimen: Specimen, path: Path, device: torch.device) -> Loaded:
+def _load_with_optimizer(load: Load, specimen: Specimen, path: Path, device: torch.device) -> LoadedModel:
     optimizers: list[Optimizer | None] = []
 
     def build_with_optimizer() -> nn.Module:
@@ -166,23 +166,23 @@ def _loaded(load: Load, specimen: Specimen, path: Path, device: torch.device) ->
     model = load(build_with_optimizer, path, device)
     if not optimizers and not isinstance(specimen, OwnModel):
         raise BuildUnused(BUILDS_ITS_OWN)
-    return Loaded(model, optimizers[-1] if optimizers else None)
+    return LoadedModel(model, optimizers[-1] if optimizers else None)
 
 
 def _as_loaded(specimen: Specimen, saved: nn.Module) -> nn.Module:
-    """What was saved, as a load is to have it."""
+    """Return the saved model as a load has to give it."""
     return specimen.as_loaded(saved) if isinstance(specimen, OwnModel) else saved
 
 
 def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how they are compared
     specimen: Specimen,
     saved: nn.Module,
-    first: Loaded,
-    second: Loaded,
+    first: LoadedModel,
+    second: LoadedModel,
     device: torch.device,
-    unheeded: Collection[str],
+    ignored: Collection[str],
 ) -> Iterator[ModelDifference]:
-    """Everything that is wrong with two loads of one checkpoint; what is wrong already is not used any further."""
+    """Yield everything that is wrong with two loads of one checkpoint; a wrong load is not used any further."""
     unsteady = specimen.unsteady(saved) if isinstance(specimen, OwnModel) else set()
     also_right = specimen.cast_too(saved) if isinstance(specimen, OwnModel) else {}
     buffers = dict(first.model.named_buffers(remove_duplicate=False))
@@ -190,7 +190,7 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
 
     def unlike(expected: nn.Module, found: nn.Module, differ: Differ = difference) -> list[ModelDifference]:
         every = differences(expected, found, device, differ)
-        return [one for one in every if one.check not in unheeded and one.name not in {*unsteady, *cast_too}]
+        return [one for one in every if one.check not in ignored and one.name not in {*unsteady, *cast_too}]
 
     starts = specimen.initial_values() if isinstance(specimen, OwnModel) else {}
     for loaded in dict.fromkeys((first, second)):
@@ -201,7 +201,7 @@ def _wrong(  # noqa: PLR0913, PLR0917 - what was saved, what was loaded, and how
         # What another load started with was other values.
         twin = _twin(specimen, saved)
         list(_start_alike(twin, first.model, starts))
-        yield from _wrong_when_stepped(twin, first, unlike, unheeded)
+        yield from _wrong_when_stepped(twin, first, unlike, ignored)
         for found_later in unlike(saved, second.model):
             yield replace(found_later, check="independence", what=f"{found_later.what} (another load was stepped)")
     # What a model computes with tensors that are others each time tells nothing of a load.
@@ -234,14 +234,14 @@ def _twin(specimen: Specimen, saved: nn.Module) -> nn.Module:
 
 
 def _wrong_when_stepped(
-    stepped: nn.Module, first: Loaded, unlike: Callable[..., list[ModelDifference]], unheeded: Collection[str]
+    stepped: nn.Module, first: LoadedModel, unlike: Callable[..., list[ModelDifference]], ignored: Collection[str]
 ) -> Iterator[ModelDifference]:
     """Step a load, and a copy of what was saved: what differs then.
 
     An optimizer steps the model, whether it was made before the load or after it: a tied tensor once.
     """
     optimizers = (("optimizer", "before", first.optimizer), ("training", "after", _optimizer(first.model)))
-    for made, optimizer in ((made, optimizer) for check, made, optimizer in optimizers if check not in unheeded):
+    for made, optimizer in ((made, optimizer) for check, made, optimizer in optimizers if check not in ignored):
         _step(stepped, _optimizer(stepped))
         _step(first.model, optimizer)
         if found := unlike(stepped, first.model, _difference_in_numbers):
@@ -266,7 +266,7 @@ def _step(model: nn.Module, optimizer: Optimizer | None) -> None:
 
 
 def _difference_in_numbers(found: Tensor, expected: Tensor) -> str | None:
-    """The same as a difference in bits, but that every NaN which was calculated is like any other."""
+    """Return the difference in bits, with every calculated NaN equal to any other."""
     if found.dtype not in STEPPED or found.shape != expected.shape or found.dtype != expected.dtype:
         return difference(found, expected)
     found = found.detach().cpu()

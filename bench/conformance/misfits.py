@@ -16,7 +16,7 @@ StateDict = dict[str, Any]
 class MisfitKind:
     """`alter(state_dict, name)` makes a state dict another's; `victims(model)` are the names that it can be done to."""
 
-    told: str
+    description: str
     alter: Callable[[StateDict, str], object]
     victims: Callable[[Blueprint], list[str]]
 
@@ -83,7 +83,7 @@ MISFITS = {
 
 
 @dataclass(frozen=True)
-class DrawnMisfit:
+class MisfitCheckpoint:
     """A model, and a checkpoint that differs from its own in one name. To load it would be wrong."""
 
     model: Blueprint
@@ -107,4 +107,4 @@ class DrawnMisfit:
         return self.model.suspects() | {name.path for name in self.model.names if name.tensor == tensor}
 
     def __str__(self) -> str:
-        return f"{self.model}; in the checkpoint {self.name} {MISFITS[self.kind].told}"
+        return f"{self.model}; in the checkpoint {self.name} {MISFITS[self.kind].description}"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Drawn(nn.Module):
+class BlueprintModule(nn.Module):
     """Computes one number out of every bit that it reaches by name, the same on every device."""
 
     def forward(self) -> Tensor:
@@ -23,7 +23,7 @@ class Drawn(nn.Module):
         return total
 
 
-class DrawnWithState(Drawn):
+class BlueprintModuleWithState(BlueprintModule):
     """Keeps something that is no tensor of it in the state dict."""
 
     def __init__(self) -> None:

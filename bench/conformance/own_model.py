@@ -32,7 +32,7 @@ class OwnModel:
         return self.own.saved(lambda _: None)
 
     def as_loaded(self, saved: nn.Module) -> nn.Module:
-        """What was saved, as a load is to have it: its weights are cast, if they are to be."""
+        """Return the saved model as a load has to give it: cast, if a cast is asked for."""
         return self.own.as_loaded(saved)
 
     def state_dict(self, model: nn.Module) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class OwnModel:
         return {name for names in properties_of(self.build()).values() for name in names}
 
     def outputs(self, model: nn.Module) -> list[Tensor]:
-        """What it computes of its example."""
+        """Compute the outputs for its example."""
         return self.own.outputs(model)
 
     def unsteady(self, saved: nn.Module) -> set[str]:

@@ -52,8 +52,8 @@ class Pretrained:
             return [model(torch.tensor([[1, 2, 3]], device=device), use_cache=False).logits]
 
     def __str__(self) -> str:
-        told = f"; in the checkpoint {self.name} {MISFITS[self.misfit].told}" if self.misfit else ""
-        return f"GPT2LMHeadModel {self.config}, {self.dtype}, {'tied' if self.tied else 'untied'}{told}"
+        description = f"; in the checkpoint {self.name} {MISFITS[self.misfit].description}" if self.misfit else ""
+        return f"GPT2LMHeadModel {self.config}, {self.dtype}, {'tied' if self.tied else 'untied'}{description}"
 
 
 def _models(*dtypes: str, tied: bool | None = None) -> st.SearchStrategy[Pretrained]:

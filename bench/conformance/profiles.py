@@ -1,4 +1,4 @@
-"""How many examples hypothesis draws: few at a desk, more before a merge, many by night."""
+"""Numbers of examples that hypothesis draws: few at a desk, more before a merge, many by night."""
 
 import os
 
@@ -9,7 +9,7 @@ EXAMPLES = {"dev": 20, "ci": 40, "nightly": 2000}
 
 
 def register() -> None:
-    """Make `--hypothesis-profile` know them, and choose one for a run that names none."""
+    """Register the profiles of `--hypothesis-profile`, and choose one for a run that names none."""
     for name, examples in EXAMPLES.items():
         # What fails once is kept in the database, and tried first the next time, by whatever profile.
         settings.register_profile(name, settings.get_profile("default"), max_examples=examples, deadline=None)

@@ -1,4 +1,4 @@
-"""What a loader may be asked to keep, and what it may be asked to refuse: the columns of the conformance table."""
+"""Properties that a loader has to keep, and misfits that it has to refuse: the columns of the conformance table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from bench.conformance.blueprint import Stored
-from bench.conformance.drawn import FEATURES, beside, blueprints, crowds, misfits, transformers
+from bench.conformance.generators import FEATURES, blueprints, many_tensors, misfits, stateful_models, transformers
 from bench.conformance.pretrained import PRETRAINED
 from bench.conformance.specimens import Specimen
 from bench.strategies import Strategy
@@ -47,8 +47,8 @@ def _of_safetensors(refused: frozenset[str]) -> st.SearchStrategy[Specimen]:
     )
 
 
-def _beside(kind: str, meaning: str) -> Property:
-    return Property(kind, meaning, lambda _: beside(kind))
+def _stateful(kind: str, meaning: str) -> Property:
+    return Property(kind, meaning, lambda _: stateful_models(kind))
 
 
 def _misfit(kind: str, meaning: str) -> Property:
@@ -62,10 +62,10 @@ PROPERTIES = {
         Property("dtypes", "floats of all widths, float8, integers, booleans, complex numbers", _one("dtypes")),
         Property("buffers", "persistent buffers, and ones that are None", _one("buffers", "dtypes")),
         Property("nonpersistent", "buffers that no state dict holds", _one("nonpersistent", "buffers")),
-        _beside("attributes", "tensors that are attributes, in lists, dicts and other objects"),
-        _beside("derived", "buffers that are computed from persistent ones, and are in no state dict"),
-        _beside("rotary", "buffers as rotary models of transformers have them"),
-        _beside("recurrent", "layers that hold their weights by weak references: RNN, LSTM, GRU"),
+        _stateful("attributes", "tensors that are attributes, in lists, dicts and other objects"),
+        _stateful("derived", "buffers that are computed from persistent ones, and are in no state dict"),
+        _stateful("rotary", "buffers as rotary models of transformers have them"),
+        _stateful("recurrent", "layers that hold their weights by weak references: RNN, LSTM, GRU"),
         Property("ties", "parameters with two or three names, in any order", _one("ties", "dtypes")),
         Property("views", "tensors that are views of other tensors", _one("views", "buffers")),
         Property("frozen", "parameters without gradients, modules in evaluation mode", _one("frozen", "ties")),
@@ -79,7 +79,9 @@ PROPERTIES = {
         Property("memory", "several tensors, each in memory of its own", _one()),
         Property("extra_state", "extra state of modules", _one("extra_state")),
         # Large models take as long as many small ones, which are loaded twice and stepped.
-        Property("crowds", "thousands of small tensors beside a huge one", lambda _: crowds(), share=0.05, once=True),
+        Property(
+            "crowds", "thousands of small tensors beside a huge one", lambda _: many_tensors(), share=0.05, once=True
+        ),
         Property(
             "gpt2", "GPT-2 of any depth and width, tied or not, and its logits", lambda _: transformers(), share=0.5
         ),

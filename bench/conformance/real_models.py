@@ -66,7 +66,7 @@ def bert() -> nn.Module:
 
 @_asked(lambda: (torch.rand(1, 3, 16, 16), 7))
 def unet() -> nn.Module:
-    """As diffusion models have it."""
+    """Build a U-Net with attention, as diffusion models have it."""
     from diffusers import UNet2DModel
 
     blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}

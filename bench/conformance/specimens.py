@@ -1,4 +1,4 @@
-"""Everything that is saved and loaded: models of any kind, and checkpoints that do not fit theirs."""
+"""Specimens to save and load: models of any kind, and checkpoints that do not fit theirs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from bench.conformance.blueprint import Blueprint, PlaceName, Stored
-from bench.conformance.misfits import DrawnMisfit
+from bench.conformance.misfits import MisfitCheckpoint
 from bench.conformance.own_model import OwnModel
 from bench.conformance.pretrained import Pretrained
-from bench.conformance.stateful_modules import Beside
+from bench.conformance.stateful_modules import StatefulModel
 from model.gpt2 import GPT2, Config
 
 
 @dataclass(frozen=True)
-class Crowd:
+class ManyTensors:
     """A model of many tensors with a single element, and one of many elements."""
 
     small: int
@@ -83,4 +83,4 @@ class Transformer:
         return f"GPT-2 {self.config}, {self.dtype}, {'tied' if self.tied else 'untied'}"
 
 
-Specimen = Blueprint | Beside | Crowd | Transformer | DrawnMisfit | Pretrained | OwnModel
+Specimen = Blueprint | StatefulModel | ManyTensors | Transformer | MisfitCheckpoint | Pretrained | OwnModel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Recurrent(nn.Module):
+class RecurrentLayers(nn.Module):
     """Layers that hold their weights in lists, too, and by weak references."""
 
     def __init__(self, width: int, layers: int) -> None:
@@ -23,14 +23,14 @@ class Recurrent(nn.Module):
             return torch.cat([layer(asked)[0].flatten() for layer in (self.outer, *self.inner)])
 
 
-class Table:
+class TensorHolder:
     """No module: what it holds nobody moves."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
 
 
-class Attributes(nn.Module):
+class TensorAttributes(nn.Module):
     """Tensors that are attributes, in lists, dicts and objects of other types."""
 
     def __init__(self, width: int, layers: int) -> None:
@@ -39,7 +39,7 @@ class Attributes(nn.Module):
         self.scale = torch.linspace(1, 2, width)
         self.slopes = [torch.full((width,), float(number)) for number in range(layers)]
         self.biases = {number: torch.arange(float(width)) + number for number in range(layers)}
-        self.table = Table(torch.arange(width) % 3)
+        self.table = TensorHolder(torch.arange(width) % 3)
 
     def forward(self) -> Tensor:
         device = next(self.parameters()).device
@@ -49,7 +49,7 @@ class Attributes(nn.Module):
         return (x * self.table.values.to(device)).sum()
 
 
-class Derived(nn.Module):
+class DerivedBuffers(nn.Module):
     """Buffers that are computed from persistent buffers, or filled in one by one, and are in no state dict."""
 
     def __init__(self, width: int, layers: int) -> None:
@@ -65,7 +65,7 @@ class Derived(nn.Module):
         return self.get_buffer("table").sum() * self.weight.sum() * self.get_buffer("frequencies").sum()
 
 
-class Rotary(nn.Module):
+class RotaryBuffers(nn.Module):
     """Buffers as models of transformers have them: `inv_freq`, and its copy, `position_ids` and `embed_scale`."""
 
     def __init__(self, width: int, layers: int) -> None:
@@ -88,15 +88,15 @@ class Rotary(nn.Module):
 
 
 KINDS: dict[str, Callable[[int, int], nn.Module]] = {
-    "recurrent": Recurrent,
-    "attributes": Attributes,
-    "derived": Derived,
-    "rotary": Rotary,
+    "recurrent": RecurrentLayers,
+    "attributes": TensorAttributes,
+    "derived": DerivedBuffers,
+    "rotary": RotaryBuffers,
 }
 
 
 @dataclass(frozen=True)
-class Beside:
+class StatefulModel:
     """A model of a kind of `KINDS`."""
 
     kind: str

@@ -1,4 +1,4 @@
-"""One cell of the conformance table: what hypothesis finds out about one loader and one property."""
+"""Cells of the conformance table: hypothesis' findings about one loader and one property."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from hypothesis import find, settings
 from hypothesis.errors import NoSuchExample
 
-from bench.conformance.judge import OWN_UNHEEDABLE, UNHEEDABLE, CellStatus, Judgement, judge
+from bench.conformance.judge import IGNORABLE_CHECKS, OWN_IGNORABLE_CHECKS, CellStatus, Judgement, judge
 from bench.conformance.pretrained import PRETRAINED
 from bench.conformance.properties import PROPERTIES, Property
 from bench.conformance.specimens import Specimen
@@ -57,14 +57,14 @@ def sweep(
     """Let hypothesis look for a specimen that a strategy loads wrongly; it shrinks and keeps what it finds.
 
     The property gets its share of the examples that a profile gives a strategy, or of `LEAST`. What a loader does wrong
-    that is not the suite's is no fault to be mended here: to find a smaller one may take some time, and no more.
+    that is not the suite's is no fault to be mended here: the search for a smaller one has a time limit.
     Without `shrinks` none is looked for where the loader is the user's.
     """
-    verdicts: list[tuple[Specimen, Judgement]] = []
+    judgements: list[tuple[Specimen, Judgement]] = []
     chosen = profile or settings()
     # What comes of assigning tensors, or of views of one buffer, is one property each, and not one of every other.
-    unheedable = OWN_UNHEEDABLE if strategy.is_own else UNHEEDABLE if strategy.peer else {}
-    unheeded = [check for check, name in unheedable.items() if name != row.name]
+    ignorable = OWN_IGNORABLE_CHECKS if strategy.is_own else IGNORABLE_CHECKS if strategy.peer else {}
+    ignored = [check for check, name in ignorable.items() if name != row.name]
     enough = SMALLER_SECONDS * chosen.max_examples if strategy.peer else inf
     if strategy.is_own:
         enough = OWN_SMALLER_SECONDS if shrinks else 0.0
@@ -74,14 +74,14 @@ def sweep(
         nonlocal found_at
         if time.monotonic() >= found_at + enough:
             raise _SmallEnough
-        verdict = judge(
+        judgement = judge(
             *(strategy.load, row.layout or strategy.layout, specimen, device),
             fits=row.fits,
-            unheeded=unheeded,
+            ignored=ignored,
             once=row.once,
         )
-        verdicts.append((specimen, verdict))
-        if verdict.outcome != CellStatus.WRONG:
+        judgements.append((specimen, judgement))
+        if judgement.outcome != CellStatus.WRONG:
             return False
         found_at = min(found_at, time.monotonic())
         return True
@@ -94,25 +94,27 @@ def sweep(
         specimens = PRETRAINED[row.name] if only_own else row.specimens(strategy.avoided(device.type))
         found = find(specimens, comes_back_wrong, settings=chosen, database_key=key)
     except NoSuchExample:
-        return _without_wrong(strategy, row.name, verdicts)
+        return _without_wrong(strategy, row.name, judgements)
     except _SmallEnough:
-        wrong = (specimen for specimen, verdict in verdicts if verdict.outcome == CellStatus.WRONG)
+        wrong = (specimen for specimen, judgement in judgements if judgement.outcome == CellStatus.WRONG)
         found = min(wrong, key=lambda specimen: len(str(specimen)))
-    verdict = next(verdict for specimen, verdict in reversed(verdicts) if specimen == found)
+    judgement = next(judgement for specimen, judgement in reversed(judgements) if specimen == found)
     return Cell(
-        *(strategy.name, row.name, CellStatus.WRONG, len(verdicts), str(found), verdict.why, verdict.checks),
+        *(strategy.name, row.name, CellStatus.WRONG, len(judgements), str(found), judgement.why, judgement.checks),
         is_own=strategy.is_own,
     )
 
 
-def _without_wrong(strategy: Strategy, name: str, verdicts: list[tuple[Specimen, Judgement]]) -> Cell:
-    refusals = [(str(specimen), verdict) for specimen, verdict in verdicts if verdict.outcome == CellStatus.REFUSED]
+def _without_wrong(strategy: Strategy, name: str, judgements: list[tuple[Specimen, Judgement]]) -> Cell:
+    refusals = [
+        (str(specimen), judgement) for specimen, judgement in judgements if judgement.outcome == CellStatus.REFUSED
+    ]
     if not refusals:
-        return Cell(strategy.name, name, CellStatus.PASSED, len(verdicts), is_own=strategy.is_own)
+        return Cell(strategy.name, name, CellStatus.PASSED, len(judgements), is_own=strategy.is_own)
     # One that names nothing is worth more than a small one.
-    example, verdict = min(refusals, key=lambda refusal: (refusal[1].named, len(refusal[0])))
+    example, judgement = min(refusals, key=lambda refusal: (refusal[1].named, len(refusal[0])))
     return Cell(
-        *(strategy.name, name, CellStatus.REFUSED, len(verdicts), example, verdict.why),
-        named=verdict.named,
+        *(strategy.name, name, CellStatus.REFUSED, len(judgements), example, judgement.why),
+        named=judgement.named,
         is_own=strategy.is_own,
     )

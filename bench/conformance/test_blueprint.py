@@ -6,10 +6,10 @@ from torch import Tensor
 
 from bench.conformance.blueprint import A_TENSOR, GAPPED, Blueprint, PlaceName, Stored, View
 from bench.conformance.comparison import differences
-from bench.conformance.drawn import FEATURES, OTHER_DTYPES, blueprints
+from bench.conformance.generators import FEATURES, OTHER_DTYPES, blueprints
 from bench.conformance.modules import named_tensors
 from bench.conformance.poison import payload, poisoned
-from bench.conformance.specimens import Crowd
+from bench.conformance.specimens import ManyTensors
 
 CPU = torch.device("cpu")
 DTYPES = ("float32", *OTHER_DTYPES)
@@ -94,7 +94,7 @@ def test_a_blueprint_tells_itself_in_a_line() -> None:
 
 @given(blueprints(FEATURES))
 def test_every_specimen_can_be_had_twice_and_as_a_skeleton(blueprint: Blueprint) -> None:
-    """What is compared with itself differs in nothing, so what differs was loaded wrongly."""
+    """A model compared with itself differs in nothing, so any difference was loaded wrongly."""
     assert differences(blueprint.saved(), blueprint.saved(), CPU) == []
     with torch.device("meta"):
         skeleton = blueprint.build()
@@ -119,7 +119,7 @@ def test_nothing_that_is_to_be_loaded_is_there_before(blueprint: Blueprint) -> N
 
 
 def test_a_crowd_has_thousands_and_one_huge() -> None:
-    model = Crowd(1000, 4096).saved()
+    model = ManyTensors(1000, 4096).saved()
     assert sorted(p.numel() for p in model.parameters()) == [1] * 1000 + [4096]
 
 

@@ -10,7 +10,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from bench.conformance.blueprint import Blueprint, PlaceName, Stored
 from bench.conformance.conformance_case import ConformanceCase
 from bench.conformance.judge import BUILDS_ITS_OWN, CellStatus, judge
-from bench.conformance.misfits import DrawnMisfit
+from bench.conformance.misfits import MisfitCheckpoint
 from bench.conformance.profiles import EXAMPLES
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import SHARES, Cell, sweep
@@ -40,8 +40,8 @@ WRONG = Cell("mmap_assign", "plain", CellStatus.WRONG, 9, "weight: parameter", "
     ],
 )
 def test_a_cell_is_held_against_the_table_of_strategies(name: str, device: str, cell: Cell, breach: str | None) -> None:
-    trial = ConformanceCase("per_tensor", name, device)
-    found = trial.breach(cell)
+    case = ConformanceCase("per_tensor", name, device)
+    found = case.breach(cell)
     assert (found and found.splitlines()[0]) == (breach and f"per_tensor-{name}-{device}: {breach}")
     if cell is WRONG:
         assert found is not None
@@ -52,11 +52,11 @@ def test_what_a_loader_of_the_users_does_with_drawn_models_fails_no_test() -> No
     mine = Strategy(mmap_assign, "torch", "", "", "", "", is_own=True)
     cells = [replace(cell, is_own=True, property="dtype") for cell in (PASSED, REFUSED, WRONG)]
     cells.append(replace(cells[-1], outcome=CellStatus.DIED))
-    trial, tolerating = (
+    case, tolerating = (
         ConformanceCase("mmap_assign", "dtype", "cpu", mine, is_tolerated) for is_tolerated in (False, True)
     )
-    assert [trial.breach(cell) for cell in cells] == [None] * 4
-    assert [trial.tolerated(cell).outcome for cell in cells] == [cell.outcome for cell in cells]
+    assert [case.breach(cell) for cell in cells] == [None] * 4
+    assert [case.tolerated(cell).outcome for cell in cells] == [cell.outcome for cell in cells]
     assert [tolerating.tolerated(cell).outcome.value for cell in cells] == ["passed", "refused", *["tolerated"] * 2]
     # What the suite's own strategies do is never tolerated.
     assert tolerating.tolerated(WRONG) == WRONG
@@ -64,19 +64,19 @@ def test_what_a_loader_of_the_users_does_with_drawn_models_fails_no_test() -> No
 
 def test_of_a_loader_of_the_users_one_property_is_shrunk_and_none_is_tried_in_vain() -> None:
     mine = Strategy(mmap_assign, "torch", "", "", "", "", is_own=True)
-    trial = ConformanceCase("mmap_assign", "dtype", "cpu", mine)
+    case = ConformanceCase("mmap_assign", "dtype", "cpu", mine)
     right, refused, wrong = (replace(cell, is_own=True) for cell in (PASSED, REFUSED, WRONG))
     died = replace(wrong, outcome=CellStatus.DIED, why="the load was ended")
-    assert trial.shrinks(
+    assert case.shrinks(
         [right, refused, replace(wrong, strategy="another"), replace(wrong, outcome=CellStatus.TOLERATED)]
     )
-    assert not trial.shrinks([right, wrong])
-    assert not replace(trial, is_tolerated=True).shrinks([])
-    assert trial.given_up([right, refused, wrong]) is None
-    assert trial.given_up([replace(died, is_own=False)]) is None
-    assert trial.given_up([right, died]) == "not tried, for with models of plain the load was ended"
+    assert not case.shrinks([right, wrong])
+    assert not replace(case, is_tolerated=True).shrinks([])
+    assert case.stop_reason([right, refused, wrong]) is None
+    assert case.stop_reason([replace(died, is_own=False)]) is None
+    assert case.stop_reason([right, died]) == "not tried, for with models of plain the load was ended"
     apart = replace(refused, why=f"BuildUnused: {BUILDS_ITS_OWN}")
-    assert trial.given_up([apart]) == f"not tried: mmap_assign {BUILDS_ITS_OWN}"
+    assert case.stop_reason([apart]) == f"not tried: mmap_assign {BUILDS_ITS_OWN}"
 
 
 def test_what_a_strategy_refuses_may_depend_on_where_it_loads_to() -> None:
@@ -101,14 +101,14 @@ def test_an_error_is_told_in_a_line_without_the_folder() -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "surplus", "dtype", "shape"])
 def test_a_refusal_names_what_does_not_fit(kind: str) -> None:
-    verdict = judge(mmap_assign, "torch", DrawnMisfit(ONE, kind, "weight"), CPU, fits=False)
+    verdict = judge(mmap_assign, "torch", MisfitCheckpoint(ONE, kind, "weight"), CPU, fits=False)
     assert (verdict.outcome, verdict.named) == (CellStatus.REFUSED, True)
     differ = "dtypes: " if kind == "dtype" else "names, dtypes, shapes, "
     assert verdict.why.startswith(f"ValueError: checkpoint.pt and the model differ in {differ}")
 
 
 def test_a_find_is_replayed_the_next_time(tmp_path: Path) -> None:
-    """What one profile found by night is the first that another one tries by day."""
+    """A find of one profile by night is the first example of another one by day."""
     strategy = Strategy(mutants.untied_if_frozen, "torch", "S", "S", "S", "0")
     database = DirectoryBasedExampleDatabase(tmp_path)
     by_night = sweep(strategy, PROPERTIES["frozen"], CPU, settings(max_examples=2000, database=database))

@@ -235,7 +235,7 @@ def test_a_loader_of_a_checkpoint_that_lacks_something_is_judged_by_the_rest(
     ],
 )
 def test_a_copy_that_is_judged_lacks_it_too(file: Path, tmp_path: Path, loader: str, why: str) -> None:
-    """What it starts with is stepped as all else is, whoever else is stepped."""
+    """Initial values are stepped as all else is, whoever else is stepped."""
     torch.save({"module.weight": torch.rand(2, 3)}, tmp_path / "checkpoint.pt")
     model = user_model(
         f"{file}:make_headed", str(tmp_path / "checkpoint.pt"), None, None, ConversionRequest(missing=("oth*",))

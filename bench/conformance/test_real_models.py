@@ -81,7 +81,7 @@ def test_what_a_strategy_may_refuse_of_it_is_known(name: str) -> None:
 def test_a_quantised_model_is_loaded_right_or_refused_with_the_name_of_its_tensor(
     strategy: Strategy, tmp_path: Path
 ) -> None:
-    """What torch.load takes, since the library says that it is safe, some strategies take too."""
+    """Some strategies take what torch.load takes, since the library says that it is safe."""
     require("torchao")
     model = real_model("quantised")
     saved = model.saved()

@@ -1,4 +1,4 @@
-"""What moving to a device does to ties, views and strides, where there is no device: all but the values, on `sim`."""
+"""Effects of a move to a device on ties, views and strides, on a simulated device: all but the values."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +29,7 @@ class Refused(Exception):
 
 
 def load_to_cuda(strategy: Strategy, row: Property, specimen: Specimen) -> list[ModelDifference]:
-    """What differs after a load to a simulated device, its values apart. Raises `Refused` if the load raises."""
+    """Return the differences after a load to a simulated device, except values. Raises `Refused` if the load raises."""
     layout = LAYOUTS[row.layout or strategy.layout]
     with TemporaryDirectory() as folder:
         saved = specimen.saved()

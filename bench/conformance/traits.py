@@ -1,4 +1,4 @@
-"""Which of the properties that strategies may refuse a model has, by looking at it."""
+"""Properties of a model that strategies may refuse, read off its state."""
 
 from collections import defaultdict
 
@@ -19,7 +19,7 @@ OBSTACLES = {
 
 
 def properties_of(model: nn.Module) -> dict[str, list[str]]:
-    """The properties of `PROPERTIES` that a model has, of those that are seen by its state alone, with who has them.
+    """Return the properties of `PROPERTIES` that a model's state shows, with the names that have them.
 
     A meta skeleton will do. They come with the names of tensors, `extra_state` with its keys; on meta
     `nonpersistent` has attributes that are tensors, too.
@@ -46,5 +46,5 @@ def properties_of(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:
-    """What is equal for two names of one tensor, of those in one memory."""
+    """Return a key that is equal for two names of one tensor, among those in one memory."""
     return tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype

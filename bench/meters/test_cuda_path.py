@@ -17,7 +17,7 @@ from torch import nn
 from bench.conformance.blueprint import GAPPED, Blueprint, PlaceName, Stored
 from bench.conformance.judge import CellStatus, Judgement, judge
 from bench.conformance.specimens import Specimen
-from bench.conformance.stateful_modules import Beside
+from bench.conformance.stateful_modules import StatefulModel
 from bench.measure.loads import CachedOutputs
 from bench.meters import device_meter
 from bench.meters.budget import Budget, BudgetedLoad, empty_process_bytes
@@ -137,7 +137,7 @@ def test_a_tensor_that_skips_elements_is_refused_by_its_name() -> None:
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_recurrent_layer_may_round_otherwise(layers: int) -> None:
-    verdict = judged("load_assign", Beside("recurrent", 5, layers))
+    verdict = judged("load_assign", StatefulModel("recurrent", 5, layers))
     assert verdict.outcome == CellStatus.PASSED, verdict.why
 
 

@@ -6,7 +6,7 @@ from collections.abc import Generator
 import pytest
 
 from bench.meters.process import LoadEnded
-from bench.plugin.selection import case_of, trial_of
+from bench.plugin.selection import case_of, conformance_case_of
 
 _LATE = re.compile(r"not done within [\d.e+]+ s")
 
@@ -31,11 +31,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 
 def earlier(hangs: Hangs, item: pytest.Item) -> str | None:
-    """Return which load of the same loader and model was late; None: none was. A trial is of any model."""
+    """Return which load of the same loader and model was late; None: none was. A conformance case is of any model."""
     if case := case_of(item):
         return hangs.get((case.row, case.size))
-    trial = trial_of(item)
-    return next((told for (row, _), told in hangs.items() if trial and row == trial.strategy_name), None)
+    conformance_case = conformance_case_of(item)
+    return next(
+        (told for (row, _), told in hangs.items() if conformance_case and row == conformance_case.strategy_name), None
+    )
 
 
 def lateness(error: BaseException | None) -> str | None:

@@ -51,7 +51,7 @@ class Reporter:
         return [*stand_in, *(printable(f"checkpoint: {note}", LONGEST_LINE) for note in self._chosen.notes)]
 
     @pytest.fixture
-    def cells(self) -> list[Cell]:
+    def conformance_cells(self) -> list[Cell]:
         """Where the cells of the conformance table are kept until the end of the run."""
         return self._cells
 

@@ -21,9 +21,9 @@ def case_of(item: pytest.Item) -> Case | None:
     return _parameter(item, "case", Case)
 
 
-def trial_of(item: pytest.Item) -> ConformanceCase | None:
+def conformance_case_of(item: pytest.Item) -> ConformanceCase | None:
     """Which loader a test tries on drawn models; None where it tries none."""
-    return _parameter(item, "trial", ConformanceCase)
+    return _parameter(item, "conformance_case", ConformanceCase)
 
 
 def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytest.Item], list[pytest.Item]]:
@@ -40,7 +40,7 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
         for item in items
         if _wants(item, "case", Case)
         or (nothing_real and item.get_closest_marker("real_device"))
-        or ((chosen.own or chosen.sharded) and case_of(item) is None and not trial_of(item))
+        or ((chosen.own or chosen.sharded) and case_of(item) is None and not conformance_case_of(item))
     ]
 
     def place(item: pytest.Item) -> tuple[int, tuple[int, str], tuple[int, int]]:

@@ -113,7 +113,7 @@ class Settings:
                 kinds.setdefault(str(limit), limit)
         return list(kinds.values())
 
-    def trials(self) -> list[ConformanceCase]:
+    def conformance_cases(self) -> list[ConformanceCase]:
         """Every cell of the conformance table, strategy by strategy; none where nothing has values.
 
         Where the user's model is measured, the suite's strategies are tried on others only if that is asked for.

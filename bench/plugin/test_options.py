@@ -278,7 +278,7 @@ def test_of_many_processes_every_number_and_way_is_a_case(gpus: Any) -> None:
 def test_loads_by_one_process_and_by_many_are_not_of_one_run(gpus: Any) -> None:
     gpus(0)
     many, one = chosen(sharded=True), chosen()
-    assert [*many.cases(real=False), *many.cases(real=True), *many.limits(), *many.trials()] == []
+    assert [*many.cases(real=False), *many.cases(real=True), *many.limits(), *many.conformance_cases()] == []
     assert [*one.sharded_cases(real=False), *one.sharded_cases(real=True)] == []
 
 

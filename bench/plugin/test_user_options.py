@@ -100,10 +100,16 @@ def test_a_loader_is_given_the_checkpoint_as_it_is(file: Path, tmp_path: Path, l
 
 def test_the_conformance_of_strategies_that_are_not_the_users_is_not_asked_of_the_users_model(file: Path) -> None:
     options = {"model": f"{file}:make", "strategy": [f"{file}:mine"]}
-    assert {trial.strategy_name for trial in chosen(**options).trials()} == {"mine"}
-    assert {trial.strategy_name for trial in chosen(**options, conformance=True).trials()} == {*STRATEGIES, "mine"}
-    assert {trial.strategy_name for trial in chosen(strategy=[f"{file}:mine"]).trials()} == {*STRATEGIES, "mine"}
-    assert chosen(**options).trials()[0].strategy.name == "mine"
+    assert {case.strategy_name for case in chosen(**options).conformance_cases()} == {"mine"}
+    assert {case.strategy_name for case in chosen(**options, conformance=True).conformance_cases()} == {
+        *STRATEGIES,
+        "mine",
+    }
+    assert {case.strategy_name for case in chosen(strategy=[f"{file}:mine"]).conformance_cases()} == {
+        *STRATEGIES,
+        "mine",
+    }
+    assert chosen(**options).conformance_cases()[0].strategy.name == "mine"
 
 
 def test_a_loader_of_the_users_is_judged_whatever_the_model_and_may_have_properties_tolerated(file: Path) -> None:
@@ -114,11 +120,11 @@ def test_a_loader_of_the_users_is_judged_whatever_the_model_and_may_have_propert
         "baseline-make-cpu",
         "mine-make-cpu",
     ]
-    assert {(one.strategy_name, one.property_name) for one in settings.trials() if one.is_tolerated} >= {
+    assert {(one.strategy_name, one.property_name) for one in settings.conformance_cases() if one.is_tolerated} >= {
         ("mine", "dtype"),
         ("mine", "moved"),
     }
-    assert {one.property_name for one in settings.trials() if one.is_tolerated} == {"dtype", "moved"}
+    assert {one.property_name for one in settings.conformance_cases() if one.is_tolerated} == {"dtype", "moved"}
     assert chosen(strategies="baseline").judged() == []
 
 

@@ -16,7 +16,7 @@ from bench.plugin.options import add_options
 from bench.plugin.history_options import OPTIONS, history_options
 from bench.report.versus import versus_lines
 from bench.versus.interleaved_runs import InterleavedRuns, RunFailed
-from bench.versus.measured import Benchmark
+from bench.versus.run_figures import BenchmarkKey
 from bench.plugin.versus import Versus
 
 
@@ -34,17 +34,18 @@ def pytest_configure(config):
     config.pluginmanager.register(config.versus)
 
 
-def duel(one, other, options, rounds, folder, say):
+def measure_in_turn(one, other, options, rounds, folder, say):
     name = options[-1]
     if name == "broken":
         raise RunFailed("main: its run failed")
     seconds = {"slower": 0.3, "same": 0.2, "faster": 0.1}[name]
-    run = lambda seconds, number: {Benchmark("test[x]"): {"load_seconds": seconds + number / 10_000}}
+    run = lambda seconds, number: {BenchmarkKey("test[x]"): {"load_seconds": seconds + number / 10_000}}
     return InterleavedRuns(one, other, tuple((run(0.2, number), run(seconds, number)) for number in range(rounds)))
 
 
-session.prepare = lambda side, root, folder, say: side
-session.duel = duel
+session.prepare = lambda side, root, cache, checkouts, say: side
+session.require_uv = lambda: None
+session.measure_in_turn = measure_in_turn
 
 
 def pytest_terminal_summary(terminalreporter, config):

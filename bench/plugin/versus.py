@@ -11,9 +11,10 @@ import pytest
 from bench.plugin.history_options import HistoryOptions
 from bench.plugin.progress import say
 from bench.versus.environments import EnvironmentFailed, prepare
-from bench.versus.interleaved_runs import RunFailed, duel
+from bench.versus.interleaved_runs import RunFailed, measure_in_turn
 from bench.versus.sides import parse
-from bench.versus.verdict import FEWEST_ROUNDS, Result, judge
+from bench.versus.uv import require_uv
+from bench.versus.verdict import FEWEST_ROUNDS, SideComparison, compare_sides
 from model.run_folder import run_folder
 
 OPTIONS = (
@@ -42,6 +43,7 @@ class Versus:
         """Raises `ValueError` with one line: what cannot be compared, and what could."""
         self._config, self._folder = config, folder
         self._sides = parse(config.option.versus, config.rootpath)
+        require_uv()
         self._rounds = _rounds(config.option.versus_rounds)
         one_run = ("benchmark_json", "export", "report")
         if options.compare or options.show or any(getattr(config.option, name) for name in one_run):
@@ -53,7 +55,7 @@ class Versus:
         if options.time_threshold is None or options.memory_threshold is None:
             raise ValueError("--versus: a threshold cannot be off here; give a percentage, 0% for any change")
         self._thresholds = options.time_threshold, options.memory_threshold
-        self.result: Result | None = None
+        self.result: SideComparison | None = None
         self.complaints: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -67,10 +69,11 @@ class Versus:
         options = forwarded(self._config.invocation_params.args, root, self._folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            one, other = (prepare(side, root, self._folder, tell) for side in self._sides)
-            with TemporaryDirectory(prefix="versus-", dir=run_folder()) as runs:
-                measured = duel(one, other, options, self._rounds, Path(runs), tell)
-            self.result = judge(measured, *self._thresholds)
+            with TemporaryDirectory(prefix="versus-", dir=run_folder()) as text:
+                runs = Path(text)
+                one, other = (prepare(side, root, self._folder, runs, tell) for side in self._sides)
+                measured = measure_in_turn(one, other, options, self._rounds, runs, tell)
+            self.result = compare_sides(measured, *self._thresholds)
         except (EnvironmentFailed, RunFailed, OSError) as error:
             self.complaints.append(f"--versus: {error}")
         return True

@@ -4,28 +4,28 @@ from dataclasses import replace
 import pytest
 
 from bench.report.versus import versus_lines, versus_markdown
-from bench.versus.measured import PEAKS, Benchmark
-from bench.versus.verdict import PeakChange, Result, Time, TimeChange
+from bench.versus.run_figures import PEAKS, BenchmarkKey
+from bench.versus.verdict import ComparedPeak, ComparedTime, SideComparison, TimeChange
 
 GIB = 2**30
 
 
-def benchmark(strategy: str, test: str = "load_time") -> Benchmark:
-    return Benchmark(f"bench/test_{test}.py::test_{test}[{strategy}-small-cpu]", "float32", "warm", planned=False)
+def benchmark(strategy: str, test: str = "load_time") -> BenchmarkKey:
+    return BenchmarkKey(f"bench/test_{test}.py::test_{test}[{strategy}-small-cpu]", "float32", "warm", planned=False)
 
 
-def peak(strategy: str, figure: str, reference: float, candidate: float, verdict: str) -> PeakChange:
+def peak(strategy: str, figure: str, reference: float, candidate: float, verdict: str) -> ComparedPeak:
     equal = reference == candidate
-    return PeakChange(benchmark(strategy, "peak_memory"), figure, reference, candidate, equal=equal, verdict=verdict)
+    return ComparedPeak(benchmark(strategy, "peak_memory"), figure, reference, candidate, equal=equal, verdict=verdict)
 
 
-SLOWER = Time(benchmark("meta_sequential"), "load_seconds", 0.6, 0.66, TimeChange(1.1, 1.012, 1.189, "slower"))
-UNDECIDED = Time(
+SLOWER = ComparedTime(benchmark("meta_sequential"), "load_seconds", 0.6, 0.66, TimeChange(1.1, 1.012, 1.189, "slower"))
+UNDECIDED = ComparedTime(
     benchmark("streamed"), "first_logits_seconds", 123.4, 123.4, TimeChange(1.0, 0.95, 1.05, "undecided", 12)
 )
 EQUAL = peak("streamed", "host_private_peak_bytes", GIB, GIB, "same")
 
-RESULT = Result(
+RESULT = SideComparison(
     reference="torch==2.12.*",
     candidate="here",
     threshold=0.03,
@@ -83,12 +83,12 @@ def test_a_narrow_table_shows_the_change_and_where_it_can_its_interval() -> None
 
 
 def test_what_is_not_on_both_sides_is_named() -> None:
-    planned = Benchmark("bench/test_peak_memory.py::test_peak_memory[x]", "float16", None, planned=True)
+    planned = BenchmarkKey("bench/test_peak_memory.py::test_peak_memory[x]", "float16", None, planned=True)
     result = replace(
         RESULT,
         only_reference=(benchmark("baseline"),),
-        only_candidate=(planned, Benchmark("test_x")),
-        unmeasured=(Benchmark("test_y"),),
+        only_candidate=(planned, BenchmarkKey("test_x")),
+        unmeasured=(BenchmarkKey("test_y"),),
     )
     lines = versus_lines(result, 120)
     assert "only torch==2.12.* has test_load_time[baseline-small-cpu] (float32, warm)" in lines

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from math import floor, log10
 
 from bench.report.text_table import aligned, markdown_table
-from bench.versus.measured import PEAKS, Benchmark
-from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, PeakChange, Result, Time, TimeChange
+from bench.versus.run_figures import PEAKS, BenchmarkKey
+from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, ComparedPeak, ComparedTime, SideComparison, TimeChange
 
 MIB = 2**20
 
@@ -29,7 +29,7 @@ NARROWER: tuple[tuple[bool, tuple[str, ...]], ...] = (
 )
 
 
-def versus_lines(result: Result, width: int) -> list[str]:
+def versus_lines(result: SideComparison, width: int) -> list[str]:
     """The table in `width` columns, if that is possible at all; then what is equal, what is missing, and a summary."""
     lines: list[str] = []
     for whole, left_out in NARROWER:
@@ -41,14 +41,14 @@ def versus_lines(result: Result, width: int) -> list[str]:
     return [*lines, *_remarks(result)]
 
 
-def versus_markdown(result: Result) -> str:
+def versus_markdown(result: SideComparison) -> str:
     """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     cells = _cells(result, (), whole=True)
     table = markdown_table(cells, FIGURES) if len(cells) > 1 else []
     return "\n".join([*table, "", *(f"{line}\n" for line in _remarks(result))])
 
 
-def _cells(result: Result, left_out: Sequence[str], *, whole: bool) -> list[list[str]]:
+def _cells(result: SideComparison, left_out: Sequence[str], *, whole: bool) -> list[list[str]]:
     """Heading and rows: every time, and the peaks that differ."""
     rows = [HEADING, *(_time_row(one) for one in result.times), *(_peak_row(one) for one in _differing(result))]
     kept = [place for place, name in enumerate(HEADING) if name not in left_out]
@@ -56,14 +56,14 @@ def _cells(result: Result, left_out: Sequence[str], *, whole: bool) -> list[list
     return [[row[place] for place in kept] for row in named]
 
 
-def _time_row(time: Time) -> tuple[str, ...]:
+def _time_row(time: ComparedTime) -> tuple[str, ...]:
     change = time.change
     between = f"{_percent(change.lowest)} to {_percent(change.highest)}"
     seconds = (_seconds(time.reference), _seconds(time.candidate))
     return time.benchmark.name, time.figure, *seconds, _percent(change.ratio), between, change.verdict
 
 
-def _peak_row(peak: PeakChange) -> tuple[str, ...]:
+def _peak_row(peak: ComparedPeak) -> tuple[str, ...]:
     sizes = (f"{peak.reference:,.0f}", f"{peak.candidate:,.0f}")
     return peak.benchmark.name, peak.figure, *sizes, _bytes_changed(peak), "-", peak.verdict
 
@@ -72,7 +72,7 @@ def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
 
 
-def _bytes_changed(peak: PeakChange) -> str:
+def _bytes_changed(peak: ComparedPeak) -> str:
     """As a fraction, or in bytes where that would be none, or of nothing."""
     if peak.reference and abs(peak.candidate / peak.reference - 1) >= 0.001:  # noqa: PLR2004 - what `_percent` shows
         return _percent(peak.candidate / peak.reference)
@@ -85,11 +85,11 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.{max(0, 2 - floor(log10(seconds)))}f}"
 
 
-def _differing(result: Result) -> list[PeakChange]:
+def _differing(result: SideComparison) -> list[ComparedPeak]:
     return [peak for peak in result.peaks if not peak.equal or peak.verdict != "same"]
 
 
-def _remarks(result: Result) -> Iterator[str]:
+def _remarks(result: SideComparison) -> Iterator[str]:
     yield from _equal_peaks(result)
     for benchmarks, what in (
         (result.only_reference, f"only {result.reference} has"),
@@ -102,12 +102,12 @@ def _remarks(result: Result) -> Iterator[str]:
     yield _summary(result)
 
 
-def _equal_peaks(result: Result) -> Iterator[str]:
+def _equal_peaks(result: SideComparison) -> Iterator[str]:
     if equal := len(result.peaks) - len(_differing(result)):
         yield f"{equal} of {len(result.peaks)} byte figures are equal, the host's but for 4 MiB"
 
 
-def _whole_name(benchmark: Benchmark) -> str:
+def _whole_name(benchmark: BenchmarkKey) -> str:
     """What tells it from any other of the run."""
     test = benchmark.fullname.rpartition("::")[2]
     plan = "planned" if benchmark.planned else None
@@ -127,7 +127,7 @@ def _undecided(changes: Sequence[TimeChange]) -> Iterator[str]:
     yield f"{len(changes)} undecided: {', '.join(parts)}"
 
 
-def _summary(result: Result) -> str:
+def _summary(result: SideComparison) -> str:
     times = [one.change.verdict for one in result.times]
     peaks = [one.verdict for one in result.peaks]
     if not times and not peaks:

@@ -10,12 +10,20 @@ from torch import nn
 from model.layouts.layouts import read_safetensors_sharded
 
 
-def parameters_only(build, path, device):
-    """As in the notebook that this suite grew from: buffers are never copied."""
+def _read(path, device):
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def _emptied(build, device):
+    """Build a model on meta, and give every name memory of its own without values."""
     with torch.device("meta"):
         model = build()
-    model = model.to_empty(device=device)
-    state_dict = torch.load(path, map_location=device, weights_only=True)
+    return model.to_empty(device=device)
+
+
+def parameters_only(build, path, device):
+    """Copies no buffers, as in the notebook that this suite grew from."""
+    model, state_dict = _emptied(build, device), _read(path, device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(state_dict[name])
@@ -24,20 +32,19 @@ def parameters_only(build, path, device):
 
 def not_strict(build, path, device):
     model = build().to(device)
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=True), strict=False)
+    model.load_state_dict(_read(path, device), strict=False)
     return model
 
 
 def plain_load_state_dict(build, path, device):
-    """What everybody writes. It casts, and lets the last of several tied names win."""
+    """Loads as most people write it: it casts, and lets the last of several tied names win."""
     model = build().to(device)
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    model.load_state_dict(_read(path, device))
     return model
 
 
 def broadcasting(build, path, device):
-    model = build().to(device)
-    state_dict = torch.load(path, map_location=device, weights_only=True)
+    model, state_dict = build().to(device), _read(path, device)
     for name, tensor in model.state_dict().items():
         tensor.copy_(state_dict[name])
     return model
@@ -70,7 +77,7 @@ def assigned(build, path, device):
     """Meta and `assign=True`: ties are broken, and what is in no state dict stays on meta."""
     with torch.device("meta"):
         model = build()
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=True), assign=True)
+    model.load_state_dict(_read(path, device), assign=True)
     return model
 
 
@@ -79,7 +86,7 @@ def with_stale_lists(build, path, device):
     model = build().to(device)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.RNNBase)]
     before = [[weight.clone() for weight in layer._flat_weights] for layer in layers]
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    model.load_state_dict(_read(path, device))
     for layer, weights in zip(layers, before, strict=True):
         layer._flat_weights = weights
     return model
@@ -87,19 +94,14 @@ def with_stale_lists(build, path, device):
 
 def emptied(build, path, device):
     """`to_empty`: tied names get memory of their own, non-persistent buffers no value at all."""
-    with torch.device("meta"):
-        model = build()
-    model = model.to_empty(device=device)
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    model = _emptied(build, device)
+    model.load_state_dict(_read(path, device))
     return model
 
 
 def first_of_tied(build, path, device):
     """Skips the names of what it has loaded already, though `to_empty` has untied them."""
-    with torch.device("meta"):
-        model = build()
-    model = model.to_empty(device=device)
-    state_dict = torch.load(path, map_location=device, weights_only=True)
+    model, state_dict = _emptied(build, device), _read(path, device)
     done = set()
     for name, tensor in model.state_dict().items():
         if state_dict[name].untyped_storage() not in done:
@@ -109,9 +111,9 @@ def first_of_tied(build, path, device):
 
 
 def packed(build, path, device):
-    """As some formats save tensors: contiguous, and without their neighbours in memory."""
+    """Makes tensors contiguous, without their neighbours in memory, as some formats do."""
     model = build()
-    state_dict = torch.load(path, map_location=device, weights_only=True)
+    state_dict = _read(path, device)
     made = {}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         made[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device=device).copy_(tensor.detach())
@@ -122,9 +124,8 @@ def packed(build, path, device):
 
 
 def under_other_names(build, path, device):
-    """What has the same shape and dtype may change places."""
-    model = build().to(device)
-    state_dict = torch.load(path, map_location=device, weights_only=True)
+    """Exchanges tensors of the same shape and dtype."""
+    model, state_dict = build().to(device), _read(path, device)
     destination = model.state_dict()
     for name, other in zip(destination, reversed(destination), strict=True):
         alike = destination[name].shape == destination[other].shape
@@ -135,8 +136,7 @@ def under_other_names(build, path, device):
 
 def under_printable_names(build, path, device):
     """Finds no tensor whose name it would have to escape."""
-    model = build().to(device)
-    state_dict = torch.load(path, map_location=device, weights_only=True)
+    model, state_dict = build().to(device), _read(path, device)
     for name, tensor in model.state_dict().items():
         if name.isascii() and name.isprintable():
             tensor.copy_(state_dict[name])
@@ -189,8 +189,7 @@ def in_another_order(build, path, device):
 
 
 def without_extra_state(build, path, device):
-    model = build().to(device)
-    state_dict = torch.load(path, map_location=device, weights_only=True)
+    model, state_dict = build().to(device), _read(path, device)
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, torch.Tensor) and tensor.shape == getattr(state_dict[name], "shape", None):
             tensor.copy_(state_dict[name])
@@ -198,8 +197,7 @@ def without_extra_state(build, path, device):
 
 
 def the_first_thousand(build, path, device):
-    model = build().to(device)
-    state_dict = torch.load(path, map_location=device, weights_only=True)
+    model, state_dict = build().to(device), _read(path, device)
     for name, tensor in list(model.state_dict().items())[:1000]:
         tensor.copy_(state_dict[name])
     return model
@@ -214,7 +212,7 @@ def replaced(build, path, device):
             if parameter not in made:
                 made[parameter] = nn.Parameter(parameter.detach(), parameter.requires_grad)
             setattr(module, name, made[parameter])
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    model.load_state_dict(_read(path, device))
     return model
 
 
@@ -226,7 +224,7 @@ def borrowed(build, path, device):
     model = build().to(device)
     if path not in _BORROWED:
         _BORROWED.clear()
-        _BORROWED[path] = torch.load(path, map_location=device, weights_only=True)
+        _BORROWED[path] = _read(path, device)
     for name, parameter in model.named_parameters():
         parameter.data = _BORROWED[path][name]
     return model
@@ -249,7 +247,7 @@ def computing_otherwise(build, path, device):
 
 
 def in_one_buffer(build, path, device):
-    """As a loader that reads a file as a whole, and hands out views of what it read."""
+    """Hands out views of one buffer, as a loader that reads a file as a whole."""
     model = plain_load_state_dict(build, path, device)
     plain = [one for one in model.parameters() if one.dtype == torch.float32 and one.is_contiguous()]
     buffer = torch.cat([one.detach().flatten() for one in plain]) if plain else None
@@ -280,7 +278,7 @@ def untied_if_frozen(build, path, device):
 
 
 def all_but_the_last_file(build, path, device):
-    """As one that counts from 1 to the number of files, less the last."""
+    """Skips the last file."""
     model = build().to(device)
     for file in sorted(set(json.loads(path.read_bytes())["weight_map"].values()))[:-1]:
         model.load_state_dict(torch.load(path.with_name(file), map_location=device, weights_only=True), strict=False)
@@ -288,7 +286,7 @@ def all_but_the_last_file(build, path, device):
 
 
 def zeros_for_other_names(build, path, device):
-    """What is under one name of several in the file is missed under the others."""
+    """Loads zeros for tensors that the file has under another of their names."""
     model = build().to(device)
     state_dict = dict(read_safetensors_sharded(path))
     zeros = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name not in state_dict}

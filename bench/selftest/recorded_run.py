@@ -108,7 +108,7 @@ def timed(strategy: str, slower: float = 1.0) -> dict[str, Any]:
 
 
 def content(number: int, slower: float = 1.0, **more: Any) -> dict[str, Any]:
-    """What is in the file of a run; the load of `per_tensor` failed in it."""
+    """Return the content of a run's file, in which the load of `per_tensor` failed."""
     benchmarks = [
         {"fullname": f"bench/{test}.py::{test}[{name}-small-{record['device']}]", "extra_info": record, "stats": STATS}
         for name in LOADS

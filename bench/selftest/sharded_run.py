@@ -58,13 +58,13 @@ def plan(*ranks: int, **more: Any) -> list[CaseResult]:
 
 
 def run(ranks: int) -> list[CaseResult]:
-    """The same measured, which is of one number of ranks, and timed."""
+    """Return the loads of a plan with one number of ranks, measured and timed."""
     loads = plan(ranks, planned=False, read_bytes=ranks * S)
     return [*loads, *(seconds(load, 1234.56) for load in loads)]
 
 
 def benchmarks(ranks: int = 2) -> list[dict[str, Any]]:
-    """What is in the file of a run with one strategy, as far as it is of benchmarks."""
+    """Return the benchmarks in the file of a run with one strategy."""
     records = [of_ranks("streamed", parallelism, ranks) for parallelism in ("fsdp", "tensor")]
     return [
         {

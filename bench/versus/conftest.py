@@ -1,6 +1,5 @@
-"""Repositories of a file or two, and packages that pip finds on this disk: nothing here needs a network."""
+"""Repositories of a file or two, and packages that uv finds on this disk: nothing here needs a network."""
 
-import os
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ import pytest
 # Of a project: gives a commit with these files, and its full hash.
 Commit = Callable[[Mapping[str, str]], str]
 
-# Writes a wheel that pip will find: its name, version, what it requires, and files beside its module.
+# Writes a wheel that uv will find: its name, version, what it requires, and files beside its module.
 AddWheel = Callable[..., None]
 
 
@@ -42,7 +41,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def add_wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AddWheel]:
-    """The module of a wheel says its version. As long as this lasts, pip finds no other packages."""
+    """Write wheels whose module holds its version. As long as this fixture lasts, uv finds no other packages."""
+    pytest.importorskip("uv", reason="environments want the extra: pip install '.[versus]'")
     folder = tmp_path_factory.mktemp("wheels")
 
     def add(name: str, version: str, requires: tuple[str, ...] = (), files: Mapping[str, str] | None = None) -> None:
@@ -61,7 +61,7 @@ def add_wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AddWheel]:
                 wheel.writestr(path, text)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PIP_NO_INDEX", "1")
-        patch.setenv("PIP_FIND_LINKS", str(folder))
-        patch.setenv("PIP_CONFIG_FILE", os.devnull)
+        settings = folder / "uv.toml"
+        settings.write_text(f'no-index = true\nfind-links = ["{folder}"]\n')
+        patch.setenv("UV_CONFIG_FILE", str(settings))
         yield add

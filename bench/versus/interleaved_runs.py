@@ -1,4 +1,4 @@
-"""Both sides measured in turn: what a machine does meanwhile, it does to both."""
+"""Runs of both sides in turn: other work on the machine slows down both equally."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from bench.versus.environments import Environment
-from bench.versus.measured import Run, read_run
+from bench.versus.run_figures import RunFigures, read_run
 from bench.versus.sides import Side
 
 # A run that is interrupted has so long to end by itself, and to remove what it has in temporary folders.
@@ -22,19 +22,19 @@ COLUMNS = "240"
 
 
 class RunFailed(Exception):
-    """A run of one side failed, so that nothing can be said of it: one line, with what pytest said last."""
+    """A run of one side failed: one line, with pytest's last line."""
 
 
 @dataclass(frozen=True)
 class InterleavedRuns:
-    """What was measured of two sides: a round is one run of the reference and one of the candidate, back to back."""
+    """Figures of two sides: a round is one run of the reference and one of the candidate, back to back."""
 
     reference: Side
     candidate: Side
-    rounds: tuple[tuple[Run, Run], ...]
+    rounds: tuple[tuple[RunFigures, RunFigures], ...]
 
 
-def duel(  # noqa: PLR0913, PLR0917 - two sides, how they are run, and where
+def measure_in_turn(  # noqa: PLR0913, PLR0917 - two sides, how they are run, and where
     reference: Environment,
     candidate: Environment,
     options: Sequence[str],
@@ -42,13 +42,13 @@ def duel(  # noqa: PLR0913, PLR0917 - two sides, how they are run, and where
     folder: Path,
     say: Callable[[str], None],
 ) -> InterleavedRuns:
-    """Run pytest with `options` in both environments, `rounds` times each; a line is said of every run.
+    """Run pytest with `options` in both environments, `rounds` times each; `say` gets a line about every run.
 
-    The order is ABBA ABBA ...: what drifts steadily, and what the first of two runs leaves for the second, weighs on
-    either side in turn. What the runs wrote and said is left in `folder`. Raises `RunFailed`.
+    The order is ABBA ABBA ...: a steady drift, and what the first of two runs leaves for the second, weigh on both
+    sides in turn. The JSON and the output of the runs stay in `folder`. Raises `RunFailed`.
     """
     sides, order = (reference, candidate), turns(rounds)
-    runs: tuple[list[Run], list[Run]] = ([], [])
+    runs: tuple[list[RunFigures], list[RunFigures]] = ([], [])
     begin = monotonic()
     for done, turn in enumerate(order, 1):
         began = monotonic()
@@ -60,12 +60,12 @@ def duel(  # noqa: PLR0913, PLR0917 - two sides, how they are run, and where
 
 
 def turns(rounds: int) -> list[int]:
-    """Which side is to run, 0 or 1, one run after the other."""
+    """Return the side of each run, 0 or 1, in order."""
     return [side for number in range(rounds) for side in ((1, 0) if number % 2 else (0, 1))]
 
 
-def _run(environment: Environment, options: Sequence[str], stem: Path) -> Run:
-    """One run; beside `stem` are its JSON and everything that it said."""
+def _run(environment: Environment, options: Sequence[str], stem: Path) -> RunFigures:
+    """Run one side; its JSON and its output are written beside `stem`."""
     record, log = stem.with_suffix(".json"), stem.with_suffix(".log")
     record.parent.mkdir(parents=True, exist_ok=True)
     ours = ("--benchmark-only", f"--benchmark-json={record}", f"--benchmark-storage={stem.with_name('unkept')}")
@@ -80,7 +80,7 @@ def _run(environment: Environment, options: Sequence[str], stem: Path) -> Run:
 
 
 def _finish(command: Sequence[str], checkout: Path, log: Path) -> int:
-    """The exit status of a command in a process group of its own, which ends when this process is interrupted."""
+    """Run a command in a process group, which ends when this process is interrupted; return its exit status."""
     # The job's page is for the comparison, not for ten tables.
     environment = {name: value for name, value in os.environ.items() if name != "GITHUB_STEP_SUMMARY"}
     environment["COLUMNS"] = COLUMNS
@@ -115,7 +115,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _reason(output: str, status: int) -> str:
-    """Why a run failed: the last test that pytest names as failed, or else the last line that it wrote."""
+    """Return why a run failed: the last test that pytest names as failed, or else the last line that it wrote."""
     if status < 0:
         return f"its run was killed by {signal.Signals(-status).name}"
     lines = [text for line in output.splitlines() if (text := line.strip(" ="))]

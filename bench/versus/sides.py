@@ -29,10 +29,10 @@ class Side:
 
 
 def parse(text: str, root: Path) -> tuple[Side, Side]:
-    """The reference and the candidate that `A`, or `A..B`, stands for; a side left out is what is here.
+    """Return the reference and the candidate of `A` or `A..B`; a side left out is this checkout.
 
-    What git knows as a commit in `root` is one, whatever else it could be. Raises `ValueError` with one line: what
-    is wrong, and what would be right.
+    A text that git knows as a commit in `root` is a commit. Raises `ValueError` with one line: the fault and the
+    remedy.
     """
     first, _, second = text.partition("..")
     if second.startswith(".") or ".." in second:
@@ -53,7 +53,7 @@ def _side(text: str, root: Path) -> Side:
 
 
 def _commit(text: str, root: Path) -> str | None:
-    """The full hash; None where there is no such commit, no repository, or no git."""
+    """Return the full hash; None where there is no such commit, no repository, or no git."""
     command = ("git", "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}")
     try:
         done = subprocess.run(command, cwd=root, text=True, capture_output=True, check=False)
@@ -63,7 +63,7 @@ def _commit(text: str, root: Path) -> str | None:
 
 
 def _requirement(text: str) -> str:
-    """A requirement in one spelling for all that are equal."""
+    """Return a requirement in one spelling for all that are equal."""
     neither = f"--versus: {text!r} is neither a commit here nor a requirement of a version; name {_RIGHT}"
     try:
         requirement = Requirement(text)

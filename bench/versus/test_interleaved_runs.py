@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.versus.environments import Environment
-from bench.versus.interleaved_runs import InterleavedRuns, RunFailed, _duration, _reason, duel, turns
-from bench.versus.measured import Benchmark
+from bench.versus.interleaved_runs import InterleavedRuns, RunFailed, _duration, _reason, measure_in_turn, turns
+from bench.versus.run_figures import BenchmarkKey
 from bench.versus.sides import Side
 
 # A benchmark that notes which side ran, and takes as long as there were runs before it.
@@ -75,7 +75,7 @@ def environment(folder: Path, name: str, test: str | None = None) -> Environment
 def fight(
     folder: Path, reference: Environment, candidate: Environment, rounds: int = 3, *options: str
 ) -> InterleavedRuns:
-    return duel(reference, candidate, options, rounds, folder / "runs", lambda _: None)
+    return measure_in_turn(reference, candidate, options, rounds, folder / "runs", lambda _: None)
 
 
 def test_sides_take_turns_in_going_first() -> None:
@@ -85,9 +85,9 @@ def test_sides_take_turns_in_going_first() -> None:
 def test_runs_are_interleaved_and_paired_by_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     sides, said = [environment(tmp_path, name, NOTING) for name in "AB"], list[str]()
-    found = duel(sides[0], sides[1], ["-k", "load"], 2, tmp_path / "runs", said.append)
+    found = measure_in_turn(sides[0], sides[1], ["-k", "load"], 2, tmp_path / "runs", said.append)
     assert (tmp_path / "notes").read_text() == "ABBA"
-    benchmark = Benchmark("test_bench.py::test_load")
+    benchmark = BenchmarkKey("test_bench.py::test_load")
     assert found == InterleavedRuns(
         Side("A"),
         Side("B"),
@@ -154,7 +154,7 @@ def waited_for(what: Callable[[], bool], seconds: float = 15.0) -> bool:
 
 
 def alive(process: int) -> bool:
-    """What has ended but is not waited for by its parent is not alive."""
+    """Tell whether a process lives; one that ended and was not waited for does not."""
     try:
         os.kill(process, 0)
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -7,9 +7,9 @@ import pytest
 from bench.report.versus import versus_lines
 from bench.versus.conftest import AddWheel, Commit
 from bench.versus.environments import prepare
-from bench.versus.interleaved_runs import duel
+from bench.versus.interleaved_runs import measure_in_turn
 from bench.versus.sides import parse
-from bench.versus.verdict import judge
+from bench.versus.verdict import compare_sides
 
 PROJECT = (
     '[project]\nname = "tiny-project"\ndependencies = ["borrowed"]\n[tool.pytest.ini_options]\npythonpath = ["."]\n'
@@ -34,10 +34,11 @@ def test_a_commit_that_is_slower_is_said_to_be(
     commit({"pyproject.toml": PROJECT, "bench/test_load.py": TEST, "constants.py": "SECONDS, BYTES = 0.5, 1000\n"})
     commit({"constants.py": "SECONDS, BYTES = 0.65, 1000\n"})
     reference, candidate = (
-        prepare(side, repository, tmp_path / "cache", lambda _: None) for side in parse("main~1..main", repository)
+        prepare(side, repository, tmp_path / "cache", tmp_path, lambda _: None)
+        for side in parse("main~1..main", repository)
     )
-    measured = duel(reference, candidate, ["bench"], 3, tmp_path / "runs", lambda _: None)
-    result = judge(measured, threshold=0.03, memory_threshold=0.0)
+    measured = measure_in_turn(reference, candidate, ["bench"], 3, tmp_path / "runs", lambda _: None)
+    result = compare_sides(measured, threshold=0.03, memory_threshold=0.0)
     assert result.regressed
     assert versus_lines(result, 120) == [
         "benchmark           figure  reference  candidate   change       95 % interval  verdict",

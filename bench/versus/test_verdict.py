@@ -1,4 +1,4 @@
-"""What the verdicts promise, by simulation: seeds are fixed, so these tests cannot be unlucky tomorrow."""
+"""Promises of the verdicts, by simulation with fixed seeds."""
 
 import random
 from math import exp, sqrt
@@ -6,15 +6,15 @@ from math import exp, sqrt
 import pytest
 
 from bench.versus.interleaved_runs import InterleavedRuns
-from bench.versus.measured import Benchmark, Run
+from bench.versus.run_figures import BenchmarkKey, RunFigures
 from bench.versus.sides import Side
-from bench.versus.verdict import CONFIDENCE, change_of, judge, peak_verdict
+from bench.versus.verdict import CONFIDENCE, change_of, compare_sides, peak_verdict
 
 COMPARISONS = 500
 THRESHOLD = 0.03
 MIB = 2**20
 
-ONE, OTHER, THIRD = (Benchmark(f"test[{name}]") for name in ("one", "other", "third"))
+ONE, OTHER, THIRD = (BenchmarkKey(f"test[{name}]") for name in ("one", "other", "third"))
 
 
 def pairs(draw: random.Random, rounds: int, change: float = 1.0, noise: float = 0.02) -> list[tuple[float, float]]:
@@ -106,13 +106,13 @@ def test_peaks_change_beyond_the_threshold_and_beyond_their_slack(
     assert peak_verdict(figure, reference, candidate, 0.01) == verdict
 
 
-def measured(*rounds: tuple[Run, Run]) -> InterleavedRuns:
+def measured(*rounds: tuple[RunFigures, RunFigures]) -> InterleavedRuns:
     return InterleavedRuns(Side("main", commit="0" * 40), Side("here"), rounds)
 
 
 def test_every_round_is_a_pair() -> None:
     # Either side varies by half, but in every round alike.
-    result = judge(
+    result = compare_sides(
         measured(*(({ONE: {"load_seconds": t}}, {ONE: {"load_seconds": 1.1 * t}}) for t in (1.0, 1.5, 1.2))), 0.05, 0
     )
     [time] = result.times
@@ -126,15 +126,17 @@ def test_every_round_is_a_pair() -> None:
 def test_the_error_is_shared_by_all_times_that_are_looked_at() -> None:
     times = {"load_seconds": 1.0, "first_logits_seconds": 1.0}
     noisy = [1.0, 1.01, 1.02]
-    [alone] = judge(measured(*(({ONE: {"load_seconds": 1}}, {ONE: {"load_seconds": t}}) for t in noisy)), 0, 0).times
-    shared = judge(measured(*(({ONE: times}, {ONE: dict.fromkeys(times, t)}) for t in noisy)), 0, 0).times
+    [alone] = compare_sides(
+        measured(*(({ONE: {"load_seconds": 1}}, {ONE: {"load_seconds": t}}) for t in noisy)), 0, 0
+    ).times
+    shared = compare_sides(measured(*(({ONE: times}, {ONE: dict.fromkeys(times, t)}) for t in noisy)), 0, 0).times
     assert [one.change.highest > alone.change.highest for one in shared] == [True, True]
 
 
 def test_a_faster_and_smaller_candidate_has_not_regressed() -> None:
     before = {"load_seconds": 1.0, "device_requested_peak_bytes": 100}
     after = {"load_seconds": 0.5, "device_requested_peak_bytes": 50}
-    result = judge(measured(*[({ONE: before}, {ONE: after})] * 3), 0.05, 0)
+    result = compare_sides(measured(*[({ONE: before}, {ONE: after})] * 3), 0.05, 0)
     assert ([one.change.verdict for one in result.times], [one.verdict for one in result.peaks]) == (
         ["faster"],
         ["shrank"],
@@ -146,12 +148,14 @@ def test_a_peak_is_the_median_of_its_rounds() -> None:
     rounds = [
         ({ONE: {"host_private_peak_bytes": 9 * MIB}}, {ONE: {"host_private_peak_bytes": x}}) for x in (1, 2, 9**9)
     ]
-    [peak] = judge(measured(*rounds), 0, 0).peaks
+    [peak] = compare_sides(measured(*rounds), 0, 0).peaks
     assert (peak.reference, peak.candidate, peak.equal, peak.verdict) == (9 * MIB, 2, False, "shrank")
 
 
 def test_a_candidate_that_grew_has_regressed() -> None:
-    result = judge(measured(*[({ONE: {"host_pinned_peak_bytes": 8}}, {ONE: {"host_pinned_peak_bytes": 9}})] * 3), 0, 0)
+    result = compare_sides(
+        measured(*[({ONE: {"host_pinned_peak_bytes": 8}}, {ONE: {"host_pinned_peak_bytes": 9}})] * 3), 0, 0
+    )
     assert [(peak.equal, peak.verdict) for peak in result.peaks] == [(False, "grew")]
     assert result.regressed
 
@@ -159,24 +163,24 @@ def test_a_candidate_that_grew_has_regressed() -> None:
 def test_what_is_not_on_both_sides_is_named_and_not_judged() -> None:
     seconds = {"load_seconds": 1.0}
     rounds = [({ONE: seconds, OTHER: seconds}, {OTHER: seconds, THIRD: seconds})] * 3
-    result = judge(measured(*rounds), 0, 0)
+    result = compare_sides(measured(*rounds), 0, 0)
     assert (result.only_reference, result.only_candidate) == ((ONE,), (THIRD,))
     assert [time.benchmark for time in result.times] == [OTHER]
 
 
 def test_figures_that_one_side_does_not_record_are_not_judged() -> None:
     both = {"load_seconds": 1.0}
-    result = judge(measured(*[({ONE: both}, {ONE: both | {"first_logits_seconds": 2.0}})] * 3), 0, 0)
+    result = compare_sides(measured(*[({ONE: both}, {ONE: both | {"first_logits_seconds": 2.0}})] * 3), 0, 0)
     assert [time.figure for time in result.times] == ["load_seconds"]
 
 
 def test_a_benchmark_that_was_skipped_in_too_many_rounds_is_unmeasured() -> None:
     seconds = {"load_seconds": 1.0}
     whole, without = {ONE: seconds, OTHER: seconds}, {ONE: seconds}
-    result = judge(measured((whole, whole), (whole, without), (without, whole), (whole, whole)), 0, 0)
+    result = compare_sides(measured((whole, whole), (whole, without), (without, whole), (whole, whole)), 0, 0)
     assert ([time.benchmark for time in result.times], result.unmeasured) == ([ONE], (OTHER,))
 
 
 def test_two_rounds_are_refused() -> None:
     with pytest.raises(ValueError, match="2 rounds say nothing of their spread; make 3 or more"):
-        judge(measured(*[({}, {})] * 2), 0, 0)
+        compare_sides(measured(*[({}, {})] * 2), 0, 0)

@@ -1,4 +1,4 @@
-"""Which side is slower or larger, as far as what was measured tells."""
+"""Comparison of two sides: times that are slower or faster, peaks that grew or shrank."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from statistics import NormalDist, fmean, median, stdev
 from bench.history.student import t_around
 from bench.record.record import FIGURES
 from bench.versus.interleaved_runs import InterleavedRuns
-from bench.versus.measured import PEAKS, TIMES, Benchmark, Run
+from bench.versus.run_figures import PEAKS, TIMES, BenchmarkKey, RunFigures
 
 # Of all intervals of a comparison together: in so many comparisons each holds what it is about.
 CONFIDENCE = 0.95
@@ -25,9 +25,9 @@ SLACK_BYTES = {figure.name: figure.slack(planned=False) for figure in FIGURES}
 
 @dataclass(frozen=True)
 class TimeChange:
-    """How many times as long the candidate takes, and between what that lies; `same` and others are verdicts.
+    """Ratio of the candidate's time to the reference's, its interval, and the verdict.
 
-    `rounds_to_decide`: of a figure that is `undecided`, how many rounds would likely do; None: more than
+    `rounds_to_decide`: the number of rounds that would likely decide an `undecided` figure; None: more than
     `MOST_ROUNDS`, or nothing to decide.
     """
 
@@ -39,10 +39,10 @@ class TimeChange:
 
 
 @dataclass(frozen=True)
-class Time:
+class ComparedTime:
     """A time of one benchmark: each side's geometric mean in seconds, so that their ratio is that of the change."""
 
-    benchmark: Benchmark
+    benchmark: BenchmarkKey
     figure: str
     reference: float
     candidate: float
@@ -50,10 +50,10 @@ class Time:
 
 
 @dataclass(frozen=True)
-class PeakChange:
+class ComparedPeak:
     """A peak of one benchmark: each side's median in bytes. `equal`: as far as such a peak is measured exactly."""
 
-    benchmark: Benchmark
+    benchmark: BenchmarkKey
     figure: str
     reference: float
     candidate: float
@@ -62,29 +62,29 @@ class PeakChange:
 
 
 @dataclass(frozen=True)
-class Result:
-    """All that two sides were compared in, by name; benchmarks with figures in too few rounds are `unmeasured`."""
+class SideComparison:
+    """Comparison of two sides by name; benchmarks with figures in too few rounds are `unmeasured`."""
 
     reference: str
     candidate: str
     threshold: float
     rounds: int
-    times: tuple[Time, ...]
-    peaks: tuple[PeakChange, ...]
-    only_reference: tuple[Benchmark, ...]
-    only_candidate: tuple[Benchmark, ...]
-    unmeasured: tuple[Benchmark, ...]
+    times: tuple[ComparedTime, ...]
+    peaks: tuple[ComparedPeak, ...]
+    only_reference: tuple[BenchmarkKey, ...]
+    only_candidate: tuple[BenchmarkKey, ...]
+    unmeasured: tuple[BenchmarkKey, ...]
 
     @property
     def regressed(self) -> bool:
-        """Whether the candidate is slower or larger in anything."""
+        """Tell whether the candidate is slower or larger in anything."""
         return any(one.change.verdict == "slower" for one in self.times) or any(
             one.verdict == "grew" for one in self.peaks
         )
 
 
-def judge(measured: InterleavedRuns, threshold: float, memory_threshold: float) -> Result:
-    """Compare two sides; the thresholds are fractions: changes up to them are none. Raises `ValueError` for few rounds.
+def compare_sides(measured: InterleavedRuns, threshold: float, memory_threshold: float) -> SideComparison:
+    """Compare two sides; changes up to the thresholds, which are fractions, do not count. Raises `ValueError`.
 
     See `change_of` and `peak_verdict` for how.
     """
@@ -94,13 +94,13 @@ def judge(measured: InterleavedRuns, threshold: float, memory_threshold: float) 
     both = [benchmark for benchmark in reference if benchmark in candidate]
     timed = {(one, name): pairs for one in both for name in TIMES if (pairs := _pairs(measured, one, name))}
     enough = {key: pairs for key, pairs in timed.items() if len(pairs) >= FEWEST_ROUNDS}
-    return Result(
+    return SideComparison(
         reference=measured.reference.name,
         candidate=measured.candidate.name,
         threshold=threshold,
         rounds=len(measured.rounds),
         times=tuple(
-            Time(*key, *_geometric_means(pairs), change_of(pairs, threshold, len(enough)))
+            ComparedTime(*key, *_geometric_means(pairs), change_of(pairs, threshold, len(enough)))
             for key, pairs in enough.items()
         ),
         peaks=tuple(peak for benchmark in both for peak in _peaks(measured, benchmark, memory_threshold)),
@@ -111,7 +111,7 @@ def judge(measured: InterleavedRuns, threshold: float, memory_threshold: float) 
 
 
 def change_of(pairs: Sequence[tuple[float, float]], threshold: float, figures: int) -> TimeChange:
-    """The change of a time, from its values on both sides, round by round.
+    """Compute the change of a time from its values on both sides, round by round.
 
     Student's t for paired differences ("Student", "The Probable Error of a Mean", Biometrika 6 (1908)), taken of the
     logarithms, since noise multiplies times. Pairs leave out what both runs of a round have in common. Of `figures`
@@ -140,7 +140,7 @@ def _half_width(spread: float, rounds: int, figures: int) -> float:
 
 
 def _rounds_to_decide(middle: float, spread: float, edge: float, rounds: int, figures: int) -> int | None:
-    """How many rounds would likely do, if mean and spread are what they seem to be."""
+    """Return the number of rounds that would likely decide, if mean and spread are as measured."""
     room = middle if middle > edge else edge - middle
     luck = NormalDist().inv_cdf(POWER) * spread
     for count in range(rounds + 1, MOST_ROUNDS + 1):
@@ -150,32 +150,32 @@ def _rounds_to_decide(middle: float, spread: float, edge: float, rounds: int, fi
 
 
 def peak_verdict(figure: str, reference: float, candidate: float, threshold: float) -> str:
-    """What became of a peak in bytes: a change counts that is beyond the threshold, and beyond the figure's slack."""
+    """Return the verdict on a peak in bytes: a change counts beyond the threshold and beyond the figure's slack."""
     change = candidate - reference
     if abs(change) <= max(threshold * reference, SLACK_BYTES[figure]):
         return "same"
     return "grew" if change > 0 else "shrank"
 
 
-def _peaks(measured: InterleavedRuns, benchmark: Benchmark, threshold: float) -> Iterator[PeakChange]:
+def _peaks(measured: InterleavedRuns, benchmark: BenchmarkKey, threshold: float) -> Iterator[ComparedPeak]:
     for figure in PEAKS:
         if pairs := _pairs(measured, benchmark, figure):
             reference, candidate = (median(values) for values in zip(*pairs, strict=True))
             equal = abs(candidate - reference) <= SLACK_BYTES[figure]
-            yield PeakChange(
+            yield ComparedPeak(
                 *(benchmark, figure, reference, candidate),
                 equal=equal,
                 verdict=peak_verdict(figure, reference, candidate, threshold),
             )
 
 
-def _pairs(measured: InterleavedRuns, benchmark: Benchmark, figure: str) -> list[tuple[float, float]]:
-    """A figure on both sides, of every round in which both have it."""
+def _pairs(measured: InterleavedRuns, benchmark: BenchmarkKey, figure: str) -> list[tuple[float, float]]:
+    """Return a figure of both sides, for every round in which both have it."""
     found = [tuple(run.get(benchmark, {}).get(figure) for run in pair) for pair in measured.rounds]
     return [(one, other) for one, other in found if one is not None and other is not None]
 
 
-def _benchmarks(runs: Iterable[Run]) -> dict[Benchmark, None]:
+def _benchmarks(runs: Iterable[RunFigures]) -> dict[BenchmarkKey, None]:
     return dict.fromkeys(benchmark for run in runs for benchmark in run)
 
 

@@ -12,8 +12,8 @@ from unittest.mock import patch
 
 from model.printable import printable
 
-# The folder of the suite's own modules, and their names, which are common ones.
-SUITE = Path(__file__).resolve().parent.parent
+# Where the suite's own modules lie, and their names: among the most common that there are.
+SUITE = Path(__file__).resolve().parents[2]
 SUITE_NAMES = ("bench", "conftest", "model")
 
 # Characters of a line of an error: those of transformers list the choices.

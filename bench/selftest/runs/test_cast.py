@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import Bench, Measure, last_record
-from bench.measure.bounds import EXACT, peak_checks
 from bench.measure.building import built
 from bench.measure.case import Case
-from bench.record.record import Record
+from bench.selftest.checked_load import checked
 from bench.strategies import STRATEGIES
-from bench.test_peak_memory import leaks, peaks
 from model.user.conversion_request import ConversionRequest
 from model.user.from_options import user_model
 from model.user.reference import Reference
@@ -55,19 +53,6 @@ def told(build, path, device, *, dtype=None):
 CASTS = [("float32", "bfloat16"), ("bfloat16", "float32"), ("bfloat16", "float16"), ("float32", "float32")]
 
 
-def checked(load: Measure, case: Case) -> Record:
-    """What a load takes, which is what theory says: to the byte where it is planned, or asked of an allocator."""
-    measurement = load(case)
-    record = case.blank_record().with_fields(peaks(measurement, case.blank_record().state_bytes))
-    for gate in peak_checks(case.strategy, record):
-        assert gate.breach is None
-        # Blocks of huge pages start in the first of one more; a model of the user's takes what its skeleton does.
-        exact = case.planned and case.own is None and (case.strategy_name, case.device) != ("streamed", "cpu")
-        assert gate.measured == gate.bound or not (exact or gate.figure in EXACT), gate
-    assert leaks(measurement.kept, record) == []
-    return record
-
-
 @pytest.mark.parametrize("device", ["sim", "cpu"])
 @pytest.mark.parametrize(("dtype", "to"), CASTS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -93,7 +78,7 @@ def test_so_does_a_real_one(load: Measure, strategy: str, device: str) -> None:
 def test_of_several_files_those_stay_mapped_that_have_something_left(
     load: Measure, dtype: str, to: str, one_at_a_time: bool
 ) -> None:
-    """As masks are: of bfloat16 models they are float32."""
+    """Masks are left: those of bfloat16 models are float32."""
     case = Case("mmap_assign", "small", "cpu", dtype, planned=True, cast=to)
     saved = replace(case.specification, layout="torch_sharded").saved
     assert (saved.mapped_bytes == saved.largest_file_bytes) == one_at_a_time
@@ -163,9 +148,6 @@ def test_weights_that_are_converted_are_no_pages_of_the_file() -> None:
 
 def test_a_run_casts_the_users_model_and_tells_whose_loader_does_not(bench: Bench, folder: Path, mine: Path) -> None:
     weights = ("--model", f"{mine}:net", "--checkpoint", str(mine.with_name("half.pt")))
-    asked = bench(*weights)
-    assert asked.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "half.pt holds bfloat16, and the model is built in float32: add --cast float32 (or bfloat16)" in asked.stderr
     run = bench(
         *(*weights, "--cast", "float16", "--device", "cpu", "--strategies", "mmap_assign,per_tensor"),
         *("--strategy", f"{mine}:kept", "--strategy", f"{mine}:told"),

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.conftest import Bench, last_record
+from bench.conftest import Bench, Measure, last_record
+from bench.measure.case import Case
+from model.user.from_options import user_model
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 
@@ -33,11 +35,9 @@ def test_a_folder_is_measured_and_its_outputs_are_compared(bench: Bench, folder:
     assert str(folder) not in json.dumps(last_record(folder))
 
 
-def test_a_configuration_alone_is_planned(bench: Bench, folder: Path, model: Path) -> None:
+def test_a_configuration_alone_is_planned(load: Measure, folder: Path, model: Path) -> None:
     (folder / "alone").mkdir()
     (folder / "alone" / "config.json").write_bytes((model / "config.json").read_bytes())
-    planned = bench("--model", str(folder / "alone"), "--strategies", "streamed", "-k", "peak_memory", "--plan")
-    assert planned.returncode == 0, planned.stdout + planned.stderr
-    [record] = (one["extra_info"] for one in last_record(folder)["benchmarks"])
-    assert record["planned"]
-    assert record["device_requested_peak_bytes"] == record["state_bytes"]
+    alone = user_model(str(folder / "alone"), None, None, None)
+    case = Case("streamed", alone.label, "sim", alone.dtype, planned=True, own=alone)
+    assert load(case).device.requested_bytes == case.blank_record().state_bytes

@@ -12,6 +12,7 @@ import torch
 from bench.conftest import Bench, Measure, last_record
 from bench.measure.case import Case
 from bench.meters.measure import Measurement
+from bench.selftest.checked_load import checked
 from bench.strategies import STRATEGIES, Strategy, own_strategy
 from model.layouts.files import save_plain
 from model.layouts.layouts import LAYOUTS
@@ -206,18 +207,15 @@ def test_what_a_loader_of_the_users_does_with_other_models_is_a_warning(
 
 
 def test_buffers_that_no_checkpoint_has_count_wherever_they_get_their_values(
-    bench: Bench, folder: Path, file: Path
+    load: Measure, folder: Path, file: Path
 ) -> None:
-    weights = ("--model", f"{file}:rotary", "--checkpoint", str(folder / "weights.pt"))
-    run = bench(*weights, "-k", "peak_memory")
-    assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
-    found = records(folder, "test_peak_memory")
-    assert found.keys() == STRATEGIES.keys()
+    model = user_model(f"{file}:rotary", str(folder / "weights.pt"), None, None)
+    found = {name: checked(load, Case(name, model.label, "sim", "float32", own=model)) for name in STRATEGIES}
     beside = 512 * 100 * 4
-    assert {record["beside_bytes"] for record in found.values()} == {beside}
-    assert found["sequential"]["device_requested_peak_bytes"] == STATE + LARGEST + beside
-    assert found["mmap_assign"]["device_requested_peak_bytes"] == STATE + beside
-    assert found["meta_sequential"]["device_requested_peak_bytes"] == 2 * STATE + beside
+    assert {record.beside_bytes for record in found.values()} == {beside}
+    assert found["sequential"].device_requested_peak_bytes == STATE + LARGEST + beside
+    assert found["mmap_assign"].device_requested_peak_bytes == STATE + beside
+    assert found["meta_sequential"].device_requested_peak_bytes == 2 * STATE + beside
 
 
 def test_what_comes_from_weights_is_refused_by_name_and_a_budget_that_is_too_small_fails(
@@ -240,21 +238,6 @@ def test_what_comes_from_weights_is_refused_by_name_and_a_budget_that_is_too_sma
     assert last_record(folder)["history"]["outcome"] == "failed"
 
 
-def test_a_refusal_fails_the_run_of_who_requires_all(bench: Bench, folder: Path, file: Path) -> None:
-    options = ("--model", f"{file}:normed", "--strategies", "sequential,mmap_assign", "-k", "peak_memory", "--plan")
-    allowed = bench(*options)
-    assert allowed.returncode == 0, allowed.stdout + allowed.stderr
-    assert "Best here: sequential (" in allowed.stdout
-    assert last_record(folder)["history"]["outcome"] == "passed"
-    required = bench(*options, "--require-all")
-    assert required.returncode == pytest.ExitCode.TESTS_FAILED
-    said = "--require-all: 1 of 2 strategies work with normed: sequential; 1 refused"
-    assert f"ERROR: {said}" in required.stdout.splitlines()
-    assert (
-        last_record(folder)["history"] | {"outcome": "failed", "complaints": [said]} == last_record(folder)["history"]
-    )
-
-
 def test_what_the_model_itself_keeps_is_not_called_the_strategys(bench: Bench, folder: Path, file: Path) -> None:
     peaks = ("-k", "peak_memory", "--device", "cpu")
     loader = ("--strategy", f"{file}:leaky", "--bound", "20S")
@@ -266,23 +249,23 @@ def test_what_the_model_itself_keeps_is_not_called_the_strategys(bench: Bench, f
 
 
 @pytest.mark.parametrize("factory", ["toy", "many"])
-def test_a_model_of_few_bytes_or_of_many_tensors_is_no_breach(bench: Bench, file: Path, factory: str) -> None:
-    run = bench("--model", f"{file}:{factory}", "--strategies", "sequential,streamed", "-k", "peak_memory")
-    assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
+@pytest.mark.parametrize("strategy", ["sequential", "streamed"])
+def test_a_model_of_few_bytes_or_of_many_tensors_is_no_breach(
+    load: Measure, file: Path, factory: str, strategy: str
+) -> None:
+    model = user_model(f"{file}:{factory}", None, None, None)
+    checked(load, Case(strategy, model.label, "sim", "float32", own=model))
 
 
-def test_a_device_needs_one_file_of_several_mapped_at_a_time(bench: Bench, folder: Path, file: Path) -> None:
+def test_a_device_needs_one_file_of_several_mapped_at_a_time(load: Measure, folder: Path, file: Path) -> None:
     sharded = LAYOUTS["torch_sharded"]
-    state_dict = Reference(f"{file}:rotary").get()().state_dict()
     (folder / "shards").mkdir()
-    sharded.save(state_dict, folder / "shards", save_plain)
-    weights = ("--model", f"{file}:tied", "--checkpoint", str(folder / "shards"))
-    run = bench(*weights, "--strategies", "mmap_assign", "-k", "peak_memory")
-    assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
-    [record] = records(folder, "test_peak_memory").values()
-    assert record["largest_file_bytes"] == LARGEST
-    assert record["host_file_peak_bytes"] == pytest.approx(LARGEST, abs=2e6)
-    assert record["host_file_bound_ratio"] == LARGEST / STATE
+    sharded.save(Reference(f"{file}:rotary").get()().state_dict(), folder / "shards", save_plain)
+    model = user_model(f"{file}:tied", str(folder / "shards"), None, None)
+    record = checked(load, Case("mmap_assign", model.label, "sim", "float32", own=model))
+    assert record.largest_file_bytes == LARGEST
+    assert record.host_file_peak_bytes == pytest.approx(LARGEST, abs=2e6)
+    assert record.host_file_bound_ratio == LARGEST / STATE
 
 
 def test_a_plan_of_a_strangers_model_takes_what_theory_says(load: Measure, folder: Path, file: Path) -> None:

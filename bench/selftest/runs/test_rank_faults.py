@@ -1,4 +1,4 @@
-"""Where one rank fails, all of them end, soon and in the same way: with its rank, and its reason."""
+"""Failures of one rank: all ranks end soon with one error that names the rank and the reason."""
 
 import os
 import shutil
@@ -87,7 +87,7 @@ class Ranks:
         return Checkpoint(specification, folder, file_identities(folder))
 
     def copied(self, checkpoint: Checkpoint) -> Checkpoint:
-        """As another machine has it."""
+        """Copy the checkpoint, as another machine has it."""
         folder = self.folder / f"copy-{len(list(self.folder.iterdir()))}" / "checkpoint"
         shutil.copytree(checkpoint.folder, folder)
         return self._in(checkpoint.specification, folder)

@@ -1,4 +1,4 @@
-"""Wherever `results/` holds a run on a GPU, the simulation has to say what that GPU said."""
+"""Agreement of the simulation with every run on a GPU that `results/` holds."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What simulated CUDA says of the strategies: the notebook's own figures, and theory to the byte."""
+"""Peaks of the strategies on simulated CUDA: the notebook's own figures, and theory to the byte."""
 
 from dataclasses import replace
 from typing import Any
@@ -50,7 +50,7 @@ def test_so_does_one_to_the_cpu(load: Measure, strategy: str) -> None:
 
 
 def asked_beside(strategy: str, device: str) -> int:
-    """What is asked for and never touched: blocks of huge pages start in the first of one more."""
+    """Return the bytes that are asked for and never touched: blocks of huge pages start in the first of one more."""
     blocks = 6  # Of small, in one file or three.
     return blocks * HUGE_PAGE_BYTES if (strategy, device) == ("streamed", "cpu") else 0
 

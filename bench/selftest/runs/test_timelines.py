@@ -1,4 +1,4 @@
-"""What a measured load held over time is what its peaks are the most of, for every strategy and device."""
+"""Timelines of measured loads: their maxima are the peaks, for every strategy and device."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
 def record_of(load: Measure, case: Case) -> dict[str, Any]:
-    """As it is read back from a file."""
+    """Return the record as it is read back from a file."""
     return json.loads(json.dumps(peaks(load(case), case.specification.footprint.state_bytes)))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.record.record import Record
-from bench.versus.measured import PEAKS, TIMES, Benchmark, read_run
+from bench.versus.run_figures import PEAKS, TIMES, BenchmarkKey, read_run
 
 FULLNAME = "bench/test_load_time.py::test_load_time[streamed-small-cpu]"
 
@@ -21,14 +21,14 @@ def test_what_was_measured_is_read_and_what_was_not_is_not_there(tmp_path: Path)
     record = Record().as_json() | {"dtype": "float32", "cache": "cold", "planned": False, "load_seconds": 0.5}
     peaks = dict.fromkeys(PEAKS, 7) | {"host_pinned_peak_bytes": 0}
     assert read_run(written(tmp_path, (FULLNAME, record), ("metered", record | {"load_seconds": None} | peaks))) == {
-        Benchmark(FULLNAME, "float32", "cold", planned=False): {"load_seconds": 0.5},
-        Benchmark("metered", "float32", "cold", planned=False): peaks,
+        BenchmarkKey(FULLNAME, "float32", "cold", planned=False): {"load_seconds": 0.5},
+        BenchmarkKey("metered", "float32", "cold", planned=False): peaks,
     }
 
 
 def test_the_records_of_an_older_commit_lack_fields(tmp_path: Path) -> None:
     [(benchmark, figures)] = read_run(written(tmp_path, (FULLNAME, {"load_seconds": 0.5}))).items()
-    assert (benchmark, figures) == (Benchmark(FULLNAME), {"load_seconds": 0.5})
+    assert (benchmark, figures) == (BenchmarkKey(FULLNAME), {"load_seconds": 0.5})
 
 
 def test_benchmarks_that_differ_in_what_is_loaded_are_two(tmp_path: Path) -> None:
@@ -44,8 +44,8 @@ def test_a_file_that_is_no_record_is_said_to_be_none(tmp_path: Path, text: str) 
 
 
 def test_names_are_short_but_never_empty() -> None:
-    assert Benchmark(FULLNAME).name == "streamed-small-cpu"
-    assert Benchmark("bench/test_x.py::test_x").name == "test_x"
+    assert BenchmarkKey(FULLNAME).name == "streamed-small-cpu"
+    assert BenchmarkKey("bench/test_x.py::test_x").name == "test_x"
 
 
 def test_every_figure_that_is_compared_is_in_a_record() -> None:

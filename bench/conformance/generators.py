@@ -1,4 +1,4 @@
-"""What hypothesis draws: specimens with some features, and checkpoints that do not fit theirs."""
+"""Hypothesis' generators of specimens: models with some features, and checkpoints that do not fit theirs."""
 
 from collections.abc import Collection, Sequence
 from math import prod
@@ -6,9 +6,9 @@ from math import prod
 from hypothesis import strategies as st
 
 from bench.conformance.blueprint import A_TENSOR, Blueprint, PlaceName, Stored, View
-from bench.conformance.misfits import MISFITS, DrawnMisfit
-from bench.conformance.specimens import Crowd, Transformer
-from bench.conformance.stateful_modules import Beside
+from bench.conformance.misfits import MISFITS, MisfitCheckpoint
+from bench.conformance.specimens import ManyTensors, Transformer
+from bench.conformance.stateful_modules import StatefulModel
 from model.gpt2 import Config
 
 OTHER_DTYPES = (
@@ -125,14 +125,14 @@ def _names(
     return tuple(PlaceName(f"{name.path}{place}", name.tensor, name.persistent) for place, name in enumerate(ordered))
 
 
-def crowds() -> st.SearchStrategy[Crowd]:
+def many_tensors() -> st.SearchStrategy[ManyTensors]:
     """Models of thousands of small tensors beside a huge one."""
-    return st.builds(Crowd, st.integers(1000, 3000), st.integers(2**18, 2**22))
+    return st.builds(ManyTensors, st.integers(1000, 3000), st.integers(2**18, 2**22))
 
 
-def beside(kind: str) -> st.SearchStrategy[Beside]:
-    """Models of a kind of `beside.KINDS`."""
-    return st.builds(Beside, st.just(kind), st.integers(1, 6), st.integers(1, 3))
+def stateful_models(kind: str) -> st.SearchStrategy[StatefulModel]:
+    """Models of a kind of `stateful_modules.KINDS`."""
+    return st.builds(StatefulModel, st.just(kind), st.integers(1, 6), st.integers(1, 3))
 
 
 def transformers() -> st.SearchStrategy[Transformer]:
@@ -145,9 +145,9 @@ def transformers() -> st.SearchStrategy[Transformer]:
 
 
 @st.composite
-def misfits(draw: st.DrawFn, kind: str) -> DrawnMisfit:
+def misfits(draw: st.DrawFn, kind: str) -> MisfitCheckpoint:
     """A model, and a checkpoint that is another's in one tensor."""
     needed = {"untied": "ties", "moved": "views"}.get(kind)
     features = {"buffers", "dtypes"} if needed is None else {"buffers", "dtypes", needed}
     model = draw(blueprints(features, needed).filter(MISFITS[kind].victims))
-    return DrawnMisfit(model, kind, draw(st.sampled_from(MISFITS[kind].victims(model))))
+    return MisfitCheckpoint(model, kind, draw(st.sampled_from(MISFITS[kind].victims(model))))

@@ -1,4 +1,4 @@
-"""What one run of the suite measured, read from the JSON that pytest-benchmark wrote of it."""
+"""Figures of one run of the suite, read from the JSON that pytest-benchmark wrote."""
 
 import json
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ PEAKS = (
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What has to be the same of two figures for them to be compared; None: a commit that did not record it yet."""
+class BenchmarkKey:
+    """Identity of a benchmark: equal for figures that are compared. None: the commit did not record the field yet."""
 
     fullname: str
     dtype: str | None = None
@@ -26,17 +26,17 @@ class Benchmark:
 
     @property
     def name(self) -> str:
-        """Its parameters, such as `streamed-small-cpu`; of a benchmark without any, its own name."""
+        """Return the parameters, such as `streamed-small-cpu`, or the test's name where it has none."""
         name = self.fullname.rpartition("::")[2]
         return name.partition("[")[2].removesuffix("]") or name
 
 
 # Figures by name: what a benchmark has not measured is not there.
-Run = Mapping[Benchmark, Mapping[str, float]]
+RunFigures = Mapping[BenchmarkKey, Mapping[str, float]]
 
 
-def read_run(file: Path) -> Run:
-    """Every benchmark of a run. Raises `ValueError` for a file that is not what pytest-benchmark writes."""
+def read_run(file: Path) -> RunFigures:
+    """Read every benchmark of a run. Raises `ValueError` for a file that pytest-benchmark did not write."""
     try:
         benchmarks = json.loads(file.read_bytes())["benchmarks"]
         return dict(_measured(one["fullname"], one["extra_info"]) for one in benchmarks)
@@ -44,8 +44,8 @@ def read_run(file: Path) -> Run:
         raise ValueError(f"{file.name} is no record of a run: {error!r}") from None
 
 
-def _measured(fullname: str, record: Mapping[str, Any]) -> tuple[Benchmark, dict[str, float]]:
+def _measured(fullname: str, record: Mapping[str, Any]) -> tuple[BenchmarkKey, dict[str, float]]:
     fields = ("dtype", "cache", "planned", "cast")
-    benchmark = Benchmark(fullname, *(record.get(name) for name in fields))
+    benchmark = BenchmarkKey(fullname, *(record.get(name) for name in fields))
     figures = {name: record.get(name) for name in (*TIMES, *PEAKS)}
     return benchmark, {name: value for name, value in figures.items() if value is not None}
