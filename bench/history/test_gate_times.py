@@ -9,7 +9,7 @@ from pytest_benchmark.storage.file import FileStorage
 from bench.history.change_points import change_points
 from bench.history.conftest import Loads, Suite, lines, load
 from bench.history.spread import WINDOW
-from bench.history.storage import Storage
+from bench.plugin.storage import Storage
 
 # Of a quiet machine: nights differ by so much.
 NOISE = 0.015

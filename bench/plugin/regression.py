@@ -13,10 +13,11 @@ from pytest_benchmark.storage.file import FileStorage
 from bench.history.baselines import Baselines
 from bench.history.comparison import Comparison
 from bench.history.findings import REGRESSIONS, Finding, byte_changes
+from bench.history.run_files import in_text, write_whole
 from bench.history.runs import Key, Run, read_run
 from bench.history.schema import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA
-from bench.history.storage import Storage, in_text, write_whole
 from bench.plugin.history_options import HistoryOptions
+from bench.plugin.storage import Storage
 from bench.plugin.vanished import Vanished, placeholders
 from bench.record.figures import shown, title
 from bench.record.record import Record

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import interrupts  # before torch
+from bench.history.run_files import read_runs
 from bench.history.runs import Run
 from bench.history.schema import PASSED
-from bench.history.storage import read_runs
 from bench.plugin.reporter import page_is_possible
 from bench.plugin.terminal import LONGEST_LINE
 from bench.record.record_file import Unreadable
