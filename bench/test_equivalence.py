@@ -12,7 +12,7 @@ from bench.measure.case import Case
 from bench.measure.judging import judged_seconds, judgement
 from bench.meters.process import LoadFailed
 from bench.plugin.failures import ending
-from bench.plugin.progress import say, uncaptured
+from bench.plugin.progress import uncaptured, write_line
 from bench.plugin.unusable_checkpoints import UNTRUSTED, CheckpointUnusable
 from bench.report.conformance import shortened
 
@@ -36,19 +36,19 @@ def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
         if case.own_strategy:
             # Who writes a loader need not wait for what is measured after this.
             with uncaptured(request.config):
-                say(request.config, f"{case}: {lines[0]}")
+                write_line(request.config, f"{case}: {lines[0]}")
         pytest.fail("\n".join(lines), pytrace=False)
 
 
 @pytest.mark.real_device
-def test_equivalence(trial: ConformanceCase, apart: IsolatedRunner, cells: list[Cell]) -> None:
+def test_equivalence(trial: ConformanceCase, isolated_runner: IsolatedRunner, cells: list[Cell]) -> None:
     """Names, order, dtypes, shapes, strides, bits, ties, gradients, modes, optimizers, second loads, and logits."""
     if reason := trial.why_not or trial.given_up(cells):
         pytest.skip(reason)
     try:
         # What is not the suite's own may do anything to its process.
         asked = trial.strategy, trial.property_name, trial.device
-        cell = trial.cell() if trial.strategy.is_stated else apart.cell(*asked, shrinks=trial.shrinks(cells))
+        cell = trial.cell() if trial.strategy.is_stated else isolated_runner.cell(*asked, shrinks=trial.shrinks(cells))
     except LoadFailed as error:
         raise pytest.fail.Exception(f"{trial}: {error.told}", pytrace=False) from None
     cells.append(trial.tolerated(cell))

@@ -4,6 +4,8 @@ from pathlib import PurePath
 
 # What is shown of a text, unless somebody says otherwise.
 LONGEST_SHOWN = 200
+# Of a line of the suite's: a message has some hundred characters.
+LONGEST_LINE = 10_000
 
 
 def printable(text: object, most: int = LONGEST_SHOWN) -> str:

@@ -8,7 +8,7 @@ from bench.history.baselines import Baselines
 from bench.history.foresight import Window, foresee, same_level
 from bench.history.runs import Change, Key, Run
 from bench.history.spread import FEWEST, WINDOW, expected
-from bench.record.figures import BYTES, LIMIT, SECONDS, Figure
+from bench.record.figures import BYTES, LIMIT, SECONDS, Figure, shown, title
 from bench.record.record import Record
 
 GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
@@ -128,3 +128,15 @@ def _gone(key: Key, figure: Figure, before: list[tuple[Run, float]]) -> Finding:
     """A figure that was measured on this machine, and no longer is: a gate that cannot see."""
     run, value = before[-1]
     return Finding(GONE, Change(key, figure.name, value, None, run.name), run.number)
+
+
+def growth_message(finding: Finding, threshold: float) -> str:
+    """Say in a line what grew by how much, and how much was allowed: `threshold`, a fraction."""
+    change = finding.change
+    assert change.figure
+    if change.after is None:
+        return f"{title(change.figure)} was measured in {finding.against}, and is not any more"
+    return (
+        f"{title(change.figure)} grew from {shown(change.figure, change.before)} ({finding.against}) to "
+        f"{shown(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"
+    )

@@ -69,7 +69,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
-    """Read the runs in a folder and its folders, oldest first, and say of other files with such names why they are none."""
+    """Read the runs in a folder and its folders, oldest first; and why other files with such names are none."""
     found, passed_over = [], []
     index = Index(folder, cache_folder())
     for file in _files(folder):

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from bench.plugin.terminal import LONGEST_LINE
-from model.printable import printable
+from model.printable import LONGEST_LINE, printable
 
 # Shorter work needs no bar.
 DELAY_SECONDS = 2.0
@@ -29,7 +28,7 @@ def progress_bar(config: pytest.Config, what: str, total_bytes: int) -> Iterator
         yield bar.update
 
 
-def say(config: pytest.Config, line: str) -> None:
+def write_line(config: pytest.Config, line: str) -> None:
     """Write a line between pytest's own, if they are not to be alone."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter and not config.option.benchmark_quiet:

@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from bench.meters.driver.variables import MEMORY
-from bench.plugin.history_options import OPTIONS as HISTORY_OPTIONS
-from bench.plugin.options import OPTIONS, add_options, help_text, settings
-from bench.plugin.settings import Settings
-from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
+from bench.plugin.cases import cases, conformance_cases, roofline_cases, sharded_cases
+from bench.plugin.history_scope import belongs
+from bench.plugin.option import add_options
+from bench.plugin.option_combinations import EXCLUDES, NEEDS
+from bench.plugin.options import OPTIONS, parsed
+from bench.plugin.run_results import title
+from bench.plugin.settings import Settings, settings
 from bench.record.record import blank_record
 from bench.sharded.recipes import SHARDED
 from bench.strategies import PEERS, STRATEGIES
@@ -19,9 +22,13 @@ from bench.strategies import PEERS, STRATEGIES
 OF_TWO = {"ranks": 2, "parallelism": "fsdp"}
 
 
+def given(**options: Any) -> Namespace:
+    """Return what pytest has of options, with the defaults of all others."""
+    return Namespace(**{one.attribute: one.default for one in OPTIONS} | options)
+
+
 def chosen(**options: Any) -> Settings:
-    defaults = {name.removeprefix("--").replace("-", "_"): default for name, default, _, _ in OPTIONS}
-    return settings(Namespace(**defaults | options))
+    return settings(parsed(given(**options)))
 
 
 @pytest.fixture
@@ -39,15 +46,15 @@ def test_defaults(gpus: Any) -> None:
     default = chosen()
     assert default.sizes == ("small",)
     assert default.dtype == "float32"
-    assert not default.planned
-    assert not default.explain
-    assert default.cache == "warm"
-    assert [str(case) for case in default.cases(real=False)] == [f"{name}-small-sim" for name in STRATEGIES]
-    assert [str(case) for case in default.cases(real=True)] == [f"{name}-small-cpu" for name in STRATEGIES]
+    assert not default.options.plan
+    assert not default.options.explain
+    assert default.options.cache == "warm"
+    assert [str(case) for case in cases(default, real=False)] == [f"{name}-small-sim" for name in STRATEGIES]
+    assert [str(case) for case in cases(default, real=True)] == [f"{name}-small-cpu" for name in STRATEGIES]
 
 
 @pytest.mark.parametrize(
-    ("count", "options", "memory", "values", "title"),
+    ("count", "options", "memory", "values", "shown"),
     [
         (1, {}, "cuda", "cuda", "float32 to cuda, page cache warm"),
         (0, {}, "sim", "cpu", "float32 to sim, times on cpu, page cache warm"),
@@ -60,13 +67,13 @@ def test_defaults(gpus: Any) -> None:
     ],
 )
 def test_memory_is_measured_on_a_gpu_or_a_simulated_one_and_times_where_values_are(
-    gpus: Any, count: int, options: dict[str, Any], memory: str, values: str | None, title: str
+    gpus: Any, count: int, options: dict[str, Any], memory: str, values: str | None, shown: str
 ) -> None:
     gpus(count)
     settings = chosen(**options)
-    assert {case.device for case in settings.cases(real=False)} == {memory}
-    assert {case.device for case in settings.cases(real=True)} == ({values} if values else set())
-    assert settings.title == title
+    assert {case.device for case in cases(settings, real=False)} == {memory}
+    assert {case.device for case in cases(settings, real=True)} == ({values} if values else set())
+    assert title(settings) == shown
 
 
 def test_an_allocator_setting_that_is_not_modelled_is_refused_where_it_would_matter(
@@ -103,11 +110,11 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
 def test_what_cannot_run_here_has_cases_that_say_why_and_no_limits(gpus: Any) -> None:
     gpus(0)
     alone = chosen(strategies="instanttensor", device="cpu")
-    [case] = alone.cases(real=True)
+    [case] = cases(alone, real=True)
     assert case.why_not
-    assert alone.limits() == []
-    assert chosen(strategies="dcp", device="cpu").cases(real=True)[0].why_not is None
-    [planned] = chosen(strategies="dcp", plan=True).cases(real=False)
+    assert roofline_cases(alone) == []
+    assert cases(chosen(strategies="dcp", device="cpu"), real=True)[0].why_not is None
+    [planned] = cases(chosen(strategies="dcp", plan=True), real=False)
     assert planned.why_not is None
 
 
@@ -173,20 +180,20 @@ def test_checkpoints_are_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatch
 def test_every_case_knows_the_state_of_the_page_cache(gpus: Any, cache: str) -> None:
     gpus(0)
     run = chosen(cache=cache)
-    assert run.cache == cache
-    assert {case.cache for real in (False, True) for case in run.cases(real=real)} == {cache}
-    assert {case.cache for case in run.limits()} == {cache}
+    assert run.options.cache == cache
+    assert {case.cache for real in (False, True) for case in cases(run, real=real)} == {cache}
+    assert {case.cache for case in roofline_cases(run)} == {cache}
 
 
 def test_a_plan_is_made_whatever_warm_means(gpus: Any) -> None:
     gpus(0)
-    assert chosen(cache="warm", plan=True).planned
+    assert chosen(cache="warm", plan=True).options.plan
 
 
 def test_where_no_file_can_be_evicted_loads_are_warm(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(0)
     monkeypatch.delattr(os, "posix_fadvise", raising=False)
-    assert chosen().cache == "warm"
+    assert chosen().options.cache == "warm"
     with pytest.raises(ValueError, match="--cache cold: this system does not let a file be evicted"):
         chosen(cache="cold")
 
@@ -206,7 +213,7 @@ def test_where_no_file_can_be_evicted_loads_are_warm(gpus: Any, monkeypatch: pyt
 )
 def test_a_limit_is_measured_once_a_size(gpus: Any, options: dict[str, Any], limits: set[str]) -> None:
     gpus(2 if str(options.get("device")).startswith("cuda") else 0)
-    found = [str(case) for case in chosen(**options).limits()]
+    found = [str(case) for case in roofline_cases(chosen(**options))]
     assert len(found) == len(limits)
     assert set(found) == limits
 
@@ -218,10 +225,10 @@ def test_a_stand_in_is_named_with_its_device(gpus: Any, monkeypatch: pytest.Monk
     named = "cuda" if device == "auto" else device
     settings = chosen(device=device)
     assert settings.stand_in == "80 GiB, 80 GiB"
-    assert settings.title == f"float32 to {named} (stand-in 80 GiB, 80 GiB), page cache warm"
+    assert title(settings) == f"float32 to {named} (stand-in 80 GiB, 80 GiB), page cache warm"
     for real in (False, True):
-        assert {case.blank_record()["stand_in"] for case in settings.cases(real=real)} == {"80 GiB, 80 GiB"}
-    assert settings.limits() == []
+        assert {case.blank_record()["stand_in"] for case in cases(settings, real=real)} == {"80 GiB, 80 GiB"}
+    assert roofline_cases(settings) == []
 
 
 @pytest.mark.parametrize("options", [{"device": "cpu"}, {"device": "sim"}, {"plan": True}])
@@ -230,14 +237,14 @@ def test_what_is_no_gpu_has_no_stand_in(gpus: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(MEMORY, "80GiB")
     settings = chosen(**options)
     assert settings.stand_in is None
-    assert {case.blank_record()["stand_in"] for case in settings.cases(real=False)} == {None}
-    assert "stand-in" not in settings.title
+    assert {case.blank_record()["stand_in"] for case in cases(settings, real=False)} == {None}
+    assert "stand-in" not in title(settings)
 
 
 def test_so_have_the_loads_of_many_processes(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(2)
     monkeypatch.setenv(MEMORY, "80GiB,80GiB")
-    sharded = chosen(sharded=True, strategies="streamed", parallelism="fsdp").sharded_cases(real=True)
+    sharded = sharded_cases(chosen(sharded=True, strategies="streamed", parallelism="fsdp"), real=True)
     assert [case.blank_record()["stand_in"] for case in sharded] == ["80 GiB, 80 GiB"]
 
 
@@ -252,39 +259,41 @@ def test_a_stand_in_misses_no_time_of_a_gpu(
         monkeypatch.setenv(MEMORY, memory)
     named = {"strategy": "streamed", "size": "small", "dtype": "float32", "device": "cuda", "cache": "warm"}
     recorded = blank_record() | named | {"bytes_per_second": seconds}
-    assert chosen().wants(recorded) == (memory is None or seconds is None)
+    assert belongs(chosen(), recorded) == (memory is None or seconds is None)
 
 
 def test_a_limit_is_measured_as_the_first_strategy_that_has_it_is(gpus: Any) -> None:
     gpus(0)
-    limits = chosen(strategies="per_tensor,mmap_assign,baseline").limits()
+    limits = roofline_cases(chosen(strategies="per_tensor,mmap_assign,baseline"))
     assert {case.limit: case.strategy_name for case in limits} == {"memory": "per_tensor", "mapping": "mmap_assign"}
 
 
 def test_of_many_processes_every_number_and_way_is_a_case(gpus: Any) -> None:
     gpus(0)
     planned = chosen(sharded=True, plan=True, ranks="8,64", parallelism="tensor, all", strategies="streamed,dcp")
-    assert [str(case) for case in planned.sharded_cases(real=False)] == [
+    assert [str(case) for case in sharded_cases(planned, real=False)] == [
         f"{strategy}-{way}-small-x{count}-sim"
         for count in (8, 64)
         for way in ("tensor", "fsdp")
         for strategy in ("streamed", "dcp")
     ]
-    assert planned.sharded_cases(real=True) == []
-    timed = chosen(sharded=True, parallelism="fsdp").sharded_cases(real=True)
+    assert sharded_cases(planned, real=True) == []
+    timed = sharded_cases(chosen(sharded=True, parallelism="fsdp"), real=True)
     assert [str(case) for case in timed] == [f"{name}-fsdp-small-x2-cpu" for name in SHARDED]
 
 
 def test_loads_by_one_process_and_by_many_are_not_of_one_run(gpus: Any) -> None:
     gpus(0)
     many, one = chosen(sharded=True), chosen()
-    assert [*many.cases(real=False), *many.cases(real=True), *many.limits(), *many.trials()] == []
-    assert [*one.sharded_cases(real=False), *one.sharded_cases(real=True)] == []
+    assert [*cases(many, real=False), *cases(many, real=True), *roofline_cases(many), *conformance_cases(many)] == []
+    assert [*sharded_cases(one, real=False), *sharded_cases(one, real=True)] == []
 
 
 def test_limits_are_in_the_order_of_sizes_and_strategies(gpus: Any) -> None:
     gpus(0)
-    found = [str(case) for case in chosen(sizes="small,tiny", strategies="baseline,mmap_assign,streamed").limits()]
+    found = [
+        str(case) for case in roofline_cases(chosen(sizes="small,tiny", strategies="baseline,mmap_assign,streamed"))
+    ]
     assert found == ["memory-small-cpu", "mapping-small-cpu", "memory-tiny-cpu", "mapping-tiny-cpu"]
 
 
@@ -334,13 +343,20 @@ def test_a_recorded_benchmark_is_missed_only_where_it_was_to_be_measured(
 ) -> None:
     gpus(0)
     usual = {"strategy": "streamed", "size": "small", "device": "sim", "dtype": "float32", "cache": "warm"}
-    assert chosen(**options).wants(usual | {"planned": False, "bytes_per_second": None} | recorded) == wanted
+    assert belongs(chosen(**options), usual | {"planned": False, "bytes_per_second": None} | recorded) == wanted
 
 
 def test_every_option_is_in_the_help_with_its_default() -> None:
     parser = ArgumentParser(add_help=False)
-    every = (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS)
-    add_options(Namespace(addoption=parser.add_argument), every)
-    for option in every:
-        assert "(default: " in help_text(option), option
-    assert "".join(parser.format_help().split()).count("(default:") == len(every)
+    add_options(Namespace(addoption=parser.add_argument), OPTIONS)
+    for option in OPTIONS:
+        assert "(default: " in option.help_text, option
+    assert "".join(parser.format_help().split()).count("(default:") == len(OPTIONS)
+
+
+def test_options_that_go_together_or_not_are_options_that_there_are() -> None:
+    """A rule for an option that was given another name would be dead."""
+    named = {name for name, others, _ in NEEDS for name in (name, *others)}
+    named |= {name for name, other, _ in EXCLUDES for name in (name, other)}
+    own = {name.partition("=")[0] for name in named if not name.startswith("benchmark_")}
+    assert own <= {option.attribute for option in OPTIONS}

@@ -12,8 +12,8 @@ CONFTEST = """
 import pytest
 
 import bench.plugin.versus as session
-from bench.plugin.options import add_options
-from bench.plugin.history_options import OPTIONS, history_options
+from bench.plugin.option import add_options
+from bench.plugin.options import OPTIONS, parsed
 from bench.report.versus import versus_lines
 from bench.versus.interleaved_runs import InterleavedRuns, RunFailed
 from bench.versus.measured import Benchmark
@@ -21,14 +21,13 @@ from bench.plugin.versus import Versus
 
 
 def pytest_addoption(parser):
-    folders = [(name, None, "FOLDER", "") for name in ("--export", "--report")]
-    add_options(parser.getgroup("weight loading"), (*OPTIONS, *session.OPTIONS, *folders))
+    add_options(parser.getgroup("weight loading"), OPTIONS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     try:
-        config.versus = Versus(config, history_options(config.option), config.rootpath / "checkpoints")
+        config.versus = Versus(config, parsed(config.option), config.rootpath / "checkpoints")
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(config.versus)

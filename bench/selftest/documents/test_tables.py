@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 
 from bench.conformance.properties import PROPERTIES, columns
-from bench.plugin.history_options import OPTIONS as HISTORY_OPTIONS
-from bench.plugin.options import OPTIONS, help_text
-from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
+from bench.plugin.option import markdown_table
+from bench.plugin.options import OPTIONS
 from bench.record.record import FIELDS
 from bench.report.table import COLUMNS
 from bench.selftest.documents.markdown import ROOT, documents, tables
@@ -25,14 +24,8 @@ def table(name: str, heading: str) -> list[list[str]]:
     return [row for _, *rows in tables(DOCUMENTS[name], heading) for row in rows]
 
 
-def test_every_option_is_in_the_table() -> None:
-    options = (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS)
-    rows = [
-        [f"{name} {metavar}" if metavar else name, help_text((name, default, metavar, meaning))]
-        for name, default, metavar, meaning in options
-    ]
-    printed = "\n".join(f"| `{name}` | {text} |" for name, text in rows)
-    assert table("bench/README.md", "option") == rows, f"the table should be\n{printed}"
+def test_the_table_of_options_is_that_of_the_command_line() -> None:
+    assert markdown_table(OPTIONS) in DOCUMENTS["bench/README.md"], "write it with python -m bench.plugin"
 
 
 def test_every_property_is_in_the_table() -> None:

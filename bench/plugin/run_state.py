@@ -1,0 +1,12 @@
+"""What a run has from its configuration to its end, in pytest's stash."""
+
+import pytest
+
+from bench.plugin.settings import Settings
+from bench.sharded.rank_group import RankGroup
+from bench.sharded.rendezvous import RankRendezvous
+from model.checkpoint_cache import CheckpointCache
+
+SETTINGS = pytest.StashKey[Settings]()
+SHELF = pytest.StashKey[CheckpointCache]()
+RANK_MEETINGS = pytest.StashKey[dict[RankGroup, RankRendezvous]]()
