@@ -31,7 +31,7 @@ class Baselines:
         return frozenset(run for run in self.runs if not differences(run.machine, self.machine))
 
     def values(self, key: Key, figure: Figure) -> list[tuple[Run, float]]:
-        """What a figure was in every run that may be compared with this one; from the last on that accepted it."""
+        """Return a figure in every run that may be compared with this one; from the last on that accepted it."""
         found: list[tuple[Run, float]] = []
         for run, record in self._records.get(key, ()):
             if not (figure.anywhere or run in self._here):
@@ -55,7 +55,7 @@ class Baselines:
         return found
 
     def holds(self, key: Key) -> bool:
-        """Whether any of the runs has this benchmark."""
+        """Return whether any of the runs has this benchmark."""
         return key in self.keys
 
     def having(self, keys: Collection[Key]) -> list[Run]:

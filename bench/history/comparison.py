@@ -34,7 +34,7 @@ def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, 
 
 @dataclass
 class Comparison:
-    """What is known of a run that is held against others, while it grows.
+    """A run held against those before it; it grows while the run goes on.
 
     `records` are those that are right, `grown` those that are worse in bytes, whatever else is wrong with them.
     `passed_over`: files that are no runs, and why. `elsewhere`: benchmarks that never ran on this machine with this
@@ -98,12 +98,12 @@ class Comparison:
 
     @property
     def busy(self) -> list[Change]:
-        """What took longer on a machine that had less time for it."""
+        """Times that are longer on a machine that had less time for them."""
         return [finding.change for finding in self.findings if finding.verdict == BUSY]
 
     @property
     def slower(self) -> int:
-        """How many times are longer than they were, or gone."""
+        """Number of times that are longer than they were, or gone."""
         return sum(
             finding.verdict in (SLOWER, GONE) and (finding.change.figure or "").endswith("_seconds")
             for finding in self.findings
@@ -111,12 +111,12 @@ class Comparison:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing but what is new was left without a comparison."""
+        """True where everything was compared, but for what is new."""
         return not (self.elsewhere or self.busy or self.missed) and len(self.new) < len(self.records)
 
     @property
     def changes(self) -> list[Change]:
-        """Everything that is worse than it was."""
+        """The figures and benchmarks that are worse than they were."""
         gone = [Change(key, None, None, None, run.name) for key, run in self.vanished.items()]
         return [finding.change for finding in self.findings if finding.verdict in REGRESSIONS] + gone
 

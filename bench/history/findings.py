@@ -1,4 +1,4 @@
-"""What the figures of a run have become beside those of the runs before it."""
+"""Changes of the figures of a run from those of the runs before it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Times:
-    """What became of the times of a run: how many figures were `judged`, and what was found.
+    """Changes of the times of a run: the number of figures that were `judged`, and what was found.
 
     `waiting`: benchmarks of which there are so many runs, too few to tell a spread. `unseen`: figures of which only
     slow-downs beyond `SEEN_WELL` and the threshold would have been found, and none was.
@@ -116,7 +116,7 @@ def _first_use(record: Record) -> str:
 
 
 def _busy(past: Baselines, key: Key, record: Record, figures: int) -> bool:
-    """Whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy.
+    """Return whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy.
 
     Where it stays lower, that becomes its level, and explains nothing any more.
     """

@@ -12,6 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.conformance.isolated_runner import IsolatedRunner
 from bench.measure.case import Case
 from bench.meters.budget import Budget
+from bench.plugin.options import Options
 from bench.plugin.progress import uncaptured
 from bench.plugin.run_state import RANK_MEETINGS, SETTINGS, SHELF
 from bench.plugin.unusable_checkpoints import CheckpointUnusable
@@ -33,6 +34,12 @@ AGREEMENT_SECONDS = 3600.0
 def budget(pytestconfig: pytest.Config) -> Budget:
     """The most memory that loads may take."""
     return pytestconfig.stash[SETTINGS].budget
+
+
+@pytest.fixture
+def options(pytestconfig: pytest.Config) -> Options:
+    """The options of the run."""
+    return pytestconfig.stash[SETTINGS].options
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ ALL_SIZES = ("small", "medium", "large", "xl")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says, each option parsed by itself. None: the option is not there, and has no default."""
+    """The options of a run, each parsed by itself. None: the option is not there, and has no default."""
 
     sizes: tuple[str, ...] = option(
         "small",

@@ -65,7 +65,7 @@ class RegressionPlugin:
 
     @property
     def benchmarks(self) -> list[Any]:
-        """What was measured and found to be right: pytest-benchmark's own entries."""
+        """The benchmarks that are right: pytest-benchmark's own entries."""
         return self._session.right_benchmarks
 
     @property

@@ -40,20 +40,20 @@ class Reporter:
         self._root, self._chosen, self._regression, self._versus = root, chosen, regression, versus
         self._failures: list[FailedTest] = []
         self._cells: list[Cell] = []
-        self._outcomes: list[CaseResult] = []
+        self._results: list[CaseResult] = []
         self._cases: list[Case] = []
         self._page: str | None = None
         self._advice_file: Path | None = None
 
     def pytest_report_header(self) -> list[str]:
-        """Lines about a stand-in for a GPU, and about the user's checkpoint, before anything is measured."""
+        """Return lines about a stand-in for a GPU, and about the user's checkpoint, before anything is measured."""
         memory = self._chosen.stand_in
         stand_in = [f"{self._chosen.device}: a stand-in for a GPU ({memory}); times are not measured"] if memory else []
         return [*stand_in, *(printable(f"checkpoint: {note}", LONGEST_LINE) for note in notes(self._chosen))]
 
     @pytest.fixture
     def cells(self) -> list[Cell]:
-        """Where the cells of the conformance table are kept until the end of the run."""
+        """The cells of the conformance table, which the tests add to."""
         return self._cells
 
     @pytest.hookimpl(wrapper=True)
@@ -72,7 +72,7 @@ class Reporter:
             benchmark: BenchmarkFixture | None = item.funcargs.get("benchmark")  # type: ignore[assignment]
             record = benchmark.extra_info if benchmark else {}
             self._cases.append(case)
-            self._outcomes.append(CaseResult(case.row, case.size, verdict, dict(record)))
+            self._results.append(CaseResult(case.row, case.size, verdict, dict(record)))
         return report
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ class Reporter:
         output_json["conformance"] = [
             asdict(cell) | {"why": without_folders(cell.why, folders)} for cell in self._cells
         ]
-        output_json["problems"] = problems(self._outcomes, folders)
+        output_json["problems"] = problems(self._results, folders)
         if advice := self._advice():
             output_json["advice"] = [without_folders(line, folders) for line in advice.lines]
 
@@ -92,7 +92,7 @@ class Reporter:
         if advice and advice.strategy is None:
             self._regression.complain("no strategy loads the model with the memory that it was given")
         if self._chosen.options.require_all:
-            for line in coverage(rows(self._outcomes)):
+            for line in coverage(rows(self._results)):
                 self._regression.complain(f"--require-all: {line}")
         return done
 
@@ -111,8 +111,8 @@ class Reporter:
 
     @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
     def _advice(self) -> Advice | None:
-        """For the budgets of the run: made once, when all its loads have been tried."""
-        return advised(rows(self._outcomes), self._cases, plan, self._chosen.budget)
+        """Return the advice for the budgets of the run: made once, when all its loads have been tried."""
+        return advised(rows(self._results), self._cases, plan, self._chosen.budget)
 
     def _write_code(self, folder: Path) -> None:
         """Write the module of the strategy that is advised."""
@@ -167,7 +167,7 @@ class Reporter:
             yield
         finally:
             results = run_results(
-                *(self._chosen, self._regression, self._versus, self._outcomes, self._cells),
+                *(self._chosen, self._regression, self._versus, self._results, self._cells),
                 advice=self._advice(),
                 advice_file=self._advice_file,
             )

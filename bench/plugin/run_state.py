@@ -1,4 +1,4 @@
-"""What a run has from its configuration to its end, in pytest's stash."""
+"""The state of a run from its configuration to its end, in pytest's stash."""
 
 import pytest
 

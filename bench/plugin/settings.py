@@ -26,7 +26,7 @@ STRATEGY_GROUPS: Mapping[str, Collection[str]] = {"all": STRATEGIES, "peers": PE
 
 @dataclass(frozen=True)
 class Settings:
-    """What is to be measured, and where its checkpoints are kept.
+    """The measurements of a run, and the folder of its checkpoints.
 
     `real_device` is the device of measurements that need values, times for one; None: they are left out. `own` is the
     user's model, whose name is in `sizes`; `own_strategies` are the user's loaders by their names, which are in

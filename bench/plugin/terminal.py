@@ -1,4 +1,4 @@
-"""The way to the terminal: whatever a file made up, or a library said of it, is shown and does nothing else there."""
+"""The way to the terminal: control characters of a file, or of a library's message, are shown and have no effect."""
 
 import re
 from collections.abc import Generator

@@ -46,7 +46,7 @@ def reporter() -> Reporter:
         complaints=["nothing was compared"],
     )
     reporter = Reporter(Path(), chosen(device="cpu"), regression, None)
-    reporter._outcomes.append(FAILED)
+    reporter._results.append(FAILED)
     reporter._failures.append(FAILURE)
     return reporter
 
@@ -141,9 +141,9 @@ def test_whatever_fails_is_known_by_its_place_and_why(
     failure = reporter._failures[-1]
     # Its decorators belong to a test.
     first_line = test_whatever_fails_is_known_by_its_place_and_why.__code__.co_firstlineno
-    assert (failure.file, failure.line, failure.why) == ("bench/plugin/test_reporter.py", first_line, why)
+    assert (failure.file, failure.line, failure.reason) == ("bench/plugin/test_reporter.py", first_line, why)
     assert failure.name.startswith("test_whatever_fails_is_known_by_its_place_and_why[")
-    assert [one.verdict for one in reporter._outcomes[1:]] == ([why] if measured else [])
+    assert [one.verdict for one in reporter._results[1:]] == ([why] if measured else [])
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -171,7 +171,7 @@ def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
     reporter = Reporter(tmp_path / "root", settings, SimpleNamespace(), None)  # type: ignore[arg-type]
     why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, {tmp_path}/of my own/z.py"
     reporter._cells.append(Cell("streamed", "plain", Judged.REFUSED, 5, why=why))
-    reporter._outcomes.append(CaseResult("streamed", "tiny", why, {"state_bytes": 7}))
+    reporter._results.append(CaseResult("streamed", "tiny", why, {"state_bytes": 7}))
     written: dict[str, Any] = {}
     reporter.pytest_benchmark_update_json(written)
     assert written["conformance"][0]["why"] == "ValueError: a b/x.pt, y.py, z.py"
@@ -191,7 +191,7 @@ def test_who_requires_all_is_told_of_what_was_refused_or_skipped(reporter: Repor
     complaints: list[str] = []
     reporter._chosen = chosen(device="cpu", require_all=asked)
     reporter._regression.complain = complaints.append  # type: ignore[method-assign, assignment]
-    reporter._outcomes[:] = [CaseResult("baseline", "small", "ok"), CaseResult("streamed", "small", verdict)]
+    reporter._results[:] = [CaseResult("baseline", "small", "ok"), CaseResult("streamed", "small", verdict)]
     hook = reporter.pytest_runtestloop()
     next(hook)
     with pytest.raises(StopIteration):

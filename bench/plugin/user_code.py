@@ -1,4 +1,4 @@
-"""What is the user's: a model with its checkpoint, and loaders; and where their code and files lie."""
+"""The user's model with its checkpoint, and loaders, and the folders and libraries of their code."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A pytest plugin that says what the user's code warned of: in any process of the run, each warning once."""
+"""A pytest plugin that prints the warnings of the user's code: those of all processes of the run, each once."""
 
 import os
 from tempfile import NamedTemporaryFile
@@ -11,7 +11,7 @@ from model.user.user_code import WARNINGS_FILE
 
 
 class UserWarnings:
-    """Says the lines that are appended to the file of `WARNINGS_FILE`, which lasts as long as the run."""
+    """Prints the lines that are appended to the file of `WARNINGS_FILE`, which lasts as long as the run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
