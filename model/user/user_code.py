@@ -13,7 +13,7 @@ from unittest.mock import patch
 from model.printable import printable
 
 # Where the suite's own modules lie, and their names: among the most common that there are.
-SUITE = Path(__file__).resolve().parent.parent
+SUITE = Path(__file__).resolve().parents[2]
 SUITE_NAMES = ("bench", "conftest", "model")
 
 # What is shown of a line, in characters: those of transformers list what there is.
