@@ -1,5 +1,6 @@
 """pytest-benchmark's session: what of it the suite reads and replaces. It has no public name."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class BenchmarkSession:
         self._session.compare = compare
         self._session.handle_loading()
 
-    def write_json_whole(self, complain: Any) -> None:
+    def write_json_whole(self, complain: Callable[[str], None]) -> None:
         """Have `--benchmark-json` write its file as a whole, and `complain` in a line where it cannot."""
         session = self._session
 

@@ -13,7 +13,7 @@ from bench.meters.simulated.allocator_settings import VARIABLES, settings_of
 from bench.plugin.option_texts import names
 from bench.plugin.options import Options
 from bench.plugin.rank_groups import rank_groups
-from bench.plugin.user_code import user_model, user_strategies
+from bench.plugin.user_options import user_model, user_strategies
 from bench.sharded.rank_group import RankGroup
 from bench.sharded.recipes import SHARDED
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy

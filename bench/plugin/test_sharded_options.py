@@ -2,7 +2,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import torch
 
 from bench.meters.driver.variables import CARD
 from bench.plugin.options import parsed
@@ -28,14 +27,6 @@ def chosen(
     options: Mapping[str, Any], *, device: str = "sim", environment: Mapping[str, str] | None = None
 ) -> tuple[RankGroup, ...]:
     return rank_groups(parsed(given(**options)), device, environment or {})
-
-
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def have(count: int) -> None:
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-
-    return have
 
 
 @pytest.mark.parametrize("environment", [{}, {"RANK": "3"}, {"WORLD_SIZE": "3"}, TORCHRUN_OF_ONE])

@@ -93,14 +93,7 @@ def test_the_documented_commands_compare_a_version_and_a_commit(versus: pytest.P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("main", "--accept"), "--versus: leave out what is about one run"),
         (("main", "--benchmark-json=x.json"), "--versus: leave out what is about one run"),
-        (("main", "--export=x"), "--versus: leave out what is about one run"),
-        (("main", "--report=x"), "--versus: leave out what is about one run"),
-        (("main", "--history"), "--versus: leave out what is about one run"),
-        (("main", "--versus-rounds=2"), "--versus-rounds: '2' rounds say nothing of their spread; make 3 or more"),
-        (("main", "--versus-rounds=many"), "--versus-rounds: 'many' rounds say nothing"),
-        (("main", "--time-compare-fail=off"), "--versus: a threshold cannot be off here; give a percentage"),
         (("nonsense",), "--versus: 'nonsense' is neither a commit here nor a requirement of a version"),
     ],
 )
