@@ -161,7 +161,7 @@ class Suite:
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> Iterator[Suite]:
-    with interrupts.apart():
+    with interrupts.interruptible():
         yield Suite(pytester)
 
 

@@ -14,7 +14,7 @@ from bench.measure.case import Case
 from bench.meters.budget import Budget
 from bench.plugin.options import Options
 from bench.plugin.progress import uncaptured
-from bench.plugin.run_state import RANK_MEETINGS, SETTINGS, SHELF
+from bench.plugin.run_state import CHECKPOINT_CACHE, RANK_MEETINGS, SETTINGS
 from bench.plugin.unusable_checkpoints import CheckpointUnusable
 from bench.record.record import Record
 from bench.sharded.rank_checks import RankChecks
@@ -137,7 +137,7 @@ def find_checkpoint(config: pytest.Config, specification: Specification) -> Chec
     """Return a checkpoint, made if it is not there; a test is skipped or fails where it cannot be made."""
     try:
         with uncaptured(config):
-            return config.stash[SHELF].get(specification)
+            return config.stash[CHECKPOINT_CACHE].get(specification)
     except MemoryTooSmall as error:
         raise pytest.skip.Exception(str(error)) from None
     except UntrustedCheckpoint as error:

@@ -25,7 +25,7 @@ from bench.plugin.preconditions import require_room, require_surroundings
 from bench.plugin.progress import progress_bar, write_line
 from bench.plugin.regression import RegressionPlugin, comparison_request
 from bench.plugin.reporter import Reporter
-from bench.plugin.run_state import RANK_MEETINGS, SETTINGS, SHELF
+from bench.plugin.run_state import CHECKPOINT_CACHE, RANK_MEETINGS, SETTINGS
 from bench.plugin.selection import arranged, case_of
 from bench.plugin.settings import settings
 from bench.plugin.silent_rank import SilentRank
@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
         interrupts.interrupt_the_run()
     require_surroundings(vars(config.option), sys.flags.optimize)
     if hasattr(config, "workerinput"):
-        interrupts.be_no_worker()
+        interrupts.forget_xdist_worker()
     try:
         options = parsed(config.option)
         require_stand_in(config, options)
@@ -75,15 +75,15 @@ def pytest_configure(config: pytest.Config) -> None:
     process.preload([one.text for one in references(chosen)], libraries(chosen))
     require_room(chosen.budget, chosen.device)
     config.stash[RANK_MEETINGS] = {team: RankRendezvous(team) for team in chosen.teams}
-    config.stash[SHELF] = shelf = CheckpointCache(
+    config.stash[CHECKPOINT_CACHE] = checkpoint_cache = CheckpointCache(
         chosen.checkpoints, partial(write_line, config), partial(progress_bar, config)
     )
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     regression = RegressionPlugin(config, request, partial(belongs, chosen))
-    talks = Reporter(config.rootpath, chosen, regression, versus) if chosen.leads else SilentRank(config)
+    output = Reporter(config.rootpath, chosen, regression, versus) if chosen.has_rank_zero else SilentRank(config)
     # pytest calls what is registered last first: of hooks that wrap others, Terminal's are the outermost.
-    for plugin in (regression, versus, talks, hangs, UnusableCheckpoints(shelf.held), Terminal()):
+    for plugin in (regression, versus, output, hangs, UnusableCheckpoints(checkpoint_cache.held), Terminal()):
         if plugin is not None:
             config.pluginmanager.register(plugin)
     # A run of self-tests alone has nothing to save. After the plugins: pytest-benchmark warns when pytest's own
@@ -92,8 +92,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if SHELF in config.stash:
-        config.stash[SHELF].close()
+    if CHECKPOINT_CACHE in config.stash:
+        config.stash[CHECKPOINT_CACHE].close()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -162,7 +162,7 @@ def _require_disk(config: pytest.Config, measured: Sequence[Case]) -> None:
         folder = config.stash[SETTINGS].checkpoints
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=folder).close()  # It may be there, and be read-only.
-        config.stash[SHELF].require_space(specifications)
+        config.stash[CHECKPOINT_CACHE].require_space(specifications)
     except DiskTooSmall as error:
         raise pytest.UsageError(f"{error}, or count the peaks with --plan") from None
     except OSError as error:

@@ -8,5 +8,5 @@ from bench.sharded.rendezvous import RankRendezvous
 from model.checkpoint_cache import CheckpointCache
 
 SETTINGS = pytest.StashKey[Settings]()
-SHELF = pytest.StashKey[CheckpointCache]()
+CHECKPOINT_CACHE = pytest.StashKey[CheckpointCache]()
 RANK_MEETINGS = pytest.StashKey[dict[RankGroup, RankRendezvous]]()

@@ -58,8 +58,8 @@ class Settings:
         return self.options.cast or ""
 
     @property
-    def leads(self) -> bool:
-        """True in the process that reports and records what was measured: there may be others on other machines."""
+    def has_rank_zero(self) -> bool:
+        """True in the process that reports and records the run: others may measure other ranks."""
         return all(team.leads for team in self.teams)
 
 

@@ -64,8 +64,8 @@ class Storage(FileStorage):
         for file in self.baselines:
             # A file that was damaged since the history was read is missing in the table, and no more.
             with suppress(Unreadable):
-                shown = baseline(content_of(file))
-                yield file.relative_to(self.path) if file.is_relative_to(self.path) else file, shown
+                content = baseline(content_of(file))
+                yield file.relative_to(self.path) if file.is_relative_to(self.path) else file, content
 
     def save(self, output_json: dict[str, Any], save: str) -> None:
         """Save a run; where that fails, give the reason in `unsaved`: an error would end pytest before its tables."""
