@@ -118,10 +118,7 @@ class Options:
         names(PROPERTIES, {}),
     )
     device_memory: int | None = option(
-        None,
-        "BYTES",
-        "device memory to run every load with, such as 8GiB (default: all)",
-        option_texts.amount,
+        None, "BYTES", "device memory to run every load with, such as 8GiB (default: all)", option_texts.amount
     )
     host_memory: int | None = option(
         None,
@@ -148,12 +145,7 @@ class Options:
         f"how to divide the model among processes: a comma list of {', '.join(PARALLELISMS)}; all: these",
         names(PARALLELISMS, {"all": PARALLELISMS}),
     )
-    dtype: str = option(
-        "float32",
-        "DTYPE",
-        f"dtype of the checkpoint: {', '.join(DTYPES)}",
-        option_texts.dtype,
-    )
+    dtype: str = option("float32", "DTYPE", f"dtype of the checkpoint: {', '.join(DTYPES)}", option_texts.dtype)
     cast: str | None = option(
         None,
         "DTYPE",
@@ -194,10 +186,7 @@ class Options:
         False, None, "show what was alive at every peak: bytes and tensors by the line that allocated them"
     )
     memory_compare_fail: float | None = option(
-        "1%",
-        "PERCENT",
-        "how much a peak may grow with --benchmark-compare; off: any amount",
-        option_texts.fraction,
+        "1%", "PERCENT", "how much a peak may grow with --benchmark-compare; off: any amount", option_texts.fraction
     )
     time_compare_fail: float | None = option(
         "5%",
@@ -214,12 +203,7 @@ class Options:
         "commit (main, HEAD~3) or pip requirement (torch==2.12.*) to measure in turn with this checkout; A..B: measure "
         "two of them (default: none)",
     )
-    versus_rounds: int = option(
-        "6",
-        "NUMBER",
-        "how often --versus runs each side",
-        option_texts.rounds(FEWEST_ROUNDS),
-    )
+    versus_rounds: int = option("6", "NUMBER", "how often --versus runs each side", option_texts.rounds(FEWEST_ROUNDS))
 
 
 OPTIONS: tuple[Option, ...] = tuple(Option.of(one) for one in fields(Options))
