@@ -133,7 +133,7 @@ def bench(folder: Path) -> Bench:
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> Iterator[Suite]:
-    with interrupts.apart():
+    with interrupts.interruptible():
         yield Suite(pytester)
 
 

@@ -33,15 +33,15 @@ def leave_quietly() -> None:
         _handle(_leave)
 
 
-def be_no_worker() -> None:
-    """Have what tests start in a process of pytest-xdist take itself for no part of it, and hear interrupts."""
+def forget_xdist_worker() -> None:
+    """Have processes that tests start in a worker of pytest-xdist be no workers, and receive interrupts."""
     os.environ.pop("PYTEST_XDIST_WORKER", None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Have a SIGINT in this block raise `KeyboardInterrupt`, and be none of the run's own: for tests that send one."""
+def interruptible() -> Iterator[None]:
+    """Have a SIGINT in this block raise `KeyboardInterrupt`, without an effect on the run: for tests that send one."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

@@ -29,7 +29,7 @@ MOST_OF_STATE, MOST_BYTES = 4, 256 * 2**20
 
 
 @pytest.mark.real_device
-@pytest.mark.apart
+@pytest.mark.not_in_table
 @pytest.mark.limited
 def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint) -> None:
     """With room for half of the model: who maps it answers a prompt, and who has to hold it is killed."""

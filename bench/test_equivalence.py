@@ -12,7 +12,7 @@ from bench.measure.case import Case
 from bench.measure.judging import judged_seconds, judgement
 from bench.meters.process import LoadFailed
 from bench.plugin.failures import ending
-from bench.plugin.progress import say, uncaptured
+from bench.plugin.progress import uncaptured, write_line
 from bench.plugin.unusable_checkpoints import UNTRUSTED, CheckpointUnusable
 from bench.report.conformance import shortened
 
@@ -36,7 +36,7 @@ def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
         if case.own_strategy:
             # Who writes a loader need not wait for what is measured after this.
             with uncaptured(request.config):
-                say(request.config, f"{case}: {lines[0]}")
+                write_line(request.config, f"{case}: {lines[0]}")
         pytest.fail("\n".join(lines), pytrace=False)
 
 

@@ -35,7 +35,7 @@ def test_peak_memory(
     checkpoint: Checkpoint,
     benchmark: BenchmarkFixture,
     record: Record,
-    growth: Callable[[Record], dict[str, str]],
+    find_regressions: Callable[[Record], dict[str, str]],
     explain: bool,
 ) -> None:
     """In a fresh process: every weight right, every peak at its bound and not above history, nothing left behind."""
@@ -52,7 +52,7 @@ def test_peak_memory(
         if case.strategy.is_stated and not peak_checks(case.strategy, record):
             pytest.skip(f"this system does not tell what a load to {case.device} takes")
         breaches = peak_breaches(case.strategy, record)
-        grown = growth(record)
+        grown = find_regressions(record)
         alive = measurement.alive
         if (explain or breaches or grown) and not alive:
             # To know what was alive has its price: it is paid by a load of its own.

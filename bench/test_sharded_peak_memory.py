@@ -36,7 +36,7 @@ def test_sharded_peak_memory(
     meeting: RankRendezvous,
     benchmark: BenchmarkFixture,
     record: Record,
-    growth: Callable[[Record], dict[str, str]],
+    find_regressions: Callable[[Record], dict[str, str]],
     explain: bool,
 ) -> None:
     """In fresh processes, one a rank: every weight right, every peak at its bound, and nothing left behind."""
@@ -45,7 +45,7 @@ def test_sharded_peak_memory(
         measured = benchmark.pedantic(measure_ranks, args=(meeting, jobs, case.limit_seconds))
         record.update(of_all_ranks(case, measured))
         breaches = rank_breaches(case, record)
-        grown = growth(record)
+        grown = find_regressions(record)
         alive = measured[0].alive
         if (explain or breaches or grown) and not alive:
             explaining = case.rank_jobs(meeting, checkpoint, rehearsal, explained=True)

@@ -4,6 +4,10 @@ from pathlib import PurePath
 
 # Characters of a text that are shown, by default.
 MOST_CHARACTERS = 200
+# What is shown of a text, unless somebody says otherwise.
+LONGEST_SHOWN = 200
+# Of a line of the suite's: a message has some hundred characters.
+LONGEST_LINE = 10_000
 
 
 def printable(text: object, most: int = MOST_CHARACTERS) -> str:

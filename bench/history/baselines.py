@@ -3,12 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from bench.history.fingerprint import differences
-from bench.history.runs import Key, Run
+from bench.history.runs import Key, Run, read_run
+from bench.history.schema import PASSED
 from bench.record.field import Field
 from bench.record.record import Record
+from bench.record.record_file import Unreadable
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Baselines:
         return frozenset(run for run in self.runs if not differences(run.machine, self.machine))
 
     def values(self, key: Key, figure: Field) -> list[tuple[Run, float]]:
-        """What a figure was in every run that may be compared with this one; from the last on that accepted it."""
+        """Return a figure in every run that may be compared with this one; from the last on that accepted it."""
         found: list[tuple[Run, float]] = []
         for run, record in self._records.get(key, ()):
             if not (figure.anywhere or run in self._here):
@@ -52,7 +55,7 @@ class Baselines:
         return found
 
     def holds(self, key: Key) -> bool:
-        """Whether any of the runs has this benchmark."""
+        """Return whether any of the runs has this benchmark."""
         return key in self.keys
 
     def having(self, keys: Collection[Key]) -> list[Run]:
@@ -83,3 +86,33 @@ class Baselines:
                     found.pop(key, None)
             found |= dict.fromkeys(run.records, run)
         return found
+
+
+def passed_baselines(runs: Sequence[Run], machine: Mapping[str, Any]) -> Baselines:
+    """Return the runs that passed, as what a run on `machine` is held against."""
+    return Baselines([run for run in runs if run.outcome == PASSED], machine)
+
+
+def named_baselines(name: str, files: Sequence[Path], runs: Sequence[Run], machine: Mapping[str, Any]) -> Baselines:
+    """Return the runs of `files`, which `name` means, and those before them.
+
+    Raises `ValueError` with one line if a named run is not there, is damaged, or did not pass.
+    """
+    passed = [run for run in runs if run.outcome == PASSED]
+    try:
+        named = tuple(map(read_run, files))
+    except Unreadable as error:
+        raise ValueError(f"{name} {error}") from None
+    if not named or any(run.outcome != PASSED for run in named):
+        asked = Path(name).name.removesuffix(".json")
+        unfit = [
+            run.outcome
+            for run in runs
+            if run.outcome != PASSED and (asked == run.number or f"{run.name}_".startswith(f"{asked}_"))
+        ]
+        reason = f"is a run that {unfit[0]}, and none is compared with it" if unfit else "is not recorded"
+        last = f"the last that passed is {passed[-1].number}" if passed else "no run is"
+        raise ValueError(f"{name} {reason}; {last}")
+    last_named = max(named, key=lambda run: run.moment)
+    earlier = [run for run in passed if run.moment <= last_named.moment and run.name not in {one.name for one in named}]
+    return Baselines((*earlier, *named), machine, named)

@@ -1,4 +1,4 @@
-"""How far a simulated load may be from one that a GPU was measured at."""
+"""The deviation that a simulated load may have from one that a GPU was measured at."""
 
 from bench.record.record import FIGURES, Record
 

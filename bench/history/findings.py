@@ -1,4 +1,4 @@
-"""What the figures of a run have become beside those of the runs before it."""
+"""Changes of the figures of a run from those of the runs before it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from bench.history.baselines import Baselines
 from bench.history.foresight import Window, foresee, same_level
 from bench.history.runs import Change, Key, Run
 from bench.history.spread import FEWEST, WINDOW, expected
-from bench.record.field import Field
+from bench.record.field import Field, shown, title
 from bench.record.record import BYTES, LIMIT, SECONDS, Record
 
 GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
@@ -65,7 +65,7 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Times:
-    """What became of the times of a run: how many figures were `judged`, and what was found.
+    """Changes of the times of a run: the number of figures that were `judged`, and what was found.
 
     `waiting`: benchmarks of which there are so many runs, too few to tell a spread. `unseen`: figures of which only
     slow-downs beyond `SEEN_WELL` and the threshold would have been found, and none was.
@@ -116,7 +116,7 @@ def _first_use(record: Record) -> str:
 
 
 def _busy(past: Baselines, key: Key, record: Record, figures: int) -> bool:
-    """Whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy.
+    """Return whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy.
 
     Where it stays lower, that becomes its level, and explains nothing any more.
     """
@@ -128,3 +128,15 @@ def _gone(key: Key, figure: Field, before: list[tuple[Run, float]]) -> Finding:
     """A figure that was measured on this machine, and no longer is: a gate that cannot see."""
     run, value = before[-1]
     return Finding(GONE, Change(key, figure.name, value, None, run.name), run.number)
+
+
+def growth_message(finding: Finding, threshold: float) -> str:
+    """Say in a line what grew by how much, and how much was allowed: `threshold`, a fraction."""
+    change = finding.change
+    assert change.figure
+    if change.after is None:
+        return f"{title(change.figure)} was measured in {finding.against}, and is not any more"
+    return (
+        f"{title(change.figure)} grew from {shown(change.figure, change.before)} ({finding.against}) to "
+        f"{shown(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"
+    )

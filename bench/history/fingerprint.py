@@ -1,4 +1,4 @@
-"""What makes two runs comparable: the hardware and software that a load's time depends on, and no names or paths."""
+"""The fingerprint of a machine: hardware and software that a load's time depends on, and no names or paths."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, An
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What two fingerprints differ in, as `name: value -> other value`."""
+    """Return the differences of two fingerprints, as `name: value -> other value`."""
     return [
         f"{name}: {one.get(name)} -> {other.get(name)}"
         for name in sorted(one.keys() | other.keys())
@@ -52,7 +52,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def in_a_line(machine: Mapping[str, Any]) -> str:
-    """What people want to know of it first."""
+    """Return the main properties of a machine in a line."""
     on = gpus(machine) or f"{machine.get('cores') or 'unknown'} cores"
     return f"torch {machine.get('torch')}, {on}"
 
@@ -65,13 +65,13 @@ def gpus(machine: Mapping[str, Any]) -> str:
 
 
 def hardware(machine: Mapping[str, Any]) -> str:
-    """What of a fingerprint stays when software is updated, as a text to compare."""
+    """Return the part of a fingerprint that stays when software is updated, as a text to compare."""
     memory = round((machine.get("memory_bytes") or 0) / 2**30)
     return json.dumps([memory, *(machine.get(name) for name in _HARDWARE)])
 
 
 def _same_memory(name: str, one: Any, other: Any) -> bool:
-    """Whether the same machine may have told both: a kernel keeps a little more or less for itself."""
+    """Return whether two sizes of memory may be of one machine: a kernel keeps a little more or less for itself."""
     return name == "memory_bytes" and None not in (one, other) and abs(one - other) < MEMORY_SLACK * one
 
 

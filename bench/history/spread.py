@@ -1,4 +1,4 @@
-"""How far a figure may stray by chance: a limit that knows the spread of the runs before."""
+"""The range in which a figure may be by chance, from the spread of the runs before."""
 
 import sys
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def usual_spread(windows: Sequence[Sequence[float]]) -> float | None:
 
 
 def expected(values: Sequence[float], figures: int, usual: float | None = None) -> tuple[float, float, float]:
-    """Where the next value belongs, and the lowest and highest that chance explains, from the values before it.
+    """Return the expected next value, and the lowest and highest that chance explains, from the values before it.
 
     A prediction interval for one value, on a logarithmic scale, since noise multiplies times: the median, give or
     take Student's t times `qn` (and what the median itself may be off). `figures` are looked at in one run: of so

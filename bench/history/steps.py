@@ -1,4 +1,4 @@
-"""Where the level of a series moved: a step fit that neither noise nor a single bad night misleads."""
+"""The steps of the level of a series: a fit that neither noise nor a single bad night misleads."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -43,7 +43,7 @@ def _noise(logs: Sequence[float]) -> float:
 
 
 def _of_few(count: int) -> float:
-    """By how much more caution is due where the noise is known from few values."""
+    """Return the factor of a threshold where the noise is known from few values."""
     return 1 + 8 / count
 
 

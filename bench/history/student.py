@@ -5,7 +5,7 @@ from math import atan2, cos, pi, sin, sqrt, tan
 
 
 def share_within(t: float, freedom: int) -> float:
-    """How much of Student's distribution lies between -t and t.
+    """Return how much of Student's distribution lies between -t and t.
 
     The finite series of Abramowitz and Stegun, 26.7.3 for odd and 26.7.4 for even degrees of freedom: exact.
     """

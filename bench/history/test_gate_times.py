@@ -8,7 +8,7 @@ from pytest_benchmark.storage.file import FileStorage
 
 from bench.history.change_points import change_points
 from bench.history.spread import WINDOW
-from bench.history.storage import Storage
+from bench.plugin.storage import Storage
 from bench.selftest.small_suite import Loads, Suite, lines, load
 
 # Of a quiet machine: nights differ by so much.

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bench.history import index
+from bench.history.run_files import read_runs
 from bench.history.runs import Run, read_run
-from bench.history.storage import read_runs
 from bench.record import record_file
 from bench.selftest.recorded_run import Runs
 

@@ -1,6 +1,5 @@
 """What a command line says of budgets, and what theory says of them."""
 
-from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,8 +12,8 @@ from bench.measure.bounds import host_slack_bytes
 from bench.measure.budgets import MOST_RESERVED, SEGMENTS_BYTES, is_to_live, trial_of
 from bench.measure.case import Case
 from bench.meters.budget import Budget, BudgetOutcome, empty_process_bytes
-from bench.plugin.options import OPTIONS, settings
-from bench.plugin.settings import Settings
+from bench.plugin.history_scope import belongs
+from bench.plugin.test_options import chosen
 from bench.record.record import Record
 from bench.test_budget import require_theory, smallest_budgets
 from model.checkpoints.checkpoint import Checkpoint
@@ -22,11 +21,6 @@ from model.checkpoints.specification import Specification
 
 GIB = 2**30
 EMPTY = 200 * 2**20
-
-
-def chosen(**options: Any) -> Settings:
-    defaults = {name.removeprefix("--").replace("-", "_"): default for name, default, _, _ in OPTIONS}
-    return settings(Namespace(**defaults | options))
 
 
 @pytest.mark.parametrize(
@@ -81,12 +75,12 @@ def test_a_budget_that_is_no_longer_given_is_not_missed() -> None:
         return Case("baseline", "small", "sim", "float32").blank_record().with_fields(fields)
 
     tried = record(device_budget_bytes=8 * GIB, fits=True)
-    assert not chosen().wants(tried)
-    assert chosen(device_memory="8GiB").wants(tried)
-    assert not chosen(device_memory="7GiB").wants(tried)
-    assert not chosen().wants(record(smallest_tolerance_bytes=1))
-    assert chosen(find_minimum=True).wants(record(smallest_tolerance_bytes=1))
-    assert chosen(device_memory="8GiB", find_minimum=True).wants(record())
+    assert not belongs(chosen(), tried)
+    assert belongs(chosen(device_memory="8GiB"), tried)
+    assert not belongs(chosen(device_memory="7GiB"), tried)
+    assert not belongs(chosen(), record(smallest_tolerance_bytes=1))
+    assert belongs(chosen(find_minimum=True), record(smallest_tolerance_bytes=1))
+    assert belongs(chosen(device_memory="8GiB", find_minimum=True), record())
 
 
 CPU, SIM = (Case("baseline", "small", device, "float32") for device in ("cpu", "sim"))

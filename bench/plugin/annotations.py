@@ -1,4 +1,4 @@
-"""What went wrong, as workflow commands of GitHub: it shows them beside the lines of a change."""
+"""Failures as workflow commands of GitHub, which shows them beside the lines of a change."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ PROPERTY_ESCAPES = (*MESSAGE_ESCAPES, (":", "%3A"), (",", "%2C"))
 
 @dataclass(frozen=True)
 class FailedTest:
-    """A test that failed, where it begins, and why, in a line; the file is seen from the root of the repository."""
+    """A test that failed: its file, from the root of the repository, its line and name, and a line that says why."""
 
     file: str
     line: int
     name: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class _Note:
 def annotations(
     failures: Sequence[FailedTest], complaints: Sequence[str], not_compared: Sequence[str]
 ) -> Iterator[str]:
-    """An error for everything that fails the run, what is about the whole of it first; a warning for what cannot."""
+    """Yield an error for each failure, those of the whole run first, and a warning for what was not compared."""
     yield from _commands("error", [*map(_Note, complaints), *map(_of_failure, failures)])
     yield from _commands("warning", list(map(_Note, not_compared)))
 
 
 def _of_failure(failure: FailedTest) -> _Note:
-    return _Note(failure.why, {"file": failure.file, "line": str(failure.line), "title": failure.name})
+    return _Note(failure.reason, {"file": failure.file, "line": str(failure.line), "title": failure.name})
 
 
 def _commands(kind: str, notes: Sequence[_Note]) -> Iterator[str]:
-    shown = notes if len(notes) <= MOST_OF_A_KIND else notes[: MOST_OF_A_KIND - 1]
-    for note in shown:
+    kept = notes if len(notes) <= MOST_OF_A_KIND else notes[: MOST_OF_A_KIND - 1]
+    for note in kept:
         yield _command(kind, note)
-    if more := len(notes) - len(shown):
+    if more := len(notes) - len(kept):
         yield _command(kind, _Note(f"and {more} more: the log has them all"))
 
 

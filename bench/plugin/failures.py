@@ -1,4 +1,4 @@
-"""How a measurement ends that has no result: as a failure, or as a skip with the reason."""
+"""The end of a measurement that has no result: a failure, or a skip with the reason."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +47,7 @@ def ending(case: Case) -> Iterator[None]:
 
 
 def _end_of_peer(case: Case, error: LoadEnded) -> None:
-    """The same of a loader of another project, in a line each: what it does wrong is for its own project to trace."""
+    """End the test of another project's loader with one line: a trace is for that project."""
     if str(error).startswith(_LACKING):
         pytest.skip(str(error).partition(": ")[2])
     if case.own and (refused := refusal(case.strategy, case.device, case.own, error)):

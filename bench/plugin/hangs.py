@@ -1,4 +1,4 @@
-"""Loads that were not done in time: that is waited for once, and not once a test."""
+"""A pytest plugin that skips loads that hung before: a run waits for each once, and not once a test."""
 
 import re
 from collections.abc import Generator
@@ -17,7 +17,7 @@ HANGS = pytest.StashKey[Hangs]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip what measures a load that was late before, and note which one is."""
+    """Skip a test of a load that was late before, and note loads that are late."""
     hangs = item.session.stash.setdefault(HANGS, {})
     if reason := earlier(hangs, item):
         pytest.skip(f"not measured: {reason}")

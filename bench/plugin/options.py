@@ -1,228 +1,215 @@
-"""The command line: every option in one table, and what they say, checked."""
+"""The command line: one table of all options. Each field of `Options` is an option, with its row of the table."""
 
-import os
-from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.conformance.properties import PROPERTIES
-from bench.meters.driver.variables import stand_in_memory
-from bench.meters.simulated.allocator_settings import VARIABLES, settings_of
-from bench.plugin.budget_options import BUDGET_OPTIONS, budget
-from bench.plugin.settings import Settings
-from bench.plugin.sharded_options import SHARDED_OPTIONS, teams
-from bench.plugin.stand_in import STAND_IN_OPTIONS
-from bench.plugin.user_options import OWN_OPTIONS, REPEATED, own_model, own_strategies
-from bench.sharded.recipes import SHARDED
-from bench.strategies import KNOWN, PEERS, STRATEGIES
+from bench.meters.driver.card import CardSettings
+from bench.plugin import option_texts
+from bench.plugin.option import Option, option
+from bench.plugin.option_combinations import require_combination
+from bench.plugin.option_texts import DEFAULT_RANKS, names
+from bench.strategies import PEERS, STRATEGIES
+from bench.versus.verdict import FEWEST_ROUNDS
 from model.architecture import DTYPES
-from model.checkpoints.cache import cache_folder
 from model.gpt2 import SIZES
 from model.parallel import PARALLELISMS
+from model.user.renaming import rule
 
 ALL_SIZES = ("small", "medium", "large", "xl")
-# What a default run measures needs nothing but torch.
-STRATEGY_GROUPS = {"all": STRATEGIES, "peers": PEERS}
 
-# Name, default, metavar (None: a flag), meaning.
-Option = tuple[str, Any, str | None, str]
 
-OPTIONS: tuple[Option, ...] = (
-    ("--sizes", "small", "LIST", f"GPT-2 sizes, a comma list of {', '.join(SIZES)}; all: small to xl"),
-    (
-        *("--device", "auto", "DEVICE"),
+@dataclass(frozen=True)
+class Options:
+    """The options of a run, each parsed by itself. None: the option is not there, and has no default."""
+
+    sizes: tuple[str, ...] = option(
+        "small",
+        "LIST",
+        f"GPT-2 sizes, a comma list of {', '.join(SIZES)}; all: small to xl",
+        names(SIZES, {"all": ALL_SIZES}),
+    )
+    device: str = option(
+        "auto",
+        "DEVICE",
         "device to load to: cpu, cuda, cuda:N, sim (simulated CUDA); auto: CUDA if there is one, else sim for memory "
         "and cpu for time",
-    ),
-    (
-        "--strategies",
+        option_texts.device,
+    )
+    # Its names depend on --sharded.
+    strategies: str = option(
         "all",
         "LIST",
         f"a comma list of {', '.join(STRATEGIES)}; all: these; peers: the loaders of other projects, which are "
         f"{', '.join(PEERS)}",
-    ),
-    *STAND_IN_OPTIONS,
-    *OWN_OPTIONS,
-    *BUDGET_OPTIONS,
-    *SHARDED_OPTIONS,
-    ("--dtype", "float32", "DTYPE", f"dtype of the checkpoint: {', '.join(DTYPES)}"),
-    (
-        *("--cast", None, "DTYPE"),
+    )
+    stand_in: CardSettings | None = option(
+        None,
+        "BYTES",
+        "run on a stand-in for a GPU with this much memory, such as 80GiB; a comma list for several (default: none)",
+        option_texts.card,
+    )
+    model: str | None = option(
+        None,
+        "MODEL",
+        "your model: a function without arguments that builds it, package.module:function or file.py:function; or a "
+        "folder of Hugging Face with its config.json and weights, or the config.json alone (default: GPT-2)",
+    )
+    checkpoint: str | None = option(
+        None,
+        "PATH",
+        "checkpoint of your model, a file or a folder (default: the weights in the folder of --model; without one, "
+        "random weights are saved)",
+    )
+    state_key: str | None = option(
+        None,
+        "KEY",
+        "where the checkpoint holds the state dict, such as model or states.ema (default: the checkpoint is one)",
+    )
+    rename: tuple[tuple[str, str], ...] = option(
+        None,
+        "REGEX=REPLACEMENT",
+        "regular expression and what replaces it in every name of the checkpoint, such as 'bert\\.(.*)=\\1'; may be "
+        "repeated, they apply in order (default: none)",
+        rule,
+        repeated=True,
+    )
+    allow_missing: tuple[str, ...] = option(
+        None,
+        "GLOB",
+        "names of the model that the checkpoint may lack, such as 'head.*': they keep what the model starts with; may "
+        "be repeated (default: none)",
+        repeated=True,
+    )
+    allow_surplus: tuple[str, ...] = option(
+        None,
+        "GLOB",
+        "names in the checkpoint, as they are after --rename, that are left out, such as 'bert.pooler.*'; may be "
+        "repeated (default: none)",
+        repeated=True,
+    )
+    example: str | None = option(
+        None,
+        "FUNCTION",
+        "function that returns a first input for your model: a tensor, a tuple, or a dict of arguments (default: "
+        "attribute example of the factory, or what config.json says of the inputs; without it, outputs are not "
+        "compared)",
+    )
+    strategy: tuple[str, ...] = option(
+        None,
+        "FUNCTION",
+        "loader of yours, a function (build, path, device), measured like a strategy; may be repeated (default: none)",
+        repeated=True,
+    )
+    bound: tuple[str, ...] = option(
+        None,
+        "BOUND",
+        "most device memory that your loader may take, such as S + L; once for each loader, or once for all (default: "
+        "no bound)",
+        option_texts.bound,
+        repeated=True,
+    )
+    tolerate: tuple[str, ...] | None = option(
+        None,
+        "LIST",
+        "properties of models that your loader need not keep, as bench/conformance/ lists them, such as "
+        "dtype,untied,moved (default: a warning for each)",
+        names(PROPERTIES, {}),
+    )
+    device_memory: int | None = option(
+        None, "BYTES", "device memory to run every load with, such as 8GiB (default: all)", option_texts.amount
+    )
+    host_memory: int | None = option(
+        None,
+        "BYTES",
+        "host memory to run every load with, such as 4GiB; timed loads have all (default: all)",
+        option_texts.amount,
+    )
+    find_minimum: bool = option(
+        False, None, "find the smallest device and host memory that each strategy loads with, by bisection"
+    )
+    sharded: bool = option(
+        False, None, "measure loads that many processes do together, started by torchrun or by this run"
+    )
+    ranks: tuple[int, ...] | None = option(
+        None,
+        "LIST",
+        "number of processes that load a model together; for a plan a comma list, such as 8,64,1024 (default: those "
+        f"of torchrun, else one per GPU, else {DEFAULT_RANKS})",
+        option_texts.rank_counts,
+    )
+    parallelism: tuple[str, ...] = option(
+        "all",
+        "LIST",
+        f"how to divide the model among processes: a comma list of {', '.join(PARALLELISMS)}; all: these",
+        names(PARALLELISMS, {"all": PARALLELISMS}),
+    )
+    dtype: str = option("float32", "DTYPE", f"dtype of the checkpoint: {', '.join(DTYPES)}", option_texts.dtype)
+    cast: str | None = option(
+        None,
+        "DTYPE",
         f"dtype that floating-point weights end in, whatever the checkpoint has: {', '.join(DTYPES)} (default: the "
         f"checkpoint's)",
-    ),
-    (
-        "--checkpoints",
+        option_texts.dtype,
+    )
+    checkpoints: Path | None = option(
         None,
         "FOLDER",
         "existing folder to keep checkpoints in (default: weight-loading/ in your cache folder)",
-    ),
-    (
-        *("--cache", "warm", "STATE"),
-        "where the checkpoint is before each load: warm, in the page cache; cold, evicted from it",
-    ),
-    ("--plan", False, None, "compute the peaks without loading: needs no weights, no memory and no GPU"),
-    ("--conformance", False, None, "print which kinds of models each strategy loads correctly, as tables to paste"),
-    (
-        *("--export", None, "FOLDER"),
-        "folder to write figures for github-action-benchmark and Bencher into (default: none)",
-    ),
-    (
-        *("--report", None, "FOLDER"),
-        "folder to write the page of the run into (default: report/ beside the recorded runs: results/report/)",
-    ),
-    ("--require-all", False, None, "fail if a strategy refuses the model, or is skipped"),
-    ("--explain", False, None, "show what was alive at every peak: bytes and tensors by the line that allocated them"),
-)
-
-
-def add_options(group: Any, options: Iterable[Option]) -> None:
-    """Add options to an option group of pytest."""
-    for option in options:
-        name, default, metavar, _ = option
-        shown = help_text(option).replace("%", "%%")
-        if name in REPEATED:
-            group.addoption(name, action="append", default=default, metavar=metavar, help=shown)
-        elif metavar is None:
-            group.addoption(name, action="store_true", default=default, help=shown)
-        else:
-            group.addoption(name, default=default, metavar=metavar, help=shown)
-
-
-def help_text(option: Option) -> str:
-    """Return the meaning of an option, with its default."""
-    _, default, metavar, meaning = option
-    if metavar is None:
-        return f"{meaning} (default: off)"
-    return meaning if default is None else f"{meaning} (default: {default})"
-
-
-def settings(options: Any) -> Settings:
-    """The options of one run, checked. Raises `ValueError` with one line: what is wrong, and what would be right."""
-    device, real_device = _devices(options.device, planned=options.plan)
-    if device == "sim":
-        settings_of(os.environ)
-    if device.startswith("cuda"):
-        _require_counts()
-    many = teams(options, device, os.environ)
-    cast = _dtype("--cast", options.cast) if options.cast is not None else ""
-    model, strategies = own_model(options), own_strategies(options)
-    known, groups = (SHARDED, {"all": SHARDED}) if many else (KNOWN, STRATEGY_GROUPS)
-    return Settings(
-        sizes=(model.label,) if model else _names("--sizes", options.sizes, SIZES, {"all": ALL_SIZES}),
-        strategies=(*_names("--strategies", options.strategies, known, groups), *strategies),
-        device=device,
-        real_device=real_device,
-        dtype=model.dtype if model else _dtype("--dtype", options.dtype),
-        checkpoints=_checkpoints(options.checkpoints),
-        cache=_cache(options.cache, planned=options.plan),
-        planned=options.plan,
-        require_all=options.require_all,
-        explain=options.explain,
-        conformance=options.conformance,
-        export=_folder("--export", options.export),
-        report=_folder("--report", options.report),
-        own=model,
-        own_strategies=strategies,
-        tolerated=_tolerated(options.tolerate, strategies),
-        budget=budget(options, device),
-        find_minimum=options.find_minimum,
-        teams=many,
-        parallelisms=_names("--parallelism", options.parallelism, PARALLELISMS, {"all": PARALLELISMS}),
-        cast=cast,
-        stand_in=stand_in_memory() if device.startswith("cuda") else None,
+        option_texts.existing_folder,
     )
+    cache: str = option(
+        "warm",
+        "STATE",
+        "where the checkpoint is before each load: warm, in the page cache; cold, evicted from it",
+        option_texts.cache_state,
+    )
+    plan: bool = option(False, None, "compute the peaks without loading: needs no weights, no memory and no GPU")
+    conformance: bool = option(
+        False, None, "print which kinds of models each strategy loads correctly, as tables to paste"
+    )
+    export: Path | None = option(
+        None,
+        "FOLDER",
+        "folder to write figures for github-action-benchmark and Bencher into (default: none)",
+        option_texts.folder,
+    )
+    report: Path | None = option(
+        None,
+        "FOLDER",
+        "folder to write the page of the run into (default: report/ beside the recorded runs: results/report/)",
+        option_texts.folder,
+    )
+    require_all: bool = option(False, None, "fail if a strategy refuses the model, or is skipped")
+    explain: bool = option(
+        False, None, "show what was alive at every peak: bytes and tensors by the line that allocated them"
+    )
+    memory_compare_fail: float | None = option(
+        "1%", "PERCENT", "how much a peak may grow with --benchmark-compare; off: any amount", option_texts.fraction
+    )
+    time_compare_fail: float | None = option(
+        "5%",
+        "PERCENT",
+        "how much slower a load may become with --benchmark-compare, beyond the spread of other runs; off: any amount",
+        option_texts.fraction,
+    )
+    require_comparison: bool = option(False, None, "compare, and fail if there is nothing to compare with")
+    accept: bool = option(False, None, "compare, and accept what is worse: later runs are compared with this one")
+    history: bool = option(False, None, "run nothing, and show at which recorded runs a figure changed")
+    versus: str | None = option(
+        None,
+        "WHAT",
+        "commit (main, HEAD~3) or pip requirement (torch==2.12.*) to measure in turn with this checkout; A..B: measure "
+        "two of them (default: none)",
+    )
+    versus_rounds: int = option("6", "NUMBER", "how often --versus runs each side", option_texts.rounds(FEWEST_ROUNDS))
 
 
-def _names(option: str, text: str, known: Collection[str], groups: Mapping[str, Collection[str]]) -> tuple[str, ...]:
-    """The names of a comma list, each once; some names stand for a group of them."""
-    names: dict[str, None] = {}
-    for name in (part.strip() for part in text.split(",")):
-        if name in groups:
-            names |= dict.fromkeys(groups[name])
-        elif name in known:
-            names[name] = None
-        else:
-            raise ValueError(f"{option}: there is no {name!r}; choose from {', '.join((*known, *groups))}")
-    return tuple(names)
+OPTIONS: tuple[Option, ...] = tuple(Option.of(one) for one in fields(Options))
 
 
-def _tolerated(text: str | None, strategies: Collection[str]) -> tuple[str, ...]:
-    if text is None:
-        return ()
-    if not strategies:
-        raise ValueError("--tolerate is for a loader of yours: name it with --strategy")
-    return _names("--tolerate", text, PROPERTIES, {})
-
-
-def _folder(option: str, text: str | None) -> Path | None:
-    if text is None:
-        return None
-    if not text or (Path(text).exists() and not Path(text).is_dir()):
-        raise ValueError(f"{option}: {text!r} is not a folder; name one, it is made if it is not there")
-    return Path(text)
-
-
-def _dtype(option: str, text: str) -> str:
-    if text not in DTYPES:
-        raise ValueError(f"{option}: there is no {text!r}; choose one of {', '.join(DTYPES)}")
-    return text
-
-
-def _cache(text: str, *, planned: bool) -> str:
-    if text not in ("warm", "cold"):
-        raise ValueError(f"--cache: there is no {text!r}; choose warm or cold")
-    if text == "cold" and planned:
-        raise ValueError("--cache cold: a plan reads no file; leave out --plan to measure cold loads")
-    if text == "cold" and not hasattr(os, "posix_fadvise"):
-        raise ValueError("--cache cold: this system does not let a file be evicted; leave it out")
-    return text
-
-
-def _devices(text: str, *, planned: bool) -> tuple[str, str | None]:
-    """The device on which memory is measured, and that of what wants values; None where nothing has any."""
-    if planned:
-        if text not in ("auto", "sim", "cpu"):
-            raise ValueError(f"--device {text}: a plan is made for sim or cpu; leave out --plan to measure on {text}")
-        return ("cpu" if text == "cpu" else "sim"), None
-    if text == "sim":
-        return "sim", None
-    if text == "auto" and not torch.cuda.is_available():
-        return "sim", "cpu"
-    device = _real_device("cuda" if text == "auto" else text)
-    return device, device
-
-
-def _real_device(text: str) -> str:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    kind, _, index = text.partition(":")
-    if text not in ("cpu", "cuda") and not (kind == "cuda" and index.isdecimal()):
-        raise ValueError(f"--device: there is no {text!r}; choose from auto, cpu, cuda, cuda:N, sim")
-    if kind == "cuda" and not gpus:
-        raise ValueError(f"--device {text}: torch {torch.__version__} finds no CUDA device; use --device sim or cpu")
-    if index and int(index) >= gpus:
-        raise ValueError(f"--device {text}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
-    return f"{kind}:{int(index)}" if index else text
-
-
-def _require_counts() -> None:
-    """Raise `ValueError` for an allocator that does not count what tensors ask for."""
-    if (backend := torch.cuda.get_allocator_backend()) != "native":
-        variable = next((name for name in VARIABLES if "backend" in os.environ.get(name, "")), VARIABLES[-1])
-        raise ValueError(
-            f"{variable}: backend:{backend} does not count what tensors ask for, which peaks are made of; leave the "
-            "backend out"
-        )
-
-
-def _checkpoints(text: str | None) -> Path:
-    if text is None:
-        return cache_folder()
-    folder = Path(text)
-    if not text or not folder.is_dir():
-        raise ValueError(f"--checkpoints: {text!r} is not a folder; name one that exists")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"--checkpoints: {text} cannot be written to; name a folder that can")
-    return folder
+def parsed(given: Any) -> Options:
+    """Parse pytest's namespace of options. Raises `ValueError` with one line: what is wrong, and what is right."""
+    require_combination(given, {one.attribute: one.default for one in OPTIONS})
+    return Options(**{one.attribute: one.value(getattr(given, one.attribute)) for one in OPTIONS})

@@ -1,4 +1,4 @@
-"""What is said while a run makes its checkpoints: a bar on a terminal, and a line where something was mended."""
+"""Output of a run while its tests run: a progress bar for checkpoints, and lines between those of pytest."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from bench.plugin.terminal import LONGEST_LINE
-from model.printable import printable
+from model.printable import LONGEST_LINE, printable
 
 # Shorter work needs no bar.
 DELAY_SECONDS = 2.0
 
 
 @contextmanager
-def progress_bar(config: pytest.Config, what: str, total_bytes: int) -> Iterator[Callable[[int], object]]:
-    """A bar with the time left, on a terminal only, for work that takes long; yields what to tell it of bytes done."""
+def progress_bar(config: pytest.Config, title: str, total_bytes: int) -> Iterator[Callable[[int], object]]:
+    """Show a bar with the time left, on a terminal only, for work that takes long; yields what adds bytes done."""
     quiet, reporter = config.option.benchmark_quiet, config.pluginmanager.getplugin("terminalreporter")
     if reporter and reporter.isatty and not quiet:
         # Below pytest's dots, not over them.
@@ -24,13 +23,19 @@ def progress_bar(config: pytest.Config, what: str, total_bytes: int) -> Iterator
     # tqdm's None: where there is no terminal.
     disable = True if quiet else None
     with tqdm(
-        desc=what, total=total_bytes, unit="B", unit_scale=True, delay=DELAY_SECONDS, leave=False, disable=disable
+        desc=title,
+        total=total_bytes,
+        unit="B",
+        unit_scale=True,
+        delay=DELAY_SECONDS,
+        leave=False,
+        disable=disable,
     ) as bar:
         yield bar.update
 
 
-def say(config: pytest.Config, line: str) -> None:
-    """Write a line between pytest's own, if they are not to be alone."""
+def write_line(config: pytest.Config, line: str) -> None:
+    """Write a line between pytest's own, unless `--benchmark-quiet` is there."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter and not config.option.benchmark_quiet:
         _end_line(reporter)

@@ -1,42 +1,58 @@
-"""A pytest plugin that holds a run against history, fails it where it has to, and says as what it is recorded."""
+"""A pytest plugin that holds a run against history, fails it where it has to, and records its outcome."""
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from pytest_benchmark.storage.file import FileStorage
 
-from bench.history.baselines import Baselines
+from bench.history.baselines import Baselines, named_baselines, passed_baselines
 from bench.history.comparison import Comparison
-from bench.history.findings import REGRESSIONS, Finding, byte_changes
-from bench.history.runs import Key, Run, read_run
+from bench.history.comparison_request import ComparisonRequest
+from bench.history.findings import growth_message
+from bench.history.runs import Key, Run
 from bench.history.schema import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA
-from bench.history.storage import Storage, in_text, write_whole
-from bench.plugin.history_options import HistoryOptions
+from bench.plugin.benchmark_session import BenchmarkSession, is_timed
+from bench.plugin.options import Options
+from bench.plugin.storage import Storage
 from bench.plugin.vanished import Vanished, placeholders
-from bench.record.field import shown, title
 from bench.record.record import Record
-from bench.record.record_file import Unreadable
 
 OUTCOMES: dict[int, str] = {pytest.ExitCode.OK: PASSED, pytest.ExitCode.INTERRUPTED: INTERRUPTED}
 
 
 class MemoryRegression(pytest.fail.Exception):  # type: ignore[name-defined, misc]  # pytest gives its class no other name
-    """The load is right, and its peaks are within their bounds, but they grew: what was measured is good to keep."""
+    """The load is right, and its peaks are within their bounds, but they grew: its figures are kept."""
 
-    # As pytest does with its own: a summary of 80 columns is to say what grew.
+    # As pytest does with its own: a summary of 80 columns shows what grew.
     __module__ = "builtins"
 
 
-class RegressionPlugin:
-    """`wants` says of a record whether such a benchmark was to be measured in this run."""
+def comparison_request(options: Options, pytests: Any) -> ComparisonRequest:
+    """Return the comparison that the suite's options and pytest-benchmark's ask for.
 
-    def __init__(self, config: pytest.Config, options: HistoryOptions, wants: Callable[[Record], bool]) -> None:
-        self._config, self._options, self._wants = config, options, wants
+    `pytests` is pytest's namespace. Raises `ValueError` with one line: what is wrong, and what would be right.
+    """
+    if pytests.benchmark_compare == "":
+        raise ValueError("--benchmark-compare=: no run is named; name one, or leave out the =")
+    return ComparisonRequest(
+        compare=pytests.benchmark_compare or options.require_comparison or options.accept or False,
+        memory_threshold=options.memory_compare_fail,
+        time_threshold=options.time_compare_fail,
+        required=options.require_comparison,
+        accept=options.accept,
+        show=options.history,
+    )
+
+
+class RegressionPlugin:
+    """`belongs` returns whether a recorded benchmark is one of this run."""
+
+    def __init__(self, config: pytest.Config, request: ComparisonRequest, belongs: Callable[[Record], bool]) -> None:
+        self._request, self._belongs = request, belongs
+        self._session = BenchmarkSession(config)
         self.comparison: Comparison | None = None
         self.storage: Storage | None = None
         # What was recorded before this run.
@@ -46,22 +62,16 @@ class RegressionPlugin:
         self._failed_tests: list[str] = []
         self._complaints: list[str] = []
         self._selected: set[str] = set()
-        # pytest-benchmark would read the whole history for itself, and end in a traceback where a file is damaged.
-        config.option.benchmark_compare = []
 
     @property
     def benchmarks(self) -> list[Any]:
-        """What was measured and found to be right: pytest-benchmark's own entries."""
-        return [
-            bench
-            for bench in self._session.benchmarks
-            if bench and not bench.has_error and "schema" in bench.extra_info
-        ]
+        """The benchmarks that are right: pytest-benchmark's own entries."""
+        return self._session.right_benchmarks
 
     @property
-    def shown(self) -> Comparison | None:
-        """The comparison that someone asked for."""
-        return self.comparison if self._options.compare else None
+    def requested_comparison(self) -> Comparison | None:
+        """The comparison, if the command line asks for one."""
+        return self.comparison if self._request.compare else None
 
     @property
     def recorded(self) -> Path | None:
@@ -70,12 +80,12 @@ class RegressionPlugin:
 
     @property
     def passed_over(self) -> list[str]:
-        """Which files look like runs and are none, and why."""
+        """A line for each file that looks like a run and is none."""
         return self.storage.passed_over if self.storage else []
 
     @property
     def complaints(self) -> list[str]:
-        """Why the run fails, or is not recorded, beside its tests."""
+        """The reasons why the run fails, or is not recorded, beside its tests."""
         unsaved = [self.storage.unsaved] if self.storage and self.storage.unsaved else []
         return [*self._complaints, *unsaved]
 
@@ -83,48 +93,27 @@ class RegressionPlugin:
         """Let the run fail, whatever its tests say."""
         self._complaints.append(reason)
 
-    @property
-    def _session(self) -> Any:
-        return self._config._benchmarksession  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
-
     def pytest_sessionstart(self) -> None:
-        session = self._session
-        if not isinstance(session.storage, FileStorage):
-            session.compare = self._options.compare
-            session.handle_loading()
+        self.storage = self._session.open_storage()
+        if self.storage is None:
+            self._session.compare_elsewhere(self._request.compare)
             return
-        session.storage = self.storage = Storage(session.storage)
-        session.save_json = self._save_json
-        if self._options.show:
+        self._session.write_json_whole(self.complain)
+        if self._request.show:
             self.history = self.storage.runs()
-        elif not session.disabled:
+        elif not self._session.is_disabled:
             self.runs = self.storage.runs()
-            # Without --benchmark-compare too: what is worse is not to become what later runs are held against.
-            self.comparison = Comparison(self._past(self.storage), self._options.accept, self.storage.passed_over)
+            # Without --benchmark-compare too: what is worse must not become what later runs are held against.
+            self.comparison = Comparison(self._past(self.storage), self._request.accept, self.storage.passed_over)
 
     def _past(self, storage: Storage) -> Baselines:
-        """The runs to compare with. Raises `UsageError` if one was named that is not there, or did not pass."""
-        runs, name, machine = self.runs, self._options.compare, self._session.get_machine_info()
-        passed = [run for run in runs if run.outcome == PASSED]
-        if name is True or not name:
-            return Baselines(passed, machine)
+        name, machine = self._request.compare, self._session.machine
+        if not isinstance(name, str):
+            return passed_baselines(self.runs, machine)
         try:
-            named = tuple(read_run(file) for file in storage.files(str(name)))
-        except Unreadable as error:
-            raise pytest.UsageError(f"--benchmark-compare: {name} {error}") from None
-        if not named or any(run.outcome != PASSED for run in named):
-            asked = Path(str(name)).name.removesuffix(".json")
-            unfit = [
-                run.outcome
-                for run in runs
-                if run.outcome != PASSED and (asked == run.number or f"{run.name}_".startswith(f"{asked}_"))
-            ]
-            why = f"is a run that {unfit[0]}, and none is compared with it" if unfit else "is not recorded"
-            last = f"the last that passed is {passed[-1].number}" if passed else "no run is"
-            raise pytest.UsageError(f"--benchmark-compare: {name} {why}; {last}")
-        last_named = max(named, key=lambda run: run.moment)
-        earlier = [run for run in passed if run.moment <= last_named.moment and run.name not in {n.name for n in named}]
-        return Baselines((*earlier, *named), machine, named)
+            return named_baselines(name, storage.files(name), self.runs, machine)
+        except ValueError as error:
+            raise pytest.UsageError(f"--benchmark-compare: {error}") from None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> bool | None:
@@ -134,38 +123,33 @@ class RegressionPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Put a failing test where a recorded benchmark is gone, before any is deselected."""
-        if self.shown is None or self._session.skip:
+        if self.requested_comparison is None or self._session.is_skipped:
             return
         there = {item.nodeid for item in items}
-        for key, run in self.shown.past.recorded().items():
-            if key.fullname not in there and self._wants(run.records[key]):
-                items.extend(placeholders(session, items, key.fullname, partial(self._miss, key, run)))
+        for key, run in self.requested_comparison.past.recorded().items():
+            if key.fullname not in there and self._belongs(run.records[key]):
+                items.extend(placeholders(session, items, key.fullname, partial(self._fail_for_vanished, key, run)))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._selected = {item.nodeid for item in session.items if not isinstance(item, Vanished)}
 
-    def _miss(self, key: Key, run: Run) -> None:
+    def _fail_for_vanished(self, key: Key, run: Run) -> None:
         assert self.comparison
         self.comparison.vanished[key] = run
-        if not self._options.accept:
+        if not self._request.accept:
             pytest.fail(f"vanished: {run.number} has it, and it is no longer there; --accept lets it go", pytrace=False)
 
     @pytest.fixture
-    def growth(self, benchmark: BenchmarkFixture) -> Callable[[Record], dict[str, str]]:
-        """Holds a record against history: every figure that fails it for having grown, and why, in a line."""
+    def find_regressions(self, benchmark: BenchmarkFixture) -> Callable[[Record], dict[str, str]]:
+        """Holds a record against history: returns a line for each figure that grew and fails the test."""
 
         def find(record: Record) -> dict[str, str]:
-            threshold, comparison = self._options.memory_threshold, self.comparison
-            if comparison is None or threshold is None:
+            threshold, request = self._request.memory_threshold, self._request
+            if self.comparison is None or threshold is None:
                 return {}
-            key = Key.of(benchmark.fullname, record)
-            found = list(byte_changes(comparison.past, key, record, threshold))
-            comparison.findings.extend(found)
-            grown = [finding for finding in found if finding.verdict in REGRESSIONS]
-            if grown:
-                comparison.grown[key] = record
-            fails = self._options.compare and not self._options.accept
-            return {str(one.change.figure): _told(one, threshold) for one in grown if fails}
+            grown = self.comparison.regressions(Key.of(benchmark.fullname, record), record, threshold)
+            fails = request.compare and not request.accept
+            return {str(one.change.figure): growth_message(one, threshold) for one in grown if fails}
 
         return find
 
@@ -186,14 +170,13 @@ class RegressionPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
-        """Judge before pytest-benchmark saves, and fail where it could not."""
+        """Compare before pytest-benchmark saves, and fail where it could not save."""
         if self.history is not None and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
-        # What was interrupted while it was measured has no figures, and pytest-benchmark would end in a traceback.
-        self._session.benchmarks[:] = [bench for bench in self._session.benchmarks if bench.stats.data]
+        self._session.drop_unfinished()
         if self.comparison:
-            self._judge(self.comparison)
-        elif self._options.required and self.history is None:
+            self._conclude(self.comparison)
+        elif self._request.required and self.history is None:
             self.complain("--require-comparison: benchmarks are disabled, so nothing was compared")
         if self._complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -203,49 +186,18 @@ class RegressionPlugin:
         if self.complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def _judge(self, comparison: Comparison) -> None:
+    def _conclude(self, comparison: Comparison) -> None:
         records = {
             Key.of(bench.fullname, record): record
             for bench in self.benchmarks
             for record in [Record.read(bench.extra_info)]
         }
-        comparison.conclude(records, self._options.time_threshold)
-        if not self._options.compare:
+        comparison.conclude(records, self._request.time_threshold)
+        if not self._request.compare:
             return
-        unmeasured = self._selected - {key.fullname for key in records}
-        recorded = {key: run.records[key] for key, run in comparison.past.recorded().items()}
-        missed = {key.fullname: key for key, one in recorded.items() if key.fullname in unmeasured and self._wants(one)}
-        comparison.missed = list(missed.values())
-        if comparison.slower and not self._options.accept:
-            self.complain(f"{comparison.slower} times are longer than in their recent runs, or gone")
-        for complaint in self._compare_fail(comparison.past, records):
-            self.complain(complaint)
-        if self._options.required and not comparison.whole:
-            self.complain("--require-comparison: not everything could be compared")
-
-    def _compare_fail(self, past: Baselines, records: Mapping[Key, Record]) -> list[str]:
-        """Have pytest-benchmark show the last run beside this one, and say what `--benchmark-compare-fail` says of it.
-
-        What it would do by itself is to save first, then to end with a traceback.
-        """
-        session, last = self._session, past.latest_here(list(records))
-        if last is None or self.storage is None:
-            session.compare_fail = None
-            return []
-        self.storage.baselines = tuple(run.file for run in past.named or (last,))
-        session.compare = True
-        if reporter := self._config.pluginmanager.getplugin("terminalreporter"):
-            reporter.ensure_newline()
-        session.handle_loading()
-        checks, session.compare_fail = session.compare_fail or [], None
-        return [
-            f"{bench.name}: {failed}"
-            for bench in session.benchmarks
-            for compared in session.compared_mapping.values()
-            for check in checks
-            if bench and bench.fullname in compared and not self._options.accept
-            if (failed := check.fails(bench, compared[bench.fullname]["stats"]))
-        ]
+        comparison.add_missed(self._selected - {key.fullname for key in records}, self._belongs)
+        failed_checks = self._session.failed_checks(comparison.past, list(records), self.storage)
+        self._complaints += comparison.complaints(self._request, failed_checks)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_benchmark_compare_machine_info(
@@ -253,11 +205,11 @@ class RegressionPlugin:
     ) -> None:
         """Leave to pytest-benchmark's table what it can compare: times of the same benchmarks, on this machine."""
         assert self.comparison
-        comparable = self.comparison.records.keys() - self.comparison.apart.keys()
+        comparable = self.comparison.records.keys() - self.comparison.elsewhere.keys()
         compared_benchmark["benchmarks"] = [
             bench
             for bench in compared_benchmark["benchmarks"]
-            if timed(bench)
+            if is_timed(bench)
             and (
                 "schema" not in (record := bench["extra_info"])
                 or Key.of(bench["fullname"], Record.read(record)) in comparable
@@ -271,43 +223,15 @@ class RegressionPlugin:
 
         Not in conftest.py: `pytest-benchmark compare` takes hooks of that name there for whole replacements.
         """
-        benchmarks[:] = [bench for bench in benchmarks if timed(bench)]
+        benchmarks[:] = [bench for bench in benchmarks if is_timed(bench)]
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
-        changes = self.comparison.changes if self.comparison else []
+        compared = self.comparison.as_recorded() if self.comparison else {"changes": [], "busy": []}
         output_json["history"] = {
             "schema": RUN_SCHEMA,
             "outcome": self.storage.outcome if self.storage else None,
             "failed": self._failed_tests,
             "complaints": self.complaints,
-            "changes": [asdict(change) for change in changes],
-            "busy": [asdict(change) for change in (self.comparison.busy if self.comparison else ())],
-            "accepted": self._options.accept,
+            **compared,
+            "accepted": self._request.accept,
         }
-
-    def _save_json(self, output_json: dict[str, Any]) -> None:
-        """What `--benchmark-json` asks for, whole."""
-        session = self._session
-        try:
-            write_whole(Path(session.json), in_text(output_json))
-        except OSError as error:
-            self.complain(f"--benchmark-json: {session.json} cannot be written: {error.strerror}")
-        else:
-            session.logger.info(f"Wrote benchmark data in: {session.json}", purple=True)
-
-
-def timed(bench: dict[str, Any]) -> bool:
-    """Whether the time of a benchmark is one to look at, and not that of a load whose memory was metered."""
-    record = bench["extra_info"]
-    return "schema" not in record or record.get("bytes_per_second") is not None
-
-
-def _told(finding: Finding, threshold: float) -> str:
-    change = finding.change
-    assert change.figure
-    if change.after is None:
-        return f"{title(change.figure)} was measured in {finding.against}, and is not any more"
-    return (
-        f"{title(change.figure)} grew from {shown(change.figure, change.before)} ({finding.against}) to "
-        f"{shown(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"
-    )

@@ -1,10 +1,9 @@
-"""A pytest plugin that gathers what a run finds out, and says it where someone looks."""
+"""A pytest plugin that gathers what a run finds, and reports it: in the terminal, as files, and to GitHub."""
 
 import os
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +17,43 @@ from bench.plugin.annotations import FailedTest, annotations
 from bench.plugin.benchmark_table import fit_terminal
 from bench.plugin.colour import write_coloured
 from bench.plugin.regression import RegressionPlugin
+from bench.plugin.run_results import notes, run_results
 from bench.plugin.selection import case_of
 from bench.plugin.settings import Settings
-from bench.plugin.terminal import LONGEST_LINE
+from bench.plugin.user_code import folders as user_folders
 from bench.plugin.versus import Versus
 from bench.record.record import Record
 from bench.report.advice import Advice, advised
 from bench.report.export import export
+from bench.report.page import page_is_possible
 from bench.report.recorded import problems, recorded
 from bench.report.redact import known_folders, without_folders
 from bench.report.rows import REFUSED, SKIPPED, CaseResult, coverage, rows
 from bench.report.sections import RunResults, job_page, not_compared, sections
-from model.printable import printable
+from model.printable import LONGEST_LINE, printable
 
 
 class Reporter:
-    """Says what `chosen` measurements, the `gate` and `versus` come to."""
+    """Reports the measurements of a run, its comparison with history, and that of `--versus`."""
 
-    def __init__(self, root: Path, chosen: Settings, gate: RegressionPlugin, versus: Versus | None) -> None:
-        self._root, self._chosen, self._gate = root, chosen, gate
+    def __init__(self, root: Path, chosen: Settings, regression: RegressionPlugin, versus: Versus | None) -> None:
+        self._root, self._chosen, self._regression, self._versus = root, chosen, regression, versus
         self._failures: list[FailedTest] = []
         self._cells: list[Cell] = []
-        self._outcomes: list[CaseResult] = []
+        self._results: list[CaseResult] = []
         self._cases: list[Case] = []
         self._page: str | None = None
-        self._found = RunResults(chosen, gate, versus, self._outcomes, self._cells, self._advice)
+        self._advice_file: Path | None = None
 
     def pytest_report_header(self) -> list[str]:
-        """Lines about a stand-in for a GPU, and about the user's checkpoint, before anything is measured."""
+        """Return lines about a stand-in for a GPU, and about the user's checkpoint, before anything is measured."""
         memory = self._chosen.stand_in
         stand_in = [f"{self._chosen.device}: a stand-in for a GPU ({memory}); times are not measured"] if memory else []
-        return [*stand_in, *(printable(f"checkpoint: {note}", LONGEST_LINE) for note in self._chosen.notes)]
+        return [*stand_in, *(printable(f"checkpoint: {note}", LONGEST_LINE) for note in notes(self._chosen))]
 
     @pytest.fixture
     def conformance_cells(self) -> list[Cell]:
-        """Where the cells of the conformance table are kept until the end of the run."""
+        """The cells of the conformance table, which the tests add to."""
         return self._cells
 
     @pytest.hookimpl(wrapper=True)
@@ -60,26 +61,26 @@ class Reporter:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        said = _said(call)
+        reason = _failure_reason(call)
         if report.failed:
             file, line, name = item.location
-            self._failures.append(FailedTest(file, (line or 0) + 1, name, said))
-        case = None if item.get_closest_marker("apart") else case_of(item)
+            self._failures.append(FailedTest(file, (line or 0) + 1, name, reason))
+        case = None if item.get_closest_marker("not_in_table") else case_of(item)
         if case and isinstance(item, pytest.Function) and (report.when == "call" or not report.passed):
-            skipped = said if said.startswith(REFUSED) else f"{SKIPPED}{said}"
-            verdict = "ok" if report.passed else skipped if report.skipped else said
+            skipped = reason if reason.startswith(REFUSED) else f"{SKIPPED}{reason}"
+            verdict = "ok" if report.passed else skipped if report.skipped else reason
             record = item.funcargs.get("record")
-            self._cases.append(case)
             known = replace(record) if isinstance(record, Record) else Record()
-            self._outcomes.append(CaseResult(case.row, case.size, verdict, known))
+            self._cases.append(case)
+            self._results.append(CaseResult(case.row, case.size, verdict, known))
         return report
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
-        folders = known_folders(self._chosen.checkpoints, self._root, *self._chosen.own_folders)
+        folders = known_folders(self._chosen.checkpoints, self._root, *user_folders(self._chosen))
         output_json["conformance"] = [
             asdict(cell) | {"why": without_folders(cell.why, folders)} for cell in self._cells
         ]
-        output_json["problems"] = problems(self._outcomes, folders)
+        output_json["problems"] = problems(self._results, folders)
         if advice := self._advice():
             output_json["advice"] = [without_folders(line, folders) for line in advice.lines]
 
@@ -89,10 +90,10 @@ class Reporter:
         done = yield
         advice = self._advice()
         if advice and advice.strategy is None:
-            self._gate.complain("no strategy loads the model with the memory that it was given")
-        if self._chosen.require_all:
-            for line in coverage(rows(self._outcomes)):
-                self._gate.complain(f"--require-all: {line}")
+            self._regression.complain("no strategy loads the model with the memory that it was given")
+        if self._chosen.options.require_all:
+            for line in coverage(rows(self._results)):
+                self._regression.complain(f"--require-all: {line}")
         return done
 
     @pytest.hookimpl(wrapper=True)
@@ -100,9 +101,9 @@ class Reporter:
         self._export(session)
         yield
         # By now the run is recorded, or is not going to be.
-        storage = self._gate.storage
+        storage = self._regression.storage
         if storage and storage.saved:
-            folder = self._chosen.report or storage.path / "report"
+            folder = self._chosen.options.report or storage.path / "report"
             self._page = self._write_page(storage.saved, folder)
             self._write_code(folder)
         elif storage and storage.unsaved:
@@ -110,8 +111,8 @@ class Reporter:
 
     @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
     def _advice(self) -> Advice | None:
-        """For the budgets of the run: made once, when all its loads have been tried."""
-        return advised(rows(self._outcomes), self._cases, plan, self._chosen.budget)
+        """Return the advice for the budgets of the run: made once, when all its loads have been tried."""
+        return advised(rows(self._results), self._cases, plan, self._chosen.budget)
 
     def _write_code(self, folder: Path) -> None:
         """Write the module of the strategy that is advised."""
@@ -123,23 +124,23 @@ class Reporter:
                 folder.mkdir(parents=True, exist_ok=True)
                 file.write_text(code, encoding="utf-8")
             except OSError as error:
-                self._gate.complain(f"--report: {file.name} cannot be written: {error.strerror}")
+                self._regression.complain(f"--report: {file.name} cannot be written: {error.strerror}")
             else:
-                self._found.written.append(Path(os.path.relpath(file)))
+                self._advice_file = Path(os.path.relpath(file))
 
     def _export(self, session: pytest.Session) -> None:
-        folder = self._chosen.export
-        if folder and self._gate.benchmarks:
-            measured = [bench.as_dict(include_data=False) for bench in self._gate.benchmarks]
+        folder = self._chosen.options.export
+        if folder and self._regression.benchmarks:
+            measured = [bench.as_dict(include_data=False) for bench in self._regression.benchmarks]
             try:
                 export(measured, in_a_line(fingerprint({}, self._chosen.checkpoints)), folder)
             except OSError as error:
-                self._gate.complain(f"--export: {folder.name}/ cannot be written to: {error.strerror}")
+                self._regression.complain(f"--export: {folder.name}/ cannot be written to: {error.strerror}")
                 if session.exitstatus == pytest.ExitCode.OK:
                     session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _write_page(self, saved: Path, folder: Path) -> str | None:
-        """Write the page of this run; what there is to say of that, in a line."""
+        """Write the page of this run, and return a line that says where it is, or why there is none."""
         name = os.path.relpath(folder)
         if not page_is_possible():
             return f"For a page of this run, in {name}/: pip install '.[report]'"
@@ -147,11 +148,11 @@ class Reporter:
 
         try:
             run = recorded(saved)
-            page = write_page(run, [*self._gate.runs, run.run], folder, self._chosen.checkpoints)
+            page = write_page(run, [*self._regression.runs, run.run], folder, self._chosen.checkpoints)
         except OSError as error:
-            self._gate.complain(f"--report: {name}/ cannot be written to: {error.strerror}")
+            self._regression.complain(f"--report: {name}/ cannot be written to: {error.strerror}")
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a page, what was measured is to be shown
-            self._gate.complain(f"--report: the page cannot be made: {type(error).__name__}: {error}")
+            self._regression.complain(f"--report: the page cannot be made: {type(error).__name__}: {error}")
         else:
             return f"Page: {os.path.relpath(page)}"
         return None
@@ -165,42 +166,38 @@ class Reporter:
         try:
             yield
         finally:
+            results = run_results(
+                *(self._chosen, self._regression, self._versus, self._results, self._cells),
+                advice=self._advice(),
+                advice_file=self._advice_file,
+            )
             if not config.option.benchmark_quiet:
-                self._write_sections(terminalreporter, config.get_terminal_writer().fullwidth)
+                self._write_sections(terminalreporter, results)
             for line in self._complaints:
                 terminalreporter.write_line(printable(f"ERROR: {line}", LONGEST_LINE), red=True)
-            self._tell_github(terminalreporter)
+            if os.environ.get("GITHUB_ACTIONS") == "true":
+                for line in annotations(self._failures, self._complaints, not_compared(results)):
+                    terminalreporter.write_line(line)
             page = os.environ.get("GITHUB_STEP_SUMMARY")
             if page and not config.option.benchmark_disable:
                 with Path(page).open("a", encoding="utf-8") as file:
-                    file.writelines(job_page(self._found))
+                    file.writelines(job_page(results))
 
     @property
     def _complaints(self) -> list[str]:
-        return [*self._gate.complaints, *(self._found.versus.complaints if self._found.versus else ())]
+        return [*self._regression.complaints, *(self._versus.complaints if self._versus else ())]
 
-    def _write_sections(self, terminal: pytest.TerminalReporter, width: int) -> None:
-        for title, lines in sections(self._found, width):
+    def _write_sections(self, terminal: pytest.TerminalReporter, results: RunResults) -> None:
+        for title, lines in sections(results, terminal.config.get_terminal_writer().fullwidth):
             terminal.section(title)
             for line in lines:
                 write_coloured(terminal, printable(line, LONGEST_LINE))
         if self._page:
             terminal.write_line(self._page)
 
-    def _tell_github(self, terminal: pytest.TerminalReporter) -> None:
-        if os.environ.get("GITHUB_ACTIONS") != "true":
-            return
-        for line in annotations(self._failures, self._complaints, not_compared(self._found)):
-            terminal.write_line(line)
 
-
-def page_is_possible() -> bool:
-    """Whether the extra `report` is installed."""
-    return all(map(find_spec, ("altair", "vl_convert", "jinja2")))
-
-
-def _said(call: pytest.CallInfo[None]) -> str:
-    """Why a test did not pass, in a line; an exception without a message has its name."""
+def _failure_reason(call: pytest.CallInfo[None]) -> str:
+    """Return why a test did not pass, in a line; an exception without a message has its name."""
     if call.excinfo is None:
         return ""
     return str(call.excinfo.value).partition("\n")[0] or call.excinfo.typename

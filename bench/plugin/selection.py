@@ -17,7 +17,7 @@ Parameter = TypeVar("Parameter")
 
 
 def case_of(item: pytest.Item) -> Case | None:
-    """What a test measures; None where it measures nothing."""
+    """Return the case that a test measures; None where it measures nothing."""
     return _parameter(item, "case", Case)
 
 
@@ -27,18 +27,18 @@ def conformance_case_of(item: pytest.Item) -> ConformanceCase | None:
 
 
 def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """The tests that are to be run, in order, and those that have nothing to measure.
+    """Return the tests to run, in order, and those that have nothing to measure.
 
     Everything with one checkpoint is done before the next is made: the disk may not hold both. Memory comes first: what
     its record says of the device is what a row of the table is about. Tests that measure nothing come last.
     """
     nothing_real = chosen.real_device is None
-    # Where there is nothing to measure, pytest makes one item of a test that it would skip. Whose model is measured
-    # wants to know of that one.
+    # Where there is nothing to measure, pytest makes one item of a test that it would skip. A user whose model is
+    # measured, or who measures ranks, needs no other tests.
     idle = [
         item
         for item in items
-        if _wants(item, "case", Case)
+        if _lacks(item, "case", Case)
         or (nothing_real and item.get_closest_marker("real_device"))
         or ((chosen.own or chosen.sharded) and case_of(item) is None and not conformance_case_of(item))
     ]
@@ -49,7 +49,7 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
             return len(chosen.sizes), (0, ""), (0, 0)
         order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
         step = next((number for number, name in enumerate(STEPS) if name in item.name), len(STEPS))
-        # Whatever a plugin has made of the order of strategies. Who writes a loader wants to know first if it is wrong.
+        # A user who writes a loader wants to know first if it is wrong.
         first = step == 0 and case.own_strategy is not None
         place_of_strategy = -1 if first else chosen.strategies.index(case.strategy_name)
         return chosen.sizes.index(case.size), order, (step, place_of_strategy)
@@ -63,6 +63,6 @@ def _parameter(item: pytest.Item, name: str, kind: type[Parameter]) -> Parameter
     return value if isinstance(value, kind) else None
 
 
-def _wants(item: pytest.Item, name: str, kind: type) -> bool:
-    """Whether a test asks for a parameter of which there is none."""
+def _lacks(item: pytest.Item, name: str, kind: type) -> bool:
+    """Return whether a test has a parameter with no value."""
     return name in getattr(item, "fixturenames", ()) and _parameter(item, name, kind) is None

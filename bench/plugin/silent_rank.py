@@ -1,4 +1,4 @@
-"""What a process does not do that measures ranks, but not rank 0: it says nothing, and writes nothing."""
+"""A pytest plugin of a process that measures ranks, but not rank 0: it prints nothing and writes no files."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 
 class SilentRank:
-    """Leaves it to the process of rank 0 to say and to record what was measured."""
+    """Leaves reports and records to the process of rank 0."""
 
     def __init__(self, config: pytest.Config) -> None:
         option = config.option

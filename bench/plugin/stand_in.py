@@ -2,7 +2,6 @@
 
 import os
 import sys
-from typing import Any
 
 import pytest
 
@@ -10,46 +9,21 @@ from bench.meters.driver import kernels
 from bench.meters.driver.card import CardSettings
 from bench.meters.driver.stand_in import CannotBuild, start_card
 from bench.meters.driver.variables import CARD
-from bench.plugin.budget_options import amount
-
-STAND_IN_OPTIONS = (
-    (
-        *("--stand-in", None, "BYTES"),
-        "run on a stand-in for a GPU with this much memory, such as 80GiB; a comma list for several (default: none)",
-    ),
-)
-
-LEAST_BYTES = 2 * 2**30
+from bench.plugin.options import Options
 
 
-def require_stand_in(config: pytest.Config) -> None:
-    """Have this run, if it is to be on a stand-in, go on in its place: it is started anew if it is not there.
+def require_stand_in(config: pytest.Config, options: Options) -> None:
+    """Have this run go on on a stand-in if it asks for one: pytest is started anew if the stand-in is not there.
 
     Raises `UsageError` with one line where there cannot be one.
     """
     if CARD in os.environ:
         kernels.register()
-    elif config.option.stand_in is not None:
+    elif options.stand_in is not None:
         try:
-            card = settings_of(config.option)
-            _begin_again(config, card)
-        except (ValueError, CannotBuild) as error:
+            _begin_again(config, options.stand_in)
+        except CannotBuild as error:
             raise pytest.UsageError(str(error)) from None
-
-
-def settings_of(options: Any) -> CardSettings:
-    """Return the devices that options ask for. Raises `ValueError` with one line."""
-    if options.plan:
-        raise ValueError("--stand-in: a plan is made for sim or cpu; leave out --stand-in or --plan")
-    if options.device != "auto" and options.device.partition(":")[0] != "cuda":
-        raise ValueError(f"--stand-in: it stands in for a GPU, and --device is {options.device}; leave one of them out")
-    settings = CardSettings(tuple(amount("--stand-in", text) for text in options.stand_in.split(",")))
-    if min(settings.memory_bytes) < LEAST_BYTES:
-        raise ValueError(
-            f"--stand-in: {options.stand_in} is too little: pytest and a load have a context of CUDA each, of "
-            f"{settings.context_bytes // 2**20} MiB; give at least 2GiB"
-        )
-    return settings
 
 
 def _begin_again(config: pytest.Config, settings: CardSettings) -> None:

@@ -1,4 +1,4 @@
-"""The way to the terminal: whatever a file made up, or a library said of it, is shown and does nothing else there."""
+"""The way to the terminal: control characters of a file, or of a library's message, are shown and have no effect."""
 
 import re
 from collections.abc import Generator
@@ -7,10 +7,7 @@ from typing import Any, TextIO
 import pytest
 
 from bench import interrupts
-from model.printable import escaped, printable
-
-# Of a line. A message of the suite has some hundred characters.
-LONGEST_LINE = 10_000
+from model.printable import LONGEST_LINE, escaped, printable
 
 # What lines are made of beside printable text: their ends, indents, and colours that pytest and its highlighter set.
 _LAYOUT = re.compile(r"(\n|\t|\x1b\[(?:[0-79]|\d\d)?(?:;(?:[0-79]|\d\d))*m)")
@@ -65,8 +62,8 @@ class Terminal:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main() -> Generator[None, object, object]:
-    """Have errors of usage, which pytest writes as they are, take a line each; a hook of conftest.py."""
+    """Have errors of usage, which pytest writes as they are, take a line each."""
     try:
         return (yield)
     except pytest.UsageError as error:
-        raise pytest.UsageError(*(printable(str(said), LONGEST_LINE) for said in error.args)) from None
+        raise pytest.UsageError(*(printable(str(message), LONGEST_LINE) for message in error.args)) from None

@@ -11,7 +11,6 @@ import pytest
 from bench.conformance.judge import CellStatus as Judged
 from bench.conformance.sweep import Cell
 from bench.measure.case import Case
-from bench.meters.budget import Budget
 from bench.plugin import progress
 from bench.plugin.annotations import FailedTest
 from bench.plugin.reporter import Reporter
@@ -38,14 +37,17 @@ class Terminal(StringIO):
 @pytest.fixture
 def reporter() -> Reporter:
     """Of a run in which a benchmark failed, and one thing more."""
-    chosen: Any = SimpleNamespace(
-        conformance=False, explain=False, title="to sim", notes=[], export=None, budget=Budget(), require_all=False
+    regression: Any = SimpleNamespace(
+        comparison=None,
+        requested_comparison=None,
+        history=None,
+        recorded=None,
+        runs=[],
+        passed_over=[],
+        complaints=["nothing was compared"],
     )
-    gate: Any = SimpleNamespace(
-        shown=None, comparison=None, history=None, recorded=None, runs=[], complaints=["nothing was compared"]
-    )
-    reporter = Reporter(Path(), chosen, gate, None)
-    reporter._outcomes.append(FAILED)
+    reporter = Reporter(Path(), chosen(device="cpu"), regression, None)
+    reporter._results.append(FAILED)
     reporter._failures.append(FAILURE)
     return reporter
 
@@ -84,8 +86,7 @@ def test_a_stand_in_for_a_gpu_is_named_first_and_where_versions_are_compared(
     reporter._chosen = replace(chosen(device="cpu"), device="cuda:0", stand_in=memory)
     said = [f"cuda:0: a stand-in for a GPU ({memory}); times are not measured"] if memory else []
     assert reporter.pytest_report_header() == said
-    compared: Any = SimpleNamespace(result=RESULT, complaints=[])
-    reporter._found = replace(reporter._found, chosen=reporter._chosen, versus=compared)
+    reporter._versus = SimpleNamespace(result=RESULT, complaints=[])  # type: ignore[assignment]
     where = " on a stand-in for a GPU (80 GiB)" if memory else ""
     assert any(f"= versus{where} =" in line for line in summary.lines())
     assert f"### Versus{where}\n" in (tmp_path / "page.md").read_text()
@@ -93,7 +94,7 @@ def test_a_stand_in_for_a_gpu_is_named_first_and_where_versions_are_compared(
 
 def test_sections_come_before_complaints(summary: Summary) -> None:
     title, *lines = summary.lines()
-    assert " weight loading: to sim " in title
+    assert " weight loading: float32 to cpu, page cache warm " in title
     assert lines[-2:] == ["streamed-small: took too much", "ERROR: nothing was compared"]
 
 
@@ -115,7 +116,7 @@ def test_nobody_else_gets_annotations(summary: Summary, actions: str | None) -> 
 def test_what_cannot_be_compared_is_a_warning(
     reporter: Reporter, summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reporter._gate.shown = SimpleNamespace()  # type: ignore[misc, assignment]
+    reporter._regression.comparison = reporter._regression.requested_comparison = SimpleNamespace()  # type: ignore[misc, assignment]
     told = ["NEW: test_x[z]", "NOT COMPARED: test_x[w]"]
     monkeypatch.setattr("bench.report.sections.comparison_lines", lambda *_: told)
     monkeypatch.setattr("bench.report.sections.comparison_title", lambda _: "compared")
@@ -141,9 +142,9 @@ def test_whatever_fails_is_known_by_its_place_and_why(
     failure = reporter._failures[-1]
     # Its decorators belong to a test.
     first_line = test_whatever_fails_is_known_by_its_place_and_why.__code__.co_firstlineno
-    assert (failure.file, failure.line, failure.why) == ("bench/plugin/test_reporter.py", first_line, why)
+    assert (failure.file, failure.line, failure.reason) == ("bench/plugin/test_reporter.py", first_line, why)
     assert failure.name.startswith("test_whatever_fails_is_known_by_its_place_and_why[")
-    assert [one.verdict for one in reporter._outcomes[1:]] == ([why] if measured else [])
+    assert [one.verdict for one in reporter._results[1:]] == ([why] if measured else [])
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -156,7 +157,7 @@ def test_quiet_makes_checkpoints_in_silence(
     monkeypatch.setattr(pytestconfig.option, "benchmark_quiet", quiet)
     terminal = pytest.TerminalReporter(pytestconfig, output)
     monkeypatch.setattr(pytestconfig.pluginmanager, "getplugin", lambda _: terminal)
-    progress.say(pytestconfig, "it is made again")
+    progress.write_line(pytestconfig, "it is made again")
     with progress.progress_bar(pytestconfig, "making", 10) as update:
         update(5)
     assert output.getvalue() == ("" if quiet else "it is made again\n")
@@ -164,33 +165,30 @@ def test_quiet_makes_checkpoints_in_silence(
 
 
 def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
-    own = [tmp_path / "of my own"]
-    chosen: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints", own_folders=own, budget=Budget())
-    gate: Any = SimpleNamespace()
-    reporter = Reporter(tmp_path / "root", chosen, gate, None)
+    (tmp_path / "of my own").mkdir()
+    (tmp_path / "of my own" / "z.py").write_text("def load(build, path, device): pass")
+    settings = chosen(strategy=[f"{tmp_path}/of my own/z.py:load"])
+    settings = replace(settings, checkpoints=tmp_path / "checkpoints")
+    reporter = Reporter(tmp_path / "root", settings, SimpleNamespace(), None)  # type: ignore[arg-type]
     why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, {tmp_path}/of my own/z.py"
     reporter._cells.append(Cell("streamed", "plain", Judged.REFUSED, 5, why=why))
-    reporter._outcomes.append(CaseResult("streamed", "tiny", why, Record(size="tiny", state_bytes=7)))
+    reporter._results.append(CaseResult("streamed", "tiny", why, Record(size="tiny", state_bytes=7)))
     written: dict[str, Any] = {}
     reporter.pytest_benchmark_update_json(written)
     assert written["conformance"][0]["why"] == "ValueError: a b/x.pt, y.py, z.py"
-    assert written["problems"] == [
-        {
-            "strategy": "streamed",
-            "size": "tiny",
-            "verdict": "ValueError: a b/x.pt, y.py, z.py",
-            "record": {"state_bytes": 7},
-        }
-    ]
+    [problem] = written["problems"]
+    assert problem.pop("record") == Record(size="tiny", state_bytes=7).as_json()
+    verdict = "ValueError: a b/x.pt, y.py, z.py"
+    assert problem == {"strategy": "streamed", "size": "tiny", "verdict": verdict}
 
 
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize("verdict", ["refused: no values", "skipped: too large", "took too much", "ok"])
 def test_who_requires_all_is_told_of_what_was_refused_or_skipped(reporter: Reporter, asked: bool, verdict: str) -> None:
     complaints: list[str] = []
-    reporter._chosen.require_all = asked  # type: ignore[misc]
-    reporter._gate.complain = complaints.append  # type: ignore[method-assign, assignment]
-    reporter._outcomes[:] = [CaseResult("baseline", "small", "ok"), CaseResult("streamed", "small", verdict)]
+    reporter._chosen = chosen(device="cpu", require_all=asked)
+    reporter._regression.complain = complaints.append  # type: ignore[method-assign, assignment]
+    reporter._results[:] = [CaseResult("baseline", "small", "ok"), CaseResult("streamed", "small", verdict)]
     hook = reporter.pytest_runtestloop()
     next(hook)
     with pytest.raises(StopIteration):
@@ -207,9 +205,11 @@ class Ended:
     def __init__(self, reporter: Reporter, saved: Path | None, folder: Path | None, unsaved: str | None = None) -> None:
         self.complaints: list[str] = []
         storage = SimpleNamespace(saved=saved, path=saved.parent if saved else Path(), unsaved=unsaved)
-        gate: Any = SimpleNamespace(storage=storage, runs=[], complain=self.complaints.append, benchmarks=[])
-        chosen: Any = SimpleNamespace(export=None, report=folder, checkpoints=Path("cache"), budget=Budget())
-        reporter._gate, reporter._chosen = gate, chosen
+        regression: Any = SimpleNamespace(storage=storage, runs=[], complain=self.complaints.append, benchmarks=[])
+        # The folder need not be one.
+        options = replace(chosen().options, report=folder)
+        settings = replace(chosen(device="cpu"), options=options, checkpoints=Path("cache"))
+        reporter._regression, reporter._chosen = regression, settings
         hook = reporter.pytest_sessionfinish(None)  # type: ignore[arg-type]
         next(hook)
         next(hook, None)

@@ -1,14 +1,12 @@
-from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import torch
 
 from bench.meters.driver.variables import CARD
-from bench.plugin.options import OPTIONS
-from bench.plugin.sharded_options import ALONE, teams
-from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
+from bench.plugin.options import parsed
+from bench.plugin.rank_groups import rank_groups
+from bench.plugin.test_options import given
 from bench.sharded.rank_group import RankGroup, local_team
 
 # What `torchrun --nnodes 2 --nproc-per-node 4` says to the second process of the second node.
@@ -25,23 +23,10 @@ STARTED = RankGroup(8, (5,), 4, 1, ("10.0.0.1", 29500))
 TORCHRUN_OF_ONE = TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 
 
-def attribute(name: str) -> str:
-    return name.removeprefix("--").replace("-", "_")
-
-
 def chosen(
     options: Mapping[str, Any], *, device: str = "sim", environment: Mapping[str, str] | None = None
 ) -> tuple[RankGroup, ...]:
-    defaults = {attribute(name): default for name, default, _, _ in (*OPTIONS, *VERSUS_OPTIONS)}
-    return teams(Namespace(**defaults | dict(options)), device, environment or {})
-
-
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def have(count: int) -> None:
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-
-    return have
+    return rank_groups(parsed(given(**options)), device, environment or {})
 
 
 @pytest.mark.parametrize("environment", [{}, {"RANK": "3"}, {"WORLD_SIZE": "3"}, TORCHRUN_OF_ONE])
@@ -90,20 +75,20 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
         ({}, "sim", TORCHRUN, "torchrun has started 8 processes that would do the same; add --sharded"),
         *(
             (
-                {"sharded": True, attribute(name): value},
+                {"sharded": True, name: value},
                 "sim",
                 {},
-                f"{name}: it is of loads by one process; leave it out, ",
+                f"--{name.replace('_', '-')}: it is of loads by one process; leave it out, ",
             )
             for name, value in {
-                "--model": "models:mine",
-                "--checkpoint": "mine.pt",
-                "--strategy": ["mine.py:load"],
-                "--device-memory": "1GB",
-                "--host-memory": "1GB",
-                "--find-minimum": True,
-                "--conformance": True,
-                "--versus": "main",
+                "model": "models:mine",
+                "checkpoint": "mine.pt",
+                "strategy": ["mine.py:load"],
+                "device_memory": "1GB",
+                "host_memory": "1GB",
+                "find_minimum": True,
+                "conformance": True,
+                "versus": "main",
             }.items()
         ),
         (
@@ -186,8 +171,3 @@ def test_what_does_not_fit_together_is_told_in_a_line(
         chosen(options, device=device, environment=environment)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_what_is_of_one_process_is_an_option_that_there_is() -> None:
-    """One that was given another name would be let through."""
-    assert {name: attribute(name) for name, _, _, _ in (*OPTIONS, *VERSUS_OPTIONS) if name in ALONE} == ALONE

@@ -1,21 +1,22 @@
 """The option `--stand-in`: what it refuses, and a run that it starts once more on a stand-in for a GPU."""
 
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bench.conftest import Bench, last_record
 from bench.meters.driver.build import CannotBuild, require_parts
 from bench.meters.driver.card import CardSettings
-from bench.plugin.stand_in import settings_of
+from bench.plugin.options import parsed
+from bench.plugin.test_options import given
 from bench.selftest.documents.markdown import documented_options
 
 GIB = 2**30
 
 
-def options(stand_in: str, device: str = "auto", *, plan: bool = False) -> SimpleNamespace:
-    return SimpleNamespace(stand_in=stand_in, device=device, plan=plan)
+def options(stand_in: str, device: str = "auto", *, plan: bool = False) -> dict[str, Any]:
+    return {"stand_in": stand_in, "device": device, "plan": plan}
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,8 @@ def options(stand_in: str, device: str = "auto", *, plan: bool = False) -> Simpl
         (options("24GB, 2GiB", "cuda:1"), (24 * 10**9, 2 * GIB)),
     ],
 )
-def test_every_amount_is_a_device(chosen: SimpleNamespace, memory_bytes: tuple[int, ...]) -> None:
-    assert settings_of(chosen) == CardSettings(memory_bytes, late=True)
+def test_every_amount_is_a_device(chosen: dict[str, Any], memory_bytes: tuple[int, ...]) -> None:
+    assert parsed(given(**chosen)).stand_in == CardSettings(memory_bytes, late=True)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +46,9 @@ def test_every_amount_is_a_device(chosen: SimpleNamespace, memory_bytes: tuple[i
         ),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line(chosen: SimpleNamespace, told: str) -> None:
+def test_what_cannot_be_is_told_in_a_line(chosen: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011 - all of it is compared
-        settings_of(chosen)
+        parsed(given(**chosen))
     assert str(error.value) == told
 
 

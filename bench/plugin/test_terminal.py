@@ -8,8 +8,9 @@ import pytest
 
 from bench.meters.simulated.peaks import LiveAllocation
 from bench.plugin import progress
-from bench.plugin.terminal import LONGEST_LINE, SafeFile, Terminal, pytest_cmdline_main, safe
+from bench.plugin.terminal import SafeFile, Terminal, pytest_cmdline_main, safe
 from bench.report.alive import alive_lines
+from model.printable import LONGEST_LINE
 
 FORGED = "a\x1b[2K\x1b[1A\nERROR: forged\r\u202e\x9b"
 SHOWN = r"a\x1b[2K\x1b[1A\nERROR: forged\r\u202e\x9b"
@@ -71,7 +72,7 @@ def test_what_is_said_of_a_file_is_one_line(pytestconfig: pytest.Config, monkeyp
     terminal = pytest.TerminalReporter(pytestconfig, output)
     monkeypatch.setattr(pytestconfig.option, "benchmark_quiet", False)
     monkeypatch.setattr(pytestconfig.pluginmanager, "getplugin", lambda _: terminal)
-    progress.say(pytestconfig, FORGED)
+    progress.write_line(pytestconfig, FORGED)
     assert output.getvalue() == f"{SHOWN}\n"
     assert alive_lines([LiveAllocation(2**20, 1, "a.py:1", FORGED)]) == [f"    1.00 MiB in 1 tensor: a.py:1 {SHOWN}"]
 

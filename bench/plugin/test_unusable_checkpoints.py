@@ -62,7 +62,7 @@ def _run(pytester: pytest.Pytester, errors: str, *strategies: str, change: str =
     folder = pytester.mkdir("checkpoint")
     (folder / "model.pt").write_text("sound")
     pytester.makeconftest(CONFTEST)
-    known = f"STRATEGIES = {strategies}\nSTAMPS = file_identities(FOLDER)\n{change}\nERRORS = [{errors}]\n"
+    known = f"STRATEGIES = {strategies}\nIDENTITIES = file_identities(FOLDER)\n{change}\nERRORS = [{errors}]\n"
     pytester.makepyfile(TESTS.replace("def case(", f"{known}\ndef case(", 1))
     return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-rfs", "-W", "ignore")
 

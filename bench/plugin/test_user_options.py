@@ -1,5 +1,4 @@
 import re
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,11 @@ import torch
 
 from bench.history.runs import Key
 from bench.measure.case import Case
-from bench.plugin.options import OPTIONS, settings
-from bench.plugin.settings import Settings
+from bench.plugin.cases import cases, conformance_cases, judged_cases, roofline_cases
+from bench.plugin.history_scope import belongs
+from bench.plugin.run_results import notes
+from bench.plugin.test_options import chosen
+from bench.plugin.user_code import folders
 from bench.strategies import STRATEGIES
 from model.layouts.files import save_plain
 from model.layouts.layouts import LAYOUTS
@@ -46,16 +48,11 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.py"
 
 
-def chosen(**options: Any) -> Settings:
-    defaults = {name.removeprefix("--").replace("-", "_"): default for name, default, _, _ in OPTIONS}
-    return settings(Namespace(**defaults | options))
-
-
 def test_a_model_is_measured_with_every_strategy_under_its_own_name(file: Path) -> None:
     of_mine = chosen(model=f"{file}:make")
     assert (of_mine.sizes, of_mine.dtype) == (("make",), "float32")
-    assert [str(case) for case in of_mine.cases(real=True)] == [f"{name}-make-cpu" for name in STRATEGIES]
-    [case, *_] = of_mine.cases(real=False)
+    assert [str(case) for case in cases(of_mine, real=True)] == [f"{name}-make-cpu" for name in STRATEGIES]
+    [case, *_] = cases(of_mine, real=False)
     assert case.specification.footprint.state_bytes == 4 * (3 * 2 + 2)
     assert case.rehearsal.user_model is None
     assert case.blank_record().model == "mine.py:make"
@@ -67,12 +64,12 @@ def test_a_loader_stands_beside_the_others(file: Path) -> None:
     mine, sharded = (settings.own_strategies[name] for name in ("mine", "sharded"))
     assert (mine.device, mine.one_pool, mine.host, mine.file, mine.pinned) == ("S + L", "S + L", "", "", "")
     assert sharded.device == "2S"
-    cases = {case.strategy_name: case for case in settings.cases(real=False)}
-    assert cases["mine"].layout == "torch"
-    assert cases["sharded"].layout == "torch_sharded"
-    assert cases["baseline"].own_strategy is None
+    by_name = {case.strategy_name: case for case in cases(settings, real=False)}
+    assert by_name["mine"].layout == "torch"
+    assert by_name["sharded"].layout == "torch_sharded"
+    assert by_name["baseline"].own_strategy is None
     assert Path(mine.source) == file
-    assert cases["mine"].blank_record().host_bound_ratio is None
+    assert by_name["mine"].blank_record().host_bound_ratio is None
 
 
 def test_one_bound_is_for_all(file: Path) -> None:
@@ -85,47 +82,44 @@ def test_a_loader_is_given_the_checkpoint_as_it_is(file: Path, tmp_path: Path, l
     LAYOUTS[layout].save(torch.nn.Linear(3, 2).state_dict(), tmp_path, save_plain)
     path = tmp_path / LAYOUTS[layout].entrance
     options = {"model": f"{file}:make", "checkpoint": str(path), "strategy": [f"{file}:mine", f"{file}:sharded"]}
-    cases = {case.strategy_name: case for case in chosen(**options).cases(real=False)}
-    assert {name: case.layout for name, case in cases.items()} == dict.fromkeys(STRATEGIES, given) | {
+    by_name = {case.strategy_name: case for case in cases(chosen(**options), real=False)}
+    assert {name: case.layout for name, case in by_name.items()} == dict.fromkeys(STRATEGIES, given) | {
         "per_tensor": "per_tensor",
         "mine": given,
         "sharded": "torch_sharded",
     }
     # Who wants another layout than the user has gets a copy.
-    assert {name for name, case in cases.items() if case.specification.in_place is None} == {"per_tensor", "sharded"}
+    assert {name for name, case in by_name.items() if case.specification.in_place is None} == {"per_tensor", "sharded"}
     # A loader of the user's may know no model but the user's.
-    assert cases["mine"].rehearsal == cases["mine"].specification
-    assert cases["streamed"].rehearsal.user_model is None
+    assert by_name["mine"].rehearsal == by_name["mine"].specification
+    assert by_name["streamed"].rehearsal.user_model is None
 
 
 def test_the_conformance_of_strategies_that_are_not_the_users_is_not_asked_of_the_users_model(file: Path) -> None:
-    options = {"model": f"{file}:make", "strategy": [f"{file}:mine"]}
-    assert {case.strategy_name for case in chosen(**options).conformance_cases()} == {"mine"}
-    assert {case.strategy_name for case in chosen(**options, conformance=True).conformance_cases()} == {
-        *STRATEGIES,
-        "mine",
-    }
-    assert {case.strategy_name for case in chosen(strategy=[f"{file}:mine"]).conformance_cases()} == {
-        *STRATEGIES,
-        "mine",
-    }
-    assert chosen(**options).conformance_cases()[0].strategy.name == "mine"
+    options: dict[str, Any] = {"model": f"{file}:make", "strategy": [f"{file}:mine"]}
+    for asked, tried in (
+        (options, {"mine"}),
+        (options | {"conformance": True}, {*STRATEGIES, "mine"}),
+        ({"strategy": [f"{file}:mine"]}, {*STRATEGIES, "mine"}),
+    ):
+        assert {case.strategy_name for case in conformance_cases(chosen(**asked))} == tried
+    assert conformance_cases(chosen(**options))[0].strategy.name == "mine"
 
 
 def test_a_loader_of_the_users_is_judged_whatever_the_model_and_may_have_properties_tolerated(file: Path) -> None:
     options: dict[str, Any] = {"strategies": "baseline", "strategy": [f"{file}:mine"], "tolerate": "dtype, moved"}
     settings = chosen(**options)
-    assert [str(case) for case in settings.judged()] == ["mine-small-cpu"]
-    assert [str(case) for case in chosen(**options, model=f"{file}:make").judged()] == [
+    assert [str(case) for case in judged_cases(settings)] == ["mine-small-cpu"]
+    assert [str(case) for case in judged_cases(chosen(**options, model=f"{file}:make"))] == [
         "baseline-make-cpu",
         "mine-make-cpu",
     ]
-    assert {(one.strategy_name, one.property_name) for one in settings.conformance_cases() if one.is_tolerated} >= {
+    assert {(one.strategy_name, one.property_name) for one in conformance_cases(settings) if one.is_tolerated} >= {
         ("mine", "dtype"),
         ("mine", "moved"),
     }
-    assert {one.property_name for one in settings.conformance_cases() if one.is_tolerated} == {"dtype", "moved"}
-    assert chosen(strategies="baseline").judged() == []
+    assert {one.property_name for one in conformance_cases(settings) if one.is_tolerated} == {"dtype", "moved"}
+    assert judged_cases(chosen(strategies="baseline")) == []
 
 
 def test_a_checkpoint_becomes_the_models_as_it_is_wanted(file: Path, tmp_path: Path) -> None:
@@ -140,14 +134,14 @@ def test_a_checkpoint_becomes_the_models_as_it_is_wanted(file: Path, tmp_path: P
     settings = chosen(**options, strategy=[f"{file}:mine"])
     assert settings.own
     assert settings.own.missing == ("bias",)
-    [note] = settings.notes
+    [note] = notes(settings)
     assert note == (
         "make: of weights.pt, its tensors saved as a checkpoint of its own: names by --rename old=new; names by "
         "--rename new\\.(.*)=\\1; without 'epoch.mean'; the model keeps what it starts with in 'bias', and its outputs "
         "are not compared"
     )
     # A plan loads as much of the model.
-    for case in (*settings.cases(real=True), *chosen(**options, plan=True).cases(real=False)):
+    for case in (*cases(settings, real=True), *cases(chosen(**options, plan=True), real=False)):
         assert case.specification.keywords == {"missing": ("bias",)}
         assert case.specification.footprint.state_bytes == 4 * 8
         assert case.specification.checkpoint_bytes == 4 * 6
@@ -157,43 +151,43 @@ def test_what_is_the_users_is_known_by_its_folders(file: Path, tmp_path: Path) -
     (tmp_path / "run").mkdir()
     torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "run" / "weights")
     settings = chosen(model=f"{file}:make", checkpoint=str(tmp_path / "run"), strategy=[f"{file}:mine"])
-    assert set(settings.own_folders) == {tmp_path, tmp_path / "run"}
-    assert chosen().own_folders == []
+    assert set(folders(settings)) == {tmp_path, tmp_path / "run"}
+    assert folders(chosen()) == []
 
 
 def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path) -> None:
     settings = chosen(strategy=[f"{file}:mine"])
     record = Case("mine", "small", "sim", "float32", own_strategy=settings.own_strategies["mine"]).blank_record()
-    assert settings.wants(record)
-    assert not chosen(strategies="baseline").wants(record)
+    assert belongs(settings, record)
+    assert not belongs(chosen(strategies="baseline"), record)
     # A loader that nobody asked for is not missed among the strategies, nor is one of that name in another file.
-    assert not chosen().wants(record)
-    assert not settings.wants(record.with_fields(loader="other.py:mine"))
+    assert not belongs(chosen(), record)
+    assert not belongs(settings, record.with_fields(loader="other.py:mine"))
 
 
 def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_path: Path) -> None:
     settings = chosen(model=f"{file}:make")
-    [case, *_] = settings.cases(real=False)
+    [case, *_] = cases(settings, real=False)
     record = case.blank_record()
-    assert settings.wants(record)
-    assert not chosen().wants(record.with_fields(size="small"))
-    assert not settings.wants(record.with_fields(model=None, state_digest=None))
-    assert not settings.wants(record.with_fields(model="other.py:make"))
-    assert not settings.wants(record.with_fields(state_digest="another"))
+    assert belongs(settings, record)
+    assert not belongs(chosen(), record.with_fields(size="small"))
+    assert not belongs(settings, record.with_fields(model=None, state_digest=None))
+    assert not belongs(settings, record.with_fields(model="other.py:make"))
+    assert not belongs(settings, record.with_fields(state_digest="another"))
     # Of an earlier version.
-    assert not settings.wants(record.with_fields(state_digest=None))
+    assert not belongs(settings, record.with_fields(state_digest=None))
     # Wherever the file lies.
     (tmp_path / "moved").mkdir()
     moved = file.rename(tmp_path / "moved" / file.name)
-    assert chosen(model=f"{moved}:make").wants(record)
-    [again, *_] = chosen(model=f"{moved}:make").cases(real=False)
+    assert belongs(chosen(model=f"{moved}:make"), record)
+    [again, *_] = cases(chosen(model=f"{moved}:make"), real=False)
     assert Key.of("", again.blank_record()) == Key.of("", record)
     moved.write_text(CODE.replace("(3, 2)", "(3, 3)"))
     (tmp_path / "again").mkdir()
     changed = chosen(model=f"{moved.rename(tmp_path / 'again' / file.name)}:make")
-    assert not changed.wants(record)
-    assert Key.of("", changed.cases(real=False)[0].blank_record()) != Key.of("", record)
-    assert all(limit.blank_record().state_digest == record.state_digest for limit in settings.limits())
+    assert not belongs(changed, record)
+    assert Key.of("", cases(changed, real=False)[0].blank_record()) != Key.of("", record)
+    assert all(limit.blank_record().state_digest == record.state_digest for limit in roofline_cases(settings))
 
 
 def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ CONFTEST = """
 import pytest
 
 import bench.plugin.versus as session
-from bench.plugin.options import add_options
-from bench.plugin.history_options import OPTIONS, history_options
+from bench.plugin.option import add_options
+from bench.plugin.options import OPTIONS, parsed
 from bench.report.versus import versus_lines
 from bench.versus.interleaved_runs import InterleavedRuns, RunFailed
 from bench.versus.run_figures import BenchmarkKey
@@ -21,14 +21,13 @@ from bench.plugin.versus import Versus
 
 
 def pytest_addoption(parser):
-    folders = [(name, None, "FOLDER", "") for name in ("--export", "--report")]
-    add_options(parser.getgroup("weight loading"), (*OPTIONS, *session.OPTIONS, *folders))
+    add_options(parser.getgroup("weight loading"), OPTIONS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     try:
-        config.versus = Versus(config, history_options(config.option), config.rootpath / "checkpoints")
+        config.versus = Versus(config, parsed(config.option), config.rootpath / "checkpoints")
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(config.versus)
@@ -95,14 +94,7 @@ def test_the_documented_commands_compare_a_version_and_a_commit(versus: pytest.P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("main", "--accept"), "--versus: leave out what is about one run"),
         (("main", "--benchmark-json=x.json"), "--versus: leave out what is about one run"),
-        (("main", "--export=x"), "--versus: leave out what is about one run"),
-        (("main", "--report=x"), "--versus: leave out what is about one run"),
-        (("main", "--history"), "--versus: leave out what is about one run"),
-        (("main", "--versus-rounds=2"), "--versus-rounds: '2' rounds say nothing of their spread; make 3 or more"),
-        (("main", "--versus-rounds=many"), "--versus-rounds: 'many' rounds say nothing"),
-        (("main", "--time-compare-fail=off"), "--versus: a threshold cannot be off here; give a percentage"),
         (("nonsense",), "--versus: 'nonsense' is neither a commit here nor a requirement of a version"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A checkpoint that is no longer sound while a run uses it: the run says so once, in a line."""
+"""A checkpoint that is no longer sound while a run uses it: one test fails for it, with one line."""
 
 from collections.abc import Callable, Generator, Iterable
 
@@ -12,12 +12,12 @@ from model.checkpoints.specification import Specification
 from model.examine.trust import LONGEST_PART, UntrustedCheckpoint
 from model.printable import printable
 
-# How a load's process says that its checkpoint is at fault.
+# The beginning of the message of a load's process whose checkpoint is at fault.
 UNTRUSTED = f"{UntrustedCheckpoint.__name__}: "
 
 
 class CheckpointUnusable(pytest.fail.Exception):  # type: ignore[name-defined, misc]  # pytest gives its class no other name
-    """The checkpoint of a test is at fault; the message says that in a line."""
+    """The checkpoint of a test is at fault; the message is one line."""
 
     __module__ = "builtins"
 
@@ -33,14 +33,14 @@ class UnusableCheckpoints:
 
     def __init__(self, held: Callable[[], Iterable[Checkpoint]]) -> None:
         self._held = held
-        # The test that has told of a fault, by its line, and by what has it.
-        self._told: dict[object, str] = {}
+        # The test that has reported a fault, by its message, and by what has it.
+        self._reported: dict[object, str] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         case = case_of(item)
         # Processes that load together ask each other first: none of them may leave.
-        if case and not isinstance(case, ShardedCase) and (first := self._told.get(_needed(case.specification))):
+        if case and not isinstance(case, ShardedCase) and (first := self._reported.get(_needed(case.specification))):
             pytest.skip(_reference(first))
         return (yield from self._watched(item))
 
@@ -55,16 +55,16 @@ class UnusableCheckpoints:
             raise
         except (Exception, pytest.fail.Exception) as error:
             case = case_of(item)
-            unsound = error if isinstance(error, CheckpointUnusable) else self._found(case) if case else None
-            if unsound is None or case is None:
+            unusable = error if isinstance(error, CheckpointUnusable) else self._found(case) if case else None
+            if unusable is None or case is None:
                 raise
-            self._told.setdefault(_needed(case.specification), item.nodeid)
-            if (first := self._told.setdefault(str(unsound), item.nodeid)) != item.nodeid:
+            self._reported.setdefault(_needed(case.specification), item.nodeid)
+            if (first := self._reported.setdefault(str(unusable), item.nodeid)) != item.nodeid:
                 raise pytest.skip.Exception(_reference(first)) from None
-            raise unsound from None
+            raise unusable from None
 
     def _found(self, case: Case) -> CheckpointUnusable | None:
-        """Return what has become of the checkpoints of a failed test, if that is why: a load may tell it less well."""
+        """Return the fault of a checkpoint of a failed test, if it has one: a load may report it less well."""
         needed = {_needed(case.specification), _needed(case.rehearsal)}
         for checkpoint in self._held():
             if _needed(checkpoint.specification) in needed:

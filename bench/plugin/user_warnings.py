@@ -1,21 +1,21 @@
-"""A pytest plugin that says what the user's code warned of: in any process of the run, each warning once."""
+"""A pytest plugin that prints the warnings of the user's code: those of all processes of the run, each once."""
 
 import os
 from tempfile import NamedTemporaryFile
 
 import pytest
 
-from bench.plugin.progress import say
+from bench.plugin.progress import write_line
 from model.run_folder import run_folder
 from model.user.user_code import WARNINGS_FILE
 
 
 class UserWarnings:
-    """Says the lines that are appended to the file of `WARNINGS_FILE`, which lasts as long as the run."""
+    """Prints the lines that are appended to the file of `WARNINGS_FILE`, which lasts as long as the run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._said: set[str] = set()
+        self._written: set[str] = set()
         self._file = NamedTemporaryFile(  # noqa: SIM115 - it lasts
             "r", prefix="warnings-", dir=run_folder(), encoding="utf-8"
         )
@@ -23,19 +23,19 @@ class UserWarnings:
         self._before = os.environ.get(WARNINGS_FILE)
         os.environ[WARNINGS_FILE] = self._file.name
 
-    def say(self) -> None:
-        """Say what has come since."""
+    def write_new(self) -> None:
+        """Write the warnings that have come since."""
         for line in self._file.read().splitlines():
-            if line not in self._said:
-                self._said.add(line)
-                say(self._config, line)
+            if line not in self._written:
+                self._written.add(line)
+                write_line(self._config, line)
 
     def pytest_runtest_logfinish(self) -> None:
-        self.say()
+        self.write_new()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        self.say()
+        self.write_new()
 
     def pytest_unconfigure(self) -> None:
         self._file.close()

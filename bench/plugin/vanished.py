@@ -8,20 +8,20 @@ import pytest
 
 
 class Vanished(pytest.Item):
-    """Stands where a recorded benchmark stood, so that `-k`, `--deselect` and the rest mean it as they meant that.
+    """Stands where a recorded benchmark stood: `-k`, `--deselect` and the rest select it as they selected that.
 
-    `miss` is called when it runs, and fails it.
+    `fail` is called when it runs.
     """
 
     # It counts as a benchmark: `--benchmark-only` is not to leave it out.
     fixturenames = ("benchmark",)
 
-    def __init__(self, *, miss: Callable[[], None], **kwargs: Any) -> None:
+    def __init__(self, *, fail: Callable[[], None], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._miss = miss
+        self._fail = fail
 
     def runtest(self) -> None:
-        self._miss()
+        self._fail()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:  # noqa: ARG002 - pytest passes it
         return str(excinfo.value)
@@ -31,9 +31,9 @@ class Vanished(pytest.Item):
 
 
 def placeholders(
-    session: pytest.Session, items: list[pytest.Item], fullname: str, miss: Callable[[], None]
+    session: pytest.Session, items: list[pytest.Item], fullname: str, fail: Callable[[], None]
 ) -> list[Vanished]:
-    """One item in the place of a vanished benchmark, or none if what was asked for does not reach there."""
+    """Return an item in the place of a vanished benchmark, or none if the command line does not reach there."""
     file, _, name = fullname.partition("::")
     config, path = session.config, session.config.rootpath / file
     if config.hook.pytest_ignore_collect(collection_path=path, config=config):
@@ -41,7 +41,7 @@ def placeholders(
     if not any(_reaches(argument, config, path, name) for argument in config.args):
         return []
     modules = {module.nodeid: module for item in items if (module := item.getparent(pytest.Module))}
-    gone = Vanished.from_parent(modules.get(file, session), name=name, nodeid=fullname, miss=miss)
+    gone = Vanished.from_parent(modules.get(file, session), name=name, nodeid=fullname, fail=fail)
     # Those of the same test, for `-m`.
     test = name.partition("[")[0]
     others = (item for item in items if item.parent is gone.parent and item.name.partition("[")[0] == test)
@@ -51,7 +51,7 @@ def placeholders(
 
 
 def _reaches(argument: str, config: pytest.Config, file: Path, name: str) -> bool:
-    """Whether an argument of the command line names this test, its file, or a folder above it."""
+    """Return whether an argument of the command line names this test, its file, or a folder above it."""
     path, _, node = argument.partition("::")
     asked = (config.invocation_params.dir / path).resolve()
     return file.resolve().is_relative_to(asked) and node in ("", name, name.partition("[")[0])

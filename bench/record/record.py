@@ -66,7 +66,7 @@ TO_THE_RIGHT = "the peak to its right, in GiB"
 TO_THE_LEFT = "the peak that theory predicts for the column to its left"
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True)
 class Record:
     """The record of one benchmark. Bytes are integers, seconds and ratios floats; what was not measured is None.
 

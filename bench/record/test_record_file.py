@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.history.storage import Storage, read_runs, write_whole
-from bench.history.test_storage import RUN, storage
+from bench.history.run_files import read_runs, write_whole
+from bench.plugin.storage import Storage
+from bench.plugin.test_storage import RUN, storage
 from bench.record.record_file import MOST_BYTES, Unreadable, content_of, json_of
 
 

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import interrupts  # before torch
+from bench.history.run_files import read_runs
 from bench.history.runs import Run
 from bench.history.schema import PASSED
-from bench.history.storage import read_runs
-from bench.plugin.reporter import page_is_possible
-from bench.plugin.terminal import LONGEST_LINE
 from bench.record.record_file import Unreadable
 from bench.report.document_tables import write_tables
+from bench.report.page import page_is_possible
 from bench.report.peers import PEERS
 from bench.report.readme import PAGE, write_readme
 from bench.report.recorded import Recorded, recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.sharded_section import SHARDED
 from model.checkpoints.cache import cache_folder
-from model.printable import printable
+from model.printable import LONGEST_LINE, printable
 
 ROOT = Path(__file__).parents[2]
 

@@ -113,7 +113,7 @@ def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
     yield from _unrecorded(comparison)
     if comparison.missed:
         yield f"NOT COMPARED: skipped or failed: {_names(comparison.missed)}"
-    yield from _apart(comparison)
+    yield from _elsewhere(comparison)
     if comparison.times.waiting:
         least = min(comparison.times.waiting.values())
         yield (
@@ -157,10 +157,10 @@ def _other(past: Baselines, key: Key) -> str | None:
     return None
 
 
-def _apart(comparison: Comparison) -> Iterator[str]:
+def _elsewhere(comparison: Comparison) -> Iterator[str]:
     """What cannot be compared, by what differs."""
     by_difference: dict[tuple[str, ...], list[Key]] = {}
-    for key, differing in comparison.apart.items():
+    for key, differing in comparison.elsewhere.items():
         by_difference.setdefault(tuple(differing), []).append(key)
     for what, keys in by_difference.items():
         yield (
@@ -174,7 +174,7 @@ def _apart(comparison: Comparison) -> Iterator[str]:
 
 
 def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
-    compared = len(comparison.records) - len(comparison.new) - len(comparison.apart)
+    compared = len(comparison.records) - len(comparison.new) - len(comparison.elsewhere)
     if gains := [finding for finding in comparison.findings if finding.verdict in GAINS]:
         where = f"it is in {recorded.name}: keep that file" if recorded else "a run has to pass and to be recorded"
         yield f"GAIN: {_figures(len(gains))} better. For later runs to be held against that, {where}"
@@ -192,11 +192,11 @@ def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
 
 
 def _all_well(comparison: Comparison, compared: int) -> Iterator[str]:
-    if not compared and not comparison.apart:
+    if not compared and not comparison.elsewhere:
         if not all(_other(comparison.past, key) for key in comparison.new):
             yield "NOT COMPARED: no run that is recorded has one of these benchmarks"
         return
-    asked = f", {len(comparison.apart)} in what they ask a device for" if comparison.apart else ""
+    asked = f", {len(comparison.elsewhere)} in what they ask a device for" if comparison.elsewhere else ""
     slower = ", nothing is slower" if comparison.times.judged else ""
     yield f"{_benchmarks(compared)} compared{asked}: nothing grew{slower}"
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.history.storage import write_whole
+from bench.history.run_files import write_whole
 from bench.record.record import FIELDS
 from bench.report.table import COLUMNS
 from bench.report.text_table import markdown_table

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.history.run_files import write_whole
 from bench.history.runs import Key
-from bench.history.storage import write_whole
 from bench.record.field import Field, title
 from bench.record.record import FIGURES, Record
 

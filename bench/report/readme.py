@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.history.storage import write_whole
+from bench.history.run_files import write_whole
 from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.table import terminal_lines

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.history.fingerprint import in_a_line
-from bench.history.storage import write_whole
+from bench.history.run_files import write_whole
 from bench.report.recorded import Recorded
 
 

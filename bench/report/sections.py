@@ -1,14 +1,12 @@
-"""Everything that a run has to say, in a terminal and on the page of a CI job."""
+"""Everything that a run reports, in a terminal and on the page of a CI job."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.conformance.sweep import Cell
-from bench.history.runs import Run, runs_with
-from bench.plugin.regression import RegressionPlugin
-from bench.plugin.settings import Settings
-from bench.plugin.versus import Versus
+from bench.history.comparison import Comparison
+from bench.history.runs import Run
 from bench.report.advice import Advice
 from bench.report.alive import explanation
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
@@ -18,6 +16,7 @@ from bench.report.peers import version_lines
 from bench.report.rows import CaseResult, rows
 from bench.report.table import markdown, terminal_lines
 from bench.report.versus import versus_lines, versus_markdown
+from bench.versus.verdict import SideComparison
 
 # Of a page that wraps by itself.
 JOB_PAGE_COLUMNS = 1000
@@ -25,77 +24,85 @@ JOB_PAGE_COLUMNS = 1000
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a run found out: what became of each benchmark, of each cell of the conformance table, and of the rest."""
+    """What a run found, and what of it was asked for.
 
-    chosen: Settings
-    gate: RegressionPlugin
-    versus: Versus | None
+    `title` and `notes` describe the measurements, `stand_in` is the memory of the stand-in for a GPU that they were
+    taken on. `earlier_runs` were recorded before this run, which is in the file `recorded`. `comparison` holds this run
+    against them, and is reported as a whole if it was `compared` on request. `history` is what `--history` shows, of
+    the user's model alone if it has a name in `history_of`; `passed_over` has the files that are no runs.
+    `advice_file` has the code of the advice. None: there is no such thing.
+    """
+
+    title: str
     outcomes: Sequence[CaseResult]
     cells: Sequence[Cell]
-    advice: Callable[[], Advice | None] = lambda: None
-    # Where its code is, if it is anywhere.
-    written: list[Path] = field(default_factory=list)
+    notes: Sequence[str] = ()
+    explain: bool = False
+    whole_conformance: bool = False
+    stand_in: str | None = None
+    earlier_runs: Sequence[Run] = ()
+    recorded: Path | None = None
+    comparison: Comparison | None = None
+    compared: bool = False
+    history: Sequence[Run] | None = None
+    history_of: str = ""
+    passed_over: Sequence[str] = ()
+    versus: SideComparison | None = None
+    advice: Advice | None = None
+    advice_file: Path | None = None
 
 
-def sections(found: RunResults, width: int) -> Iterator[tuple[str, list[str]]]:
-    """What is said in a terminal of `width` columns, under its titles."""
-    chosen, gate, outcomes = found.chosen, found.gate, found.outcomes
-    if found.cells:
-        yield "conformance", conformance_lines(found.cells, width, whole=chosen.conformance)
+def sections(results: RunResults, width: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the sections of a terminal of `width` columns: a title, and lines."""
+    outcomes, comparison = results.outcomes, results.comparison
+    if results.cells:
+        yield "conformance", conformance_lines(results.cells, width, whole=results.whole_conformance)
     if table := rows(outcomes):
-        explained = [line for outcome in outcomes for line in explanation(outcome)] if chosen.explain else []
-        yield f"weight loading: {chosen.title}", [*explained, *chosen.notes, *terminal_lines(table, width)]
-        if changed := version_lines(table, gate.runs):
+        explained = [line for outcome in outcomes for line in explanation(outcome)] if results.explain else []
+        yield f"weight loading: {results.title}", [*explained, *results.notes, *terminal_lines(table, width)]
+        if changed := version_lines(table, results.earlier_runs):
             yield "other versions", changed
-    if lines := _advice(found):
+    if lines := _advice(results):
         yield "advice", lines
-    if gate.shown:
-        yield comparison_title(gate.shown), comparison_lines(gate.shown, gate.recorded, width)
-    elif gate.comparison and (line := quiet_line(gate.comparison)):
+    if comparison and results.compared:
+        yield comparison_title(comparison), comparison_lines(comparison, results.recorded, width)
+    elif comparison and (line := quiet_line(comparison)):
         yield "not compared", [line]
-    if found.versus and found.versus.result:
-        yield f"versus{_where(chosen)}", versus_lines(found.versus.result, width)
-    if gate.history is not None:
-        runs, whose = _of_model(found, gate.history)
-        yield "history", history_lines(runs, gate.passed_over, width, whose)
+    if results.versus:
+        yield f"versus{_where(results)}", versus_lines(results.versus, width)
+    if results.history is not None:
+        yield "history", history_lines(results.history, results.passed_over, width, results.history_of)
 
 
-def _of_model(found: RunResults, runs: list[Run]) -> tuple[list[Run], str]:
-    """What of the recorded runs is of the user's model, and its name; all of them where none is given."""
-    own = found.chosen.own
-    return (runs_with(runs, found.chosen.is_of_model), own.factory.display_name) if own else (runs, "")
+def _where(results: RunResults) -> str:
+    return f" on a stand-in for a GPU ({results.stand_in})" if results.stand_in else ""
 
 
-def _where(chosen: Settings) -> str:
-    return f" on a stand-in for a GPU ({chosen.stand_in})" if chosen.stand_in else ""
+def _advice(results: RunResults) -> list[str]:
+    advice = results.advice
+    return [*advice.lines, *advice.how_to_use(results.advice_file)] if advice else []
 
 
-def _advice(found: RunResults) -> list[str]:
-    advice = found.advice()
-    return [*advice.lines, *advice.how_to_use(next(iter(found.written), None))] if advice else []
-
-
-def job_page(found: RunResults) -> Iterator[str]:
-    """The same in Markdown, for `$GITHUB_STEP_SUMMARY`."""
-    gate = found.gate
-    if table := rows(found.outcomes):
+def job_page(results: RunResults) -> Iterator[str]:
+    """Yield the same in Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    if table := rows(results.outcomes):
         yield markdown(table)
-        yield from (f"- {line}\n" for line in version_lines(table, gate.runs))
-    if lines := _advice(found):
+        yield from (f"- {line}\n" for line in version_lines(table, results.earlier_runs))
+    if lines := _advice(results):
         yield "\n".join(["```text", *lines, "```", ""])
-    if gate.shown:
-        yield comparison_markdown(gate.shown, gate.recorded)
-    if found.cells:
-        yield from (f"{line}\n" for line in conformance_lines(found.cells, JOB_PAGE_COLUMNS, whole=True))
-    if found.versus and found.versus.result:
-        yield f"### Versus{_where(found.chosen)}\n\n{versus_markdown(found.versus.result)}"
-    if gate.history is not None:
-        runs, whose = _of_model(found, gate.history)
-        yield history_markdown(runs, gate.passed_over, whose)
+    if results.comparison and results.compared:
+        yield comparison_markdown(results.comparison, results.recorded)
+    if results.cells:
+        yield from (f"{line}\n" for line in conformance_lines(results.cells, JOB_PAGE_COLUMNS, whole=True))
+    if results.versus:
+        yield f"### Versus{_where(results)}\n\n{versus_markdown(results.versus)}"
+    if results.history is not None:
+        yield history_markdown(results.history, results.passed_over, results.history_of)
 
 
-def not_compared(found: RunResults) -> list[str]:
-    """What could not be held against history, though someone asked for it."""
-    shown = found.gate.shown
-    lines = comparison_lines(shown, found.gate.recorded, JOB_PAGE_COLUMNS) if shown else []
+def not_compared(results: RunResults) -> list[str]:
+    """Return a line for what could not be held against history, though someone asked for it."""
+    if not results.comparison or not results.compared:
+        return []
+    lines = comparison_lines(results.comparison, results.recorded, JOB_PAGE_COLUMNS)
     return [line for line in lines if line.startswith("NOT COMPARED: ")]

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.plugin.options import add_options
-from bench.plugin.regression import RegressionPlugin
-from bench.plugin.history_options import OPTIONS, history_options
+from bench.plugin.option import add_options
+from bench.plugin.options import OPTIONS, parsed
+from bench.plugin.regression import RegressionPlugin, comparison_request
 from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
 
 WORLD = json.loads(Path(__file__).with_name("figures.json").read_text())
@@ -34,7 +34,8 @@ def pytest_configure(config):
     config.option.benchmark_autosave = config.option.benchmark_autosave or "run"
     config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     try:
-        config.gate = RegressionPlugin(config, history_options(config.option), lambda record: record.size == "tiny")
+        request = comparison_request(parsed(config.option), config.option)
+        config.gate = RegressionPlugin(config, request, lambda record: record.size == "tiny")
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(config.gate)
@@ -50,11 +51,11 @@ def pytest_benchmark_generate_commit_info():
 
 def pytest_terminal_summary(terminalreporter, config):
     gate = config.gate
-    if gate.shown:
-        terminalreporter.section(comparison_title(gate.shown))
-        for line in comparison_lines(gate.shown, gate.recorded, 120):
+    if gate.requested_comparison:
+        terminalreporter.section(comparison_title(gate.requested_comparison))
+        for line in comparison_lines(gate.requested_comparison, gate.recorded, 120):
             terminalreporter.write_line(line)
-        Path("summary.md").write_text(comparison_markdown(gate.shown, gate.recorded))
+        Path("summary.md").write_text(comparison_markdown(gate.requested_comparison, gate.recorded))
     elif gate.comparison and (line := quiet_line(gate.comparison)):
         terminalreporter.write_line(line)
     for line in gate.complaints:
@@ -75,13 +76,13 @@ from conftest import WORLD
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLD["loads"])
-def test_load(name, benchmark, growth):
+def test_load(name, benchmark, find_regressions):
     benchmark.extra_info = fields = WORLD["loads"][name]
     record = Record.read(fields)
     if name in WORLD.get("stopped", ()):
         benchmark.pedantic(lambda: os.kill(os.getpid(), signal.SIGINT))
     benchmark.pedantic(time.sleep, args=(0,), rounds=2)
-    if grown := growth(record):
+    if grown := find_regressions(record):
         alive = [dict(bytes=7, tensors=1, line="r.py:3", code="x = y")]
         fields["alive_at_peak"] = record.alive_at_peak = dict.fromkeys(grown, alive)
         raise MemoryRegression("; ".join(grown.values()), pytrace=False)

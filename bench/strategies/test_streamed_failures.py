@@ -162,6 +162,6 @@ def test_ctrl_c_ends_the_threads_that_read(
         return Holder(tensors)
 
     monkeypatch.setattr(os, "preadv", slow)
-    with interrupts.apart(), pytest.raises(KeyboardInterrupt):
+    with interrupts.interruptible(), pytest.raises(KeyboardInterrupt):
         streamed(build, path, CPU, dtype=dtype, threads=2)
     assert len(read) < 32

@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.history.change_points import change_points
 from bench.history.fingerprint import in_a_line
+from bench.history.run_files import write_whole
 from bench.history.runs import Run
-from bench.history.storage import write_whole
 from bench.record.field import shown, title
 from bench.report.conformance import summary
 from bench.report.page.charts.alive import alive_figures

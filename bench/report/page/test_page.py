@@ -205,7 +205,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(
     runs: Runs, last: Recorded, page: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "index.html").write_text("before")
-    monkeypatch.setattr("bench.history.storage.os.fsync", _full)
+    monkeypatch.setattr("bench.history.run_files.os.fsync", _full)
     with pytest.raises(OSError, match="full"):
         write_page(last, runs.read(), tmp_path, cache)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["index.html"]

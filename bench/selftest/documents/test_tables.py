@@ -1,17 +1,17 @@
 """Tables of documents say what the code says: options, properties, bounds, sizes, columns, fields, recorded runs."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench.conformance.properties import PROPERTIES, columns
-from bench.plugin.history_options import OPTIONS as HISTORY_OPTIONS
-from bench.plugin.options import OPTIONS, help_text
-from bench.plugin.versus import OPTIONS as VERSUS_OPTIONS
+from bench.plugin.option import markdown_table
+from bench.plugin.options import OPTIONS
 from bench.report.document_tables import document_tables
-from bench.selftest.documents.markdown import ROOT, documents, tables
+from bench.selftest.documents.markdown import ROOT, documented, documents, tables
 from bench.sharded.recipes import SHARDED
 from bench.strategies import STRATEGIES
 from model.checkpoints.specification import Specification
@@ -25,14 +25,13 @@ def table(name: str, heading: str) -> list[list[str]]:
     return [row for _, *rows in tables(DOCUMENTS[name], heading) for row in rows]
 
 
-def test_every_option_is_in_the_table() -> None:
-    options = (*OPTIONS, *HISTORY_OPTIONS, *VERSUS_OPTIONS)
-    rows = [
-        [f"{name} {metavar}" if metavar else name, help_text((name, default, metavar, meaning))]
-        for name, default, metavar, meaning in options
-    ]
-    printed = "\n".join(f"| `{name}` | {text} |" for name, text in rows)
-    assert table("bench/README.md", "option") == rows, f"the table should be\n{printed}"
+def test_the_table_of_options_is_that_of_the_command_line(tmp_path: Path) -> None:
+    [_, _, module] = documented("python -m bench.plugin")
+    document = tmp_path / "README.md"
+    document.write_text("before\n\n| option | meaning |\n|---|---|\n| old | row |\n\nafter\n")
+    import_module(f"{module}.__main__").main(document)
+    assert document.read_text() == f"before\n\n{markdown_table(OPTIONS)}\n\nafter\n"
+    assert markdown_table(OPTIONS) in DOCUMENTS["bench/README.md"], f"write it with python -m {module}"
 
 
 def test_every_property_is_in_the_table() -> None:

@@ -35,16 +35,16 @@ CheckpointCache._removable_bytes = lambda self: 0
 # A plugin that fills the disk when the run is recorded.
 FULL_RESULTS = """
 from pathlib import Path
-from bench.history import storage
+from bench.history import run_files
 
-write_whole = storage.write_whole
+write_whole = run_files.write_whole
 
 def full(file, content):
     if Path(file).name[:1].isdigit():
         raise OSError(28, "No space left on device")
     write_whole(file, content)
 
-storage.write_whole = full
+run_files.write_whole = full
 """
 
 if not Path("/proc/self/clear_refs").exists():

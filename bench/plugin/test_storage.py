@@ -13,9 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pytest_benchmark.storage.file import FileStorage
 
+from bench.history.run_files import in_text, write_whole
 from bench.history.runs import read_run
 from bench.history.schema import FAILED
-from bench.history.storage import Storage, in_text, write_whole
+from bench.plugin.storage import Storage
 from bench.record.record import FIELDS, Record
 from bench.selftest.small_suite import STATS
 from model.disk import UNFINISHED
@@ -182,7 +183,7 @@ def test_a_run_that_cannot_be_saved_leaves_nothing(
 def test_a_process_that_is_stopped_while_it_saves_keeps_no_run_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.history.storage.MOST_LOCKED_SECONDS", 0.05)
+    monkeypatch.setattr("bench.history.run_files.MOST_LOCKED_SECONDS", 0.05)
     (tmp_path / "machine").mkdir()
     holder = os.open(tmp_path / "machine", os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)

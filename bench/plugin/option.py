@@ -1,0 +1,83 @@
+"""A row of the table of options, and what is made of all rows: pytest's options, and a table in Markdown."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option by its `name`, as it is typed. A `metavar` of None: a flag.
+
+    `default` is a text like that of a user. `parse` makes a value of a text, or raises `ValueError` with one line. Of
+    an option that may be `repeated` the value is a tuple.
+    """
+
+    name: str
+    default: str | bool | None
+    metavar: str | None
+    meaning: str
+    parse: Callable[[str], Any]
+    repeated: bool
+
+    @classmethod
+    def of(cls, field: "dataclasses.Field[Any]") -> "Option":
+        """Return the option of a field that `option` made."""
+        return cls(name=f"--{field.name.replace('_', '-')}", **field.metadata)
+
+    @property
+    def attribute(self) -> str:
+        """The name of the option in `Options`, and in pytest's namespace."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+    @property
+    def typed(self) -> str:
+        """The option as it is typed, with a value."""
+        return f"{self.name} {self.metavar}" if self.metavar else self.name
+
+    @property
+    def help_text(self) -> str:
+        """The meaning of the option, with its default."""
+        if self.metavar is None:
+            return f"{self.meaning} (default: off)"
+        return self.meaning if self.default is None else f"{self.meaning} (default: {self.default})"
+
+    def value(self, given: Any) -> Any:
+        """Parse what pytest has of the option. Raises `ValueError` with one line that names the option."""
+        if given is None or isinstance(given, bool):
+            return () if self.repeated else given
+        try:
+            return tuple(map(self.parse, given)) if self.repeated else self.parse(given)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+
+
+def option(
+    default: str | bool | None,
+    metavar: str | None,
+    meaning: str,
+    parse: Callable[[str], Any] = str,
+    *,
+    repeated: bool = False,
+) -> Any:
+    """Return the field of an option: a row of the table."""
+    row = {"default": default, "metavar": metavar, "meaning": meaning, "parse": parse, "repeated": repeated}
+    return dataclasses.field(metadata=row)
+
+
+def add_options(group: Any, options: Iterable[Option]) -> None:
+    """Add options to an option group of pytest."""
+    for one in options:
+        form: dict[str, Any] = {"default": one.default, "help": one.help_text.replace("%", "%%")}
+        if one.metavar is None:
+            form["action"] = "store_true"
+        else:
+            form |= {"metavar": one.metavar, "action": "append" if one.repeated else "store"}
+        group.addoption(one.name, **form)
+
+
+def markdown_table(options: Iterable[Option]) -> str:
+    """Return the table of options of `bench/README.md`."""
+    rows = [f"| `{one.typed}` | {one.help_text} |" for one in options]
+    return "\n".join(["| option | meaning |", "|---|---|", *rows])

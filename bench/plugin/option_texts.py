@@ -1,0 +1,139 @@
+"""Parsers of the texts of options. Each raises `ValueError` with one line: what is wrong, and what would be right."""
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from bench.measure.bounds import bound_bytes
+from bench.meters.budget import shown
+from bench.meters.driver.card import CardSettings
+from model.architecture import DTYPES
+
+# What an allocator takes at once.
+LEAST_BYTES = 2 * 2**20
+# The least memory of a stand-in for a GPU.
+LEAST_CARD_BYTES = 2 * 2**30
+DEFAULT_RANKS, MOST_RANKS = 2, 2**20
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{suffix}": base**power
+    for power, prefix in enumerate("KMGT", 1)
+    for suffix, base in (("iB", 1024), ("B", 1000))
+}
+
+
+def names(known: Collection[str], groups: Mapping[str, Collection[str]]) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser of comma lists of known names, each once; a name of `groups` stands for several."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for name in (part.strip() for part in text.split(",")):
+            if name in groups:
+                found |= dict.fromkeys(groups[name])
+            elif name in known:
+                found[name] = None
+            else:
+                raise ValueError(f"there is no {name!r}; choose from {', '.join((*known, *groups))}")
+        return tuple(found)
+
+    return parse
+
+
+def dtype(text: str) -> str:
+    """Return the name of a dtype of `DTYPES`."""
+    if text not in DTYPES:
+        raise ValueError(f"there is no {text!r}; choose one of {', '.join(DTYPES)}")
+    return text
+
+
+def cache_state(text: str) -> str:
+    """Return `warm` or `cold`."""
+    if text not in ("warm", "cold"):
+        raise ValueError(f"there is no {text!r}; choose warm or cold")
+    return text
+
+
+def device(text: str) -> str:
+    """Return the name of a device, whether it is there or not: `cuda:01` is `cuda:1`."""
+    kind, colon, index = text.partition(":")
+    if text not in ("auto", "cpu", "cuda", "sim") and not (kind == "cuda" and index.isdecimal()):
+        raise ValueError(f"there is no {text!r}; choose from auto, cpu, cuda, cuda:N, sim")
+    return f"{kind}:{int(index)}" if colon else text
+
+
+def folder(text: str) -> Path:
+    """Return a folder that may have to be made."""
+    if not text or (Path(text).exists() and not Path(text).is_dir()):
+        raise ValueError(f"{text!r} is not a folder; name one, it is made if it is not there")
+    return Path(text)
+
+
+def existing_folder(text: str) -> Path:
+    """Return a folder that is there, and can be written to."""
+    path = Path(text)
+    if not text or not path.is_dir():
+        raise ValueError(f"{text!r} is not a folder; name one that exists")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(f"{text} cannot be written to; name a folder that can")
+    return path
+
+
+def amount(text: str) -> int:
+    """Return the bytes of an amount of memory, such as `8GiB`."""
+    match = _AMOUNT.fullmatch(text.strip())
+    units = {name.lower(): count for name, count in _UNITS.items()}
+    if match is None or match[2].lower() not in units:
+        raise ValueError(f"{text!r} is no amount of memory; write it as 8GiB or 800MB")
+    if (count := int(float(match[1]) * units[match[2].lower()])) < LEAST_BYTES:
+        least = shown(LEAST_BYTES).replace(" ", "")
+        raise ValueError(f"nothing can be loaded with {count:,} bytes; the least is {least}")
+    return count
+
+
+def card(text: str) -> CardSettings:
+    """Return stand-ins for GPUs, one for each amount of a comma list."""
+    settings = CardSettings(tuple(map(amount, text.split(","))))
+    if min(settings.memory_bytes) < LEAST_CARD_BYTES:
+        raise ValueError(
+            f"{text} is too little: pytest and a load have a context of CUDA each, of "
+            f"{settings.context_bytes // 2**20} MiB; give at least 2GiB"
+        )
+    return settings
+
+
+def rank_counts(text: str) -> tuple[int, ...]:
+    """Return the numbers of processes of a comma list, each once."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 < int(part) <= MOST_RANKS for part in parts):
+        raise ValueError(
+            f"{text!r} is no number of processes from 2 to {MOST_RANKS:,}; give one as 2, or with --plan a list as 8,64"
+        )
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def bound(text: str) -> str:
+    """Return a bound on a peak, such as `S + L`, whose grammar is right."""
+    bound_bytes(text, 1, 1)
+    return text
+
+
+def fraction(text: str) -> float | None:
+    """Return a percentage as a fraction; None for `off`."""
+    if text == "off":
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?%", text):
+        raise ValueError(f"{text!r} is no percentage; give one such as 1% or 0.5%, or off")
+    return float(text.removesuffix("%")) / 100
+
+
+def rounds(least: int) -> Callable[[str], int]:
+    """Return a parser of a number of rounds, of which it takes `least` to tell their spread."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError(f"{text!r} rounds say nothing of their spread; make {least} or more")
+        return int(text)
+
+    return parse

@@ -1,0 +1,50 @@
+"""The rank groups of a run, of `torchrun` or of this machine."""
+
+from collections.abc import Mapping
+
+import torch
+
+from bench.meters.driver.variables import CARD
+from bench.plugin.option_texts import DEFAULT_RANKS
+from bench.plugin.options import Options
+from bench.sharded.rank_group import NODE_RANKS, RankGroup, local_team, torchrun_team
+
+
+def rank_groups(options: Options, device: str, environment: Mapping[str, str]) -> tuple[RankGroup, ...]:
+    """Return the rank groups that a run measures; none without `--sharded`. Raises `ValueError` with one line."""
+    started = torchrun_team(environment)
+    if not options.sharded:
+        if started and started.count > 1:
+            raise ValueError(f"torchrun has started {started.count} processes that would do the same; add --sharded")
+        return ()
+    if not options.plan:
+        return (_measured(options.ranks or (), started, device, environment),)
+    if started:
+        raise ValueError("--plan: one process plans all ranks; start it without torchrun")
+    return tuple(RankGroup(count, (0,), min(count, NODE_RANKS)) for count in options.ranks or (NODE_RANKS,))
+
+
+def _measured(
+    counts: tuple[int, ...], started: RankGroup | None, device: str, environment: Mapping[str, str]
+) -> RankGroup:
+    """Return the rank group whose loads are measured, of which there is one in a run."""
+    if len(counts) > 1:
+        raise ValueError("--ranks: one number at a time is measured; give a list with --plan")
+    if device.startswith("cuda:"):
+        raise ValueError(f"--device {device}: every rank has a device of its own; use --device cuda")
+    if device == "cuda" and CARD in environment:
+        raise ValueError(
+            "--sharded: ranks on cuda need NCCL, which the stand-in for a GPU has not; use --device sim or cpu"
+        )
+    if started and counts and counts != (started.count,):
+        raise ValueError(f"--ranks {counts[0]}: torchrun has started {started.count}; leave it out")
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    team = started or local_team(*(counts or (max(gpus, DEFAULT_RANKS),)))
+    if team.count < DEFAULT_RANKS:
+        raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
+    if device == "cuda" and team.node_count > gpus:
+        raise ValueError(
+            f"{team.node_count} ranks of this machine, and {gpus} CUDA devices: every rank has one of its own; start "
+            "fewer, or use --device sim or cpu"
+        )
+    return team
