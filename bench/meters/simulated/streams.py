@@ -109,7 +109,7 @@ def replacements(world: SimulatedDevice) -> list[Replacement]:
     modules = (torch, torch.cuda, torch.cuda.streams)
     return [
         *((owner, "Stream", stream_class) for owner in modules),
-        *((owner, "StreamEvent", event_class) for owner in modules),
+        *((owner, "Event", event_class) for owner in modules),
         # Under names that a recipe gave them when it was imported.
         (torch.cuda.Stream, "__new__", lambda _, *args, **options: stream_class(*args, **options)),
         (torch.cuda.Event, "__new__", lambda _, *args, **options: event_class(*args, **options)),
