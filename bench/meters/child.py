@@ -16,7 +16,8 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from bench.meters.device import Alive, DeviceMeter, DevicePeaks
+from bench.meters.allocations import Alive
+from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import (
     HostMemory,
     bytes_read,

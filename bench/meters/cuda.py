@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from bench.meters.device import Alive, DeviceMeter, DevicePeaks
+from bench.meters.allocations import Alive, AllocationEvent, LiveAllocation, SourceLine, sum_peak, sum_points
+from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import release_memory
-from bench.meters.simulated.ledger import Event, Line
-from bench.meters.simulated.peaks import LiveAllocation, sum_peak, sum_points
 from bench.meters.timeline import Points
 
 # Of the history where it is not explained. xl has 821 tensors; a check of their values asks for some more a tensor.
@@ -144,25 +143,27 @@ class CudaMeter(DeviceMeter):
         }
 
 
-def recorded_events(trace: list[dict[str, Any]], source: str | None, ahead_seconds: float = 0.0) -> list[Event]:
-    """A ledger's events from what PyTorch's allocator recorded; of stacks the innermost line of `source` counts.
+def recorded_events(
+    trace: list[dict[str, Any]], source: str | None, ahead_seconds: float = 0.0
+) -> list[AllocationEvent]:
+    """Return what PyTorch's allocator recorded as events; of a stack the innermost line of `source` counts.
 
     `ahead_seconds` is what the monotonic clock is ahead of Unix time.
     """
-    events: list[Event] = []
+    events: list[AllocationEvent] = []
     alive: dict[int, tuple[int, int]] = {}
     for number, entry in enumerate(trace):
         seconds = entry.get("time_us", 0) / 1e6 + ahead_seconds
         if entry["action"] == "alloc":
             lines = (
-                Line(frame["filename"], frame["line"])
+                SourceLine(frame["filename"], frame["line"])
                 for frame in entry.get("frames", ())
                 if frame["filename"] == source
             )
-            events.append(Event("cuda", number, entry["size"], next(lines, None), seconds=seconds))
+            events.append(AllocationEvent("cuda", number, entry["size"], next(lines, None), seconds=seconds))
             alive[entry["addr"]] = number, entry["size"]
         # What was there before the history began is not in it.
         elif entry["action"] == "free_completed" and entry["addr"] in alive:
             storage, size = alive.pop(entry["addr"])
-            events.append(Event("cuda", storage, -size, None, seconds=seconds))
+            events.append(AllocationEvent("cuda", storage, -size, None, seconds=seconds))
     return events

@@ -1,13 +1,12 @@
 """What a meter can tell about a load to one kind of device. A new kind is one file and one row."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
+from bench.meters.allocations import Alive
 from bench.meters.host import HostMemory, read_pages
-from bench.meters.simulated.peaks import LiveAllocation
 from bench.meters.timeline import Points
 
 
@@ -23,10 +22,6 @@ class DevicePeaks:
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
     pinned_bytes: int | None = None
-
-
-# What was alive at a peak, by the figure of the record that says how high it was.
-Alive = Mapping[str, tuple[LiveAllocation, ...]]
 
 
 class DeviceMeter:

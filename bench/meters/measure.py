@@ -6,8 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 
+from bench.meters.allocations import Alive
 from bench.meters.child import ChildStats, Job, LoadTrace, Ready, RetainedMemory, run
-from bench.meters.device import Alive, DeviceMeter, DevicePeaks
+from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory, memory_reader
 from bench.meters.process import Child, child_process
 from bench.meters.timeline import Points, Timeline, raised, timeline

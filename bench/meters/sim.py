@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from bench.meters.device import Alive, DeviceMeter, DevicePeaks
+from bench.meters.allocations import Alive, AllocationEvent, MemoryPeak, sum_peak, sum_points
+from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import HostMemory
 from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.capacity import limit
-from bench.meters.simulated.ledger import FILE, HOST, PINNED, Event, Ledger, in_place
-from bench.meters.simulated.peaks import Peak, device_peaks, host_held, host_peak, host_points, sum_peak, sum_points
+from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
+from bench.meters.simulated.peaks import device_peaks, host_held, host_peak, host_points
 from bench.meters.simulated.simulation import simulation
 from bench.meters.timeline import Points
 
@@ -26,7 +27,7 @@ class SimMeter(DeviceMeter):
         self._ledger = Ledger(source)
         self._settings = settings
         self.counts_host = planned
-        self._device_peaks: dict[str, Peak] = {}
+        self._device_peaks: dict[str, MemoryPeak] = {}
         # How many events there were when the load returned, and when every weight had been read.
         self._loaded = self._read = 0
         self._capacity: int | None = None
@@ -100,10 +101,10 @@ class SimMeter(DeviceMeter):
             points["host_file_bytes"] = sum_points(in_place(reading, FILE))
         return points
 
-    def _host_peaks(self) -> tuple[Peak, Peak]:
+    def _host_peaks(self) -> tuple[MemoryPeak, MemoryPeak]:
         """Of private memory, page-locked included, and of file-backed memory."""
         return host_peak(in_place(self._ledger.events, HOST, PINNED)), sum_peak(in_place(self._ledger.events, FILE))
 
 
-def _hear_all(_: Event) -> None:
+def _hear_all(_: AllocationEvent) -> None:
     """Let everything come: there is as much as is asked for."""

@@ -10,10 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.meters.allocations import LiveAllocation, SourceLine, sum_peak
 from bench.meters.cuda import MOST_ENTRIES, CudaMeter, recorded_events
 from bench.meters.device import DevicePeaks
-from bench.meters.simulated.ledger import Line
-from bench.meters.simulated.peaks import LiveAllocation, sum_peak
 from bench.meters.timeline import Point
 
 MIB = 2**20
@@ -175,7 +174,7 @@ def test_what_the_allocator_recorded_becomes_a_ledger(monkeypatch: pytest.Monkey
         entry("alloc", 64, 70, (__file__, 3)),
     ]
     events = recorded_events(trace, __file__)
-    first, second = Line(__file__, 1), Line(__file__, 3)
+    first, second = SourceLine(__file__, 1), SourceLine(__file__, 3)
     assert [(event.bytes, event.line) for event in events] == [(100, first), (50, None), (-100, None), (70, second)]
     assert sum_peak(events).bytes == 150
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from bench.meters.simulated.peaks import LiveAllocation
+from bench.meters.allocations import LiveAllocation
 from bench.report.rows import CaseResult
 from model.printable import printable
 

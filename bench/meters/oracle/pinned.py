@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from bench.meters.allocations import AllocationEvent
 from bench.meters.oracle.options import count
 from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, RESET, Player, Step, compare
 from bench.meters.oracle.verdict import CaseGroup, Figures
-from bench.meters.simulated.ledger import PINNED, Event
+from bench.meters.simulated.ledger import PINNED
 from bench.meters.simulated.pinned import host_stats
 
 # What `torch.cuda.host_memory_stats` tells of bytes and blocks; beside these it tells times.
@@ -92,7 +93,7 @@ class SimulatedPinned:
     """The model of it, which is given the events of a ledger."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._events: list[AllocationEvent] = []
         self._sizes: dict[int, int] = {}
         self._since = 0
 
@@ -116,7 +117,7 @@ class SimulatedPinned:
         pass
 
     def _hear(self, number: int, came: int) -> None:
-        self._events.append(Event(PINNED, number, came, None))
+        self._events.append(AllocationEvent(PINNED, number, came, None))
 
 
 def _pair() -> tuple[Player, Player]:

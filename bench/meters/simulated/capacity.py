@@ -2,9 +2,10 @@
 
 import torch
 
+from bench.meters.allocations import AllocationEvent
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
 from bench.meters.simulated.allocator_settings import MIB, AllocatorSettings
-from bench.meters.simulated.ledger import Event, Ledger
+from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.peaks import DeviceBlocks
 
 
@@ -12,7 +13,7 @@ def limit(ledger: Ledger, place: str, settings: AllocatorSettings, capacity: int
     """From now on, what is asked for in `place` beyond `capacity` bytes raises `torch.OutOfMemoryError` there."""
     blocks = DeviceBlocks(CachingAllocator(settings, capacity))
 
-    def hear(event: Event) -> None:
+    def hear(event: AllocationEvent) -> None:
         try:
             blocks.hear(event)
         except OutOfSegments as out:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.meters.allocations import sum_peak
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
-from bench.meters.simulated.peaks import sum_peak
 from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
 

@@ -1,6 +1,6 @@
-"""What was alive when: the storages of a load, where they were, and the line of the recipe that asked for them.
+"""The ledger of a load: its storages, the place of each, and the line of the recipe that allocated it.
 
-A ledger only writes down; `peaks.py` makes sums of it.
+A ledger records events; `peaks.py` computes sums of them.
 """
 
 import sys
@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
 
 import torch
 
+from bench.meters.allocations import AllocationEvent, SourceLine
 from bench.meters.host import PAGE_BYTES
 
 # The places of a storage. A device is a place by its name, as `cuda:0`; a skeleton has none and costs nothing.
@@ -29,27 +29,6 @@ HOST_ADDRESSES = 2**60
 DEVICE_ADDRESSES = 2**61
 
 Storage = torch.UntypedStorage
-
-
-class Line(NamedTuple):
-    """A line of source."""
-
-    file: str
-    number: int
-
-
-class Event(NamedTuple):
-    """A storage that came (`bytes` above 0) or went (below 0), or a part of one, or a cache that was emptied (0).
-
-    `stream` is the one that was current where it came, `seconds` are those of the monotonic clock.
-    """
-
-    place: str
-    storage: int
-    bytes: int
-    line: Line | None
-    stream: int = 0
-    seconds: float = 0.0
 
 
 class _Thread(threading.local):
@@ -79,7 +58,7 @@ class _Entry:
     number: int | None
     address: int
     gone: "weakref.ref[Storage]"
-    line: Line | None
+    line: SourceLine | None
     mapping: Mapping | None = None
     read: list[Span] = field(default_factory=list)
     whole: Storage | None = None
@@ -90,7 +69,7 @@ class Ledger:
 
     def __init__(self, source: str | None) -> None:
         """`source` is the file of the recipe: lines are lines of it."""
-        self.events: list[Event] = []
+        self.events: list[AllocationEvent] = []
         self._source = source
         self._entries: dict[int, _Entry] = {}
         self._numbers = count(1)
@@ -98,11 +77,11 @@ class Ledger:
         self._addresses = {True: HOST_ADDRESSES, False: DEVICE_ADDRESSES}
         # Threads load too; and a storage may go, which is heard at once, while another is being entered.
         self._lock = threading.RLock()
-        self._hears: dict[str, Callable[[Event], object]] = {}
+        self._hears: dict[str, Callable[[AllocationEvent], object]] = {}
         # Of places that have so many bytes and no more.
         self.capacities: dict[str, int] = {}
 
-    def tell(self, place: str, hears: Callable[[Event], object]) -> None:
+    def tell(self, place: str, hears: Callable[[AllocationEvent], object]) -> None:
         """Have what comes and goes in a place from now on told to `hears`: what that raises for has not come."""
         self._hears[place] = hears
 
@@ -172,18 +151,18 @@ class Ledger:
                     self._went(entry.place, old, old_bytes)
 
     def cache_emptied(self, place: str) -> None:
-        self._write(Event(place, -1, 0, None, 0, time.monotonic()))
+        self._write(AllocationEvent(place, -1, 0, None, 0, time.monotonic()))
 
     def held_bytes(self, place: str) -> int:
         """What is alive in a place of what came since the ledger was started."""
         return sum(event.bytes for event in self.events if event.place == place)
 
-    def asking_line(self) -> Line | None:
+    def asking_line(self) -> SourceLine | None:
         """The line of the recipe that is being run."""
         frame = sys._getframe(1)
         while frame:
             if frame.f_code.co_filename == self._source:
-                return Line(self._source, frame.f_lineno)
+                return SourceLine(self._source, frame.f_lineno)
             frame = frame.f_back  # type: ignore[assignment]
         return None
 
@@ -198,18 +177,18 @@ class Ledger:
         self._entries[key] = entry
         return entry
 
-    def _came(self, place: str, size: int, line: Line | None, number: int | None = None) -> int:
+    def _came(self, place: str, size: int, line: SourceLine | None, number: int | None = None) -> int:
         """Write down a storage, or more of the one of that number."""
         number = next(self._numbers) if number is None else number
         if size:
-            self._write(Event(place, number, size, line, self.thread.stream, time.monotonic()))
+            self._write(AllocationEvent(place, number, size, line, self.thread.stream, time.monotonic()))
         return number
 
     def _went(self, place: str, number: int, size: int) -> None:
         if size:
-            self._write(Event(place, number, -size, None, 0, time.monotonic()))
+            self._write(AllocationEvent(place, number, -size, None, 0, time.monotonic()))
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: AllocationEvent) -> None:
         if hears := self._hears.get(event.place):
             hears(event)
         self.events.append(event)
@@ -226,7 +205,7 @@ def without_asking(place: str) -> str:
     return HOST if place in ON_HOST else place
 
 
-def in_place(events: Iterable[Event], *places: str) -> list[Event]:
+def in_place(events: Iterable[AllocationEvent], *places: str) -> list[AllocationEvent]:
     return [event for event in events if event.place in places]
 
 

@@ -14,8 +14,8 @@ from functools import reduce
 from itertools import pairwise
 from operator import or_
 
+from bench.meters.allocations import AllocationEvent
 from bench.meters.host import PAGE_BYTES
-from bench.meters.simulated.ledger import Event
 
 # What PyTorch counts, by its own names: blocks, and of them those in use.
 _FIGURES = ("allocations", "allocated_bytes", "active_requests", "active_bytes")
@@ -32,7 +32,7 @@ class PinnedAllocator:
         self.active = Counter[int]()
         self._cached = Counter[int]()
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: AllocationEvent) -> None:
         """Do what a ledger wrote down of page-locked memory."""
         if event.bytes == 0:
             self._empty_cache()
@@ -56,7 +56,7 @@ class PinnedAllocator:
         self._cached.clear()
 
 
-def host_stats(events: Iterable[Event], since: int) -> dict[str, dict[str, int]]:
+def host_stats(events: Iterable[AllocationEvent], since: int) -> dict[str, dict[str, int]]:
     """What `torch.cuda.host_memory_stats` tells, but for times; peaks are those from event number `since` on.
 
     PyTorch keeps the peaks of blocks in use for every size of a block, and adds them up: see `getStats` there.

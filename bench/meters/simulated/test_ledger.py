@@ -4,7 +4,8 @@ import time
 import pytest
 import torch
 
-from bench.meters.simulated.ledger import FILE, HOST, Event, Ledger, Line, Mapping, Storage
+from bench.meters.allocations import AllocationEvent, SourceLine
+from bench.meters.simulated.ledger import FILE, HOST, Ledger, Mapping, Storage
 
 HERE = __file__
 
@@ -136,7 +137,7 @@ def test_the_line_is_the_innermost_of_the_recipe(ledger: Ledger) -> None:
     first = test_the_line_is_the_innermost_of_the_recipe.__code__.co_firstlineno
     ledger.born(storage, "cuda:0")
     [event] = ledger.events
-    assert event._replace(seconds=0.0) == Event("cuda:0", 1, 1, Line(HERE, first + 3))
+    assert event._replace(seconds=0.0) == AllocationEvent("cuda:0", 1, 1, SourceLine(HERE, first + 3))
     elsewhere = Ledger("another.py")
     elsewhere.born(storage, "cuda:0")
     assert elsewhere.events[0].line is None

@@ -13,9 +13,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bench.meters.allocations import AllocationEvent
 from bench.meters.simulated import pinned
 from bench.meters.simulated.conftest import CUDA, numbers, peak
-from bench.meters.simulated.ledger import FILE, HOST, PINNED, Event, Ledger, in_place
+from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import host_held, host_peak
 from bench.meters.simulated.pinned import PinnedAllocator, PinnedMemory, host_stats
 from bench.meters.simulated.simulated_device import NotSimulated, SimulatedDevice
@@ -25,18 +26,18 @@ MIB = 2**20
 STATUS = Path("/proc/self/status")
 
 
-def came(storage: int, size: int) -> Event:
-    return Event(PINNED, storage, size, None)
+def came(storage: int, size: int) -> AllocationEvent:
+    return AllocationEvent(PINNED, storage, size, None)
 
 
-def went(storage: int, size: int) -> Event:
+def went(storage: int, size: int) -> AllocationEvent:
     return came(storage, -size)
 
 
-EMPTIED = Event(PINNED, -1, 0, None)
+EMPTIED = AllocationEvent(PINNED, -1, 0, None)
 
 
-def after(*events: Event) -> tuple[int, int, int, int]:
+def after(*events: AllocationEvent) -> tuple[int, int, int, int]:
     """Blocks and their bytes, and those in use."""
     allocator = PinnedAllocator()
     for event in events:
@@ -69,7 +70,7 @@ def test_an_emptied_cache_gives_back_what_is_not_in_use() -> None:
 def test_the_memory_is_reused_where_the_model_says_so(steps: list[int]) -> None:
     """Above 0 a request, below 0 one of those in use is freed, 0 empties the cache."""
     memory, allocator, blocks = PinnedMemory(), PinnedAllocator(), WeakSet[mmap]()
-    live: list[tuple[Event, object]] = []
+    live: list[tuple[AllocationEvent, object]] = []
 
     def remembered(size: int) -> mmap:
         block = mmap(-1, size)
