@@ -10,6 +10,7 @@ from torch import nn
 
 from bench.measure.budgets import is_to_live, trial_of
 from bench.measure.case import Case
+from bench.meters import kind_of
 from bench.meters.budget import Budget, BudgetedLoad, BudgetOutcome, HostTooSmall, smallest
 from bench.meters.cgroup import NoCgroup
 from bench.meters.page_cache import StillCached
@@ -83,7 +84,7 @@ def test_smallest_budget(
 def smallest_budgets(trial: BudgetedLoad, state_bytes: int, tolerance: int, device: str) -> Record:
     """In a record's fields. Raises as `Trial.under` does, where nothing can be limited."""
     most, found = MOST_OF_STATE * state_bytes + MOST_BYTES, {}
-    if device != "cpu":
+    if not kind_of(device).is_host:
         found["smallest_device_bytes"] = smallest(
             lambda count: trial.under(Budget(device_bytes=count)).lived, 0, most, tolerance
         )

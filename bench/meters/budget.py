@@ -10,9 +10,9 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-from bench.meters import device_meter
 from bench.meters.cgroup import limited
 from bench.meters.child import ChildStats, Job, LoadTrace, Ready, RetainedMemory, run
+from bench.meters.devices import device_meter, kind_of
 from bench.meters.host import PROC, HostMemory, memory_reader
 from bench.meters.page_cache import evict
 from bench.meters.process import Child, LoadDied, LoadFailed, child_process
@@ -135,7 +135,7 @@ def empty_process_bytes(limit_seconds: float, device: str = "cpu") -> int:
 
     For one of CUDA it has a context, which takes some hundred MiB.
     """
-    meter = partial(device_meter, device if device.startswith("cuda") else "cpu")
+    meter = partial(device_meter, device if kind_of(device).is_gpu else "cpu")
     job = Job(meter, _nothing, _nothing, None, _nothing)  # type: ignore[arg-type]
     return BudgetedLoad(job, (), (), limit_seconds).empty_bytes()
 
@@ -169,7 +169,7 @@ def _room(host_bytes: int, empty_bytes: int) -> int:
 
 def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu") -> str:
     """Return the message for a budget that leaves nothing to load to a device with."""
-    context = ", with its CUDA context," if device.startswith("cuda") else ""
+    context = ", with its CUDA context," if kind_of(device).is_gpu else ""
     return (
         f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} that a process{context} takes before it loads "
         f"anything; write an amount above that"

@@ -6,6 +6,7 @@ allocator's history, see `torch.cuda.memory._snapshot`; its `time_us` are micros
 `c10/util/ApproximateClock.h` converts them.
 """
 
+import os
 import time
 from contextlib import suppress
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import torch
 
 from bench.meters.allocations import Alive, AllocationEvent, LiveAllocation, SourceLine, sum_peak, sum_points
-from bench.meters.device import DeviceMeter, DevicePeaks
+from bench.meters.allocator_settings import VARIABLES
+from bench.meters.device import DeviceKind, DeviceMeter, DevicePeaks, MeterOptions
 from bench.meters.host import release_memory
+from bench.meters.roofline import PINNED
 from bench.meters.timeline import Points
 
 # Of the history where it is not explained. xl has 821 tensors; a check of their values asks for some more a tensor.
@@ -167,3 +170,40 @@ def recorded_events(
             storage, size = alive.pop(entry["addr"])
             events.append(AllocationEvent("cuda", storage, -size, None, seconds=seconds))
     return events
+
+
+def cuda_meter(device: torch.device, options: MeterOptions) -> DeviceMeter:
+    """Return the meter of a CUDA device, with stacks in its history if peaks are to be explained."""
+    return CudaMeter(device, options.source if options.explained else None)
+
+
+def require_present(text: str) -> None:
+    """Raise `ValueError` unless this machine has the CUDA device that `text` names."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not gpus:
+        raise ValueError(f"--device {text}: torch {torch.__version__} finds no CUDA device; use --device sim or cpu")
+    index = text.partition(":")[2]
+    if index and int(index) >= gpus:
+        raise ValueError(f"--device {text}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
+
+
+def require_counts() -> None:
+    """Raise `ValueError` for an allocator that does not count requested bytes."""
+    if (backend := torch.cuda.get_allocator_backend()) != "native":
+        variable = next((name for name in VARIABLES if "backend" in os.environ.get(name, "")), VARIABLES[-1])
+        raise ValueError(
+            f"{variable}: backend:{backend} does not count what tensors ask for, which peaks are made of; leave the "
+            "backend out"
+        )
+
+
+CUDA = DeviceKind(
+    "cuda",
+    cuda_meter,
+    torch_type="cuda",
+    is_gpu=True,
+    is_numbered=True,
+    roofline=PINNED,
+    require_present=require_present,
+    require_counts=require_counts,
+)

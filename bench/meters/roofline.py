@@ -31,6 +31,8 @@ PINNED_BYTES = 64 * 2**20
 MADV_POPULATE_READ = 22
 
 MEMORY = "memory"
+MAPPING = "mapping"
+PINNED = "pinned"
 DISK = "disk"
 
 THREADS = min(8, os.cpu_count() or 1)
@@ -153,8 +155,8 @@ def _from_disk(files: Sequence[Path], flags: int) -> float:
 # Which of them a load is held against: by where its weights end, and by what the page cache has of them before.
 LIMITS: dict[str, Callable[[Sequence[Path], torch.device], float]] = {
     MEMORY: into_fresh_memory,
-    "mapping": into_mapping,
-    "pinned": from_pinned_memory,
+    MAPPING: into_mapping,
+    PINNED: from_pinned_memory,
     DISK: from_disk,
 }
 

@@ -3,14 +3,15 @@
 A plan counts the host's memory too, where nothing is real; other loads leave that to the host meter.
 """
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
 
 from bench.meters.allocations import Alive, AllocationEvent, MemoryPeak, sum_peak, sum_points
-from bench.meters.device import DeviceMeter, DevicePeaks
+from bench.meters.allocator_settings import AllocatorSettings, settings_of
+from bench.meters.device import DeviceKind, DeviceMeter, DevicePeaks, MeterOptions
 from bench.meters.host import HostMemory
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.capacity import limit
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import device_peaks, host_held, host_peak, host_points
@@ -108,3 +109,20 @@ class SimMeter(DeviceMeter):
 
 def _hear_all(_: AllocationEvent) -> None:
     """Let everything come: there is as much as is asked for."""
+
+
+def sim_meter(device: torch.device, options: MeterOptions) -> DeviceMeter:
+    """Return the meter of simulated CUDA. Raises `ValueError` for settings that are not modelled."""
+    settings = options.settings or settings_of(os.environ)
+    return SimMeter(device, options.source, settings, planned=options.planned)
+
+
+SIM = DeviceKind(
+    "sim",
+    sim_meter,
+    torch_type="cuda",
+    has_values=False,
+    is_plannable=True,
+    require_counts=lambda: settings_of(os.environ),
+    note="simulated CUDA",
+)

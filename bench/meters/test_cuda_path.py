@@ -20,6 +20,7 @@ from bench.conformance.specimens import Specimen
 from bench.conformance.stateful_modules import Beside
 from bench.measure.loads import CachedOutputs
 from bench.meters import device_meter
+from bench.meters.allocator_settings import VARIABLES
 from bench.meters.budget import Budget, BudgetedLoad, empty_process_bytes
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
@@ -27,7 +28,6 @@ from bench.meters.cuda import CudaMeter
 from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import memory_reader, release_memory, reset_peak
 from bench.meters.roofline import from_pinned_memory
-from bench.meters.simulated.allocator_settings import VARIABLES
 from bench.strategies import STRATEGIES
 from model.checkpoints import Checkpoint
 from model.verification.bits import difference

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.device import DevicePeaks
 from bench.meters.host import HostMemory, memory_reader
 from bench.meters.sim import SimMeter
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 
 MIB = 2**20
 

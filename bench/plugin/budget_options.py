@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from bench.meters import kind_of
 from bench.meters.budget import Budget, shown
 
 BUDGET_OPTIONS = (
@@ -35,8 +36,8 @@ def budget(options: Any, device: str) -> Budget:
     """What a load to `device` may take. Raises `ValueError` with one line: what is wrong, what would be right."""
     on_device = _amount("--device-memory", options.device_memory)
     on_host = _amount("--host-memory", options.host_memory)
-    if on_device is not None and device == "cpu":
-        raise ValueError("--device-memory: with --device cpu weights end in the host's memory; say --host-memory")
+    if on_device is not None and kind_of(device).is_host:
+        raise ValueError(f"--device-memory: with --device {device} weights end in the host's memory; say --host-memory")
     if on_host is not None and options.plan:
         raise ValueError("--host-memory: a plan takes none; leave out --plan, or look at its column private")
     if options.find_minimum and options.plan:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from bench.conformance.properties import PROPERTIES
+from bench.meters import KINDS, device_named, kind_of
 from bench.meters.driver.variables import stand_in_memory
-from bench.meters.simulated.allocator_settings import VARIABLES, settings_of
 from bench.plugin.budget_options import BUDGET_OPTIONS, budget
 from bench.plugin.settings import Settings
 from bench.plugin.sharded_options import SHARDED_OPTIONS, teams
@@ -33,8 +33,8 @@ OPTIONS: tuple[Option, ...] = (
     ("--sizes", "small", "LIST", f"GPT-2 sizes, a comma list of {', '.join(SIZES)}; all: small to xl"),
     (
         *("--device", "auto", "DEVICE"),
-        "device to load to: cpu, cuda, cuda:N, sim (simulated CUDA); auto: CUDA if there is one, else sim for memory "
-        "and cpu for time",
+        f"device to load to: {', '.join(kind.help for kind in KINDS.values())}; auto: CUDA if there is one, else sim "
+        "for memory and cpu for time",
     ),
     (
         "--strategies",
@@ -102,10 +102,7 @@ def help_text(option: Option) -> str:
 def settings(options: Any) -> Settings:
     """The options of one run, checked. Raises `ValueError` with one line: what is wrong, and what would be right."""
     device, real_device = _devices(options.device, planned=options.plan)
-    if device == "sim":
-        settings_of(os.environ)
-    if device.startswith("cuda"):
-        _require_counts()
+    kind_of(device).require_counts()
     many = teams(options, device, os.environ)
     cast = _dtype("--cast", options.cast) if options.cast is not None else ""
     model, strategies = own_model(options), own_strategies(options)
@@ -132,7 +129,7 @@ def settings(options: Any) -> Settings:
         teams=many,
         parallelisms=_names("--parallelism", options.parallelism, PARALLELISMS, {"all": PARALLELISMS}),
         cast=cast,
-        stand_in=stand_in_memory() if device.startswith("cuda") else None,
+        stand_in=stand_in_memory() if kind_of(device).is_gpu else None,
     )
 
 
@@ -184,37 +181,15 @@ def _cache(text: str, *, planned: bool) -> str:
 def _devices(text: str, *, planned: bool) -> tuple[str, str | None]:
     """The device on which memory is measured, and that of what wants values; None where nothing has any."""
     if planned:
-        if text not in ("auto", "sim", "cpu"):
-            raise ValueError(f"--device {text}: a plan is made for sim or cpu; leave out --plan to measure on {text}")
-        return ("cpu" if text == "cpu" else "sim"), None
-    if text == "sim":
-        return "sim", None
+        plannable = [name for name, kind in KINDS.items() if kind.is_plannable]
+        if text not in ("auto", *plannable):
+            known = " or ".join(reversed(plannable))
+            raise ValueError(f"--device {text}: a plan is made for {known}; leave out --plan to measure on {text}")
+        return ("sim" if text == "auto" else text), None
     if text == "auto" and not torch.cuda.is_available():
         return "sim", "cpu"
-    device = _real_device("cuda" if text == "auto" else text)
-    return device, device
-
-
-def _real_device(text: str) -> str:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    kind, _, index = text.partition(":")
-    if text not in ("cpu", "cuda") and not (kind == "cuda" and index.isdecimal()):
-        raise ValueError(f"--device: there is no {text!r}; choose from auto, cpu, cuda, cuda:N, sim")
-    if kind == "cuda" and not gpus:
-        raise ValueError(f"--device {text}: torch {torch.__version__} finds no CUDA device; use --device sim or cpu")
-    if index and int(index) >= gpus:
-        raise ValueError(f"--device {text}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
-    return f"{kind}:{int(index)}" if index else text
-
-
-def _require_counts() -> None:
-    """Raise `ValueError` for an allocator that does not count what tensors ask for."""
-    if (backend := torch.cuda.get_allocator_backend()) != "native":
-        variable = next((name for name in VARIABLES if "backend" in os.environ.get(name, "")), VARIABLES[-1])
-        raise ValueError(
-            f"{variable}: backend:{backend} does not count what tensors ask for, which peaks are made of; leave the "
-            "backend out"
-        )
+    device = device_named("cuda" if text == "auto" else text)
+    return device, device if kind_of(device).has_values else None
 
 
 def _checkpoints(text: str | None) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.measure.budgets import is_to_live
 from bench.measure.case import Case
 from bench.measure.planning import halved, largest_block, reserved_bytes
+from bench.meters import kind_of
 from bench.meters.budget import Budget, empty_process_bytes, shown
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadEnded
@@ -75,7 +76,7 @@ def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
         if (case.strategy_name, case.size) == (advice.strategy, size):
             source = case.own.source if case.own else None
             said = "; ".join(source.fit.said) if source and not case.specification.in_place else ""
-            device = "cpu" if case.device == "cpu" else "cuda"
+            device = kind_of(case.device).torch_type
             return replace(advice, device=device, missing=case.specification.missing, changed=said or None)
     return advice
 

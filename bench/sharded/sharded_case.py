@@ -9,7 +9,7 @@ import psutil
 from bench.measure.bounds import expected_peaks
 from bench.measure.case import Case
 from bench.measure.loads import run_load
-from bench.meters import device_meter
+from bench.meters import device_meter, kind_of
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
 from bench.record.record import Record, ratio, row_name
@@ -108,7 +108,7 @@ class ShardedCase(Case):
 
     def device_of(self, rank: int) -> str:
         """The device of a rank of this process."""
-        return f"cuda:{self.team.device_index(rank)}" if self.device == "cuda" else self.device
+        return f"{self.device}:{self.team.device_index(rank)}" if kind_of(self.device).is_numbered else self.device
 
     def blank_record(self) -> Record:
         count = self.team.count

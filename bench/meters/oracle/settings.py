@@ -4,8 +4,8 @@ import os
 
 import torch
 
+from bench.meters.allocator_settings import VARIABLES, settings_of
 from bench.meters.oracle.forks import answered, in_fork
-from bench.meters.simulated.allocator_settings import VARIABLES, settings_of
 
 
 def named_settings() -> str:

@@ -9,12 +9,12 @@ from itertools import product
 
 import torch
 
+from bench.meters.allocator_settings import KIB, MIB, AllocatorSettings, settings_of
 from bench.meters.cuda import CudaMeter
 from bench.meters.oracle.options import count, numbers
 from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, Player, Step, compare
 from bench.meters.oracle.verdict import CaseGroup, Figures
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
-from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings, settings_of
 from bench.meters.simulated.blocks import Block
 
 FIGURES = ("requested", "allocated", "reserved")

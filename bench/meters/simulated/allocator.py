@@ -6,7 +6,7 @@ The rules are those of `c10/cuda/CUDACachingAllocator.cpp`, torch 2.10 to 2.14; 
 
 from bisect import bisect_left
 
-from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings
+from bench.meters.allocator_settings import KIB, MIB, AllocatorSettings
 from bench.meters.simulated.blocks import Block, Pool, can_grow_to, cut, merge_neighbours, room_at
 
 # Every block is a multiple of this; what is smaller gets this much.

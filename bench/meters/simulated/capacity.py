@@ -3,8 +3,8 @@
 import torch
 
 from bench.meters.allocations import AllocationEvent
+from bench.meters.allocator_settings import MIB, AllocatorSettings
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
-from bench.meters.simulated.allocator_settings import MIB, AllocatorSettings
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.peaks import DeviceBlocks
 

@@ -7,8 +7,8 @@ from bench.meters.allocations import (
     points_of,
     sum_peak,
 )
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.allocator import CachingAllocator
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.blocks import Block
 from bench.meters.simulated.ledger import PINNED
 from bench.meters.simulated.pinned import PinnedAllocator

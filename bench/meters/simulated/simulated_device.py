@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakIdKeyDictionary
 
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.host import read_pages
 from bench.meters.simulated.allocator import CachingAllocator
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.ledger import HOST, PINNED, Ledger, Mapping, Storage, in_place
 from bench.meters.simulated.peaks import DeviceBlocks
 from bench.meters.simulated.pinned import PinnedMemory

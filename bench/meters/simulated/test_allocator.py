@@ -5,8 +5,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from bench.meters.allocator_settings import KIB, MIB, AllocatorSettings, allocator_settings
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
-from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings, allocator_settings
 from bench.meters.simulated.blocks import Block
 
 DEFAULT = AllocatorSettings()

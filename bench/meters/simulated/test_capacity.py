@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.capacity import limit
 from bench.meters.simulated.conftest import CUDA, DEVICE, held, peak
 from bench.meters.simulated.ledger import in_place

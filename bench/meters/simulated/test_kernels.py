@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.sim import SimMeter
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, held, peak
 from bench.meters.simulated.kernels import workspace_bytes
 from bench.meters.simulated.ledger import HOST, PINNED

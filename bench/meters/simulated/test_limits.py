@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.meters.allocator_settings import MIB, AllocatorSettings
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
-from bench.meters.simulated.allocator_settings import MIB, AllocatorSettings
 from bench.meters.simulated.blocks import Block
 
 DEFAULT = AllocatorSettings()

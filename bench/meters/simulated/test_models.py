@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, LINEAR_BYTES, held, linear, numbers, peak
 from bench.meters.simulated.ledger import HOST, in_place
 from bench.meters.simulated.peaks import device_peaks

@@ -9,7 +9,7 @@ from bench.meters.allocations import (
     SourceLine,
     sum_peak,
 )
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.ledger import in_place
 from bench.meters.simulated.peaks import device_peaks, host_peak
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, numbers, peak
 from bench.meters.simulated.ledger import in_place
 from bench.meters.simulated.peaks import device_peaks

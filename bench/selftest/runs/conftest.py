@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from bench.measure.case import Case
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.cgroup import NoCgroup, limited
 from bench.meters.measure import Measurement, measure
 from bench.meters.process import child_process
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from model.checkpoints import Checkpoint, Specification, make
 
 Measure = Callable[..., Measurement]

@@ -8,7 +8,7 @@ import pytest
 
 from bench.history.deviation import deviations
 from bench.measure.case import Case
-from bench.meters.simulated.allocator_settings import allocator_settings
+from bench.meters.allocator_settings import allocator_settings
 from bench.selftest.runs.conftest import Measure
 from bench.strategies import STRATEGIES
 from bench.test_peak_memory import peaks

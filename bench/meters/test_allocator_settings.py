@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.meters.simulated.allocator_settings import MIB, AllocatorSettings, allocator_settings, settings_of
+from bench.meters.allocator_settings import MIB, AllocatorSettings, allocator_settings, settings_of
 
 DEFAULT = AllocatorSettings()
 
