@@ -12,6 +12,7 @@ from typing import IO
 
 import psutil
 
+from model.byte_sizes import decimal_size
 from model.checkpoints import Checkpoint, Specification, make, misfit
 from model.disk import UNFINISHED, lock_at_once, remove_unfinished, sync_folder, wait_for
 from model.file_identity import stamps
@@ -23,7 +24,6 @@ RESERVE_BYTES = 64 * 2**20
 # Between two tries to be the one that makes or mends a checkpoint.
 RETRY_SECONDS = 0.2
 
-MB, GB = 10**6, 10**9
 
 # What the suite keeps here begins with it.
 NAMES = ("gpt2-*", "own-*")
@@ -90,9 +90,9 @@ class CheckpointCache:
             missing = _space_for(specification) - self._free_bytes() - self._removable_bytes()
             if missing > 0 and not (self.folder / specification.name).exists():
                 raise DiskTooSmall(
-                    f"{specification.name} needs {_shown(_space_for(specification))} of disk, "
-                    f"{_shown(self._free_bytes())} are free under --checkpoints: "
-                    f"free {_shown(missing)} more, or name a folder on another disk"
+                    f"{specification.name} needs {decimal_size(_space_for(specification))} of disk, "
+                    f"{decimal_size(self._free_bytes())} are free under --checkpoints: "
+                    f"free {decimal_size(missing)} more, or name a folder on another disk"
                 )
 
     def _hold(self, specification: Specification) -> tuple[ExitStack, Checkpoint]:
@@ -133,7 +133,9 @@ class CheckpointCache:
         shutil.rmtree(unfinished, ignore_errors=True)
         takes, free = specification.making_bytes, psutil.virtual_memory().available
         if takes > free:
-            raise MemoryTooSmall(f"making its checkpoint takes {_shown(takes)} of memory, {_shown(free)} are free")
+            raise MemoryTooSmall(
+                f"making its checkpoint takes {decimal_size(takes)} of memory, {decimal_size(free)} are free"
+            )
         self._make_room(specification)
         try:
             work_bytes = specification.making_bytes * (1 if specification.in_place else 2)
@@ -199,7 +201,3 @@ def _lock_name(folder: Path) -> str:
 
 def _bytes_below(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _shown(count: int) -> str:
-    return f"{count / GB:.1f} GB" if count >= GB else f"{count / MB:.1f} MB"

@@ -13,6 +13,7 @@ from bench.record.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
 from bench.strategies.reading.memory import CONVERTED_BYTES, SLOTS, ring_bytes
 from bench.strategies.reading.threads import PAGE_BYTES
+from model.byte_sizes import MB, megabytes
 from model.footprint import SavedFootprint
 
 # What is in the checkpoint, and what of it is converted: the terms of loads that cast, or of a part, by the fields of a
@@ -120,11 +121,11 @@ class PeakCheck:
         figure = self.figure.removesuffix("_bytes").replace("_", " ")
         return (
             f"{figure} is {self._shown(self.measured)}: {self._shown(abs(off))} {side} its bound "
-            f"{self.expression} = {self._shown(self.bound)}, where {self.slack / 1e6:.1f} MB are slack{doubt}"
+            f"{self.expression} = {self._shown(self.bound)}, where {self.slack / MB:.1f} MB are slack{doubt}"
         )
 
     def _shown(self, count: int) -> str:
-        return f"{count / self.state:.2f}x ({count / 1e6:,.1f} MB)"
+        return f"{count / self.state:.2f}x ({megabytes(count)})"
 
 
 def expected_peaks(strategy: Strategy, device: str) -> dict[str, str]:

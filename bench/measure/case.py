@@ -21,6 +21,7 @@ from bench.meters.roofline import DISK, MAPPING, MEMORY, Roofline
 from bench.record.record import Record, blank_record, ratio
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
+from model.byte_sizes import gigabytes
 from model.checkpoints import Checkpoint, Specification
 from model.gpt2 import CONFIGS, REHEARSAL
 from model.user.source import Source
@@ -198,7 +199,7 @@ class Case:
             ("device", self.bound_bytes("device_requested_peak_bytes"), device_meter(self.device).free_bytes()),
         ):
             if takes is not None and free is not None and takes > free:
-                return f"takes {takes / 1e9:.1f} GB of {kind} memory, {free / 1e9:.1f} GB are free"
+                return f"takes {gigabytes(takes)} of {kind} memory, {gigabytes(free)} are free"
         return None
 
     @property

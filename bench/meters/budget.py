@@ -1,10 +1,9 @@
 """Loads under hard limits: who lives, who dies, and how far a load had come by then."""
 
 import re
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -13,14 +12,11 @@ from pathlib import Path
 from bench.meters.cgroup import limited
 from bench.meters.child import ChildStats, Job, LoadTrace, Ready, RetainedMemory, run
 from bench.meters.devices import device_meter, kind_of
-from bench.meters.host import PROC, HostMemory, memory_reader
+from bench.meters.host import HostMemory, bytes_read
 from bench.meters.page_cache import evict
 from bench.meters.process import Child, LoadDied, LoadFailed, child_process
-
-# Between two looks at how far a load has come.
-LOOK_SECONDS = 0.001
-
-GIB, MIB = 2**30, 2**20
+from bench.meters.sampling import ReadMemory, sample_memory
+from model.byte_sizes import GIB, MIB, short_size
 
 # What PyTorch says where a device has no more memory, and where the host has none.
 _ASKED = re.compile(r"Tried to allocate (\S+ \S+?)\.")
@@ -171,27 +167,22 @@ def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu") -> str:
     """Return the message for a budget that leaves nothing to load to a device with."""
     context = ", with its CUDA context," if kind_of(device).is_gpu else ""
     return (
-        f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} that a process{context} takes before it loads "
-        f"anything; write an amount above that"
+        f"{short_size(host_bytes)} are no more than the {short_size(empty_bytes)} that a process{context} takes before "
+        f"it loads anything; write an amount above that"
     )
 
 
 def _watch(child: Child, level: HostMemory, deadline: float, progress: _Progress) -> None:
-    """Look at the child until it sends its next message, or has ended."""
-    with suppress(ProcessLookupError, FileNotFoundError), memory_reader(child.pid, child.lookout.since) as read_memory:
-        before = _bytes_read(child.pid)
-        while not child.connection.poll() and time.monotonic() < deadline:
-            above = read_memory().above(level)
-            progress.private_bytes = max(progress.private_bytes, above.private_bytes or 0)
-            seen = max(_bytes_read(child.pid) - before, above.file_bytes or 0)
-            progress.bytes_read = max(progress.bytes_read, seen)
-            time.sleep(LOOK_SECONDS)
+    """Note the progress of the child until it sends its next message, or has ended."""
+    before = bytes_read(child.pid) or 0
 
+    def note(read_memory: ReadMemory) -> None:
+        above = read_memory().above(level)
+        progress.private_bytes = max(progress.private_bytes, above.private_bytes or 0)
+        read = (bytes_read(child.pid) or 0) - before
+        progress.bytes_read = max(progress.bytes_read, read, above.file_bytes or 0)
 
-def _bytes_read(pid: int) -> int:
-    """What a process has read by system calls, from the page cache or not."""
-    first, *_ = (PROC / str(pid) / "io").read_text().splitlines()
-    return int(first.removeprefix("rchar: "))
+    sample_memory(child, deadline, note)
 
 
 def _out_of_memory(message: str, budget: Budget) -> str | None:
@@ -204,15 +195,9 @@ def _out_of_memory(message: str, budget: Budget) -> str | None:
         more = f", {asked[1]} more asked for," if asked else ""
         return f"out of device memory at {_of(held, budget.device_bytes)}{more}"
     if _NO_HOST_MEMORY.search(message):
-        return "out of host memory" + (f" of {shown(budget.host_bytes)}" if budget.host_bytes else "")
+        return "out of host memory" + (f" of {short_size(budget.host_bytes)}" if budget.host_bytes else "")
     return None
 
 
 def _of(held: int, budget: int | None) -> str:
-    return shown(held) if budget is None else f"{shown(held)} of {shown(budget)}"
-
-
-def shown(count: int) -> str:
-    """Bytes as people say them: `3.9 GiB`, `4 GiB`, `512 MiB`."""
-    unit, name = (GIB, "GiB") if count >= GIB else (MIB, "MiB")
-    return f"{count / unit:.1f}".removesuffix(".0") + f" {name}"
+    return short_size(held) if budget is None else f"{short_size(held)} of {short_size(budget)}"

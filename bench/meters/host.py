@@ -176,15 +176,15 @@ def _read_psutil(pid: int) -> HostMemory:
         raise ProcessLookupError(pid) from error
 
 
-def bytes_read() -> int | None:
-    """What this process has been given by calls that read files; None where the system does not tell.
+def bytes_read(pid: int | None = None) -> int | None:
+    """Return the bytes that a process got from calls that read files; None where the system does not tell.
 
-    It has it from a disk or from the page cache. What is mapped, and what comes through sockets, does not count:
-    `rchar` of `/proc/PID/io`.
+    `pid` None: this process. Bytes count whether from a disk or from the page cache. Mapped files and sockets do not
+    count: `rchar` of `/proc/PID/io`.
     """
-    told = PROC / "self" / "io"
+    file = PROC / str(pid or "self") / "io"
     try:
-        return int(told.read_bytes().split(b"rchar: ", 1)[1].split(None, 1)[0])
+        return int(file.read_bytes().split(b"rchar: ", 1)[1].split(None, 1)[0])
     except (OSError, IndexError):
         return None
 

@@ -22,7 +22,6 @@ from bench.meters.budget import (
     HostTooSmall,
     _out_of_memory,
     empty_process_bytes,
-    shown,
     smallest,
 )
 from bench.meters.cgroup import NoCgroup
@@ -222,11 +221,3 @@ def test_bisection_ends_at_most_a_tolerance_above_what_is_needed(needed: int, to
     assert needed <= found < needed + tolerance
     assert len(tried) <= 2 + (needed + beyond).bit_length()
     assert smallest(lives, 0, needed - 1, tolerance) is None
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(4 * 2**30, "4 GiB"), (4187593114, "3.9 GiB"), (512 * MIB, "512 MiB"), (0, "0 MiB"), (2**30 - 1, "1024 MiB")],
-)
-def test_amounts_are_shown_as_people_say_them(count: int, text: str) -> None:
-    assert shown(count) == text

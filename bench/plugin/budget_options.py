@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from bench.meters import kind_of
-from bench.meters.budget import Budget, shown
+from bench.meters.budget import Budget
+from model.byte_sizes import short_size
 
 BUDGET_OPTIONS = (
     (
@@ -55,7 +56,7 @@ def amount(option: str, text: str) -> int:
     units = {name.lower(): count for name, count in _UNITS.items()}
     if match is None or match[2].lower() not in units:
         raise ValueError(f"{option}: {text!r} is no amount of memory; write it as 8GiB or 800MB")
-    least = shown(LEAST_BYTES).replace(" ", "")
+    least = short_size(LEAST_BYTES).replace(" ", "")
     if (count := int(float(match[1]) * units[match[2].lower()])) < LEAST_BYTES:
         raise ValueError(f"{option}: nothing can be loaded with {count:,} bytes; the least is {least}")
     return count

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 
-from bench.meters.budget import shown
 from bench.record.record import Record
-
-GIB = 2**30
+from model.byte_sizes import GIB, short_size
 
 Show = Callable[[Record], str | None]
 # Heading, the same where there is room, how a record's figure is shown, and where the terminal is narrow: the higher,
@@ -37,7 +35,7 @@ def multiple(name: str, of: str = "state_bytes") -> Show:
 
 
 def amount(name: str) -> Show:
-    return measured(name, lambda record: shown(record[name]))
+    return measured(name, lambda record: short_size(record[name]))
 
 
 def number(name: str) -> Show:

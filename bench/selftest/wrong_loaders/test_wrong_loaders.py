@@ -19,7 +19,7 @@ from bench.measure.loads import CachedOutputs, run_load
 from bench.meters import device_meter
 from bench.meters.child import Job, _check, run
 from bench.meters.clock import LoadClock, clock_apart
-from bench.meters.measure import watched
+from bench.meters.measure import measure_child
 from bench.meters.process import Child, LoadFailed, child_process, telling_failures
 from bench.selftest.wrong_loaders import WRONG
 from bench.selftest.wrong_loaders.right import patch, right
@@ -147,7 +147,7 @@ ON_EITHER = pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=ON_
 def test_who_measures_a_load_judges_it(checkpoint: Checkpoint, device: torch.device) -> None:
     one = job(right, checkpoint, device)
     with child_process(run, one, 30.0) as child:
-        watched(child, one)
+        measure_child(child, one)
 
 
 @ON_EITHER
@@ -158,7 +158,7 @@ def test_who_measures_a_load_finds_it_wrong(name: str, checkpoint: Checkpoint, d
         child_process(run, one, 30.0) as child,
         pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"),
     ):
-        watched(child, one)
+        measure_child(child, one)
 
 
 @ON_EITHER
