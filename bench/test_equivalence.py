@@ -50,7 +50,7 @@ def test_equivalence(trial: ConformanceCase, apart: IsolatedRunner, cells: list[
         asked = trial.strategy, trial.property_name, trial.device
         cell = trial.cell() if trial.strategy.is_stated else apart.cell(*asked, shrinks=trial.shrinks(cells))
     except LoadFailed as error:
-        raise pytest.fail.Exception(f"{trial}: {error.told}", pytrace=False) from None
+        raise pytest.fail.Exception(f"{trial}: {error.message}", pytrace=False) from None
     cells.append(trial.tolerated(cell))
     if breach := trial.breach(cell):
         pytest.fail(breach, pytrace=False)

@@ -277,7 +277,7 @@ class Case:
 
     @property
     def limit(self) -> str:
-        """What is the best that the machine can do for such a load: one of `LIMITS`."""
+        """What is the best that the machine can do for such a load: one of `ROOFLINES`."""
         if self.cache == "cold":
             return DISK
         return self._kind.roofline or (MAPPING if self.ownership == "mapped" else MEMORY)

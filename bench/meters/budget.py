@@ -1,4 +1,4 @@
-"""Loads under hard limits: who lives, who dies, and how far a load had come by then."""
+"""Loads under hard memory limits: which fit, and how far the others got."""
 
 import re
 from bisect import bisect_right
@@ -43,31 +43,31 @@ class Budget:
 
 @dataclass(frozen=True)
 class BudgetOutcome:
-    """What became of a load under a budget: whether it came to its end, and if not, how it ended, in words.
+    """The end of a load under a budget: it `fits`, or `failure_reason` tells how it ended ("": it fits).
 
-    `empty_bytes` is what its process held privately before.
+    `empty_bytes` are the private bytes of its process before the load.
     """
 
-    lived: bool
-    told: str
+    fits: bool
+    failure_reason: str
     empty_bytes: int
 
 
 @dataclass
 class _Progress:
-    """How far a load has come, as is seen from outside: bytes read of files, or seen of mapped ones; private memory."""
+    """Progress of a load, seen from outside: bytes read from files or resident of mapped ones, and private bytes."""
 
     bytes_read: int = 0
     private_bytes: int = 0
 
 
 class HostTooSmall(Exception):
-    """A budget that not even the process holds to which nothing is loaded; the message is that in a line."""
+    """A budget that is below the memory of a process that loads nothing; the message is one line."""
 
 
 @dataclass(frozen=True)
 class BudgetedLoad:
-    """A load to be run under budgets, the files of its checkpoint, and what each of its tensors takes, in order."""
+    """A load to run under budgets, the files of its checkpoint, and the bytes of each of its tensors, in order."""
 
     job: Job
     files: Sequence[Path]
@@ -75,13 +75,13 @@ class BudgetedLoad:
     limit_seconds: float
 
     def empty_bytes(self) -> int:
-        """What its process holds privately when it is about to load: all that the model imports is imported."""
+        """Return the private bytes of its process right before the load, with all imports of the model done."""
         with child_process(run, self.job, self.limit_seconds) as child:
             level = child.receive(Ready, child.deadline()).level
         return (level.private_bytes or 0) if level else 0
 
     def under(self, budget: Budget) -> BudgetOutcome:
-        """Return its fate: its weights are checked, and its first logits computed, under the host's budget too.
+        """Load under `budget`; the check of the weights and the first logits run under the host's budget too.
 
         Raises `NoCgroup` or `StillCached` where the host's memory cannot be limited, `HostTooSmall`, and `LoadFailed`,
         with the exception's own words, if anything raised that has nothing to do with memory.
@@ -113,13 +113,13 @@ class BudgetedLoad:
                     held = _of(empty + (progress.private_bytes if progress else 0), budget.host_bytes)
                     return BudgetOutcome(False, f"{how} at {held}{self._read(progress)}", empty)
                 except LoadFailed as failed:
-                    if (told := _out_of_memory(str(failed), budget)) is None:
+                    if (reason := _out_of_memory(str(failed), budget)) is None:
                         raise
-                    return BudgetOutcome(False, f"{told}{self._read(progress)}".removesuffix(","), empty)
+                    return BudgetOutcome(False, f"{reason}{self._read(progress)}".removesuffix(","), empty)
         return BudgetOutcome(True, "", empty)
 
     def _read(self, progress: _Progress | None) -> str:
-        """How many of the tensors had been read; nothing of a plan, which reads none."""
+        """Return the share of tensors that had been read, in words; "" for a plan, which reads none."""
         if progress is None:
             return ""
         read = bisect_right(list(accumulate(self.tensor_bytes)), progress.bytes_read)
@@ -140,16 +140,16 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def smallest(lives: Callable[[int], bool], low: int, high: int, tolerance: int) -> int | None:
-    """The smallest budget under which a load lives, at most `tolerance` bytes too large, by bisection.
+def smallest(fits: Callable[[int], bool], low: int, high: int, tolerance: int) -> int | None:
+    """Return the smallest budget that a load fits into, at most `tolerance` bytes too large, by bisection.
 
-    It is thought to die under `low`, and looked for up to `high`; None where it dies even there.
+    It does not fit into `low`; None: it does not fit into `high` either.
     """
-    if not lives(high):
+    if not fits(high):
         return None
     while high - low > tolerance:
         middle = (low + high) // 2
-        if lives(middle):
+        if fits(middle):
             high = middle
         else:
             low = middle
@@ -157,7 +157,7 @@ def smallest(lives: Callable[[int], bool], low: int, high: int, tolerance: int) 
 
 
 def _room(host_bytes: int, empty_bytes: int) -> int:
-    """What the load may take beside what its process holds already."""
+    """Return the bytes that are left for the load. Raises `HostTooSmall` if its process takes them all before it."""
     if host_bytes <= empty_bytes:
         raise HostTooSmall(too_small(host_bytes, empty_bytes))
     return host_bytes - empty_bytes
@@ -186,7 +186,7 @@ def _watch(child: Child, level: HostMemory, deadline: float, progress: _Progress
 
 
 def _out_of_memory(message: str, budget: Budget) -> str | None:
-    """What an exception says of memory that ran out; None where it says something else."""
+    """Return the reason, in words, of an exception about exhausted memory; None for any other message."""
     if message.startswith("OutOfMemoryError") and budget.device_bytes is not None:
         asked, taken = _ASKED.search(message), _TAKEN.search(message)
         held = 0

@@ -137,7 +137,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
     meter: DeviceMeter,
     read_memory: Callable[[], HostMemory],
     tell: Tell,
-    lookout: OutsideWatcher,
+    outside_watcher: OutsideWatcher,
 ) -> None:
     job.rehearse(meter.device)
 
@@ -188,7 +188,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
     release_memory()
     # What a second load, or its check, leaves is not the first one's.
     host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
-    device_held, pinned_held, outside = meter.held_bytes(), meter.pinned_held_bytes(), lookout.left()
+    device_held, pinned_held, outside = meter.held_bytes(), meter.pinned_held_bytes(), outside_watcher.left()
     if job.again:
         model = job.load(meter.device, lambda build: build)
         if job.use:

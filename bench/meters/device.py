@@ -128,7 +128,7 @@ class DeviceKind:
     `meter` makes its meter. A strategy is given a `torch.device` of type `torch_type`. `is_host`: weights on it are
     host memory. `has_values`: its tensors have values, not only sizes. `is_gpu`: it is driven by CUDA, whose context
     takes host memory. `is_numbered`: a machine may have several, `NAME:N`, and each rank takes its own. `is_plannable`:
-    `--plan` computes its peaks. `roofline` is the row of `LIMITS` for loads to it from the page cache; None: their
+    `--plan` computes its peaks. `roofline` is the row of `ROOFLINES` for loads to it from the page cache; None: their
     weights end on the host, and the row depends on where there. `require_present` raises `ValueError`, in one line, for
     a device that this machine lacks, `require_counts` for allocator settings under which its peaks are not counted.
     `note` explains the name in the help of `--device`.

@@ -74,7 +74,7 @@ def measure_child(child: Child, job: Job) -> Measurement:
     level, meter = child.receive(Ready, deadline).level, job.meter()
     used_level = meter.used_bytes() if level else None
     if level:
-        level = replace(level, outside_bytes=child.lookout.look())
+        level = replace(level, outside_bytes=child.outside_watcher.look())
     child.connection.send("go")
     samples, used = sample_load(child, level, meter, deadline) if level else ([], 0)
     stats = child.receive(ChildStats, deadline)
@@ -82,7 +82,8 @@ def measure_child(child: Child, job: Job) -> Measurement:
         child.require_right(job.judge, RetainedMemory, deadline)
     kept = child.receive(RetainedMemory, deadline)
     if level:
-        kept = replace(kept, outside=replace(kept.outside, shared={**kept.outside.shared, **child.lookout.named()}))
+        shared = {**kept.outside.shared, **child.outside_watcher.named()}
+        kept = replace(kept, outside=replace(kept.outside, shared=shared))
     trace = child.receive(LoadTrace, deadline)
     samples.append(MemorySample(trace.host_seen, stats.host))
     if level:
@@ -155,13 +156,13 @@ def sample_load(child: Child, level: HostMemory, meter: DeviceMeter, deadline: f
 
     def take(read_memory: ReadMemory) -> None:
         nonlocal driver_bytes
-        memory = child.lookout.whole(read_memory)
+        memory = child.outside_watcher.whole(read_memory)
         if memory != samples[-1].memory:
             samples.append(MemorySample(time.monotonic(), memory))
         driver_bytes = max(driver_bytes, meter.used_bytes() or 0)
 
     def take_last(read_memory: ReadMemory) -> None:
-        samples.append(MemorySample(time.monotonic(), child.lookout.again(read_memory)))
+        samples.append(MemorySample(time.monotonic(), child.outside_watcher.again(read_memory)))
 
     sample_memory(child, deadline, take, take_last)
     return samples, driver_bytes

@@ -111,7 +111,7 @@ class OutsideWatcher:
         shared, rolled_up = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
         maps = self._maps(pids)
         self._note(shared, maps)
-        processes = {pid: told.private_bytes(maps.get(pid)) for pid, told in rolled_up.items()}
+        processes = {pid: one.private_bytes(maps.get(pid)) for pid, one in rolled_up.items()}
         if pids and self._forked_twice:
             processes[pids[0]] += common_bytes(self._pid, pids)
         return processes, shared
@@ -188,8 +188,8 @@ class _RolledUp:
 def _rolled_up(pid: int) -> _RolledUp:
     """Return nothing of a process that cannot be read."""
     with suppress(OSError, IndexError):
-        told = (PROC / str(pid) / "smaps_rollup").read_bytes()
-        clean, dirty, anonymous = (1024 * int(told.split(name, 1)[1].split(None, 1)[0]) for name in _FIELDS)
+        rollup = (PROC / str(pid) / "smaps_rollup").read_bytes()
+        clean, dirty, anonymous = (1024 * int(rollup.split(name, 1)[1].split(None, 1)[0]) for name in _FIELDS)
         return _RolledUp(anonymous, clean + dirty)
     return _RolledUp()
 

@@ -53,16 +53,16 @@ class LoadEnded(Exception):
     """A load did not come to its end."""
 
     @property
-    def told(self) -> str:
-        """Why, and where that is known."""
+    def message(self) -> str:
+        """The reason, and the traceback if there is one."""
         return "\n".join((str(self), *getattr(self, "__notes__", ())))
 
 
 class LoadDied(LoadEnded):
     """The process of a load ended, or had to be ended, before it could say what it saw; `timed_out`: that in words."""
 
-    def __init__(self, told: str, timed_out: str = "") -> None:
-        super().__init__(told)
+    def __init__(self, message: str, timed_out: str = "") -> None:
+        super().__init__(message)
         self.timed_out = timed_out
 
 
@@ -71,7 +71,7 @@ class LoadFailed(LoadEnded):
 
 
 @dataclass(frozen=True)
-class Failure:
+class ChildFailure:
     """An exception in a child, as text: it may not survive pickling."""
 
     kind: str
@@ -81,11 +81,11 @@ class Failure:
 
 @contextmanager
 def telling_failures(connection: Connection) -> Iterator[None]:
-    """In a child: send a `Failure` for whatever is raised in this block."""
+    """In a child: send a `ChildFailure` for whatever is raised in this block."""
     try:
         yield
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is to say it
-        connection.send(Failure(type(error).__name__, str(error), traceback.format_exc()))
+        connection.send(ChildFailure(type(error).__name__, str(error), traceback.format_exc()))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Child:
     process: ForkServerProcess
     connection: Connection
     limit_seconds: float
-    lookout: OutsideWatcher
+    outside_watcher: OutsideWatcher
     before: ProcessSurroundings
     memory: ProcessMemory | None = None
 
@@ -118,7 +118,7 @@ class Child:
     def kill(self) -> None:
         """End it, and all processes that it has started."""
         if self.process.is_alive():
-            self.lookout.look()
+            self.outside_watcher.look()
             end_below(self.pid)
         self.process.kill()
 
@@ -127,7 +127,7 @@ class Child:
         self.kill()
         self.process.join()
         end_orphans(self.before.processes)
-        self.lookout.remove(self.before.names)
+        self.outside_watcher.remove(self.before.names)
 
     def deadline(self) -> float:
         """By when, on the monotonic clock, what is asked for now has to be done."""
@@ -154,7 +154,7 @@ class Child:
             message = Told.of(content) if is_told(content) else pickle.loads(content)  # noqa: S301 - of the suite's own child
         except Exception as error:  # noqa: BLE001 - a loader may have written anything
             raise LoadFailed(f"the process of the load sent what cannot be read: {type(error).__name__}") from None
-        if isinstance(message, Failure):
+        if isinstance(message, ChildFailure):
             failed = LoadFailed(f"{message.kind}: {message.message}")
             failed.add_note(message.trace)
             raise failed

@@ -1,7 +1,7 @@
 """The best this machine can do for the bytes of a checkpoint, measured beside the loads that are held against it.
 
 A load cannot end before its bytes are where they have to be. What that takes at least depends on where that is, and
-on where they come from: see `LIMITS`.
+on where they come from: see `ROOFLINES`.
 """
 
 import mmap
@@ -40,7 +40,7 @@ THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Roofline:
-    """What is measured of one kind of load: `kind` is one of `LIMITS`, `host_bytes` the free memory that it takes."""
+    """The roofline of some loads: `kind` is a row of `ROOFLINES`, `host_bytes` the free memory that the loads take."""
 
     kind: str
     files: tuple[Path, ...]
@@ -49,7 +49,7 @@ class Roofline:
 
     def bytes_per_second(self) -> float:
         """The limit as it is just now."""
-        return sum(map(_size, self.files)) / LIMITS[self.kind](self.files, self.device)
+        return sum(map(_size, self.files)) / ROOFLINES[self.kind](self.files, self.device)
 
     def settle(self) -> None:
         """See to it that memory is at hand."""
@@ -153,7 +153,7 @@ def _from_disk(files: Sequence[Path], flags: int) -> float:
 
 
 # Which of them a load is held against: by where its weights end, and by what the page cache has of them before.
-LIMITS: dict[str, Callable[[Sequence[Path], torch.device], float]] = {
+ROOFLINES: dict[str, Callable[[Sequence[Path], torch.device], float]] = {
     MEMORY: into_fresh_memory,
     MAPPING: into_mapping,
     PINNED: from_pinned_memory,

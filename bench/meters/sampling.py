@@ -36,7 +36,7 @@ def sample_memory(
     Returns early at the deadline, on the monotonic clock, and when the child has ended.
     """
     # A process that has ended cannot be read: the next `receive` tells how it ended.
-    with suppress(ProcessLookupError), memory_reader(child.pid, child.lookout.since) as read_memory:
+    with suppress(ProcessLookupError), memory_reader(child.pid, child.outside_watcher.since) as read_memory:
         while not child.connection.poll() and time.monotonic() < deadline:
             take(read_memory)
             # Not a wait for the connection: that is rounded up to whole milliseconds.

@@ -172,12 +172,12 @@ def budget_trial(meter: Callable[[], DeviceMeter]) -> BudgetedLoad:
 
 def test_the_devices_budget_is_the_loads_alone() -> None:
     trial = budget_trial(partial(device_meter, "cuda"))
-    assert trial.under(Budget(device_bytes=24 * MIB)).lived
-    told = trial.under(Budget(device_bytes=24 * MIB - 1)).told
+    assert trial.under(Budget(device_bytes=24 * MIB)).fits
+    told = trial.under(Budget(device_bytes=24 * MIB - 1)).failure_reason
     assert told.startswith("out of device memory at 0 MiB of 24 MiB, 24.00 MiB more asked for,")
     planned = budget_trial(partial(device_meter, "sim"))
-    assert planned.under(Budget(device_bytes=24 * MIB)).lived
-    assert planned.under(Budget(device_bytes=24 * MIB - 1)).told == told
+    assert planned.under(Budget(device_bytes=24 * MIB)).fits
+    assert planned.under(Budget(device_bytes=24 * MIB - 1)).failure_reason == told
 
 
 def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None:

@@ -329,4 +329,4 @@ def test_a_timed_load_leaves_nothing(work: Callable[[], None]) -> None:
 
 def test_a_load_under_a_budget_leaves_nothing() -> None:
     trial = BudgetedLoad(job_of(daemon), (), (1,), 60.0)
-    assert trial.under(Budget()).lived
+    assert trial.under(Budget()).fits

@@ -135,3 +135,8 @@ def load_and_raise(build, path, device):
 
 def load_and_give_up(build, path, device):
     raise SystemExit("no licence")
+
+
+def only_when_measured(load, rehearsed, build, path, device):
+    """The fault is in the load that is measured, not in its rehearsal."""
+    return (load if "tiny" in str(path) else rehearsed)(build, path, device)

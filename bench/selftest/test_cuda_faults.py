@@ -108,9 +108,9 @@ def equivalence_of(strategy: str) -> Check:
 def budget_of_the_device(_: Bench, fault: CudaFault | None) -> str:
     """Check that a load fits into what it takes of the device, and into no less."""
     trial = test_cuda_path.budget_trial(partial(with_fault, fault, partial(device_meter, "cuda")))
-    if told := trial.under(Budget(device_bytes=24 * MIB)).told:
+    if told := trial.under(Budget(device_bytes=24 * MIB)).failure_reason:
         return told
-    return "fits into less than it takes" if trial.under(Budget(device_bytes=24 * MIB - 1)).lived else ""
+    return "fits into less than it takes" if trial.under(Budget(device_bytes=24 * MIB - 1)).fits else ""
 
 
 def by_test(test: Callable[..., object], *arguments: object, meter: bool = True, files: bool = False) -> Check:

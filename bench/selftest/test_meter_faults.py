@@ -40,6 +40,7 @@ from bench.selftest.meter_faults import (
     load_beside_known_bytes,
     load_with_stray_copy,
     load_wrong,
+    only_when_measured,
 )
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.mmap_assign import mmap_assign
@@ -58,11 +59,6 @@ Run = Callable[..., Measurement]
 
 if not Path("/proc/self/clear_refs").exists():
     pytest.skip("needs Linux's /proc", allow_module_level=True)
-
-
-def only_when_measured(load, rehearsed, build, path, device):
-    """The fault is in the load that is measured, not in its rehearsal."""
-    return (load if "tiny" in str(path) else rehearsed)(build, path, device)
 
 
 @pytest.fixture(scope="module")

@@ -210,8 +210,8 @@ def _computed(one: Computation, memory: torch.Tensor) -> object:
         replaced(part, (SentTensor, SentValues), placed) for part in (one.args, one.kwargs, one.results)
     )
     with torch.no_grad():
-        told = compute(Computation(one.name, one.overload, args, kwargs, results, one.seed))
-    return replaced(told, torch.Tensor, SentValues.of)
+        computed = compute(Computation(one.name, one.overload, args, kwargs, results, one.seed))
+    return replaced(computed, torch.Tensor, SentValues.of)
 
 
 def _drop(file: int, at: int, count: int) -> None:
@@ -223,8 +223,8 @@ def _drop(file: int, at: int, count: int) -> None:
 
 def _is_of_this_user(connection: Connection) -> bool:
     with socket.socket(fileno=os.dup(connection.fileno())) as other_end:
-        told = other_end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return bool(_CREDENTIALS.unpack(told)[1] == os.getuid())
+        credentials = other_end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return bool(_CREDENTIALS.unpack(credentials)[1] == os.getuid())
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         description="Hold the simulator against PyTorch's own allocators.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, told in COMMANDS.items():
-        one = commands.add_parser(name, help=told)
+    for name, meaning in COMMANDS.items():
+        one = commands.add_parser(name, help=meaning)
         one.add_argument(
             "--settings",
             nargs="+",
@@ -72,13 +72,13 @@ def _compared(options: argparse.Namespace) -> int:
             groups.append({"settings": settings, **group.as_json()})
             if options.json:
                 # After each group: a run may be ended before its end.
-                options.json.write_text(json.dumps(_told(options.command, device, groups), indent=1) + "\n")
-    told = _told(options.command, device, groups)
-    print(f"{told['same']:,} the same, {told['different']:,} different, {told['refused']:,} refused")  # noqa: T201
-    return 1 if told["different"] else 0
+                options.json.write_text(json.dumps(_as_json(options.command, device, groups), indent=1) + "\n")
+    result = _as_json(options.command, device, groups)
+    print(f"{result['same']:,} the same, {result['different']:,} different, {result['refused']:,} refused")  # noqa: T201
+    return 1 if result["different"] else 0
 
 
-def _told(command: str, device: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
+def _as_json(command: str, device: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
     """What was compared, as it is written."""
     same, different = (sum(one[name] for one in groups) for name in ("same", "different"))
     return {

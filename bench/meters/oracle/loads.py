@@ -52,7 +52,7 @@ def groups(options: Namespace) -> Iterator[CaseGroup]:
             files = {name: (get(case.specification), made(case.rehearsal)) for name, case in cases.items()}
 
             calls = [
-                partial(_told, replace(case, device=device), *files[name], sparse=options.sparse)
+                partial(_figures_of, replace(case, device=device), *files[name], sparse=options.sparse)
                 for name, case in cases.items()
                 for device in ("cuda", "sim")
             ]
@@ -61,7 +61,7 @@ def groups(options: Namespace) -> Iterator[CaseGroup]:
                 yield group(f"{size} {name}", "loads", [(name, next(answers), next(answers))])
 
 
-def _told(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, *, sparse: bool) -> Figures:
+def _figures_of(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, *, sparse: bool) -> Figures:
     planned = sparse and case.device == "sim"
     meter = device_meter(case.device, case.strategy.source, planned=planned)
     load, empty = case.strategy.load, sparse and not planned

@@ -19,6 +19,6 @@ def measured(
         meter.start()
         kept = do(meter.device)
         meter.synchronize()
-        told = asdict(meter.peaks()) | {"held_bytes": meter.held_bytes()}
+        figures = asdict(meter.peaks()) | {"held_bytes": meter.held_bytes()}
         del kept
-    return told
+    return figures

@@ -77,7 +77,7 @@ class RealPinned:
         else:
             torch.cuda.reset_peak_host_memory_stats()
 
-    def told(self) -> Figures:
+    def figures(self) -> Figures:
         stats = torch.cuda.host_memory_stats()
         return {f"{figure} {kind}": stats[f"{figure}.{kind}"] for figure in FIGURES for kind in KINDS}
 
@@ -109,7 +109,7 @@ class SimulatedPinned:
         else:
             self._since = len(self._events)
 
-    def told(self) -> Figures:
+    def figures(self) -> Figures:
         stats = host_stats(self._events, self._since)
         return {f"{figure} {kind}": stats[figure][kind] for figure in FIGURES for kind in KINDS}
 

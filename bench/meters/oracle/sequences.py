@@ -36,7 +36,7 @@ class Player(Protocol):
     def play(self, step: Step) -> None:
         """Do a step; to free what was never allocated is nothing."""
 
-    def told(self) -> Figures:
+    def figures(self) -> Figures:
         """What the allocator tells after the last step."""
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ def parting(steps: Sequence[Step], pair: Pair) -> Parting | None:
         for at, step in enumerate(steps):
             real.play(step)
             simulated.play(step)
-            one, other = real.told(), simulated.told()
+            one, other = real.figures(), simulated.figures()
             if one != other:
                 return Parting(at, *where_different(one, other))
         return None

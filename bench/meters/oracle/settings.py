@@ -27,5 +27,5 @@ def use(settings: str) -> None:
 
 def _settings_in_force() -> str:
     torch.empty(1, device="cuda")
-    told: str = torch.cuda.memory._snapshot()["allocator_settings"]["PYTORCH_CUDA_ALLOC_CONF"]  # noqa: SLF001
-    return told
+    settings: str = torch.cuda.memory._snapshot()["allocator_settings"]["PYTORCH_CUDA_ALLOC_CONF"]  # noqa: SLF001
+    return settings

@@ -107,11 +107,11 @@ class RealSteps:
         else:
             torch.cuda.empty_cache()
 
-    def told(self) -> Figures:
+    def figures(self) -> Figures:
         stats = torch.cuda.memory_stats_as_nested_dict()
         kinds = ("current", "peak")
-        told = {f"{name} {kind}": stats[f"{name}_bytes"]["all"][kind] for name in FIGURES for kind in kinds}
-        return told | {"out of memory": self._ooms}
+        figures = {f"{name} {kind}": stats[f"{name}_bytes"]["all"][kind] for name in FIGURES for kind in kinds}
+        return figures | {"out of memory": self._ooms}
 
     def close(self) -> None:
         self._tensors.clear()
@@ -139,14 +139,14 @@ class SimulatedSteps:
         else:
             self._allocator.empty_cache()
 
-    def told(self) -> Figures:
-        told: dict[str, int | None] = {}
+    def figures(self) -> Figures:
+        figures: dict[str, int | None] = {}
         for name in FIGURES:
             current = getattr(self._allocator, f"{name}_bytes")
             self._peaks[name] = max(self._peaks[name], current)
-            told |= {f"{name} current": current, f"{name} peak": self._peaks[name]}
+            figures |= {f"{name} current": current, f"{name} peak": self._peaks[name]}
         # In the middle of a step there may be more than after it.
-        return told | {"reserved peak": self._allocator.reserved_peak_bytes, "out of memory": self._ooms}
+        return figures | {"reserved peak": self._allocator.reserved_peak_bytes, "out of memory": self._ooms}
 
     def close(self) -> None:
         pass

@@ -113,8 +113,8 @@ allocator.CachingAllocator._segment_bytes = mapped
     "a copy that takes nothing in between": Run(
         "operations --groups 'copies of parts'",
         fault="""
-from bench.meters.simulated.dispatch_interceptor import Operations
-Operations._make_in_between = lambda *_, **__: None
+from bench.meters.simulated.dispatch_interceptor import DispatchInterceptor
+DispatchInterceptor._make_in_between = lambda *_, **__: None
 """,
     ),
 }

@@ -27,17 +27,17 @@ def limit(ledger: Ledger, place: str, settings: AllocatorSettings, capacity: int
 
 def _told(segment: int, allocator: CachingAllocator, capacity: int) -> str:
     """The error's message in PyTorch's own words, because others read them: it asked for a segment, not a tensor."""
+    free = max(0, capacity - allocator.reserved_bytes)
     unused = allocator.reserved_bytes - allocator.allocated_bytes
+    sizes = (segment, capacity, free, capacity, allocator.allocated_bytes, unused)
     return (
-        f"CUDA out of memory. Tried to allocate {_shown(segment)}. GPU 0 has a total capacity of {_shown(capacity)} of "
-        f"which {_shown(max(0, capacity - allocator.reserved_bytes))} is free. {_shown(capacity)} allowed; Of the "
-        f"allocated memory {_shown(allocator.allocated_bytes)} is allocated by PyTorch, and {_shown(unused)} is "
-        f"reserved by PyTorch but unallocated."
-    )
+        "CUDA out of memory. Tried to allocate {}. GPU 0 has a total capacity of {} of which {} is free. {} allowed; "
+        "Of the allocated memory {} is allocated by PyTorch, and {} is reserved by PyTorch but unallocated."
+    ).format(*map(_format_size, sizes))
 
 
-def _shown(count: int) -> str:
-    """Bytes as PyTorch's `format_size` writes them."""
+def _format_size(count: int) -> str:
+    """Return bytes as PyTorch's `format_size` writes them."""
     if count <= 2**10:
         return f"{count} bytes"
     if count <= MIB:

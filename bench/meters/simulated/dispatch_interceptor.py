@@ -55,7 +55,7 @@ class DispatchInterceptor(TorchDispatchMode):
         if any(map(is_distributed, types)):
             return NotImplemented
         world, kwargs = self._world, kwargs or {}
-        kind = _kind(func)
+        effects = _effects(func)
         inputs = tensors((*args, *kwargs.values()))
         places = [world.place(tensor) for tensor in inputs]
         on_device = next((place for place in places if place.startswith("cuda")), None)
@@ -63,8 +63,8 @@ class DispatchInterceptor(TorchDispatchMode):
         named = None if func is aten.clone.default else world.named
         brought = self._kernels.brought(func, args, kwargs, on_device or named)
         # Where there is nothing to fill, PyTorch takes a millisecond to find that out.
-        out = args[0] if kind.fills and is_meta(args[0]) else func(*brought, **kwargs)
-        changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in kind.written)
+        out = args[0] if effects.fills and is_meta(args[0]) else func(*brought, **kwargs)
+        changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in effects.written)
         known = {storage_of(tensor)._cdata for tensor in inputs}
         fresh = [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
         if not (fresh or changed):
@@ -77,7 +77,7 @@ class DispatchInterceptor(TorchDispatchMode):
             on_host = not is_meta(tensor) or (world.planned and not ON_HOST.isdisjoint(places))
             world.adopt(storage_of(tensor), named or on_device or (HOST if on_host else SKELETON))
         self._kernels.product(func, args, out, on_device)
-        if kind.copies:
+        if effects.copies:
             self._copied(inputs[-1], places[-1], out, non_blocking=_non_blocking(func, args, kwargs))
         elif FILE in places:
             for tensor, place in zip(inputs, places, strict=True):
@@ -122,7 +122,7 @@ class DispatchInterceptor(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _Effects:
     """What an operation does, and the arguments that it writes to, by position and name."""
 
     copies: bool
@@ -131,10 +131,10 @@ class _Kind:
 
 
 @cache
-def _kind(func: Any) -> _Kind:
+def _effects(func: Any) -> _Effects:
     arguments = enumerate(func._schema.arguments)
     written = tuple((at, one.name) for at, one in arguments if one.alias_info and one.alias_info.is_write)
-    return _Kind(func in _COPIES, func in _FILLS, written)
+    return _Effects(func in _COPIES, func in _FILLS, written)
 
 
 def _non_blocking(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

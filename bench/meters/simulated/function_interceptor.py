@@ -234,7 +234,7 @@ def _data_ptr(world: SimulatedDevice, tensor: Tensor) -> int:
     return storage_of(tensor).data_ptr() + int(tensor.storage_offset()) * tensor.element_size()
 
 
-def _shown(what: Callable[..., Any]) -> Callable[..., Any]:
+def _with_values_only(what: Callable[..., Any]) -> Callable[..., Any]:
     """A call that shows a tensor: without values PyTorch shows none, and says nothing of it."""
 
     def show(world: SimulatedDevice, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -290,8 +290,8 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.cuda: _cuda,
     Tensor.cpu: _cpu,
     torch._has_compatible_shallow_copy_type: _same_kind,
-    Tensor.__repr__: _shown(Tensor.__repr__),
-    Tensor.__format__: _shown(Tensor.__format__),
+    Tensor.__repr__: _with_values_only(Tensor.__repr__),
+    Tensor.__format__: _with_values_only(Tensor.__format__),
 }
 
 

@@ -43,8 +43,8 @@ Span = tuple[int, int]
 
 
 @dataclass(eq=False)
-class Mapping:
-    """A mapped file: pages of it that were read stay until the last storage that lies in it is gone."""
+class MappedPages:
+    """The pages of a mapped file that were read: they stay until the last storage of the file is freed."""
 
     touched: list[tuple[int, int]]
 
@@ -59,7 +59,7 @@ class _Entry:
     address: int
     gone: "weakref.ref[Storage]"
     line: SourceLine | None
-    mapping: Mapping | None = None
+    mapping: MappedPages | None = None
     read: list[Span] = field(default_factory=list)
     whole: Storage | None = None
 
@@ -109,7 +109,7 @@ class Ledger:
             entry = self._follow(storage, place)
             entry.number = self._came(place, entry.bytes, entry.line)
 
-    def mapped(self, storage: Storage, mapping: Mapping) -> None:
+    def mapped(self, storage: Storage, mapping: MappedPages) -> None:
         """Follow a storage that lies in a mapped file: of it counts what is read, see `touched`."""
         with self._lock:
             self._follow(storage, FILE).mapping = mapping

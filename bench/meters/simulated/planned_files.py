@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.meters.simulated.ledger import Mapping, Storage
+from bench.meters.simulated.ledger import MappedPages, Storage
 from bench.meters.simulated.simulated_device import SimulatedDevice, meta_storage
 
 
@@ -50,9 +50,9 @@ class CopiedByAddress(Exception):
     """Safetensors' reader wants to copy a tensor of a mapped file into page-locked memory, without PyTorch."""
 
 
-def new_mapping(world: SimulatedDevice) -> Mapping:
+def new_mapping(world: SimulatedDevice) -> MappedPages:
     """A mapped file, whose pages leave the ledger when it is gone."""
-    mapping = Mapping([])
+    mapping = MappedPages([])
     weakref.finalize(mapping, world.ledger.unmapped, mapping.touched).atexit = False
     return mapping
 

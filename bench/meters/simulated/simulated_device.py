@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.host import read_pages
 from bench.meters.simulated.allocator import CachingAllocator
-from bench.meters.simulated.ledger import HOST, PINNED, Ledger, Mapping, Storage, in_place
+from bench.meters.simulated.ledger import HOST, PINNED, Ledger, MappedPages, Storage, in_place
 from bench.meters.simulated.peaks import DeviceBlocks
 from bench.meters.simulated.pinned import PinnedMemory
 from model.user.user_code import NotTheUsers
@@ -59,7 +59,7 @@ class SimulatedDevice:
     def handle(self) -> int:
         """The number of this thread's handle of cuBLAS: when a thread ends, another gets its handle."""
         if not hasattr(self._thread, "handle"):
-            self._thread.handle = _Handle(self._free_handles, self._handles)
+            self._thread.handle = _CublasHandle(self._free_handles, self._handles)
         return self._thread.handle.number
 
     @property
@@ -161,7 +161,7 @@ class SimulatedDevice:
         if storage.device.type == "cpu":
             read_pages(storage.data_ptr() + start, end - start)
 
-    def from_checkpoint(self, storage: Storage, mapping: Mapping | None) -> Storage:
+    def from_checkpoint(self, storage: Storage, mapping: MappedPages | None) -> Storage:
         """Enter a storage that `torch.load` has just read, or mapped."""
         if mapping:
             self.ledger.mapped(storage, mapping)
@@ -186,7 +186,7 @@ class SimulatedDevice:
         return NotSimulated(f"{Path(line.file).name}:{line.number} {why}" if line else f"the load {why}")
 
 
-class _Handle:
+class _CublasHandle:
     def __init__(self, free: list[int], more: Iterator[int]) -> None:
         self.number = free.pop() if free else next(more)
         weakref.finalize(self, free.append, self.number)
