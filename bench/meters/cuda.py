@@ -28,7 +28,7 @@ class CudaMeter(DeviceMeter):
     """Counts what the caching allocators of one CUDA device, and of page-locked memory, hand out."""
 
     def __init__(self, device: torch.device, source: str | None = None) -> None:
-        """With `source`, the file of the recipe, the allocator's history has stacks, which take time and memory."""
+        """Make the meter; with `source`, the file of the recipe, its history has stacks, which take time and memory."""
         super().__init__(device)
         self._source = source
         self._level: dict[str, int] = {}
@@ -47,7 +47,7 @@ class CudaMeter(DeviceMeter):
         self._beyond_level = self._beyond_bytes()
 
     def limit(self, count: int | None) -> None:
-        """Of the caching allocator, which serves this process; what CUDA's context takes beside it is not counted."""
+        """Limit the caching allocator of this process. The memory of CUDA's context does not count."""
         fraction = 1.0
         if count is not None:
             total = torch.cuda.get_device_properties(self.device).total_memory
@@ -97,7 +97,7 @@ class CudaMeter(DeviceMeter):
         return {"device_requested_peak_bytes": self._alive} if self._source else {}
 
     def points(self) -> Points:
-        """There are none where the history is not whole, nor of page-locked memory, of which none is kept."""
+        """Return the points of requested bytes; empty without a whole history. Page-locked memory has no history."""
         if not self._recorded:
             return {}
         trace = self._trace()
@@ -136,7 +136,7 @@ class CudaMeter(DeviceMeter):
         torch._C._host_emptyCache()  # noqa: SLF001
 
     def _read(self, kind: str) -> dict[str, int]:
-        """The fields of `DevicePeaks`: their `current` values or their `peak`s."""
+        """Return the fields of `DevicePeaks`, their `current` values or their `peak`s."""
         stats = torch.cuda.memory_stats(self.device)
         return {
             "requested_bytes": stats[f"requested_bytes.all.{kind}"],

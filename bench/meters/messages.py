@@ -1,4 +1,4 @@
-"""Messages of a load's process: read within a time limit, whatever a loader has written in their place."""
+"""Messages of a load's process, read within a time limit, whatever a loader has sent in their place."""
 
 import os
 import struct

@@ -45,7 +45,7 @@ def _evict(file: Path, descriptor: int) -> None:
 
 
 def resident_bytes(descriptor: int) -> int:
-    """How much of an open file is in the page cache, in whole pages, as `mincore(2)` tells."""
+    """Return the bytes of an open file that are in the page cache, in whole pages, as `mincore(2)` tells."""
     size = os.fstat(descriptor).st_size
     return sum(
         _resident_pages(descriptor, start, min(WINDOW_BYTES, size - start)) * mmap.PAGESIZE

@@ -50,7 +50,7 @@ Message = TypeVar("Message")
 
 
 class LoadEnded(Exception):
-    """A load did not come to its end."""
+    """A load that did not end as it should."""
 
     @property
     def message(self) -> str:
@@ -59,7 +59,7 @@ class LoadEnded(Exception):
 
 
 class LoadDied(LoadEnded):
-    """The process of a load ended, or had to be ended, before it could say what it saw; `timed_out`: that in words."""
+    """The end of a load's process before it sent its figures; `timed_out` is the limit it passed, in words."""
 
     def __init__(self, message: str, timed_out: str = "") -> None:
         super().__init__(message)
@@ -67,12 +67,12 @@ class LoadDied(LoadEnded):
 
 
 class LoadFailed(LoadEnded):
-    """A load, its first logits or its check raised an exception in its process."""
+    """An exception in a load's process: of the load, its first logits or its check."""
 
 
 @dataclass(frozen=True)
 class ChildFailure:
-    """An exception in a child, as text: it may not survive pickling."""
+    """An exception of a child as text: the exception may not survive pickling."""
 
     kind: str
     message: str
@@ -81,7 +81,7 @@ class ChildFailure:
 
 @contextmanager
 def telling_failures(connection: Connection) -> Iterator[None]:
-    """In a child: send a `ChildFailure` for whatever is raised in this block."""
+    """Send a `ChildFailure` for whatever is raised in this block of a child."""
     try:
         yield
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is to say it
@@ -98,9 +98,9 @@ class ProcessSurroundings:
 
 @dataclass(frozen=True)
 class Child:
-    """A process that runs for somebody, the connection to it, and what looks at what it holds outside of itself.
+    """A child process, the connection to it, and the watcher of the memory that it holds outside of itself.
 
-    `memory` is its own, where the system lets read that.
+    `memory` reads its memory, where the system allows that.
     """
 
     process: ForkServerProcess
@@ -130,13 +130,13 @@ class Child:
         self.outside_watcher.remove(self.before.names)
 
     def deadline(self) -> float:
-        """By when, on the monotonic clock, what is asked for now has to be done."""
+        """Return the second on the monotonic clock by which a request made now has to be done."""
         return time.monotonic() + self.limit_seconds
 
     def receive(self, kind: type[Message], deadline: float) -> Message:
-        """The child's next message, which is to be of this kind.
+        """Return the child's next message, of this kind.
 
-        Raises `LoadDied` if the process is killed, crashes, or says nothing until the deadline, and `LoadFailed`, with
+        Raises `LoadDied` if the process is killed, crashes, or sends nothing until the deadline, and `LoadFailed`, with
         the exception's own words, if anything in it raised.
         """
         try:
@@ -167,9 +167,9 @@ class Child:
         raise LoadFailed(f"the process of the load sent {type(message).__name__}, where {kind.__name__} is due")
 
     def require_right(self, judge: Judge | None, instead: type[Any], deadline: float) -> None:
-        """Have somebody judge the model whose places the child tells next. Raises `LoadFailed` if it is wrong.
+        """Have `judge` compare the model whose places the child tells next. Raises `LoadFailed` if it is wrong.
 
-        With the child's own words, where it finds that too, instead of the message that it would send.
+        If the child finds that too, the error has the child's words, which come instead of the message `instead`.
         """
         if judge is None or self.memory is None:
             return
@@ -215,13 +215,13 @@ def _surroundings() -> ProcessSurroundings:
 
 
 def _begin(run: Callable[[Connection, Any], object], connection: Connection, task: object) -> None:
-    """In the process of a load."""
+    """Run in the process of a load."""
     hold_together()
     run(connection, task)
 
 
 def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None:
-    """Have the fork server, once it starts, import the modules of these functions, see `Reference`, and others."""
+    """Make the fork server import, when it starts, the modules of these references, see `Reference`, and others."""
     _preloaded.extend(references)
     # The last one has all that was imported stay.
     _MODULES[-1:-1] = modules
@@ -229,7 +229,7 @@ def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None
 
 
 def warm_up() -> None:
-    """Start the fork server, if it is not there: what it imports takes seconds, in which this process can go on."""
+    """Start the fork server, unless it runs: its imports take seconds, in which this process can go on."""
     _end_server_at_exit()
     with _own_environment():
         forkserver.ensure_running()
@@ -257,9 +257,9 @@ def _end_server() -> None:
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """For a fork server that looks for its modules where this process does, and hears no SIGINT until it has them.
+    """Set the environment in which a fork server finds its modules where this process does, and SIGINT waits for them.
 
-    Ctrl-C at a terminal is for this process too, which ends it; `bench.meters.warm` has it hear again.
+    Ctrl-C at a terminal is for this process too, which ends the server; `bench.meters.warm` unblocks SIGINT again.
     """
     paths = os.pathsep.join(filter(None, sys.path))
     warnings = ",".join(filter(None, (UNHEEDED, os.environ.get("PYTHONWARNINGS"), ALWAYS_UNHEEDED)))

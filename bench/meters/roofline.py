@@ -1,7 +1,7 @@
-"""The best this machine can do for the bytes of a checkpoint, measured beside the loads that are held against it.
+"""The fastest way that this machine has to move the bytes of a checkpoint, measured beside the loads.
 
-A load cannot end before its bytes are where they have to be. What that takes at least depends on where that is, and
-on where they come from: see `ROOFLINES`.
+A load cannot end before its bytes are where they have to be. The time for that depends on where they come from and
+where they end: see `ROOFLINES`.
 """
 
 import mmap
@@ -48,18 +48,18 @@ class Roofline:
     host_bytes: int
 
     def bytes_per_second(self) -> float:
-        """The limit as it is just now."""
+        """Return the speed of the machine just now."""
         return sum(map(_size, self.files)) / ROOFLINES[self.kind](self.files, self.device)
 
     def settle(self) -> None:
-        """See to it that memory is at hand."""
+        """Touch the free memory that the loads take."""
         touch_free_memory(self.host_bytes)
 
     def prepare(self) -> float:
-        """Put the machine into the state that every load is to find; returns the limit of just before.
+        """Put the machine into the state that every load starts in; return the speed of just before.
 
-        That is one with memory at hand, and nothing of the files in the page cache if the limit is the disk's; else
-        they are thought to be in it.
+        That is one with memory at hand, and for the disk with nothing of the files in the page cache; otherwise they
+        are taken to be in it.
         """
         self.settle()
         limit = self.bytes_per_second()
@@ -69,7 +69,7 @@ class Roofline:
 
 
 def into_fresh_memory(files: Sequence[Path], _: torch.device) -> float:
-    """Seconds to read files from the page cache into memory that nobody has touched yet."""
+    """Return the seconds to read files from the page cache into memory that nobody has touched yet."""
 
     def read(file: FileIO, part: memoryview, place: int) -> None:
         with part:
@@ -88,7 +88,7 @@ def into_fresh_memory(files: Sequence[Path], _: torch.device) -> float:
 
 
 def into_mapping(files: Sequence[Path], _: torch.device) -> float:
-    """Seconds to map files, and to find every page of them in the page cache."""
+    """Return the seconds to map files, and to find every page of them in the page cache."""
     with _opened(files, 0) as opened, ExitStack() as stack:
         start = time.perf_counter()
         for file, size in opened:
@@ -102,7 +102,7 @@ def into_mapping(files: Sequence[Path], _: torch.device) -> float:
 
 
 def from_pinned_memory(files: Sequence[Path], device: torch.device) -> float:
-    """Seconds to copy as many bytes from page-locked memory to a CUDA device."""
+    """Return the seconds to copy as many bytes from page-locked memory to a CUDA device."""
     source = torch.ones(PINNED_BYTES, dtype=torch.uint8).pin_memory()
     target = torch.zeros(PINNED_BYTES, dtype=torch.uint8, device=device)
     sizes = [min(PINNED_BYTES, size - at) for size in map(_size, files) for at in range(0, size, PINNED_BYTES)]
@@ -115,12 +115,12 @@ def from_pinned_memory(files: Sequence[Path], device: torch.device) -> float:
 
 
 def from_disk(files: Sequence[Path], _: torch.device) -> float:
-    """Seconds to read files that are not in the page cache: through it or past it, whichever is faster here."""
+    """Return the seconds to read files that are not in the page cache: through it or past it, whichever is faster."""
     return min(_from_disk(files, 0), _past_the_page_cache(files))
 
 
 def direct_is_faster(files: Sequence[Path]) -> bool:
-    """Whether a disk is read faster past the page cache, just now."""
+    """Return True if a disk is read faster past the page cache, just now."""
     return _past_the_page_cache(files) < _from_disk(files, 0)
 
 
@@ -167,7 +167,7 @@ def _size(file: Path) -> int:
 
 @contextmanager
 def _opened(files: Sequence[Path], flags: int) -> Iterator[list[tuple[FileIO, int]]]:
-    """Files, open, with their sizes."""
+    """Yield files, open, with their sizes."""
     with ExitStack() as stack:
         yield [
             (stack.enter_context(FileIO(os.open(file, os.O_RDONLY | flags))), _size(file))

@@ -1,11 +1,4 @@
-"""Shared memory: files that have no disk. It takes memory for as long as somebody holds it, whoever maps it.
-
-It is what is in the files of a tmpfs, as `/dev/shm` is, of `memfd_create`, of `shmget`, and of what is mapped both
-shared and anonymous.
-
-Sources: `Documentation/filesystems/proc.rst` and `tmpfs.rst` of Linux, under `/proc/PID/smaps` and
-`/proc/sysvipc`, `admin-guide/mm/pagemap.rst`.
-"""
+"""Shared memory: files without a disk. It takes memory while a process holds it, whoever maps it."""
 
 import ctypes
 import mmap

@@ -20,10 +20,10 @@ from bench.meters.timeline import Points
 
 
 class SimMeter(DeviceMeter):
-    """Counts what a load asks of `cuda`, or of the host where that is the device, while CUDA is simulated."""
+    """Counts the memory that a load takes on `cuda`, or on the host as its device, while CUDA is simulated."""
 
     def __init__(self, device: torch.device, source: str | None, settings: AllocatorSettings, *, planned: bool) -> None:
-        """`source` is the file of the recipe, whose lines explain peaks; `planned`: the host has no bytes either."""
+        """Make the meter; lines of `source`, the recipe's file, explain peaks; `planned`: the host has no bytes."""
         super().__init__(device)
         self._ledger = Ledger(source)
         self._settings = settings
@@ -103,12 +103,12 @@ class SimMeter(DeviceMeter):
         return points
 
     def _host_peaks(self) -> tuple[MemoryPeak, MemoryPeak]:
-        """Of private memory, page-locked included, and of file-backed memory."""
+        """Return the peaks of private memory, page-locked included, and of file-backed memory."""
         return host_peak(in_place(self._ledger.events, HOST, PINNED)), sum_peak(in_place(self._ledger.events, FILE))
 
 
 def _hear_all(_: AllocationEvent) -> None:
-    """Let everything come: there is as much as is asked for."""
+    """Accept every allocation: there is no limit any more."""
 
 
 def sim_meter(device: torch.device, options: MeterOptions) -> DeviceMeter:

@@ -157,7 +157,7 @@ def ask_for_100_mib(_: nn.Module) -> None:
 
 
 def test_the_devices_budget_is_the_loads_alone(file: Path) -> None:
-    """As its peak: what the model computes takes memory of its own."""
+    """The budget, like the peak, is the load's: what the model computes takes memory of its own."""
     tried = trial(read_it, file, "sim")
     asking = replace(tried, job=replace(tried.job, use=ask_for_100_mib, check=ask_for_100_mib))
     assert asking.under(Budget(device_bytes=80 * MIB)).fits

@@ -194,7 +194,7 @@ def clock_of_wrong_models() -> LoadClock:
 
 
 def cut_and_read(_: torch.device) -> nn.Module:
-    """What is mapped of a file is no longer there."""
+    """Shorten a mapped file: its pages are gone."""
     with tempfile.TemporaryFile() as file:
         file.truncate(mmap.PAGESIZE)
         mapped = mmap.mmap(file.fileno(), 0)
@@ -265,7 +265,7 @@ PAGES = 4096
 
 
 def write_to_pages(path: Path, pages: int) -> None:
-    """Of a mapped file; each of them is copied, at a fault of its own."""
+    """Copy the pages of a mapped file, each at a fault of its own."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
         for page in range(pages):
             mapped[page * mmap.PAGESIZE] = 1

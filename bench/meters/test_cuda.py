@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 def entry(action: str, address: int, size: int, *frames: tuple[str, int], unix_seconds: float = 0.0) -> dict[str, Any]:
-    """As `torch.cuda.memory._snapshot` tells of one event."""
+    """Return one event as in `torch.cuda.memory._snapshot`."""
     shown = [{"filename": filename, "line": line, "name": "load"} for filename, line in frames]
     told = {"action": action, "addr": address, "size": size, "stream": 0, "time_us": int(unix_seconds * 1e6)}
     # What was recorded without stacks has none.
@@ -192,7 +192,7 @@ def test_peaks_are_explained_from_the_recorded_history(
 
 
 def test_without_the_recipes_file_the_history_has_no_stacks(allocator: FakeAllocator, meter: CudaMeter) -> None:
-    """They take time and memory."""
+    """Stacks take time and memory."""
     meter.start()
     meter.peaks()
     assert meter.alive() == {}

@@ -1,4 +1,4 @@
-"""The suite's way over CUDA, on whatever CUDA this process has: a GPU, or a stand-in for one."""
+"""The CUDA path of the suite, on whatever CUDA this process has: a GPU, or a stand-in for one."""
 
 import ctypes
 import os
@@ -196,7 +196,7 @@ def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None
 
 
 def test_a_clock_stops_when_the_device_is_done(meter: CudaMeter) -> None:
-    """What is copied later is not there: its source has been written to."""
+    """Values of a late copy are not there: its source has been written to."""
     source, sums = torch.ones(MIB).pin_memory(), []
     stream: torch.cuda.Stream = torch.cuda.Stream(meter.device)
 

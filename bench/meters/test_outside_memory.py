@@ -78,7 +78,7 @@ def fork_that_stays() -> None:
 
 
 def daemon() -> None:
-    """As `daemon(3)` starts one: nobody's child, in a session of its own."""
+    """Start a process as `daemon(3)` does: without a parent, in a session of its own."""
 
     def start() -> None:
         os.setsid()
@@ -114,7 +114,7 @@ def command_that_stays() -> None:
 
 
 def worker() -> None:
-    """As a `DataLoader` has them."""
+    """Start processes as the workers of a `DataLoader`."""
 
     def work() -> None:
         held = fill()
@@ -273,7 +273,7 @@ def problems_of(measurement: Measurement) -> list[str]:
 
 
 def filled_by_a_worker(name: str) -> None:
-    """As the workers of a `DataLoader` send tensors: one writes to shared memory, and the load maps it."""
+    """Send tensors as the workers of a `DataLoader` do: one writes to shared memory, and the load maps it."""
     memory = SharedMemory(name, create=True, size=HELD)
     assert memory.buf
     os.waitpid(in_fork(partial(write_to, memory.buf), 0.0), 0)

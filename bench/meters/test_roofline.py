@@ -63,7 +63,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Read]]:
 
 
 def covered(reads: Sequence[Read]) -> dict[str, list[int]]:
-    """How often each byte of each file was read."""
+    """Return how often each byte of each file was read."""
     times = {f"file{number}": [0] * size for number, size in enumerate(SIZES)}
     for name, _, place, count in reads:
         for at in range(place, place + count):
@@ -101,7 +101,7 @@ def test_all_of_the_files_ends_in_fresh_memory(
 def test_every_page_of_a_mapping_is_found_whatever_the_kernel_knows(
     monkeypatch: pytest.MonkeyPatch, files: tuple[Path, ...]
 ) -> None:
-    """They are in the page cache afterwards, as nothing of them was before."""
+    """The files are in the page cache afterwards, and were not before."""
     whole = [-(-size // PAGE) * PAGE for size in SIZES]
     for advice in (roofline.MADV_POPULATE_READ, 12345):
         evict(files)

@@ -1,4 +1,4 @@
-"""What the meter of the simulated device makes of page-locked memory."""
+"""The meter of the simulated device: page-locked memory."""
 
 import os
 from pathlib import Path

@@ -21,7 +21,7 @@ KEPT_BYTES: list[bytes] = []
 
 
 def load_with_stray_copy(build, path, device):
-    """It lives as long as the model does, as a forgotten attribute would."""
+    """Load with a copy that lives as long as the model, as a forgotten attribute would."""
     model = mmap_assign(build, path, device)
     model.stray = [tensor.clone() for tensor in model.state_dict().values()]
     return model
@@ -54,7 +54,7 @@ class Driven(DeviceMeter):
 
 
 def load_and_take(file, build, path, device):
-    """Of a device, past PyTorch's allocator, and give it back before the load is over."""
+    """Take memory of a device past PyTorch's allocator, and give it back before the load is over."""
     for count in (1000 + KNOWN_BYTES, 1000):
         (file.parent / "new").write_text(str(count))
         (file.parent / "new").replace(file)
@@ -78,7 +78,7 @@ def load_and_read_beside_known_bytes(build, path, device):
 
 
 def load_and_map_for_a_while(build, path, device):
-    """Its file-backed peak stands long enough to be seen on a busy machine."""
+    """Map the file once more, long enough for its file-backed peak to be sampled on a busy machine."""
     model = mmap_assign(build, path, device)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
         assert sum(mapped[:: mmap.PAGESIZE]) > 0
@@ -138,5 +138,5 @@ def load_and_give_up(build, path, device):
 
 
 def only_when_measured(load, rehearsed, build, path, device):
-    """The fault is in the load that is measured, not in its rehearsal."""
+    """Load with the fault if this is the measured load, and without it in the rehearsal."""
     return (load if "tiny" in str(path) else rehearsed)(build, path, device)

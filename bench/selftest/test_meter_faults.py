@@ -1,4 +1,4 @@
-"""The meters, proved by fault: each changes the figure that it should, and fails the gate that it should."""
+"""Tests of the meters by fault: each fault changes the figure that it should, and fails the check that it should."""
 
 import multiprocessing
 import re
@@ -96,7 +96,7 @@ def test_a_healthy_load_has_no_problems(healthy: Measurement) -> None:
 
 
 def test_a_load_that_was_hardly_seen_is_measured_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is mapped and let go of between two looks would pass for private memory."""
+    """A mapping that ends between two samples would pass for private memory."""
     case = Case("mmap_assign", "tiny", "sim", "float32")
     looks = late_at_first(monkeypatch, 1)
     measurement = run(load_and_map_for_a_while, case)
@@ -131,7 +131,7 @@ def test_what_is_never_seen_counts_as_private(run: Run, monkeypatch: pytest.Monk
 
 
 def peak_over_time(measurement: Measurement) -> int:
-    """Of private memory."""
+    """Return the peak of private memory over time."""
     assert measurement.timeline.host_private_bytes
     return max(measurement.timeline.host_private_bytes.bytes)
 

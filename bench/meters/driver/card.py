@@ -82,7 +82,7 @@ class _Process:
 
 
 class Card:
-    """Serves processes, one thread a connection."""
+    """Serves processes, each connection in a thread."""
 
     def __init__(self, settings: CardSettings) -> None:
         self._settings = settings
@@ -128,7 +128,7 @@ class Card:
 
     @contextmanager
     def _process(self, pid: int) -> Iterator[_Process]:
-        """A process, whose memory is gone when it is."""
+        """Yield a process; its memory is freed when it ends."""
         span = self._settings.device_span * len(self._settings.memory_bytes)
         file = os.memfd_create("device")
         os.truncate(file, span)

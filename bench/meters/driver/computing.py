@@ -1,4 +1,4 @@
-"""Computes on the CPU what a kernel was to compute, in the memory of the device."""
+"""The computation, on the CPU and in the memory of the device, of what a kernel was to compute."""
 
 import threading
 from collections.abc import Callable
@@ -15,10 +15,7 @@ _drawing = threading.Lock()
 
 
 def compute(one: Computation) -> Any:
-    """Do `one`, whose tensors are all on the CPU; return what has no place in it to be written to.
-
-    Raises what PyTorch raises.
-    """
+    """Compute `one`, whose tensors are all on the CPU; return the results that have no place to be written to."""
     if one.seed is None:
         return _compute(one)
     with _drawing:

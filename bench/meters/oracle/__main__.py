@@ -1,4 +1,4 @@
-"""Holds the simulator against PyTorch's own allocators: `python -m bench.meters.oracle --help`."""
+"""The command that compares the simulator with PyTorch's own allocators: `python -m bench.meters.oracle --help`."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ PACKAGE = "bench.meters.oracle"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status: 1 where something differs. What cannot be compared ends with one line and status 2."""
+    """Return the status: 1 if something differs, 2, after one line, if nothing can be compared."""
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     parser = argparse.ArgumentParser(
         prog=f"python -m {PACKAGE}",
@@ -79,7 +79,7 @@ def _compared(options: argparse.Namespace) -> int:
 
 
 def _as_json(command: str, device: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """What was compared, as it is written."""
+    """Return the result of a command as JSON."""
     same, different = (sum(one[name] for one in groups) for name in ("same", "different"))
     return {
         "command": command,
@@ -94,7 +94,7 @@ def _as_json(command: str, device: str, groups: list[dict[str, Any]]) -> dict[st
 
 
 def _device() -> str | None:
-    """The name of the device; None: there is none."""
+    """Return the name of the device; None: there is none."""
     if not torch.cuda.is_available():
         return None
     return "stand-in" if CARD in os.environ else torch.cuda.get_device_name()

@@ -25,7 +25,7 @@ class CallFailed:
 
 
 class ForkFailed(Exception):
-    """A fork failed to do what comparisons need."""
+    """The failure of a fork to do what comparisons need."""
 
 
 class _Fork(Generic[Answer]):
@@ -41,11 +41,11 @@ class _Fork(Generic[Answer]):
 
     @property
     def runs(self) -> bool:
-        """Whether its answer has not been read yet."""
+        """Return True until its answer has been read."""
         return not self.pipe.closed
 
     def answer(self) -> Answer | CallFailed:
-        """Wait for the end of the call, if it is not there yet, and return what came of it."""
+        """Wait for the end of the call, and return its answer."""
         if self.runs:
             try:
                 self._answer = self.pipe.recv()
@@ -80,14 +80,14 @@ def in_fork(call: Callable[[], Answer]) -> Answer | CallFailed:
 
 
 def answered(answer: Answer | CallFailed) -> Answer:
-    """An answer. Raises `ForkFailed` in one line where there is none."""
+    """Return an answer. Raises `ForkFailed`, in one line, if the call failed."""
     if isinstance(answer, CallFailed):
         raise ForkFailed(str(answer))
     return answer
 
 
 def attempted(call: Callable[[], Answer]) -> Answer | CallFailed:
-    """What a call returns, or what it raises, whatever it is: the simulator refuses with what is no `Exception`."""
+    """Return the result of a call, or its exception: the simulator refuses with one that is no `Exception`."""
     try:
         return call()
     except BaseException as error:  # noqa: BLE001 - see above

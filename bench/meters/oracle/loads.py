@@ -78,13 +78,13 @@ def _shelf(folder: Path) -> CheckpointCache:
 
 
 def _made(shelf: CheckpointCache, specification: Specification) -> Checkpoint:
-    """A checkpoint with bytes. Threads that made it here would be missing in every fork, and waited for."""
+    """Return a checkpoint with bytes, made in a fork: threads that made it here would be missing in every fork."""
     answered(in_fork(lambda: _shelf(shelf.folder).get(specification).folder))
     return shelf.get(specification)
 
 
 def _sparse(folder: Path, specification: Specification) -> Checkpoint:
-    """A checkpoint without bytes. What makes it begins CUDA."""
+    """Return a checkpoint without bytes, made in a fork, since that begins CUDA."""
     checkpoint = Checkpoint(specification, folder / specification.name)
     if not checkpoint.folder.exists():
         answered(in_fork(partial(make_sparse, specification, checkpoint.folder)))

@@ -1,4 +1,4 @@
-"""What a meter tells of one thing that is done on a device: its peaks, and what is held afterwards."""
+"""The figures of a meter for one piece of work on a device: its peaks, and the bytes held afterwards."""
 
 from collections.abc import Callable
 from dataclasses import asdict

@@ -37,7 +37,7 @@ class Player(Protocol):
         """Do a step; to free what was never allocated is nothing."""
 
     def figures(self) -> Figures:
-        """What the allocator tells after the last step."""
+        """Return the figures of the allocator after the last step."""
 
     def close(self) -> None:
         """Free everything."""
@@ -58,7 +58,7 @@ class Parting:
 
 
 def parting(steps: Sequence[Step], pair: Pair) -> Parting | None:
-    """Where two players of the same steps part; None if they never do."""
+    """Return the first step after which two players of the same steps differ; None if they never do."""
     real, simulated = pair()
     try:
         for at, step in enumerate(steps):
@@ -74,7 +74,7 @@ def parting(steps: Sequence[Step], pair: Pair) -> Parting | None:
 
 
 def shortened(steps: Sequence[Step], parts: Callable[[Sequence[Step]], int | None]) -> Sequence[Step]:
-    """The shortest sequence found in `steps` that still parts; `parts` returns the step at which one does."""
+    """Return the shortest sequence found in `steps` that still parts; `parts` returns the step at which one does."""
     width = max(len(steps) // 2, 1)
     while True:
         at = shorter = 0

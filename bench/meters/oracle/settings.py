@@ -9,7 +9,7 @@ from bench.meters.oracle.forks import answered, in_fork
 
 
 def named_settings() -> str:
-    """The settings of the environment; "": PyTorch's own."""
+    """Return the settings of the environment; "": PyTorch's own."""
     return next((os.environ[name] for name in VARIABLES if name in os.environ), "")
 
 

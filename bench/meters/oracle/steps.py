@@ -161,5 +161,5 @@ def _pair(settings: AllocatorSettings, streams: int, capacity: int | None, *, dr
 
 @cache
 def _streams(number: int) -> list[torch.cuda.Stream]:
-    """So many streams of this process, the default one first: PyTorch hands out a few, again and again."""
+    """Return so many streams of this process, the default one first: PyTorch hands out a few, again and again."""
     return [torch.cuda.default_stream(), *(torch.cuda.Stream() for _ in range(number - 1))]

@@ -28,7 +28,7 @@ class OracleDifference:
         return f"{line}; after:{after}" if after else line
 
     def as_json(self) -> dict[str, Any]:
-        """The same without the texts of errors, which may hold paths."""
+        """Return the difference without the texts of errors, which may hold paths."""
         both = {name: _plain(answer) for name, answer in (("real", self.real), ("simulated", self.simulated))}
         return {"what": self.what, **both, "steps": self.steps}
 
@@ -99,7 +99,7 @@ def group(name: str, unit: str, answers: Iterable[tuple[str, Answer, Answer]]) -
 
 
 def where_different(real: Figures, simulated: Figures) -> tuple[Figures, Figures]:
-    """The figures of both that are not the same."""
+    """Return the figures of both that differ."""
     names = [name for name in {**real, **simulated} if real.get(name) != simulated.get(name)]
     return {name: real.get(name) for name in names}, {name: simulated.get(name) for name in names}
 

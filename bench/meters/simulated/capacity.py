@@ -1,4 +1,4 @@
-"""A simulated device that has so much memory and no more."""
+"""The memory limit of a simulated device."""
 
 import torch
 
@@ -10,7 +10,7 @@ from bench.meters.simulated.peaks import DeviceBlocks
 
 
 def limit(ledger: Ledger, place: str, settings: AllocatorSettings, capacity: int) -> None:
-    """From now on, what is asked for in `place` beyond `capacity` bytes raises `torch.OutOfMemoryError` there."""
+    """Limit `place` to `capacity` bytes from now on: requests beyond it raise `torch.OutOfMemoryError`."""
     blocks = DeviceBlocks(CachingAllocator(settings, capacity))
 
     def hear(event: AllocationEvent) -> None:
@@ -26,7 +26,7 @@ def limit(ledger: Ledger, place: str, settings: AllocatorSettings, capacity: int
 
 
 def _told(segment: int, allocator: CachingAllocator, capacity: int) -> str:
-    """The error's message in PyTorch's own words, because others read them: it asked for a segment, not a tensor."""
+    """Return the error's message in PyTorch's own words, because others read them; it names a segment, not a tensor."""
     free = max(0, capacity - allocator.reserved_bytes)
     unused = allocator.reserved_bytes - allocator.allocated_bytes
     sizes = (segment, capacity, free, capacity, allocator.allocated_bytes, unused)

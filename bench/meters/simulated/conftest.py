@@ -1,4 +1,4 @@
-"""What tests of the simulation share: a simulated world, and small things to put into it."""
+"""Fixtures of the simulation's tests: a simulated device, and small things to put onto it."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Hears every operation, those that a call is made of included, and the storages that come of it."""
+"""The interceptor of all operations, those inside of calls included: it enters their storages into the ledger."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +38,7 @@ _FILLS = (
 
 
 class DispatchInterceptor(TorchDispatchMode):
-    """Does what was asked for, where it can be done without values, and says what came of it."""
+    """Runs operations where they need no values, and enters the storages that they make."""
 
     def __init__(self, world: SimulatedDevice, kernels: Kernels) -> None:
         super().__init__()
@@ -86,11 +86,11 @@ class DispatchInterceptor(TorchDispatchMode):
         return out
 
     def _has_values(self, fresh: list[Tensor]) -> bool:
-        """Whether something came to the host that nobody asked to be made there."""
+        """Return True if a tensor came to the host that no call asked to be made there."""
         return self._world.named != HOST and not all(map(is_meta, fresh))
 
     def _copied(self, source: Tensor, place: str, destination: Tensor, *, non_blocking: bool) -> None:
-        """Do for a copy between two places what CUDA does, beside having its result."""
+        """Do for a copy between two places what CUDA does beside its result."""
         target = self._world.place(destination)
         if place == SKELETON != target:
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
@@ -104,10 +104,10 @@ class DispatchInterceptor(TorchDispatchMode):
             self._world.read(source)
 
     def _make_in_between(self, target: str, destination: Tensor, source: Tensor, *, non_blocking: bool) -> None:
-        """What CUDA makes where a copy cannot be one transfer: see `copy_kernel_cuda` in `Copy.cu`.
+        """Make what CUDA makes where a copy cannot be one transfer: see `copy_kernel_cuda` in `Copy.cu`.
 
-        What is not contiguous is put together where it is, and a conversion is the host's work unless the copy is
-        not waited for.
+        A tensor with gaps is made contiguous where it is. A conversion is the host's work, unless the copy is
+        non-blocking.
         """
         if destination.dtype == source.dtype and _same_order(destination, source):
             return
@@ -123,7 +123,7 @@ class DispatchInterceptor(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class _Effects:
-    """What an operation does, and the arguments that it writes to, by position and name."""
+    """The effects of an operation, and the arguments that it writes to, by position and name."""
 
     copies: bool
     fills: bool
@@ -142,7 +142,7 @@ def _non_blocking(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> b
 
 
 def _same_order(one: Tensor, other: Tensor) -> bool:
-    """Whether the values of two tensors lie in memory in the same order, and without gaps."""
+    """Return True if the values of two tensors lie in memory in the same order and without gaps."""
     if one.shape != other.shape:
         return False
     if one.is_contiguous() and other.is_contiguous():

@@ -32,7 +32,7 @@ Storage = torch.UntypedStorage
 
 
 class _Thread(threading.local):
-    """The current stream of a thread, at first the default one, and those that were current outside of it."""
+    """Streams of a thread: the current one, at first the default, and those that were current outside of it."""
 
     def __init__(self) -> None:
         self.stream = 0
@@ -51,7 +51,7 @@ class MappedPages:
 
 @dataclass(eq=False)
 class _Entry:
-    """A storage that is alive. `number` is None where it was there before the ledger was started."""
+    """A live storage. `number` is None if it was there before the ledger was started."""
 
     place: str
     bytes: int
@@ -65,10 +65,10 @@ class _Entry:
 
 
 class Ledger:
-    """Follows storages from the moment it is told of them until they are freed."""
+    """Follows storages from their entry until they are freed."""
 
     def __init__(self, source: str | None) -> None:
-        """`source` is the file of the recipe: lines are lines of it."""
+        """Start a ledger; `source` is the file of the recipe, whose lines it records."""
         self.events: list[AllocationEvent] = []
         self._source = source
         self._entries: dict[int, _Entry] = {}
@@ -82,11 +82,11 @@ class Ledger:
         self.capacities: dict[str, int] = {}
 
     def tell(self, place: str, hears: Callable[[AllocationEvent], object]) -> None:
-        """Have what comes and goes in a place from now on told to `hears`: what that raises for has not come."""
+        """Have `hears` called with every event of a place from now on; an event that it raises for has not happened."""
         self._hears[place] = hears
 
     def restart(self) -> None:
-        """Forget what was written down; what is alive now counts no more."""
+        """Forget all events; storages that are alive now count no more."""
         self.events.clear()
         for entry in self._entries.values():
             entry.number = None
@@ -94,12 +94,12 @@ class Ledger:
                 entry.mapping.touched.clear()
 
     def place(self, storage: Storage) -> str | None:
-        """Where a storage is; None if the ledger does not know it."""
+        """Return the place of a storage; None if the ledger does not know it."""
         entry = self._entries.get(storage._cdata)
         return entry.place if entry else None
 
     def address(self, storage: Storage) -> int | None:
-        """An address as the storage might have if it had bytes: no two that are alive have the same."""
+        """Return an address as the storage might have if it had bytes: no two live storages have the same."""
         entry = self._entries.get(storage._cdata)
         return entry.address if entry else None
 
@@ -110,7 +110,7 @@ class Ledger:
             entry.number = self._came(place, entry.bytes, entry.line)
 
     def mapped(self, storage: Storage, mapping: MappedPages) -> None:
-        """Follow a storage that lies in a mapped file: of it counts what is read, see `touched`."""
+        """Follow a storage of a mapped file: its bytes count once they are read, see `touched`."""
         with self._lock:
             self._follow(storage, FILE).mapping = mapping
 
@@ -123,7 +123,7 @@ class Ledger:
             self._entries[key] = _Entry(known.place, storage.nbytes(), None, address, gone, known.line, whole=whole)
 
     def touched(self, storage: Storage, start: int, end: int) -> None:
-        """These bytes of a mapped storage were read."""
+        """Count bytes of a mapped storage as read."""
         entry = self._entries.get(storage._cdata)
         if entry and entry.mapping:
             with self._lock:
@@ -135,12 +135,12 @@ class Ledger:
                     entry.mapping.touched.append((entry.number, added))
 
     def unmapped(self, touched: Iterable[tuple[int, int]]) -> None:
-        """A mapped file is gone, and with it the pages of the storages that were read."""
+        """Free the pages of a mapped file that is gone, those of its storages that were read."""
         for number, size in touched:
             self._went(FILE, number, size)
 
     def resized(self, storage: Storage) -> None:
-        """Notice if a storage that is followed has changed its size: the new one is there before the old one goes."""
+        """Record a change of a storage's size: the new bytes are there before the old ones go."""
         entry = self._entries.get(storage._cdata)
         if entry and storage.nbytes() != entry.bytes:
             with self._lock:
@@ -154,11 +154,11 @@ class Ledger:
         self._write(AllocationEvent(place, -1, 0, None, 0, time.monotonic()))
 
     def held_bytes(self, place: str) -> int:
-        """What is alive in a place of what came since the ledger was started."""
+        """Return the bytes alive in a place of what was allocated since the ledger was started."""
         return sum(event.bytes for event in self.events if event.place == place)
 
     def asking_line(self) -> SourceLine | None:
-        """The line of the recipe that is being run."""
+        """Return the line of the recipe that is running."""
         frame = sys._getframe(1)
         while frame:
             if frame.f_code.co_filename == self._source:
@@ -178,7 +178,7 @@ class Ledger:
         return entry
 
     def _came(self, place: str, size: int, line: SourceLine | None, number: int | None = None) -> int:
-        """Write down a storage, or more of the one of that number."""
+        """Record an allocation, or more bytes of the storage of that number."""
         number = next(self._numbers) if number is None else number
         if size:
             self._write(AllocationEvent(place, number, size, line, self.thread.stream, time.monotonic()))
@@ -201,7 +201,7 @@ class Ledger:
 
 
 def without_asking(place: str) -> str:
-    """Where that is made which is made from something in a place: page-locked memory has to be asked for."""
+    """Return the place of a copy of something in `place`: page-locked memory has to be asked for."""
     return HOST if place in ON_HOST else place
 
 
@@ -210,7 +210,7 @@ def in_place(events: Iterable[AllocationEvent], *places: str) -> list[Allocation
 
 
 def _joined(spans: list[Span]) -> list[Span]:
-    """The same bytes in spans that do not overlap."""
+    """Return the same bytes in spans that do not overlap."""
     joined: list[Span] = []
     for start, end in sorted(spans):
         if joined and start <= joined[-1][1]:

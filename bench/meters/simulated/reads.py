@@ -13,14 +13,14 @@ MOST_READ_BYTES = 0x7FFFF000
 
 
 def replacements() -> list[Replacement]:
-    """`os.preadv` for a plan. An address of the device it refuses by itself, as it does CUDA's."""
+    """Return the replacement of `os.preadv`. An address of the device it refuses by itself, as it does CUDA's."""
     # Not every system has it.
     preadv = getattr(os, "preadv", None)
     if preadv is None:
         return []
 
     def read(descriptor: int, buffers: Sequence[Any], offset: int, *flags: int) -> int:
-        """Read into buffers that are memory, and count for others what would have been read."""
+        """Read into buffers that are memory, and count for others the bytes that would be read."""
         real = [not HOST_ADDRESSES <= _address(buffer) < DEVICE_ADDRESSES for buffer in buffers]
         if all(real):
             return preadv(descriptor, buffers, offset, *flags)

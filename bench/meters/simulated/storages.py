@@ -1,4 +1,4 @@
-"""Hears what is done to storages themselves, which neither calls nor operations tell of, and to checkpoints."""
+"""The replacements of calls on storages and checkpoints, which no interceptor gets."""
 
 import threading
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Replacement = tuple[object, str, Any]
 
 
 def replacements(world: SimulatedDevice) -> list[Replacement]:
-    """Everything that is to be there instead, with the originals still called where they can do what is wanted."""
+    """Return all replacements; they call the originals where those can do the work."""
     return [
         *_creation(world),
         *_copies(world),
@@ -201,7 +201,7 @@ def _plan(world: SimulatedDevice) -> list[Replacement]:
 
 
 def _device(world: SimulatedDevice) -> list[Replacement]:
-    """What a recipe may do with the device itself: there is one, and it is never busy."""
+    """Return the replacements for calls on the device itself: there is one, and it is never busy."""
 
     def empty_cache() -> None:
         world.ledger.cache_emptied("cuda:0")

@@ -158,7 +158,7 @@ def test_an_expandable_segment_grows_in_granules(granule: int, requests: list[in
 
 
 def holed(kept: int) -> CachingAllocator:
-    """In use up to 15 or 20 MiB and from 65 to 70; free, but still mapped, up to 20, from 60 to 65 and 70 to 80."""
+    """Leave blocks in use up to 15 or 20 MiB and from 65 to 70, and mapped cached ones to 20, 60 to 65 and 70 to 80."""
     allocator, [_, middle, _] = allocated(kept * MIB, (65 - kept) * MIB, 5 * MIB, settings=EXPANDABLE)
     allocator.free(middle)
     allocator.empty_cache()
@@ -224,7 +224,7 @@ def test_streams_take_as_much_as_allocators_of_their_own(text: str, steps: list[
 
 
 def play(allocator: CachingAllocator, steps: list[int]) -> Iterator[list[tuple[Block, int]]]:
-    """What is in use after each step, with what was requested."""
+    """Return the blocks in use after each step, with their requested bytes."""
     live: list[tuple[Block, int]] = []
     for step in steps:
         if step > 0:
@@ -285,7 +285,7 @@ def test_whatever_is_done_no_byte_is_lost_or_handed_out_twice(text: str, steps: 
 @hypothesis.settings(max_examples=10, deadline=None, report_multiple_bugs=False)
 @hypothesis.given(steps=STEPS, more=STEPS)
 def test_what_is_done_later_changes_no_figure_before_it(text: str, steps: list[int], more: list[int]) -> None:
-    """So no peak is lower for doing more."""
+    """A load that does more has no lower peak."""
     shorter, longer = (CachingAllocator(allocator_settings(text)) for _ in range(2))
     begun = [figures(shorter) for _ in play(shorter, steps)]
     assert [figures(longer) for _ in play(longer, steps + more)][: len(begun)] == begun
@@ -310,7 +310,7 @@ def naive_part(segments: list[list[list[int]]], requested: int) -> list[int]:
 
 
 def naive_figures(steps: list[int]) -> Iterator[tuple[int, int, int]]:
-    """The default rules once more: a segment is a list of parts, a part is its size and what was requested of it."""
+    """A second model of the default rules: a segment is a list of parts, a part is its size and its requested bytes."""
     segments: list[list[list[int]]] = []
     live: list[list[int]] = []
     for step in steps:

@@ -62,7 +62,7 @@ def test_a_lazy_module_is_initialised_by_its_first_call(world: SimulatedDevice) 
 
 
 def test_tied_weights_stay_tied_when_they_move_and_are_untied_by_to_empty(world: SimulatedDevice) -> None:
-    """As on CUDA: `Module.to` sets `param.data`, `to_empty` of a skeleton makes a parameter for every name."""
+    """`Module.to` sets `param.data`, `to_empty` of a skeleton makes a parameter for every name, as on CUDA."""
 
     def tied() -> nn.Sequential:
         model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))

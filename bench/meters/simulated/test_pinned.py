@@ -105,7 +105,7 @@ def test_stats_are_those_of_pytorch() -> None:
 
 
 def test_peaks_of_blocks_in_use_are_those_of_every_size_added_up() -> None:
-    """In torch 2.14.1's allocator: five blocks, of which only four were ever in use together."""
+    """PyTorch 2.14.1 makes five blocks, of which only four were ever in use together."""
     events = [came(1, 8192), came(2, 32768), came(3, 512), came(4, 64), went(3, 512), came(5, 596293)]
     stats = host_stats(events, 0)
     assert (stats["active_requests"]["peak"], stats["active_bytes"]["peak"]) == (5, 1_090_112)

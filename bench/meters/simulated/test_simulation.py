@@ -1,4 +1,4 @@
-"""What a simulated device cannot be asked, and what is left when it is gone."""
+"""Requests that a simulated device refuses, and the state after it is gone."""
 
 import io
 import pickle

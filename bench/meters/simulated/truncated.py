@@ -29,7 +29,7 @@ def draw(world: SimulatedDevice, original: Callable[..., Tensor]) -> Callable[..
 
 
 def _is_any_outside(values: int, share: float) -> Iterator[bool]:
-    """Whether a value is to be expected that is still out of bounds, draw by draw."""
+    """Yield, draw by draw, True while a value is expected to be still out of bounds."""
     expected = float(values)
     while True:
         expected *= share
