@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.meters.allocations import sum_peak
+from bench.meters.allocator_settings import AllocatorSettings
+from bench.meters.simulated.allocator import CachingAllocator
+from bench.meters.simulated.blocks import Block
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
 from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
 
+DEFAULT = AllocatorSettings()
 CUDA = torch.device("cuda")
 DEVICE = "cuda:0"
 PLACES = (DEVICE, HOST, FILE, PINNED)
@@ -60,3 +64,15 @@ def held(world: SimulatedDevice) -> int:
 
 def numbers(count: int, **options: Any) -> Tensor:
     return torch.ones(count, dtype=torch.float32, **options)
+
+
+def figures(allocator: CachingAllocator) -> tuple[int, int, int]:
+    """Return its requested, allocated and reserved bytes."""
+    return allocator.requested_bytes, allocator.allocated_bytes, allocator.reserved_bytes
+
+
+def limited(
+    capacity: int, *requests: int, settings: AllocatorSettings = DEFAULT
+) -> tuple[CachingAllocator, list[Block]]:
+    allocator = CachingAllocator(settings, capacity)
+    return allocator, [allocator.allocate(request) for request in requests]
