@@ -41,7 +41,7 @@ def times(readings: Readings, checkpoint_bytes: int, *, mapped: bool) -> Record:
     A mapped model is charged for what its first forward pass fetches. One that owns its weights has fetched them, as
     its peaks tell: what its first pass takes longer than a later one is noise, and would be a quarter of the load.
     """
-    limit = median(filter(None, readings.limits))
+    limit = median(filter(None, readings.roofline_bytes_per_second))
     rates = [
         checkpoint_bytes / seconds for seconds in (readings.whole_load_seconds if mapped else readings.load_seconds)
     ]

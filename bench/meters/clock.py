@@ -49,7 +49,7 @@ class LoadClock:
         self._asks_again = asks_again
         self._outputs = outputs
         self._model: nn.Module | None = None
-        self.limits: list[float | None] = []
+        self.roofline_bytes_per_second: list[float | None] = []
         self.minor_faults: list[int] = []
         self.major_faults: list[int] = []
         self.load_seconds: list[float] = []
@@ -74,7 +74,7 @@ class LoadClock:
     def begin_round(self, *, told: bool = False) -> None:
         """Finish the round before, and prepare the machine for the next."""
         self.finish_round(told=told)
-        self.limits.append(self._prepare())
+        self.roofline_bytes_per_second.append(self._prepare())
 
     def finish_round(self, *, told: bool = False) -> None:
         """Check the model of a round, time a forward pass alone, and delete the model.
@@ -122,7 +122,7 @@ class Readings:
     load_seconds: tuple[float, ...]
     first_logits_seconds: tuple[float, ...]
     forward_seconds: tuple[float, ...]
-    limits: tuple[float | None, ...]
+    roofline_bytes_per_second: tuple[float | None, ...]
     minor_faults: tuple[int, ...]
     major_faults: tuple[int, ...]
     mapped: tuple[bool | None, ...]

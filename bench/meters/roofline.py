@@ -62,10 +62,10 @@ class Roofline:
         are taken to be in it.
         """
         self.settle()
-        limit = self.bytes_per_second()
+        speed = self.bytes_per_second()
         if self.kind == DISK:
             evict(self.files)
-        return limit
+        return speed
 
 
 def into_fresh_memory(files: Sequence[Path], _: torch.device) -> float:

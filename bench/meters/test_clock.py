@@ -117,7 +117,7 @@ def test_only_a_mapped_model_is_charged_for_its_first_pass(mapped: bool, rate: f
         load_seconds=(2.0, 1.0, 4.0),
         first_logits_seconds=(5.0, 4.0, 7.0),
         forward_seconds=(1.0, 1.0, 1.0),
-        limits=(80.0, 100.0, 60.0),
+        roofline_bytes_per_second=(80.0, 100.0, 60.0),
         minor_faults=(9, 7, 8),
         major_faults=(0, 2, 1),
     )
@@ -249,14 +249,14 @@ def test_the_machine_is_prepared_when_the_model_of_the_round_before_is_gone() ->
         clock.load_and_use()
     clock.finish_round()
     assert alive == [[], [False], [False, False]]
-    assert clock.limits == [1.0, 2.0, 3.0]
+    assert clock.roofline_bytes_per_second == [1.0, 2.0, 3.0]
 
 
 def test_without_anything_to_prepare_there_is_no_limit() -> None:
     clock = small_clock()
     clock.begin_round()
     clock.begin_round()
-    assert clock.limits == [None, None]
+    assert clock.roofline_bytes_per_second == [None, None]
 
 
 def test_a_wrong_model_ends_the_rounds() -> None:

@@ -37,7 +37,7 @@ pytestmark = [
 
 LAST = test_cuda_path.LAST
 LIMIT_SECONDS = 60.0
-README = Path(__file__).with_name("driver") / "README.md"
+README = Path(__file__).parents[1] / "meters" / "driver" / "README.md"
 MIB = 2**20
 
 

@@ -25,6 +25,7 @@ QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 # Tests that want a device: they are skipped in a process that has none.
 ON_DEVICE = (
     "bench/meters/driver/test_device.py",
+    "bench/meters/driver/test_late_copies.py",
     "bench/meters/test_cuda.py",
     "bench/meters/test_cuda_path.py",
     "bench/selftest/test_cuda_faults.py",
