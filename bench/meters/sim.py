@@ -49,7 +49,7 @@ class SimMeter(DeviceMeter):
         if count is None:
             # The peaks stay those of a load that had no more.
             self._ledger.capacities.pop(self._place, None)
-            self._ledger.tell(self._place, _hear_all)
+            self._ledger.watch(self._place, _accept_all)
         else:
             self._capacity = count
             limit(self._ledger, self._place, self._settings, count)
@@ -107,7 +107,7 @@ class SimMeter(DeviceMeter):
         return host_peak(in_place(self._ledger.events, HOST, PINNED)), sum_peak(in_place(self._ledger.events, FILE))
 
 
-def _hear_all(_: AllocationEvent) -> None:
+def _accept_all(_: AllocationEvent) -> None:
     """Accept every allocation: there is no limit any more."""
 
 

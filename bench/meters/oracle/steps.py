@@ -11,8 +11,18 @@ import torch
 
 from bench.meters.allocator_settings import KIB, MIB, AllocatorSettings, settings_of
 from bench.meters.cuda import CudaMeter
-from bench.meters.oracle.options import count, numbers
-from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, Player, Step, compare
+from bench.meters.oracle.options import numbers
+from bench.meters.oracle.sequences import (
+    ALLOCATE,
+    EMPTY,
+    FREE,
+    Player,
+    Step,
+    add_sequence_options,
+    compare,
+    draw_steps,
+    seeds_of,
+)
 from bench.meters.oracle.verdict import CaseGroup, Figures
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
 from bench.meters.simulated.blocks import Block
@@ -28,9 +38,7 @@ WEIGHTS = {ALLOCATE: 55, FREE: 43, EMPTY: 2}
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=count, default=60, help="sequences of each group")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=count, default=300, help="steps of a sequence")
+    add_sequence_options(parser, "sequences of each group", steps=300)
     parser.add_argument("--streams", type=numbers, default=[1], help="numbers of streams, a group each")
     parser.add_argument(
         "--capacity-mib", type=numbers, default=[0], help="capacities of the process, a group each; 0: none"
@@ -42,32 +50,24 @@ def add_options(parser: ArgumentParser) -> None:
 
 def groups(options: Namespace) -> Iterator[CaseGroup]:
     """Compare in a group for each number of streams and each capacity; the settings are those of the environment."""
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
     # A device that is full is full for all processes.
     at_once = 1 if options.driver else options.at_once
     for streams, capacity_mib in product(options.streams, options.capacity_mib):
         pair = partial(_pair, settings_of(os.environ), streams, capacity_mib * MIB or None, driver=options.driver)
         limits = [f"a capacity of {capacity_mib:,} MiB"] * bool(capacity_mib) + ["a full device"] * options.driver
         name = f"{streams} streams, {' and '.join(limits) or 'no limit'}"
-        yield compare(name, pair, partial(drawn, streams=streams), seeds, options.steps, at_once)
+        yield compare(name, pair, partial(drawn, streams=streams), seeds_of(options), options.steps, at_once)
 
 
 def drawn(rng: random.Random, length: int, streams: int) -> Sequence[Step]:
-    """A sequence of that length: in half of the sequences allocations are of a few sizes only, as a model's are."""
+    """Return a sequence of that length: in half of them allocations have a few sizes only, as a model's have."""
     sizes = [_size(rng) for _ in range(rng.randint(2, 8))] if rng.randrange(2) else []
-    steps: list[Step] = []
-    alive: list[int] = []
-    for number in range(length):
-        [kind] = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
-        if kind == EMPTY:
-            steps.append(Step(EMPTY))
-        elif kind == ALLOCATE or not alive:
-            size = rng.choice(sizes) if sizes else _size(rng)
-            steps.append(Step(ALLOCATE, number, size, rng.randrange(streams)))
-            alive.append(number)
-        else:
-            steps.append(Step(FREE, alive.pop(rng.randrange(len(alive)))))
-    return steps
+
+    def allocation(number: int) -> Step:
+        size = rng.choice(sizes) if sizes else _size(rng)
+        return Step(ALLOCATE, number, size, rng.randrange(streams))
+
+    return draw_steps(rng, length, WEIGHTS, allocation)
 
 
 def _size(rng: random.Random) -> int:

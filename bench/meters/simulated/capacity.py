@@ -13,19 +13,19 @@ def limit(ledger: Ledger, place: str, settings: AllocatorSettings, capacity: int
     """Limit `place` to `capacity` bytes from now on: requests beyond it raise `torch.OutOfMemoryError`."""
     blocks = DeviceBlocks(CachingAllocator(settings, capacity))
 
-    def hear(event: AllocationEvent) -> None:
+    def apply(event: AllocationEvent) -> None:
         try:
-            blocks.hear(event)
+            blocks.apply(event)
         except OutOfSegments as out:
             # All that was cached has gone back to the driver, in vain.
             ledger.cache_emptied(place)
-            raise torch.OutOfMemoryError(_told(out.segment_bytes, blocks.allocator, capacity)) from None
+            raise torch.OutOfMemoryError(_message(out.segment_bytes, blocks.allocator, capacity)) from None
 
     ledger.capacities[place] = capacity
-    ledger.tell(place, hear)
+    ledger.watch(place, apply)
 
 
-def _told(segment: int, allocator: CachingAllocator, capacity: int) -> str:
+def _message(segment: int, allocator: CachingAllocator, capacity: int) -> str:
     """Return the error's message in PyTorch's own words, because others read them; it names a segment, not a tensor."""
     free = max(0, capacity - allocator.reserved_bytes)
     unused = allocator.reserved_bytes - allocator.allocated_bytes

@@ -77,13 +77,13 @@ class Ledger:
         self._addresses = {True: HOST_ADDRESSES, False: DEVICE_ADDRESSES}
         # Threads load too; and a storage may go, which is heard at once, while another is being entered.
         self._lock = threading.RLock()
-        self._hears: dict[str, Callable[[AllocationEvent], object]] = {}
+        self._watchers: dict[str, Callable[[AllocationEvent], object]] = {}
         # Of places that have so many bytes and no more.
         self.capacities: dict[str, int] = {}
 
-    def tell(self, place: str, hears: Callable[[AllocationEvent], object]) -> None:
-        """Have `hears` called with every event of a place from now on; an event that it raises for has not happened."""
-        self._hears[place] = hears
+    def watch(self, place: str, watcher: Callable[[AllocationEvent], object]) -> None:
+        """Call `watcher` with every event of a place from now on; an event that it raises for has not happened."""
+        self._watchers[place] = watcher
 
     def restart(self) -> None:
         """Forget all events; storages that are alive now count no more."""
@@ -189,8 +189,8 @@ class Ledger:
             self._write(AllocationEvent(place, number, -size, None, 0, time.monotonic()))
 
     def _write(self, event: AllocationEvent) -> None:
-        if hears := self._hears.get(event.place):
-            hears(event)
+        if watcher := self._watchers.get(event.place):
+            watcher(event)
         self.events.append(event)
 
     def _gone(self, key: int) -> None:

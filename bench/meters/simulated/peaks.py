@@ -36,7 +36,7 @@ def _host_totals(events: list[AllocationEvent]) -> tuple[list[int], dict[int, in
     pinned, others, totals = PinnedAllocator(), 0, []
     for event in events:
         if event.place == PINNED:
-            pinned.hear(event)
+            pinned.apply(event)
         else:
             others += event.bytes
         totals.append(others + pinned.allocated_bytes)
@@ -49,7 +49,7 @@ def device_peaks(
     """Return the peaks of one device: `requested` bytes, `allocated` in blocks, and `reserved` in segments."""
     blocks, allocated, reserved = DeviceBlocks(CachingAllocator(settings, capacity)), [], []
     for event in events:
-        blocks.hear(event)
+        blocks.apply(event)
         allocated.append(blocks.allocator.allocated_bytes)
         reserved.append(blocks.allocator.reserved_bytes)
     return {
@@ -68,7 +68,7 @@ class DeviceBlocks:
         self.sizes: dict[int, int] = {}
         self._blocks: dict[int, Block] = {}
 
-    def hear(self, event: AllocationEvent) -> None:
+    def apply(self, event: AllocationEvent) -> None:
         """Allocate, free or empty the cache. Raises `OutOfSegments` if no memory is left for a storage."""
         if event.bytes > 0:
             self._blocks[event.storage] = block = self.allocator.allocate(event.bytes, event.stream)

@@ -27,7 +27,7 @@ class PinnedAllocator:
         self.active = Counter[int]()
         self._cached = Counter[int]()
 
-    def hear(self, event: AllocationEvent) -> None:
+    def apply(self, event: AllocationEvent) -> None:
         """Allocate, free or empty the cache, as an event says."""
         if event.bytes == 0:
             self._empty_cache()
@@ -60,7 +60,7 @@ def host_stats(events: Iterable[AllocationEvent], since: int) -> dict[str, dict[
     counted = {figure: [0] for figure in _FIGURES}
     active = [Counter[int]()]
     for event in events:
-        allocator.hear(event)
+        allocator.apply(event)
         active.append(allocator.active.copy())
         for figure, values in counted.items():
             values.append(getattr(allocator, figure))

@@ -120,7 +120,7 @@ class SimulatedDevice:
         """Return the bytes that PyTorch's allocator has taken of a device since the ledger was started."""
         blocks = DeviceBlocks(CachingAllocator(self.settings, self.ledger.capacities.get(place)))
         for event in in_place(self.ledger.events, place):
-            blocks.hear(event)
+            blocks.apply(event)
         return blocks.allocator.reserved_bytes
 
     def pinned(self, like: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def after(*events: AllocationEvent) -> tuple[int, int, int, int]:
     """Blocks and their bytes, and those in use."""
     allocator = PinnedAllocator()
     for event in events:
-        allocator.hear(event)
+        allocator.apply(event)
     return allocator.allocations, allocator.allocated_bytes, allocator.active_requests, allocator.active_bytes
 
 
@@ -71,13 +71,13 @@ def test_the_memory_is_reused_where_the_model_says_so(steps: list[int]) -> None:
         if step > 0:
             with patch.object(pinned, "_resident", remembered):
                 live.append((came(number, step), memory.allocate(step)))
-            allocator.hear(live[-1][0])
+            allocator.apply(live[-1][0])
         elif step == 0:
             memory.empty_cache()
-            allocator.hear(EMPTIED)
+            allocator.apply(EMPTIED)
         elif live:
             event, _ = live.pop(step % len(live))
-            allocator.hear(went(event.storage, event.bytes))
+            allocator.apply(went(event.storage, event.bytes))
             del _
         assert sum(map(len, blocks)) == allocator.allocated_bytes
 
