@@ -18,7 +18,7 @@ from bench.meters.process import Child, LoadDied, LoadFailed, child_process
 from bench.meters.sampling import ReadMemory, sample_memory
 from model.byte_sizes import GIB, MIB, short_size
 
-# What PyTorch says where a device has no more memory, and where the host has none.
+# PyTorch's messages of exhausted device and host memory.
 _ASKED = re.compile(r"Tried to allocate (\S+ \S+?)\.")
 _TAKEN = re.compile(r"(\S+) (\S+) is allocated by PyTorch, and (\S+) (\S+) is reserved")
 _NO_HOST_MEMORY = re.compile(r"^MemoryError|can't allocate memory|[Cc]annot allocate memory|ENOMEM")
@@ -94,7 +94,7 @@ class BudgetedLoad:
             with ExitStack() as stack:
                 group = None
                 if budget.host_bytes is not None:
-                    # What others have cached is charged to them, and would be this load's for nothing.
+                    # Pages that others have cached are charged to them, and the load would have them for free.
                     evict(self.files)
                     group = stack.enter_context(limited(_room(budget.host_bytes, empty), child.pid))
                 # Its group can be removed only when it is gone.

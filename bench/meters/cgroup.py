@@ -17,7 +17,7 @@ from bench.meters.host import lines_of
 
 PROC = Path("/proc")
 
-# What the last process of a group may take to be gone.
+# Time for the last process of a group to be gone.
 PATIENCE_SECONDS = 5.0
 
 HINT = "run pytest as a user who may make one, or within `systemd-run --user --scope -p Delegate=yes`"
@@ -30,7 +30,7 @@ class NoCgroup(Exception):
 
 
 @dataclass(frozen=True)
-class Files:
+class CgroupFiles:
     """Names of a group's files: its limits with their values, the most it held, and its kills."""
 
     limits: tuple[tuple[str, str], ...]
@@ -39,12 +39,12 @@ class Files:
 
 
 # Without swap: what is swapped out takes no memory, and is not what anybody means by a budget.
-V1 = Files(
+V1 = CgroupFiles(
     (("memory.limit_in_bytes", "{}"), ("memory.memsw.limit_in_bytes", "{}")),
     "memory.max_usage_in_bytes",
     "memory.oom_control",
 )
-V2 = Files((("memory.max", "{}"), ("memory.swap.max", "0")), "memory.peak", "memory.events")
+V2 = CgroupFiles((("memory.max", "{}"), ("memory.swap.max", "0")), "memory.peak", "memory.events")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Cgroup:
     """The group of one load."""
 
     folder: Path
-    files: Files
+    files: CgroupFiles
 
     def add(self, pid: int) -> None:
         """Charge what a process takes from now on to the group. Raises `NoCgroup` if this user may not."""
@@ -98,7 +98,7 @@ def limited(limit_bytes: int, pid: int) -> Iterator[Cgroup]:
 def _set_limits(group: Cgroup, limit_bytes: int) -> None:
     for name, value in group.files.limits:
         file = group.folder / name
-        # Where the kernel does not count swap it has no file to limit it with.
+        # A kernel that does not count swap has no file to limit it.
         if file.exists():
             try:
                 file.write_text(value.format(limit_bytes))
@@ -120,7 +120,7 @@ def _remove(folder: Path) -> None:
             time.sleep(0.01)
 
 
-def _parent() -> tuple[Path, Files]:
+def _parent() -> tuple[Path, CgroupFiles]:
     """Return the folder for a new group that limits memory, within all limits that are in force already."""
     paths = dict(_own_paths())
     for line in lines_of(PROC / "self" / "mountinfo"):
@@ -153,7 +153,7 @@ def _below(mount: str, root: str, path: str) -> Path:
 
 
 @contextmanager
-def _by_systemd(limit_bytes: int, pid: int, files: Files, error: OSError) -> Iterator[Cgroup]:
+def _by_systemd(limit_bytes: int, pid: int, files: CgroupFiles, error: OSError) -> Iterator[Cgroup]:
     """Make a group by a transient scope of the user's service manager, as `systemd-run --scope` does."""
     refusal = NoCgroup(f"no memory cgroup can be made here ({error.strerror}): {HINT}")
     if files is not V2 or shutil.which("busctl") is None:

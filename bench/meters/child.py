@@ -179,14 +179,14 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
     )
 
     def retained(model: nn.Module) -> int | None:
-        return None if meter.counts_host else _beside(model, meter, read_memory().above(level))
+        return None if meter.counts_host else _bytes_beside_model(model, meter, read_memory().above(level))
 
     kept = [retained(model)]
     # Called from here, by a name that no other module knows: whatever the loader has replaced, the model is this one.
     _check(job, model, tell)
     del model
     release_memory()
-    # What a second load, or its check, leaves is not the first one's.
+    # Memory that a second load or its check leaves is not the first one's.
     host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
     device_held, pinned_held, outside = meter.held_bytes(), meter.pinned_held_bytes(), outside_watcher.left()
     if job.again:
@@ -213,7 +213,7 @@ def load_noting(job: Job, device: torch.device, moments: PhaseTimes) -> nn.Modul
         return job.load(device, partial(moments.first, "build"))
 
 
-def _beside(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | None:
+def _bytes_beside_model(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | None:
     """Return the bytes of private host memory and of the device that are held beside the tensors of a model."""
     release_memory()
     if held.private_bytes is None:

@@ -19,7 +19,7 @@ from bench.meters.process import Child, child_process, telling_failures
 from model.verification.outside_judge import Judge
 from model.verification.tensor_places import teller
 
-# What ends a round, in which the model that was loaded is judged.
+# Methods that end a round: its model is judged in them.
 FINISHING = ("begin_round", "finish_round")
 
 
@@ -164,7 +164,7 @@ class RemoteClock:
 
     def ask(self, method: str) -> Readings:
         """Call a method of the clock, if one is named, and return its readings."""
-        # Of a process that has ended, the answer says how it did.
+        # If the process has ended, the answer tells how.
         with suppress(ConnectionError):
             self.child.connection.send((method, self.judge is not None))
         deadline = self.child.deadline()
@@ -177,7 +177,7 @@ class RemoteClock:
 
 
 @contextmanager
-def clock_apart(
+def remote_clock(
     make_clock: Callable[[], LoadClock], limit_seconds: float, judge: Judge | None = None
 ) -> Iterator[RemoteClock]:
     """A clock that is made, and times, in a process of its own; each of its methods may take `limit_seconds`."""

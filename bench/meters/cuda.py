@@ -20,7 +20,7 @@ from bench.meters.host import release_memory
 from bench.meters.roofline import PINNED
 from bench.meters.timeline import Points
 
-# Of the history where it is not explained. xl has 821 tensors; a check of their values asks for some more a tensor.
+# The longest history without explanations. xl has 821 tensors; a check of their values allocates a few times a tensor.
 MOST_ENTRIES = 100_000
 
 
@@ -51,7 +51,7 @@ class CudaMeter(DeviceMeter):
         fraction = 1.0
         if count is not None:
             total = torch.cuda.get_device_properties(self.device).total_memory
-            # Of a product with the total that is a little too small, the allocator may cut a byte off; or round it.
+            # If the product with the total is a little too small, the allocator may cut a byte off, or round it.
             fraction = (torch.cuda.memory_reserved(self.device) + count + 0.25) / total
         # More than all of it cannot be asked for, nor had. A device without an index is refused here, and only here.
         torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), self._index)
@@ -111,7 +111,7 @@ class CudaMeter(DeviceMeter):
         """Have the allocator record its history; without stacks that takes next to no time and memory."""
         explained = {"context": "alloc", "stacks": "python"}
         plain = {"context": None, "stacks": "python", "max_entries": MOST_ENTRIES}
-        # That of `cudaMallocAsync` keeps none. There is no public way to ask for it.
+        # The allocator of `cudaMallocAsync` keeps no history. There is no public way to ask for one.
         with suppress(RuntimeError):
             torch.cuda.memory._record_memory_history(  # noqa: SLF001
                 device=self.device, clear_history=True, **(explained if self._source else plain)
@@ -165,7 +165,7 @@ def recorded_events(
             )
             events.append(AllocationEvent("cuda", number, entry["size"], next(lines, None), seconds=seconds))
             alive[entry["addr"]] = number, entry["size"]
-        # What was there before the history began is not in it.
+        # Allocations from before the history began are not in it.
         elif entry["action"] == "free_completed" and entry["addr"] in alive:
             storage, size = alive.pop(entry["addr"])
             events.append(AllocationEvent("cuda", storage, -size, None, seconds=seconds))

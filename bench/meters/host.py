@@ -29,11 +29,11 @@ from bench.meters.shared_memory import older_bytes
 
 PAGE_BYTES = 4096
 
-# Of glibc's `malloc.h`: from how many bytes on a block is a mapping of its own.
+# From glibc's `malloc.h`: the size from which a block is a mapping of its own.
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK_BYTES = 256 * 2**10
 
-# What one thread touches at a time.
+# Bytes that one thread touches at a time.
 TOUCHED_BYTES = 64 * 2**20
 # Linux hands free memory to the host two seconds after some was freed (`mm/page_reporting.c`), and then that of after
 # it too. What is freed later stays for two seconds, which is long enough for a load; little memory is loaded before.
@@ -43,7 +43,7 @@ LITTLE_BYTES = 2 * 2**30
 # Linux tells here what a process holds; other systems have no such folder.
 PROC = Path("/proc")
 VIRTIO = Path("/sys/bus/virtio/devices")
-# Of the virtio specification: what a memory balloon is, and its feature to be told of free pages.
+# From the virtio specification: the number of a memory balloon, and its feature of free page reporting.
 BALLOON, REPORTING = "0x0005", 5
 
 _FIELDS = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
@@ -122,7 +122,7 @@ def memory_reader(pid: int, since: float | None = None) -> Iterator[Callable[[],
 def _read_status(descriptor: int, pid: int, older: "OlderShared") -> HostMemory:
     fields = _fields(descriptor, pid)
     if older.looked(fields[b"RssShmem"]):
-        # What was let go of meanwhile was not seen.
+        # Shared memory that was released meanwhile was not seen.
         fields = min(fields, _fields(descriptor, pid), key=itemgetter(b"RssShmem"))
     in_files = older.bytes_of(fields[b"RssShmem"])
     private, file = fields[b"RssAnon"] + fields[b"RssShmem"] - in_files, fields[b"RssFile"] + in_files

@@ -26,7 +26,7 @@ from model.verification.outside_judge import Judge
 from model.verification.process_memory import ProcessMemory, memory_of
 from model.verification.tensor_places import AGAIN, RIGHT, UNJUDGED, WRONG, Told, is_told
 
-# What a process that has closed its connection may take to end.
+# Time for a process to end after it has closed its connection.
 FAREWELL_SECONDS = 5.0
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -39,11 +39,11 @@ _CONTEXT.set_forkserver_preload(_MODULES)
 UNHEEDED, ALWAYS_UNHEEDED = "ignore", "ignore:Failed to initialize NumPy:UserWarning"
 # The same of what transformers logs, and of its bars, unless somebody asks for them.
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-# What the fork server is told of the user's modules in.
+# The variable that names the user's modules to the fork server.
 PRELOADED = "WEIGHT_LOADING_PRELOADED"
 _preloaded: list[str] = []
 
-# How the check of a child begins what it says of a wrong model.
+# Beginnings of the messages of a child's check about a wrong model.
 FOUND_WRONG = ("WrongModel: ", "UntrustedCheckpoint: ")
 
 Message = TypeVar("Message")
@@ -185,7 +185,7 @@ class Child:
         try:
             self.receive(instead, deadline)
         except LoadEnded as error:
-            # Who is told that a model is wrong finds the value that is: of other words its check may have been robbed.
+            # A child finds the wrong value of a wrong model; any other message may be that of a replaced check.
             if str(error).startswith(FOUND_WRONG):
                 raise
         raise LoadFailed(f"{wrong}; the process of the load does not find it: its loader has changed what compares")
@@ -265,7 +265,7 @@ def _own_environment() -> Iterator[None]:
     warnings = ",".join(filter(None, (UNHEEDED, os.environ.get("PYTHONWARNINGS"), ALWAYS_UNHEEDED)))
     # Without the last, a module of the folder that the run was started in would be found before the suite's.
     own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded), "PYTHONSAFEPATH": "1"}
-    # To start this has SIGINT heard again.
+    # Its start unblocks SIGINT.
     resource_tracker.ensure_running()
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

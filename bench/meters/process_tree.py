@@ -20,10 +20,10 @@ import psutil
 
 from bench.meters.shared_memory import PROC
 
-# Of `sys/prctl.h`.
+# From `sys/prctl.h`.
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
-# What processes may take to be gone that were killed: one that waits for a disk takes its time.
+# Time for killed processes to be gone: one that waits for a disk takes long.
 PATIENCE_SECONDS = 5.0
 
 

@@ -21,13 +21,13 @@ import torch
 from bench.meters.host import fresh_memory, touch_free_memory
 from bench.meters.page_cache import evict
 
-# Of one read, at least and at most: what goes round among the threads a few times.
+# The least and the most bytes of one read: each thread gets a few reads.
 READ_BYTES = 4 * 2**20, 256 * 2**20
-# What a buffer has room for that takes what a disk reads, or a device is sent.
+# Sizes of the buffers for reads from a disk, and for copies to a device.
 BUFFER_BYTES = 4 * 2**20
 PINNED_BYTES = 64 * 2**20
 
-# Of `madvise(2)`, since Linux 5.14; Python does not name it.
+# From `madvise(2)`, since Linux 5.14; Python does not name it.
 MADV_POPULATE_READ = 22
 
 MEMORY = "memory"
@@ -140,7 +140,7 @@ def _from_disk(files: Sequence[Path], flags: int) -> float:
     def read(file: FileIO, place: int, size: int) -> None:
         buffer = buffers.get()
         try:
-            # Of a file on a disk nothing short is read before its end.
+            # A read from a file on a disk is short only at its end.
             if os.preadv(file.fileno(), [buffer], place) < min(BUFFER_BYTES, size - place):
                 raise OSError(f"{file.name} was not read as a whole")
         finally:

@@ -17,9 +17,9 @@ PROC = Path("/proc")
 PAGE_BYTES = mmap.PAGESIZE
 SHARED_FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory has its names
 
-# Of `st_blocks`.
+# The unit of `st_blocks`.
 BLOCK_BYTES = 512
-# Of `sys/ipc.h`: remove a segment when the last process has let go of it.
+# From `sys/ipc.h`: remove a segment when its last process has released it.
 IPC_RMID = 0
 
 # A file: the number of its device, and its own there. A segment of `shmget` has no device.

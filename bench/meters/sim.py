@@ -29,7 +29,7 @@ class SimMeter(DeviceMeter):
         self._settings = settings
         self.counts_host = planned
         self._device_peaks: dict[str, MemoryPeak] = {}
-        # How many events there were when the load returned, and when every weight had been read.
+        # Number of events when the load returned, and when every weight had been read.
         self._loaded = self._read = 0
         self._capacity: int | None = None
         self._place = f"{device.type}:{device.index or 0}" if device.type == "cuda" else HOST

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.meters.clock import LoadClock, ModelKept, Readings, clock_apart
+from bench.meters.clock import LoadClock, ModelKept, Readings, remote_clock
 from bench.meters.device import DeviceMeter
 from bench.meters.process import LoadDied, LoadFailed
 from bench.test_load_time import ownership, times
@@ -171,7 +171,7 @@ def small_clock() -> LoadClock:
 
 
 def test_a_clock_in_a_process_of_its_own_tells_what_it_measured() -> None:
-    with clock_apart(small_clock, 60.0) as clock:
+    with remote_clock(small_clock, 60.0) as clock:
         for _ in range(3):
             clock.begin_round()
             clock.load_and_use()
@@ -220,7 +220,7 @@ def test_what_ends_a_timed_load_ends_its_own_process_alone(
     make_clock: Callable[[], LoadClock], limit_seconds: float, error: type[Exception], told: str
 ) -> None:
     def one_round() -> None:
-        with clock_apart(make_clock, limit_seconds) as clock:
+        with remote_clock(make_clock, limit_seconds) as clock:
             clock.load_and_use()
             clock.finish_round()
 

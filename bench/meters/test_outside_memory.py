@@ -18,7 +18,7 @@ from torch import nn
 from bench.meters import device_meter, process
 from bench.meters.budget import Budget, BudgetedLoad
 from bench.meters.child import Job
-from bench.meters.clock import LoadClock, clock_apart
+from bench.meters.clock import LoadClock, remote_clock
 from bench.meters.measure import Measurement, measure
 from bench.meters.process import LoadDied
 from bench.meters.shared_memory import SHARED_FOLDER
@@ -196,7 +196,7 @@ def clock_of(work: Callable[[], None]) -> LoadClock:
 
 @pytest.mark.parametrize("work", [fork_that_stays, daemon, partial(segment, removes=False)], ids=name_of)
 def test_a_timed_load_leaves_nothing(work: Callable[[], None]) -> None:
-    with clock_apart(partial(clock_of, work), 60.0) as clock:
+    with remote_clock(partial(clock_of, work), 60.0) as clock:
         clock.load_and_use()
 
 

@@ -14,16 +14,16 @@ Point = tuple[float, int]
 # By the field of `Timeline`; what is not counted has none.
 Points = Mapping[str, Sequence[Point]]
 
-# What is told of until every weight was read once; the rest is until the load returned.
+# Series that end when every weight was read once; the others end when the load returned.
 UNTIL_READ = ("host_private_bytes", "host_file_bytes")
 
 # In the order in which a load gets there.
 MOMENTS = ("build", "load", "copy", "first_logits")
 
 MOST_POINTS = 160
-# Of a second, so 0.1 ms.
+# Digits of a second: 0.1 ms.
 DIGITS = 4
-# What stays of a stretch of time.
+# Points that stay of a stretch of time.
 CORNERS = 4
 
 

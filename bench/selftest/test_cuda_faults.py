@@ -20,7 +20,7 @@ from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
 from bench.meters import device_meter, test_cuda_path
 from bench.meters.budget import Budget
-from bench.meters.clock import LoadClock, clock_apart
+from bench.meters.clock import LoadClock, remote_clock
 from bench.meters.cuda import CudaMeter
 from bench.meters.driver.variables import CARD
 from bench.meters.measure import measure
@@ -81,7 +81,7 @@ def time_of(strategy: str, device: str = "cuda") -> Check:
     def check(bench: Bench, fault: CudaFault | None) -> str:
         make: Callable[[], LoadClock] = case.clock(case.strategy.load, *bench.loads(case))
         try:
-            with clock_apart(partial(with_fault, fault, make), LIMIT_SECONDS) as clock:
+            with remote_clock(partial(with_fault, fault, make), LIMIT_SECONDS) as clock:
                 for _ in range(2):
                     clock.begin_round()
                     clock.load_and_use()

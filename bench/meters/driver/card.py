@@ -38,7 +38,7 @@ _ANSWER = struct.Struct("=q")
 _HOLDER = struct.Struct("=2q")
 _CREDENTIALS = struct.Struct("3i")
 
-# What the machine keeps free for others.
+# Memory of the machine that stays free for others.
 SPARE_BYTES = 512 * 2**20
 # Memory that nobody wrote to is not zero: floating-point numbers are NaN.
 UNWRITTEN = 0xFF
@@ -90,7 +90,7 @@ class Card:
         self._processes: dict[int, _Process] = {}
         self._levels_file = os.memfd_create("levels")
         os.truncate(self._levels_file, LEVELS_BYTES)
-        # What is used of each device: other processes read it here, without asking.
+        # The used bytes of each device: other processes read them here, without a request.
         self._levels = mmap.mmap(self._levels_file, LEVELS_BYTES)
 
     def serve(self, listener: Listener) -> None:

@@ -25,7 +25,7 @@ def compute(one: Computation) -> Any:
 
 def _compute(one: Computation) -> Any:
     if one.results is not None and (other := _counterpart(one.name)):
-        # What they keep for the backward pass is left out.
+        # Results for the backward pass are left out.
         for to, value in zip(one.results, other(**_named(one)), strict=False):
             to.copy_(value)
         return None
@@ -36,7 +36,7 @@ def _compute(one: Computation) -> Any:
     for places, found in zip(one.results, values, strict=True):
         # None: it is written to an argument.
         for to, value in zip(tensors_in(places), tensors_in(found) if places is not None else [], strict=True):
-            # What kernels keep for the backward pass may have another shape on the CPU.
+            # Results for the backward pass may have another shape on the CPU.
             if to.numel() and to.shape == value.shape:
                 to.copy_(value)
     return None
@@ -47,7 +47,7 @@ def _called(one: Computation) -> Any:
     try:
         return function(*one.args, **one.kwargs)
     except RuntimeError as error:
-        # What is written to an argument would be written to a copy of it.
+        # A write to the argument would go to a copy of it.
         in_place = one.results is None or not one.results or any(place is None for place in one.results)
         if in_place or "not implemented for" not in str(error):
             raise

@@ -177,7 +177,7 @@ def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
             try:
                 value = _ask(func, *given, None if told else results, seed)
             except NotComputed:
-                # Of a kernel within another, which has its own values.
+                # A kernel within another: the outer one has values of its own.
                 if outer_writes is None:
                     raise
                 return result
@@ -195,7 +195,7 @@ def _without_numbers(args: tuple[Any, ...], of_tensors: list[int]) -> tuple[Any,
     numbers = [at for at in of_tensors if at < len(args) and isinstance(args[at], (int, float, complex))]
     if not numbers:
         return args
-    # What a mask chooses from has no dtype of a mask.
+    # A mask chooses from values of another dtype.
     operands = [one for one in args if isinstance(one, torch.Tensor) and one.dtype != torch.bool]
     operands += [one for one in args if isinstance(one, torch.Tensor)]
 

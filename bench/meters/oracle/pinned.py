@@ -23,14 +23,14 @@ from bench.meters.oracle.verdict import CaseGroup, Figures
 from bench.meters.simulated.ledger import PINNED
 from bench.meters.simulated.pinned import host_stats
 
-# What `torch.cuda.host_memory_stats` tells of bytes and blocks; beside these it tells times.
+# Figures of `torch.cuda.host_memory_stats` in bytes and blocks; its others are times.
 FIGURES = ("allocations", "allocated_bytes", "active_requests", "active_bytes")
 KINDS = ("current", "peak", "allocated", "freed")
 
 # More would take memory of the host: a page-locked page is there.
 MOST_BITS = 22
 
-# How often a step allocates, frees, and empties the cache; otherwise it resets the peaks.
+# Weights of the kinds of steps.
 WEIGHTS = {ALLOCATE: 50, FREE: 42, EMPTY: 4, RESET: 4}
 
 

@@ -13,7 +13,7 @@ from bench.meters.oracle.verdict import CaseGroup, Figures, OracleDifference, wh
 
 ALLOCATE, FREE, EMPTY, RESET = "allocate", "free", "empty the cache", "reset the peaks"
 
-# Of each kind of difference one is made short; that takes some hundred plays.
+# One difference of each kind is shortened, which takes some hundred plays.
 MOST_SHORTENED = 3
 
 

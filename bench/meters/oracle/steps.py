@@ -33,7 +33,7 @@ FIGURES = ("requested", "allocated", "reserved")
 EDGES = (1, 512, KIB, MIB // 2, MIB, 2 * MIB, 10 * MIB, 20 * MIB, 32 * MIB, 64 * MIB, 128 * MIB, 256 * MIB)
 MOST_BYTES = 300 * MIB
 
-# How often a step does what.
+# Weights of the kinds of steps.
 WEIGHTS = {ALLOCATE: 55, FREE: 43, EMPTY: 2}
 
 

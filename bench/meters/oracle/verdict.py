@@ -9,7 +9,7 @@ from bench.meters.simulated.simulated_device import NotSimulated
 
 # Bytes and the like, by name.
 Figures = Mapping[str, int | None]
-# What one of the two tells of a thing, or that it failed.
+# The figures of one of the two, or its failure.
 Answer = Figures | CallFailed
 
 

@@ -54,7 +54,7 @@ class CachingAllocator:
         self.reserved_bytes = 0
         # With `device_bytes` more may be mapped in the middle of a request than is before and after it.
         self.reserved_peak_bytes = 0
-        # What was made for a stream serves no other: each has a pool for small requests and one for large.
+        # A stream's blocks serve no other stream: each has a pool for small requests and one for large.
         self._pools: dict[tuple[int, bool], Pool] = {}
         self._next_address = 0
 
@@ -88,7 +88,7 @@ class CachingAllocator:
                 if block.expandable:
                     self._unmap(block)
                     if not (block.mapped or block.split):
-                        # Of the whole segment the addresses go back too.
+                        # The addresses of a whole segment go back too.
                         pool.remove(block)
                 elif not block.split:
                     self._release(block)
@@ -173,7 +173,7 @@ class CachingAllocator:
     def _release_oversize(self, pool: Pool, size: int) -> bool:
         """Give back blocks too large to be split: one as large as is needed, or the largest that add up to it."""
         needed = max(size, self.settings.max_split_bytes)
-        # Of those that can be unmapped, all are when the cache is emptied.
+        # Expandable blocks are all unmapped when the cache is emptied.
         cached = [block for _, _, block in pool.cached if not block.expandable]
         oversize = [block for block in cached if block.size >= self.settings.max_split_bytes]
         enough = [block for block in oversize if block.size >= needed]

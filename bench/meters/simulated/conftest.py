@@ -22,7 +22,7 @@ CUDA = torch.device("cuda")
 DEVICE = "cuda:0"
 PLACES = (DEVICE, HOST, FILE, PINNED)
 
-# Of `linear()`: 32 of weight, 16 of bias.
+# The bytes of `linear()`: 32 of weight, 16 of bias.
 LINEAR_BYTES = 48
 
 

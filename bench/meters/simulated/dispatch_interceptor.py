@@ -51,7 +51,7 @@ class DispatchInterceptor(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # What is done to a distributed tensor is heard when it is done to the local one.
+        # An operation on a distributed tensor is intercepted on its local one.
         if any(map(is_distributed, types)):
             return NotImplemented
         world, kwargs = self._world, kwargs or {}
@@ -59,10 +59,10 @@ class DispatchInterceptor(TorchDispatchMode):
         inputs = tensors((*args, *kwargs.values()))
         places = [world.place(tensor) for tensor in inputs]
         on_device = next((place for place in places if place.startswith("cuda")), None)
-        # What is put in order for a copy is put in order where it is.
+        # A tensor is made contiguous for a copy where it is.
         named = None if func is aten.clone.default else world.named
         brought = self._kernels.brought(func, args, kwargs, on_device or named)
-        # Where there is nothing to fill, PyTorch takes a millisecond to find that out.
+        # Without bytes there is nothing to fill, which PyTorch takes a millisecond to find out.
         out = args[0] if effects.fills and is_meta(args[0]) else func(*brought, **kwargs)
         changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in effects.written)
         known = {storage_of(tensor)._cdata for tensor in inputs}

@@ -16,7 +16,7 @@ from bench.meters.simulated.simulated_device import META, SimulatedDevice, meta_
 
 aten = torch.ops.aten
 
-# Of Hopper and Blackwell; others take 8.125 MiB: see `parseChosenWorkspaceSize` in `CublasHandlePool.cpp`.
+# On Hopper and Blackwell; other GPUs take 8.125 MiB: see `parseChosenWorkspaceSize` in `CublasHandlePool.cpp`.
 WORKSPACE_BYTES = 32 * 2**20
 
 # A reduction of so many elements to one is never split among blocks, on no GPU: see `setReduceConfig` in `Reduce.cuh`.

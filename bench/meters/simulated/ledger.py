@@ -21,10 +21,10 @@ HOST = "host"
 FILE = "file"
 PINNED = "pinned"
 
-# Where a tensor says that it is on the CPU.
+# The places in which a tensor says that it is on the CPU.
 ON_HOST = frozenset((HOST, FILE, PINNED))
 
-# Where the addresses of storages begin that have none: of the host, and of devices. No process has memory there.
+# The first addresses of storages without bytes, on the host and on devices. No process has memory there.
 HOST_ADDRESSES = 2**60
 DEVICE_ADDRESSES = 2**61
 
@@ -78,7 +78,7 @@ class Ledger:
         # Threads load too; and a storage may go, which is heard at once, while another is being entered.
         self._lock = threading.RLock()
         self._watchers: dict[str, Callable[[AllocationEvent], object]] = {}
-        # Of places that have so many bytes and no more.
+        # The most bytes of a place; a place without an entry has no limit.
         self.capacities: dict[str, int] = {}
 
     def watch(self, place: str, watcher: Callable[[AllocationEvent], object]) -> None:
@@ -171,7 +171,7 @@ class Ledger:
         gone = weakref.ref(storage, lambda _: self._gone(key))
         on_host = place in ON_HOST
         entry = _Entry(place, size, None, self._addresses[on_host], gone, self.asking_line())
-        # Where an allocator would put it: at a multiple of 512, and on the host of a page.
+        # Allocators align to 512 bytes, and on the host to a page.
         step = PAGE_BYTES if on_host else 512
         self._addresses[on_host] += max(-(-size // step), 1) * step
         self._entries[key] = entry

@@ -1,12 +1,6 @@
 """Peaks of the host and of simulated devices, computed from the events of a ledger."""
 
-from bench.meters.allocations import (
-    AllocationEvent,
-    MemoryPeak,
-    peak_of,
-    points_of,
-    sum_peak,
-)
+from bench.meters.allocations import AllocationEvent, MemoryPeak, peak_of, points_of, sum_peak
 from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.allocator import CachingAllocator
 from bench.meters.simulated.blocks import Block

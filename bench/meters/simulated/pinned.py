@@ -12,7 +12,7 @@ from operator import or_
 from bench.meters.allocations import AllocationEvent
 from bench.meters.host import PAGE_BYTES
 
-# What PyTorch counts, by its own names: blocks, and of them those in use.
+# PyTorch's names of its counts: of blocks, and of the blocks in use.
 _FIGURES = ("allocations", "allocated_bytes", "active_requests", "active_bytes")
 
 
@@ -21,9 +21,9 @@ class PinnedAllocator:
 
     def __init__(self) -> None:
         self.allocations = self.allocated_bytes = self.active_requests = self.active_bytes = 0
-        # Of the block that a storage got.
+        # The size of the block of each storage.
         self.sizes: dict[int, int] = {}
-        # Of those in use, how many blocks of a size there are.
+        # The number of blocks in use by size.
         self.active = Counter[int]()
         self._cached = Counter[int]()
 

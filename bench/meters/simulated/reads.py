@@ -8,7 +8,7 @@ from typing import Any
 from bench.meters.simulated.ledger import DEVICE_ADDRESSES, HOST_ADDRESSES
 from bench.meters.simulated.storages import Replacement
 
-# What Linux reads in one call at most: see read(2).
+# The most bytes that Linux reads in one call: see read(2).
 MOST_READ_BYTES = 0x7FFFF000
 
 
@@ -33,7 +33,7 @@ def replacements() -> list[Replacement]:
                 done += max(0, min(wanted, end - start, MOST_READ_BYTES - done))
         return done
 
-    # Where nothing is read, threads that a recipe starts for every core only wait for each other.
+    # Nothing is read, so threads for every core would only wait for each other.
     return [(os, "preadv", read), (os, "cpu_count", lambda: 1)]
 
 

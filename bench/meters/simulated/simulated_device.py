@@ -48,7 +48,7 @@ class SimulatedDevice:
         self.pinned_memory = PinnedMemory()
         # Gradients of the host of tensors on a device, which PyTorch refuses where one is on meta and the other is not.
         self.other_grads = WeakIdKeyDictionary()
-        # What a copy needs in between it needs so shortly that threads hardly ever do at once: here never.
+        # Temporary memory of a copy is so short-lived that threads hardly ever overlap in it: here they never do.
         self.one_copy = threading.RLock()
         # The place that the call being made has named. Calls of other threads name their own.
         self._thread = threading.local()

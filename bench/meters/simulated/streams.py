@@ -118,7 +118,7 @@ def replacements(world: SimulatedDevice) -> list[Replacement]:
         *((owner, "current_stream", current_stream) for owner in (torch.cuda, torch.accelerator)),
         *((owner, "set_stream", set_stream) for owner in (torch.cuda, torch.accelerator)),
         (torch.cuda, "default_stream", default_stream),
-        # What another stream was to do with a tensor is done.
+        # The work of another stream on a tensor is done.
         (torch.Tensor, "record_stream", lambda _tensor, _stream: None),
     ]
 

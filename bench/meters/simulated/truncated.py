@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.meters.simulated.simulated_device import SimulatedDevice, storage_of
 
-# Where no larger share of values is inside the bounds they are drawn in another way: not as often as is known here.
+# With a share of values inside the bounds that is no larger, PyTorch draws in another way.
 LEAST_INSIDE = 0.3
 
 
