@@ -13,10 +13,10 @@ import pytest
 
 from bench import interrupts
 from bench.measure.case import Case
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.cgroup import NoCgroup, limited
 from bench.meters.measure import Measurement, measure
 from bench.meters.process import child_process
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.selftest.small_suite import Suite
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.making import make

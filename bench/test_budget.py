@@ -10,6 +10,7 @@ from torch import nn
 
 from bench.measure.budgets import is_to_live, trial_of
 from bench.measure.case import Case
+from bench.meters import kind_of
 from bench.meters.budget import Budget, BudgetedLoad, BudgetOutcome, HostTooSmall, smallest
 from bench.meters.cgroup import NoCgroup
 from bench.meters.page_cache import StillCached
@@ -41,8 +42,8 @@ def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint)
     trial = replace(trial, job=replace(trial.job, check=partial(_check_answer, checkpoint)))
     with ending(case):
         budget = Budget(host_bytes=trial.empty_bytes() + room)
-        fate = trial.under(budget)
-    require_theory(case, budget, fate)
+        outcome = trial.under(budget)
+    require_theory(case, budget, outcome)
 
 
 def _check_answer(checkpoint: Checkpoint, model: nn.Module) -> None:
@@ -62,10 +63,10 @@ def test_budget(
 ) -> None:
     """Who lives and who dies is what a user wants to know; that it is not as theory says is a failure."""
     with ending(case):
-        fate: BudgetOutcome = benchmark.pedantic(trial_of(case, checkpoint, rehearsal).under, args=(budget,))
+        outcome: BudgetOutcome = benchmark.pedantic(trial_of(case, checkpoint, rehearsal).under, args=(budget,))
     record.device_budget_bytes, record.host_budget_bytes = budget.device_bytes, budget.host_bytes
-    record.fits, record.fate = fate.lived, fate.told or None
-    require_theory(case, budget, fate)
+    record.fits, record.fate = outcome.fits, outcome.failure_reason or None
+    require_theory(case, budget, outcome)
 
 
 @pytest.mark.minimum
@@ -83,9 +84,9 @@ def test_smallest_budget(
 def smallest_budgets(trial: BudgetedLoad, state_bytes: int, tolerance: int, device: str) -> Fields:
     """In a record's fields. Raises as `Trial.under` does, where nothing can be limited."""
     most, found = MOST_OF_STATE * state_bytes + MOST_BYTES, {}
-    if device != "cpu":
+    if not kind_of(device).is_host:
         found["smallest_device_bytes"] = smallest(
-            lambda count: trial.under(Budget(device_bytes=count)).lived, 0, most, tolerance
+            lambda count: trial.under(Budget(device_bytes=count)).fits, 0, most, tolerance
         )
     empty = trial.empty_bytes()
     try:
@@ -99,17 +100,17 @@ def smallest_budgets(trial: BudgetedLoad, state_bytes: int, tolerance: int, devi
 def _lives_on_host(trial: BudgetedLoad) -> Callable[[int], bool]:
     def lives(count: int) -> bool:
         try:
-            return trial.under(Budget(host_bytes=count)).lived
+            return trial.under(Budget(host_bytes=count)).fits
         except HostTooSmall:
             return False
 
     return lives
 
 
-def require_theory(case: Case, budget: Budget, fate: BudgetOutcome) -> None:
+def require_theory(case: Case, budget: Budget, outcome: BudgetOutcome) -> None:
     """Fail unless the load lived, or died, as its bounds say, where they do."""
-    expected = is_to_live(case, budget, fate.empty_bytes)
-    if expected and not fate.lived:
-        pytest.fail(f"by its bounds it has to live: {fate.told}", pytrace=False)
-    if expected is False and fate.lived:
+    expected = is_to_live(case, budget, outcome.empty_bytes)
+    if expected and not outcome.fits:
+        pytest.fail(f"by its bounds it has to live: {outcome.failure_reason}", pytrace=False)
+    if expected is False and outcome.fits:
         pytest.fail("it lived, where by its bounds it takes more: a bound, or the limit, is wrong", pytrace=False)

@@ -50,7 +50,7 @@ def test_equivalence(
     try:
         cell = conformance_case.cell(isolated_runner, conformance_cells)
     except LoadFailed as error:
-        raise pytest.fail.Exception(f"{conformance_case}: {error.told}", pytrace=False) from None
+        raise pytest.fail.Exception(f"{conformance_case}: {error.message}", pytrace=False) from None
     conformance_cells.append(conformance_case.tolerated(cell))
     if breach := conformance_case.breach(cell):
         pytest.fail(breach, pytrace=False)

@@ -6,7 +6,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure.case import Case
-from bench.meters.clock import Readings, clock_apart
+from bench.meters.clock import Readings, remote_clock
 from bench.plugin.failures import ending
 from bench.record.record import Fields, Record
 from model.checkpoints.checkpoint import Checkpoint
@@ -18,7 +18,7 @@ def test_load_time(
 ) -> None:
     """Several loads in one process of their own, the model of each one checked; no memory meter runs."""
     clock_of = case.clock(case.strategy.load, checkpoint, rehearsal)
-    with ending(case), clock_apart(clock_of, case.limit_seconds, case.judge(checkpoint)) as clock:
+    with ending(case), remote_clock(clock_of, case.limit_seconds, case.judge(checkpoint)) as clock:
         benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=case.rounds)
         clock.finish_round()
         readings = clock.readings()
@@ -41,7 +41,7 @@ def times(readings: Readings, checkpoint_bytes: int, *, mapped: bool) -> Fields:
     A mapped model is charged for what its first forward pass fetches. One that owns its weights has fetched them, as
     its peaks tell: what its first pass takes longer than a later one is noise, and would be a quarter of the load.
     """
-    limit = median(filter(None, readings.limits))
+    limit = median(filter(None, readings.roofline_bytes_per_second))
     rates = [
         checkpoint_bytes / seconds for seconds in (readings.whole_load_seconds if mapped else readings.load_seconds)
     ]

@@ -8,8 +8,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure.bounds import peak_breaches, peak_checks
 from bench.measure.case import Case
+from bench.meters.allocations import Alive
 from bench.meters.child import RetainedMemory
-from bench.meters.device import Alive
 from bench.meters.measure import Measurement, measure
 from bench.meters.outside_memory import OutsideMemory
 from bench.meters.page_cache import evict

@@ -36,4 +36,4 @@ def test_sharded_equivalence(case: ShardedCase, measurable: None, rank_checks: R
     try:
         is_what_was_saved()
     except RankFailed as error:
-        raise pytest.fail.Exception(error.told, pytrace=False) from None
+        raise pytest.fail.Exception(error.message, pytrace=False) from None

@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import torch
-
 from bench.conformance.isolated_runner import IsolatedRunner
 from bench.conformance.judge import BUILDS_ITS_OWN, CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import Cell, sweep
+from bench.meters import kind_of
 from bench.strategies import KNOWN, Strategy
 from bench.strategies.peers import Peer
 
@@ -43,7 +42,7 @@ class ConformanceCase:
         A loader that is not the suite's may do anything to its process: it gets one of its own.
         """
         if self.strategy.is_stated:
-            return sweep(self.strategy, PROPERTIES[self.property_name], torch.device(self.device))
+            return sweep(self.strategy, PROPERTIES[self.property_name], kind_of(self.device).torch_device(self.device))
         return runner.cell(self.strategy, self.property_name, self.device, shrinks=self.shrinks(cells))
 
     @property
@@ -82,7 +81,7 @@ class ConformanceCase:
             return None
         if self.strategy.peer:
             return self._change(cell, self.strategy.peer)
-        stated = self.property_name in self.strategy.refused(self.device) or not PROPERTIES[self.property_name].fits
+        stated = self._states_refusal
         if cell.outcome == CellStatus.WRONG:
             wrong = "silently wrong"
         elif cell.outcome == CellStatus.PASSED and stated:
@@ -114,5 +113,10 @@ class ConformanceCase:
             return CellStatus.DIED
         if self.property_name in peer.wrong.split():
             return CellStatus.WRONG
-        refused = self.property_name in self.strategy.refused(self.device)
-        return CellStatus.REFUSED if refused or not PROPERTIES[self.property_name].fits else CellStatus.PASSED
+        return CellStatus.REFUSED if self._states_refusal else CellStatus.PASSED
+
+    @property
+    def _states_refusal(self) -> bool:
+        """True if the row of the strategy names the property, or the checkpoint does not fit the model."""
+        refused = self.strategy.refused(kind_of(self.device).torch_type)
+        return self.property_name in refused or not PROPERTIES[self.property_name].fits

@@ -8,10 +8,12 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from bench.meters import kind_of
 from bench.record.record import Record
 from bench.strategies import STATED_DEVICE_RATIO, Strategy
 from bench.strategies.reading.memory import CONVERTED_BYTES, SLOTS, ring_bytes
 from bench.strategies.reading.threads import PAGE_BYTES
+from model.byte_sizes import MB, megabytes
 from model.checkpoints.footprint import SavedFootprint
 
 # What is in the checkpoint, and what of it is converted: the terms of loads that cast, or of a part, by the fields of a
@@ -56,7 +58,7 @@ def conversion_slot_bytes(device: str, saved: SavedFootprint, beside_bytes: int)
 
     On a device it is a slot of the ring, or the largest tensor that is converted; on the host it is a ring of its own.
     """
-    if device == "cpu":
+    if kind_of(device).is_host:
         return ring_bytes(CONVERTED_BYTES, saved.checkpoint_bytes) if saved.converted else 0
     slot = ring_bytes(RING_BYTES, saved.checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
     return max(min(slot, saved.largest_converted_bytes) - beside_bytes, 0)
@@ -119,19 +121,19 @@ class PeakCheck:
         figure = self.figure.removesuffix("_bytes").replace("_", " ")
         return (
             f"{figure} is {self._shown(self.measured)}: {self._shown(abs(off))} {side} its bound "
-            f"{self.expression} = {self._shown(self.bound)}, where {self.slack / 1e6:.1f} MB are slack{doubt}"
+            f"{self.expression} = {self._shown(self.bound)}, where {self.slack / MB:.1f} MB are slack{doubt}"
         )
 
     def _shown(self, count: int) -> str:
-        return f"{count / self.state:.2f}x ({count / 1e6:,.1f} MB)"
+        return f"{count / self.state:.2f}x ({megabytes(count)})"
 
 
 def expected_peaks(strategy: Strategy, device: str) -> dict[str, str]:
     """The bound of every figure of a record that theory, or the user, speaks of, for a load to `device`."""
     if strategy.peer:
         # Where the weights end is known of it, and nothing else.
-        said = {"host_file_peak_bytes": strategy.file} if device == "cpu" else {}
-    elif device == "cpu":
+        said = {"host_file_peak_bytes": strategy.file} if kind_of(device).is_host else {}
+    elif kind_of(device).is_host:
         said = {"host_private_peak_bytes": strategy.one_pool, "host_file_peak_bytes": strategy.file}
     else:
         said = {
@@ -190,7 +192,7 @@ def _unseen(figure: str, expression: str, record: Record) -> int:
 
     Nor does what a stream converts at once, where memory for what is missing is taken after that.
     """
-    on_gpu = str(record.device).startswith("cuda")
+    on_gpu = kind_of(str(record.device)).is_gpu
     pinned = (record.host_pinned_peak_bytes or 0) if on_gpu and figure == "host_private_peak_bytes" else 0
     converted = min(record.missing_bytes or 0, record.conversion_slot_bytes or 0) if "D" in expression else 0
     return pinned + converted

@@ -12,14 +12,16 @@ from bench.measure.bounds import conversion_slot_bytes, expected_peaks, peak_bou
 from bench.measure.building import Built, built, left_by_model
 from bench.measure.loads import Check, load_clock, rehearse, run_load
 from bench.measure.peer_refusals import misfit
-from bench.meters import device_meter
+from bench.meters import device_meter, kind_of
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.child import Job, RetainedMemory
 from bench.meters.clock import LoadClock
-from bench.meters.roofline import DISK, MEMORY, Roofline
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.device import DeviceKind
+from bench.meters.roofline import DISK, MAPPING, MEMORY, Roofline
 from bench.record.record import Fields, Record, ratio
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
+from model.byte_sizes import gigabytes
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.specification import Specification
 from model.gpt2 import CONFIGS, REHEARSAL
@@ -66,6 +68,10 @@ class Case:
     def row(self) -> str:
         """What the table calls it."""
         return self.strategy_name
+
+    @property
+    def _kind(self) -> DeviceKind:
+        return kind_of(self.device)
 
     @property
     def strategy(self) -> Strategy:
@@ -194,7 +200,7 @@ class Case:
             ("device", self.bound_bytes("device_requested_peak_bytes"), device_meter(self.device).free_bytes()),
         ):
             if takes is not None and free is not None and takes > free:
-                return f"takes {takes / 1e9:.1f} GB of {kind} memory, {free / 1e9:.1f} GB are free"
+                return f"takes {gigabytes(takes)} of {kind} memory, {gigabytes(free)} are free"
         return None
 
     @property
@@ -223,7 +229,7 @@ class Case:
         if self.own is None or strategy.is_own:
             return set()
         model = self.own.skeleton()
-        found = set(properties_of(model)) & strategy.refused(self.device)
+        found = set(properties_of(model)) & strategy.refused(self._kind.torch_type)
         if strategy.builds:
             return found
         if compiled_modules(model):
@@ -258,23 +264,21 @@ class Case:
     @property
     def ownership(self) -> str | None:
         """Where the weights end: in memory of their own, or in the pages of the file; None: nobody says."""
-        if self.device == "cpu" and not self.strategy.file and not self.strategy.peer:
+        if self._kind.is_host and not self.strategy.file and not self.strategy.peer:
             return None
         # What is missing has memory of its own, and may be more than what is mapped.
-        if self.device == "cpu" and self.specification.missing:
+        if self._kind.is_host and self.specification.missing:
             return None
         # What is converted ends in memory of its own; what need not be stays in the pages of the file.
         in_file = self.strategy.file in {"S", "W"} and not (self.cast and self.specification.saved.converted)
-        return "mapped" if self.device == "cpu" and in_file else "owned"
+        return "mapped" if self._kind.is_host and in_file else "owned"
 
     @property
     def limit(self) -> str:
-        """What is the best that the machine can do for such a load: one of `LIMITS`."""
+        """What is the best that the machine can do for such a load: one of `ROOFLINES`."""
         if self.cache == "cold":
             return DISK
-        if self.device.startswith("cuda"):
-            return "pinned"
-        return "mapping" if self.ownership == "mapped" else MEMORY
+        return self._kind.roofline or (MAPPING if self.ownership == "mapped" else MEMORY)
 
     def limit_of(self, checkpoint: Checkpoint) -> Roofline:
         """The same, to be measured with this checkpoint."""
@@ -286,7 +290,7 @@ class Case:
             # The page cache takes as much beside the load.
             takes += state
         free = int(psutil.virtual_memory().available * MOST_OF_FREE_MEMORY)
-        return Roofline(self.limit, checkpoint.files, torch.device(self.device), min(takes, free))
+        return Roofline(self.limit, checkpoint.files, self._kind.torch_device(self.device), min(takes, free))
 
     @property
     def limit_seconds(self) -> float:
@@ -335,12 +339,12 @@ class Case:
 
     def judge(self, checkpoint: Checkpoint) -> Judge | None:
         """Return what judges a load from outside its process; None where there are no values, or nobody can."""
-        return judge_of(checkpoint, torch.device(self.device)) if self._has_values else None
+        return judge_of(checkpoint, self._kind.torch_device(self.device)) if self._has_values else None
 
     @property
     def _has_values(self) -> bool:
         """False where the device is simulated or the load planned: tensors have sizes only."""
-        return self.device != "sim" and not self.planned
+        return self._kind.has_values and not self.planned
 
     @property
     def _check(self) -> Check:
@@ -349,7 +353,7 @@ class Case:
     def _rehearsed(self, load: Load, rehearsal: Checkpoint) -> Callable[[torch.device], None]:
         """What the process of a load does first."""
         # The host loads some when it first computes in another dtype than float32.
-        loads_kernels = self._has_values and (self.device != "cpu" or (self.cast or self.dtype) != "float32")
+        loads_kernels = self._has_values and (not self._kind.is_host or (self.cast or self.dtype) != "float32")
         return partial(
             rehearse,
             load,

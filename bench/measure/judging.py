@@ -10,6 +10,7 @@ from bench.conformance.judge import CellStatus, Judgement, judge, judge_own
 from bench.conformance.own_model import OwnModel
 from bench.measure.case import Case
 from bench.measure.loads import run_load
+from bench.meters import kind_of
 from bench.strategies import Load
 from model.checkpoints.checkpoint import Checkpoint
 from model.user.source import Source
@@ -38,7 +39,7 @@ def judgement(case: Case, checkpoint: Callable[[], Checkpoint]) -> Callable[[], 
     A loader of the user's loads the checkpoint itself. A strategy of the suite loads a copy of its own: it is tried
     whether an optimizer that steps its model writes to the file.
     """
-    load, device = case.strategy.load, torch.device(case.device)
+    load, device = case.strategy.load, kind_of(case.device).torch_device(case.device)
     if not judges_whole(case):
         return partial(_checked, load, checkpoint(), device)
     assert case.own

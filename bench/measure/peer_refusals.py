@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.traits import properties_of
+from bench.meters import kind_of
 from bench.meters.process import LoadDied, LoadEnded
 from bench.strategies import Strategy
 from model.checkpoints.specification import Specification
@@ -70,7 +71,7 @@ def refusal(strategy: Strategy, device: str, own: UserModel, error: LoadEnded) -
     """
     assert strategy.peer
     kind, _, said = str(error).partition(": ")
-    refused, wrong = strategy.refused(device), strategy.peer.wrong.split()
+    refused, wrong = strategy.refused(kind_of(device).torch_type), strategy.peer.wrong.split()
     for name, tensors in features(own.skeleton()).items():
         what = TOLD[name]
         if isinstance(error, LoadDied):

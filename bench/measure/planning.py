@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure.case import Case
+from bench.meters import kind_of
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.measure import Measurement, measure
 from bench.meters.simulated.allocator import CachingAllocator
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from model.architecture import DTYPES
 from model.casting import cast_dtypes, retyped
 from model.checkpoints.checkpoint import Checkpoint
@@ -23,7 +24,7 @@ HALF = "bfloat16"
 
 def plan(case: Case) -> Measurement:
     """What the load of a case would take: nothing is read or filled. Raises `LoadEnded` where it cannot be planned."""
-    planned = replace(case, planned=True, device="cpu" if case.device == "cpu" else "sim")
+    planned = replace(case, planned=True, device="cpu" if kind_of(case.device).is_host else "sim")
     with TemporaryDirectory(prefix="plan-", dir=run_folder()) as folder:
         checkpoint, rehearsal = (
             _sparse(Checkpoint(specification, Path(folder) / f"{number}-{specification.name}"))

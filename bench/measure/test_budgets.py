@@ -123,9 +123,9 @@ STATE_BYTES = 34_782_720
 )
 def test_a_limit_that_does_not_limit_fails(strategy: str, lived: bool, said: str | None) -> None:
     case, empty = Case(strategy, "tiny", "cpu", "float32"), 200 * 2**20
-    budget, fate = Budget(host_bytes=empty + STATE_BYTES // 2), BudgetOutcome(lived, "mended", empty)
+    budget, outcome = Budget(host_bytes=empty + STATE_BYTES // 2), BudgetOutcome(lived, "mended", empty)
     with pytest.raises(pytest.fail.Exception, match=f"^{said}$") if said else nullcontext():
-        require_theory(case, budget, fate)
+        require_theory(case, budget, outcome)
 
 
 def test_the_smallest_budgets_are_found(

@@ -10,7 +10,7 @@ from torch import nn
 from bench.measure.case import MOST_OF_FREE_MEMORY, Case, RooflineCase
 from bench.measure.loads import run_load
 from bench.meters.cuda import CudaMeter
-from bench.meters.roofline import LIMITS
+from bench.meters.roofline import ROOFLINES
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.making import make
 from model.examine.trust import UntrustedCheckpoint
@@ -107,7 +107,7 @@ def test_what_the_machine_can_do_at_best_depends_on_where_weights_end_and_come_f
     strategy: str, device: str, cache: str, limit: str
 ) -> None:
     case = Case(strategy, "small", device, "float32", cache=cache)
-    assert limit in LIMITS
+    assert limit in ROOFLINES
     assert case.limit == limit
     assert (case.blank_record().limit, case.blank_record().cache) == (limit, cache)
     assert case.limit_of(Checkpoint(case.specification, Path("/nowhere"))).kind == limit

@@ -1,28 +1,24 @@
-"""Loads under hard limits: who lives, who dies, and how far a load had come by then."""
+"""Loads under hard memory limits: which fit, and how far the others got."""
 
 import re
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-from bench.meters import device_meter
 from bench.meters.cgroup import limited
 from bench.meters.child import ChildStats, Job, LoadTrace, Ready, RetainedMemory, run
-from bench.meters.host import PROC, HostMemory, memory_reader
+from bench.meters.devices import device_meter, kind_of
+from bench.meters.host import HostMemory, bytes_read
 from bench.meters.page_cache import evict
 from bench.meters.process import Child, LoadDied, LoadFailed, child_process
+from bench.meters.sampling import ReadMemory, sample_memory
+from model.byte_sizes import GIB, MIB, short_size
 
-# Between two looks at how far a load has come.
-LOOK_SECONDS = 0.001
-
-GIB, MIB = 2**30, 2**20
-
-# What PyTorch says where a device has no more memory, and where the host has none.
+# PyTorch's messages of exhausted device and host memory.
 _ASKED = re.compile(r"Tried to allocate (\S+ \S+?)\.")
 _TAKEN = re.compile(r"(\S+) (\S+) is allocated by PyTorch, and (\S+) (\S+) is reserved")
 _NO_HOST_MEMORY = re.compile(r"^MemoryError|can't allocate memory|[Cc]annot allocate memory|ENOMEM")
@@ -47,31 +43,31 @@ class Budget:
 
 @dataclass(frozen=True)
 class BudgetOutcome:
-    """What became of a load under a budget: whether it came to its end, and if not, how it ended, in words.
+    """The end of a load under a budget: it `fits`, or `failure_reason` tells how it ended ("": it fits).
 
-    `empty_bytes` is what its process held privately before.
+    `empty_bytes` are the private bytes of its process before the load.
     """
 
-    lived: bool
-    told: str
+    fits: bool
+    failure_reason: str
     empty_bytes: int
 
 
 @dataclass
 class _Progress:
-    """How far a load has come, as is seen from outside: bytes read of files, or seen of mapped ones; private memory."""
+    """Progress of a load, seen from outside: bytes read from files or resident of mapped ones, and private bytes."""
 
     bytes_read: int = 0
     private_bytes: int = 0
 
 
 class HostTooSmall(Exception):
-    """A budget that not even the process holds to which nothing is loaded; the message is that in a line."""
+    """A budget that is below the memory of a process that loads nothing; the message is one line."""
 
 
 @dataclass(frozen=True)
 class BudgetedLoad:
-    """A load to be run under budgets, the files of its checkpoint, and what each of its tensors takes, in order."""
+    """A load to run under budgets, the files of its checkpoint, and the bytes of each of its tensors, in order."""
 
     job: Job
     files: Sequence[Path]
@@ -79,13 +75,13 @@ class BudgetedLoad:
     limit_seconds: float
 
     def empty_bytes(self) -> int:
-        """What its process holds privately when it is about to load: all that the model imports is imported."""
+        """Return the private bytes of its process right before the load, with all imports of the model done."""
         with child_process(run, self.job, self.limit_seconds) as child:
             level = child.receive(Ready, child.deadline()).level
         return (level.private_bytes or 0) if level else 0
 
     def under(self, budget: Budget) -> BudgetOutcome:
-        """Return its fate: its weights are checked, and its first logits computed, under the host's budget too.
+        """Load under `budget`; the check of the weights and the first logits run under the host's budget too.
 
         Raises `NoCgroup` or `StillCached` where the host's memory cannot be limited, `HostTooSmall`, and `LoadFailed`,
         with the exception's own words, if anything raised that has nothing to do with memory.
@@ -98,7 +94,7 @@ class BudgetedLoad:
             with ExitStack() as stack:
                 group = None
                 if budget.host_bytes is not None:
-                    # What others have cached is charged to them, and would be this load's for nothing.
+                    # Pages that others have cached are charged to them, and the load would have them for free.
                     evict(self.files)
                     group = stack.enter_context(limited(_room(budget.host_bytes, empty), child.pid))
                 # Its group can be removed only when it is gone.
@@ -117,13 +113,13 @@ class BudgetedLoad:
                     held = _of(empty + (progress.private_bytes if progress else 0), budget.host_bytes)
                     return BudgetOutcome(False, f"{how} at {held}{self._read(progress)}", empty)
                 except LoadFailed as failed:
-                    if (told := _out_of_memory(str(failed), budget)) is None:
+                    if (reason := _out_of_memory(str(failed), budget)) is None:
                         raise
-                    return BudgetOutcome(False, f"{told}{self._read(progress)}".removesuffix(","), empty)
+                    return BudgetOutcome(False, f"{reason}{self._read(progress)}".removesuffix(","), empty)
         return BudgetOutcome(True, "", empty)
 
     def _read(self, progress: _Progress | None) -> str:
-        """How many of the tensors had been read; nothing of a plan, which reads none."""
+        """Return the share of tensors that had been read, in words; "" for a plan, which reads none."""
         if progress is None:
             return ""
         read = bisect_right(list(accumulate(self.tensor_bytes)), progress.bytes_read)
@@ -135,7 +131,7 @@ def empty_process_bytes(limit_seconds: float, device: str = "cpu") -> int:
 
     For one of CUDA it has a context, which takes some hundred MiB.
     """
-    meter = partial(device_meter, device if device.startswith("cuda") else "cpu")
+    meter = partial(device_meter, device if kind_of(device).is_gpu else "cpu")
     job = Job(meter, _nothing, _nothing, None, _nothing)  # type: ignore[arg-type]
     return BudgetedLoad(job, (), (), limit_seconds).empty_bytes()
 
@@ -144,16 +140,16 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def smallest(lives: Callable[[int], bool], low: int, high: int, tolerance: int) -> int | None:
-    """The smallest budget under which a load lives, at most `tolerance` bytes too large, by bisection.
+def smallest(fits: Callable[[int], bool], low: int, high: int, tolerance: int) -> int | None:
+    """Return the smallest budget that a load fits into, at most `tolerance` bytes too large, by bisection.
 
-    It is thought to die under `low`, and looked for up to `high`; None where it dies even there.
+    It does not fit into `low`; None: it does not fit into `high` either.
     """
-    if not lives(high):
+    if not fits(high):
         return None
     while high - low > tolerance:
         middle = (low + high) // 2
-        if lives(middle):
+        if fits(middle):
             high = middle
         else:
             low = middle
@@ -161,7 +157,7 @@ def smallest(lives: Callable[[int], bool], low: int, high: int, tolerance: int) 
 
 
 def _room(host_bytes: int, empty_bytes: int) -> int:
-    """What the load may take beside what its process holds already."""
+    """Return the bytes that are left for the load. Raises `HostTooSmall` if its process takes them all before it."""
     if host_bytes <= empty_bytes:
         raise HostTooSmall(too_small(host_bytes, empty_bytes))
     return host_bytes - empty_bytes
@@ -169,33 +165,28 @@ def _room(host_bytes: int, empty_bytes: int) -> int:
 
 def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu") -> str:
     """Return the message for a budget that leaves nothing to load to a device with."""
-    context = ", with its CUDA context," if device.startswith("cuda") else ""
+    context = ", with its CUDA context," if kind_of(device).is_gpu else ""
     return (
-        f"{shown(host_bytes)} are no more than the {shown(empty_bytes)} that a process{context} takes before it loads "
-        f"anything; write an amount above that"
+        f"{short_size(host_bytes)} are no more than the {short_size(empty_bytes)} that a process{context} takes before "
+        f"it loads anything; write an amount above that"
     )
 
 
 def _watch(child: Child, level: HostMemory, deadline: float, progress: _Progress) -> None:
-    """Look at the child until it sends its next message, or has ended."""
-    with suppress(ProcessLookupError, FileNotFoundError), memory_reader(child.pid, child.lookout.since) as read_memory:
-        before = _bytes_read(child.pid)
-        while not child.connection.poll() and time.monotonic() < deadline:
-            above = read_memory().above(level)
-            progress.private_bytes = max(progress.private_bytes, above.private_bytes or 0)
-            seen = max(_bytes_read(child.pid) - before, above.file_bytes or 0)
-            progress.bytes_read = max(progress.bytes_read, seen)
-            time.sleep(LOOK_SECONDS)
+    """Note the progress of the child until it sends its next message, or has ended."""
+    before = bytes_read(child.pid) or 0
 
+    def note(read_memory: ReadMemory) -> None:
+        above = read_memory().above(level)
+        progress.private_bytes = max(progress.private_bytes, above.private_bytes or 0)
+        read = (bytes_read(child.pid) or 0) - before
+        progress.bytes_read = max(progress.bytes_read, read, above.file_bytes or 0)
 
-def _bytes_read(pid: int) -> int:
-    """What a process has read by system calls, from the page cache or not."""
-    first, *_ = (PROC / str(pid) / "io").read_text().splitlines()
-    return int(first.removeprefix("rchar: "))
+    sample_memory(child, deadline, note)
 
 
 def _out_of_memory(message: str, budget: Budget) -> str | None:
-    """What an exception says of memory that ran out; None where it says something else."""
+    """Return the reason, in words, of an exception about exhausted memory; None for any other message."""
     if message.startswith("OutOfMemoryError") and budget.device_bytes is not None:
         asked, taken = _ASKED.search(message), _TAKEN.search(message)
         held = 0
@@ -204,15 +195,9 @@ def _out_of_memory(message: str, budget: Budget) -> str | None:
         more = f", {asked[1]} more asked for," if asked else ""
         return f"out of device memory at {_of(held, budget.device_bytes)}{more}"
     if _NO_HOST_MEMORY.search(message):
-        return "out of host memory" + (f" of {shown(budget.host_bytes)}" if budget.host_bytes else "")
+        return "out of host memory" + (f" of {short_size(budget.host_bytes)}" if budget.host_bytes else "")
     return None
 
 
 def _of(held: int, budget: int | None) -> str:
-    return shown(held) if budget is None else f"{shown(held)} of {shown(budget)}"
-
-
-def shown(count: int) -> str:
-    """Bytes as people say them: `3.9 GiB`, `4 GiB`, `512 MiB`."""
-    unit, name = (GIB, "GiB") if count >= GIB else (MIB, "MiB")
-    return f"{count / unit:.1f}".removesuffix(".0") + f" {name}"
+    return short_size(held) if budget is None else f"{short_size(held)} of {short_size(budget)}"

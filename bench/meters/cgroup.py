@@ -17,7 +17,7 @@ from bench.meters.host import lines_of
 
 PROC = Path("/proc")
 
-# What the last process of a group may take to be gone.
+# Time for the last process of a group to be gone.
 PATIENCE_SECONDS = 5.0
 
 HINT = "run pytest as a user who may make one, or within `systemd-run --user --scope -p Delegate=yes`"
@@ -26,12 +26,12 @@ _KILLED = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 class NoCgroup(Exception):
-    """No group with a limit can be made here; the message is why, in a line."""
+    """The failure to make a group with a limit; the message is the reason, in one line."""
 
 
 @dataclass(frozen=True)
-class Files:
-    """What the files of a group are called: the limits with what they are set to, the most it held, and its kills."""
+class CgroupFiles:
+    """Names of a group's files: its limits with their values, the most it held, and its kills."""
 
     limits: tuple[tuple[str, str], ...]
     most: str
@@ -39,20 +39,20 @@ class Files:
 
 
 # Without swap: what is swapped out takes no memory, and is not what anybody means by a budget.
-V1 = Files(
+V1 = CgroupFiles(
     (("memory.limit_in_bytes", "{}"), ("memory.memsw.limit_in_bytes", "{}")),
     "memory.max_usage_in_bytes",
     "memory.oom_control",
 )
-V2 = Files((("memory.max", "{}"), ("memory.swap.max", "0")), "memory.peak", "memory.events")
+V2 = CgroupFiles((("memory.max", "{}"), ("memory.swap.max", "0")), "memory.peak", "memory.events")
 
 
 @dataclass(frozen=True)
 class Cgroup:
-    """A group of its own for a load."""
+    """The group of one load."""
 
     folder: Path
-    files: Files
+    files: CgroupFiles
 
     def add(self, pid: int) -> None:
         """Charge what a process takes from now on to the group. Raises `NoCgroup` if this user may not."""
@@ -62,12 +62,12 @@ class Cgroup:
             raise NoCgroup(f"no process can be moved to a memory cgroup ({error.strerror}): {HINT}") from None
 
     def peak_bytes(self) -> int | None:
-        """The most that it held, page cache included; None where the kernel does not tell."""
+        """Return the most bytes that it held, page cache included; None where the kernel does not tell."""
         file = self.folder / self.files.most
         return int(file.read_text()) if file.exists() else None
 
     def has_killed(self) -> bool:
-        """Whether the kernel has ended a process of it for want of memory."""
+        """Return True if the kernel has killed a process of it for lack of memory."""
         # A scope is gone with its last process.
         with suppress(FileNotFoundError):
             killed = _KILLED.search((self.folder / self.files.events).read_text())
@@ -77,10 +77,7 @@ class Cgroup:
 
 @contextmanager
 def limited(limit_bytes: int, pid: int) -> Iterator[Cgroup]:
-    """Have process `pid`, and what it starts, hold no more than so many bytes of what it takes from now on.
-
-    Raises `NoCgroup` where that is impossible. The process is to have ended when the block does.
-    """
+    """Limit process `pid`, and the processes it starts, to so many bytes of the memory that it takes from now on."""
     parent, files = _parent()
     folder = parent / f"weight-loading-{os.getpid()}-{pid}"
     try:
@@ -101,7 +98,7 @@ def limited(limit_bytes: int, pid: int) -> Iterator[Cgroup]:
 def _set_limits(group: Cgroup, limit_bytes: int) -> None:
     for name, value in group.files.limits:
         file = group.folder / name
-        # Where the kernel does not count swap it has no file to limit it with.
+        # A kernel that does not count swap has no file to limit it.
         if file.exists():
             try:
                 file.write_text(value.format(limit_bytes))
@@ -123,8 +120,8 @@ def _remove(folder: Path) -> None:
             time.sleep(0.01)
 
 
-def _parent() -> tuple[Path, Files]:
-    """The folder in which a group can be made that limits memory, within all limits that are in force here already."""
+def _parent() -> tuple[Path, CgroupFiles]:
+    """Return the folder for a new group that limits memory, within all limits that are in force already."""
     paths = dict(_own_paths())
     for line in lines_of(PROC / "self" / "mountinfo"):
         fields, _, rest = line.partition(" - ")
@@ -142,7 +139,7 @@ def _parent() -> tuple[Path, Files]:
 
 
 def _own_paths() -> Iterator[tuple[str, str]]:
-    """Which group this process is in, for each controller; the one of version 2 has no name."""
+    """Return the group of this process by controller; the one of version 2 has no name."""
     for line in lines_of(PROC / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
@@ -150,14 +147,14 @@ def _own_paths() -> Iterator[tuple[str, str]]:
 
 
 def _below(mount: str, root: str, path: str) -> Path:
-    """Where a group is, of which the part from `root` on is mounted."""
+    """Return the folder of a group; the part from `root` on is mounted."""
     inner = path.removeprefix(root.rstrip("/")) if path.startswith(root.rstrip("/")) else ""
     return Path(mount) / inner.strip("/")
 
 
 @contextmanager
-def _by_systemd(limit_bytes: int, pid: int, files: Files, error: OSError) -> Iterator[Cgroup]:
-    """The same by way of a transient scope of the user's service manager, as `systemd-run --scope` makes it."""
+def _by_systemd(limit_bytes: int, pid: int, files: CgroupFiles, error: OSError) -> Iterator[Cgroup]:
+    """Make a group by a transient scope of the user's service manager, as `systemd-run --scope` does."""
     refusal = NoCgroup(f"no memory cgroup can be made here ({error.strerror}): {HINT}")
     if files is not V2 or shutil.which("busctl") is None:
         raise refusal from None
@@ -176,7 +173,7 @@ def _by_systemd(limit_bytes: int, pid: int, files: Files, error: OSError) -> Ite
 
 
 def _manager(method: str, *arguments: str) -> bool:
-    """Call a method of the user's service manager; whether it was done."""
+    """Call a method of the user's service manager; return True if that was done."""
     service = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
     command = ("busctl", "--user", "call", *service, method, *arguments)
     with suppress(OSError, subprocess.TimeoutExpired):
@@ -188,7 +185,7 @@ def _manager(method: str, *arguments: str) -> bool:
 
 
 def _folder_of(pid: int) -> Path:
-    """The group of version 2 that a process is in."""
+    """Return the group of version 2 that a process is in."""
     with suppress(OSError):
         path = next(line.split(":", 2)[2] for line in lines_of(PROC / str(pid) / "cgroup") if line.startswith("0::"))
         for line in lines_of(PROC / "self" / "mountinfo"):

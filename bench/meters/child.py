@@ -16,7 +16,8 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from bench.meters.device import Alive, DeviceMeter, DevicePeaks
+from bench.meters.allocations import Alive
+from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import (
     HostMemory,
     bytes_read,
@@ -63,19 +64,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Ready:
-    """What the host holds before the load; None where that is counted: then there is nothing to watch."""
+    """Host memory before the load; None: the meter counts it, and nobody samples it from outside."""
 
     level: HostMemory | None
 
 
 @dataclass(frozen=True)
 class ChildStats:
-    """What the child saw of its own load.
+    """The figures that the child took of its own load.
 
-    Device peaks are those of the load alone, faults those until the first logits. `host` was read after every
-    weight was read once, since a mapped weight takes memory only then; where it is counted, it is above the level
-    already, and there are no faults. `alive` is what the meter can tell of the peaks. `read_bytes` were read from files
-    by calls, wherever they came from; None where that is not counted.
+    Device peaks are those of the load alone, faults those until the first logits. `host` was read after every weight
+    was read once, since a mapped weight takes memory only then. If the meter counts the host, `host` is above the
+    level already, and there are no faults. `alive` are the live allocations at the peaks. `read_bytes` were read from
+    files by calls, from a disk or the page cache; None: not counted.
     """
 
     device: DevicePeaks
@@ -88,11 +89,11 @@ class ChildStats:
 
 @dataclass(frozen=True)
 class RetainedMemory:
-    """What was still held after the model was dropped, in bytes above the level before the load.
+    """Memory that was still held after the model was deleted, in bytes above the level before the load.
 
-    `retained` is what was held beside the model while it was in use, private host memory and the device's together:
-    after the first load, and after a second one, where there was any and the system tells. `outside` is what was left
-    in other processes, and in shared memory.
+    `retained` was held beside the model while it was in use, private host memory and the device's together: after the
+    first load, and after a second one, if there was one and the system tells. `outside` was left in other processes
+    and in shared memory.
     """
 
     host: HostMemory
@@ -105,9 +106,9 @@ class RetainedMemory:
 
 @dataclass(frozen=True)
 class LoadTrace:
-    """How the load went over time, all on the monotonic clock; `host_seen` is when `ChildStats.host` was read.
+    """The course of a load, in seconds on the monotonic clock; `host_seen` is when `ChildStats.host` was read.
 
-    `points` are those that the meter wrote down. It comes last: to make it takes memory.
+    `points` are the meter's. It is sent last, because it takes memory to make.
     """
 
     began: float
@@ -136,7 +137,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
     meter: DeviceMeter,
     read_memory: Callable[[], HostMemory],
     tell: Tell,
-    lookout: OutsideWatcher,
+    outside_watcher: OutsideWatcher,
 ) -> None:
     job.rehearse(meter.device)
 
@@ -178,16 +179,16 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
     )
 
     def retained(model: nn.Module) -> int | None:
-        return None if meter.counts_host else _beside(model, meter, read_memory().above(level))
+        return None if meter.counts_host else _bytes_beside_model(model, meter, read_memory().above(level))
 
     kept = [retained(model)]
     # Called from here, by a name that no other module knows: whatever the loader has replaced, the model is this one.
     _check(job, model, tell)
     del model
     release_memory()
-    # What a second load, or its check, leaves is not the first one's.
+    # Memory that a second load or its check leaves is not the first one's.
     host_held = meter.host_held() if meter.counts_host else read_memory().above(level)
-    device_held, pinned_held, outside = meter.held_bytes(), meter.pinned_held_bytes(), lookout.left()
+    device_held, pinned_held, outside = meter.held_bytes(), meter.pinned_held_bytes(), outside_watcher.left()
     if job.again:
         model = job.load(meter.device, lambda build: build)
         if job.use:
@@ -201,19 +202,19 @@ def _measure(  # noqa: PLR0913, PLR0917 - what a load is measured with
 
 
 def _check(job: Job, model: nn.Module, tell: Tell) -> None:
-    """Check a model, which who judges it is told of first: without a word, that one takes it for wrong."""
+    """Check a model after telling the judge of it; without that the judge takes it for wrong."""
     job.check(model, told=True) if job.judge and tell(model, ()) else job.check(model)
 
 
 def load_noting(job: Job, device: torch.device, moments: PhaseTimes) -> nn.Module:
-    """The loaded model. Notes when the first one was built, and when the last `torch.load` returned."""
+    """Return the loaded model. Note when the first one was built, and when the last `torch.load` returned."""
     # Recipes look for it in `torch` when they call it.
     with patch.object(torch, "load", moments.last("load", torch.load)):
         return job.load(device, partial(moments.first, "build"))
 
 
-def _beside(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | None:
-    """The bytes that are held, of private host memory and of the device, beside the tensors of a model."""
+def _bytes_beside_model(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | None:
+    """Return the bytes of private host memory and of the device that are held beside the tensors of a model."""
     release_memory()
     if held.private_bytes is None:
         return None
@@ -227,7 +228,7 @@ def _beside(model: nn.Module, meter: DeviceMeter, held: HostMemory) -> int | Non
 
 
 def _read_every_page(model: nn.Module, meter: DeviceMeter) -> None:
-    """Of a model's weights that are in host memory: what is mapped takes memory only then."""
+    """Read every page of a model's weights in host memory: a mapped weight takes memory only then."""
     for tensor in local_tensors(model):
         if tensor.device.type == "cpu":
             meter.read(tensor.untyped_storage())

@@ -1,4 +1,4 @@
-"""How long a load takes, again and again in one process, with nothing left of the round before."""
+"""The clock of a load that runs again and again in one process, with nothing left of the round before."""
 
 import resource
 import time
@@ -19,24 +19,16 @@ from bench.meters.process import Child, child_process, telling_failures
 from model.verification.outside_judge import Judge
 from model.verification.tensor_places import teller
 
-# What ends a round, in which the model that was loaded is judged.
+# Methods that end a round: its model is judged in them.
 FINISHING = ("begin_round", "finish_round")
 
 
 class ModelKept(Exception):
-    """What a round loaded was still there when the next was to begin."""
+    """The model of a round that was still alive when the next round was to begin."""
 
 
 class LoadClock:
-    """Times loads until their first logits, and checks the model of every one of them.
-
-    `load(device)` returns a model, `use(model)` runs until its first logits, `check(model)` raises if a
-    weight is wrong, `prepare()` puts the machine into the state that every load is to find, and returns the bytes a
-    second that it could do just now. The lists grow by one entry a load: seconds until it returned, until its first
-    logits; that limit; page faults until the first logits; and whether its weights are pages of a file, None where the
-    system does not tell. `forward_seconds` are those of a later forward pass: of one, and where weights are mapped, of
-    one a load. Unless it `asks_again`, no later pass is timed. `outputs(model)` are what `use` left to be compared.
-    """
+    """Times loads until their first logits, and checks the model of each."""
 
     def __init__(  # noqa: PLR0913 - four things that a round does, and two that it may do
         self,
@@ -57,7 +49,7 @@ class LoadClock:
         self._asks_again = asks_again
         self._outputs = outputs
         self._model: nn.Module | None = None
-        self.limits: list[float | None] = []
+        self.roofline_bytes_per_second: list[float | None] = []
         self.minor_faults: list[int] = []
         self.major_faults: list[int] = []
         self.load_seconds: list[float] = []
@@ -66,7 +58,7 @@ class LoadClock:
         self.mapped: list[bool | None] = []
 
     def load_and_use(self) -> None:
-        """The timed body. It keeps the model: a result would stay alive in the round that follows."""
+        """Load, and use the model. It keeps the model: a returned one would stay alive in the next round."""
         before = resource.getrusage(resource.RUSAGE_SELF)
         start = time.perf_counter()
         self._model = self._load(self._meter.device)
@@ -82,13 +74,13 @@ class LoadClock:
     def begin_round(self, *, told: bool = False) -> None:
         """Finish the round before, and prepare the machine for the next."""
         self.finish_round(told=told)
-        self.limits.append(self._prepare())
+        self.roofline_bytes_per_second.append(self._prepare())
 
     def finish_round(self, *, told: bool = False) -> None:
-        """After a round: check the model, time what a forward pass takes alone, drop it.
+        """Check the model of a round, time a forward pass alone, and delete the model.
 
-        `told`: who watches has found its values right, and they are not compared again. Raises `ModelKept` if something
-        else holds on to it.
+        `told`: a judge outside has found its values right, and they are not compared again. Raises `ModelKept` if
+        something else holds the model.
         """
         if self._model is not None:
             model = weakref.ref(self._model)
@@ -113,7 +105,7 @@ class LoadClock:
 
 
 def is_mapped(model: nn.Module) -> bool | None:
-    """Whether most bytes of a model on the host are pages of a file; None where the system does not tell."""
+    """Return True if most bytes of a model on the host are pages of a file; None where the system does not tell."""
     tensors = [tensor for tensor in local_tensors(model) if tensor.device.type == "cpu"]
     try:
         backed = file_backed(tensor.data_ptr() for tensor in tensors)
@@ -125,22 +117,22 @@ def is_mapped(model: nn.Module) -> bool | None:
 
 @dataclass(frozen=True)
 class Readings:
-    """What a clock has measured by now, an entry a load; see `LoadClock`."""
+    """The readings of a clock, an entry for each load; see `LoadClock`."""
 
     load_seconds: tuple[float, ...]
     first_logits_seconds: tuple[float, ...]
     forward_seconds: tuple[float, ...]
-    limits: tuple[float | None, ...]
+    roofline_bytes_per_second: tuple[float | None, ...]
     minor_faults: tuple[int, ...]
     major_faults: tuple[int, ...]
     mapped: tuple[bool | None, ...]
 
     @property
     def whole_load_seconds(self) -> list[float]:
-        """Of every load, with what its first forward pass takes longer than a later one.
+        """Return the seconds of every load, with what its first forward pass takes longer than a later one.
 
-        In that it fetches weights that the load only mapped. A forward pass varies by more than some loads take, and
-        so it is the same for all of them, by the median.
+        The first pass fetches weights that the load only mapped. Later passes vary by more than some loads take, so
+        their median stands for all of them.
         """
         passes = zip(self.load_seconds, self.first_logits_seconds, self.forward_seconds, strict=True)
         fetch_seconds = median(first_logits - load - forward for load, first_logits, forward in passes)
@@ -171,8 +163,8 @@ class RemoteClock:
         return self.ask("")
 
     def ask(self, method: str) -> Readings:
-        """Call a method of the clock, if any is named, and give what it has measured by then."""
-        # Of a process that has ended, the answer says how it did.
+        """Call a method of the clock, if one is named, and return its readings."""
+        # If the process has ended, the answer tells how.
         with suppress(ConnectionError):
             self.child.connection.send((method, self.judge is not None))
         deadline = self.child.deadline()
@@ -185,7 +177,7 @@ class RemoteClock:
 
 
 @contextmanager
-def clock_apart(
+def remote_clock(
     make_clock: Callable[[], LoadClock], limit_seconds: float, judge: Judge | None = None
 ) -> Iterator[RemoteClock]:
     """A clock that is made, and times, in a process of its own; each of its methods may take `limit_seconds`."""
@@ -194,7 +186,7 @@ def clock_apart(
 
 
 def serve(connection: Connection, make_clock: Callable[[], LoadClock]) -> None:
-    """Call what is asked for, until it fails or nobody asks any more, and send what was measured by then."""
+    """Call the methods that are asked for until one fails or nobody asks, and send the readings after each."""
     # Held by this call: whatever methods a loader replaces, it is the model of the clock that is told of.
     tell, state_of = teller(connection.fileno()), LoadClock.__dict__["__dict__"].__get__
     with telling_failures(connection):

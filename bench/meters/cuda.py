@@ -6,19 +6,21 @@ allocator's history, see `torch.cuda.memory._snapshot`; its `time_us` are micros
 `c10/util/ApproximateClock.h` converts them.
 """
 
+import os
 import time
 from contextlib import suppress
 from typing import Any
 
 import torch
 
-from bench.meters.device import Alive, DeviceMeter, DevicePeaks
+from bench.meters.allocations import Alive, AllocationEvent, LiveAllocation, SourceLine, sum_peak, sum_points
+from bench.meters.allocator_settings import VARIABLES
+from bench.meters.device import DeviceKind, DeviceMeter, DevicePeaks, MeterOptions
 from bench.meters.host import release_memory
-from bench.meters.simulated.ledger import Event, Line
-from bench.meters.simulated.peaks import LiveAllocation, sum_peak, sum_points
+from bench.meters.roofline import PINNED
 from bench.meters.timeline import Points
 
-# Of the history where it is not explained. xl has 821 tensors; a check of their values asks for some more a tensor.
+# The longest history without explanations. xl has 821 tensors; a check of their values allocates a few times a tensor.
 MOST_ENTRIES = 100_000
 
 
@@ -26,7 +28,7 @@ class CudaMeter(DeviceMeter):
     """Counts what the caching allocators of one CUDA device, and of page-locked memory, hand out."""
 
     def __init__(self, device: torch.device, source: str | None = None) -> None:
-        """With `source`, the file of the recipe, the allocator's history has stacks, which take time and memory."""
+        """Make the meter; with `source`, the file of the recipe, its history has stacks, which take time and memory."""
         super().__init__(device)
         self._source = source
         self._level: dict[str, int] = {}
@@ -45,11 +47,11 @@ class CudaMeter(DeviceMeter):
         self._beyond_level = self._beyond_bytes()
 
     def limit(self, count: int | None) -> None:
-        """Of the caching allocator, which serves this process; what CUDA's context takes beside it is not counted."""
+        """Limit the caching allocator of this process. The memory of CUDA's context does not count."""
         fraction = 1.0
         if count is not None:
             total = torch.cuda.get_device_properties(self.device).total_memory
-            # Of a product with the total that is a little too small, the allocator may cut a byte off; or round it.
+            # If the product with the total is a little too small, the allocator may cut a byte off, or round it.
             fraction = (torch.cuda.memory_reserved(self.device) + count + 0.25) / total
         # More than all of it cannot be asked for, nor had. A device without an index is refused here, and only here.
         torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), self._index)
@@ -95,7 +97,7 @@ class CudaMeter(DeviceMeter):
         return {"device_requested_peak_bytes": self._alive} if self._source else {}
 
     def points(self) -> Points:
-        """There are none where the history is not whole, nor of page-locked memory, of which none is kept."""
+        """Return the points of requested bytes; empty without a whole history. Page-locked memory has no history."""
         if not self._recorded:
             return {}
         trace = self._trace()
@@ -109,7 +111,7 @@ class CudaMeter(DeviceMeter):
         """Have the allocator record its history; without stacks that takes next to no time and memory."""
         explained = {"context": "alloc", "stacks": "python"}
         plain = {"context": None, "stacks": "python", "max_entries": MOST_ENTRIES}
-        # That of `cudaMallocAsync` keeps none. There is no public way to ask for it.
+        # The allocator of `cudaMallocAsync` keeps no history. There is no public way to ask for one.
         with suppress(RuntimeError):
             torch.cuda.memory._record_memory_history(  # noqa: SLF001
                 device=self.device, clear_history=True, **(explained if self._source else plain)
@@ -134,7 +136,7 @@ class CudaMeter(DeviceMeter):
         torch._C._host_emptyCache()  # noqa: SLF001
 
     def _read(self, kind: str) -> dict[str, int]:
-        """The fields of `DevicePeaks`: their `current` values or their `peak`s."""
+        """Return the fields of `DevicePeaks`, their `current` values or their `peak`s."""
         stats = torch.cuda.memory_stats(self.device)
         return {
             "requested_bytes": stats[f"requested_bytes.all.{kind}"],
@@ -144,25 +146,64 @@ class CudaMeter(DeviceMeter):
         }
 
 
-def recorded_events(trace: list[dict[str, Any]], source: str | None, ahead_seconds: float = 0.0) -> list[Event]:
-    """A ledger's events from what PyTorch's allocator recorded; of stacks the innermost line of `source` counts.
+def recorded_events(
+    trace: list[dict[str, Any]], source: str | None, ahead_seconds: float = 0.0
+) -> list[AllocationEvent]:
+    """Return what PyTorch's allocator recorded as events; of a stack the innermost line of `source` counts.
 
     `ahead_seconds` is what the monotonic clock is ahead of Unix time.
     """
-    events: list[Event] = []
+    events: list[AllocationEvent] = []
     alive: dict[int, tuple[int, int]] = {}
     for number, entry in enumerate(trace):
         seconds = entry.get("time_us", 0) / 1e6 + ahead_seconds
         if entry["action"] == "alloc":
             lines = (
-                Line(frame["filename"], frame["line"])
+                SourceLine(frame["filename"], frame["line"])
                 for frame in entry.get("frames", ())
                 if frame["filename"] == source
             )
-            events.append(Event("cuda", number, entry["size"], next(lines, None), seconds=seconds))
+            events.append(AllocationEvent("cuda", number, entry["size"], next(lines, None), seconds=seconds))
             alive[entry["addr"]] = number, entry["size"]
-        # What was there before the history began is not in it.
+        # Allocations from before the history began are not in it.
         elif entry["action"] == "free_completed" and entry["addr"] in alive:
             storage, size = alive.pop(entry["addr"])
-            events.append(Event("cuda", storage, -size, None, seconds=seconds))
+            events.append(AllocationEvent("cuda", storage, -size, None, seconds=seconds))
     return events
+
+
+def cuda_meter(device: torch.device, options: MeterOptions) -> DeviceMeter:
+    """Return the meter of a CUDA device, with stacks in its history if peaks are to be explained."""
+    return CudaMeter(device, options.source if options.explained else None)
+
+
+def require_present(text: str) -> None:
+    """Raise `ValueError` unless this machine has the CUDA device that `text` names."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not gpus:
+        raise ValueError(f"--device {text}: torch {torch.__version__} finds no CUDA device; use --device sim or cpu")
+    index = text.partition(":")[2]
+    if index and int(index) >= gpus:
+        raise ValueError(f"--device {text}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
+
+
+def require_counts() -> None:
+    """Raise `ValueError` for an allocator that does not count requested bytes."""
+    if (backend := torch.cuda.get_allocator_backend()) != "native":
+        variable = next((name for name in VARIABLES if "backend" in os.environ.get(name, "")), VARIABLES[-1])
+        raise ValueError(
+            f"{variable}: backend:{backend} does not count what tensors ask for, which peaks are made of; leave the "
+            "backend out"
+        )
+
+
+CUDA = DeviceKind(
+    "cuda",
+    cuda_meter,
+    torch_type="cuda",
+    is_gpu=True,
+    is_numbered=True,
+    roofline=PINNED,
+    require_present=require_present,
+    require_counts=require_counts,
+)

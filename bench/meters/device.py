@@ -1,13 +1,17 @@
-"""What a meter can tell about a load to one kind of device. A new kind is one file and one row."""
+"""The interface of a device meter, and the row that describes a kind of device.
 
-from collections.abc import Mapping
+The rows are in `bench/meters/devices.py`.
+"""
+
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
+from bench.meters.allocations import Alive
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.host import HostMemory, read_pages
-from bench.meters.simulated.peaks import LiveAllocation
 from bench.meters.timeline import Points
 
 
@@ -25,81 +29,134 @@ class DevicePeaks:
     pinned_bytes: int | None = None
 
 
-# What was alive at a peak, by the figure of the record that says how high it was.
-Alive = Mapping[str, tuple[LiveAllocation, ...]]
-
-
 class DeviceMeter:
-    """Counts what one device holds; `device` is what a strategy is given.
+    """Counts the memory of one device; a strategy is given `device`.
 
-    As it is, it counts nothing, and is the meter of device `cpu`: a weight there is host memory like every other.
+    This class counts nothing. It is the meter of device `cpu`, where a weight is host memory.
     """
 
-    # Whether the host's memory is counted, since nothing of it is real: `host_peaks` and `host_held` say what it is.
+    # True if the meter counts host memory too, in `host_peaks` and `host_held`, because none of it is real.
     counts_host = False
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def watching(self) -> AbstractContextManager[object]:
-        """What has to be in force while the load runs."""
+        """Return the context that the load runs in."""
         return nullcontext()
 
     def start(self) -> None:
-        """Free what is cached, reset the peaks, and remember what is held now as the level."""
+        """Empty the caches, reset the peaks, and take the bytes that are held now as the level."""
 
     def limit(self, count: int | None) -> None:
-        """Have the device hand out no more than so many bytes above the level; what asks for more gets an error.
-
-        None: as many as there are.
-        """
+        """Limit the device to `count` bytes above the level: requests beyond it raise. None removes the limit."""
 
     def peaks(self) -> DevicePeaks:
-        """The peaks since `start`, above its level."""
+        """Return the peaks since `start`, above its level."""
         return DevicePeaks()
 
     def held_bytes(self) -> int | None:
-        """What live tensors hold now, above the level of `start`."""
+        """Return the bytes of live tensors, above the level of `start`; None: not counted."""
         return None
 
     def pinned_held_bytes(self) -> int | None:
-        """Page-locked memory that live tensors hold now, above the level of `start`.
+        """Return the page-locked bytes of live tensors, above the level of `start`.
 
         None: there is none, or it is counted with private host memory.
         """
         return None
 
     def taken_bytes(self) -> int | None:
-        """What is taken of the device now, above the level of `start`: by whomever, where its driver tells."""
+        """Return the bytes taken of the device, above the level of `start`; a driver counts other allocators too."""
         return self.held_bytes()
 
     def used_bytes(self) -> int | None:
-        """What is taken of the device in all, as its driver tells any process; None: there is none to ask."""
+        """Return the bytes that all processes take of the device, as its driver tells; None: it has no driver."""
         return None
 
     def free_bytes(self) -> int | None:
-        """What the device could still hand out."""
+        """Return the bytes that the device has left; None: it has no memory of its own to ask."""
         return None
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that was asked of it."""
+        """Wait until the device has finished its work."""
 
     def read(self, storage: torch.UntypedStorage) -> None:
         """Read every page of a storage of the host."""
         read_pages(storage.data_ptr(), storage.nbytes())
 
     def host_peaks(self) -> HostMemory:
-        """The most of the host's memory since `start`, where it is counted."""
+        """Return the peaks of host memory since `start`, where `counts_host`."""
         raise NotImplementedError
 
     def host_held(self) -> HostMemory:
-        """What of the host's memory is held now, where it is counted."""
+        """Return the host memory that is held now, where `counts_host`."""
         raise NotImplementedError
 
     def alive(self) -> Alive:
-        """What was alive at the peaks on the device, as `peaks` saw it last, and on the host, as far as is known."""
+        """Return the live allocations at the peaks of the last `peaks`, and at those of the host, as far as known."""
         return {}
 
     def points(self) -> Points:
-        """What was held over time, from `start` until the peaks were asked for; to be asked for once, at the end."""
+        """Return the bytes over time, from `start` until `peaks` was called. Call it once, at the end."""
         return {}
+
+
+@dataclass(frozen=True)
+class MeterOptions:
+    """Options of a device meter.
+
+    `source` is the file of the recipe: the lines in explanations of peaks are its lines. `sim` and plans always
+    explain their peaks. `explained` asks the other meters for it, which takes them time. `settings` are those of the
+    simulated allocator, None: the environment's. `planned`: no tensor of the load has bytes.
+    """
+
+    source: str | None = None
+    settings: AllocatorSettings | None = None
+    planned: bool = False
+    explained: bool = False
+
+
+def _always(_: str) -> None:
+    """Accept a device that every machine has."""
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """One kind of device: the answers to all questions that other rooms ask about it.
+
+    `meter` makes its meter. A strategy is given a `torch.device` of type `torch_type`. `is_host`: weights on it are
+    host memory. `has_values`: its tensors have values, not only sizes. `is_gpu`: it is driven by CUDA, whose context
+    takes host memory. `is_numbered`: a machine may have several, `NAME:N`, and each rank takes its own. `is_plannable`:
+    `--plan` computes its peaks. `roofline` is the row of `ROOFLINES` for loads to it from the page cache; None: their
+    weights end on the host, and the row depends on where there. `require_present` raises `ValueError`, in one line, for
+    a device that this machine lacks, `require_counts` for allocator settings under which its peaks are not counted.
+    `note` explains the name in the help of `--device`.
+    """
+
+    name: str
+    meter: Callable[[torch.device, MeterOptions], DeviceMeter]
+    torch_type: str = "cpu"
+    is_host: bool = False
+    has_values: bool = True
+    is_gpu: bool = False
+    is_numbered: bool = False
+    is_plannable: bool = False
+    roofline: str | None = None
+    require_present: Callable[[str], None] = _always
+    require_counts: Callable[[], object] = lambda: None
+    note: str = ""
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The names that `--device` takes for it."""
+        return (self.name, f"{self.name}:N") if self.is_numbered else (self.name,)
+
+    @property
+    def help(self) -> str:
+        """Its part of the help of `--device`."""
+        return ", ".join(self.spellings) + (f" ({self.note})" if self.note else "")
+
+    def torch_device(self, device: str) -> torch.device:
+        """Return the device that a strategy is given for a name of this kind, such as `cuda:1`."""
+        return torch.device(self.torch_type + device.removeprefix(self.name))

@@ -1,9 +1,9 @@
-"""Host memory of a process: what it holds now, and the most it held.
+"""Host memory of a process: the bytes that it holds now, and their peak.
 
-Private memory is what nobody can take back: anonymous pages and shared memory. File-backed memory is
-resident pages of mapped files, which the kernel reclaims under pressure. Their sum cannot rank loads that
-map the checkpoint, so the two are kept apart. A checkpoint in a tmpfs is shared memory that was there before:
-its pages count as file-backed.
+Private memory is anonymous pages and shared memory, which the kernel cannot reclaim. File-backed memory is resident
+pages of mapped files, which the kernel reclaims under pressure. Their sum cannot rank loads that map the checkpoint,
+so the two are kept apart. A checkpoint in a tmpfs is shared memory that was there before: its pages count as
+file-backed.
 
 Sources: `Documentation/filesystems/proc.rst` of Linux, under `/proc/PID/status` and `/proc/PID/clear_refs`.
 """
@@ -29,11 +29,11 @@ from bench.meters.shared_memory import older_bytes
 
 PAGE_BYTES = 4096
 
-# Of glibc's `malloc.h`: from how many bytes on a block is a mapping of its own.
+# From glibc's `malloc.h`: the size from which a block is a mapping of its own.
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK_BYTES = 256 * 2**10
 
-# What one thread touches at a time.
+# Bytes that one thread touches at a time.
 TOUCHED_BYTES = 64 * 2**20
 # Linux hands free memory to the host two seconds after some was freed (`mm/page_reporting.c`), and then that of after
 # it too. What is freed later stays for two seconds, which is long enough for a load; little memory is loaded before.
@@ -43,7 +43,7 @@ LITTLE_BYTES = 2 * 2**30
 # Linux tells here what a process holds; other systems have no such folder.
 PROC = Path("/proc")
 VIRTIO = Path("/sys/bus/virtio/devices")
-# Of the virtio specification: what a memory balloon is, and its feature to be told of free pages.
+# From the virtio specification: the number of a memory balloon, and its feature of free page reporting.
 BALLOON, REPORTING = "0x0005", 5
 
 _FIELDS = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
@@ -54,7 +54,7 @@ class HostMemory:
     """Bytes of one process; None where the system does not tell.
 
     `total_peak_bytes` is the kernel's own high-water mark of the total, exact since the last `reset_peak`.
-    `outside_bytes` are private memory outside of the process. Of a peak they are those by which both together were
+    `outside_bytes` are private memory outside of the process. In a peak they are the bytes by which both together were
     higher.
     """
 
@@ -70,7 +70,7 @@ class HostMemory:
         return None if self.private_bytes is None else self.private_bytes + self.outside_bytes
 
     def above(self, level: "HostMemory") -> "HostMemory":
-        """How much of it came after `level` was read; what shrank counts as 0."""
+        """Return the bytes that came after `level` was read; figures that shrank count as 0."""
         return HostMemory(
             _above(self.private_bytes, level.private_bytes),
             _above(self.file_bytes, level.file_bytes),
@@ -80,7 +80,7 @@ class HostMemory:
         )
 
     def peak_with(self, other: "HostMemory") -> "HostMemory":
-        """The larger of each figure."""
+        """Return the larger of each figure."""
         private, whole = _larger(self.private_bytes, other.private_bytes), _larger(self.whole_bytes, other.whole_bytes)
         return HostMemory(
             private,
@@ -100,16 +100,16 @@ def _larger(one: int | None, other: int | None) -> int | None:
 
 
 def lines_of(file: Path) -> list[str]:
-    """The lines of a file of `/proc`, which may name paths in any encoding."""
+    """Return the lines of a file of `/proc`, which may name paths in any encoding."""
     return os.fsdecode(file.read_bytes()).splitlines()
 
 
 @contextmanager
 def memory_reader(pid: int, since: float | None = None) -> Iterator[Callable[[], HostMemory]]:
-    """A function that reads the memory of process `pid`, fast enough to be called every half a millisecond.
+    """Yield a function that reads the memory of process `pid`, fast enough to be called every half a millisecond.
 
-    Files of shared memory that are older than `since`, in seconds since the epoch, are files like others; None: than
-    this call. The function raises `ProcessLookupError` when the process is gone.
+    Files of shared memory that are older than `since`, in seconds since the epoch, count as file-backed; None: older
+    than this call. The function raises `ProcessLookupError` when the process is gone.
     """
     status = PROC / str(pid) / "status"
     if not status.exists():
@@ -122,7 +122,7 @@ def memory_reader(pid: int, since: float | None = None) -> Iterator[Callable[[],
 def _read_status(descriptor: int, pid: int, older: "OlderShared") -> HostMemory:
     fields = _fields(descriptor, pid)
     if older.looked(fields[b"RssShmem"]):
-        # What was let go of meanwhile was not seen.
+        # Shared memory that was released meanwhile was not seen.
         fields = min(fields, _fields(descriptor, pid), key=itemgetter(b"RssShmem"))
     in_files = older.bytes_of(fields[b"RssShmem"])
     private, file = fields[b"RssAnon"] + fields[b"RssShmem"] - in_files, fields[b"RssFile"] + in_files
@@ -138,10 +138,10 @@ def _fields(descriptor: int, pid: int) -> dict[bytes, int]:
 
 
 class OlderShared:
-    """Tells what of a process's shared memory is of files that were there before it: a checkpoint in a tmpfs.
+    """The shared memory of a process that belongs to files older than it: a checkpoint in a tmpfs.
 
-    To look at all mappings takes milliseconds. So they are looked at where shared memory has changed, and half of the
-    time at most while such files are mapped: what comes in between is theirs.
+    To read all mappings takes milliseconds. So they are read when shared memory has changed, and while such files are
+    mapped at most half of the time: what comes in between counts as theirs.
     """
 
     def __init__(self, pid: int, since: float) -> None:
@@ -150,7 +150,7 @@ class OlderShared:
         self._older: int | None = None
 
     def looked(self, shared: int) -> bool:
-        """Look, if it is time to; `shared` are the bytes of shared memory that are resident now."""
+        """Read the mappings, if it is time to; `shared` are the bytes of shared memory that are resident now."""
         same = shared == self._shared
         if same and self._is_sure:
             return False
@@ -176,15 +176,15 @@ def _read_psutil(pid: int) -> HostMemory:
         raise ProcessLookupError(pid) from error
 
 
-def bytes_read() -> int | None:
-    """What this process has been given by calls that read files; None where the system does not tell.
+def bytes_read(pid: int | None = None) -> int | None:
+    """Return the bytes that a process got from calls that read files; None where the system does not tell.
 
-    It has it from a disk or from the page cache. What is mapped, and what comes through sockets, does not count:
-    `rchar` of `/proc/PID/io`.
+    `pid` None: this process. Bytes count whether from a disk or from the page cache. Mapped files and sockets do not
+    count: `rchar` of `/proc/PID/io`.
     """
-    told = PROC / "self" / "io"
+    file = PROC / str(pid or "self") / "io"
     try:
-        return int(told.read_bytes().split(b"rchar: ", 1)[1].split(None, 1)[0])
+        return int(file.read_bytes().split(b"rchar: ", 1)[1].split(None, 1)[0])
     except (OSError, IndexError):
         return None
 
@@ -197,7 +197,7 @@ def reset_peak() -> None:
 
 
 def give_back_at_once() -> None:
-    """Have this process's allocator give the memory of every freed tensor back, instead of keeping some of it.
+    """Make this process's allocator return the memory of every freed tensor, instead of keeping some of it.
 
     How much glibc keeps differs from run to run, and was seen to reach 0.3 of a model's bytes: small objects settle
     in the gap that a tensor left, and the next tensor of that size no longer fits.
@@ -208,7 +208,7 @@ def give_back_at_once() -> None:
 
 
 def fresh_memory(size: int) -> mmap.mmap:
-    """Memory that nobody has touched yet, in huge pages where the system has them."""
+    """Return memory that nobody has touched yet, in huge pages where the system has them."""
     # Shared memory, Python's default, would come in small pages: to fill those takes several times as long.
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -217,10 +217,10 @@ def fresh_memory(size: int) -> mmap.mmap:
 
 
 def touch_free_memory(size: int) -> None:
-    """Take so much free memory, write to every page of it, and give it back.
+    """Take `size` bytes of free memory, write to every page of it, and give it back.
 
-    The host of a virtual machine may have taken back what was free for some seconds, and to get it again takes ten
-    times as long as to fill it. Without this that would be measured now and then, instead of a load.
+    The host of a virtual machine may have taken back memory that was free for some seconds, and to get it again takes
+    ten times as long as to fill it. Without this that would be measured now and then, instead of a load.
     """
     if not size:
         return
@@ -241,7 +241,7 @@ def touch_free_memory(size: int) -> None:
 
 
 def reports_free_memory() -> bool:
-    """Whether this is a virtual machine that hands free memory back to its host by itself."""
+    """Return True on a virtual machine that hands free memory back to its host by itself."""
     return any(
         (device / "device").read_text(encoding="utf-8").strip() == BALLOON
         and (device / "features").read_text(encoding="utf-8")[REPORTING] == "1"
@@ -250,7 +250,7 @@ def reports_free_memory() -> bool:
 
 
 def file_backed(addresses: Iterable[int]) -> list[bool]:
-    """Whether each of these addresses of this process is in a mapping of a file; of what is in no mapping, False.
+    """Return for each address of this process True if it is in a mapping of a file, and False if it is in no mapping.
 
     Raises `OSError` where the system does not tell.
     """

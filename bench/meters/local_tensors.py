@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def local_tensors(model: nn.Module) -> list[Tensor]:
-    """Its parameters and buffers; of a distributed one what this rank has of it."""
+    """Return the parameters and buffers of a model, and of a distributed one the part of this rank."""
     with torch.no_grad():
         return [_local(tensor) for tensor in (*model.parameters(), *model.buffers())]
 

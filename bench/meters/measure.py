@@ -1,37 +1,33 @@
-"""A load measured in a process of its own, and watched from outside while it runs."""
+"""The measurement of a load in a process of its own, whose memory is sampled from outside while it runs."""
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 
+from bench.meters.allocations import Alive
 from bench.meters.child import ChildStats, Job, LoadTrace, Ready, RetainedMemory, run
-from bench.meters.device import Alive, DeviceMeter, DevicePeaks
-from bench.meters.host import HostMemory, memory_reader
+from bench.meters.device import DeviceMeter, DevicePeaks
+from bench.meters.host import HostMemory
 from bench.meters.process import Child, child_process
+from bench.meters.sampling import MemorySample, ReadMemory, sample_memory
 from bench.meters.timeline import Points, Timeline, raised, timeline
 
-# Between two looks at the child's memory while it loads.
-SAMPLE_SECONDS = 0.0005
-# What may stand too short to be looked at: so many bytes, and so much of a small peak. On a busy machine looks come
-# late, and more is missed: then the load is measured again, TRIES times in all at most.
+# Bytes of a peak, and the share of a small one, that may be too short to be sampled. On a busy machine samples come
+# late and miss more: then the load is measured again, TRIES times in all at most.
 UNSEEN_BYTES = 4 * 2**20
 UNSEEN_SHARE = 1 / 4
 TRIES = 6
-
-# What was seen, and when, on the monotonic clock.
-Look = tuple[float, HostMemory]
 
 
 @dataclass(frozen=True)
 class Measurement:
     """The peaks of one load, in bytes above the level before it; None where they could not be measured.
 
-    Host figures reach until every weight was read once, device figures until the load returned. `kept` is
-    what stayed behind when the model was dropped, `alive` what was there at the peaks, as far as that is known.
-    `driver_bytes` is what was taken of the device as its driver tells, until every weight was read: by other allocators
-    than PyTorch's too, and by other processes. `read_bytes` were read from files by calls.
+    Host figures last until every weight was read once, device figures until the load returned. `kept` was still held
+    after the model was deleted, `alive` are the live allocations at the peaks, as far as known. `driver_bytes` is the
+    peak of the device as its driver tells, until every weight was read: other allocators than PyTorch's and other
+    processes count too. `read_bytes` were read from files by calls.
     """
 
     device: DevicePeaks
@@ -46,7 +42,7 @@ class Measurement:
 
 
 def measure(job: Job, limit_seconds: float) -> Measurement:
-    """Run `job` in a fresh process, and measure the memory of its load; in another one if too little of it was seen.
+    """Run `job` in a fresh process and measure the memory of its load, again if too little of it was sampled.
 
     Raises `LoadDied` if the process is killed, crashes, or takes longer than `limit_seconds`, and
     `LoadFailed`, with the exception's own words, if anything in it raised.
@@ -54,13 +50,13 @@ def measure(job: Job, limit_seconds: float) -> Measurement:
 
     def once() -> list[Measurement]:
         with child_process(run, job, limit_seconds) as child:
-            return [watched(child, job)]
+            return [measure_child(child, job)]
 
     return best_of(once)[0]
 
 
 def best_of(measure_all: Callable[[], list[Measurement]]) -> list[Measurement]:
-    """What was measured of some loads at once: again, if too little was seen of any of them."""
+    """Measure loads that run at once, and again if too little of any was sampled; return the best measurements."""
 
     def unseen(measurements: list[Measurement]) -> int:
         return max(_unseen_bytes(measurement.host) for measurement in measurements)
@@ -72,64 +68,65 @@ def best_of(measure_all: Callable[[], list[Measurement]]) -> list[Measurement]:
     return [replace(measurement, host=_mend_private(measurement.host)) for measurement in best]
 
 
-def watched(child: Child, job: Job) -> Measurement:
-    """What is seen of the load that a child does, see `child.run`. Raises `LoadDied` and `LoadFailed`."""
+def measure_child(child: Child, job: Job) -> Measurement:
+    """Measure the load of a child, see `child.run`. Raises `LoadDied` and `LoadFailed`."""
     deadline = child.deadline()
     level, meter = child.receive(Ready, deadline).level, job.meter()
     used_level = meter.used_bytes() if level else None
     if level:
-        level = replace(level, outside_bytes=child.lookout.look())
+        level = replace(level, outside_bytes=child.outside_watcher.look())
     child.connection.send("go")
-    looks, used = _watch(child, level, meter, deadline) if level else ([], 0)
-    seen = child.receive(ChildStats, deadline)
+    samples, used = sample_load(child, level, meter, deadline) if level else ([], 0)
+    stats = child.receive(ChildStats, deadline)
     for _ in range(2 if job.again else 1):
         child.require_right(job.judge, RetainedMemory, deadline)
     kept = child.receive(RetainedMemory, deadline)
     if level:
-        kept = replace(kept, outside=replace(kept.outside, shared={**kept.outside.shared, **child.lookout.named()}))
-    course = child.receive(LoadTrace, deadline)
-    looks.append((course.host_seen, seen.host))
+        shared = {**kept.outside.shared, **child.outside_watcher.named()}
+        kept = replace(kept, outside=replace(kept.outside, shared=shared))
+    trace = child.receive(LoadTrace, deadline)
+    samples.append(MemorySample(trace.host_seen, stats.host))
     if level:
-        looks = [(at, memory.above(level)) for at, memory in looks]
-    host = reduce(HostMemory.peak_with, (memory for _, memory in looks))
-    over_time = _timeline(course, looks if level else [], seen.device, _mend_private(host))
+        samples = [one._replace(memory=one.memory.above(level)) for one in samples]
+    host = reduce(HostMemory.peak_with, (one.memory for one in samples))
+    over_time = _timeline(trace, samples if level else [], stats.device, _mend_private(host))
     return Measurement(
-        device=seen.device,
+        device=stats.device,
         host=host,
-        minor_faults=seen.minor_faults,
-        major_faults=seen.major_faults,
+        minor_faults=stats.minor_faults,
+        major_faults=stats.major_faults,
         kept=kept,
-        alive=seen.alive,
+        alive=stats.alive,
         timeline=over_time,
         driver_bytes=None if used_level is None else max(0, used - used_level),
-        read_bytes=seen.read_bytes,
+        read_bytes=stats.read_bytes,
     )
 
 
-def _timeline(course: LoadTrace, looks: list[Look], device: DevicePeaks, host: HostMemory) -> Timeline:
-    """`looks` are above the level before the load; there are none where the host was counted."""
+def _timeline(trace: LoadTrace, samples: list[MemorySample], device: DevicePeaks, host: HostMemory) -> Timeline:
+    """Return the timeline of a load; `samples` are above the level before it, empty if the meter counts the host."""
     peaks = {
         "device_requested_bytes": device.requested_bytes,
         "host_private_bytes": host.private_bytes,
         "host_file_bytes": host.file_bytes,
         "host_pinned_bytes": device.pinned_bytes,
     }
-    points = {**course.points, **_host_points(looks, host)}
-    return timeline(course.began, course.moments, course.host_seen, points, peaks)
+    points = {**trace.points, **_host_points(samples, host)}
+    return timeline(trace.began, trace.moments, trace.host_seen, points, peaks)
 
 
-def _host_points(looks: list[Look], peaks: HostMemory) -> Points:
-    """Of private and of file-backed memory, as high as their peaks; none where the system does not tell."""
-    if not looks or peaks.private_bytes is None or peaks.file_bytes is None:
+def _host_points(samples: list[MemorySample], peaks: HostMemory) -> Points:
+    """Return private and file-backed bytes over time, as high as their peaks; empty where the system does not tell."""
+    if not samples or peaks.private_bytes is None or peaks.file_bytes is None:
         return {}
     return {
-        "host_private_bytes": raised([(at, memory.whole_bytes or 0) for at, memory in looks], peaks.private_bytes),
-        "host_file_bytes": raised([(at, memory.file_bytes or 0) for at, memory in looks], peaks.file_bytes),
+        "host_private_bytes": raised([(at, memory.whole_bytes or 0) for at, memory in samples], peaks.private_bytes),
+        "host_file_bytes": raised([(at, memory.file_bytes or 0) for at, memory in samples], peaks.file_bytes),
     }
 
 
 def _unseen_bytes(peaks: HostMemory) -> int:
-    """What the kernel's exact peak of the total has beyond the peaks of its parts that were seen."""
+    """Return the bytes by which the kernel's exact peak of the total is above the sampled peaks of its parts."""
     if peaks.private_bytes is None or peaks.file_bytes is None or peaks.total_peak_bytes is None:
         return 0
     return max(0, peaks.total_peak_bytes - peaks.file_bytes - peaks.private_bytes)
@@ -140,7 +137,7 @@ def _hardly_seen(peaks: HostMemory) -> bool:
 
 
 def _mend_private(peaks: HostMemory) -> HostMemory:
-    """Count as private what was not seen, for it may have been, and what was outside of the process."""
+    """Count as private the bytes that were not sampled, which may have been, and those outside of the process."""
     if peaks.private_bytes is None or peaks.whole_bytes is None:
         return peaks
     inside = peaks.private_bytes + _unseen_bytes(peaks)
@@ -149,20 +146,23 @@ def _mend_private(peaks: HostMemory) -> HostMemory:
     return replace(peaks, private_bytes=inside + beyond, total_peak_bytes=total, outside_bytes=0)
 
 
-def _watch(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float) -> tuple[list[Look], int]:
-    """What was seen until the child sent its next message, or ended, where it was not what was seen before.
+def sample_load(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float) -> tuple[list[MemorySample], int]:
+    """Sample the child until it sends its next message, or ends.
 
-    And the most that the device's driver told meanwhile; 0 where there is none.
+    Returns the samples that differ from the one before, and the most bytes that the device's driver told; 0 without
+    a driver.
     """
-    looks, used = [(time.monotonic(), level)], 0
-    # A process that has ended cannot be read: the next `receive` says how it did.
-    with suppress(ProcessLookupError), memory_reader(child.pid, child.lookout.since) as read_memory:
-        while not child.connection.poll() and time.monotonic() < deadline:
-            memory = child.lookout.whole(read_memory)
-            if memory != looks[-1][1]:
-                looks.append((time.monotonic(), memory))
-            used = max(used, meter.used_bytes() or 0)
-            # Not a wait for the connection: that is rounded up to whole milliseconds.
-            time.sleep(SAMPLE_SECONDS)
-        looks.append((time.monotonic(), child.lookout.again(read_memory)))
-    return looks, used
+    samples, driver_bytes = [MemorySample(time.monotonic(), level)], 0
+
+    def take(read_memory: ReadMemory) -> None:
+        nonlocal driver_bytes
+        memory = child.outside_watcher.whole(read_memory)
+        if memory != samples[-1].memory:
+            samples.append(MemorySample(time.monotonic(), memory))
+        driver_bytes = max(driver_bytes, meter.used_bytes() or 0)
+
+    def take_last(read_memory: ReadMemory) -> None:
+        samples.append(MemorySample(time.monotonic(), child.outside_watcher.again(read_memory)))
+
+    sample_memory(child, deadline, take, take_last)
+    return samples, driver_bytes

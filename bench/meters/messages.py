@@ -1,11 +1,11 @@
-"""Messages of a load's process: read within a time limit, whatever a loader has written in their place."""
+"""Messages of a load's process, read within a time limit, whatever a loader has sent in their place."""
 
 import os
 import struct
 import time
 from multiprocessing.connection import Connection, wait
 
-# Of a message of a load's process: the course of a load has some hundred bytes for every tensor.
+# The largest message of a load's process: a trace has some hundred bytes for every tensor.
 MOST_MESSAGE_BYTES = 2**28
 
 

@@ -17,7 +17,7 @@ from bench.meters.shared_memory import PROC, Key, Mapped
 
 # Between two looks. A look takes longer where there are processes: then so long as that at least.
 LOOK_SECONDS = 0.005
-# What processes that were told to end may take to do so.
+# Time for processes to end after they were told to.
 GRACE_SECONDS = 0.5
 
 _FIELDS = (b"Private_Clean:", b"Private_Dirty:", b"Anonymous:")
@@ -111,7 +111,7 @@ class OutsideWatcher:
         shared, rolled_up = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
         maps = self._maps(pids)
         self._note(shared, maps)
-        processes = {pid: told.private_bytes(maps.get(pid)) for pid, told in rolled_up.items()}
+        processes = {pid: one.private_bytes(maps.get(pid)) for pid, one in rolled_up.items()}
         if pids and self._forked_twice:
             processes[pids[0]] += common_bytes(self._pid, pids)
         return processes, shared
@@ -174,7 +174,7 @@ def _resident_shared(pid: int) -> int:
 
 
 @dataclass(frozen=True)
-class _RolledUp:
+class _MemoryRollup:
     """Bytes of a process, as the kernel tells: of anonymous memory, and of all memory that no other process has."""
 
     anonymous_bytes: int = 0
@@ -185,13 +185,13 @@ class _RolledUp:
         return max(0, min(self.anonymous_bytes, self.alone_bytes - maps.alone_bytes)) if maps else 0
 
 
-def _rolled_up(pid: int) -> _RolledUp:
+def _rolled_up(pid: int) -> _MemoryRollup:
     """Return nothing of a process that cannot be read."""
     with suppress(OSError, IndexError):
-        told = (PROC / str(pid) / "smaps_rollup").read_bytes()
-        clean, dirty, anonymous = (1024 * int(told.split(name, 1)[1].split(None, 1)[0]) for name in _FIELDS)
-        return _RolledUp(anonymous, clean + dirty)
-    return _RolledUp()
+        rollup = (PROC / str(pid) / "smaps_rollup").read_bytes()
+        clean, dirty, anonymous = (1024 * int(rollup.split(name, 1)[1].split(None, 1)[0]) for name in _FIELDS)
+        return _MemoryRollup(anonymous, clean + dirty)
+    return _MemoryRollup()
 
 
 def common_bytes(load: int, others: Sequence[int]) -> int:

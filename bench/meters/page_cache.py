@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-# What is looked at at once: of a file larger than the machine's memory the kernel maps no more in one piece.
+# Bytes examined at once: of a file larger than the machine's memory the kernel maps no more in one piece.
 WINDOW_BYTES = 2**30
 
-# For pages that somebody is just about to write back, or to let go of.
+# Time for pages that are about to be written back or released.
 PATIENCE_SECONDS = 5.0
 
 
@@ -30,7 +30,7 @@ def evict(files: Iterable[Path]) -> None:
 
 def _evict(file: Path, descriptor: int) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    # What is not on the disk yet cannot be dropped.
+    # Pages that are not on the disk yet cannot be dropped.
     os.fsync(descriptor)
     while True:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -45,7 +45,7 @@ def _evict(file: Path, descriptor: int) -> None:
 
 
 def resident_bytes(descriptor: int) -> int:
-    """How much of an open file is in the page cache, in whole pages, as `mincore(2)` tells."""
+    """Return the bytes of an open file that are in the page cache, in whole pages, as `mincore(2)` tells."""
     size = os.fstat(descriptor).st_size
     return sum(
         _resident_pages(descriptor, start, min(WINDOW_BYTES, size - start)) * mmap.PAGESIZE

@@ -10,7 +10,7 @@ Returned = TypeVar("Returned")
 
 
 class PhaseTimes:
-    """Notes moments by name; a step that never came has none."""
+    """Moments by name; a step that never came has none."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -19,11 +19,11 @@ class PhaseTimes:
         self.seconds[moment] = time.monotonic()
 
     def first(self, moment: str, call: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-        """The same function, but when it first returned is noted."""
+        """Return `call` wrapped: its first return is noted."""
         return _then(call, lambda: self.seconds.setdefault(moment, time.monotonic()))
 
     def last(self, moment: str, call: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-        """The same function, but when it last returned is noted."""
+        """Return `call` wrapped: its last return is noted."""
         return _then(call, lambda: self.note(moment))
 
 

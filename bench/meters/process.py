@@ -26,7 +26,7 @@ from model.verification.outside_judge import Judge
 from model.verification.process_memory import ProcessMemory, memory_of
 from model.verification.tensor_places import AGAIN, RIGHT, UNJUDGED, WRONG, PlacesStatement, is_statement
 
-# What a process that has closed its connection may take to end.
+# Time for a process to end after it has closed its connection.
 FAREWELL_SECONDS = 5.0
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -39,40 +39,40 @@ _CONTEXT.set_forkserver_preload(_MODULES)
 UNHEEDED, ALWAYS_UNHEEDED = "ignore", "ignore:Failed to initialize NumPy:UserWarning"
 # The same of what transformers logs, and of its bars, unless somebody asks for them.
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-# What the fork server is told of the user's modules in.
+# The variable that names the user's modules to the fork server.
 PRELOADED = "WEIGHT_LOADING_PRELOADED"
 _preloaded: list[str] = []
 
-# How the check of a child begins what it says of a wrong model.
+# Beginnings of the messages of a child's check about a wrong model.
 FOUND_WRONG = ("WrongModel: ", "UntrustedCheckpoint: ")
 
 Message = TypeVar("Message")
 
 
 class LoadEnded(Exception):
-    """A load did not come to its end."""
+    """A load that did not end as it should."""
 
     @property
-    def told(self) -> str:
-        """Why, and where that is known."""
+    def message(self) -> str:
+        """The reason, and the traceback if there is one."""
         return "\n".join((str(self), *getattr(self, "__notes__", ())))
 
 
 class LoadDied(LoadEnded):
-    """The process of a load ended, or had to be ended, before it could say what it saw; `timed_out`: that in words."""
+    """The end of a load's process before it sent its figures; `timed_out` is the limit it passed, in words."""
 
-    def __init__(self, told: str, timed_out: str = "") -> None:
-        super().__init__(told)
+    def __init__(self, message: str, timed_out: str = "") -> None:
+        super().__init__(message)
         self.timed_out = timed_out
 
 
 class LoadFailed(LoadEnded):
-    """A load, its first logits or its check raised an exception in its process."""
+    """An exception in a load's process: of the load, its first logits or its check."""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An exception in a child, as text: it may not survive pickling."""
+class ChildFailure:
+    """An exception of a child as text: the exception may not survive pickling."""
 
     kind: str
     message: str
@@ -81,11 +81,11 @@ class Failure:
 
 @contextmanager
 def telling_failures(connection: Connection) -> Iterator[None]:
-    """In a child: send a `Failure` for whatever is raised in this block."""
+    """Send a `ChildFailure` for whatever is raised in this block of a child."""
     try:
         yield
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is to say it
-        connection.send(Failure(type(error).__name__, str(error), traceback.format_exc()))
+        connection.send(ChildFailure(type(error).__name__, str(error), traceback.format_exc()))
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ class ProcessSurroundings:
 
 @dataclass(frozen=True)
 class Child:
-    """A process that runs for somebody, the connection to it, and what looks at what it holds outside of itself.
+    """A child process, the connection to it, and the watcher of the memory that it holds outside of itself.
 
-    `memory` is its own, where the system lets read that.
+    `memory` reads its memory, where the system allows that.
     """
 
     process: ForkServerProcess
     connection: Connection
     limit_seconds: float
-    lookout: OutsideWatcher
+    outside_watcher: OutsideWatcher
     before: ProcessSurroundings
     memory: ProcessMemory | None = None
 
@@ -118,7 +118,7 @@ class Child:
     def kill(self) -> None:
         """End it, and all processes that it has started."""
         if self.process.is_alive():
-            self.lookout.look()
+            self.outside_watcher.look()
             end_below(self.pid)
         self.process.kill()
 
@@ -127,16 +127,16 @@ class Child:
         self.kill()
         self.process.join()
         end_orphans(self.before.processes)
-        self.lookout.remove(self.before.names)
+        self.outside_watcher.remove(self.before.names)
 
     def deadline(self) -> float:
-        """By when, on the monotonic clock, what is asked for now has to be done."""
+        """Return the second on the monotonic clock by which a request made now has to be done."""
         return time.monotonic() + self.limit_seconds
 
     def receive(self, kind: type[Message], deadline: float) -> Message:
-        """The child's next message, which is to be of this kind.
+        """Return the child's next message, of this kind.
 
-        Raises `LoadDied` if the process is killed, crashes, or says nothing until the deadline, and `LoadFailed`, with
+        Raises `LoadDied` if the process is killed, crashes, or sends nothing until the deadline, and `LoadFailed`, with
         the exception's own words, if anything in it raised.
         """
         try:
@@ -154,7 +154,7 @@ class Child:
             message = PlacesStatement.of(content) if is_statement(content) else pickle.loads(content)  # noqa: S301 - of the suite's own child
         except Exception as error:  # noqa: BLE001 - a loader may have written anything
             raise LoadFailed(f"the process of the load sent what cannot be read: {type(error).__name__}") from None
-        if isinstance(message, Failure):
+        if isinstance(message, ChildFailure):
             failed = LoadFailed(f"{message.kind}: {message.message}")
             failed.add_note(message.trace)
             raise failed
@@ -167,9 +167,9 @@ class Child:
         raise LoadFailed(f"the process of the load sent {type(message).__name__}, where {kind.__name__} is due")
 
     def require_right(self, judge: Judge | None, instead: type[Any], deadline: float) -> None:
-        """Have somebody judge the model whose places the child tells next. Raises `LoadFailed` if it is wrong.
+        """Have `judge` compare the model whose places the child tells next. Raises `LoadFailed` if it is wrong.
 
-        With the child's own words, where it finds that too, instead of the message that it would send.
+        If the child finds that too, the error has the child's words, which come instead of the message `instead`.
         """
         if judge is None or self.memory is None:
             return
@@ -185,7 +185,7 @@ class Child:
         try:
             self.receive(instead, deadline)
         except LoadEnded as error:
-            # Who is told that a model is wrong finds the value that is: of other words its check may have been robbed.
+            # A child finds the wrong value of a wrong model; any other message may be that of a replaced check.
             if str(error).startswith(FOUND_WRONG):
                 raise
         raise LoadFailed(f"{wrong}; the process of the load does not find it: its loader has changed what compares")
@@ -215,13 +215,13 @@ def _surroundings() -> ProcessSurroundings:
 
 
 def _begin(run: Callable[[Connection, Any], object], connection: Connection, task: object) -> None:
-    """In the process of a load."""
+    """Run in the process of a load."""
     hold_together()
     run(connection, task)
 
 
 def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None:
-    """Have the fork server, once it starts, import the modules of these functions, see `Reference`, and others."""
+    """Make the fork server import, when it starts, the modules of these references, see `Reference`, and others."""
     _preloaded.extend(references)
     # The last one has all that was imported stay.
     _MODULES[-1:-1] = modules
@@ -229,7 +229,7 @@ def preload(references: Iterable[str] = (), modules: Iterable[str] = ()) -> None
 
 
 def warm_up() -> None:
-    """Start the fork server, if it is not there: what it imports takes seconds, in which this process can go on."""
+    """Start the fork server, unless it runs: its imports take seconds, in which this process can go on."""
     _end_server_at_exit()
     with _own_environment():
         forkserver.ensure_running()
@@ -257,15 +257,15 @@ def _end_server() -> None:
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """For a fork server that looks for its modules where this process does, and hears no SIGINT until it has them.
+    """Set the environment in which a fork server finds its modules where this process does, and SIGINT waits for them.
 
-    Ctrl-C at a terminal is for this process too, which ends it; `bench.meters.warm` has it hear again.
+    Ctrl-C at a terminal is for this process too, which ends the server; `bench.meters.warm` unblocks SIGINT again.
     """
     paths = os.pathsep.join(filter(None, sys.path))
     warnings = ",".join(filter(None, (UNHEEDED, os.environ.get("PYTHONWARNINGS"), ALWAYS_UNHEEDED)))
     # Without the last, a module of the folder that the run was started in would be found before the suite's.
     own = {"PYTHONPATH": paths, "PYTHONWARNINGS": warnings, PRELOADED: "\n".join(_preloaded), "PYTHONSAFEPATH": "1"}
-    # To start this has SIGINT heard again.
+    # Its start unblocks SIGINT.
     resource_tracker.ensure_running()
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -20,10 +20,10 @@ import psutil
 
 from bench.meters.shared_memory import PROC
 
-# Of `sys/prctl.h`.
+# From `sys/prctl.h`.
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
-# What processes may take to be gone that were killed: one that waits for a disk takes its time.
+# Time for killed processes to be gone: one that waits for a disk takes long.
 PATIENCE_SECONDS = 5.0
 
 
@@ -99,9 +99,9 @@ def _send(pid: int, number: int) -> None:
 
 
 def hold_together() -> None:
-    """In the process of a load: keep what it starts below it, and end with the fork server.
+    """Keep the processes that a load starts below its own, and end with the fork server. Runs in the load's process.
 
-    And let it start processes by `multiprocessing`, which a daemon may not.
+    It may start processes by `multiprocessing`, which a daemon may not.
     """
     _control(PR_SET_CHILD_SUBREAPER, 1)
     _control(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -116,9 +116,9 @@ def hold_together() -> None:
 
 
 def be_last() -> None:
-    """In the fork server: get the processes of loads that have died, and end all of them at the end.
+    """Adopt the processes of loads that have died, and end all of them at the end. Runs in the fork server.
 
-    It ends when the run does, killed or not.
+    The fork server ends when the run does, killed or not.
     """
     server = os.getpid()
     _control(PR_SET_CHILD_SUBREAPER, 1)

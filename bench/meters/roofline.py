@@ -1,7 +1,7 @@
-"""The best this machine can do for the bytes of a checkpoint, measured beside the loads that are held against it.
+"""The fastest way that this machine has to move the bytes of a checkpoint, measured beside the loads.
 
-A load cannot end before its bytes are where they have to be. What that takes at least depends on where that is, and
-on where they come from: see `LIMITS`.
+A load cannot end before its bytes are where they have to be. The time for that depends on where they come from and
+where they end: see `ROOFLINES`.
 """
 
 import mmap
@@ -21,16 +21,18 @@ import torch
 from bench.meters.host import fresh_memory, touch_free_memory
 from bench.meters.page_cache import evict
 
-# Of one read, at least and at most: what goes round among the threads a few times.
+# The least and the most bytes of one read: each thread gets a few reads.
 READ_BYTES = 4 * 2**20, 256 * 2**20
-# What a buffer has room for that takes what a disk reads, or a device is sent.
+# Sizes of the buffers for reads from a disk, and for copies to a device.
 BUFFER_BYTES = 4 * 2**20
 PINNED_BYTES = 64 * 2**20
 
-# Of `madvise(2)`, since Linux 5.14; Python does not name it.
+# From `madvise(2)`, since Linux 5.14; Python does not name it.
 MADV_POPULATE_READ = 22
 
 MEMORY = "memory"
+MAPPING = "mapping"
+PINNED = "pinned"
 DISK = "disk"
 
 THREADS = min(8, os.cpu_count() or 1)
@@ -38,7 +40,7 @@ THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Roofline:
-    """What is measured of one kind of load: `kind` is one of `LIMITS`, `host_bytes` the free memory that it takes."""
+    """The roofline of some loads: `kind` is a row of `ROOFLINES`, `host_bytes` the free memory that the loads take."""
 
     kind: str
     files: tuple[Path, ...]
@@ -46,28 +48,28 @@ class Roofline:
     host_bytes: int
 
     def bytes_per_second(self) -> float:
-        """The limit as it is just now."""
-        return sum(map(_size, self.files)) / LIMITS[self.kind](self.files, self.device)
+        """Return the speed of the machine just now."""
+        return sum(map(_size, self.files)) / ROOFLINES[self.kind](self.files, self.device)
 
     def settle(self) -> None:
-        """See to it that memory is at hand."""
+        """Touch the free memory that the loads take."""
         touch_free_memory(self.host_bytes)
 
     def prepare(self) -> float:
-        """Put the machine into the state that every load is to find; returns the limit of just before.
+        """Put the machine into the state that every load starts in; return the speed of just before.
 
-        That is one with memory at hand, and nothing of the files in the page cache if the limit is the disk's; else
-        they are thought to be in it.
+        That is one with memory at hand, and for the disk with nothing of the files in the page cache; otherwise they
+        are taken to be in it.
         """
         self.settle()
-        limit = self.bytes_per_second()
+        speed = self.bytes_per_second()
         if self.kind == DISK:
             evict(self.files)
-        return limit
+        return speed
 
 
 def into_fresh_memory(files: Sequence[Path], _: torch.device) -> float:
-    """Seconds to read files from the page cache into memory that nobody has touched yet."""
+    """Return the seconds to read files from the page cache into memory that nobody has touched yet."""
 
     def read(file: FileIO, part: memoryview, place: int) -> None:
         with part:
@@ -86,7 +88,7 @@ def into_fresh_memory(files: Sequence[Path], _: torch.device) -> float:
 
 
 def into_mapping(files: Sequence[Path], _: torch.device) -> float:
-    """Seconds to map files, and to find every page of them in the page cache."""
+    """Return the seconds to map files, and to find every page of them in the page cache."""
     with _opened(files, 0) as opened, ExitStack() as stack:
         start = time.perf_counter()
         for file, size in opened:
@@ -100,7 +102,7 @@ def into_mapping(files: Sequence[Path], _: torch.device) -> float:
 
 
 def from_pinned_memory(files: Sequence[Path], device: torch.device) -> float:
-    """Seconds to copy as many bytes from page-locked memory to a CUDA device."""
+    """Return the seconds to copy as many bytes from page-locked memory to a CUDA device."""
     source = torch.ones(PINNED_BYTES, dtype=torch.uint8).pin_memory()
     target = torch.zeros(PINNED_BYTES, dtype=torch.uint8, device=device)
     sizes = [min(PINNED_BYTES, size - at) for size in map(_size, files) for at in range(0, size, PINNED_BYTES)]
@@ -113,12 +115,12 @@ def from_pinned_memory(files: Sequence[Path], device: torch.device) -> float:
 
 
 def from_disk(files: Sequence[Path], _: torch.device) -> float:
-    """Seconds to read files that are not in the page cache: through it or past it, whichever is faster here."""
+    """Return the seconds to read files that are not in the page cache: through it or past it, whichever is faster."""
     return min(_from_disk(files, 0), _past_the_page_cache(files))
 
 
 def direct_is_faster(files: Sequence[Path]) -> bool:
-    """Whether a disk is read faster past the page cache, just now."""
+    """Return True if a disk is read faster past the page cache, just now."""
     return _past_the_page_cache(files) < _from_disk(files, 0)
 
 
@@ -138,7 +140,7 @@ def _from_disk(files: Sequence[Path], flags: int) -> float:
     def read(file: FileIO, place: int, size: int) -> None:
         buffer = buffers.get()
         try:
-            # Of a file on a disk nothing short is read before its end.
+            # A read from a file on a disk is short only at its end.
             if os.preadv(file.fileno(), [buffer], place) < min(BUFFER_BYTES, size - place):
                 raise OSError(f"{file.name} was not read as a whole")
         finally:
@@ -151,10 +153,10 @@ def _from_disk(files: Sequence[Path], flags: int) -> float:
 
 
 # Which of them a load is held against: by where its weights end, and by what the page cache has of them before.
-LIMITS: dict[str, Callable[[Sequence[Path], torch.device], float]] = {
+ROOFLINES: dict[str, Callable[[Sequence[Path], torch.device], float]] = {
     MEMORY: into_fresh_memory,
-    "mapping": into_mapping,
-    "pinned": from_pinned_memory,
+    MAPPING: into_mapping,
+    PINNED: from_pinned_memory,
     DISK: from_disk,
 }
 
@@ -165,7 +167,7 @@ def _size(file: Path) -> int:
 
 @contextmanager
 def _opened(files: Sequence[Path], flags: int) -> Iterator[list[tuple[FileIO, int]]]:
-    """Files, open, with their sizes."""
+    """Yield files, open, with their sizes."""
     with ExitStack() as stack:
         yield [
             (stack.enter_context(FileIO(os.open(file, os.O_RDONLY | flags))), _size(file))

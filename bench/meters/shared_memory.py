@@ -1,11 +1,4 @@
-"""Shared memory: files that have no disk. It takes memory for as long as somebody holds it, whoever maps it.
-
-It is what is in the files of a tmpfs, as `/dev/shm` is, of `memfd_create`, of `shmget`, and of what is mapped both
-shared and anonymous.
-
-Sources: `Documentation/filesystems/proc.rst` and `tmpfs.rst` of Linux, under `/proc/PID/smaps` and
-`/proc/sysvipc`, `admin-guide/mm/pagemap.rst`.
-"""
+"""Shared memory: files without a disk. It takes memory while a process holds it, whoever maps it."""
 
 import ctypes
 import mmap
@@ -24,9 +17,9 @@ PROC = Path("/proc")
 PAGE_BYTES = mmap.PAGESIZE
 SHARED_FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory has its names
 
-# Of `st_blocks`.
+# The unit of `st_blocks`.
 BLOCK_BYTES = 512
-# Of `sys/ipc.h`: remove a segment when the last process has let go of it.
+# From `sys/ipc.h`: remove a segment when its last process has released it.
 IPC_RMID = 0
 
 # A file: the number of its device, and its own there. A segment of `shmget` has no device.

@@ -3,31 +3,33 @@
 A plan counts the host's memory too, where nothing is real; other loads leave that to the host meter.
 """
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
 
-from bench.meters.device import Alive, DeviceMeter, DevicePeaks
+from bench.meters.allocations import Alive, AllocationEvent, MemoryPeak, sum_peak, sum_points
+from bench.meters.allocator_settings import AllocatorSettings, settings_of
+from bench.meters.device import DeviceKind, DeviceMeter, DevicePeaks, MeterOptions
 from bench.meters.host import HostMemory
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.capacity import limit
-from bench.meters.simulated.ledger import FILE, HOST, PINNED, Event, Ledger, in_place
-from bench.meters.simulated.peaks import Peak, device_peaks, host_held, host_peak, host_points, sum_peak, sum_points
+from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
+from bench.meters.simulated.peaks import device_peaks, host_held, host_peak, host_points
 from bench.meters.simulated.simulation import simulation
 from bench.meters.timeline import Points
 
 
 class SimMeter(DeviceMeter):
-    """Counts what a load asks of `cuda`, or of the host where that is the device, while CUDA is simulated."""
+    """Counts the memory that a load takes on `cuda`, or on the host as its device, while CUDA is simulated."""
 
     def __init__(self, device: torch.device, source: str | None, settings: AllocatorSettings, *, planned: bool) -> None:
-        """`source` is the file of the recipe, whose lines explain peaks; `planned`: the host has no bytes either."""
+        """Make the meter; lines of `source`, the recipe's file, explain peaks; `planned`: the host has no bytes."""
         super().__init__(device)
         self._ledger = Ledger(source)
         self._settings = settings
         self.counts_host = planned
-        self._device_peaks: dict[str, Peak] = {}
-        # How many events there were when the load returned, and when every weight had been read.
+        self._device_peaks: dict[str, MemoryPeak] = {}
+        # Number of events when the load returned, and when every weight had been read.
         self._loaded = self._read = 0
         self._capacity: int | None = None
         self._place = f"{device.type}:{device.index or 0}" if device.type == "cuda" else HOST
@@ -47,7 +49,7 @@ class SimMeter(DeviceMeter):
         if count is None:
             # The peaks stay those of a load that had no more.
             self._ledger.capacities.pop(self._place, None)
-            self._ledger.tell(self._place, _hear_all)
+            self._ledger.watch(self._place, _accept_all)
         else:
             self._capacity = count
             limit(self._ledger, self._place, self._settings, count)
@@ -100,10 +102,27 @@ class SimMeter(DeviceMeter):
             points["host_file_bytes"] = sum_points(in_place(reading, FILE))
         return points
 
-    def _host_peaks(self) -> tuple[Peak, Peak]:
-        """Of private memory, page-locked included, and of file-backed memory."""
+    def _host_peaks(self) -> tuple[MemoryPeak, MemoryPeak]:
+        """Return the peaks of private memory, page-locked included, and of file-backed memory."""
         return host_peak(in_place(self._ledger.events, HOST, PINNED)), sum_peak(in_place(self._ledger.events, FILE))
 
 
-def _hear_all(_: Event) -> None:
-    """Let everything come: there is as much as is asked for."""
+def _accept_all(_: AllocationEvent) -> None:
+    """Accept every allocation: there is no limit any more."""
+
+
+def sim_meter(device: torch.device, options: MeterOptions) -> DeviceMeter:
+    """Return the meter of simulated CUDA. Raises `ValueError` for settings that are not modelled."""
+    settings = options.settings or settings_of(os.environ)
+    return SimMeter(device, options.source, settings, planned=options.planned)
+
+
+SIM = DeviceKind(
+    "sim",
+    sim_meter,
+    torch_type="cuda",
+    has_values=False,
+    is_plannable=True,
+    require_counts=lambda: settings_of(os.environ),
+    note="simulated CUDA",
+)

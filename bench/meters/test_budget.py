@@ -22,7 +22,6 @@ from bench.meters.budget import (
     HostTooSmall,
     _out_of_memory,
     empty_process_bytes,
-    shown,
     smallest,
 )
 from bench.meters.cgroup import NoCgroup
@@ -113,9 +112,9 @@ def host(room: int) -> Budget:
 
 @pytest.mark.usefixtures("cgroups")
 def test_who_holds_more_than_there_is_is_killed_and_it_is_told_when(file: Path) -> None:
-    fate = trial(read_it, file).under(host(36 * MIB))
-    assert not fate.lived
-    said, _, read = fate.told.partition(" after ")
+    outcome = trial(read_it, file).under(host(36 * MIB))
+    assert not outcome.fits
+    said, _, read = outcome.failure_reason.partition(" after ")
     assert re.fullmatch(r"killed at [\d.]+ MiB of [\d.]+ MiB", said)
     # The fifth part of eight does not fit; the kernel and Python take a little, too.
     assert read in {"38 % of the tensors", "50 % of the tensors"}
@@ -123,16 +122,16 @@ def test_who_holds_more_than_there_is_is_killed_and_it_is_told_when(file: Path) 
 
 @pytest.mark.usefixtures("cgroups")
 def test_who_needs_less_lives(file: Path) -> None:
-    assert trial(read_it, file).under(host((PARTS * 8 + 24) * MIB)).lived
+    assert trial(read_it, file).under(host((PARTS * 8 + 24) * MIB)).fits
 
 
 @pytest.mark.usefixtures("cgroups")
 def test_who_maps_needs_next_to_nothing(file: Path) -> None:
     # Half of what it maps: what is read ahead cannot be reclaimed before it has come. From a quiet disk 12 MiB were
     # enough every time; beside others that read and wrote without a pause, 24 were too few in two of six.
-    fate = trial(map_it, file).under(host(PARTS * 4 * MIB))
-    assert (fate.lived, fate.told) == (True, "")
-    assert fate.empty_bytes > 50 * MIB
+    outcome = trial(map_it, file).under(host(PARTS * 4 * MIB))
+    assert (outcome.fits, outcome.failure_reason) == (True, "")
+    assert outcome.empty_bytes > 50 * MIB
 
 
 @pytest.mark.usefixtures("cgroups")
@@ -144,10 +143,13 @@ def test_a_budget_below_an_empty_process_is_told(file: Path) -> None:
 
 
 def test_a_simulated_device_has_no_more_than_its_capacity(file: Path) -> None:
-    fate = trial(read_it, file, "sim").under(Budget(device_bytes=50 * MIB))
+    outcome = trial(read_it, file, "sim").under(Budget(device_bytes=50 * MIB))
     # Parts take segments of 20 MiB, two in each: the fifth asks for a third.
-    assert fate.told == "out of device memory at 40 MiB of 50 MiB, 20.00 MiB more asked for, after 62 % of the tensors"
-    assert trial(read_it, file, "sim").under(Budget(device_bytes=80 * MIB)).lived
+    assert (
+        outcome.failure_reason
+        == "out of device memory at 40 MiB of 50 MiB, 20.00 MiB more asked for, after 62 % of the tensors"
+    )
+    assert trial(read_it, file, "sim").under(Budget(device_bytes=80 * MIB)).fits
 
 
 def ask_for_100_mib(_: nn.Module) -> None:
@@ -155,14 +157,14 @@ def ask_for_100_mib(_: nn.Module) -> None:
 
 
 def test_the_devices_budget_is_the_loads_alone(file: Path) -> None:
-    """As its peak: what the model computes takes memory of its own."""
+    """The budget, like the peak, is the load's: what the model computes takes memory of its own."""
     tried = trial(read_it, file, "sim")
     asking = replace(tried, job=replace(tried.job, use=ask_for_100_mib, check=ask_for_100_mib))
-    assert asking.under(Budget(device_bytes=80 * MIB)).lived
+    assert asking.under(Budget(device_bytes=80 * MIB)).fits
 
 
 def test_without_a_budget_everybody_lives(file: Path) -> None:
-    assert trial(read_it, file).under(Budget()).lived
+    assert trial(read_it, file).under(Budget()).fits
     assert not Budget()
     assert Budget(device_bytes=1)
     assert Budget(host_bytes=1)
@@ -179,11 +181,11 @@ def test_what_has_nothing_to_do_with_memory_is_no_fate(file: Path, budget: Budge
 
 
 def test_a_load_that_gets_no_memory_is_told(file: Path) -> None:
-    assert trial(ask_too_much, file).under(Budget()).told == "out of host memory after 0 % of the tensors"
+    assert trial(ask_too_much, file).under(Budget()).failure_reason == "out of host memory after 0 % of the tensors"
 
 
 def test_a_load_that_takes_too_long_has_died(file: Path) -> None:
-    told = trial(wait, file, limit_seconds=2).under(Budget(device_bytes=2**30)).told
+    told = trial(wait, file, limit_seconds=2).under(Budget(device_bytes=2**30)).failure_reason
     assert told.startswith("not done within 2 s at ")
     assert told.endswith(" after 0 % of the tensors")
 
@@ -222,11 +224,3 @@ def test_bisection_ends_at_most_a_tolerance_above_what_is_needed(needed: int, to
     assert needed <= found < needed + tolerance
     assert len(tried) <= 2 + (needed + beyond).bit_length()
     assert smallest(lives, 0, needed - 1, tolerance) is None
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(4 * 2**30, "4 GiB"), (4187593114, "3.9 GiB"), (512 * MIB, "512 MiB"), (0, "0 MiB"), (2**30 - 1, "1024 MiB")],
-)
-def test_amounts_are_shown_as_people_say_them(count: int, text: str) -> None:
-    assert shown(count) == text

@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def counted(function: Callable[[], object]) -> int:
-    """The bytes that were read while a function ran."""
+    """Return the bytes that were read while a function ran."""
     before = bytes_read()
     function()
     after = bytes_read()

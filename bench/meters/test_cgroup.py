@@ -54,7 +54,7 @@ class Machine:
         make_group = Path.mkdir
 
         def mkdir(path: Path, *args: object, **options: object) -> None:
-            """As the kernel does it: with its files, and not for everybody."""
+            """Make the folder as the kernel does it: with its files, and not for every user."""
             if path.parent in self.closed:
                 raise PermissionError(13, "Permission denied")
             make_group(path)

@@ -11,11 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.meters.clock import LoadClock, ModelKept, Readings, clock_apart
+from bench.meters.clock import LoadClock, ModelKept, Readings, remote_clock
 from bench.meters.device import DeviceMeter
-from bench.meters.page_cache import evict
 from bench.meters.process import LoadDied, LoadFailed
-from bench.meters.test_page_cache import on_disk
 from bench.test_load_time import ownership, times
 
 
@@ -119,7 +117,7 @@ def test_only_a_mapped_model_is_charged_for_its_first_pass(mapped: bool, rate: f
         load_seconds=(2.0, 1.0, 4.0),
         first_logits_seconds=(5.0, 4.0, 7.0),
         forward_seconds=(1.0, 1.0, 1.0),
-        limits=(80.0, 100.0, 60.0),
+        roofline_bytes_per_second=(80.0, 100.0, 60.0),
         minor_faults=(9, 7, 8),
         major_faults=(0, 2, 1),
     )
@@ -173,7 +171,7 @@ def small_clock() -> LoadClock:
 
 
 def test_a_clock_in_a_process_of_its_own_tells_what_it_measured() -> None:
-    with clock_apart(small_clock, 60.0) as clock:
+    with remote_clock(small_clock, 60.0) as clock:
         for _ in range(3):
             clock.begin_round()
             clock.load_and_use()
@@ -194,7 +192,7 @@ def clock_of_wrong_models() -> LoadClock:
 
 
 def cut_and_read(_: torch.device) -> nn.Module:
-    """What is mapped of a file is no longer there."""
+    """Shorten a mapped file: its pages are gone."""
     with tempfile.TemporaryFile() as file:
         file.truncate(mmap.PAGESIZE)
         mapped = mmap.mmap(file.fileno(), 0)
@@ -222,7 +220,7 @@ def test_what_ends_a_timed_load_ends_its_own_process_alone(
     make_clock: Callable[[], LoadClock], limit_seconds: float, error: type[Exception], told: str
 ) -> None:
     def one_round() -> None:
-        with clock_apart(make_clock, limit_seconds) as clock:
+        with remote_clock(make_clock, limit_seconds) as clock:
             clock.load_and_use()
             clock.finish_round()
 
@@ -251,64 +249,14 @@ def test_the_machine_is_prepared_when_the_model_of_the_round_before_is_gone() ->
         clock.load_and_use()
     clock.finish_round()
     assert alive == [[], [False], [False, False]]
-    assert clock.limits == [1.0, 2.0, 3.0]
+    assert clock.roofline_bytes_per_second == [1.0, 2.0, 3.0]
 
 
 def test_without_anything_to_prepare_there_is_no_limit() -> None:
     clock = small_clock()
     clock.begin_round()
     clock.begin_round()
-    assert clock.limits == [None, None]
-
-
-PAGES = 4096
-
-
-def write_to_pages(path: Path, pages: int) -> None:
-    """Of a mapped file; each of them is copied, at a fault of its own."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
-        for page in range(pages):
-            mapped[page * mmap.PAGESIZE] = 1
-
-
-def test_faults_are_counted_round_by_round_until_the_first_logits(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(bytes(PAGES * mmap.PAGESIZE))
-    in_load, in_use = iter([0, PAGES, 0]), iter([0, 0, PAGES])
-
-    def load(_: torch.device) -> nn.Module:
-        write_to_pages(tmp_path / "file", next(in_load))
-        return nn.Linear(2, 2)
-
-    # A later forward pass is not part of the load.
-    later = LoadClock(
-        load, lambda _: write_to_pages(tmp_path / "file", next(in_use, PAGES)), lambda _: None, CountingMeter()
-    )
-    for _ in range(3):
-        later.load_and_use()
-    quiet, loaded, used = later.minor_faults
-    assert quiet < PAGES // 2
-    assert PAGES <= loaded < 2 * PAGES
-    assert PAGES <= used < 2 * PAGES
-    later.finish_round()
-    assert later.minor_faults == [quiet, loaded, used]
-
-
-def test_pages_that_come_from_the_disk_are_major_faults(tmp_path: Path) -> None:
-    path = on_disk(tmp_path) / "file"
-    path.write_bytes(bytes(PAGES * mmap.PAGESIZE))
-    places = iter([[], [0, PAGES // 2, PAGES - 1]])
-
-    def load(_: torch.device) -> nn.Module:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            mapped.madvise(mmap.MADV_RANDOM)
-            return nn.Linear(1 + sum(mapped[page * mmap.PAGESIZE] for page in next(places)), 1)
-
-    clock = LoadClock(load, lambda _: None, lambda _: None, CountingMeter())
-    clock.load_and_use()
-    evict([path])
-    clock.load_and_use()
-    none, some = clock.major_faults
-    assert some >= none + 3
+    assert clock.roofline_bytes_per_second == [None, None]
 
 
 def test_a_wrong_model_ends_the_rounds() -> None:

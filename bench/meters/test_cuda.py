@@ -1,90 +1,19 @@
 import time
-from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.meters.allocations import LiveAllocation, SourceLine, sum_peak
 from bench.meters.cuda import MOST_ENTRIES, CudaMeter, recorded_events
 from bench.meters.device import DevicePeaks
-from bench.meters.simulated.ledger import Line
-from bench.meters.simulated.peaks import LiveAllocation, sum_peak
 from bench.meters.timeline import Point
+from bench.selftest.fake_allocator import FakeAllocator, entry
 
 MIB = 2**20
-
-
-def entry(action: str, address: int, size: int, *frames: tuple[str, int], unix_seconds: float = 0.0) -> dict[str, Any]:
-    """As `torch.cuda.memory._snapshot` tells of one event."""
-    shown = [{"filename": filename, "line": line, "name": "load"} for filename, line in frames]
-    told = {"action": action, "addr": address, "size": size, "stream": 0, "time_us": int(unix_seconds * 1e6)}
-    # What was recorded without stacks has none.
-    return told | ({"frames": shown} if shown else {})
-
-
-class FakeAllocator:
-    """Stands in for PyTorch's allocators where there is no GPU: it counts what it is told, as they do."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.current = Counter[str]()
-        self.peak = Counter[str]()
-        self.calls: list[str] = []
-        # How the history was asked for, what it is, and what is said where there is none.
-        self.recordings: list[dict[str, Any]] = []
-        self.trace: list[dict[str, Any]] = []
-        self.refusal: str | None = None
-        memory = torch.cuda.memory
-        monkeypatch.setattr(memory, "_record_memory_history", self._record)
-        monkeypatch.setattr(memory, "_snapshot", lambda _: self._snapshot())
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
-        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: self.current["reserved_bytes"])
-        monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: self._stats(".all"))
-        monkeypatch.setattr(torch.cuda, "host_memory_stats", lambda: self._stats(""))
-        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: self._reset())
-        monkeypatch.setattr(torch.cuda, "reset_peak_host_memory_stats", self._reset)
-        monkeypatch.setattr(torch.cuda, "synchronize", lambda _: self.calls.append("synchronize"))
-        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: self.calls.append("empty cache"))
-        for name, call in (
-            ("_cuda_clearCublasWorkspaces", "clear workspaces"),
-            ("_host_emptyCache", "empty host cache"),
-        ):
-            monkeypatch.setattr(torch._C, name, partial(self.calls.append, call), raising=False)
-
-    def hold(self, change: int, *figures: str) -> None:
-        for figure in figures:
-            self.current[figure] += change
-            self.peak[figure] = max(self.peak[figure], self.current[figure])
-
-    def _snapshot(self) -> dict[str, Any]:
-        if self.refusal:
-            raise RuntimeError(self.refusal)
-        return {"device_traces": [self.trace, self.trace]}
-
-    def _record(self, enabled: str | None = "all", **options: Any) -> None:
-        if self.refusal:
-            raise RuntimeError(self.refusal)
-        if enabled is None:
-            self.trace = []
-        self.recordings.append({"enabled": enabled, **options})
-
-    def _reset(self) -> None:
-        self.peak = Counter(self.current)
-
-    def _stats(self, pool: str) -> dict[str, int]:
-        """The host's allocator has one pool; its figure stands for `allocated_bytes` with no pool named."""
-        names = ("requested_bytes", "allocated_bytes", "reserved_bytes") if pool else ("allocated_bytes",)
-        kinds = {"current": self.current, "peak": self.peak}
-        return {
-            f"{name}{pool}.{kind}": counted[name if pool else "pinned"]
-            for name in names
-            for kind, counted in kinds.items()
-        }
 
 
 @pytest.fixture
@@ -175,7 +104,7 @@ def test_what_the_allocator_recorded_becomes_a_ledger(monkeypatch: pytest.Monkey
         entry("alloc", 64, 70, (__file__, 3)),
     ]
     events = recorded_events(trace, __file__)
-    first, second = Line(__file__, 1), Line(__file__, 3)
+    first, second = SourceLine(__file__, 1), SourceLine(__file__, 3)
     assert [(event.bytes, event.line) for event in events] == [(100, first), (50, None), (-100, None), (70, second)]
     assert sum_peak(events).bytes == 150
 
@@ -193,7 +122,7 @@ def test_peaks_are_explained_from_the_recorded_history(
 
 
 def test_without_the_recipes_file_the_history_has_no_stacks(allocator: FakeAllocator, meter: CudaMeter) -> None:
-    """They take time and memory."""
+    """Stacks take time and memory."""
     meter.start()
     meter.peaks()
     assert meter.alive() == {}

@@ -1,4 +1,4 @@
-"""The suite's way over CUDA, on whatever CUDA this process has: a GPU, or a stand-in for one."""
+"""The CUDA path of the suite, on whatever CUDA this process has: a GPU, or a stand-in for one."""
 
 import ctypes
 import os
@@ -20,6 +20,7 @@ from bench.conformance.specimens import Specimen
 from bench.conformance.stateful_modules import StatefulModel
 from bench.measure.loads import CachedOutputs
 from bench.meters import device_meter
+from bench.meters.allocator_settings import VARIABLES
 from bench.meters.budget import Budget, BudgetedLoad, empty_process_bytes
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
@@ -27,7 +28,6 @@ from bench.meters.cuda import CudaMeter
 from bench.meters.device import DeviceMeter, DevicePeaks
 from bench.meters.host import memory_reader, release_memory, reset_peak
 from bench.meters.roofline import from_pinned_memory
-from bench.meters.simulated.allocator_settings import VARIABLES
 from bench.strategies import STRATEGIES
 from model.checkpoints.checkpoint import Checkpoint
 from model.values.bits import difference
@@ -172,12 +172,12 @@ def budget_trial(meter: Callable[[], DeviceMeter]) -> BudgetedLoad:
 
 def test_the_devices_budget_is_the_loads_alone() -> None:
     trial = budget_trial(partial(device_meter, "cuda"))
-    assert trial.under(Budget(device_bytes=24 * MIB)).lived
-    told = trial.under(Budget(device_bytes=24 * MIB - 1)).told
+    assert trial.under(Budget(device_bytes=24 * MIB)).fits
+    told = trial.under(Budget(device_bytes=24 * MIB - 1)).failure_reason
     assert told.startswith("out of device memory at 0 MiB of 24 MiB, 24.00 MiB more asked for,")
     planned = budget_trial(partial(device_meter, "sim"))
-    assert planned.under(Budget(device_bytes=24 * MIB)).lived
-    assert planned.under(Budget(device_bytes=24 * MIB - 1)).told == told
+    assert planned.under(Budget(device_bytes=24 * MIB)).fits
+    assert planned.under(Budget(device_bytes=24 * MIB - 1)).failure_reason == told
 
 
 def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None:
@@ -198,7 +198,7 @@ def test_a_clock_finds_no_model_kept_that_has_answered(meter: CudaMeter) -> None
 
 
 def test_a_clock_stops_when_the_device_is_done(meter: CudaMeter) -> None:
-    """What is copied later is not there: its source has been written to."""
+    """Values of a late copy are not there: its source has been written to."""
     source, sums = torch.ones(MIB).pin_memory(), []
     stream: torch.cuda.Stream = torch.cuda.Stream(meter.device)
 

@@ -43,7 +43,7 @@ def test_whether_memory_is_of_a_file_is_told_of_any_place_in_it(tmp_path: Path) 
 
 @pytest.fixture
 def gained() -> Callable[[Callable[[], object]], HostMemory]:
-    """What this process has more of after a function ran, while its result is alive."""
+    """Return the host memory that a function adds to this process while its result is alive."""
 
     def run(function: Callable[[], object]) -> HostMemory:
         release_memory()
@@ -170,7 +170,7 @@ def test_all_of_so_much_free_memory_is_touched_and_given_back(gained: Gained, si
 def test_much_is_held_until_what_was_free_before_is_the_hosts_and_written_to_again(
     monkeypatch: pytest.MonkeyPatch, size: int, reported: bool, touched: float, expected: list[float]
 ) -> None:
-    """It is given back after that, or the host would take it in the middle of a load; and processors are awake then."""
+    """Memory is given back after that, or the host would take it in the middle of a load; processors are awake."""
     times, done = chain((100.0,), repeat(100.0 + touched)), list[float]()
 
     def sleep(seconds: float) -> None:

@@ -1,15 +1,10 @@
 """Tests of memory that a load holds outside of its process: it counts, is told of, and is gone afterwards."""
 
-import ctypes
 import mmap
-import multiprocessing
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -23,22 +18,43 @@ from torch import nn
 from bench.meters import device_meter, process
 from bench.meters.budget import Budget, BudgetedLoad
 from bench.meters.child import Job
-from bench.meters.clock import LoadClock, clock_apart
+from bench.meters.clock import LoadClock, remote_clock
 from bench.meters.measure import Measurement, measure
 from bench.meters.process import LoadDied
 from bench.meters.shared_memory import SHARED_FOLDER
 from bench.record.record import Record
+from bench.selftest.outside_memory import (
+    HELD,
+    SEEN_SECONDS,
+    command_that_ends,
+    command_that_stays,
+    daemon,
+    file,
+    fork_that_ends,
+    fork_that_stays,
+    forks_that_share,
+    in_fork,
+    nameless_file,
+    older_file,
+    segment,
+    shared_mapping,
+    shared_mapping_filled_by_a_fork,
+    shared_memory,
+    threads,
+    worker,
+    write_to,
+)
 from bench.test_peak_memory import leaks
 
 MIB = 2**20
-HELD = 48 * MIB
+
 # That of the gates of private memory, and what a forked process writes to of the pages that it shares.
 SLACK = (8 + 8) * MIB
-# Long enough to be seen on a busy machine.
-SEEN_SECONDS = 0.2
-SLEEP = (sys.executable, "-S", "-c", f"import time; held = b'x' * {HELD}; print(flush=True); time.sleep(600)")
+
+
 # What a load leaves that can be found by it. The process of the load imports this module anew.
 NAME = f"weight-loading-test-{uuid4().hex}"
+
 
 if not Path("/proc/self/smaps_rollup").exists():
     pytest.skip("needs Linux's /proc", allow_module_level=True)
@@ -51,150 +67,6 @@ def name_of(value: object) -> str:
     said = [f"{name}={one}" for name, one in getattr(value, "keywords", {}).items()]
     function: Any = getattr(value, "func", value)
     return " ".join((function.__name__, *said))
-
-
-def in_fork(work: Callable[[], object], seconds: float = 600.0) -> int:
-    """Do it in a process of its own, which stays for a while; give its number when it is done."""
-    reads, writes = os.pipe()
-    if not (pid := os.fork()):
-        held = work()
-        os.write(writes, b"x")
-        time.sleep(seconds)
-        os._exit(held is None)
-    os.read(reads, 1)
-    return pid
-
-
-def fill() -> bytes:
-    return b"x" * HELD
-
-
-def fork_that_ends() -> None:
-    os.waitpid(in_fork(fill, SEEN_SECONDS), 0)
-
-
-def fork_that_stays() -> None:
-    in_fork(fill)
-    time.sleep(SEEN_SECONDS)
-
-
-def daemon() -> None:
-    """As `daemon(3)` starts one: nobody's child, in a session of its own."""
-
-    def start() -> None:
-        os.setsid()
-        in_fork(fill)
-        os._exit(0)
-
-    if not (pid := os.fork()):
-        start()
-    os.waitpid(pid, 0)
-    time.sleep(SEEN_SECONDS)
-
-
-def forks_that_share() -> None:
-    """Two processes have the same pages, which the load itself has not."""
-
-    def fill_and_fork() -> tuple[bytes, int]:
-        held = fill()
-        return held, in_fork(lambda: None)
-
-    in_fork(fill_and_fork)
-    time.sleep(SEEN_SECONDS)
-
-
-def command_that_ends() -> None:
-    subprocess.run([*SLEEP[:-1], SLEEP[-1].replace("600", str(SEEN_SECONDS))], check=True, stdout=subprocess.DEVNULL)
-
-
-def command_that_stays() -> None:
-    started = subprocess.Popen(SLEEP, stdout=subprocess.PIPE)
-    assert started.stdout
-    started.stdout.readline()
-    time.sleep(SEEN_SECONDS)
-
-
-def worker() -> None:
-    """As a `DataLoader` has them."""
-
-    def work() -> None:
-        held = fill()
-        time.sleep(SEEN_SECONDS * (held is not None))
-
-    started = multiprocessing.get_context("fork").Process(target=work)
-    started.start()
-    started.join()
-
-
-def threads() -> None:
-    with ThreadPoolExecutor(4) as pool:
-        held = list(pool.map(lambda _: b"x" * (HELD // 4), range(4)))
-    time.sleep(SEEN_SECONDS * len(held) / 4)
-
-
-def shared_memory(name: str, *, unlinks: bool) -> None:
-    memory = SharedMemory(name, create=True, size=HELD)
-    assert memory.buf
-    write_to(memory.buf)
-    time.sleep(SEEN_SECONDS)
-    memory.close()
-    if unlinks:
-        memory.unlink()
-
-
-def file(name: str, *, removes: bool) -> None:
-    path = SHARED_FOLDER / name
-    with path.open("wb", buffering=0) as opened:
-        for _ in range(HELD // MIB):
-            opened.write(b"x" * MIB)
-        time.sleep(SEEN_SECONDS / 4)
-    time.sleep(SEEN_SECONDS)
-    if removes:
-        path.unlink()
-
-
-def nameless_file(*, closes: bool) -> None:
-    descriptor = os.memfd_create("pieces")
-    for _ in range(HELD // MIB):
-        os.write(descriptor, b"x" * MIB)
-    time.sleep(SEEN_SECONDS)
-    if closes:
-        os.close(descriptor)
-
-
-def shared_mapping() -> None:
-    with mmap.mmap(-1, HELD) as memory:
-        write_to(memory)
-        time.sleep(SEEN_SECONDS)
-
-
-def shared_mapping_filled_by_a_fork() -> None:
-    with mmap.mmap(-1, HELD) as memory:
-        os.waitpid(in_fork(partial(write_to, memory), SEEN_SECONDS), 0)
-
-
-def segment(*, removes: bool) -> None:
-    libc = ctypes.CDLL(None)
-    number = libc.shmget(0, ctypes.c_size_t(HELD), 0o600)
-    libc.shmat.restype = ctypes.c_void_p
-    address = ctypes.c_void_p(libc.shmat(number, None, 0))
-    ctypes.memset(address, 1, HELD)
-    libc.shmdt(address)
-    time.sleep(SEEN_SECONDS)
-    if removes:
-        libc.shmctl(number, 0, None)
-
-
-def older_file(path: Path) -> None:
-    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY) as memory:
-        assert sum(memory[:: mmap.PAGESIZE]) > 0
-        time.sleep(SEEN_SECONDS)
-
-
-def write_to(memory: "memoryview | mmap.mmap") -> None:
-    """Write to all of it, with little beside."""
-    for start in range(0, HELD, MIB):
-        memory[start : start + MIB] = b"x" * MIB
 
 
 def nothing(*_: object) -> None:
@@ -229,6 +101,7 @@ def nothing_stays() -> Iterator[None]:
 
 
 PROCESS = r"1 process is still running after the load, with [56]\d\.\d MB: end what"
+
 SHARED = r"50\.3 MB of shared memory are still there after"
 
 
@@ -274,7 +147,7 @@ def problems_of(measurement: Measurement) -> list[str]:
 
 
 def filled_by_a_worker(name: str) -> None:
-    """As the workers of a `DataLoader` send tensors: one writes to shared memory, and the load maps it."""
+    """Send tensors as the workers of a `DataLoader` do: one writes to shared memory, and the load maps it."""
     memory = SharedMemory(name, create=True, size=HELD)
     assert memory.buf
     os.waitpid(in_fork(partial(write_to, memory.buf), 0.0), 0)
@@ -324,10 +197,10 @@ def clock_of(work: Callable[[], None]) -> LoadClock:
 
 @pytest.mark.parametrize("work", [fork_that_stays, daemon, partial(segment, removes=False)], ids=name_of)
 def test_a_timed_load_leaves_nothing(work: Callable[[], None]) -> None:
-    with clock_apart(partial(clock_of, work), 60.0) as clock:
+    with remote_clock(partial(clock_of, work), 60.0) as clock:
         clock.load_and_use()
 
 
 def test_a_load_under_a_budget_leaves_nothing() -> None:
     trial = BudgetedLoad(job_of(daemon), (), (1,), 60.0)
-    assert trial.under(Budget()).lived
+    assert trial.under(Budget()).fits

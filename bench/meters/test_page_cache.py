@@ -18,7 +18,7 @@ CONTENT = b"x" * (10 * PAGE + 1)
 
 
 def on_disk(folder: Path) -> Path:
-    """The folder; the test is skipped where its file system keeps all of it in memory."""
+    """Return the folder; skip the test if its file system keeps everything in memory."""
     mounted = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
     kind = next((mounted[str(place)] for place in (folder, *folder.parents) if str(place) in mounted), "")
     if kind in {"tmpfs", "ramfs"}:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from bench.meters import roofline
 from bench.meters.host import fresh_memory
 from bench.meters.page_cache import evict
-from bench.meters.roofline import DISK, LIMITS, Roofline
+from bench.meters.roofline import DISK, ROOFLINES, Roofline
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.meters.test_page_cache import on_disk, resident
@@ -63,7 +63,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Read]]:
 
 
 def covered(reads: Sequence[Read]) -> dict[str, list[int]]:
-    """How often each byte of each file was read."""
+    """Return how often each byte of each file was read."""
     times = {f"file{number}": [0] * size for number, size in enumerate(SIZES)}
     for name, _, place, count in reads:
         for at in range(place, place + count):
@@ -74,9 +74,9 @@ def covered(reads: Sequence[Read]) -> dict[str, list[int]]:
 ONCE = {f"file{number}": [1] * size for number, size in enumerate(SIZES)}
 
 
-@pytest.mark.parametrize("kind", sorted(set(LIMITS) - {"pinned"}))
+@pytest.mark.parametrize("kind", sorted(set(ROOFLINES) - {"pinned"}))
 def test_every_limit_of_the_host_can_be_measured(files: tuple[Path, ...], kind: str) -> None:
-    assert LIMITS[kind](files, CPU) > 0
+    assert ROOFLINES[kind](files, CPU) > 0
     assert Roofline(kind, files, CPU, 0).bytes_per_second() > 0
 
 
@@ -101,7 +101,7 @@ def test_all_of_the_files_ends_in_fresh_memory(
 def test_every_page_of_a_mapping_is_found_whatever_the_kernel_knows(
     monkeypatch: pytest.MonkeyPatch, files: tuple[Path, ...]
 ) -> None:
-    """They are in the page cache afterwards, as nothing of them was before."""
+    """The files are in the page cache afterwards, and were not before."""
     whole = [-(-size // PAGE) * PAGE for size in SIZES]
     for advice in (roofline.MADV_POPULATE_READ, 12345):
         evict(files)
@@ -197,12 +197,12 @@ def test_a_limit_is_bytes_a_second(monkeypatch: pytest.MonkeyPatch, files: tuple
         asked.append((paths, device))
         return 4.0
 
-    monkeypatch.setitem(LIMITS, "memory", measure)
+    monkeypatch.setitem(ROOFLINES, "memory", measure)
     assert Roofline("memory", files, CPU, 0).bytes_per_second() == sum(SIZES) / 4
     assert asked == [(files, CPU)]
 
 
-@pytest.mark.parametrize("kind", LIMITS)
+@pytest.mark.parametrize("kind", ROOFLINES)
 def test_what_a_load_is_to_find_is_free_memory_and_files_that_are_cached_but_for_the_disks(
     monkeypatch: pytest.MonkeyPatch, files: tuple[Path, ...], kind: str
 ) -> None:
@@ -215,7 +215,7 @@ def test_what_a_load_is_to_find_is_free_memory_and_files_that_are_cached_but_for
         return 2.0
 
     monkeypatch.setattr(roofline, "touch_free_memory", done.append)
-    monkeypatch.setitem(LIMITS, kind, measure)
+    monkeypatch.setitem(ROOFLINES, kind, measure)
     assert Roofline(kind, files, CPU, 12345).prepare() == sum(SIZES) / 2
     assert done == [12345, "measured"]
     whole = sum(-(-size // PAGE) * PAGE for size in SIZES)

@@ -1,4 +1,4 @@
-"""What the meter of the simulated device makes of page-locked memory."""
+"""The meter of the simulated device: page-locked memory."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.device import DevicePeaks
 from bench.meters.host import HostMemory, memory_reader
 from bench.meters.sim import SimMeter
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 
 MIB = 2**20
 

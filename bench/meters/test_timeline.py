@@ -13,14 +13,14 @@ MIB = 2**20
 
 @st.composite
 def points(draw: st.DrawFn) -> list[Point]:
-    """In the order of time, in clusters as those of a load."""
+    """Return points in the order of time, in clusters as those of a load."""
     steps = draw(st.lists(st.tuples(st.sampled_from((0.0, 1e-6, 0.001, 0.5)), st.integers(0, 9)), min_size=1))
     repeated = steps * draw(st.integers(1, 40))
     return list(zip(accumulate(seconds for seconds, _ in repeated), (count for _, count in repeated), strict=True))
 
 
 def is_part(some: list[Point], whole: list[Point]) -> bool:
-    """Whether they are points of the whole, in their order."""
+    """Return True if they are points of the whole, in their order."""
     rest = iter(whole)
     return all(point in rest for point in some)
 
@@ -74,7 +74,7 @@ def test_where_points_are_missing_there_is_no_series(peak: int) -> None:
 
 
 def test_a_series_reaches_from_the_beginning_to_the_end() -> None:
-    """What was seen before the load began was seen at its beginning; below the level before it is nothing."""
+    """A sample from before the load began counts at its beginning; below the level before it is nothing."""
     seen = [(9.0, 0), (10.25, 100), (10.5, 100), (10.75, -5)]
     assert series(seen, 10.0, 12.0, 100) == Series((0.0, 0.25, 0.75, 2.0), (0, 100, 0, 0))
     # Threads may write down what they did in another order than they did it.

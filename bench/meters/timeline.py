@@ -1,7 +1,7 @@
-"""What a load held over time, in so few points that every record can have them.
+"""Memory of a load over time, in so few points that every record can have them.
 
-Thinned as M4 does it (Jugel et al., "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 2014): of every
-stretch of time the first, the last, the lowest and the highest point stay, so a drawing of it looks the same.
+Points are thinned as in M4 (Jugel et al., "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 2014): of
+every stretch of time the first, the last, the lowest and the highest point stay, so a drawing of it looks the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ Point = tuple[float, int]
 # By the field of `Timeline`; what is not counted has none.
 Points = Mapping[str, Sequence[Point]]
 
-# What is told of until every weight was read once; the rest is until the load returned.
+# Series that end when every weight was read once; the others end when the load returned.
 UNTIL_READ = ("host_private_bytes", "host_file_bytes")
 
 # In the order in which a load gets there.
 MOMENTS = ("build", "load", "copy", "first_logits")
 
 MOST_POINTS = 160
-# Of a second, so 0.1 ms.
+# Digits of a second: 0.1 ms.
 DIGITS = 4
-# What stays of a stretch of time.
+# Points that stay of a stretch of time.
 CORNERS = 4
 
 
 @dataclass(frozen=True)
 class Series:
-    """Bytes above the level before the load, each held from its second on; seconds are those since the load began."""
+    """Bytes above the level before the load, each held from its second on; seconds count from the start of the load."""
 
     seconds: tuple[float, ...]
     bytes: tuple[int, ...]
@@ -51,14 +51,14 @@ class Timeline:
     host_pinned_bytes: Series | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """As the record's field `timeline` has it."""
+        """Return the value of the record's field `timeline`."""
         return asdict(self)
 
 
 def timeline(
     began: float, moments: Mapping[str, float], read: float, points: Points, peaks: Mapping[str, int | None]
 ) -> Timeline:
-    """All seconds that are given are of the monotonic clock; every weight had been read once at `read`."""
+    """Return the timeline of a load. Seconds are on the monotonic clock; all weights had been read once at `read`."""
     known = {name: peak for name, peak in peaks.items() if peak is not None and name in points}
     return Timeline(
         {name: round(moments[name] - began, DIGITS) for name in MOMENTS if name in moments},
@@ -70,10 +70,10 @@ def timeline(
 
 
 def series(points: Sequence[Point], began: float, end: float, peak_bytes: int) -> Series | None:
-    """From nothing at the beginning to what is held at the end. None if the peak is another: then points are missing.
+    """Return the series from 0 bytes at the beginning to the bytes at the end; None if points are missing.
 
-    What was written down by several threads, or with a clock that was converted, may be a little out of order: the
-    order counts, and not the clock.
+    Then its peak is not `peak_bytes`. Points of several threads, or of a converted clock, may be a little out of order:
+    their order counts, not the clock.
     """
     counts = [0, *(max(0, count) for _, count in points)]
     if max(counts) != peak_bytes:
@@ -85,10 +85,10 @@ def series(points: Sequence[Point], began: float, end: float, peak_bytes: int) -
 
 
 def raised(points: Sequence[Point], peak_bytes: int) -> list[Point]:
-    """The same points, but the highest, the first of them, is as high as the peak.
+    """Return the points with the first of the highest raised to the peak.
 
-    Who looks now and then misses what stands shorter than between two looks. That it was there the kernel's own
-    high-water mark says, but not when: it is taken to have been where the most was seen.
+    Samples miss peaks that are shorter than the time between two of them. The kernel's high-water mark tells their
+    height, but not their time: that of the highest sample is taken.
     """
     counts = [count for _, count in points]
     highest = counts.index(max(counts))
@@ -96,13 +96,13 @@ def raised(points: Sequence[Point], peak_bytes: int) -> list[Point]:
 
 
 def changes(points: Sequence[Point]) -> list[Point]:
-    """Those where the bytes are not those before, and the first and the last."""
+    """Return the points whose bytes differ from those before, with the first and the last."""
     last = len(points) - 1
     return [point for index, point in enumerate(points) if index in {0, last} or point[1] != points[index - 1][1]]
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """So many of the points at most; the first, the last and the highest are among them."""
+    """Return so many of the points at most; the first, the last and the highest are among them."""
     if len(points) <= most:
         return list(points)
     start, stretches = points[0][0], most // CORNERS

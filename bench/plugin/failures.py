@@ -39,7 +39,7 @@ def ending(case: Case) -> Iterator[None]:
             pytest.skip(f"refused: {str(error).partition(': ')[2]}; {case.remedy}")
         if (case.own or case.strategy.is_own) and str(error).startswith(_LACKING):
             pytest.skip(str(error).partition(": ")[2])
-        raise pytest.fail.Exception(error.told, pytrace=False) from None
+        raise pytest.fail.Exception(error.message, pytrace=False) from None
     except HostTooSmall as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     except (NoCgroup, StillCached) as error:

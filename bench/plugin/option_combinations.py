@@ -7,6 +7,8 @@ than its default. Options of pytest-benchmark are among them.
 from collections.abc import Mapping
 from typing import Any
 
+from bench.meters import KINDS
+
 _OF_USER_MODEL = ("checkpoint", "state_key", "example", "rename", "allow_missing", "allow_surplus")
 _OF_ONE_PROCESS = (
     *("model", "checkpoint", "strategy", "cast", "device_memory", "host_memory", "find_minimum", "conformance"),
@@ -36,18 +38,14 @@ EXCLUDES: tuple[tuple[str, str, str], ...] = (
             f"device={name}",
             f"--stand-in: it stands in for a GPU, and --device is {name}; leave one of them out",
         )
-        for name in ("cpu", "sim")
+        for name, kind in KINDS.items()
+        if not kind.is_gpu
     ),
     ("sizes", "model", "--sizes names GPT-2s: leave it out beside --model"),
     ("dtype", "model", "--dtype is GPT-2's, yours has the one that it is built with: leave it out beside --model"),
     *((name, "sharded", "{}: it is of loads by one process; leave it out, or --sharded") for name in _OF_ONE_PROCESS),
     ("cache=cold", "sharded", "--cache cold: ranks of one machine share its page cache; leave it out, or --sharded"),
     ("cache=cold", "plan", "--cache cold: a plan reads no file; leave out --plan to measure cold loads"),
-    (
-        "device_memory",
-        "device=cpu",
-        "--device-memory: with --device cpu weights end in the host's memory; say --host-memory",
-    ),
     ("host_memory", "plan", "--host-memory: a plan takes none; leave out --plan, or look at its column private"),
     ("find_minimum", "plan", "--find-minimum: a plan loads nothing; leave out --plan, or look at its column reserved"),
     *(

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from bench.measure.bounds import bound_bytes
-from bench.meters.budget import shown
+from bench.meters import device_named
 from bench.meters.driver.card import CardSettings
 from model.architecture import DTYPES
+from model.byte_sizes import short_size
 
 # What an allocator takes at once.
 LEAST_BYTES = 2 * 2**20
@@ -57,10 +58,7 @@ def cache_state(text: str) -> str:
 
 def device(text: str) -> str:
     """Return the name of a device, whether it is there or not: `cuda:01` is `cuda:1`."""
-    kind, colon, index = text.partition(":")
-    if text not in ("auto", "cpu", "cuda", "sim") and not (kind == "cuda" and index.isdecimal()):
-        raise ValueError(f"there is no {text!r}; choose from auto, cpu, cuda, cuda:N, sim")
-    return f"{kind}:{int(index)}" if colon else text
+    return text if text == "auto" else device_named(text)
 
 
 def folder(text: str) -> Path:
@@ -87,7 +85,7 @@ def amount(text: str) -> int:
     if match is None or match[2].lower() not in units:
         raise ValueError(f"{text!r} is no amount of memory; write it as 8GiB or 800MB")
     if (count := int(float(match[1]) * units[match[2].lower()])) < LEAST_BYTES:
-        least = shown(LEAST_BYTES).replace(" ", "")
+        least = short_size(LEAST_BYTES).replace(" ", "")
         raise ValueError(f"nothing can be loaded with {count:,} bytes; the least is {least}")
     return count
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.conformance.properties import PROPERTIES
+from bench.meters import KINDS
 from bench.meters.driver.card import CardSettings
 from bench.plugin import option_texts
 from bench.plugin.option import Option, option
@@ -33,8 +34,8 @@ class Options:
     device: str = option(
         "auto",
         "DEVICE",
-        "device to load to: cpu, cuda, cuda:N, sim (simulated CUDA); auto: CUDA if there is one, else sim for memory "
-        "and cpu for time",
+        f"device to load to: {', '.join(kind.help for kind in KINDS.values())}; auto: CUDA if there is one, else sim "
+        "for memory and cpu for time",
         option_texts.device,
     )
     # Its names depend on --sharded.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
+from bench.meters import kind_of
 from bench.meters.driver.variables import CARD
 from bench.plugin.option_texts import DEFAULT_RANKS
 from bench.plugin.options import Options
@@ -30,19 +31,19 @@ def _measured(
     """Return the rank group whose loads are measured, of which there is one in a run."""
     if len(counts) > 1:
         raise ValueError("--ranks: one number at a time is measured; give a list with --plan")
-    if device.startswith("cuda:"):
+    if kind_of(device).is_numbered and ":" in device:
         raise ValueError(f"--device {device}: every rank has a device of its own; use --device cuda")
-    if device == "cuda" and CARD in environment:
+    if kind_of(device).is_gpu and CARD in environment:
         raise ValueError(
             "--sharded: ranks on cuda need NCCL, which the stand-in for a GPU has not; use --device sim or cpu"
         )
     if started and counts and counts != (started.count,):
         raise ValueError(f"--ranks {counts[0]}: torchrun has started {started.count}; leave it out")
-    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    gpus = torch.cuda.device_count() if kind_of(device).is_gpu else 0
     team = started or local_team(*(counts or (max(gpus, DEFAULT_RANKS),)))
     if team.count < DEFAULT_RANKS:
         raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
-    if device == "cuda" and team.node_count > gpus:
+    if kind_of(device).is_gpu and team.node_count > gpus:
         raise ValueError(
             f"{team.node_count} ranks of this machine, and {gpus} CUDA devices: every rank has one of its own; start "
             "fewer, or use --device sim or cpu"

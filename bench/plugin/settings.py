@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from bench.meters import KINDS, kind_of
 from bench.meters.budget import Budget
 from bench.meters.driver.variables import stand_in_memory
-from bench.meters.simulated.allocator_settings import VARIABLES, settings_of
 from bench.plugin.option_texts import names
 from bench.plugin.options import Options
 from bench.plugin.rank_groups import rank_groups
@@ -66,10 +66,9 @@ class Settings:
 def settings(options: Options) -> Settings:
     """Resolve options on this machine. Raises `ValueError` with one line: what is wrong, and what would be right."""
     device, real_device = _devices(options.device, planned=options.plan)
-    if device == "sim":
-        settings_of(os.environ)
-    if device.startswith("cuda"):
-        _require_counts()
+    kind_of(device).require_counts()
+    if options.device_memory is not None and kind_of(device).is_host:
+        raise ValueError(f"--device-memory: with --device {device} weights end in the host's memory; say --host-memory")
     if options.cache == "cold" and not hasattr(os, "posix_fadvise"):
         raise ValueError("--cache cold: this system does not let a file be evicted; leave it out")
     teams = rank_groups(options, device, os.environ)
@@ -86,7 +85,7 @@ def settings(options: Options) -> Settings:
         own=model,
         own_strategies=loaders,
         teams=teams,
-        stand_in=stand_in_memory() if device.startswith("cuda") else None,
+        stand_in=stand_in_memory() if kind_of(device).is_gpu else None,
     )
 
 
@@ -101,32 +100,13 @@ def _strategies(options: Options) -> tuple[str, ...]:
 def _devices(asked: str, *, planned: bool) -> tuple[str, str | None]:
     """Return the device on which memory is measured, and that of what needs values; None where nothing has any."""
     if planned:
-        if asked not in ("auto", "sim", "cpu"):
-            raise ValueError(f"--device {asked}: a plan is made for sim or cpu; leave out --plan to measure on {asked}")
-        return ("cpu" if asked == "cpu" else "sim"), None
-    if asked == "sim":
-        return "sim", None
+        plannable = [name for name, kind in KINDS.items() if kind.is_plannable]
+        if asked not in ("auto", *plannable):
+            known = " or ".join(reversed(plannable))
+            raise ValueError(f"--device {asked}: a plan is made for {known}; leave out --plan to measure on {asked}")
+        return ("sim" if asked == "auto" else asked), None
     if asked == "auto" and not torch.cuda.is_available():
         return "sim", "cpu"
     device = "cuda" if asked == "auto" else asked
-    if device != "cpu":
-        _require_gpu(device)
-    return device, device
-
-
-def _require_gpu(device: str) -> None:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not gpus:
-        raise ValueError(f"--device {device}: torch {torch.__version__} finds no CUDA device; use --device sim or cpu")
-    if int(device.partition(":")[2] or 0) >= gpus:
-        raise ValueError(f"--device {device}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
-
-
-def _require_counts() -> None:
-    """Raise `ValueError` for an allocator that does not count what tensors ask for."""
-    if (backend := torch.cuda.get_allocator_backend()) != "native":
-        variable = next((name for name in VARIABLES if "backend" in os.environ.get(name, "")), VARIABLES[-1])
-        raise ValueError(
-            f"{variable}: backend:{backend} does not count what tensors ask for, which peaks are made of; leave the "
-            "backend out"
-        )
+    kind_of(device).require_present(device)
+    return device, device if kind_of(device).has_values else None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.meters.simulated.peaks import LiveAllocation
+from bench.meters.allocations import LiveAllocation
 from bench.plugin import progress
 from bench.plugin.terminal import SafeFile, Terminal, pytest_cmdline_main, safe
 from bench.report.alive import alive_lines

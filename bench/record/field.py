@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.record.formats import Format
 from bench.record.kinds import NUMBER, POSITIVE, SIGNED, TEXT, Kind, nullable
+from model.byte_sizes import binary_size
 
 # What a look at the host's memory may miss or add, and what Python's own objects take differently in each run: with
 # tiny models up to 0.6 MiB were seen, with larger ones up to 2 MB.
@@ -110,7 +111,7 @@ def shown(name: str, value: float | None) -> str:
         return "-"
     if name.endswith("_seconds"):
         return f"{value:.3f} s"
-    return f"{value / 2**30:.3f} GiB" if value >= 2**30 / 10 else f"{value / 2**20:.3f} MiB"
+    return binary_size(value, 3, few=0.1)
 
 
 def declared(about: str, kind: Kind, *, default: Any = None, **more: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.meters.budget import shown
+from model.byte_sizes import short_size
 
 if TYPE_CHECKING:
     from bench.record.record import Record
@@ -37,7 +37,7 @@ as_count = _measured(lambda record, name, _: f"{record.value(name):,}")
 as_number = _measured(lambda record, name, _: f"{record.value(name):.2f}")
 as_ratio = _measured(lambda record, name, _: f"{record.value(name):.2f}x")
 as_gib = _measured(lambda record, name, _: f"{record.value(name) / GIB.size:.2f}")
-as_amount = _measured(lambda record, name, _: shown(record.value(name)))
+as_amount = _measured(lambda record, name, _: short_size(record.value(name)))
 as_gigabytes = _measured(lambda record, name, _: in_three_digits(record.value(name) * 1e-9))
 as_fit = _measured(lambda record, name, _: "fits" if record.value(name) else "dies")
 as_page_faults = _measured(lambda record, name, _: f"{record.value(name) + (record.major_faults or 0):,}")

@@ -8,13 +8,15 @@ from pathlib import Path
 from bench.measure.budgets import is_to_live
 from bench.measure.case import Case
 from bench.measure.planning import halved, largest_block, reserved_bytes
-from bench.meters.budget import Budget, empty_process_bytes, shown
+from bench.meters import kind_of
+from bench.meters.budget import Budget, empty_process_bytes
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadEnded
 from bench.report.recommendation import EQUAL_TIMES, fastest, least_memory
 from bench.report.rows import Row, has_failed, listed, was_refused
 from bench.strategies import STRATEGIES
 from bench.strategies.inline_recipe import pasteable
+from model.byte_sizes import short_size
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
         if (case.strategy_name, case.size) == (advice.strategy, size):
             source = case.own.source if case.own else None
             said = "; ".join(source.conversion.notes) if source and not case.specification.in_place else ""
-            device = "cpu" if case.device == "cpu" else "cuda"
+            device = kind_of(case.device).torch_type
             return replace(advice, device=device, missing=case.specification.missing, changed=said or None)
     return advice
 
@@ -118,9 +120,9 @@ def _takes(row: Row) -> str:
     record, parts = row.record, []
     device, host = record.device_reserved_peak_bytes, record.host_private_peak_bytes
     if device is not None and record.device_budget_bytes:
-        parts.append(f"{shown(device)} of {shown(record.device_budget_bytes)} of the device")
+        parts.append(f"{short_size(device)} of {short_size(record.device_budget_bytes)} of the device")
     if host is not None and record.host_budget_bytes:
-        parts.append(f"{shown(host)} of the host's {shown(record.host_budget_bytes)} beside an empty process")
+        parts.append(f"{short_size(host)} of the host's {short_size(record.host_budget_bytes)} beside an empty process")
     return f", taking {' and '.join(parts)}" if parts else ""
 
 
@@ -151,8 +153,8 @@ def _what_would(
     too_large = device is not None and footprint.state_bytes > device
     if device is not None and too_large:
         yield (
-            f"No strategy can load {size} with this memory: its weights take {shown(footprint.state_bytes)} of the "
-            f"device, which has {shown(device)}. What would, by plan:"
+            f"No strategy can load {size} with this memory: its weights take {short_size(footprint.state_bytes)} of "
+            f"the device, which has {short_size(device)}. What would, by plan:"
         )
     else:
         yield f"No strategy loads {size} with this memory. What would, by plan:"
@@ -185,9 +187,9 @@ def _bounds(case: Case) -> tuple[int, int]:
 
 def _taken(measurement: Measurement, budget: Budget) -> str:
     device, host = measurement.device.reserved_bytes, measurement.host.private_bytes or 0
-    takes = [f"{shown(device)} of the device"] if device is not None else []
+    takes = [f"{short_size(device)} of the device"] if device is not None else []
     beside = "" if budget.host_bytes is None else " beside an empty process"
-    return " and ".join([*takes, f"{shown(host)} of the host{beside}"])
+    return " and ".join([*takes, f"{short_size(host)} of the host{beside}"])
 
 
 def _in_half(able: Sequence[Case], budget: Budget, plan: Callable[[Case], Measurement]) -> Iterator[str]:
@@ -211,10 +213,10 @@ def _on_devices(case: Case, device_bytes: int) -> Iterator[str]:
         return
     each = max(ceil(reserved / count), footprint.largest_tensor_bytes)
     but = "" if each <= device_bytes else f", which {_fits(each <= device_bytes)}"
-    yield f"  sharding: {count} devices with about {shown(each)} each, of {shown(reserved)}{but}"
+    yield f"  sharding: {count} devices with about {short_size(each)} each, of {short_size(reserved)}{but}"
     name, block = largest_block(case)
     yield (
-        f"  offloading: weights on the host, a block at a time on the device: {shown(block)} for {name}, which "
+        f"  offloading: weights on the host, a block at a time on the device: {short_size(block)} for {name}, which "
         f"{_fits(block <= device_bytes)}"
     )
 

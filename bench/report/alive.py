@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from bench.meters.simulated.peaks import LiveAllocation
+from bench.meters.allocations import LiveAllocation
 from bench.report.rows import CaseResult
+from model.byte_sizes import binary_size
 from model.printable import printable
-
-GIB, MIB = 2**30, 2**20
 
 # More lines than a recipe has explain nothing.
 MOST_LINES = 8
@@ -25,14 +24,10 @@ def explanation(outcome: CaseResult) -> Iterator[str]:
     for figure, alive in (outcome.record.alive_at_peak or {}).items():
         if alive:
             name = figure.removesuffix("_bytes").replace("_", " ")
-            yield f"{outcome.strategy}-{outcome.size}: {name} {_size(outcome.record.value(figure))}"
+            yield f"{outcome.strategy}-{outcome.size}: {name} {binary_size(outcome.record.value(figure), 2, few=0.1)}"
             yield from alive_lines([LiveAllocation(**held) for held in alive])
 
 
 def _line(count: int, tensors: int, where: str) -> str:
     many = "" if tensors == 0 else f" in {tensors:,} tensor{'s' * (tensors != 1)}"
-    return f"    {_size(count)}{many}: {printable(where)}"
-
-
-def _size(count: int) -> str:
-    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / MIB:.2f} MiB"
+    return f"    {binary_size(count, 2, few=0.1)}{many}: {printable(where)}"

@@ -9,7 +9,7 @@ from bench.history.findings import GAINS, GREW, Finding
 from bench.history.fingerprint import gpus
 from bench.history.runs import Change, Key
 from bench.history.spread import FEWEST
-from bench.meters.simulated.peaks import LiveAllocation
+from bench.meters.allocations import LiveAllocation
 from bench.record.field import shown, title
 from bench.report.alive import alive_lines
 from bench.report.text_table import fitting, markdown_table

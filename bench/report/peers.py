@@ -13,8 +13,7 @@ from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.rows import Row
 from bench.report.text_table import markdown_table
-
-MB = 1e6
+from model.byte_sizes import MB
 
 # Bytes are exact. Times of a shared machine are not: one that is better by less than a tenth is as good.
 EXACT, NEAR = 1.0, 1.1

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from bench.meters import kind_of
 from bench.report.rows import Row, fits, has_failed, listed, peak_ratio, team
 from bench.sharded.recipes import SHARDED
 from bench.strategies import STRATEGIES
@@ -25,7 +26,7 @@ def best(table: Sequence[Row]) -> list[str]:
     if metered := _largest([row for row in usable if _is_metered(row)]):
         lines.append(f"Best here: {_told(metered, least_memory, _peaks, lambda row: row.record.ownership)}")
     if timed := _largest([row for row in usable if row.record.first_logits_seconds]):
-        where = "GPU" if str(timed[0].timed_on).startswith("cuda") else "CPU"
+        where = "GPU" if kind_of(timed[0].timed_on or "cpu").is_gpu else "CPU"
         lines.append(f"Fastest on this {where}: {_told(timed, fastest, _seconds, lambda row: row.timed_ownership)}")
     return lines
 
@@ -46,7 +47,7 @@ def memory(row: Row) -> tuple[float, ...]:
 
     Those of the suite's strategies are what theory says, which is what measured ones are held to.
     """
-    on_device = row.record.device_peak_ratio is not None or (row.record.device or "cpu") != "cpu"
+    on_device = row.record.device_peak_ratio is not None or not kind_of(row.record.device or "cpu").is_host
     return tuple(_ratio(row, figure) for figure in (("device", "host") if on_device else ("host",)))
 
 

@@ -1,6 +1,6 @@
 from dataclasses import asdict
 
-from bench.meters.simulated.peaks import CACHED, ELSEWHERE, LiveAllocation
+from bench.meters.allocations import CACHED, ELSEWHERE, LiveAllocation
 from bench.record.record import Record
 from bench.report.alive import MOST_LINES, alive_lines, explanation
 from bench.report.rows import CaseResult

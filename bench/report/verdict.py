@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench.history.schema import FAILED, INTERRUPTED, PASSED
+from bench.meters import kind_of
 from bench.report.comparison import changes_in_words
 from bench.report.recommendation import best
 from bench.report.recorded import Recorded
@@ -83,5 +84,5 @@ def _all_well(loads: Sequence[Row]) -> str:
 
 def _has_values(row: Row) -> bool:
     """Whether the weights that were loaded had any; a timed load's always have."""
-    real = row.record.device != "sim" and not row.record.planned
+    real = kind_of(row.record.device or "cpu").has_values and not row.record.planned
     return real or row.record.first_logits_seconds is not None

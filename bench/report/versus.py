@@ -6,8 +6,7 @@ from math import floor, log10
 from bench.report.text_table import aligned, markdown_table
 from bench.versus.run_figures import PEAKS, BenchmarkKey
 from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, ComparedPeak, ComparedTime, SideComparison, TimeChange
-
-MIB = 2**20
+from model.byte_sizes import MIB
 
 # The column that says what was measured, and what it is called where the terminal is narrow.
 TITLES = {

@@ -20,7 +20,7 @@ from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
 from bench.meters import device_meter, test_cuda_path
 from bench.meters.budget import Budget
-from bench.meters.clock import LoadClock, clock_apart
+from bench.meters.clock import LoadClock, remote_clock
 from bench.meters.cuda import CudaMeter
 from bench.meters.driver.variables import CARD
 from bench.meters.measure import measure
@@ -37,7 +37,7 @@ pytestmark = [
 
 LAST = test_cuda_path.LAST
 LIMIT_SECONDS = 60.0
-README = Path(__file__).with_name("driver") / "README.md"
+README = Path(__file__).parents[1] / "meters" / "driver" / "README.md"
 MIB = 2**20
 
 
@@ -81,7 +81,7 @@ def time_of(strategy: str, device: str = "cuda") -> Check:
     def check(bench: Bench, fault: CudaFault | None) -> str:
         make: Callable[[], LoadClock] = case.clock(case.strategy.load, *bench.loads(case))
         try:
-            with clock_apart(partial(with_fault, fault, make), LIMIT_SECONDS) as clock:
+            with remote_clock(partial(with_fault, fault, make), LIMIT_SECONDS) as clock:
                 for _ in range(2):
                     clock.begin_round()
                     clock.load_and_use()
@@ -108,9 +108,9 @@ def equivalence_of(strategy: str) -> Check:
 def budget_of_the_device(_: Bench, fault: CudaFault | None) -> str:
     """Check that a load fits into what it takes of the device, and into no less."""
     trial = test_cuda_path.budget_trial(partial(with_fault, fault, partial(device_meter, "cuda")))
-    if told := trial.under(Budget(device_bytes=24 * MIB)).told:
+    if told := trial.under(Budget(device_bytes=24 * MIB)).failure_reason:
         return told
-    return "fits into less than it takes" if trial.under(Budget(device_bytes=24 * MIB - 1)).lived else ""
+    return "fits into less than it takes" if trial.under(Budget(device_bytes=24 * MIB - 1)).fits else ""
 
 
 def by_test(test: Callable[..., object], *arguments: object, meter: bool = True, files: bool = False) -> Check:

@@ -1,12 +1,7 @@
-"""The meters, proved by fault: each changes the figure that it should, and fails the gate that it should."""
+"""Tests of the meters by fault: each fault changes the figure that it should, and fails the check that it should."""
 
-import ctypes
-import mmap
 import multiprocessing
-import os
 import re
-import signal
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -16,17 +11,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
 from bench.meters import measure as measure_module
 from bench.meters.device import DeviceMeter
 from bench.meters.host import HostMemory
-from bench.meters.measure import Look, Measurement, measure
+from bench.meters.measure import Measurement, measure, sample_load
 from bench.meters.process import Child, LoadDied, LoadFailed
+from bench.meters.sampling import MemorySample
 from bench.record.record import Record
+from bench.selftest.meter_faults import (
+    KNOWN_BYTES,
+    Driven,
+    keep_known_bytes,
+    load_and_be_killed,
+    load_and_crash,
+    load_and_exit,
+    load_and_hang,
+    load_and_keep,
+    load_and_keep_owned,
+    load_and_map_and_read,
+    load_and_map_for_a_while,
+    load_and_map_untouched,
+    load_and_raise,
+    load_and_read_beside_known_bytes,
+    load_and_take,
+    load_beside_known_bytes,
+    load_with_stray_copy,
+    load_wrong,
+    only_when_measured,
+)
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.per_tensor import per_tensor
@@ -35,7 +50,6 @@ from model.checkpoints.cache import CheckpointCache
 
 MIB = 2**20
 NOISE = 2 * MIB
-KNOWN_BYTES = 48 * MIB
 
 # What most faults are injected into: by itself it takes no private memory, so theirs stands out.
 CASE = Case("mmap_assign", "tiny", "cpu", "float32")
@@ -43,133 +57,8 @@ STATE = CASE.specification.footprint.state_bytes
 
 Run = Callable[..., Measurement]
 
-KEPT: list[nn.Module] = []
-KEPT_BYTES: list[bytes] = []
-
 if not Path("/proc/self/clear_refs").exists():
     pytest.skip("needs Linux's /proc", allow_module_level=True)
-
-
-def load_with_stray_copy(build, path, device):
-    """It lives as long as the model does, as a forgotten attribute would."""
-    model = mmap_assign(build, path, device)
-    model.stray = [tensor.clone() for tensor in model.state_dict().values()]
-    return model
-
-
-def load_and_keep(build, path, device):
-    KEPT.append(mmap_assign(build, path, device))
-    return KEPT[-1]
-
-
-def load_and_keep_owned(build, path, device):
-    KEPT.append(per_tensor(build, path, device))
-    return KEPT[-1]
-
-
-def keep_known_bytes(load, build, path, device):
-    KEPT_BYTES.append(b"x" * KNOWN_BYTES)
-    return load(build, path, device)
-
-
-class Driven(DeviceMeter):
-    """A device whose driver tells in a file how much of it is taken."""
-
-    def __init__(self, file):
-        super().__init__(torch.device("cpu"))
-        self.file = file
-
-    def used_bytes(self):
-        return int(self.file.read_text())
-
-
-def load_and_take(file, build, path, device):
-    """Of a device, past PyTorch's allocator, and give it back before the load is over."""
-    for count in (1000 + KNOWN_BYTES, 1000):
-        (file.parent / "new").write_text(str(count))
-        (file.parent / "new").replace(file)
-        time.sleep(0.2)
-    return mmap_assign(build, path, device)
-
-
-def load_beside_known_bytes(build, path, device):
-    known = b"x" * KNOWN_BYTES
-    model = mmap_assign(build, path, device)
-    assert known
-    return model
-
-
-def load_and_read_beside_known_bytes(build, path, device):
-    model = mmap_assign(build, path, device)
-    assert all(tensor.sum().isfinite() for tensor in model.state_dict().values())
-    known = b"x" * KNOWN_BYTES
-    assert known
-    return model
-
-
-def load_and_map_for_a_while(build, path, device):
-    """Its file-backed peak stands long enough to be seen on a busy machine."""
-    model = mmap_assign(build, path, device)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-        assert sum(mapped[:: mmap.PAGESIZE]) > 0
-        time.sleep(0.2)
-    return model
-
-
-def load_and_map_untouched(build, path, device):
-    model = mmap_assign(build, path, device)
-    with tempfile.TemporaryFile() as file:
-        file.write(bytes(KNOWN_BYTES))
-        file.flush()
-        model.mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    return model
-
-
-def load_and_map_and_read(build, path, device):
-    model = load_and_map_untouched(build, path, device)
-    assert sum(model.mapped[:: mmap.PAGESIZE]) == 0
-    return model
-
-
-def load_wrong(build, path, device):
-    model = per_tensor(build, path, device)
-    model.state_dict()["trf_blocks.0.att.mask"].view(-1)[0] = 7
-    return model
-
-
-def load_and_look(build, path, device):
-    model = mmap_assign(build, path, device)
-    assert model.out_head.weight.sum().item() != 0
-    return model
-
-
-def load_and_be_killed(build, path, device):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def load_and_crash(build, path, device):
-    ctypes.string_at(0)
-
-
-def load_and_exit(build, path, device):
-    os._exit(3)
-
-
-def load_and_hang(build, path, device):
-    time.sleep(600)
-
-
-def load_and_raise(build, path, device):
-    raise KeyError("trf_blocks.7")
-
-
-def load_and_give_up(build, path, device):
-    raise SystemExit("no licence")
-
-
-def only_when_measured(load, rehearsed, build, path, device):
-    """The fault is in the load that is measured, not in its rehearsal."""
-    return (load if "tiny" in str(path) else rehearsed)(build, path, device)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +96,7 @@ def test_a_healthy_load_has_no_problems(healthy: Measurement) -> None:
 
 
 def test_a_load_that_was_hardly_seen_is_measured_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is mapped and let go of between two looks would pass for private memory."""
+    """A mapping that ends between two samples would pass for private memory."""
     case = Case("mmap_assign", "tiny", "sim", "float32")
     looks = late_at_first(monkeypatch, 1)
     measurement = run(load_and_map_for_a_while, case)
@@ -242,26 +131,26 @@ def test_what_is_never_seen_counts_as_private(run: Run, monkeypatch: pytest.Monk
 
 
 def peak_over_time(measurement: Measurement) -> int:
-    """Of private memory."""
+    """Return the peak of private memory over time."""
     assert measurement.timeline.host_private_bytes
     return max(measurement.timeline.host_private_bytes.bytes)
 
 
 def late_at_first(monkeypatch: pytest.MonkeyPatch, blind: int) -> list[None]:
-    """So many loads are over before anybody looks at their memory; gives a list with an entry a load."""
-    watch, looks = measure_module._watch, list[None]()
+    """Have the first `blind` loads end before their memory is sampled; return a list with an entry for each load."""
+    loads = list[None]()
 
-    def watch_late(
+    def sample_late(
         child: Child, level: HostMemory, meter: DeviceMeter, deadline: float
-    ) -> tuple[list[Look], int | None]:
-        looks.append(None)
-        if len(looks) <= blind:
+    ) -> tuple[list[MemorySample], int]:
+        loads.append(None)
+        if len(loads) <= blind:
             child.connection.poll(deadline - time.monotonic())
-            return [(time.monotonic(), level)], None
-        return watch(child, level, meter, deadline)
+            return [MemorySample(time.monotonic(), level)], 0
+        return sample_load(child, level, meter, deadline)
 
-    monkeypatch.setattr(measure_module, "_watch", watch_late)
-    return looks
+    monkeypatch.setattr(measure_module, "sample_load", sample_late)
+    return loads
 
 
 @pytest.mark.parametrize(

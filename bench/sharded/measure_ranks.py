@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 from bench.meters.child import Job, run
 from bench.meters.clock import LoadClock, Readings, RemoteClock, serve
-from bench.meters.measure import Measurement, best_of, watched
+from bench.meters.measure import Measurement, best_of, measure_child
 from bench.meters.process import Child, child_process
 from bench.sharded.rendezvous import RankRendezvous
 
@@ -22,7 +22,7 @@ def measure_ranks(meeting: RankRendezvous, jobs: Jobs, limit_seconds: float) -> 
         mine = jobs(meeting.name())
         with ExitStack() as stack:
             children = {rank: stack.enter_context(child_process(run, job, limit_seconds)) for rank, job in mine.items()}
-            measured = meeting.together(children, lambda rank, child: watched(child, mine[rank]), limit_seconds)
+            measured = meeting.together(children, lambda rank, child: measure_child(child, mine[rank]), limit_seconds)
         ranks[:] = measured
         return list(measured.values())
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import strategies
 from torch import Tensor, nn
 
+from bench.meters import kind_of
 from bench.meters.process import Child, LoadEnded, child_process, telling_failures
 from bench.sharded.rank_context import RankContext
 from bench.sharded.rank_loads import RankLoad
@@ -121,13 +122,13 @@ def _serve(connection: Connection, place: tuple[RankContext, str]) -> None:
     """In a rank: take its place, and try what is asked for until nobody asks any more."""
     seat, device = place
     with telling_failures(connection):
-        seat.join(torch.device(device))
+        seat.join(kind_of(device).torch_device(device))
         while True:
             try:
                 trial: RankCheck = connection.recv()
             except EOFError:
                 return
-            try_out(trial, torch.device(device))
+            try_out(trial, kind_of(device).torch_device(device))
             connection.send("right")
 
 

@@ -9,7 +9,7 @@ import psutil
 from bench.measure.bounds import expected_peaks
 from bench.measure.case import Case
 from bench.measure.loads import run_load
-from bench.meters import device_meter
+from bench.meters import device_meter, kind_of
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
 from bench.record.record import Record, ratio
@@ -20,6 +20,7 @@ from bench.sharded.recipes import SHARDED, ShardedStrategy
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.share import Share, shares
 from model.architecture import Architecture
+from model.byte_sizes import gigabytes
 from model.checkpoints.checkpoint import Checkpoint
 from model.parallel import PARALLELISMS
 
@@ -98,17 +99,17 @@ class ShardedCase(Case):
         on_host = sum(self.shares[rank].bound_bytes(host) for rank in self.team.local) if host else 0
         free = psutil.virtual_memory().available
         if on_host > free:
-            return f"takes {on_host / 1e9:.1f} GB of host memory in all ranks, {free / 1e9:.1f} GB are free"
+            return f"takes {gigabytes(on_host)} of host memory in all ranks, {gigabytes(free)} are free"
         for rank in self.team.local:
             on_device = self.shares[rank].bound_bytes(device) if device else 0
             free_on_device = device_meter(self.device_of(rank)).free_bytes()
             if free_on_device is not None and on_device > free_on_device:
-                return f"takes {on_device / 1e9:.1f} GB of device memory, {free_on_device / 1e9:.1f} GB are free"
+                return f"takes {gigabytes(on_device)} of device memory, {gigabytes(free_on_device)} are free"
         return None
 
     def device_of(self, rank: int) -> str:
         """The device of a rank of this process."""
-        return f"cuda:{self.team.device_index(rank)}" if self.device == "cuda" else self.device
+        return f"{self.device}:{self.team.device_index(rank)}" if kind_of(self.device).is_numbered else self.device
 
     def blank_record(self) -> Record:
         count = self.team.count

@@ -92,7 +92,7 @@ def test_a_rank_that_fails_is_named_and_the_others_are_ended() -> None:
     asked = children(wait_for_others, answer(failed), wait_for_others)
     with pytest.raises(RankFailed) as caught:
         together(RankRendezvous(local_team(3)), asked)
-    assert caught.value.told == "rank 1 of 3: MemoryError: no more of it\nin load, line 3"
+    assert caught.value.message == "rank 1 of 3: MemoryError: no more of it\nin load, line 3"
     assert killed(asked) == [0, 2]
 
 
@@ -199,7 +199,7 @@ def at_once(*steps: Callable[[], Any]) -> list[Any]:
         try:
             return step()
         except RankFailed as failed:
-            return failed.told
+            return failed.message
 
     with ThreadPoolExecutor(len(steps)) as pool:
         return list(pool.map(caught, steps))

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.meters.allocations import sum_peak
 from bench.meters.simulated.ledger import HOST, PINNED, Ledger, in_place
-from bench.meters.simulated.peaks import host_held, host_peak, sum_peak
+from bench.meters.simulated.peaks import host_held, host_peak
 from bench.meters.simulated.simulation import simulation
 from bench.strategies.reading import memory
 from bench.strategies.reading import threads as reading_threads

@@ -12,6 +12,7 @@ from typing import IO
 
 import psutil
 
+from model.byte_sizes import decimal_size
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.file_identity import file_identities
 from model.checkpoints.making import make
@@ -26,7 +27,6 @@ RESERVE_BYTES = 64 * 2**20
 # Between two tries to be the one that makes or mends a checkpoint.
 RETRY_SECONDS = 0.2
 
-MB, GB = 10**6, 10**9
 
 # What the suite keeps here begins with it.
 NAMES = ("gpt2-*", "own-*")
@@ -97,9 +97,9 @@ class CheckpointCache:
             missing = _space_for(specification) - self._free_bytes() - self._removable_bytes()
             if missing > 0 and not (self.folder / specification.name).exists():
                 raise DiskTooSmall(
-                    f"{specification.name} needs {_format_bytes(_space_for(specification))} of disk, "
-                    f"{_format_bytes(self._free_bytes())} are free under --checkpoints: "
-                    f"free {_format_bytes(missing)} more, or name a folder on another disk"
+                    f"{specification.name} needs {decimal_size(_space_for(specification))} of disk, "
+                    f"{decimal_size(self._free_bytes())} are free under --checkpoints: "
+                    f"free {decimal_size(missing)} more, or name a folder on another disk"
                 )
 
     def _hold(self, specification: Specification) -> tuple[ExitStack, Checkpoint]:
@@ -139,7 +139,7 @@ class CheckpointCache:
         with written_aside(folder) as unfinished:
             if takes > free:
                 raise MemoryTooSmall(
-                    f"making its checkpoint takes {_format_bytes(takes)} of memory, {_format_bytes(free)} are free"
+                    f"making its checkpoint takes {decimal_size(takes)} of memory, {decimal_size(free)} are free"
                 )
             self._make_room(specification)
             work_bytes = takes * (1 if specification.in_place else 2)
@@ -198,7 +198,3 @@ def _lock_name(folder: Path) -> str:
 
 def _bytes_below(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _format_bytes(count: int) -> str:
-    return f"{count / GB:.1f} GB" if count >= GB else f"{count / MB:.1f} MB"

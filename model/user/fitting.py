@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from model.byte_sizes import MB, megabytes
 from model.casting import Dtypes
 from model.examine.pickle_objects import SavedObject, SavedTensor
 from model.examine.saved_file import dtype_shape_stride
@@ -22,8 +23,6 @@ from model.user.renaming import by_rules, changes, listed, renamed
 
 # State that torch's own wrappers save beside the model: AveragedModel saves the number of averages.
 WRAPPER_STATE = frozenset(("n_averaged",))
-
-MB = 10**6
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def memory_notes(file_name: str, parts: FileContents, expected: Mapping[str, Any
 
 
 def _format_bytes(count: int) -> str:
-    return f"{count / MB:,.1f} MB" if count >= MB / 10 else f"{count:,} bytes"
+    return megabytes(count) if count >= MB / 10 else f"{count:,} bytes"
 
 
 def _tensors(state_dict: Mapping[str, Any]) -> list[Tensor]:

@@ -1,8 +1,4 @@
-"""Builds the library that stands in for CUDA's runtime, its driver, NVML and cuBLAS, for the torch that is installed.
-
-`native/` has the functions that do something. PyTorch's libraries want some hundred more, which differ from version to
-version: they are listed with `nm`, and generated.
-"""
+"""The build of the library that stands in for CUDA's runtime, driver, NVML and cuBLAS, for the installed torch."""
 
 import hashlib
 import os
@@ -35,7 +31,7 @@ _NOTHING_TO_DO = re.compile(
 
 
 class CannotBuild(Exception):
-    """The stand-in cannot be built here; the message says in one line what is missing."""
+    """The failure to build the stand-in here; the message says in one line what is missing."""
 
 
 def library(cache: Path) -> Path:

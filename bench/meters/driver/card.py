@@ -38,7 +38,7 @@ _ANSWER = struct.Struct("=q")
 _HOLDER = struct.Struct("=2q")
 _CREDENTIALS = struct.Struct("3i")
 
-# What the machine keeps free for others.
+# Memory of the machine that stays free for others.
 SPARE_BYTES = 512 * 2**20
 # Memory that nobody wrote to is not zero: floating-point numbers are NaN.
 UNWRITTEN = 0xFF
@@ -82,7 +82,7 @@ class _Process:
 
 
 class Card:
-    """Serves processes, one thread a connection."""
+    """Serves processes, each connection in a thread."""
 
     def __init__(self, settings: CardSettings) -> None:
         self._settings = settings
@@ -90,7 +90,7 @@ class Card:
         self._processes: dict[int, _Process] = {}
         self._levels_file = os.memfd_create("levels")
         os.truncate(self._levels_file, LEVELS_BYTES)
-        # What is used of each device: other processes read it here, without asking.
+        # The used bytes of each device: other processes read them here, without a request.
         self._levels = mmap.mmap(self._levels_file, LEVELS_BYTES)
 
     def serve(self, listener: Listener) -> None:
@@ -128,7 +128,7 @@ class Card:
 
     @contextmanager
     def _process(self, pid: int) -> Iterator[_Process]:
-        """A process, whose memory is gone when it is."""
+        """Yield a process; its memory is freed when it ends."""
         span = self._settings.device_span * len(self._settings.memory_bytes)
         file = os.memfd_create("device")
         os.truncate(file, span)
@@ -210,8 +210,8 @@ def _computed(one: Computation, memory: torch.Tensor) -> object:
         replaced(part, (SentTensor, SentValues), placed) for part in (one.args, one.kwargs, one.results)
     )
     with torch.no_grad():
-        told = compute(Computation(one.name, one.overload, args, kwargs, results, one.seed))
-    return replaced(told, torch.Tensor, SentValues.of)
+        computed = compute(Computation(one.name, one.overload, args, kwargs, results, one.seed))
+    return replaced(computed, torch.Tensor, SentValues.of)
 
 
 def _drop(file: int, at: int, count: int) -> None:
@@ -223,8 +223,8 @@ def _drop(file: int, at: int, count: int) -> None:
 
 def _is_of_this_user(connection: Connection) -> bool:
     with socket.socket(fileno=os.dup(connection.fileno())) as other_end:
-        told = other_end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return bool(_CREDENTIALS.unpack(told)[1] == os.getuid())
+        credentials = other_end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return bool(_CREDENTIALS.unpack(credentials)[1] == os.getuid())
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Computes on the CPU what a kernel was to compute, in the memory of the device."""
+"""The computation, on the CPU and in the memory of the device, of what a kernel was to compute."""
 
 import threading
 from collections.abc import Callable
@@ -15,10 +15,7 @@ _drawing = threading.Lock()
 
 
 def compute(one: Computation) -> Any:
-    """Do `one`, whose tensors are all on the CPU; return what has no place in it to be written to.
-
-    Raises what PyTorch raises.
-    """
+    """Compute `one`, whose tensors are all on the CPU; return the results that have no place to be written to."""
     if one.seed is None:
         return _compute(one)
     with _drawing:
@@ -28,7 +25,7 @@ def compute(one: Computation) -> Any:
 
 def _compute(one: Computation) -> Any:
     if one.results is not None and (other := _counterpart(one.name)):
-        # What they keep for the backward pass is left out.
+        # Results for the backward pass are left out.
         for to, value in zip(one.results, other(**_named(one)), strict=False):
             to.copy_(value)
         return None
@@ -39,7 +36,7 @@ def _compute(one: Computation) -> Any:
     for places, found in zip(one.results, values, strict=True):
         # None: it is written to an argument.
         for to, value in zip(tensors_in(places), tensors_in(found) if places is not None else [], strict=True):
-            # What kernels keep for the backward pass may have another shape on the CPU.
+            # Results for the backward pass may have another shape on the CPU.
             if to.numel() and to.shape == value.shape:
                 to.copy_(value)
     return None
@@ -50,7 +47,7 @@ def _called(one: Computation) -> Any:
     try:
         return function(*one.args, **one.kwargs)
     except RuntimeError as error:
-        # What is written to an argument would be written to a copy of it.
+        # A write to the argument would go to a copy of it.
         in_place = one.results is None or not one.results or any(place is None for place in one.results)
         if in_place or "not implemented for" not in str(error):
             raise

@@ -1,4 +1,4 @@
-"""Has the card compute what CUDA kernels do: on the stand-in they allocate what they allocate, and write nothing.
+"""The values of CUDA kernels, computed by the card: on the stand-in kernels allocate as usual, and write nothing.
 
 `register` puts a handler before every CUDA kernel of aten. The handler calls the kernel, and then has the card compute
 the same on the CPU, in the memory of the device.
@@ -52,7 +52,7 @@ _registered: list[torch.library.Library] = []
 
 
 class NotComputed(NotTheUsers):
-    """The stand-in cannot compute what a kernel does; the message names the operation in one line."""
+    """The failure of the stand-in to compute what a kernel does; the message names the operation in one line."""
 
 
 class _Card:
@@ -93,7 +93,7 @@ _card = _Card()
 
 @cache
 def _library() -> ctypes.CDLL:
-    """The preloaded library itself."""
+    """Return the preloaded library itself."""
     library = ctypes.CDLL(None)
     library.stand_in_offset.argtypes, library.stand_in_offset.restype = [ctypes.c_void_p], ctypes.c_int64
     library.stand_in_arrive.argtypes = [ctypes.c_int, ctypes.c_void_p]
@@ -141,7 +141,7 @@ def _index(device: torch.device) -> int:
 
 @contextmanager
 def _in_kernel(*, writes: bool) -> Iterator[None]:
-    """Let kernels be launched in this block, whose values are computed by then."""
+    """Allow launches of kernels in this block whose values are already computed."""
     outer = getattr(_within, "writes", None)
     _within.writes = bool(outer) or writes
     _library().stand_in_within(1)
@@ -177,7 +177,7 @@ def _handler(func: torch._ops.OpOverload, kernel: Any) -> Kernel:
             try:
                 value = _ask(func, *given, None if told else results, seed)
             except NotComputed:
-                # Of a kernel within another, which has its own values.
+                # A kernel within another: the outer one has values of its own.
                 if outer_writes is None:
                     raise
                 return result
@@ -195,7 +195,7 @@ def _without_numbers(args: tuple[Any, ...], of_tensors: list[int]) -> tuple[Any,
     numbers = [at for at in of_tensors if at < len(args) and isinstance(args[at], (int, float, complex))]
     if not numbers:
         return args
-    # What a mask chooses from has no dtype of a mask.
+    # A mask chooses from values of another dtype.
     operands = [one for one in args if isinstance(one, torch.Tensor) and one.dtype != torch.bool]
     operands += [one for one in args if isinstance(one, torch.Tensor)]
 
@@ -268,7 +268,7 @@ def register() -> None:
 
 
 def _leave_to_pytorch() -> None:
-    """Switch off what brings kernels of its own: cuDNN, and Triton, which torch 2.14 takes for some operations."""
+    """Switch off libraries with kernels of their own: cuDNN, and Triton, which torch 2.14 uses for some operations."""
     torch.backends.cudnn.enabled = False
     torch.backends.cuda.enable_cudnn_sdp(False)
     with suppress(ImportError):

@@ -1,4 +1,4 @@
-"""Tensors of a device as they are sent to the card: by where they lie in its memory."""
+"""Tensors of a device as they are sent to the card: by their places in its memory."""
 
 import ctypes
 from collections.abc import Callable

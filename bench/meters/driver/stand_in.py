@@ -1,4 +1,4 @@
-"""Starts the stand-in for a GPU: builds its library, runs its card, and makes an environment that leads to both."""
+"""The start of the stand-in for a GPU: its library, its card, and an environment that leads to both."""
 
 import os
 import secrets
@@ -57,10 +57,7 @@ def start_card(
 def card(
     memory_bytes: Sequence[int], *, late: bool = False, discards: bool = False, context_bytes: int = 0
 ) -> Iterator[dict[str, str]]:
-    """Run a card with so many bytes on each device, and give the environment of processes that use it.
-
-    Raises `CannotBuild`.
-    """
+    """Run a card with so many bytes on each device; yield the environment of processes that use it."""
     settings = CardSettings(tuple(memory_bytes), late, discards, context_bytes, context_host_bytes=0)
     memory = ",".join(f"{count // MIB}MiB" for count in memory_bytes)
     environ, process = start_card(settings, memory, _without(os.environ) | {"PYTHONPATH": str(ROOT)})

@@ -25,6 +25,7 @@ QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 # Tests that want a device: they are skipped in a process that has none.
 ON_DEVICE = (
     "bench/meters/driver/test_device.py",
+    "bench/meters/driver/test_late_copies.py",
     "bench/meters/test_cuda.py",
     "bench/meters/test_cuda_path.py",
     "bench/selftest/test_cuda_faults.py",
@@ -61,7 +62,7 @@ def wait_until_there(process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.usefixtures("_built")
 def test_what_wants_a_device_passes_on_a_late_one() -> None:
-    """The same tests run on a real GPU, but for those of the stand-in itself."""
+    """Run the same tests as on a real GPU, except those of the stand-in itself."""
     with card([2 * GIB, GIB, TIB], late=True) as environ:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *ON_DEVICE, "-q", "-p", "no:cacheprovider", "--benchmark-disable"],

@@ -1,4 +1,4 @@
-"""Holds the simulator against PyTorch's own allocators: `python -m bench.meters.oracle --help`."""
+"""The command that compares the simulator with PyTorch's own allocators: `python -m bench.meters.oracle --help`."""
 
 import argparse
 import json
@@ -27,15 +27,15 @@ PACKAGE = "bench.meters.oracle"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status: 1 where something differs. What cannot be compared ends with one line and status 2."""
+    """Return the status: 1 if something differs, 2, after one line, if nothing can be compared."""
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     parser = argparse.ArgumentParser(
         prog=f"python -m {PACKAGE}",
         description="Hold the simulator against PyTorch's own allocators.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, told in COMMANDS.items():
-        one = commands.add_parser(name, help=told)
+    for name, meaning in COMMANDS.items():
+        one = commands.add_parser(name, help=meaning)
         one.add_argument(
             "--settings",
             nargs="+",
@@ -72,14 +72,14 @@ def _compared(options: argparse.Namespace) -> int:
             groups.append({"settings": settings, **group.as_json()})
             if options.json:
                 # After each group: a run may be ended before its end.
-                options.json.write_text(json.dumps(_told(options.command, device, groups), indent=1) + "\n")
-    told = _told(options.command, device, groups)
-    print(f"{told['same']:,} the same, {told['different']:,} different, {told['refused']:,} refused")  # noqa: T201
-    return 1 if told["different"] else 0
+                options.json.write_text(json.dumps(_as_json(options.command, device, groups), indent=1) + "\n")
+    result = _as_json(options.command, device, groups)
+    print(f"{result['same']:,} the same, {result['different']:,} different, {result['refused']:,} refused")  # noqa: T201
+    return 1 if result["different"] else 0
 
 
-def _told(command: str, device: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """What was compared, as it is written."""
+def _as_json(command: str, device: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of a command as JSON."""
     same, different = (sum(one[name] for one in groups) for name in ("same", "different"))
     return {
         "command": command,
@@ -94,7 +94,7 @@ def _told(command: str, device: str, groups: list[dict[str, Any]]) -> dict[str, 
 
 
 def _device() -> str | None:
-    """The name of the device; None: there is none."""
+    """Return the name of the device; None: there is none."""
     if not torch.cuda.is_available():
         return None
     return "stand-in" if CARD in os.environ else torch.cuda.get_device_name()

@@ -54,7 +54,7 @@ def groups(options: Namespace) -> Iterator[CaseGroup]:
             files = {name: (get(case.specification), made(case.rehearsal)) for name, case in cases.items()}
 
             calls = [
-                partial(_told, replace(case, device=device), *files[name], sparse=options.sparse)
+                partial(_figures_of, replace(case, device=device), *files[name], sparse=options.sparse)
                 for name, case in cases.items()
                 for device in ("cuda", "sim")
             ]
@@ -63,7 +63,7 @@ def groups(options: Namespace) -> Iterator[CaseGroup]:
                 yield group(f"{size} {name}", "loads", [(name, next(answers), next(answers))])
 
 
-def _told(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, *, sparse: bool) -> Figures:
+def _figures_of(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, *, sparse: bool) -> Figures:
     planned = sparse and case.device == "sim"
     meter = device_meter(case.device, case.strategy.source, planned=planned)
     load, empty = case.strategy.load, sparse and not planned
@@ -80,13 +80,13 @@ def _shelf(folder: Path) -> CheckpointCache:
 
 
 def _made(shelf: CheckpointCache, specification: Specification) -> Checkpoint:
-    """A checkpoint with bytes. Threads that made it here would be missing in every fork, and waited for."""
+    """Return a checkpoint with bytes, made in a fork: threads that made it here would be missing in every fork."""
     answered(in_fork(lambda: _shelf(shelf.folder).get(specification).folder))
     return shelf.get(specification)
 
 
 def _sparse(folder: Path, specification: Specification) -> Checkpoint:
-    """A checkpoint without bytes. What makes it begins CUDA."""
+    """Return a checkpoint without bytes, made in a fork, since that begins CUDA."""
     checkpoint = Checkpoint(specification, folder / specification.name)
     if not checkpoint.folder.exists():
         answered(in_fork(partial(make_sparse, specification, checkpoint.folder)))

@@ -1,4 +1,4 @@
-"""What a meter tells of one thing that is done on a device: its peaks, and what is held afterwards."""
+"""The figures of a meter for one piece of work on a device: its peaks, and the bytes held afterwards."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,6 +19,6 @@ def measured(
         meter.start()
         kept = do(meter.device)
         meter.synchronize()
-        told = asdict(meter.peaks()) | {"held_bytes": meter.held_bytes()}
+        figures = asdict(meter.peaks()) | {"held_bytes": meter.held_bytes()}
         del kept
-    return told
+    return figures

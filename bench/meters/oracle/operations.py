@@ -20,18 +20,18 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def groups(options: Namespace) -> Iterator[CaseGroup]:
-    calls = [partial(_all_told, name, device) for name in options.groups for device in ("cuda", "sim")]
+    calls = [partial(_figures_of_all, name, device) for name in options.groups for device in ("cuda", "sim")]
     answers = map(answered, in_forks(calls, options.at_once))
     for name in options.groups:
         yield group(name, "operations", zip(OPERATIONS[name], next(answers), next(answers), strict=True))
 
 
-def _all_told(name: str, device: str) -> list[Answer]:
+def _figures_of_all(name: str, device: str) -> list[Answer]:
     """Operations one after another: each begins with nothing held, and nothing cached."""
-    return [attempted(partial(_told, operation, device)) for operation in OPERATIONS[name].values()]
+    return [attempted(partial(_figures_of, operation, device)) for operation in OPERATIONS[name].values()]
 
 
-def _told(operation: Operation, device: str) -> Figures:
+def _figures_of(operation: Operation, device: str) -> Figures:
     # Refusals name a line of the file in which the operation is.
     meter = device_meter(device, operation.__code__.co_filename)
     with torch.no_grad():

@@ -6,47 +6,44 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from bench.meters.oracle.options import count
-from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, RESET, Player, Step, compare
+from bench.meters.allocations import AllocationEvent
+from bench.meters.oracle.sequences import (
+    ALLOCATE,
+    EMPTY,
+    FREE,
+    RESET,
+    Player,
+    Step,
+    add_sequence_options,
+    compare,
+    draw_steps,
+    seeds_of,
+)
 from bench.meters.oracle.verdict import CaseGroup, Figures
-from bench.meters.simulated.ledger import PINNED, Event
+from bench.meters.simulated.ledger import PINNED
 from bench.meters.simulated.pinned import host_stats
 
-# What `torch.cuda.host_memory_stats` tells of bytes and blocks; beside these it tells times.
+# Figures of `torch.cuda.host_memory_stats` in bytes and blocks; its others are times.
 FIGURES = ("allocations", "allocated_bytes", "active_requests", "active_bytes")
 KINDS = ("current", "peak", "allocated", "freed")
 
 # More would take memory of the host: a page-locked page is there.
 MOST_BITS = 22
 
-# How often a step allocates, frees, and empties the cache; otherwise it resets the peaks.
+# Weights of the kinds of steps.
 WEIGHTS = {ALLOCATE: 50, FREE: 42, EMPTY: 4, RESET: 4}
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=count, default=60, help="sequences")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=count, default=150, help="steps of a sequence")
+    add_sequence_options(parser, "sequences", steps=150)
 
 
 def groups(options: Namespace) -> Iterator[CaseGroup]:
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    yield compare("page-locked memory", _pair, drawn, seeds, options.steps, options.at_once)
+    yield compare("page-locked memory", _pair, drawn, seeds_of(options), options.steps, options.at_once)
 
 
 def drawn(rng: random.Random, length: int) -> Sequence[Step]:
-    steps: list[Step] = []
-    alive: list[int] = []
-    for number in range(length):
-        [kind] = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
-        if kind == ALLOCATE or (kind == FREE and not alive):
-            steps.append(Step(ALLOCATE, number, _size(rng)))
-            alive.append(number)
-        elif kind == FREE:
-            steps.append(Step(FREE, alive.pop(rng.randrange(len(alive)))))
-        else:
-            steps.append(Step(kind))
-    return steps
+    return draw_steps(rng, length, WEIGHTS, lambda number: Step(ALLOCATE, number, _size(rng)))
 
 
 def _size(rng: random.Random) -> int:
@@ -76,7 +73,7 @@ class RealPinned:
         else:
             torch.cuda.reset_peak_host_memory_stats()
 
-    def told(self) -> Figures:
+    def figures(self) -> Figures:
         stats = torch.cuda.host_memory_stats()
         return {f"{figure} {kind}": stats[f"{figure}.{kind}"] for figure in FIGURES for kind in KINDS}
 
@@ -92,31 +89,31 @@ class SimulatedPinned:
     """The model of it, which is given the events of a ledger."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._events: list[AllocationEvent] = []
         self._sizes: dict[int, int] = {}
         self._since = 0
 
     def play(self, step: Step) -> None:
         if step.kind == ALLOCATE:
             self._sizes[step.number] = step.bytes
-            self._hear(step.number, step.bytes)
+            self._add(step.number, step.bytes)
         elif step.kind == FREE:
             if size := self._sizes.pop(step.number, 0):
-                self._hear(step.number, -size)
+                self._add(step.number, -size)
         elif step.kind == EMPTY:
-            self._hear(-1, 0)
+            self._add(-1, 0)
         else:
             self._since = len(self._events)
 
-    def told(self) -> Figures:
+    def figures(self) -> Figures:
         stats = host_stats(self._events, self._since)
         return {f"{figure} {kind}": stats[figure][kind] for figure in FIGURES for kind in KINDS}
 
     def close(self) -> None:
         pass
 
-    def _hear(self, number: int, came: int) -> None:
-        self._events.append(Event(PINNED, number, came, None))
+    def _add(self, number: int, came: int) -> None:
+        self._events.append(AllocationEvent(PINNED, number, came, None))
 
 
 def _pair() -> tuple[Player, Player]:

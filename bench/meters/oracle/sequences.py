@@ -1,17 +1,19 @@
 """Sequences of steps that two allocators play: where they part, and the shortest sequence after which they do."""
 
 import random
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from bench.meters.oracle.forks import answered, in_forks
+from bench.meters.oracle.options import count
 from bench.meters.oracle.verdict import CaseGroup, Figures, OracleDifference, where_different
 
 ALLOCATE, FREE, EMPTY, RESET = "allocate", "free", "empty the cache", "reset the peaks"
 
-# Of each kind of difference one is made short; that takes some hundred plays.
+# One difference of each kind is shortened, which takes some hundred plays.
 MOST_SHORTENED = 3
 
 
@@ -36,8 +38,8 @@ class Player(Protocol):
     def play(self, step: Step) -> None:
         """Do a step; to free what was never allocated is nothing."""
 
-    def told(self) -> Figures:
-        """What the allocator tells after the last step."""
+    def figures(self) -> Figures:
+        """Return the figures of the allocator after the last step."""
 
     def close(self) -> None:
         """Free everything."""
@@ -46,6 +48,35 @@ class Player(Protocol):
 # The two that are compared, new.
 Pair = Callable[[], tuple[Player, Player]]
 Draw = Callable[[random.Random, int], Sequence[Step]]
+
+
+def add_sequence_options(parser: ArgumentParser, sequences: str, steps: int) -> None:
+    """Add the options of drawn sequences; `sequences` is the help of `--seeds`, `steps` the default of `--steps`."""
+    parser.add_argument("--seeds", type=count, default=60, help=sequences)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--steps", type=count, default=steps, help="steps of a sequence")
+
+
+def seeds_of(options: Namespace) -> range:
+    return range(options.first_seed, options.first_seed + options.seeds)
+
+
+def draw_steps(
+    rng: random.Random, length: int, weights: Mapping[str, int], allocation: Callable[[int], Step]
+) -> Sequence[Step]:
+    """Return `length` steps, kinds by their `weights`; `allocation` draws the allocation of a number."""
+    steps: list[Step] = []
+    alive: list[int] = []
+    for number in range(length):
+        [kind] = rng.choices(tuple(weights), tuple(weights.values()))
+        if kind == ALLOCATE or (kind == FREE and not alive):
+            steps.append(allocation(number))
+            alive.append(number)
+        elif kind == FREE:
+            steps.append(Step(FREE, alive.pop(rng.randrange(len(alive)))))
+        else:
+            steps.append(Step(kind))
+    return steps
 
 
 @dataclass(frozen=True)
@@ -58,13 +89,13 @@ class Parting:
 
 
 def parting(steps: Sequence[Step], pair: Pair) -> Parting | None:
-    """Where two players of the same steps part; None if they never do."""
+    """Return the first step after which two players of the same steps differ; None if they never do."""
     real, simulated = pair()
     try:
         for at, step in enumerate(steps):
             real.play(step)
             simulated.play(step)
-            one, other = real.told(), simulated.told()
+            one, other = real.figures(), simulated.figures()
             if one != other:
                 return Parting(at, *where_different(one, other))
         return None
@@ -74,7 +105,7 @@ def parting(steps: Sequence[Step], pair: Pair) -> Parting | None:
 
 
 def shortened(steps: Sequence[Step], parts: Callable[[Sequence[Step]], int | None]) -> Sequence[Step]:
-    """The shortest sequence found in `steps` that still parts; `parts` returns the step at which one does."""
+    """Return the shortest sequence found in `steps` that still parts; `parts` returns the step at which one does."""
     width = max(len(steps) // 2, 1)
     while True:
         at = shorter = 0

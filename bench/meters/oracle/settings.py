@@ -4,12 +4,12 @@ import os
 
 import torch
 
+from bench.meters.allocator_settings import VARIABLES, settings_of
 from bench.meters.oracle.forks import answered, in_fork
-from bench.meters.simulated.allocator_settings import VARIABLES, settings_of
 
 
 def named_settings() -> str:
-    """The settings of the environment; "": PyTorch's own."""
+    """Return the settings of the environment; "": PyTorch's own."""
     return next((os.environ[name] for name in VARIABLES if name in os.environ), "")
 
 
@@ -27,5 +27,5 @@ def use(settings: str) -> None:
 
 def _settings_in_force() -> str:
     torch.empty(1, device="cuda")
-    told: str = torch.cuda.memory._snapshot()["allocator_settings"]["PYTORCH_CUDA_ALLOC_CONF"]  # noqa: SLF001
-    return told
+    settings: str = torch.cuda.memory._snapshot()["allocator_settings"]["PYTORCH_CUDA_ALLOC_CONF"]  # noqa: SLF001
+    return settings

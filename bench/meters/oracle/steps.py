@@ -9,12 +9,22 @@ from itertools import product
 
 import torch
 
+from bench.meters.allocator_settings import KIB, MIB, AllocatorSettings, settings_of
 from bench.meters.cuda import CudaMeter
-from bench.meters.oracle.options import count, numbers
-from bench.meters.oracle.sequences import ALLOCATE, EMPTY, FREE, Player, Step, compare
+from bench.meters.oracle.options import numbers
+from bench.meters.oracle.sequences import (
+    ALLOCATE,
+    EMPTY,
+    FREE,
+    Player,
+    Step,
+    add_sequence_options,
+    compare,
+    draw_steps,
+    seeds_of,
+)
 from bench.meters.oracle.verdict import CaseGroup, Figures
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
-from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings, settings_of
 from bench.meters.simulated.blocks import Block
 
 FIGURES = ("requested", "allocated", "reserved")
@@ -23,14 +33,12 @@ FIGURES = ("requested", "allocated", "reserved")
 EDGES = (1, 512, KIB, MIB // 2, MIB, 2 * MIB, 10 * MIB, 20 * MIB, 32 * MIB, 64 * MIB, 128 * MIB, 256 * MIB)
 MOST_BYTES = 300 * MIB
 
-# How often a step does what.
+# Weights of the kinds of steps.
 WEIGHTS = {ALLOCATE: 55, FREE: 43, EMPTY: 2}
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=count, default=60, help="sequences of each group")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=count, default=300, help="steps of a sequence")
+    add_sequence_options(parser, "sequences of each group", steps=300)
     parser.add_argument("--streams", type=numbers, default=[1], help="numbers of streams, a group each")
     parser.add_argument(
         "--capacity-mib", type=numbers, default=[0], help="capacities of the process, a group each; 0: none"
@@ -42,32 +50,24 @@ def add_options(parser: ArgumentParser) -> None:
 
 def groups(options: Namespace) -> Iterator[CaseGroup]:
     """Compare in a group for each number of streams and each capacity; the settings are those of the environment."""
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
     # A device that is full is full for all processes.
     at_once = 1 if options.driver else options.at_once
     for streams, capacity_mib in product(options.streams, options.capacity_mib):
         pair = partial(_pair, settings_of(os.environ), streams, capacity_mib * MIB or None, driver=options.driver)
         limits = [f"a capacity of {capacity_mib:,} MiB"] * bool(capacity_mib) + ["a full device"] * options.driver
         name = f"{streams} streams, {' and '.join(limits) or 'no limit'}"
-        yield compare(name, pair, partial(drawn, streams=streams), seeds, options.steps, at_once)
+        yield compare(name, pair, partial(drawn, streams=streams), seeds_of(options), options.steps, at_once)
 
 
 def drawn(rng: random.Random, length: int, streams: int) -> Sequence[Step]:
-    """A sequence of that length: in half of the sequences allocations are of a few sizes only, as a model's are."""
+    """Return a sequence of that length: in half of them allocations have a few sizes only, as a model's have."""
     sizes = [_size(rng) for _ in range(rng.randint(2, 8))] if rng.randrange(2) else []
-    steps: list[Step] = []
-    alive: list[int] = []
-    for number in range(length):
-        [kind] = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
-        if kind == EMPTY:
-            steps.append(Step(EMPTY))
-        elif kind == ALLOCATE or not alive:
-            size = rng.choice(sizes) if sizes else _size(rng)
-            steps.append(Step(ALLOCATE, number, size, rng.randrange(streams)))
-            alive.append(number)
-        else:
-            steps.append(Step(FREE, alive.pop(rng.randrange(len(alive)))))
-    return steps
+
+    def allocation(number: int) -> Step:
+        size = rng.choice(sizes) if sizes else _size(rng)
+        return Step(ALLOCATE, number, size, rng.randrange(streams))
+
+    return draw_steps(rng, length, WEIGHTS, allocation)
 
 
 def _size(rng: random.Random) -> int:
@@ -107,11 +107,11 @@ class RealSteps:
         else:
             torch.cuda.empty_cache()
 
-    def told(self) -> Figures:
+    def figures(self) -> Figures:
         stats = torch.cuda.memory_stats_as_nested_dict()
         kinds = ("current", "peak")
-        told = {f"{name} {kind}": stats[f"{name}_bytes"]["all"][kind] for name in FIGURES for kind in kinds}
-        return told | {"out of memory": self._ooms}
+        figures = {f"{name} {kind}": stats[f"{name}_bytes"]["all"][kind] for name in FIGURES for kind in kinds}
+        return figures | {"out of memory": self._ooms}
 
     def close(self) -> None:
         self._tensors.clear()
@@ -139,14 +139,14 @@ class SimulatedSteps:
         else:
             self._allocator.empty_cache()
 
-    def told(self) -> Figures:
-        told: dict[str, int | None] = {}
+    def figures(self) -> Figures:
+        figures: dict[str, int | None] = {}
         for name in FIGURES:
             current = getattr(self._allocator, f"{name}_bytes")
             self._peaks[name] = max(self._peaks[name], current)
-            told |= {f"{name} current": current, f"{name} peak": self._peaks[name]}
+            figures |= {f"{name} current": current, f"{name} peak": self._peaks[name]}
         # In the middle of a step there may be more than after it.
-        return told | {"reserved peak": self._allocator.reserved_peak_bytes, "out of memory": self._ooms}
+        return figures | {"reserved peak": self._allocator.reserved_peak_bytes, "out of memory": self._ooms}
 
     def close(self) -> None:
         pass
@@ -161,5 +161,5 @@ def _pair(settings: AllocatorSettings, streams: int, capacity: int | None, *, dr
 
 @cache
 def _streams(number: int) -> list[torch.cuda.Stream]:
-    """So many streams of this process, the default one first: PyTorch hands out a few, again and again."""
+    """Return so many streams of this process, the default one first: PyTorch hands out a few, again and again."""
     return [torch.cuda.default_stream(), *(torch.cuda.Stream() for _ in range(number - 1))]

@@ -36,7 +36,7 @@ class Sum:
         elif step.kind == FREE:
             self._alive.pop(step.number, None)
 
-    def told(self) -> Figures:
+    def figures(self) -> Figures:
         return {"bytes": sum(self._alive.values()), "one": 1}
 
     def close(self) -> None:

@@ -9,13 +9,13 @@ from typing import NoReturn
 import pytest
 
 from bench.meters.oracle.__main__ import main
-from bench.meters.oracle.forks import Failed, attempted, in_fork, in_forks
+from bench.meters.oracle.forks import CallFailed, attempted, in_fork, in_forks
 from bench.meters.oracle.verdict import Answer, group
 from bench.meters.simulated.simulated_device import NotSimulated
 
 ONE, OTHER = {"allocated": 1024, "held": None}, {"allocated": 512, "held": None}
-REFUSED = Failed("NotSimulated", "copies.py:3 uses what is not simulated")
-FAILED = Failed("FileNotFoundError", "somewhere is not there")
+REFUSED = CallFailed("NotSimulated", "copies.py:3 uses what is not simulated")
+FAILED = CallFailed("FileNotFoundError", "somewhere is not there")
 
 
 def refuse() -> NoReturn:
@@ -64,9 +64,9 @@ def test_what_is_written_has_no_texts_of_errors() -> None:
 
 def test_a_fork_tells_what_became_of_its_call() -> None:
     assert list(in_forks([lambda: 1, lambda: 2, lambda: 3], at_once=2)) == [1, 2, 3]
-    assert in_fork(refuse) == attempted(refuse) == Failed("NotSimulated", "it is not simulated")
+    assert in_fork(refuse) == attempted(refuse) == CallFailed("NotSimulated", "it is not simulated")
     assert list(in_forks([lambda: time.sleep(0.2), die, lambda: 3], at_once=2))[::2] == [None, 3]
-    assert in_fork(die) == Failed("died", "the process of the call ended with status -9")
+    assert in_fork(die) == CallFailed("died", "the process of the call ended with status -9")
 
 
 @pytest.mark.parametrize(

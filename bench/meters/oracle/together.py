@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from bench.meters.oracle.__main__ import COMMANDS, PACKAGE, main
-from bench.meters.oracle.forks import Failed, in_forks
+from bench.meters.oracle.forks import CallFailed, in_forks
 
 AT_ONCE = 2
 
@@ -36,7 +36,7 @@ def run_together(file: Path) -> None:
     for name in COMMANDS:
         import_module(f"{PACKAGE}.{name}")
     ended = in_forks([partial(_run, command) for command in commands], AT_ONCE)
-    file.write_text(json.dumps([_failed(one) if isinstance(one, Failed) else one for one in ended]))
+    file.write_text(json.dumps([_failed(one) if isinstance(one, CallFailed) else one for one in ended]))
 
 
 def _run(command: Command) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _run(command: Command) -> dict[str, Any]:
         return {"status": status, "stdout": out.read().decode(), "stderr": err.read().decode()}
 
 
-def _failed(failed: Failed) -> dict[str, Any]:
+def _failed(failed: CallFailed) -> dict[str, Any]:
     return {"status": 2, "stdout": "", "stderr": str(failed)}
 
 

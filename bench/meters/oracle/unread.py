@@ -23,7 +23,7 @@ def unread() -> Iterator[None]:
 
 
 def unfilled(build: Build) -> Build:
-    """The same function, which builds on the host without filling parameters."""
+    """Return the function wrapped so that it builds on the host without filling parameters."""
 
     def built() -> nn.Module:
         with _SkipInit():
@@ -45,6 +45,6 @@ class _SkipInit(TorchFunctionMode):
 
 
 def _counted(descriptor: int, buffers: Sequence[Any], offset: int, *_: int) -> int:
-    """As many bytes as `os.preadv` would read."""
+    """Return the number of bytes that `os.preadv` would read."""
     there = os.fstat(descriptor).st_size - offset
     return max(0, min(there, sum(memoryview(buffer).nbytes for buffer in buffers)))

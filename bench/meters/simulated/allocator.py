@@ -6,7 +6,7 @@ The rules are those of `c10/cuda/CUDACachingAllocator.cpp`, torch 2.10 to 2.14; 
 
 from bisect import bisect_left
 
-from bench.meters.simulated.allocator_settings import KIB, MIB, AllocatorSettings
+from bench.meters.allocator_settings import KIB, MIB, AllocatorSettings
 from bench.meters.simulated.blocks import Block, Pool, can_grow_to, cut, merge_neighbours, room_at
 
 # Every block is a multiple of this; what is smaller gets this much.
@@ -25,7 +25,7 @@ ADDRESS_SPACE_BYTES = KIB**6
 
 
 class OutOfSegments(Exception):
-    """A request for which there is no memory, with all cached blocks given back that can be.
+    """The error for a request without memory left for it, after all cached blocks that can be were given back.
 
     `segment_bytes` is the size that PyTorch names: that of the segment which it asked for.
     """
@@ -36,7 +36,7 @@ class OutOfSegments(Exception):
 
 
 class CachingAllocator:
-    """Hands out blocks, and keeps count in bytes of what was asked for, handed out, and taken from the driver.
+    """Hands out blocks, and counts bytes: requested, handed out in blocks, and taken from the driver.
 
     There are two limits, each None for no limit. `capacity` is that of `set_per_process_memory_fraction`, held before
     every segment: expandable ones may map more than what was held against it. `device_bytes` are those that the driver
@@ -54,12 +54,12 @@ class CachingAllocator:
         self.reserved_bytes = 0
         # With `device_bytes` more may be mapped in the middle of a request than is before and after it.
         self.reserved_peak_bytes = 0
-        # What was made for a stream serves no other: each has a pool for small requests and one for large.
+        # A stream's blocks serve no other stream: each has a pool for small requests and one for large.
         self._pools: dict[tuple[int, bool], Pool] = {}
         self._next_address = 0
 
     def allocate(self, requested: int, stream: int = 0) -> Block:
-        """A block for a request of one byte or more, made while `stream` is the current one.
+        """Return a block for a request of one byte or more, made while `stream` is the current one.
 
         Raises `OutOfSegments` if that takes more than a limit allows.
         """
@@ -82,13 +82,13 @@ class CachingAllocator:
         block.pool.add(block)
 
     def empty_cache(self) -> None:
-        """Give back to the driver what no block in use is a part of."""
+        """Give back to the driver all memory that no block in use is a part of."""
         for pool in self._pools.values():
             for _, _, block in list(pool.cached):
                 if block.expandable:
                     self._unmap(block)
                     if not (block.mapped or block.split):
-                        # Of the whole segment the addresses go back too.
+                        # The addresses of a whole segment go back too.
                         pool.remove(block)
                 elif not block.split:
                     self._release(block)
@@ -114,7 +114,7 @@ class CachingAllocator:
         return size < self.settings.max_split_bytes and remaining > SMALL_BYTES
 
     def _cached_block(self, pool: Pool, size: int) -> Block | None:
-        """The smallest cached block that is large enough, taken from the pool; None where there is none."""
+        """Return the smallest cached block that is large enough, taken from the pool; None: there is none."""
         place = bisect_left(pool.cached, (size,))  # A shorter tuple sorts before every longer one.
         if place == len(pool.cached):
             return None
@@ -133,7 +133,7 @@ class CachingAllocator:
         return block
 
     def _new_block(self, pool: Pool, size: int) -> Block:
-        """A block from the driver, taken from no pool yet; cached blocks go back to it if that is what it takes."""
+        """Return a block from the driver, in no pool yet; cached blocks go back to the driver if it needs them."""
         segment = self._segment_bytes(pool, size)
         block = self._asked_block(pool, size, segment)
         if block is None and self._release_oversize(pool, size):
@@ -153,7 +153,7 @@ class CachingAllocator:
         return _round_up(size, ROUND_LARGE_BYTES)
 
     def _asked_block(self, pool: Pool, size: int, segment: int) -> Block | None:
-        """A block from the driver; None where a limit forbids it."""
+        """Return a block from the driver; None if a limit forbids it."""
         if self.capacity is not None and self.reserved_bytes + segment > self.capacity:
             return None
         if self.settings.expandable_segments:
@@ -173,7 +173,7 @@ class CachingAllocator:
     def _release_oversize(self, pool: Pool, size: int) -> bool:
         """Give back blocks too large to be split: one as large as is needed, or the largest that add up to it."""
         needed = max(size, self.settings.max_split_bytes)
-        # Of those that can be unmapped, all are when the cache is emptied.
+        # Expandable blocks are all unmapped when the cache is emptied.
         cached = [block for _, _, block in pool.cached if not block.expandable]
         oversize = [block for block in cached if block.size >= self.settings.max_split_bytes]
         enough = [block for block in oversize if block.size >= needed]
@@ -196,9 +196,9 @@ class CachingAllocator:
         return Block(address, size, pool, expandable=not mapped, mapped=mapped)
 
     def _grown_block(self, pool: Pool, size: int) -> Block | None:
-        """A block at the lowest address of an expandable segment that has room for it, mapped as far as needed.
+        """Return a block at the lowest address of an expandable segment that has room for it, mapped as far as needed.
 
-        None where the driver has not enough: what was mapped by then stays mapped.
+        None if the driver has not enough: what was mapped by then stays mapped.
         """
         block = next((found for _, block in pool.unmapped if (found := room_at(block, size))), None)
         if block is None:
@@ -222,7 +222,7 @@ class CachingAllocator:
         return _round_up(self.device_bytes + self.device_bytes // 8, self._granule(pool))
 
     def _granule(self, pool: Pool) -> int:
-        """What an expandable segment is mapped in."""
+        """Return the bytes that an expandable segment is mapped in."""
         return SMALL_SEGMENT_BYTES if pool.small else self.settings.large_segment_bytes
 
     def _map(self, block: Block, size: int) -> bool:
@@ -264,6 +264,6 @@ def _round_up(count: int, step: int) -> int:
 
 
 def _power_of_two_step(count: int, divisions: int) -> int:
-    """What `count` is rounded up to a multiple of: the power of two at or below it, in so many parts."""
+    """Return the step that `count` is rounded up to: the power of two at or below it, in so many parts."""
     floor = 1 << (count.bit_length() - 1)
     return floor >> (divisions.bit_length() - 1)

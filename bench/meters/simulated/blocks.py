@@ -45,7 +45,7 @@ class Pool:
 
 
 def cut(block: Block, size: int) -> Block:
-    """Shorten a block to `size`; what is left of it is returned, and is in no pool."""
+    """Shorten a block to `size`; return the rest of it, which is in no pool."""
     rest = Block(block.address + size, block.size - size, block.pool, block.expandable, block.mapped)
     rest.before, rest.after = block, block.after
     if rest.after:
@@ -76,7 +76,7 @@ def can_grow_to(block: Block) -> int:
 
 
 def room_at(block: Block, size: int) -> Block | None:
-    """Where `size` bytes fit from an unmapped block on, or from the cached one before it; None if they do not."""
+    """Return the block from which `size` bytes fit: an unmapped one, or the cached one before it; None: no room."""
     first = block.before if block.before and not block.before.in_use else block
     room, following = 0, first
     while room < size and following and not following.in_use:

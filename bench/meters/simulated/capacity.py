@@ -1,42 +1,43 @@
-"""A simulated device that has so much memory and no more."""
+"""The memory limit of a simulated device."""
 
 import torch
 
+from bench.meters.allocations import AllocationEvent
+from bench.meters.allocator_settings import MIB, AllocatorSettings
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
-from bench.meters.simulated.allocator_settings import MIB, AllocatorSettings
-from bench.meters.simulated.ledger import Event, Ledger
+from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.peaks import DeviceBlocks
 
 
 def limit(ledger: Ledger, place: str, settings: AllocatorSettings, capacity: int) -> None:
-    """From now on, what is asked for in `place` beyond `capacity` bytes raises `torch.OutOfMemoryError` there."""
+    """Limit `place` to `capacity` bytes from now on: requests beyond it raise `torch.OutOfMemoryError`."""
     blocks = DeviceBlocks(CachingAllocator(settings, capacity))
 
-    def hear(event: Event) -> None:
+    def apply(event: AllocationEvent) -> None:
         try:
-            blocks.hear(event)
+            blocks.apply(event)
         except OutOfSegments as out:
             # All that was cached has gone back to the driver, in vain.
             ledger.cache_emptied(place)
-            raise torch.OutOfMemoryError(_told(out.segment_bytes, blocks.allocator, capacity)) from None
+            raise torch.OutOfMemoryError(_message(out.segment_bytes, blocks.allocator, capacity)) from None
 
     ledger.capacities[place] = capacity
-    ledger.tell(place, hear)
+    ledger.watch(place, apply)
 
 
-def _told(segment: int, allocator: CachingAllocator, capacity: int) -> str:
-    """The error's message in PyTorch's own words, because others read them: it asked for a segment, not a tensor."""
+def _message(segment: int, allocator: CachingAllocator, capacity: int) -> str:
+    """Return the error's message in PyTorch's own words, because others read them; it names a segment, not a tensor."""
+    free = max(0, capacity - allocator.reserved_bytes)
     unused = allocator.reserved_bytes - allocator.allocated_bytes
+    sizes = (segment, capacity, free, capacity, allocator.allocated_bytes, unused)
     return (
-        f"CUDA out of memory. Tried to allocate {_shown(segment)}. GPU 0 has a total capacity of {_shown(capacity)} of "
-        f"which {_shown(max(0, capacity - allocator.reserved_bytes))} is free. {_shown(capacity)} allowed; Of the "
-        f"allocated memory {_shown(allocator.allocated_bytes)} is allocated by PyTorch, and {_shown(unused)} is "
-        f"reserved by PyTorch but unallocated."
-    )
+        "CUDA out of memory. Tried to allocate {}. GPU 0 has a total capacity of {} of which {} is free. {} allowed; "
+        "Of the allocated memory {} is allocated by PyTorch, and {} is reserved by PyTorch but unallocated."
+    ).format(*map(_format_size, sizes))
 
 
-def _shown(count: int) -> str:
-    """Bytes as PyTorch's `format_size` writes them."""
+def _format_size(count: int) -> str:
+    """Return bytes as PyTorch's `format_size` writes them."""
     if count <= 2**10:
         return f"{count} bytes"
     if count <= MIB:

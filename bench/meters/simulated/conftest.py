@@ -1,4 +1,4 @@
-"""What tests of the simulation share: a simulated world, and small things to put into it."""
+"""Fixtures of the simulation's tests: a simulated device, and small things to put onto it."""
 
 import gc
 from collections.abc import Iterator
@@ -9,16 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.meters.allocations import sum_peak
+from bench.meters.allocator_settings import AllocatorSettings
+from bench.meters.simulated.allocator import CachingAllocator
+from bench.meters.simulated.blocks import Block
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger, in_place
-from bench.meters.simulated.peaks import sum_peak
 from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
 
+DEFAULT = AllocatorSettings()
 CUDA = torch.device("cuda")
 DEVICE = "cuda:0"
 PLACES = (DEVICE, HOST, FILE, PINNED)
 
-# Of `linear()`: 32 of weight, 16 of bias.
+# The bytes of `linear()`: 32 of weight, 16 of bias.
 LINEAR_BYTES = 48
 
 
@@ -60,3 +64,15 @@ def held(world: SimulatedDevice) -> int:
 
 def numbers(count: int, **options: Any) -> Tensor:
     return torch.ones(count, dtype=torch.float32, **options)
+
+
+def figures(allocator: CachingAllocator) -> tuple[int, int, int]:
+    """Return its requested, allocated and reserved bytes."""
+    return allocator.requested_bytes, allocator.allocated_bytes, allocator.reserved_bytes
+
+
+def limited(
+    capacity: int, *requests: int, settings: AllocatorSettings = DEFAULT
+) -> tuple[CachingAllocator, list[Block]]:
+    allocator = CachingAllocator(settings, capacity)
+    return allocator, [allocator.allocate(request) for request in requests]

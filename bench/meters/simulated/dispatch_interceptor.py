@@ -1,4 +1,4 @@
-"""Hears every operation, those that a call is made of included, and the storages that come of it."""
+"""The interceptor of all operations, those inside of calls included: it enters their storages into the ledger."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +38,7 @@ _FILLS = (
 
 
 class DispatchInterceptor(TorchDispatchMode):
-    """Does what was asked for, where it can be done without values, and says what came of it."""
+    """Runs operations where they need no values, and enters the storages that they make."""
 
     def __init__(self, world: SimulatedDevice, kernels: Kernels) -> None:
         super().__init__()
@@ -51,20 +51,20 @@ class DispatchInterceptor(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # What is done to a distributed tensor is heard when it is done to the local one.
+        # An operation on a distributed tensor is intercepted on its local one.
         if any(map(is_distributed, types)):
             return NotImplemented
         world, kwargs = self._world, kwargs or {}
-        kind = _kind(func)
+        effects = _effects(func)
         inputs = tensors((*args, *kwargs.values()))
         places = [world.place(tensor) for tensor in inputs]
         on_device = next((place for place in places if place.startswith("cuda")), None)
-        # What is put in order for a copy is put in order where it is.
+        # A tensor is made contiguous for a copy where it is.
         named = None if func is aten.clone.default else world.named
         brought = self._kernels.brought(func, args, kwargs, on_device or named)
-        # Where there is nothing to fill, PyTorch takes a millisecond to find that out.
-        out = args[0] if kind.fills and is_meta(args[0]) else func(*brought, **kwargs)
-        changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in kind.written)
+        # Without bytes there is nothing to fill, which PyTorch takes a millisecond to find out.
+        out = args[0] if effects.fills and is_meta(args[0]) else func(*brought, **kwargs)
+        changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in effects.written)
         known = {storage_of(tensor)._cdata for tensor in inputs}
         fresh = [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
         if not (fresh or changed):
@@ -77,7 +77,7 @@ class DispatchInterceptor(TorchDispatchMode):
             on_host = not is_meta(tensor) or (world.planned and not ON_HOST.isdisjoint(places))
             world.adopt(storage_of(tensor), named or on_device or (HOST if on_host else SKELETON))
         self._kernels.product(func, args, out, on_device)
-        if kind.copies:
+        if effects.copies:
             self._copied(inputs[-1], places[-1], out, non_blocking=_non_blocking(func, args, kwargs))
         elif FILE in places:
             for tensor, place in zip(inputs, places, strict=True):
@@ -86,11 +86,11 @@ class DispatchInterceptor(TorchDispatchMode):
         return out
 
     def _has_values(self, fresh: list[Tensor]) -> bool:
-        """Whether something came to the host that nobody asked to be made there."""
+        """Return True if a tensor came to the host that no call asked to be made there."""
         return self._world.named != HOST and not all(map(is_meta, fresh))
 
     def _copied(self, source: Tensor, place: str, destination: Tensor, *, non_blocking: bool) -> None:
-        """Do for a copy between two places what CUDA does, beside having its result."""
+        """Do for a copy between two places what CUDA does beside its result."""
         target = self._world.place(destination)
         if place == SKELETON != target:
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
@@ -104,10 +104,10 @@ class DispatchInterceptor(TorchDispatchMode):
             self._world.read(source)
 
     def _make_in_between(self, target: str, destination: Tensor, source: Tensor, *, non_blocking: bool) -> None:
-        """What CUDA makes where a copy cannot be one transfer: see `copy_kernel_cuda` in `Copy.cu`.
+        """Make what CUDA makes where a copy cannot be one transfer: see `copy_kernel_cuda` in `Copy.cu`.
 
-        What is not contiguous is put together where it is, and a conversion is the host's work unless the copy is
-        not waited for.
+        A tensor with gaps is made contiguous where it is. A conversion is the host's work, unless the copy is
+        non-blocking.
         """
         if destination.dtype == source.dtype and _same_order(destination, source):
             return
@@ -122,8 +122,8 @@ class DispatchInterceptor(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """What an operation does, and the arguments that it writes to, by position and name."""
+class _Effects:
+    """The effects of an operation, and the arguments that it writes to, by position and name."""
 
     copies: bool
     fills: bool
@@ -131,10 +131,10 @@ class _Kind:
 
 
 @cache
-def _kind(func: Any) -> _Kind:
+def _effects(func: Any) -> _Effects:
     arguments = enumerate(func._schema.arguments)
     written = tuple((at, one.name) for at, one in arguments if one.alias_info and one.alias_info.is_write)
-    return _Kind(func in _COPIES, func in _FILLS, written)
+    return _Effects(func in _COPIES, func in _FILLS, written)
 
 
 def _non_blocking(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -142,7 +142,7 @@ def _non_blocking(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> b
 
 
 def _same_order(one: Tensor, other: Tensor) -> bool:
-    """Whether the values of two tensors lie in memory in the same order, and without gaps."""
+    """Return True if the values of two tensors lie in memory in the same order and without gaps."""
     if one.shape != other.shape:
         return False
     if one.is_contiguous() and other.is_contiguous():

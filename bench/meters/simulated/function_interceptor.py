@@ -1,4 +1,4 @@
-"""Hears every call of PyTorch's interface as it was made, with the devices that were named in it."""
+"""The interceptor of all calls of PyTorch's interface as they were made, with the devices that they name."""
 
 from collections.abc import Callable
 from functools import cache
@@ -23,7 +23,7 @@ def _makers() -> frozenset[Any]:
 
 
 class FunctionInterceptor(TorchFunctionMode):
-    """Names the stand-in where a call names a device, and answers for tensors what they would say on CUDA."""
+    """Replaces devices that a call names by their stand-ins, and answers for tensors as they would on CUDA."""
 
     def __init__(self, world: SimulatedDevice) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def _call(world: SimulatedDevice, func: Any, args: tuple[Any, ...], kwargs: dict
 
 
 def _made_pinned(world: SimulatedDevice, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """What a call makes, in page-locked memory."""
+    """Return the result of a call in page-locked memory."""
     device = kwargs.get("device")
     if device is None and func in _device_constructors():
         device = torch.utils._device.CURRENT_DEVICE
@@ -108,7 +108,7 @@ def _get_device(world: SimulatedDevice, tensor: Tensor) -> int:
 
 
 def _set_data(world: SimulatedDevice, tensor: Tensor, data: Tensor) -> None:
-    """`tensor.data = data`, between a host and a device too, which are not to differ as CPU and meta do."""
+    """Assign `tensor.data = data`, between a host and a device too, which CPU and meta do not allow."""
     if not _same_kind(world, tensor, data):
         raise RuntimeError("`variable.set_data(tensor)`: `variable` and `tensor` have incompatible tensor type.")
     if is_meta(tensor) == is_meta(data):
@@ -124,7 +124,7 @@ def _set_data(world: SimulatedDevice, tensor: Tensor, data: Tensor) -> None:
 
 
 def _grad(world: SimulatedDevice, tensor: Tensor) -> Tensor | None:
-    """The gradient of a tensor. It stays where it is when the tensor's data moves, until somebody moves it too."""
+    """Return the gradient of a tensor. It stays where it is when the tensor's data moves, until it is moved too."""
     grad = world.other_grads.get(tensor)
     if grad is None:
         return tensor.grad
@@ -139,14 +139,14 @@ def _set_grad(world: SimulatedDevice, tensor: Tensor, grad: Tensor | None) -> No
 
 
 def _same_kind(world: SimulatedDevice, one: Tensor, other: Tensor) -> bool:
-    """Whether `one.data = other` would do: host and device have it in common that they are no skeleton."""
+    """Return True if `one.data = other` works: host and device are alike in that neither is a skeleton."""
     if (world.place(one) == SKELETON) != (world.place(other) == SKELETON):
         return False
     return is_meta(one) != is_meta(other) or torch._has_compatible_shallow_copy_type(one, other)
 
 
 def _parse_to(world: SimulatedDevice, *args: Any, **kwargs: Any) -> tuple[Any, Any, bool, Any]:
-    """What `Tensor.to` and `Module.to` are given, as PyTorch's own parser tells it: device, dtype, ..."""
+    """Return the arguments of `Tensor.to` and `Module.to` as PyTorch's own parser reads them: device, dtype, ..."""
     if args and isinstance(args[0], int) and not isinstance(args[0], bool):
         args = (f"cuda:{args[0]}", *args[1:])
     if isinstance(kwargs.get("device"), int):
@@ -183,7 +183,7 @@ def _type_as(world: SimulatedDevice, tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def _as_tensor(func: Any) -> Callable[..., Any]:
-    """A call that takes a tensor, or a storage, as it is or moved."""
+    """Return a call that takes a tensor, or a storage, as it is or moved."""
 
     def as_tensor(world: SimulatedDevice, data: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
         if isinstance(data, Storage) and dtype and world.holds_no_values(data):
@@ -197,7 +197,7 @@ def _as_tensor(func: Any) -> Callable[..., Any]:
 
 
 def _set_item(world: SimulatedDevice, tensor: Tensor, index: Any, value: Any) -> None:
-    """`tensor[index] = value`: a number becomes a tensor of the host only where indices are tensors or lists."""
+    """Assign `tensor[index] = value`: a number becomes a tensor of the host only if indices are tensors or lists."""
     if isinstance(value, Tensor) or not world.holds_no_values(storage_of(tensor)):
         tensor[index] = value
     elif any(isinstance(one, Tensor | list) for one in (index if isinstance(index, tuple) else (index,))):
@@ -234,8 +234,8 @@ def _data_ptr(world: SimulatedDevice, tensor: Tensor) -> int:
     return storage_of(tensor).data_ptr() + int(tensor.storage_offset()) * tensor.element_size()
 
 
-def _shown(what: Callable[..., Any]) -> Callable[..., Any]:
-    """A call that shows a tensor: without values PyTorch shows none, and says nothing of it."""
+def _with_values_only(what: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `what` for tensors with values; without values it raises, since PyTorch would show none without a word."""
 
     def show(world: SimulatedDevice, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         if world.holds_no_values(storage_of(tensor)):
@@ -246,7 +246,7 @@ def _shown(what: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _getter(name: str) -> Any:
-    """What reading a property of a tensor is heard as."""
+    """Return the function that a mode gets for a read of a property of a tensor."""
     return getattr(Tensor, name).__get__
 
 
@@ -258,7 +258,7 @@ def _bool(world: SimulatedDevice, tensor: Tensor) -> bool:
 
 
 def _item(world: SimulatedDevice, tensor: Tensor) -> Any:
-    """A number: while questions are answered, none that is asked for matters."""
+    """Return a number: while questions are answered, its value does not matter."""
     if world.answers is None or not world.holds_no_values(storage_of(tensor)):
         return tensor.item()
     world.read_number(tensor)
@@ -290,8 +290,8 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.cuda: _cuda,
     Tensor.cpu: _cpu,
     torch._has_compatible_shallow_copy_type: _same_kind,
-    Tensor.__repr__: _shown(Tensor.__repr__),
-    Tensor.__format__: _shown(Tensor.__format__),
+    Tensor.__repr__: _with_values_only(Tensor.__repr__),
+    Tensor.__format__: _with_values_only(Tensor.__format__),
 }
 
 

@@ -16,7 +16,7 @@ from bench.meters.simulated.simulated_device import META, SimulatedDevice, meta_
 
 aten = torch.ops.aten
 
-# Of Hopper and Blackwell; others take 8.125 MiB: see `parseChosenWorkspaceSize` in `CublasHandlePool.cpp`.
+# On Hopper and Blackwell; other GPUs take 8.125 MiB: see `parseChosenWorkspaceSize` in `CublasHandlePool.cpp`.
 WORKSPACE_BYTES = 32 * 2**20
 
 # A reduction of so many elements to one is never split among blocks, on no GPU: see `setReduceConfig` in `Reduce.cuh`.
@@ -36,7 +36,7 @@ _MASKS = (torch.bool, torch.uint8)
 
 
 class Kernels:
-    """Memory that a world's operations take of a device in between, and the workspaces that products leave there."""
+    """Memory that operations take of a device in between, and the workspaces that products leave there."""
 
     def __init__(self, world: SimulatedDevice, environ: Mapping[str, str]) -> None:
         self._world = world
@@ -49,9 +49,9 @@ class Kernels:
     def brought(
         self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], place: str | None
     ) -> tuple[Any, ...]:
-        """The arguments as a device gets them: copies count for as long as they are referred to.
+        """Return the arguments as a device gets them: copies count for as long as they are referred to.
 
-        Raises the error of a recipe that asks for what cannot be told of every GPU.
+        Raises the error of a recipe that asks for memory that depends on the GPU.
         """
         if not place or not place.startswith("cuda"):
             return args
@@ -124,13 +124,13 @@ class Kernels:
 
 
 def workspace_bytes(environ: Mapping[str, str]) -> int:
-    """The bytes of cuBLAS' workspace: `CUBLAS_WORKSPACE_CONFIG` has pairs of `:KiB:count`."""
+    """Return the bytes of cuBLAS' workspace: `CUBLAS_WORKSPACE_CONFIG` has pairs of `:KiB:count`."""
     pairs = re.findall(r":(\d+):(\d+)", environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
     return sum(int(kib) * int(count) * 2**10 for kib, count in pairs) if pairs else WORKSPACE_BYTES
 
 
 def _is_split(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether some GPU may split a reduction among blocks, which takes memory."""
+    """Return True if some GPU may split a reduction among blocks, which takes memory."""
     # Older ones have no such tag.
     if getattr(torch.Tag, "reduction", None) not in func.tags or not isinstance(args[0], Tensor):
         return False
@@ -144,7 +144,7 @@ def _is_split(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bo
 
 
 def _is_matrix(tensor: Tensor) -> bool:
-    """Whether cuBLAS takes the matrices of a tensor as they are: rows or columns without gaps in them."""
+    """Return True if cuBLAS takes the matrices of a tensor as they are: rows or columns without gaps."""
     if tensor.ndim <= 1:
         return True
     (rows, columns), (row, column) = tensor.shape[-2:], tensor.stride()[-2:]

@@ -1,6 +1,6 @@
-"""What was alive when: the storages of a load, where they were, and the line of the recipe that asked for them.
+"""The ledger of a load: its storages, the place of each, and the line of the recipe that allocated it.
 
-A ledger only writes down; `peaks.py` makes sums of it.
+A ledger records events; `peaks.py` computes sums of them.
 """
 
 import sys
@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
 
 import torch
 
+from bench.meters.allocations import AllocationEvent, SourceLine
 from bench.meters.host import PAGE_BYTES
 
 # The places of a storage. A device is a place by its name, as `cuda:0`; a skeleton has none and costs nothing.
@@ -21,39 +21,18 @@ HOST = "host"
 FILE = "file"
 PINNED = "pinned"
 
-# Where a tensor says that it is on the CPU.
+# The places in which a tensor says that it is on the CPU.
 ON_HOST = frozenset((HOST, FILE, PINNED))
 
-# Where the addresses of storages begin that have none: of the host, and of devices. No process has memory there.
+# The first addresses of storages without bytes, on the host and on devices. No process has memory there.
 HOST_ADDRESSES = 2**60
 DEVICE_ADDRESSES = 2**61
 
 Storage = torch.UntypedStorage
 
 
-class Line(NamedTuple):
-    """A line of source."""
-
-    file: str
-    number: int
-
-
-class Event(NamedTuple):
-    """A storage that came (`bytes` above 0) or went (below 0), or a part of one, or a cache that was emptied (0).
-
-    `stream` is the one that was current where it came, `seconds` are those of the monotonic clock.
-    """
-
-    place: str
-    storage: int
-    bytes: int
-    line: Line | None
-    stream: int = 0
-    seconds: float = 0.0
-
-
 class _Thread(threading.local):
-    """The current stream of a thread, at first the default one, and those that were current outside of it."""
+    """Streams of a thread: the current one, at first the default, and those that were current outside of it."""
 
     def __init__(self) -> None:
         self.stream = 0
@@ -64,33 +43,33 @@ Span = tuple[int, int]
 
 
 @dataclass(eq=False)
-class Mapping:
-    """A mapped file: pages of it that were read stay until the last storage that lies in it is gone."""
+class MappedPages:
+    """The pages of a mapped file that were read: they stay until the last storage of the file is freed."""
 
     touched: list[tuple[int, int]]
 
 
 @dataclass(eq=False)
 class _Entry:
-    """A storage that is alive. `number` is None where it was there before the ledger was started."""
+    """A live storage. `number` is None if it was there before the ledger was started."""
 
     place: str
     bytes: int
     number: int | None
     address: int
     gone: "weakref.ref[Storage]"
-    line: Line | None
-    mapping: Mapping | None = None
+    line: SourceLine | None
+    mapping: MappedPages | None = None
     read: list[Span] = field(default_factory=list)
     whole: Storage | None = None
 
 
 class Ledger:
-    """Follows storages from the moment it is told of them until they are freed."""
+    """Follows storages from their entry until they are freed."""
 
     def __init__(self, source: str | None) -> None:
-        """`source` is the file of the recipe: lines are lines of it."""
-        self.events: list[Event] = []
+        """Start a ledger; `source` is the file of the recipe, whose lines it records."""
+        self.events: list[AllocationEvent] = []
         self._source = source
         self._entries: dict[int, _Entry] = {}
         self._numbers = count(1)
@@ -98,16 +77,16 @@ class Ledger:
         self._addresses = {True: HOST_ADDRESSES, False: DEVICE_ADDRESSES}
         # Threads load too; and a storage may go, which is heard at once, while another is being entered.
         self._lock = threading.RLock()
-        self._hears: dict[str, Callable[[Event], object]] = {}
-        # Of places that have so many bytes and no more.
+        self._watchers: dict[str, Callable[[AllocationEvent], object]] = {}
+        # The most bytes of a place; a place without an entry has no limit.
         self.capacities: dict[str, int] = {}
 
-    def tell(self, place: str, hears: Callable[[Event], object]) -> None:
-        """Have what comes and goes in a place from now on told to `hears`: what that raises for has not come."""
-        self._hears[place] = hears
+    def watch(self, place: str, watcher: Callable[[AllocationEvent], object]) -> None:
+        """Call `watcher` with every event of a place from now on; an event that it raises for has not happened."""
+        self._watchers[place] = watcher
 
     def restart(self) -> None:
-        """Forget what was written down; what is alive now counts no more."""
+        """Forget all events; storages that are alive now count no more."""
         self.events.clear()
         for entry in self._entries.values():
             entry.number = None
@@ -115,12 +94,12 @@ class Ledger:
                 entry.mapping.touched.clear()
 
     def place(self, storage: Storage) -> str | None:
-        """Where a storage is; None if the ledger does not know it."""
+        """Return the place of a storage; None if the ledger does not know it."""
         entry = self._entries.get(storage._cdata)
         return entry.place if entry else None
 
     def address(self, storage: Storage) -> int | None:
-        """An address as the storage might have if it had bytes: no two that are alive have the same."""
+        """Return an address as the storage might have if it had bytes: no two live storages have the same."""
         entry = self._entries.get(storage._cdata)
         return entry.address if entry else None
 
@@ -130,8 +109,8 @@ class Ledger:
             entry = self._follow(storage, place)
             entry.number = self._came(place, entry.bytes, entry.line)
 
-    def mapped(self, storage: Storage, mapping: Mapping) -> None:
-        """Follow a storage that lies in a mapped file: of it counts what is read, see `touched`."""
+    def mapped(self, storage: Storage, mapping: MappedPages) -> None:
+        """Follow a storage of a mapped file: its bytes count once they are read, see `touched`."""
         with self._lock:
             self._follow(storage, FILE).mapping = mapping
 
@@ -144,7 +123,7 @@ class Ledger:
             self._entries[key] = _Entry(known.place, storage.nbytes(), None, address, gone, known.line, whole=whole)
 
     def touched(self, storage: Storage, start: int, end: int) -> None:
-        """These bytes of a mapped storage were read."""
+        """Count bytes of a mapped storage as read."""
         entry = self._entries.get(storage._cdata)
         if entry and entry.mapping:
             with self._lock:
@@ -156,12 +135,12 @@ class Ledger:
                     entry.mapping.touched.append((entry.number, added))
 
     def unmapped(self, touched: Iterable[tuple[int, int]]) -> None:
-        """A mapped file is gone, and with it the pages of the storages that were read."""
+        """Free the pages of a mapped file that is gone, those of its storages that were read."""
         for number, size in touched:
             self._went(FILE, number, size)
 
     def resized(self, storage: Storage) -> None:
-        """Notice if a storage that is followed has changed its size: the new one is there before the old one goes."""
+        """Record a change of a storage's size: the new bytes are there before the old ones go."""
         entry = self._entries.get(storage._cdata)
         if entry and storage.nbytes() != entry.bytes:
             with self._lock:
@@ -172,18 +151,18 @@ class Ledger:
                     self._went(entry.place, old, old_bytes)
 
     def cache_emptied(self, place: str) -> None:
-        self._write(Event(place, -1, 0, None, 0, time.monotonic()))
+        self._write(AllocationEvent(place, -1, 0, None, 0, time.monotonic()))
 
     def held_bytes(self, place: str) -> int:
-        """What is alive in a place of what came since the ledger was started."""
+        """Return the bytes alive in a place of what was allocated since the ledger was started."""
         return sum(event.bytes for event in self.events if event.place == place)
 
-    def asking_line(self) -> Line | None:
-        """The line of the recipe that is being run."""
+    def asking_line(self) -> SourceLine | None:
+        """Return the line of the recipe that is running."""
         frame = sys._getframe(1)
         while frame:
             if frame.f_code.co_filename == self._source:
-                return Line(self._source, frame.f_lineno)
+                return SourceLine(self._source, frame.f_lineno)
             frame = frame.f_back  # type: ignore[assignment]
         return None
 
@@ -192,26 +171,26 @@ class Ledger:
         gone = weakref.ref(storage, lambda _: self._gone(key))
         on_host = place in ON_HOST
         entry = _Entry(place, size, None, self._addresses[on_host], gone, self.asking_line())
-        # Where an allocator would put it: at a multiple of 512, and on the host of a page.
+        # Allocators align to 512 bytes, and on the host to a page.
         step = PAGE_BYTES if on_host else 512
         self._addresses[on_host] += max(-(-size // step), 1) * step
         self._entries[key] = entry
         return entry
 
-    def _came(self, place: str, size: int, line: Line | None, number: int | None = None) -> int:
-        """Write down a storage, or more of the one of that number."""
+    def _came(self, place: str, size: int, line: SourceLine | None, number: int | None = None) -> int:
+        """Record an allocation, or more bytes of the storage of that number."""
         number = next(self._numbers) if number is None else number
         if size:
-            self._write(Event(place, number, size, line, self.thread.stream, time.monotonic()))
+            self._write(AllocationEvent(place, number, size, line, self.thread.stream, time.monotonic()))
         return number
 
     def _went(self, place: str, number: int, size: int) -> None:
         if size:
-            self._write(Event(place, number, -size, None, 0, time.monotonic()))
+            self._write(AllocationEvent(place, number, -size, None, 0, time.monotonic()))
 
-    def _write(self, event: Event) -> None:
-        if hears := self._hears.get(event.place):
-            hears(event)
+    def _write(self, event: AllocationEvent) -> None:
+        if watcher := self._watchers.get(event.place):
+            watcher(event)
         self.events.append(event)
 
     def _gone(self, key: int) -> None:
@@ -222,16 +201,16 @@ class Ledger:
 
 
 def without_asking(place: str) -> str:
-    """Where that is made which is made from something in a place: page-locked memory has to be asked for."""
+    """Return the place of a copy of something in `place`: page-locked memory has to be asked for."""
     return HOST if place in ON_HOST else place
 
 
-def in_place(events: Iterable[Event], *places: str) -> list[Event]:
+def in_place(events: Iterable[AllocationEvent], *places: str) -> list[AllocationEvent]:
     return [event for event in events if event.place in places]
 
 
 def _joined(spans: list[Span]) -> list[Span]:
-    """The same bytes in spans that do not overlap."""
+    """Return the same bytes in spans that do not overlap."""
     joined: list[Span] = []
     for start, end in sorted(spans):
         if joined and start <= joined[-1][1]:

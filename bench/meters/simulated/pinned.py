@@ -1,9 +1,4 @@
-"""Page-locked memory: a model of PyTorch's caching allocator for it, and real memory for those who write to it.
-
-The rules are those of `aten/src/ATen/core/CachingHostAllocator.h`, torch 2.10 to 2.14: a block has a power of two of
-bytes, is never split, and is cached for requests of its size until the cache is emptied. There a block is cached when
-the copies from it are done; here they always are.
-"""
+"""Page-locked memory: a model of PyTorch's caching allocator for it, and real memory for loads that write to it."""
 
 import ctypes
 import mmap
@@ -14,26 +9,26 @@ from functools import reduce
 from itertools import pairwise
 from operator import or_
 
+from bench.meters.allocations import AllocationEvent
 from bench.meters.host import PAGE_BYTES
-from bench.meters.simulated.ledger import Event
 
-# What PyTorch counts, by its own names: blocks, and of them those in use.
+# PyTorch's names of its counts: of blocks, and of the blocks in use.
 _FIGURES = ("allocations", "allocated_bytes", "active_requests", "active_bytes")
 
 
 class PinnedAllocator:
-    """Keeps count of blocks as PyTorch does: all, cached ones included, are `allocated`, those in use are `active`."""
+    """Counts blocks as PyTorch does: all, cached ones included, are `allocated`, those in use are `active`."""
 
     def __init__(self) -> None:
         self.allocations = self.allocated_bytes = self.active_requests = self.active_bytes = 0
-        # Of the block that a storage got.
+        # The size of the block of each storage.
         self.sizes: dict[int, int] = {}
-        # Of those in use, how many blocks of a size there are.
+        # The number of blocks in use by size.
         self.active = Counter[int]()
         self._cached = Counter[int]()
 
-    def hear(self, event: Event) -> None:
-        """Do what a ledger wrote down of page-locked memory."""
+    def apply(self, event: AllocationEvent) -> None:
+        """Allocate, free or empty the cache, as an event says."""
         if event.bytes == 0:
             self._empty_cache()
             return
@@ -56,8 +51,8 @@ class PinnedAllocator:
         self._cached.clear()
 
 
-def host_stats(events: Iterable[Event], since: int) -> dict[str, dict[str, int]]:
-    """What `torch.cuda.host_memory_stats` tells, but for times; peaks are those from event number `since` on.
+def host_stats(events: Iterable[AllocationEvent], since: int) -> dict[str, dict[str, int]]:
+    """Return the figures of `torch.cuda.host_memory_stats` except times; peaks are those from event number `since` on.
 
     PyTorch keeps the peaks of blocks in use for every size of a block, and adds them up: see `getStats` there.
     """
@@ -65,7 +60,7 @@ def host_stats(events: Iterable[Event], since: int) -> dict[str, dict[str, int]]
     counted = {figure: [0] for figure in _FIGURES}
     active = [Counter[int]()]
     for event in events:
-        allocator.hear(event)
+        allocator.apply(event)
         active.append(allocator.active.copy())
         for figure, values in counted.items():
             values.append(getattr(allocator, figure))
@@ -87,13 +82,13 @@ def _stat(values: list[int], since: int) -> dict[str, int]:
 
 
 class PinnedMemory:
-    """Blocks by the same rules that are memory: a cached one is the process's too."""
+    """Blocks of real memory by the same rules: a cached one stays the process's."""
 
     def __init__(self) -> None:
         self._cached: dict[int, list[mmap.mmap]] = defaultdict(list)
 
     def allocate(self, requested: int) -> "ctypes.Array[ctypes.c_char]":
-        """Memory for a request of one byte or more, resident at once; it is cached when nobody refers to it."""
+        """Return memory for a request of one byte or more, resident at once; it is cached when nobody refers to it."""
         size = _block_bytes(requested)
         try:
             block = self._cached[size].pop()

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.meters.simulated.ledger import Mapping, Storage
+from bench.meters.simulated.ledger import MappedPages, Storage
 from bench.meters.simulated.simulated_device import SimulatedDevice, meta_storage
 
 
@@ -25,7 +25,7 @@ class PlannedFile:
         return meta_storage(part.stop - part.start)
 
     def untyped(self) -> "MappedFile":
-        """The same for safetensors' reader, which asks for it."""
+        """Return the file as safetensors' reader asks for it."""
         return MappedFile(self._world)
 
 
@@ -42,23 +42,23 @@ class MappedFile:
         return storage
 
     def data_ptr(self) -> int:
-        """Ends a copy by addresses before it begins. Raises `CopiedByAddress`."""
+        """End a copy by addresses before it begins. Raises `CopiedByAddress`."""
         raise CopiedByAddress
 
 
 class CopiedByAddress(Exception):
-    """Safetensors' reader wants to copy a tensor of a mapped file into page-locked memory, without PyTorch."""
+    """The error that ends a copy by safetensors' reader into page-locked memory, past PyTorch."""
 
 
-def new_mapping(world: SimulatedDevice) -> Mapping:
-    """A mapped file, whose pages leave the ledger when it is gone."""
-    mapping = Mapping([])
+def new_mapping(world: SimulatedDevice) -> MappedPages:
+    """Return the pages of a new mapped file, which leave the ledger when it is gone."""
+    mapping = MappedPages([])
     weakref.finalize(mapping, world.ledger.unmapped, mapping.touched).atexit = False
     return mapping
 
 
 def reader_replacements() -> list[tuple[object, str, Callable[..., Any]]]:
-    """What safetensors' reader is to do instead in a plan, where it is installed."""
+    """Return the replacements of safetensors' reader in a plan; none if it is not installed."""
     if find_spec("safetensors") is None:
         return []
     from safetensors import safe_open  # noqa: PLC0415 - of an extra

@@ -8,19 +8,19 @@ from typing import Any
 from bench.meters.simulated.ledger import DEVICE_ADDRESSES, HOST_ADDRESSES
 from bench.meters.simulated.storages import Replacement
 
-# What Linux reads in one call at most: see read(2).
+# The most bytes that Linux reads in one call: see read(2).
 MOST_READ_BYTES = 0x7FFFF000
 
 
 def replacements() -> list[Replacement]:
-    """`os.preadv` for a plan. An address of the device it refuses by itself, as it does CUDA's."""
+    """Return the replacement of `os.preadv`. An address of the device it refuses by itself, as it does CUDA's."""
     # Not every system has it.
     preadv = getattr(os, "preadv", None)
     if preadv is None:
         return []
 
     def read(descriptor: int, buffers: Sequence[Any], offset: int, *flags: int) -> int:
-        """Read into buffers that are memory, and count for others what would have been read."""
+        """Read into buffers that are memory, and count for others the bytes that would be read."""
         real = [not HOST_ADDRESSES <= _address(buffer) < DEVICE_ADDRESSES for buffer in buffers]
         if all(real):
             return preadv(descriptor, buffers, offset, *flags)
@@ -33,7 +33,7 @@ def replacements() -> list[Replacement]:
                 done += max(0, min(wanted, end - start, MOST_READ_BYTES - done))
         return done
 
-    # Where nothing is read, threads that a recipe starts for every core only wait for each other.
+    # Nothing is read, so threads for every core would only wait for each other.
     return [(os, "preadv", read), (os, "cpu_count", lambda: 1)]
 
 

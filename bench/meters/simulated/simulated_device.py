@@ -1,4 +1,4 @@
-"""Which tensors are where while CUDA is simulated. The listeners ask, and say what comes."""
+"""The places of all tensors while CUDA is simulated, for the interceptors to ask and to enter."""
 
 import threading
 import weakref
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakIdKeyDictionary
 
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.host import read_pages
 from bench.meters.simulated.allocator import CachingAllocator
-from bench.meters.simulated.allocator_settings import AllocatorSettings
-from bench.meters.simulated.ledger import HOST, PINNED, Ledger, Mapping, Storage, in_place
+from bench.meters.simulated.ledger import HOST, PINNED, Ledger, MappedPages, Storage, in_place
 from bench.meters.simulated.peaks import DeviceBlocks
 from bench.meters.simulated.pinned import PinnedMemory
 from model.user.user_code import NotTheUsers
@@ -32,14 +32,14 @@ SKELETON = "skeleton"
 
 
 class NotSimulated(NotTheUsers):
-    """A load did what can only be done where the tensors have values, or on a GPU; the message names the line.
+    """The error of a load that needs values, or a GPU; the message names the line.
 
-    No `Exception`: those are caught in many places, `load_state_dict` one of them, and forgotten.
+    It is no `Exception`: those are caught in many places, `load_state_dict` one of them, and forgotten.
     """
 
 
 class SimulatedDevice:
-    """What is known of every tensor. In a plan the host's have no bytes."""
+    """The place of every tensor. In a plan the host's have no bytes."""
 
     def __init__(self, ledger: Ledger, settings: AllocatorSettings, *, planned: bool) -> None:
         self.ledger = ledger
@@ -48,7 +48,7 @@ class SimulatedDevice:
         self.pinned_memory = PinnedMemory()
         # Gradients of the host of tensors on a device, which PyTorch refuses where one is on meta and the other is not.
         self.other_grads = WeakIdKeyDictionary()
-        # What a copy needs in between it needs so shortly that threads hardly ever do at once: here never.
+        # Temporary memory of a copy is so short-lived that threads hardly ever overlap in it: here they never do.
         self.one_copy = threading.RLock()
         # The place that the call being made has named. Calls of other threads name their own.
         self._thread = threading.local()
@@ -59,12 +59,12 @@ class SimulatedDevice:
     def handle(self) -> int:
         """The number of this thread's handle of cuBLAS: when a thread ends, another gets its handle."""
         if not hasattr(self._thread, "handle"):
-            self._thread.handle = _Handle(self._free_handles, self._handles)
+            self._thread.handle = _CublasHandle(self._free_handles, self._handles)
         return self._thread.handle.number
 
     @property
     def answers(self) -> Iterator[bool] | None:
-        """Answers for this thread's questions whether tensors hold anything that is true; None: there are none."""
+        """The answers for this thread to whether tensors hold anything that is true; None: there are none."""
         return getattr(self._thread, "answers", None)
 
     @contextmanager
@@ -81,7 +81,7 @@ class SimulatedDevice:
 
     @contextmanager
     def naming(self, place: str | None) -> Iterator[None]:
-        """What is made in this block is made in `place`; None: where its inputs are."""
+        """Make everything in this block in `place`; None: where its inputs are."""
         before, self._thread.named = self.named, place
         try:
             yield
@@ -89,19 +89,19 @@ class SimulatedDevice:
             self._thread.named = before
 
     def place(self, tensor: Tensor) -> str:
-        """Where a tensor is: on the device of that name, in `HOST`, `FILE`, `PINNED` or `SKELETON`."""
+        """Return the place of a tensor: the name of a device, `HOST`, `FILE`, `PINNED` or `SKELETON`."""
         return self.place_of(storage_of(tensor))
 
     def place_of(self, storage: Storage) -> str:
-        """The same of a storage."""
+        """Return the place of a storage."""
         return self.ledger.place(storage) or (SKELETON if storage.device.type == "meta" else HOST)
 
     def holds_no_values(self, storage: Storage) -> bool:
-        """Whether a storage stands for one that has values."""
+        """Return True if a storage stands for one that has values."""
         return storage.device.type == "meta" and self.place_of(storage) != SKELETON
 
     def target(self, device: torch.device | str | int) -> tuple[torch.device, str | None]:
-        """The device that stands for a named one, and the place that it means; None: no place that is known."""
+        """Return the device that stands for a named one, and the place that it means; None: no place that is known."""
         named = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
         if named.type == "cuda":
             return META, f"cuda:{named.index or 0}"
@@ -117,14 +117,14 @@ class SimulatedDevice:
             self.ledger.born(storage, place)
 
     def reserved_bytes(self, place: str) -> int:
-        """What PyTorch's allocator has taken of a device since the ledger was started."""
+        """Return the bytes that PyTorch's allocator has taken of a device since the ledger was started."""
         blocks = DeviceBlocks(CachingAllocator(self.settings, self.ledger.capacities.get(place)))
         for event in in_place(self.ledger.events, place):
-            blocks.hear(event)
+            blocks.apply(event)
         return blocks.allocator.reserved_bytes
 
     def pinned(self, like: Tensor) -> Tensor:
-        """A tensor like another, in page-locked memory, with whatever was there before."""
+        """Return a tensor like another, in page-locked memory, with arbitrary values."""
         tensor = torch.empty(0, dtype=like.dtype, device=META if self.planned else CPU)
         size = like.element_size() * _reach(like)
         if size == 0:
@@ -144,7 +144,7 @@ class SimulatedDevice:
             self.pinned(tensor)
 
     def upload(self, storage: Storage, place: str) -> Storage:
-        """A copy of a storage on a device."""
+        """Return a copy of a storage on a device."""
         self.read_storage(storage, 0, storage.nbytes())
         copied = meta_storage(storage.nbytes())
         self.ledger.born(copied, place)
@@ -161,7 +161,7 @@ class SimulatedDevice:
         if storage.device.type == "cpu":
             read_pages(storage.data_ptr() + start, end - start)
 
-    def from_checkpoint(self, storage: Storage, mapping: Mapping | None) -> Storage:
+    def from_checkpoint(self, storage: Storage, mapping: MappedPages | None) -> Storage:
         """Enter a storage that `torch.load` has just read, or mapped."""
         if mapping:
             self.ledger.mapped(storage, mapping)
@@ -170,7 +170,7 @@ class SimulatedDevice:
         return storage
 
     def refusal(self, what: str) -> NotSimulated:
-        """The error for a recipe that wants values."""
+        """Return the error for a recipe that wants values."""
         if self.planned:
             return self._refused(f"reads values ({what}): a plan has none; measure it without --plan")
         return self._refused(
@@ -178,7 +178,7 @@ class SimulatedDevice:
         )
 
     def lack(self, what: str) -> NotSimulated:
-        """The error for a recipe that wants something of CUDA that is not simulated."""
+        """Return the error for a recipe that wants something of CUDA that is not simulated."""
         return self._refused(f"uses {what}, which is not simulated; use --device cpu or cuda")
 
     def _refused(self, why: str) -> NotSimulated:
@@ -186,14 +186,14 @@ class SimulatedDevice:
         return NotSimulated(f"{Path(line.file).name}:{line.number} {why}" if line else f"the load {why}")
 
 
-class _Handle:
+class _CublasHandle:
     def __init__(self, free: list[int], more: Iterator[int]) -> None:
         self.number = free.pop() if free else next(more)
         weakref.finalize(self, free.append, self.number)
 
 
 def storage_of(tensor: Tensor) -> Storage:
-    """What a tensor lies in; of a distributed one, what this rank has of it."""
+    """Return the storage of a tensor, and of a distributed one that of this rank."""
     if is_lazy(tensor):
         # It has no memory yet, and raises when it is asked: until a module's first call gives it some.
         with torch._C.DisableTorchFunctionSubclass():
@@ -203,19 +203,19 @@ def storage_of(tensor: Tensor) -> Storage:
 
 @cache
 def is_distributed(kind: type) -> bool:
-    """Whether tensors of a type are made of a local one. Told by its name: to import it takes a second."""
+    """Return True if tensors of a type are made of a local one. The name tells: to import the type takes a second."""
     return any(base.__module__ == "torch.distributed.tensor" and base.__name__ == "DTensor" for base in kind.__mro__)
 
 
 def _reach(tensor: Tensor) -> int:
-    """From its first element on, how many there are until after its last, those between included."""
+    """Return the number of elements from a tensor's first to its last, those between included."""
     if not tensor.numel():
         return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def is_meta(tensor: Tensor) -> bool:
-    """Whether a tensor has no bytes, whatever it stands for."""
+    """Return True if a tensor has no bytes, whatever it stands for."""
     return storage_of(tensor).device.type == "meta"
 
 
@@ -225,7 +225,7 @@ def meta_storage(size: int) -> Storage:
 
 
 def tensors(values: Iterable[Any]) -> list[Tensor]:
-    """Every tensor among values, and in the lists and tuples among them."""
+    """Return every tensor among values, and in the lists and tuples among them."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):

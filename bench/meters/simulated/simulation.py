@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import torch
 
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated import reads, storages, streams, truncated
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.dispatch_interceptor import DispatchInterceptor
 from bench.meters.simulated.function_interceptor import FunctionInterceptor
 from bench.meters.simulated.kernels import Kernels

@@ -1,4 +1,4 @@
-"""Hears what is done to storages themselves, which neither calls nor operations tell of, and to checkpoints."""
+"""The replacements of calls on storages and checkpoints, which no interceptor gets."""
 
 import threading
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from bench.meters.simulated.pinned import host_stats
 from bench.meters.simulated.planned_files import PlannedFile, new_mapping, reader_replacements
 from bench.meters.simulated.simulated_device import CPU, META, SimulatedDevice, meta_storage
 
-# What a device says that it has where nobody has said how much: room for whatever is loaded.
+# The memory of a device without a limit: room for any load.
 UNLIMITED_BYTES = 2**60
 
-# What has to be replaced while CUDA is simulated: owner, name, and what is there meanwhile.
+# A replacement while CUDA is simulated: owner, name, and the substitute.
 Replacement = tuple[object, str, Any]
 
 
 def replacements(world: SimulatedDevice) -> list[Replacement]:
-    """Everything that is to be there instead, with the originals still called where they can do what is wanted."""
+    """Return all replacements; they call the originals where those can do the work."""
     return [
         *_creation(world),
         *_copies(world),
@@ -99,7 +99,7 @@ def _part_or_value(world: SimulatedDevice) -> Callable[..., Any]:
     get_value = _with_values(world, get_item)
 
     def get_part_or_value(storage: Storage, index: Any) -> Any:
-        # What is real is a part of its own accord.
+        # A part of a real storage needs no help.
         if not isinstance(index, slice) or not world.holds_no_values(storage):
             return get_value(storage, index)
         start, stop, step = index.indices(storage.nbytes())
@@ -159,7 +159,7 @@ def _pinned(world: SimulatedDevice) -> list[Replacement]:
 def _checkpoints(world: SimulatedDevice) -> list[Replacement]:
     serialization, from_file = torch.serialization, Storage.from_file
     location_reader, restore = serialization._get_restore_location, serialization.default_restore_location
-    # Of the file that a thread is loading, from when it is mapped until its storages are.
+    # The mapping of the file that a thread is loading, until its storages are entered.
     loading = threading.local()
 
     def map_file(*args: Any, **options: Any) -> Any:
@@ -201,7 +201,7 @@ def _plan(world: SimulatedDevice) -> list[Replacement]:
 
 
 def _device(world: SimulatedDevice) -> list[Replacement]:
-    """What a recipe may do with the device itself: there is one, and it is never busy."""
+    """Return the replacements for calls on the device itself: there is one, and it is never busy."""
 
     def empty_cache() -> None:
         world.ledger.cache_emptied("cuda:0")

@@ -65,7 +65,7 @@ class Stream:
 
 
 class StreamEvent:
-    """An event that has happened, recorded or not: CUDA does not wait for one that was not."""
+    """An event of a stream, which has always happened: CUDA does not wait for one that was not recorded."""
 
     def __init__(self, world: SimulatedDevice) -> None:
         self._world = world
@@ -90,7 +90,7 @@ class StreamEvent:
 
 
 def replacements(world: SimulatedDevice) -> list[Replacement]:
-    """What is there instead while CUDA is simulated: both classes, and what tells or sets the current stream."""
+    """Return the replacements of both classes, and of the calls that tell or set the current stream."""
     stream_class, event_class = _stream_class(world), _event_class(world)
 
     def current_stream(device: Any = None) -> Stream:
@@ -118,7 +118,7 @@ def replacements(world: SimulatedDevice) -> list[Replacement]:
         *((owner, "current_stream", current_stream) for owner in (torch.cuda, torch.accelerator)),
         *((owner, "set_stream", set_stream) for owner in (torch.cuda, torch.accelerator)),
         (torch.cuda, "default_stream", default_stream),
-        # What another stream was to do with a tensor is done.
+        # The work of another stream on a tensor is done.
         (torch.Tensor, "record_stream", lambda _tensor, _stream: None),
     ]
 

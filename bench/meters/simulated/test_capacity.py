@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.capacity import limit
 from bench.meters.simulated.conftest import CUDA, DEVICE, held, peak
 from bench.meters.simulated.ledger import in_place
@@ -106,7 +106,7 @@ def test_what_was_cached_is_gone_in_the_record_too(world: SimulatedDevice) -> No
 
 
 def test_the_device_says_what_it_has_left(world: SimulatedDevice) -> None:
-    """As the driver and the allocator tell it: transformers asks both, and takes at once what it will need."""
+    """The driver and the allocator tell it: transformers asks both, and takes at once what it will need."""
     limit(world.ledger, DEVICE, DEFAULT, 100 * MIB)
     assert torch.cuda.mem_get_info() == (100 * MIB, 100 * MIB)
     kept = [floats(30), floats(0.5)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.sim import SimMeter
-from bench.meters.simulated.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, held, peak
 from bench.meters.simulated.kernels import workspace_bytes
 from bench.meters.simulated.ledger import HOST, PINNED
@@ -33,7 +33,7 @@ def numbered(tensor: Tensor, index: Any, value: Any = 1.0) -> None:
 
 
 def peak_of(world: SimulatedDevice, call: Callable[..., object], *given: Tensor) -> int:
-    """The most that is there beside what is given to a call."""
+    """Return the most bytes that exist beside the arguments of a call."""
     world.ledger.restart()
     made = call(*given)
     most = peak(world)

@@ -4,7 +4,8 @@ import time
 import pytest
 import torch
 
-from bench.meters.simulated.ledger import FILE, HOST, Event, Ledger, Line, Mapping, Storage
+from bench.meters.allocations import AllocationEvent, SourceLine
+from bench.meters.simulated.ledger import FILE, HOST, Ledger, MappedPages, Storage
 
 HERE = __file__
 
@@ -88,7 +89,7 @@ def test_what_was_there_before_the_start_counts_no_more(ledger: Ledger) -> None:
 
 
 def test_so_does_what_was_read_of_a_mapped_file_before(ledger: Ledger) -> None:
-    mapping, storage = Mapping([]), tensor(100).untyped_storage()
+    mapping, storage = MappedPages([]), tensor(100).untyped_storage()
     ledger.mapped(storage, mapping)
     ledger.touched(storage, 0, 40)
     ledger.restart()
@@ -106,7 +107,7 @@ def test_places_are_kept_apart(ledger: Ledger) -> None:
 
 
 def test_a_mapped_storage_counts_from_when_it_is_read_until_the_whole_file_is_unmapped(ledger: Ledger) -> None:
-    mapping = Mapping([])
+    mapping = MappedPages([])
     read, unread = tensor(100).untyped_storage(), tensor(200).untyped_storage()
     ledger.mapped(read, mapping)
     ledger.mapped(unread, mapping)
@@ -136,7 +137,7 @@ def test_the_line_is_the_innermost_of_the_recipe(ledger: Ledger) -> None:
     first = test_the_line_is_the_innermost_of_the_recipe.__code__.co_firstlineno
     ledger.born(storage, "cuda:0")
     [event] = ledger.events
-    assert event._replace(seconds=0.0) == Event("cuda:0", 1, 1, Line(HERE, first + 3))
+    assert event._replace(seconds=0.0) == AllocationEvent("cuda:0", 1, 1, SourceLine(HERE, first + 3))
     elsewhere = Ledger("another.py")
     elsewhere.born(storage, "cuda:0")
     assert elsewhere.events[0].line is None

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.meters.allocator_settings import MIB, AllocatorSettings
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
-from bench.meters.simulated.allocator_settings import MIB, AllocatorSettings
 from bench.meters.simulated.blocks import Block
 
 DEFAULT = AllocatorSettings()
@@ -81,7 +81,7 @@ def test_what_the_driver_mapped_before_it_failed_stays_until_the_cache_is_emptie
 
 
 def test_an_expandable_segment_has_addresses_for_a_device_and_an_eighth_of_it() -> None:
-    """So a block that can grow to no more than that serves, and not a larger one, which is oversize here."""
+    """A block that can grow to no more than that serves, and not a larger one, which is oversize here."""
     settings = AllocatorSettings(expandable_segments=True, max_split_bytes=40 * MIB)
     allocator = CachingAllocator(settings, device_bytes=1024 * MIB)
     played(allocator, "a 32 0, b 300 0, c 300 0, d 235.5 0, e 32 0, -c, f 11.5 0, g 9.5 0, h 128 0, -d, i 9.5 0")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, LINEAR_BYTES, held, linear, numbers, peak
 from bench.meters.simulated.ledger import HOST, in_place
 from bench.meters.simulated.peaks import device_peaks
@@ -62,7 +62,7 @@ def test_a_lazy_module_is_initialised_by_its_first_call(world: SimulatedDevice) 
 
 
 def test_tied_weights_stay_tied_when_they_move_and_are_untied_by_to_empty(world: SimulatedDevice) -> None:
-    """As on CUDA: `Module.to` sets `param.data`, `to_empty` of a skeleton makes a parameter for every name."""
+    """`Module.to` sets `param.data`, `to_empty` of a skeleton makes a parameter for every name, as on CUDA."""
 
     def tied() -> nn.Sequential:
         model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))

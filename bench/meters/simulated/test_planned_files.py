@@ -75,7 +75,7 @@ def test_a_plan_takes_the_page_locked_memory_that_the_reader_takes(tmp_path: Pat
 
 
 def test_a_part_of_a_tensor_is_a_view_of_it(world: SimulatedDevice, file: Path) -> None:
-    """As transformers and torch.distributed.checkpoint read it."""
+    """Loaders that read it so are transformers and torch.distributed.checkpoint."""
     with safetensors.safe_open(file, framework="pt") as opened:
         half = opened.get_slice("wide")[2:4]
     assert (half.shape, world.place(half)) == ((2, 10), FILE)

@@ -89,7 +89,7 @@ def test_a_simulated_load_reads_the_pages_that_it_copies(tmp_path: Path) -> None
 
 
 def test_a_plan_touches_no_page_and_opens_a_file_with_holes(tmp_path: Path) -> None:
-    """Of 100 GB: more than there may be of memory, of disk, and of addresses that can be mapped."""
+    """A plan of 100 GB: more than there may be of memory, of disk, and of addresses that can be mapped."""
     shape = (100, 10**9 // 4)
     with torch._subclasses.FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):
         torch.save(torch.empty(shape), tmp_path / "checkpoint.pt")

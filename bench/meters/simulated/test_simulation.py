@@ -1,4 +1,4 @@
-"""What a simulated device cannot be asked, and what is left when it is gone."""
+"""Requests that a simulated device refuses, and the state after it is gone."""
 
 import io
 import pickle
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, numbers
 from bench.meters.simulated.ledger import Ledger, in_place
 from bench.meters.simulated.peaks import device_peaks

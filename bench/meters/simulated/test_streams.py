@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.meters.simulated.allocator_settings import AllocatorSettings
+from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.simulated.conftest import CUDA, DEVICE, numbers, peak
 from bench.meters.simulated.ledger import in_place
 from bench.meters.simulated.peaks import device_peaks
@@ -140,7 +140,7 @@ def test_a_conversion_on_the_way_is_the_current_streams(world: SimulatedDevice) 
 
 
 def test_threads_convert_one_after_the_other(world: SimulatedDevice) -> None:
-    """So figures do not differ from run to run: what a copy takes in between is there too shortly to be seen."""
+    """Figures do not differ from run to run: the memory that a copy takes in between is too short to be seen."""
     ring, destination = numbers(100, pin_memory=True), torch.empty(100, dtype=torch.float16, device=CUDA)
     world.ledger.restart()
     interval = sys.getswitchinterval()

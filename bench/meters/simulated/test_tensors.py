@@ -1,4 +1,4 @@
-"""What takes memory on a simulated device, and for how long."""
+"""Memory that tensors take on a simulated device, and for how long."""
 
 from collections.abc import Callable
 
@@ -183,7 +183,7 @@ def test_a_copy_makes_in_between_what_cudas_does(
 
 
 def test_a_conversion_on_the_way_is_made_where_cuda_makes_it() -> None:
-    """On the host, or, where the copy is not waited for, on the device: beside what it is made from."""
+    """A conversion is made on the host or, for a non-blocking copy, on the device, beside its source."""
     with simulation(Ledger(__file__), planned=True) as world:
         tensor = numbers(100)
         world.ledger.restart()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.meters.simulated.simulated_device import SimulatedDevice, storage_of
 
-# Where no larger share of values is inside the bounds they are drawn in another way: not as often as is known here.
+# With a share of values inside the bounds that is no larger, PyTorch draws in another way.
 LEAST_INSIDE = 0.3
 
 
@@ -29,7 +29,7 @@ def draw(world: SimulatedDevice, original: Callable[..., Tensor]) -> Callable[..
 
 
 def _is_any_outside(values: int, share: float) -> Iterator[bool]:
-    """Whether a value is to be expected that is still out of bounds, draw by draw."""
+    """Yield, draw by draw, True while a value is expected to be still out of bounds."""
     expected = float(values)
     while True:
         expected *= share

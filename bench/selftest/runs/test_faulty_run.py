@@ -15,7 +15,7 @@ from bench.conftest import Bench, last_record
 # and one that is not installed.
 FAULTY = """
 from bench.measure import case
-from bench.selftest.test_meter_faults import load_and_be_killed, load_and_look, load_with_stray_copy, load_wrong
+from bench.selftest.meter_faults import load_and_be_killed, load_and_look, load_with_stray_copy, load_wrong
 from bench.strategies import PEERS, STRATEGIES, Strategy
 from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.peers import Peer
@@ -38,7 +38,7 @@ for name, fault, needs in (
     ("absent", "load_and_crash", "no-such-loader"),
 ):
     peer = Peer("dcp", needs, "real module", "load", "torch")
-    load = LazyRecipe(Reference(f"bench.selftest.test_meter_faults:{fault}"))
+    load = LazyRecipe(Reference(f"bench.selftest.meter_faults:{fault}"))
     PEERS[name] = Strategy(load, "torch", "", "", "", "", pinned="", peer=peer)
 """
 

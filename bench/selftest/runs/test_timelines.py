@@ -11,9 +11,10 @@ import torch
 
 from bench.conftest import Measure
 from bench.measure.case import Case
+from bench.meters.allocations import AllocationEvent
 from bench.meters.child import load_noting
 from bench.meters.phase_times import PhaseTimes
-from bench.meters.simulated.ledger import Event, Ledger
+from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.meters.timeline import MOMENTS, MOST_POINTS
 from bench.strategies import STRATEGIES
@@ -96,7 +97,7 @@ def test_to_note_moments_changes_nothing_that_is_counted(tmp_path: Path, strateg
     assert torch.load is torch_load
 
 
-def events(case: Case, load: Any) -> Counter[Event]:
+def events(case: Case, load: Any) -> Counter[AllocationEvent]:
     """But for their times and their order: what threads ask for comes as it does."""
     ledger = Ledger(case.strategy.source)
     with simulation(ledger, planned=case.planned):

@@ -18,8 +18,8 @@ import bench.meters.child
 from bench.measure.loads import CachedOutputs, run_load
 from bench.meters import device_meter
 from bench.meters.child import Job, _check, run
-from bench.meters.clock import LoadClock, clock_apart
-from bench.meters.measure import watched
+from bench.meters.clock import LoadClock, remote_clock
+from bench.meters.measure import measure_child
 from bench.meters.process import Child, LoadFailed, child_process, telling_failures
 from bench.selftest.wrong_loaders import WRONG
 from bench.selftest.wrong_loaders.right import patch, right
@@ -149,7 +149,7 @@ ON_EITHER = pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=ON_
 def test_who_measures_a_load_judges_it(checkpoint: Checkpoint, device: torch.device) -> None:
     one = job(right, checkpoint, device)
     with child_process(run, one, 30.0) as child:
-        watched(child, one)
+        measure_child(child, one)
 
 
 @ON_EITHER
@@ -160,19 +160,19 @@ def test_who_measures_a_load_finds_it_wrong(name: str, checkpoint: Checkpoint, d
         child_process(run, one, 30.0) as child,
         pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"),
     ):
-        watched(child, one)
+        measure_child(child, one)
 
 
 @ON_EITHER
 def test_who_times_loads_judges_every_one(checkpoint: Checkpoint, device: torch.device) -> None:
     judge = judge_of(checkpoint, device)
-    with clock_apart(partial(clock, right, checkpoint, device), 30.0, judge) as timed:
+    with remote_clock(partial(clock, right, checkpoint, device), 30.0, judge) as timed:
         for _ in range(2):
             timed.begin_round()
             timed.load_and_use()
         timed.finish_round()
         assert len(timed.readings().load_seconds) == 2
-    with clock_apart(partial(clock, spoilt, checkpoint, device), 30.0, judge) as timed:
+    with remote_clock(partial(clock, spoilt, checkpoint, device), 30.0, judge) as timed:
         timed.begin_round()
         timed.load_and_use()
         with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"):
@@ -182,7 +182,7 @@ def test_who_times_loads_judges_every_one(checkpoint: Checkpoint, device: torch.
 @pytest.mark.parametrize("replaced", ["finish_round", "begin_round", "_check"])
 def test_what_a_loader_replaces_in_the_meter_does_not_hide_its_model(checkpoint: Checkpoint, replaced: str) -> None:
     load = partial(robbing, replaced)
-    with clock_apart(partial(clock, load, checkpoint, CPU), 30.0, judge_of(checkpoint, CPU)) as timed:
+    with remote_clock(partial(clock, load, checkpoint, CPU), 30.0, judge_of(checkpoint, CPU)) as timed:
         timed.begin_round()
         timed.load_and_use()
         with pytest.raises(LoadFailed, match=r"^WrongModel: trf_blocks.0.ff.layers.0.weight differs"):

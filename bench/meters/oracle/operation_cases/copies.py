@@ -16,7 +16,7 @@ def line(**options: Any) -> Tensor:
 
 
 def square(**options: Any) -> Tensor:
-    """The same as a matrix."""
+    """Return them as a matrix."""
     return torch.ones(1000, 1000, **options)
 
 
@@ -49,7 +49,7 @@ def _by_columns(d: torch.device) -> Tensor:
 
 
 def _by_rows_through_pinned(d: torch.device) -> Tensor:
-    """As a loader with a ring of page-locked memory does."""
+    """Copy as a loader with a ring of page-locked memory does."""
     ring, whole = torch.empty(100, 1000, pin_memory=True), torch.empty(1000, 1000, device=d)
     for at in range(0, 1000, 100):
         ring.copy_(square()[at : at + 100])

@@ -1,4 +1,4 @@
-"""What is read from files, and moved to a device on the way or afterwards."""
+"""Reads of files, with moves to a device on the way or afterwards."""
 
 import io
 import mmap
@@ -57,7 +57,7 @@ def _moved_and_dropped(d: torch.device) -> dict[str, Tensor]:
 
 
 def _parts_of_bytes(d: torch.device) -> list[Tensor]:
-    """As readers of safetensors do: the bytes of a file are views of a buffer, by dtype and shape."""
+    """Read as readers of safetensors do: the bytes of a file are views of a buffer, by dtype and shape."""
     data = bytearray(8_000_000)
     whole = torch.frombuffer(data, dtype=torch.uint8)
     return [
@@ -68,7 +68,7 @@ def _parts_of_bytes(d: torch.device) -> list[Tensor]:
 
 
 def _bytes_in_one(d: torch.device) -> list[Tensor]:
-    """The whole file goes to the device as bytes, where tensors are views of it."""
+    """Move the whole file to the device as bytes, where tensors are views of it."""
     whole = torch.frombuffer(bytearray(8_000_000), dtype=torch.uint8).to(d)
     return [whole[:4_000_000].view(torch.float32), whole[4_000_000:].view(HALF).view(2000, 1000)]
 

@@ -18,7 +18,7 @@ def linear(**options: Any) -> nn.Linear:
 
 
 def state() -> dict[str, Tensor]:
-    """That of `linear()`, on the host."""
+    """Return the state dict of `linear()`, on the host."""
     return {"weight": square(), "bias": torch.ones(1000)}
 
 
@@ -74,7 +74,7 @@ def _swapped(d: torch.device) -> nn.Module:
 
 
 def _by_parameter(d: torch.device) -> nn.Module:
-    """As libraries that dispatch do: each parameter is replaced by one on the device."""
+    """Move as libraries that dispatch do: each parameter is replaced by one on the device."""
     module = linear(device=META)
     for name, value in state().items():
         setattr(module, name, nn.Parameter(value.to(d), requires_grad=False))
@@ -89,7 +89,7 @@ def _by_data(d: torch.device) -> nn.Module:
 
 
 def _layer_by_layer(d: torch.device) -> nn.Module:
-    """Each layer is filled on the host and moved, before the next."""
+    """Fill each layer on the host and move it, before the next."""
     layers = nn.Sequential(*(linear() for _ in range(4)))
     for layer in layers:
         loaded(layer, state()).to(d)

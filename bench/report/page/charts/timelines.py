@@ -14,9 +14,7 @@ from bench.meters.timeline import MOMENTS
 from bench.record.record import Record
 from bench.report.page.charts.figure import COLOURS, Chart, filled, of, ratio_axis, specification
 from bench.report.rows import CaseResult
-
-GIB = 2**30
-
+from model.byte_sizes import GIB
 
 # How a line is drawn, and that in pixels drawn and left out in turn.
 DASHES = {"solid": [1, 0], "dashed": [7, 2], "dotted": [2, 2], "dash-dotted": [7, 2, 2, 2]}

@@ -1,4 +1,4 @@
-"""What `PYTORCH_ALLOC_CONF` asks of the CUDA caching allocator, as far as it changes how many bytes are taken.
+"""The settings of `PYTORCH_ALLOC_CONF` for the CUDA caching allocator that change how many bytes it takes.
 
 Grammar and meaning are those of `c10/core/AllocatorConfig.cpp` and `c10/cuda/CUDAAllocatorConfig.h`, torch 2.13.
 """
@@ -37,21 +37,21 @@ class AllocatorSettings:
     roundup_power2_divisions: tuple[int, ...] = (0,) * INTERVALS
 
     def divisions(self, requested: int) -> int:
-        """Into how many parts powers of two are divided where a request is rounded up; 0: it is not."""
+        """Return the number of parts that a power of two is divided into when a request is rounded up; 0: none."""
         return self.roundup_power2_divisions[min(max(requested.bit_length() - 21, 0), INTERVALS - 1)]
 
 
 def settings_of(environ: Mapping[str, str]) -> AllocatorSettings:
-    """The settings of an environment. Raises `ValueError` in one line where they are not modelled."""
+    """Return the settings of an environment. Raises `ValueError`, in one line, for settings that are not modelled."""
     if environ.get("PYTORCH_NO_CUDA_MEMORY_CACHING"):
         raise ValueError("allocator settings: PYTORCH_NO_CUDA_MEMORY_CACHING is not modelled; unset it")
     return allocator_settings(next((environ[name] for name in VARIABLES if name in environ), None))
 
 
 def allocator_settings(text: str | None) -> AllocatorSettings:
-    """The settings that `text` means, a comma list of `name:value`.
+    """Return the settings that `text` means, a comma list of `name:value`.
 
-    Raises `ValueError` in one line where it is malformed, or means something that is not modelled.
+    Raises `ValueError`, in one line, if it is malformed or means something that is not modelled.
     """
     compact = re.sub(r"\s", "", text or "")
     pairs = dict(_SETTING.findall(compact))
@@ -99,9 +99,9 @@ def _flag(name: str, value: str) -> bool:
 
 
 def _divisions(value: str) -> tuple[int, ...]:
-    """One number for all sizes, or `[64:8,256:4,>:1]`: for each power of two of MiB its own.
+    """Return the divisions that a value means: a number for all sizes, or `[64:8,256:4,>:1]`, by powers of two of MiB.
 
-    What is below the first is divided as the first is; `>` stands for all above the last; the rest is not rounded.
+    Sizes below the first have its divisions, `>` stands for all sizes above the last, other sizes are not rounded.
     """
     if not value.startswith("["):
         return (_power_of_two(value),) * INTERVALS

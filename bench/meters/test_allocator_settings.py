@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.meters.simulated.allocator_settings import MIB, AllocatorSettings, allocator_settings, settings_of
+from bench.meters.allocator_settings import MIB, AllocatorSettings, allocator_settings, settings_of
 
 DEFAULT = AllocatorSettings()
 
@@ -82,7 +82,7 @@ def test_what_changes_no_byte_count_is_let_pass(text: str) -> None:
     ],
 )
 def test_each_interval_of_sizes_has_its_own_divisions(intervals: str, divisions: list[int]) -> None:
-    """What `c10::CachingAllocator::AcceleratorAllocatorConfig` of torch 2.13 makes of the same text."""
+    """Return what `c10::CachingAllocator::AcceleratorAllocatorConfig` of torch 2.13 reads from the same text."""
     assert allocator_settings(f"roundup_power2_divisions:{intervals}").roundup_power2_divisions == tuple(divisions)
 
 
