@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bench.history.fingerprint import differences
+from bench.history.fingerprint import MachineDifference, differences
 from bench.history.runs import Key, Run
 from bench.record.field import Field
 from bench.record.record import Record
@@ -64,7 +64,7 @@ class Baselines:
         """Every benchmark of the runs, those that were recorded first before others."""
         return {key: None for run in self.named or self.runs for key in run.records}
 
-    def elsewhere(self, key: Key) -> list[str]:
+    def elsewhere(self, key: Key) -> list[MachineDifference]:
         """In what the machine or set-up differs from those that a benchmark ran on, if it never ran on this one."""
         ran = [run for run in self.named or self.runs if key in run.records]
         return [] if self._here.intersection(ran) else differences(ran[-1].machine, self.machine)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from bench.history.baselines import Baselines
 from bench.history.findings import BUSY, GONE, REGRESSIONS, SLOWER, Finding, Times, time_changes
+from bench.history.fingerprint import MachineDifference
 from bench.history.runs import Change, Key, Run
 from bench.record.record import BYTES, Record
 
@@ -34,7 +35,7 @@ class Comparison:
     """What is known of a run that is held against others, while it grows.
 
     `records` are those that are right, `grown` those that are worse in bytes, whatever else is wrong with them.
-    `passed_over`: files that are no runs, and why. `apart`: benchmarks that never ran on this machine with this
+    `passed_over`: files that are no runs, and why. `elsewhere`: benchmarks that never ran on this machine with this
     set-up, and what differs.
     """
 
@@ -47,7 +48,7 @@ class Comparison:
     vanished: dict[Key, Run] = field(default_factory=dict)
     new: list[Key] = field(default_factory=list)
     renamed: dict[Key, Key] = field(default_factory=dict)
-    apart: dict[Key, list[str]] = field(default_factory=dict)
+    elsewhere: dict[Key, list[MachineDifference]] = field(default_factory=dict)
     # Recorded, to be measured in this run, and then skipped or failed.
     missed: list[Key] = field(default_factory=list)
     times: Times = field(default_factory=lambda: Times(0, [], {}))
@@ -57,7 +58,7 @@ class Comparison:
         past = self.past
         self.records = records
         self.new = [key for key in records if not past.holds(key)]
-        self.apart = {key: apart for key in records if past.holds(key) and (apart := past.elsewhere(key))}
+        self.elsewhere = {key: what for key in records if past.holds(key) and (what := past.elsewhere(key))}
         gone = {key: run.records[key] for key, run in self.vanished.items()}
         self.renamed = renamed(gone, {key: records[key] for key in self.new})
         if time_threshold is not None:
@@ -80,7 +81,7 @@ class Comparison:
     @property
     def whole(self) -> bool:
         """Whether nothing but what is new was left without a comparison."""
-        return not (self.apart or self.busy or self.missed) and len(self.new) < len(self.records)
+        return not (self.elsewhere or self.busy or self.missed) and len(self.new) < len(self.records)
 
     @property
     def changes(self) -> list[Change]:

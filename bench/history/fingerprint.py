@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -42,10 +42,21 @@ def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, An
     return json.loads(json.dumps(found))
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What two fingerprints differ in, as `name: value -> other value`."""
+class MachineDifference(NamedTuple):
+    """An entry in which two fingerprints differ, as texts: `str()` is `name: before -> now`."""
+
+    name: str
+    before: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.before} -> {self.now}"
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[MachineDifference]:
+    """Return the entries in which two fingerprints differ, by name."""
     return [
-        f"{name}: {one.get(name)} -> {other.get(name)}"
+        MachineDifference(name, str(one.get(name)), str(other.get(name)))
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name) and not _same_memory(name, one.get(name), other.get(name))
     ]

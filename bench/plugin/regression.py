@@ -253,7 +253,7 @@ class RegressionPlugin:
     ) -> None:
         """Leave to pytest-benchmark's table what it can compare: times of the same benchmarks, on this machine."""
         assert self.comparison
-        comparable = self.comparison.records.keys() - self.comparison.apart.keys()
+        comparable = self.comparison.records.keys() - self.comparison.elsewhere.keys()
         compared_benchmark["benchmarks"] = [
             bench
             for bench in compared_benchmark["benchmarks"]

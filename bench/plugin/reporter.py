@@ -27,7 +27,7 @@ from bench.report.advice import Advice, advised
 from bench.report.export import export
 from bench.report.recorded import problems, recorded
 from bench.report.redact import known_folders, without_folders
-from bench.report.rows import REFUSED, SKIPPED, CaseResult, coverage, rows
+from bench.report.rows import CaseResult, Problem, Status, coverage, rows
 from bench.report.sections import RunResults, job_page, not_compared, sections
 from model.printable import printable
 
@@ -66,12 +66,11 @@ class Reporter:
             self._failures.append(FailedTest(file, (line or 0) + 1, name, said))
         case = None if item.get_closest_marker("apart") else case_of(item)
         if case and isinstance(item, pytest.Function) and (report.when == "call" or not report.passed):
-            skipped = said if said.startswith(REFUSED) else f"{SKIPPED}{said}"
-            verdict = "ok" if report.passed else skipped if report.skipped else said
+            problem = Problem.of_skip(said) if report.skipped else Problem(Status.FAILED, said)
             record = item.funcargs.get("record")
             self._cases.append(case)
             known = replace(record) if isinstance(record, Record) else Record()
-            self._outcomes.append(CaseResult(case.row, case.size, verdict, known))
+            self._outcomes.append(CaseResult(case.row_key, known, None if report.passed else problem))
         return report
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ from bench.record.formats import (
     of_share,
 )
 from bench.record.kinds import COUNT, FLAG, NUMBER, PLAIN, TEXT, each, fields, nullable, of_equal_lengths
+from bench.record.row_key import RowKey
 
 SCHEMA = 1
 
@@ -455,11 +456,12 @@ class Record:
             setattr(self, name, value)
 
     @property
-    def row(self) -> str:
-        """The name of its row in a table: the strategy, and of many processes how they share the model."""
+    def row_key(self) -> RowKey:
+        """The row of a table that it belongs to."""
+        size = str(self.size)
         if self.ranks:
-            return f"{self.strategy} {self.parallelism} x{self.ranks}"
-        return self.strategy or f"limit: {self.limit}"
+            return RowKey(str(self.strategy), size, str(self.parallelism), self.ranks)
+        return RowKey(self.strategy, size) if self.strategy else RowKey(str(self.limit), size, roofline=True)
 
 
 # Every field, by its name.

@@ -12,7 +12,7 @@ from bench.meters.budget import Budget, empty_process_bytes, shown
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadEnded
 from bench.report.recommendation import EQUAL_TIMES, fastest, least_memory
-from bench.report.rows import Row, has_failed, listed, was_refused
+from bench.report.rows import Row, listed
 from bench.strategies import STRATEGIES
 from bench.strategies.inline_recipe import pasteable
 
@@ -61,7 +61,7 @@ def advised(
         return None
     largest = max(row.record.state_bytes for row in tried)
     tried = [row for row in tried if row.record.state_bytes == largest]
-    fitting = [row for row in tried if row.record.fits and not (has_failed(row) or was_refused(row))]
+    fitting = [row for row in tried if row.record.fits and not (row.has_failed or row.was_refused)]
     size = tried[0].size
     if fitting:
         return _as_measured(_one_that_fits(fitting, tried), cases, size)
@@ -82,7 +82,7 @@ def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
 
 def _cannot_fit(row: Row, budget: Budget) -> bool:
     """Whether the weights alone are more than the device has: nobody needs to try that."""
-    if budget.device_bytes is None or row.division or row.record.strategy is None:
+    if budget.device_bytes is None or row.key.parallelism or row.record.strategy is None:
         return False
     state: int = row.record.state_bytes
     return state > budget.device_bytes
@@ -90,14 +90,14 @@ def _cannot_fit(row: Row, budget: Budget) -> bool:
 
 def _one_that_fits(fitting: Sequence[Row], tried: Sequence[Row]) -> Advice:
     best, *equal = _best_of(fitting)
-    lines = [f"Use {best.strategy} for {best.size}: it fits{_takes(best)}{_speed(best, equal, fitting)}."]
+    lines = [f"Use {best.name} for {best.size}: it fits{_takes(best)}{_speed(best, equal, fitting)}."]
     if best.record.ownership == "mapped":
         lines.append("Its weights stay in the pages of the file, which has to stay as it is while the model is used.")
-    if dying := [row.strategy for row in tried if not row.record.fits]:
+    if dying := [row.name for row in tried if not row.record.fits]:
         lines.append(f"{', '.join(dying)} {'does' if len(dying) == 1 else 'do'} not fit.")
-    if broken := [row.strategy for row in tried if row.record.fits and has_failed(row)]:
+    if broken := [row.name for row in tried if row.record.fits and row.has_failed]:
         lines.append(f"{', '.join(broken)} failed otherwise.")
-    return Advice(best.strategy, tuple(lines), best.record.cast)
+    return Advice(best.name, tuple(lines), best.record.cast)
 
 
 def _best_of(fitting: Sequence[Row]) -> list[Row]:
@@ -126,7 +126,7 @@ def _takes(row: Row) -> str:
 
 def _speed(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> str:
     if not _is_timed_there(best):
-        alike = f", as {listed([row.strategy for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
+        alike = f", as {listed([row.name for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
         return "" if len(fitting) == 1 else f", and takes least of the {len(fitting)} that do{alike}"
     seconds = best.seconds
     said = f"; first logits come after {seconds:.2f} s"
@@ -136,8 +136,8 @@ def _speed(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> str:
     next_best = min(others, key=lambda row: row.seconds)
     times = next_best.seconds / seconds
     if times <= EQUAL_TIMES:
-        return f"{said}, as soon as with {next_best.strategy}{'' if next_best in equal else ', which takes more'}"
-    return f"{said}, {times:.1f} times as fast as with {next_best.strategy}, the next"
+        return f"{said}, as soon as with {next_best.name}{'' if next_best in equal else ', which takes more'}"
+    return f"{said}, {times:.1f} times as fast as with {next_best.name}, the next"
 
 
 def _what_would(

@@ -20,12 +20,12 @@ def alive_lines(alive: Sequence[LiveAllocation]) -> list[str]:
     return lines
 
 
-def explanation(outcome: CaseResult) -> Iterator[str]:
+def explanation(result: CaseResult) -> Iterator[str]:
     """What was alive at the peaks of a measurement, figure by figure."""
-    for figure, alive in (outcome.record.alive_at_peak or {}).items():
+    for figure, alive in (result.record.alive_at_peak or {}).items():
         if alive:
             name = figure.removesuffix("_bytes").replace("_", " ")
-            yield f"{outcome.strategy}-{outcome.size}: {name} {_size(outcome.record.value(figure))}"
+            yield f"{result.key.title}: {name} {_size(result.record.value(figure))}"
             yield from alive_lines([LiveAllocation(**held) for held in alive])
 
 

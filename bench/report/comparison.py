@@ -1,12 +1,14 @@
 """What became of a run that was held against history, for people."""
 
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.history.baselines import Baselines
 from bench.history.comparison import Comparison
 from bench.history.findings import GAINS, GREW, Finding
-from bench.history.fingerprint import gpus
+from bench.history.fingerprint import MachineDifference, gpus
 from bench.history.runs import Change, Key
 from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import LiveAllocation
@@ -22,6 +24,32 @@ HEADING = ("", "benchmark", "figure", "before", "now", "change", "against")
 FIGURES = (3, 4, 5)
 # Where the terminal is narrow, what it was held against goes first, then what can be worked out.
 SPARE = (6, 3)
+
+
+class RemarkKind(Enum):
+    """The kind of a remark on a comparison, and the prefix of its line."""
+
+    PASSED_OVER = "PASSED OVER: "
+    NOT_COMPARED = "NOT COMPARED: "
+    VANISHED = "VANISHED: "
+    NEW = "NEW: "
+    NOT_JUDGED = "NOT JUDGED: "
+    GAIN = "GAIN: "
+    ACCEPTED = "ACCEPTED: "
+    NOT_ACCEPTED = "NOT ACCEPTED: "
+    REGRESSION = "REGRESSION: "
+    HINT = "  "
+    RESULT = ""
+
+
+class Remark(NamedTuple):
+    """A remark on a comparison; `str()` is its line."""
+
+    kind: RemarkKind
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}{self.text}"
 
 
 def comparison_title(comparison: Comparison) -> str:
@@ -43,7 +71,7 @@ def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) 
     """
     hidden = unseen_cells(comparison.times.unseen)
     unseen = fitting(hidden, UNSEEN_FIGURES, (), width) if hidden else []
-    return [*_table(comparison, width), *unseen, *_remarks(comparison, recorded)]
+    return [*_table(comparison, width), *unseen, *map(str, remarks(comparison, recorded))]
 
 
 def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
@@ -57,10 +85,8 @@ def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
         if one.verdict == GREW
         for line in _alive(comparison, one)
     ]
-    remarks = [*alive, *(f"- {line.strip()}" for line in _remarks(comparison, recorded))]
-    return "\n".join(
-        [f"### {comparison_title(comparison).capitalize()}", "", *table, "", *unseen, "", *remarks, "", ""]
-    )
+    listed = [*alive, *(f"- {str(remark).strip()}" for remark in remarks(comparison, recorded))]
+    return "\n".join([f"### {comparison_title(comparison).capitalize()}", "", *table, "", *unseen, "", *listed, "", ""])
 
 
 def _table(comparison: Comparison, width: int) -> Iterator[str]:
@@ -99,33 +125,41 @@ def _alive(comparison: Comparison, finding: Finding) -> list[str]:
     )
 
 
-def _remarks(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
+def remarks(comparison: Comparison, recorded: Path | None) -> Iterator[Remark]:
+    """Yield remarks on all that the table of changes does not show, and the result at the end."""
     for line in comparison.passed_over:
-        yield f"PASSED OVER: {line}"
+        yield Remark(RemarkKind.PASSED_OVER, line)
     if not (comparison.past.named or comparison.past.runs):
-        yield "NOT COMPARED: no run that passed is recorded yet; later runs are held against this one, if it passes"
+        yield Remark(
+            RemarkKind.NOT_COMPARED,
+            "no run that passed is recorded yet; later runs are held against this one, if it passes",
+        )
         return
     for key, run in comparison.vanished.items():
         new = comparison.renamed.get(key)
         renamed = f"; {new.title} is new and takes the same bytes: renamed, it seems" if new else ""
         accepted = ", and let go" if comparison.accepted else ""
-        yield f"VANISHED: {_name(key)}, last recorded in {run.number}{accepted}{renamed}"
+        yield Remark(RemarkKind.VANISHED, f"{_name(key)}, last recorded in {run.number}{accepted}{renamed}")
     yield from _unrecorded(comparison)
     if comparison.missed:
-        yield f"NOT COMPARED: skipped or failed: {_names(comparison.missed)}"
-    yield from _apart(comparison)
+        yield Remark(RemarkKind.NOT_COMPARED, f"skipped or failed: {_names(comparison.missed)}")
+    yield from _elsewhere(comparison)
     if comparison.times.waiting:
         least = min(comparison.times.waiting.values())
-        yield (
-            f"NOT JUDGED: the times of {_benchmarks(len(comparison.times.waiting))}: it takes {FEWEST} runs on this "
-            f"machine to tell their spread, and there {'is' if least == 1 else 'are'} {least}"
+        yield Remark(
+            RemarkKind.NOT_JUDGED,
+            f"the times of {_benchmarks(len(comparison.times.waiting))}: it takes {FEWEST} runs on this machine to "
+            f"tell their spread, and there {'is' if least == 1 else 'are'} {least}",
         )
     if busy := {change.key for change in comparison.busy}:
-        yield f"NOT JUDGED: the times of {_benchmarks(len(busy))}: beside them the machine's own limit was lower, too"
+        yield Remark(
+            RemarkKind.NOT_JUDGED,
+            f"the times of {_benchmarks(len(busy))}: beside them the machine's own limit was lower, too",
+        )
     yield from _conclusion(comparison, recorded)
 
 
-def _unrecorded(comparison: Comparison) -> Iterator[str]:
+def _unrecorded(comparison: Comparison) -> Iterator[Remark]:
     """What is nowhere recorded: of another model or loader a line for all of it, the rest by name."""
     by_reason: dict[str | None, list[Key]] = {}
     for key in comparison.new:
@@ -133,9 +167,9 @@ def _unrecorded(comparison: Comparison) -> Iterator[str]:
     new = by_reason.pop(None, [])
     for reason, keys in by_reason.items():
         which = "" if len(keys) == len(comparison.records) else f"{_benchmarks(len(keys))}: "
-        yield f"NOT COMPARED: {which}{reason}"
+        yield Remark(RemarkKind.NOT_COMPARED, f"{which}{reason}")
     if new:
-        yield f"NEW: {_names(new)}"
+        yield Remark(RemarkKind.NEW, _names(new))
 
 
 def _other(past: Baselines, key: Key) -> str | None:
@@ -157,48 +191,48 @@ def _other(past: Baselines, key: Key) -> str | None:
     return None
 
 
-def _apart(comparison: Comparison) -> Iterator[str]:
+def _elsewhere(comparison: Comparison) -> Iterator[Remark]:
     """What cannot be compared, by what differs."""
-    by_difference: dict[tuple[str, ...], list[Key]] = {}
-    for key, differing in comparison.apart.items():
+    by_difference: dict[tuple[MachineDifference, ...], list[Key]] = {}
+    for key, differing in comparison.elsewhere.items():
         by_difference.setdefault(tuple(differing), []).append(key)
     for what, keys in by_difference.items():
-        yield (
-            f"NOT COMPARED: times, host bytes and allocator bytes of {_benchmarks(len(keys))}: recorded on another "
-            f"machine or set-up only ({'; '.join(what)})"
+        yield Remark(
+            RemarkKind.NOT_COMPARED,
+            f"times, host bytes and allocator bytes of {_benchmarks(len(keys))}: recorded on another machine or set-up "
+            f"only ({'; '.join(map(str, what))})",
         )
-        torch = next((one for one in what if one.startswith("torch: ")), None)
-        if torch:
-            before = torch.removeprefix("torch: ").partition(" -> ")[0].partition("+")[0]
-            yield f"  both can be measured here, in turn: --versus torch=={before}"
+        if torch := next((one for one in what if one.name == "torch"), None):
+            version = torch.before.partition("+")[0]
+            yield Remark(RemarkKind.HINT, f"both can be measured here, in turn: --versus torch=={version}")
 
 
-def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[str]:
-    compared = len(comparison.records) - len(comparison.new) - len(comparison.apart)
+def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[Remark]:
+    compared = len(comparison.records) - len(comparison.new) - len(comparison.elsewhere)
     if gains := [finding for finding in comparison.findings if finding.verdict in GAINS]:
         where = f"it is in {recorded.name}: keep that file" if recorded else "a run has to pass and to be recorded"
-        yield f"GAIN: {_figures(len(gains))} better. For later runs to be held against that, {where}"
+        yield Remark(RemarkKind.GAIN, f"{_figures(len(gains))} better. For later runs to be held against that, {where}")
+    worse = changes_in_words(comparison.changes)
     if not comparison.records:
-        yield "Nothing was measured, so nothing was compared"
-    elif not comparison.changes:
+        yield Remark(RemarkKind.RESULT, "Nothing was measured, so nothing was compared")
+    elif not worse:
         yield from _all_well(comparison, compared)
     elif comparison.accepted and recorded:
-        yield f"ACCEPTED: {changes_in_words(comparison.changes)}. Later runs are held against this one"
+        yield Remark(RemarkKind.ACCEPTED, f"{worse}. Later runs are held against this one")
     elif comparison.accepted:
-        yield f"NOT ACCEPTED: {changes_in_words(comparison.changes)}, but this run did not pass, or is not recorded"
+        yield Remark(RemarkKind.NOT_ACCEPTED, f"{worse}, but this run did not pass, or is not recorded")
     else:
-        worse = changes_in_words(comparison.changes)
-        yield f"REGRESSION: {worse}. Every run fails until a run with --accept accepts it"
+        yield Remark(RemarkKind.REGRESSION, f"{worse}. Every run fails until a run with --accept accepts it")
 
 
-def _all_well(comparison: Comparison, compared: int) -> Iterator[str]:
-    if not compared and not comparison.apart:
+def _all_well(comparison: Comparison, compared: int) -> Iterator[Remark]:
+    if not compared and not comparison.elsewhere:
         if not all(_other(comparison.past, key) for key in comparison.new):
-            yield "NOT COMPARED: no run that is recorded has one of these benchmarks"
+            yield Remark(RemarkKind.NOT_COMPARED, "no run that is recorded has one of these benchmarks")
         return
-    asked = f", {len(comparison.apart)} in what they ask a device for" if comparison.apart else ""
+    asked = f", {len(comparison.elsewhere)} in what they ask a device for" if comparison.elsewhere else ""
     slower = ", nothing is slower" if comparison.times.judged else ""
-    yield f"{_benchmarks(compared)} compared{asked}: nothing grew{slower}"
+    yield Remark(RemarkKind.RESULT, f"{_benchmarks(compared)} compared{asked}: nothing grew{slower}")
 
 
 def quiet_line(comparison: Comparison) -> str | None:

@@ -11,7 +11,7 @@ from bench.record.record import Record
 from bench.report.conformance import is_fit
 from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
-from bench.report.rows import Row
+from bench.report.rows import Problem, Row
 from bench.report.text_table import markdown_table
 
 MB = 1e6
@@ -22,20 +22,20 @@ EXACT, NEAR = 1.0, 1.1
 
 def peer_lines(table: Sequence[Row]) -> list[str]:
     """What each loader of another project was, and was told: a line each."""
-    found = {row.strategy: row.record.peer for row in table if row.record.peer}
+    found = {row.name: row.record.peer for row in table if row.record.peer}
     return [f"{strategy}: {_described(peer)}" for strategy, peer in found.items()]
 
 
 def version_lines(table: Sequence[Row], runs: Sequence[Run]) -> list[str]:
     """Which of their versions differ from those of the last run before that measured them, a line each loader."""
     lines = []
-    for row in {row.strategy: row for row in table if row.record.peer}.values():
+    for row in {row.name: row for row in table if row.record.peer}.values():
         now = (row.record.peer or {})["versions"]
         for run in reversed(runs):
-            before = [one.peer for one in run.records.values() if one.strategy == row.strategy and one.peer]
+            before = [one.peer for one in run.records.values() if one.strategy == row.name and one.peer]
             if before:
                 changes = _changes(before[-1]["versions"], now)
-                lines += [f"{row.strategy}: {', '.join(changes)} since run {run.number}"] if changes else []
+                lines += [f"{row.name}: {', '.join(changes)} since run {run.number}"] if changes else []
                 break
     return lines
 
@@ -59,7 +59,7 @@ class Loader:
 
     name: str
     records: tuple[Record, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
 
     def figure(self, name: str, **wanted: str | None) -> Any:
         """The first that was measured, in a record that has these values; None: there is none."""
@@ -172,13 +172,13 @@ PEERS = RecordedSection("peers", "results/peers.md", _lines)
 
 def loaders_of(runs: Sequence[Recorded], size: str) -> list[Loader]:
     """Every strategy that some runs measured, or tried to, at one size."""
-    outcomes = [outcome for run in runs for outcome in run.outcomes if outcome.size == size]
-    names = dict.fromkeys(one.strategy for one in outcomes if not one.strategy.startswith("limit: "))
+    results = [result for run in runs for result in run.results if result.key.size == size]
+    names = dict.fromkeys(one.key.name for one in results if not one.key.roofline)
     return [
         Loader(
             name,
-            tuple(one.record for one in outcomes if one.strategy == name),
-            tuple(dict.fromkeys(one.verdict for one in outcomes if one.strategy == name and one.verdict != "ok")),
+            tuple(one.record for one in results if one.key.name == name),
+            tuple(dict.fromkeys(one.problem for one in results if one.key.name == name and one.problem)),
         )
         for name in names
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bench.report.rows import Row, fits, has_failed, listed, peak_ratio, team
+from bench.report.rows import Row, listed, peak_ratio
 from bench.sharded.recipes import SHARDED
 from bench.strategies import STRATEGIES
 
@@ -20,7 +20,7 @@ def best(table: Sequence[Row]) -> list[str]:
     Said of the largest size, of those that fit and did not fail; all that are equal are named. Where no memory, or no
     time, was measured, there is no such line.
     """
-    usable = [row for row in table if fits(row) and not has_failed(row) and row.record.state_bytes]
+    usable = [row for row in table if row.fits and not row.has_failed and row.record.state_bytes]
     lines = []
     if metered := _largest([row for row in usable if _is_metered(row)]):
         lines.append(f"Best here: {_told(metered, least_memory, _peaks, lambda row: row.record.ownership)}")
@@ -63,13 +63,13 @@ def _ratio(row: Row, figure: str) -> float:
 
 
 def _is_stated(row: Row) -> bool:
-    return row.strategy_name in STRATEGIES or row.strategy_name in SHARDED
+    return row.key.strategy in STRATEGIES or row.key.strategy in SHARDED
 
 
 def _largest(candidates: Sequence[Row]) -> list[Row]:
     """Those of the largest size, and of as many processes as there can be."""
     of_size = [row for row in candidates if row.record.state_bytes == max(one.record.state_bytes for one in candidates)]
-    return [row for row in of_size if team(row.strategy)[0] == max(team(one.strategy)[0] for one in of_size)]
+    return [row for row in of_size if row.key.ranks == max(one.key.ranks for one in of_size)]
 
 
 def _is_metered(row: Row) -> bool:
@@ -84,8 +84,8 @@ def _told(
 ) -> str:
     """The chosen ones of each way to divide the model: that is decided before. After a mapped one, one that owns."""
     told = []
-    for division in dict.fromkeys(team(row.strategy) for row in candidates):
-        alike = [row for row in candidates if team(row.strategy) == division]
+    for division in dict.fromkeys(row.key.division for row in candidates):
+        alike = [row for row in candidates if row.key.division == division]
         chosen = choose(alike)
         owned = [row for row in alike if ownership(row) != "mapped"]
         if any(row in owned for row in chosen):
@@ -99,13 +99,13 @@ def _told(
 
 
 def _praise(chosen: Sequence[Row], figures: str) -> str:
-    return f"{listed([row.strategy for row in chosen])} ({figures})"
+    return f"{listed([row.name for row in chosen])} ({figures})"
 
 
 def _peaks(chosen: Sequence[Row]) -> str:
     device = _span([peak_ratio(row.record, "device_peak_ratio") for row in chosen], "x")
     host = _span([row.record.host_peak_ratio for row in chosen], "x")
-    if device and chosen[0].division:
+    if device and chosen[0].key.parallelism:
         return f"{device} of S/N"
     return ", ".join(f"{span} {name}" for span, name in ((device, "device"), (host, "private")) if span)
 

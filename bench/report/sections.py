@@ -11,7 +11,14 @@ from bench.plugin.settings import Settings
 from bench.plugin.versus import Versus
 from bench.report.advice import Advice
 from bench.report.alive import explanation
-from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
+from bench.report.comparison import (
+    RemarkKind,
+    comparison_lines,
+    comparison_markdown,
+    comparison_title,
+    quiet_line,
+    remarks,
+)
 from bench.report.conformance import conformance_lines
 from bench.report.history import history_lines, history_markdown
 from bench.report.peers import version_lines
@@ -95,7 +102,7 @@ def job_page(found: RunResults) -> Iterator[str]:
 
 
 def not_compared(found: RunResults) -> list[str]:
-    """What could not be held against history, though someone asked for it."""
+    """Return a line for what could not be held against history, though someone asked for it."""
     shown = found.gate.shown
-    lines = comparison_lines(shown, found.gate.recorded, JOB_PAGE_COLUMNS) if shown else []
-    return [line for line in lines if line.startswith("NOT COMPARED: ")]
+    found_out = remarks(shown, found.gate.recorded) if shown else ()
+    return [str(remark) for remark in found_out if remark.kind == RemarkKind.NOT_COMPARED]

@@ -12,8 +12,9 @@ from bench.meters.budget import Budget
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadDied
 from bench.record.record import Record
+from bench.record.row_key import RowKey
 from bench.report.advice import Advice, advised
-from bench.report.rows import CaseResult, Row, rows
+from bench.report.rows import CaseResult, Problem, Row, Status, rows
 from model.user.user_model import own
 
 GIB, MIB = 2**30, 2**20
@@ -21,7 +22,7 @@ GIB, MIB = 2**30, 2**20
 plan = cache(plan_anew)
 
 
-def row(strategy: str, *, fits: bool | None = True, problem: str | None = None, **record: Any) -> Row:
+def row(strategy: str, *, fits: bool | None = True, problem: Problem | None = None, **record: Any) -> Row:
     known = {
         "strategy": strategy,
         "state_bytes": GIB,
@@ -36,7 +37,7 @@ def row(strategy: str, *, fits: bool | None = True, problem: str | None = None, 
     }
     timed = Record(device=record.pop("timed_on", "cuda"))
     size = record.pop("size", "small")
-    return Row(strategy, size, Record.read(known | record), (problem,) if problem else (), timed)
+    return Row(RowKey(strategy, size), Record.read(known | record), (problem,) if problem else (), timed)
 
 
 def never(_: Case) -> Measurement:
@@ -113,13 +114,16 @@ def test_of_those_that_are_equal_the_one_that_takes_least_by_theory_whatever_noi
 
 
 def test_what_was_not_timed_for_want_of_memory_may_be_used() -> None:
-    advice = said(row("streamed", problem="skipped: takes 13.5 GB of host memory"))
+    advice = said(row("streamed", problem=Problem(Status.SKIPPED, "takes 13.5 GB of host memory")))
     assert advice.strategy == "streamed"
     assert "failed" not in " ".join(advice.lines)
 
 
 def test_what_fits_and_fails_otherwise_is_not_to_be_used() -> None:
-    advice = said(row("streamed", problem="a weight is wrong", first_logits_seconds=0.1), row("load_assign"))
+    advice = said(
+        row("streamed", problem=Problem(Status.FAILED, "a weight is wrong"), first_logits_seconds=0.1),
+        row("load_assign"),
+    )
     assert advice.strategy == "load_assign"
     assert advice.lines[-1] == "streamed failed otherwise."
 
@@ -206,13 +210,13 @@ def test_the_process_of_a_load_is_part_of_the_hosts_memory(
 def test_a_model_that_is_larger_than_the_device_needs_no_trial() -> None:
     """Where limits cannot be set, and where a limit of the machine is all that was measured."""
     case = Case("baseline", "small", "sim", "float32")
-    untried = row("baseline", fits=None, problem="skipped: no memory cgroup can be made here")
+    untried = row("baseline", fits=None, problem=Problem(Status.SKIPPED, "no memory cgroup can be made here"))
     assert (
         would([untried], [case], Budget(600 * MIB)).lines[0].startswith("No strategy can load small with this memory")
     )
     assert advised([untried], [case], plan, Budget(2 * GIB)) is None
-    limit = Row("limit: memory", "small", Record(state_bytes=GIB, limit="memory"), ())
-    many = Row("streamed fsdp x8", "small", Record(state_bytes=GIB, strategy="streamed"), ())
+    limit = Row(RowKey("memory", "small", roofline=True), Record(state_bytes=GIB, limit="memory"))
+    many = Row(RowKey("streamed", "small", "fsdp", 8), Record(state_bytes=GIB, strategy="streamed"))
     assert advised([limit, many], [case], plan, Budget(600 * MIB)) is None
 
 
@@ -275,7 +279,7 @@ def wrapped_model(folder: Path, strategies: tuple[str, ...]) -> tuple[list[Case]
     cases = [Case(name, "wrapped", "sim", "float32", planned=True, own=model) for name in strategies]
     known: dict[str, Any] = {"size": "wrapped", "state_bytes": 40 * MIB}
     tried = row("sequential", fits=False, **known)
-    refused = "refused: ['body.model.angles'] are in no checkpoint"
+    refused = Problem(Status.REFUSED, "['body.model.angles'] are in no checkpoint")
     return cases, [
         tried if name == "sequential" else row(name, fits=None, problem=refused, **known) for name in strategies
     ]
@@ -321,9 +325,11 @@ def test_the_largest_block_of_a_model_is_one_of_a_sequence_or_a_part_beside_it()
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_what_was_tried_stays_when_a_row_is_put_together(order: tuple[int, int]) -> None:
-    outcomes = [
-        CaseResult("streamed", "small", "ok", Record(strategy="streamed", state_bytes=1, device_reserved_peak_bytes=7)),
-        CaseResult("streamed", "small", "ok", Record(strategy="streamed", state_bytes=1, fits=False, fate="killed")),
+    results = [
+        CaseResult(
+            RowKey("streamed", "small"), Record(strategy="streamed", state_bytes=1, device_reserved_peak_bytes=7)
+        ),
+        CaseResult(RowKey("streamed", "small"), Record(strategy="streamed", state_bytes=1, fits=False, fate="killed")),
     ]
-    [whole] = rows(outcomes[place] for place in order)
+    [whole] = rows(results[place] for place in order)
     assert (whole.record.fits, whole.record.device_reserved_peak_bytes) == (False, 7)

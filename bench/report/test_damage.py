@@ -189,7 +189,7 @@ def show(shown: Recorded, sound: Run) -> None:
     conformance_lines(shown.cells, 80, whole=True)
     verdict(shown)
     PEERS.rendered([shown])
-    if any(row.division for row in shown.rows):
+    if any(row.key.parallelism for row in shown.rows):
         SHARDED.rendered([shown])
     pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
     from bench.report.page.page import _context  # noqa: PLC0415 - of an extra

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from bench.record.record import Record
-from bench.report.rows import CaseResult, rows
+from bench.record.row_key import RowKey
+from bench.report.rows import CaseResult, Problem, Status, rows
 from bench.report.table import COLUMNS, markdown, terminal_lines
 
 S, L = 702_480_384, 154_389_504
@@ -28,17 +29,17 @@ def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: 
         "host_file_bound_ratio": float(mapped),
         "load_seconds": None,
     }
-    return CaseResult(strategy, "small", "ok", Record.read(record))
+    return CaseResult(RowKey(strategy, "small"), Record.read(record))
 
 
-def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> CaseResult:
+def seconds(strategy: str, first_logits: float, problem: Problem | None = None) -> CaseResult:
     times: dict[str, Any] = {
         "load_seconds": first_logits / 2,
         "first_logits_seconds": first_logits,
         "bytes_per_second": 1.5e9,
         "ownership": "mapped" if strategy == "mmap_assign" else "owned",
     }
-    return CaseResult(strategy, "small", verdict, Record.read(times))
+    return CaseResult(RowKey(strategy, "small"), Record.read(times), problem)
 
 
 def against_limit(strategy: str, first_logits: float, fraction: float, faults: tuple[int, int]) -> CaseResult:
@@ -50,7 +51,7 @@ def against_limit(strategy: str, first_logits: float, fraction: float, faults: t
 
 def limit(kind: str, rate: float) -> CaseResult:
     record = {"strategy": None, "limit": kind, "state_bytes": S, "largest_tensor_bytes": L, "bytes_per_second": rate}
-    return CaseResult(f"limit: {kind}", "small", "ok", Record.read(record))
+    return CaseResult(RowKey(kind, "small", roofline=True), Record.read(record))
 
 
 RUN = [
@@ -65,7 +66,7 @@ RUN = [
 
 def test_a_row_is_what_was_found_of_one_strategy() -> None:
     [baseline, mapped, per_tensor] = rows(RUN)
-    assert (baseline.strategy, mapped.strategy, per_tensor.strategy) == ("baseline", "mmap_assign", "per_tensor")
+    assert (baseline.name, mapped.name, per_tensor.name) == ("baseline", "mmap_assign", "per_tensor")
     assert baseline.record.host_peak_ratio == 2.0
     assert baseline.record.load_seconds == 1.5
 
@@ -140,11 +141,11 @@ def test_a_load_is_shown_as_a_part_of_its_limit_with_its_faults() -> None:
 
 def test_limits_end_the_rows_of_their_size() -> None:
     small = [limit("memory", 2e9), *RUN[:2], limit("mapping", 3e9), RUN[2]]
-    large = [replace(outcome, size="large") for outcome in small]
+    large = [replace(one, key=one.key._replace(size="large")) for one in small]
     names = ["baseline", "mmap_assign", "per_tensor", "limit: memory", "limit: mapping"]
     for run in (small + large, large + small):
-        assert [row.strategy for row in rows(run)] == names * 2
-        assert [row.size for row in rows(run)] == [run[0].size] * 5 + [run[-1].size] * 5
+        assert [row.name for row in rows(run)] == names * 2
+        assert [row.size for row in rows(run)] == [run[0].key.size] * 5 + [run[-1].key.size] * 5
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,12 @@ def test_times_that_were_taken_elsewhere_say_where() -> None:
 
 
 def test_what_failed_is_marked_and_explained_and_never_best() -> None:
-    lines = terminal_lines(rows([*RUN, seconds("mmap_assign", 0.2, verdict="WrongModel: out_head.weight differs")]), 80)
+    lines = terminal_lines(
+        rows(
+            [*RUN, seconds("mmap_assign", 0.2, problem=Problem(Status.FAILED, "WrongModel: out_head.weight differs"))]
+        ),
+        80,
+    )
     [row] = [line for line in lines if line.startswith("mmap_assign ")]
     assert row.endswith("FAILED")
     assert "mmap_assign-small: WrongModel: out_head.weight differs" in lines
@@ -205,7 +211,10 @@ def test_what_failed_is_marked_and_explained_and_never_best() -> None:
 
 
 def test_what_was_skipped_says_why() -> None:
-    lines = terminal_lines(rows([CaseResult("baseline", "xl", "skipped: takes 13.5 GB of memory")] * 2), 120)
+    lines = terminal_lines(
+        rows([CaseResult(RowKey("baseline", "xl"), problem=Problem(Status.SKIPPED, "takes 13.5 GB of memory"))] * 2),
+        120,
+    )
     assert lines == [
         "strategy  size  verdict",
         "baseline  xl    skipped",
@@ -228,7 +237,7 @@ def test_a_stand_in_for_a_gpu_is_named_and_has_no_times() -> None:
     loads = [
         replace(one, record=one.record.with_fields(known)) for one in (RUN[0], memory("streamed", 0.1, device=1.0))
     ]
-    timed = [CaseResult(one.strategy, "small", "ok", Record.read(known | {"state_bytes": S})) for one in loads]
+    timed = [CaseResult(one.key, Record.read(known | {"state_bytes": S})) for one in loads]
     for lines in (terminal_lines(rows([*loads, *timed]), 80), markdown(rows([*loads, *timed])).splitlines()):
         assert lines.count(said) == 1
         assert not [line for line in lines if "logits s" in line or "Fastest" in line]
@@ -271,8 +280,8 @@ def test_of_the_suites_own_theory_decides_and_no_noise() -> None:
 
 def test_what_is_best_is_said_of_the_largest_size() -> None:
     small, xl = memory("baseline", 2.0), memory("sequential", 2.0)
-    xl = CaseResult("sequential", "xl", "ok", xl.record.with_fields(state_bytes=10 * S))
-    run = [small, xl, seconds("baseline", 1.0), CaseResult("sequential", "xl", "ok", seconds("", 9.0).record)]
+    xl = CaseResult(RowKey("sequential", "xl"), xl.record.with_fields(state_bytes=10 * S))
+    run = [small, xl, seconds("baseline", 1.0), CaseResult(RowKey("sequential", "xl"), seconds("", 9.0).record)]
     assert told(run) == ["Best here: sequential (2.00x private)", "Fastest on this CPU: sequential (9.00 s)"]
 
 
@@ -285,11 +294,11 @@ def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
 
 def tried(strategy: str, *, fits: bool, fate: str | None = None, **smallest: int) -> CaseResult:
     known = {"strategy": strategy, "state_bytes": S, "largest_tensor_bytes": L}
-    return CaseResult(strategy, "small", "ok", Record.read(known | {"fits": fits, "fate": fate} | smallest))
+    return CaseResult(RowKey(strategy, "small"), Record.read(known | {"fits": fits, "fate": fate} | smallest))
 
 
 def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() -> None:
-    outcomes = [
+    results = [
         *(
             outcome
             for name in ("baseline", "streamed")
@@ -298,26 +307,27 @@ def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() 
         tried("baseline", fits=False, fate="killed at 3.9 GiB of 4 GiB after 61 % of the tensors"),
         tried("streamed", fits=True, smallest_device_bytes=3 * 2**29, smallest_host_bytes=700 * 2**20),
     ]
-    lines = terminal_lines(rows(outcomes), 80)
+    lines = terminal_lines(rows(results), 80)
     [baseline, streamed] = [line.split() for line in lines if line.startswith(("baseline ", "streamed "))]
     assert (baseline[2], baseline[-1], streamed[2]) == ("dies", "ok", "fits")
-    [wide] = [line.split() for line in terminal_lines(rows(outcomes), 150) if line.startswith("streamed ")]
+    [wide] = [line.split() for line in terminal_lines(rows(results), 150) if line.startswith("streamed ")]
     assert wide[2:7] == ["fits", "1.5", "GiB", "700", "MiB"]
     assert "baseline-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in lines
     # What does not fit is not praised.
-    assert told(outcomes) == [
+    assert told(results) == [
         "Best here: streamed (2.00x device, 1.00x private)",
         "Fastest on this CPU: streamed (1.00 s)",
     ]
-    assert "killed at 3.9 GiB" in markdown(rows(outcomes))
+    assert "killed at 3.9 GiB" in markdown(rows(results))
 
 
-WHY = "refused: ['angles'] are not persistent; use baseline or sequential"
+WHY = Problem(Status.REFUSED, "['angles'] are not persistent; use baseline or sequential")
 
 
 def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
     refusing = [
-        CaseResult(name, "small", WHY, Record(strategy=name)) for name in ("load_assign", "streamed", "streamed")
+        CaseResult(RowKey(name, "small"), Record(strategy=name), WHY)
+        for name in ("load_assign", "streamed", "streamed")
     ]
     run = [memory("baseline", 1.0), *refusing, limit("memory", 2e9), memory("sequential", 1.0)]
     for lines in (terminal_lines(rows(run), 80), markdown(rows(run)).splitlines()):
@@ -325,8 +335,8 @@ def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
         assert [line for line in lines if "persistent" in line] == [f"load_assign-small, streamed-small: {WHY}"]
     failed = [
         *run,
-        CaseResult("sequential", "small", "too much"),
-        CaseResult("per_tensor", "small", "skipped: too large"),
+        CaseResult(RowKey("sequential", "small"), problem=Problem(Status.FAILED, "too much")),
+        CaseResult(RowKey("per_tensor", "small"), problem=Problem(Status.SKIPPED, "too large")),
     ]
     assert "1 of 5 strategies work with small: baseline; 2 refused, 1 skipped, 1 FAILED" in terminal_lines(
         rows(failed), 80
@@ -336,10 +346,10 @@ def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
 
 
 def test_a_refusal_is_no_failure_and_a_bound_of_times_is_none_of_peaks() -> None:
-    refused = CaseResult("streamed", "small", "refused: ['angles'] are not persistent", Record(strategy="streamed"))
+    refused = CaseResult(RowKey("streamed", "small"), Record(strategy="streamed"), WHY)
     lines = terminal_lines(rows([memory("baseline", 1.0), refused]), 80)
     assert [line.split()[-1] for line in lines if line.startswith("streamed ")] == ["refused"]
-    assert "streamed-small: refused: ['angles'] are not persistent" in lines
+    assert f"streamed-small: {WHY}" in lines
     timed = seconds("usual", 1.0)
     timed.record.update(host_bound_ratio=1.0, strategy="usual", state_bytes=S)
     own = memory("usual", 2.0)

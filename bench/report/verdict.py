@@ -7,7 +7,7 @@ from bench.history.schema import FAILED, INTERRUPTED, PASSED
 from bench.report.comparison import changes_in_words
 from bench.report.recommendation import best
 from bench.report.recorded import Recorded
-from bench.report.rows import Row, coverage, listed, was_skipped
+from bench.report.rows import Row, coverage, listed
 from bench.report.table import refusals
 
 PARTIAL = "partial"
@@ -35,7 +35,7 @@ def verdict(recorded: Recorded) -> RunVerdict:
 
 
 def _sentences(recorded: Recorded, partial: Sequence[str]) -> Iterator[str]:
-    loads = [row for row in recorded.rows if row.record.strategy is not None and not was_skipped(row)]
+    loads = [row for row in recorded.rows if row.record.strategy is not None and not row.was_skipped]
     wrong = list(_failures(recorded, loads))
     yield from wrong
     if recorded.run.outcome == INTERRUPTED:
@@ -53,7 +53,7 @@ def _sentences(recorded: Recorded, partial: Sequence[str]) -> Iterator[str]:
 
 
 def _failures(recorded: Recorded, loads: Sequence[Row]) -> Iterator[str]:
-    failed = [f"{row.strategy}-{row.size}" for row in loads if row.problems]
+    failed = [row.key.title for row in loads if row.problems]
     if failed:
         yield f"{len(failed)} of {len(loads)} loads failed: {listed(failed)}."
     theirs = [_named_in_tests(row) for row in loads if row.problems]
@@ -63,18 +63,17 @@ def _failures(recorded: Recorded, loads: Sequence[Row]) -> Iterator[str]:
 
 
 def _named_in_tests(row: Row) -> str:
-    """How the names of tests call it, as far as all of a row are called alike."""
-    if row.division is None:
-        return f"{row.strategy}-{row.size}"
-    return f"{row.division.strategy}-{row.division.parallelism}-{row.size}-x{row.division.ranks}"
+    """Return the name of the row in the ids of its tests, as far as all of them have it."""
+    key = row.key
+    return f"{key.strategy}-{key.parallelism}-{key.size}-x{key.ranks}" if key.parallelism else key.title
 
 
 def _all_well(loads: Sequence[Row]) -> str:
     """What is true of all loads that were measured."""
-    strategies, sizes = ({getattr(row, name) for row in loads} for name in ("strategy_name", "size"))
+    strategies, sizes = {row.key.strategy for row in loads}, {row.size for row in loads}
     many = f"{len(strategies)} strateg{'y' if len(strategies) == 1 else 'ies'}"
     several = f" in {len(sizes)} sizes" if len(sizes) > 1 else ""
-    if ranks := sorted({row.division.ranks for row in loads if row.division}):
+    if ranks := sorted({row.key.ranks for row in loads if row.key.parallelism}):
         several += f" for {', '.join(f'{count:,}' for count in ranks)} ranks"
     right = "every weight is right" if any(map(_has_values, loads)) else "every name, dtype and shape is right"
     metered = any(row.record.host_total_peak_bytes is not None for row in loads)

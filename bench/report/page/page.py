@@ -68,7 +68,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "machine": in_a_line(run.machine),
         "verdict": verdict(recorded),
         "scales": above(table),
-        "of_ranks": any(row.division for row in table),
+        "of_ranks": any(row.key.parallelism for row in table),
         "columns": heading,
         "problems": notes(table),
         "rows": list(_rows(table, lines)),
@@ -88,7 +88,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
     sizes, table = recorded.sizes, recorded.rows
-    whose = " Of many ranks, rank 0 is shown." if any(row.division for row in table) else ""
+    whose = " Of many ranks, rank 0 is shown." if any(row.key.parallelism for row in table) else ""
     seconds = " The GPU is a stand-in: seconds are not those of a GPU." if stand_ins(table) else ""
     yield Section(
         "frontier",
@@ -125,8 +125,8 @@ def _rows(table: list[Row], lines: list[list[str]]) -> Iterator[tuple[list[tuple
     """Of each row the cells, as they are shown and as they are sorted, its record, and its name."""
     for row, line in zip(table, lines, strict=True):
         record = {name: value for name, value in row.record.measured().items() if name not in DRAWN}
-        raw = json.dumps(record | {"problems": row.problems}, indent=1)
-        yield [(cell, _sortable(cell)) for cell in line], raw, f"{row.strategy}-{row.size}"
+        raw = json.dumps(record | {"problems": list(map(str, row.problems))}, indent=1)
+        yield [(cell, _sortable(cell)) for cell in line], raw, row.key.title
 
 
 def _sortable(cell: str) -> str:

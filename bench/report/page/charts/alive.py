@@ -22,13 +22,13 @@ BARS = ("#1f6fae", "#a9500a", "#17754f", "#8a45a3", "#836000", "#b8323f", "#4b6a
 BAR_HEIGHT = 26
 
 
-def alive_figures(outcomes: Sequence[CaseResult], size: str) -> list[Chart]:
+def alive_figures(results: Sequence[CaseResult], size: str) -> list[Chart]:
     """A chart for each peak of one size of which it is known what was alive."""
-    return [figure for field, name in PEAKS.items() if (figure := _figure(outcomes, size, field, name))]
+    return [figure for field, name in PEAKS.items() if (figure := _figure(results, size, field, name))]
 
 
-def _figure(outcomes: Sequence[CaseResult], size: str, field: str, name: str) -> Chart | None:
-    bars = [value for outcome in outcomes for value in _bar(outcome, field)]
+def _figure(results: Sequence[CaseResult], size: str, field: str, name: str) -> Chart | None:
+    bars = [value for result in results for value in _bar(result, field)]
     if not bars:
         return None
     longest = max(value["end"] for value in bars) or 1
@@ -39,7 +39,7 @@ def _figure(outcomes: Sequence[CaseResult], size: str, field: str, name: str) ->
     table += [
         [v["strategy"], str(v["number"]), f"{v['bytes']:,}", f"{v['tensors']:,}", v["line"], v["code"]] for v in bars
     ]
-    of_shares = any(scale_bytes(outcome.record, field) != outcome.record.state_bytes for outcome in outcomes)
+    of_shares = any(scale_bytes(result.record, field) != result.record.state_bytes for result in results)
     scale = "S/N" if of_shares else "the model"
     text = f"What was alive {name}, by the line of code that asked for it, as multiples of {scale}"
     height = BAR_HEIGHT * len({v["strategy"] for v in bars})
@@ -60,12 +60,12 @@ def _specification(title: str) -> dict[str, Any]:
     return specification(alt.layer(bars, names), BAR_HEIGHT)
 
 
-def _bar(outcome: CaseResult, field: str) -> list[dict[str, Any]]:
+def _bar(result: CaseResult, field: str) -> list[dict[str, Any]]:
     """The parts of a bar, most bytes first."""
-    alive: Sequence[Mapping[str, Any]] = (outcome.record.alive_at_peak or {}).get(field) or ()
-    scale, end, parts = scale_bytes(outcome.record, field), 0.0, []
+    alive: Sequence[Mapping[str, Any]] = (result.record.alive_at_peak or {}).get(field) or ()
+    scale, end, parts = scale_bytes(result.record, field), 0.0, []
     for rank, held in enumerate(alive):
         start, end = end, end + held["bytes"] / scale
         part = {"start": start, "end": end, "middle": (start + end) / 2, "number": rank + 1, "rank": rank % len(BARS)}
-        parts.append({**held, "strategy": outcome.strategy, **part})
+        parts.append({**held, "strategy": result.key.name, **part})
     return parts

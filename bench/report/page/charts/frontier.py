@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 
 from bench.report.page.charts.figure import INK, LETTER, NARROW, Chart, filled, looks, of, ratio_axis, specification
-from bench.report.rows import Row, peak_ratio, team
+from bench.report.rows import Row, peak_ratio
 
 # field of the record, and what people call it
 PEAKS = {"device_peak_ratio": "peak on the device", "host_peak_ratio": "private peak on the host"}
@@ -56,12 +56,10 @@ def frontier_figures(table: Sequence[Row], size: str) -> list[Chart]:
     """A chart for each memory that was measured beside the times of one size, and by as many processes alike."""
     found = []
     some = [row for row in table if row.size == size and not row.problems]
-    for one in dict.fromkeys(team(row.strategy) for row in some):
-        (ranks, parallelism), own = one, [row for row in some if team(row.strategy) == one]
+    for one in dict.fromkeys(row.key.division for row in some):
+        (ranks, parallelism), own = one, [row for row in some if row.key.division == one]
         for field, name in PEAKS.items():
-            points = [
-                Point(*figures, row.strategy_name) for row in own if None not in (figures := _figures(row, field))
-            ]
+            points = [Point(*figures, row.key.strategy) for row in own if None not in (figures := _figures(row, field))]
             title = f"{size} {parallelism} x{ranks}" if parallelism else size
             scale = "S/N" if parallelism and field.startswith("device_") else "the model"
             if points:

@@ -66,26 +66,26 @@ LATE = 0.6
 HEIGHT, LINE_HEIGHT = 170, 11
 
 
-def timelines(outcomes: Sequence[CaseResult]) -> list[Chart]:
+def timelines(results: Sequence[CaseResult]) -> list[Chart]:
     """A chart for each load of one size that has a timeline.
 
     What is planned of many ranks has none: it takes no time, and a rank little of the model.
     """
-    having = [outcome for outcome in outcomes if outcome.record.timeline and not _is_planned_by_many(outcome)]
+    having = [result for result in results if result.record.timeline and not _is_planned_by_many(result)]
     ends = {
-        "seconds": max((_end(outcome.record) for outcome in having), default=0),
-        "ratio": HEADROOM * max((ratio for outcome in having for ratio in _ratios(outcome.record)), default=0),
+        "seconds": max((_end(result.record) for result in having), default=0),
+        "ratio": HEADROOM * max((ratio for result in having for ratio in _ratios(result.record)), default=0),
     }
-    return [_figure(outcome, ends) for outcome in having]
+    return [_figure(result, ends) for result in having]
 
 
-def _is_planned_by_many(outcome: CaseResult) -> bool:
-    return bool(outcome.record.planned and outcome.record.ranks)
+def _is_planned_by_many(result: CaseResult) -> bool:
+    return bool(result.record.planned and result.record.ranks)
 
 
-def _figure(outcome: CaseResult, ends: dict[str, float]) -> Chart:
+def _figure(result: CaseResult, ends: dict[str, float]) -> Chart:
     """`ends` are those of the axes of all charts of this size."""
-    record, name = outcome.record, f"{outcome.strategy}-{outcome.size}"
+    record, name = result.record, result.key.title
     drawn = [one for one in SERIES if _is_drawn(record, one)]
     table = [["", "peak", "at", "bound"], *(_row(record, one) for one in drawn), *_moment_rows(record)]
     text = f"Memory of {name} over the time of its load, as multiples of the model. " + "; ".join(
@@ -99,12 +99,12 @@ def _figure(outcome: CaseResult, ends: dict[str, float]) -> Chart:
         ends=[{"seconds": 0, "ratio": 0}, ends],
         points=[value for line in lines for value in line],
         hovered=[value for line in lines for value in line[:: -(-len(line) // MOST_HOVERED)]],
-        peaks=[_peak(outcome, one) for one in drawn],
+        peaks=[_peak(result, one) for one in drawn],
         bounds=_bounds(record, drawn, ends["ratio"]),
         moments=named,
         **{f"named_{side}": [value for value in named if value["align"] == side] for side, _ in SIDES},
     )
-    return Chart(name + ("" if outcome.verdict == "ok" else ": FAILED"), text, spec, table, _csv(record))
+    return Chart(name + (": FAILED" if result.problem else ""), text, spec, table, _csv(record))
 
 
 @cache
@@ -146,10 +146,10 @@ def _value(record: Record, one: TimelineSeries, seconds: float, count: int) -> d
     }
 
 
-def _peak(outcome: CaseResult, one: TimelineSeries) -> dict[str, Any]:
-    seconds, most = _highest(outcome.record, one)
-    text = f"{outcome.strategy}-{outcome.size}: {_named(one)} peaks at {most:,} bytes after {seconds:.4f} s"
-    return _value(outcome.record, one, seconds, most) | {"text": text}
+def _peak(result: CaseResult, one: TimelineSeries) -> dict[str, Any]:
+    seconds, most = _highest(result.record, one)
+    text = f"{result.key.title}: {_named(one)} peaks at {most:,} bytes after {seconds:.4f} s"
+    return _value(result.record, one, seconds, most) | {"text": text}
 
 
 def _bounds(record: Record, drawn: Sequence[TimelineSeries], end: float) -> list[dict[str, Any]]:
