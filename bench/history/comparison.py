@@ -7,8 +7,9 @@ from bench.history.baselines import Baselines
 from bench.history.findings import BUSY, GONE, REGRESSIONS, SLOWER, Finding, Times, time_changes
 from bench.history.fingerprint import MachineDifference
 from bench.history.runs import Change, Key, Run
-from bench.record.record import BYTES, Record
+from bench.record.record import BYTES, SECONDS, Record
 
+_TIMES = tuple(figure.name for figure in SECONDS)
 _EXACT = tuple(figure.name for figure in BYTES if not figure.slack(planned=False))
 
 
@@ -73,10 +74,7 @@ class Comparison:
     @property
     def slower(self) -> int:
         """How many times are longer than they were, or gone."""
-        return sum(
-            finding.verdict in (SLOWER, GONE) and (finding.change.figure or "").endswith("_seconds")
-            for finding in self.findings
-        )
+        return sum(finding.verdict in (SLOWER, GONE) and finding.change.figure in _TIMES for finding in self.findings)
 
     @property
     def whole(self) -> bool:

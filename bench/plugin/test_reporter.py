@@ -184,7 +184,7 @@ def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
             "strategy": "streamed",
             "size": "tiny",
             "verdict": "ValueError: a b/x.pt, y.py, z.py",
-            "record": {"state_bytes": 7},
+            "record": Record(size="tiny", state_bytes=7).as_json(),
         }
     ]
 

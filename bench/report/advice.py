@@ -11,6 +11,7 @@ from bench.measure.planning import halved, largest_block, reserved_bytes
 from bench.meters.budget import Budget, empty_process_bytes, shown
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadEnded
+from bench.record.row_key import RowKey
 from bench.report.recommendation import EQUAL_TIMES, fastest, least_memory
 from bench.report.rows import Row, listed
 from bench.strategies import STRATEGIES
@@ -65,7 +66,11 @@ def advised(
     size = tried[0].size
     if fitting:
         return _as_measured(_one_that_fits(fitting, tried), cases, size)
-    known = {case.strategy_name: case for case in cases if case.size == size and case.row == case.strategy_name}
+    known = {
+        case.strategy_name: case
+        for case in cases
+        if case.size == size and case.row_key == RowKey(case.strategy_name, size)
+    }
     return Advice(None, tuple(_what_would(size, known, plan, budget)))
 
 

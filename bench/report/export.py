@@ -13,8 +13,7 @@ from bench.record.record import FIGURES, Record
 
 NANOSECONDS = 1e9
 
-# Of the model, not of the load.
-GIVEN = ("state_bytes", "largest_tensor_bytes")
+OF_LOADS = tuple(one for one in FIGURES if one.compared and not one.compared.of_model)
 
 
 def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> None:
@@ -55,5 +54,5 @@ def _metrics(bench: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _measured(bench: dict[str, Any]) -> list[tuple[Field, float]]:
-    found = [(figure, bench["extra_info"].get(figure.name)) for figure in FIGURES if figure.name not in GIVEN]
+    found = [(figure, bench["extra_info"].get(figure.name)) for figure in OF_LOADS]
     return [(figure, value) for figure, value in found if value is not None]

@@ -29,7 +29,7 @@ def test_plans_are_a_row_a_strategy_and_a_column_a_number_of_ranks() -> None:
         taken("load_then_shard", "fsdp", 8, 3.0, planned=True),
         taken("streamed", "fsdp", 8, planned=True, node_private_peak_bytes=0),
         taken("streamed", "tensor", 8, 1.5, planned=True),
-        skipped("dcp fsdp x8"),
+        skipped("dcp", "fsdp", 8),
     ]
     many = [taken("streamed", "fsdp", 1024, planned=True), skipped("dcp fsdp x1024")]
     lines = SHARDED.rendered([told(*few, number="0042"), told(*many, number="0043")]).splitlines()

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from math import floor, log10
 
+from bench.record.field import title
+from bench.record.record import SECONDS
 from bench.report.text_table import aligned, markdown_table
 from bench.versus.measured import PEAKS, Benchmark
 from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, PeakChange, Result, Time, TimeChange
@@ -10,10 +12,9 @@ from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, PeakChange, Result, Ti
 MIB = 2**20
 
 # The column that says what was measured, and what it is called where the terminal is narrow.
-TITLES = {
-    "load_seconds": ("load s", "load s"),
-    "first_logits_seconds": ("first logits s", "logits s"),
-} | {name: (words := name.removesuffix("_bytes").replace("_", " "), words.removesuffix(" peak")) for name in PEAKS}
+TITLES = {one.name: (f"{one.title} s", one.column.heading) for one in SECONDS if one.column} | {
+    name: (title(name), title(name).removesuffix(" peak")) for name in PEAKS
+}
 
 HEADING = ("benchmark", "figure", "reference", "candidate", "change", "95 % interval", "verdict")
 FIGURES = (2, 3, 4, 5)

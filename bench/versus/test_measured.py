@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.record.record import Record
-from bench.versus.measured import PEAKS, TIMES, Benchmark, read_run
+from bench.versus.measured import PEAKS, Benchmark, read_run
 
 FULLNAME = "bench/test_load_time.py::test_load_time[streamed-small-cpu]"
 
@@ -46,7 +46,3 @@ def test_a_file_that_is_no_record_is_said_to_be_none(tmp_path: Path, text: str) 
 def test_names_are_short_but_never_empty() -> None:
     assert Benchmark(FULLNAME).name == "streamed-small-cpu"
     assert Benchmark("bench/test_x.py::test_x").name == "test_x"
-
-
-def test_every_figure_that_is_compared_is_in_a_record() -> None:
-    assert {*TIMES, *PEAKS} <= Record().as_json().keys()

@@ -14,6 +14,7 @@ from bench.history.fingerprint import in_a_line
 from bench.history.runs import Run
 from bench.history.storage import write_whole
 from bench.record.field import shown, title
+from bench.record.record import FIELDS
 from bench.report.conformance import summary
 from bench.report.page.charts.alive import alive_figures
 from bench.report.page.charts.figure import Chart
@@ -29,9 +30,6 @@ from bench.report.verdict import verdict
 
 ASSETS = Path(__file__).parent / "assets"
 NAME = "index.html"
-
-# Of a record: what is drawn is not printed beside it.
-DRAWN = ("timeline", "alive_at_peak")
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
 def _rows(table: list[Row], lines: list[list[str]]) -> Iterator[tuple[list[tuple[str, str]], str, str]]:
     """Of each row the cells, as they are shown and as they are sorted, its record, and its name."""
     for row, line in zip(table, lines, strict=True):
-        record = {name: value for name, value in row.record.measured().items() if name not in DRAWN}
+        record = {name: value for name, value in row.record.measured().items() if not FIELDS[name].drawn}
         raw = json.dumps(record | {"problems": list(map(str, row.problems))}, indent=1)
         yield [(cell, _sortable(cell)) for cell in line], raw, row.key.title
 

@@ -6,17 +6,11 @@ from typing import Any
 
 import altair as alt
 
+from bench.record.field import Peak
+from bench.record.record import PEAKS
 from bench.report.page.charts.figure import LETTER, NARROW, Chart, filled, of, ratio_axis, specification
 from bench.report.rows import CaseResult, scale_bytes
 
-# figure of the record, and what people call it
-PEAKS = {
-    "device_requested_peak_bytes": "at the requested peak on the device",
-    "device_allocated_peak_bytes": "at the allocated peak on the device",
-    "device_reserved_peak_bytes": "at the reserved peak on the device",
-    "host_private_peak_bytes": "at the private peak on the host",
-    "host_file_peak_bytes": "at the file-backed peak on the host",
-}
 # White text on them has a contrast of 4.5 to 1 or more.
 BARS = ("#1f6fae", "#a9500a", "#17754f", "#8a45a3", "#836000", "#b8323f", "#4b6a86")
 BAR_HEIGHT = 26
@@ -24,10 +18,11 @@ BAR_HEIGHT = 26
 
 def alive_figures(results: Sequence[CaseResult], size: str) -> list[Chart]:
     """A chart for each peak of one size of which it is known what was alive."""
-    return [figure for field, name in PEAKS.items() if (figure := _figure(results, size, field, name))]
+    return [chart for field, peak in PEAKS.items() if (chart := _chart(results, size, field, peak))]
 
 
-def _figure(results: Sequence[CaseResult], size: str, field: str, name: str) -> Chart | None:
+def _chart(results: Sequence[CaseResult], size: str, field: str, peak: Peak) -> Chart | None:
+    name = f"at the {peak.kind} peak on the {peak.place}"
     bars = [value for result in results for value in _bar(result, field)]
     if not bars:
         return None

@@ -6,12 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import altair as alt
 
+from bench.record.field import DEVICE
+from bench.record.record import PEAKS
 from bench.report.page.charts.figure import INK, LETTER, NARROW, Chart, filled, looks, of, ratio_axis, specification
 from bench.report.rows import Row, peak_ratio
-
-# field of the record, and what people call it
-PEAKS = {"device_peak_ratio": "peak on the device", "host_peak_ratio": "private peak on the host"}
-
 
 # Where the name of a point may stand, the best first: how its text is aligned, and how far from the point, in pixels.
 PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
@@ -58,10 +56,13 @@ def frontier_figures(table: Sequence[Row], size: str) -> list[Chart]:
     some = [row for row in table if row.size == size and not row.problems]
     for one in dict.fromkeys(row.key.division for row in some):
         (ranks, parallelism), own = one, [row for row in some if row.key.division == one]
-        for field, name in PEAKS.items():
+        for peak in PEAKS.values():
+            if not (field := peak.ratio):
+                continue
+            name = "peak on the device" if peak.place == DEVICE else f"{peak.kind} peak on the host"
             points = [Point(*figures, row.key.strategy) for row in own if None not in (figures := _figures(row, field))]
             title = f"{size} {parallelism} x{ranks}" if parallelism else size
-            scale = "S/N" if parallelism and field.startswith("device_") else "the model"
+            scale = "S/N" if parallelism and peak.place == DEVICE else "the model"
             if points:
                 found.append(_figure(points, name, title, scale))
     return found

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 
 from bench.meters.timeline import MOMENTS
-from bench.record.record import Record
+from bench.record.field import DEVICE, Peak
+from bench.record.record import PEAKS, Record
 from bench.report.page.charts.figure import COLOURS, Chart, filled, of, ratio_axis, specification
 from bench.report.rows import CaseResult
 
@@ -23,31 +24,27 @@ DASHES = {"solid": [1, 0], "dashed": [7, 2], "dotted": [2, 2], "dash-dotted": [7
 
 
 class TimelineSeries(NamedTuple):
-    """A line: its fields of the record, for the points and for their peak and bound; its name, and how it is drawn."""
+    """A line: the field of its peak, which says where its points and its bound are, and how it is drawn."""
 
-    points: str
-    peak: str
-    bound: str | None
-    name: str
+    field: str
+    peak: Peak
     colour: str
     stroke: str
+
+    @property
+    def name(self) -> str:
+        return "device" if self.peak.place == DEVICE else self.peak.kind
 
     @property
     def dash(self) -> list[int]:
         return DASHES[self.stroke]
 
 
-SERIES = (
-    TimelineSeries(
-        "device_requested_bytes", "device_requested_peak_bytes", "device_bound_ratio", "device", COLOURS[0], "solid"
-    ),
-    TimelineSeries(
-        "host_private_bytes", "host_private_peak_bytes", "host_bound_ratio", "private", COLOURS[1], "dashed"
-    ),
-    TimelineSeries(
-        "host_file_bytes", "host_file_peak_bytes", "host_file_bound_ratio", "file-backed", COLOURS[2], "dotted"
-    ),
-    TimelineSeries("host_pinned_bytes", "host_pinned_peak_bytes", None, "pinned", COLOURS[3], "dash-dotted"),
+SERIES = tuple(
+    TimelineSeries(*peak, colour, stroke)
+    for peak, colour, stroke in zip(
+        ((name, peak) for name, peak in PEAKS.items() if peak.timeline), COLOURS, DASHES, strict=False
+    )
 )
 # How text is aligned, and the direction in which it is moved from what it names.
 SIDES: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 1), ("right", -1))
@@ -169,7 +166,7 @@ def _bounds(record: Record, drawn: Sequence[TimelineSeries], end: float) -> list
 
 
 def _bound(record: Record, one: TimelineSeries) -> float | None:
-    bound: float | None = record.value(one.bound) if one.bound else None
+    bound: float | None = record.value(one.peak.bound) if one.peak.bound else None
     return bound
 
 
@@ -192,7 +189,7 @@ def _named_moments(record: Record) -> list[tuple[str, float]]:
 
 
 def _points(record: Record, one: TimelineSeries) -> list[tuple[float, int]]:
-    series = record.timeline.get(one.points) if record.timeline else None
+    series = record.timeline.get(one.peak.timeline) if record.timeline else None
     return list(zip(series["seconds"], series["bytes"], strict=True)) if series else []
 
 
@@ -218,7 +215,7 @@ def _end(record: Record) -> float:
 
 
 def _named(one: TimelineSeries) -> str:
-    return "device memory" if one.name == "device" else f"{one.name} host memory"
+    return "device memory" if one.peak.place == DEVICE else f"{one.name} host memory"
 
 
 def _row(record: Record, one: TimelineSeries) -> list[str]:
@@ -238,6 +235,6 @@ def _csv(record: Record) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(["what", "seconds", "bytes"])
-    writer.writerows([one.points, seconds, count] for one in SERIES for seconds, count in _points(record, one))
+    writer.writerows([one.peak.timeline, seconds, count] for one in SERIES for seconds, count in _points(record, one))
     writer.writerows([name, at, ""] for name, at in _named_moments(record))
     return file.getvalue()
