@@ -26,7 +26,7 @@ WIDTHS = (60, 80, 100, 120, 1000)
 @cache
 def digests() -> dict[str, dict[str, str]]:
     """Read the SHA-256 digests of each run's renderings, by the name of its file, and of `--history` of them all."""
-    return json.loads(DIGESTS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads(DIGESTS.read_text(encoding="utf-8"))
 
 
 def _digest(lines: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ def test_plans_are_a_row_a_strategy_and_a_column_a_number_of_ranks() -> None:
         taken("streamed", "tensor", 8, 1.5, planned=True),
         skipped("dcp", "fsdp", 8),
     ]
-    many = [taken("streamed", "fsdp", 1024, planned=True), skipped("dcp fsdp x1024")]
+    many = [taken("streamed", "fsdp", 1024, planned=True), skipped("dcp", "fsdp", 1024)]
     lines = SHARDED.rendered([told(*few, number="0042"), told(*many, number="0043")]).splitlines()
     assert lines[0] == "<!-- sharded 0042_abc 0043_abc -->"
     assert lines[1].startswith(f"**small, planned**: S is {S / 2**20:.0f} MiB. ")

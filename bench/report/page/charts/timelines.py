@@ -189,7 +189,7 @@ def _named_moments(record: Record) -> list[tuple[str, float]]:
 
 
 def _points(record: Record, one: TimelineSeries) -> list[tuple[float, int]]:
-    series = record.timeline.get(one.peak.timeline) if record.timeline else None
+    series = (record.timeline or {}).get(one.peak.timeline or "")
     return list(zip(series["seconds"], series["bytes"], strict=True)) if series else []
 
 
