@@ -1,10 +1,10 @@
-"""A run held against those before it: what is worse, what is better, what is gone or new, what cannot be told."""
+"""Comparison of a run with earlier ones: worse and better figures, lost and new benchmarks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bench.history.baselines import Baselines
-from bench.history.findings import BUSY, GONE, REGRESSIONS, SLOWER, Finding, Times, time_changes
+from bench.history.findings import BUSY, GONE, REGRESSIONS, SLOWER, Finding, TimeComparison, time_changes
 from bench.history.fingerprint import MachineDifference
 from bench.history.runs import Change, Key, Run
 from bench.record.record import BYTES, SECONDS, Record
@@ -14,9 +14,9 @@ _EXACT = tuple(figure.name for figure in BYTES if not figure.slack(planned=False
 
 
 def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, Key]:
-    """Which new benchmark every benchmark that is gone seems to be: the one that takes the same bytes.
+    """Map lost benchmarks to new ones that take the same bytes: these seem to be renamed.
 
-    Nothing is said where several would fit.
+    A benchmark that fits several new ones is left out.
     """
     found = {}
     for key, record in gone.items():
@@ -33,7 +33,7 @@ def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, 
 
 @dataclass
 class Comparison:
-    """What is known of a run that is held against others, while it grows.
+    """Comparison of a run with earlier ones; the run adds to it.
 
     `records` are those that are right, `grown` those that are worse in bytes, whatever else is wrong with them.
     `passed_over`: files that are no runs, and why. `elsewhere`: benchmarks that never ran on this machine with this
@@ -52,7 +52,7 @@ class Comparison:
     elsewhere: dict[Key, list[MachineDifference]] = field(default_factory=dict)
     # Recorded, to be measured in this run, and then skipped or failed.
     missed: list[Key] = field(default_factory=list)
-    times: Times = field(default_factory=lambda: Times(0, [], {}))
+    times: TimeComparison = field(default_factory=lambda: TimeComparison(0, [], {}))
 
     def conclude(self, records: dict[Key, Record], time_threshold: float | None) -> None:
         """Add what can be told only of the whole run: `records` are those that are right."""
@@ -68,21 +68,21 @@ class Comparison:
 
     @property
     def busy(self) -> list[Change]:
-        """What took longer on a machine that had less time for it."""
+        """Times that became longer while the machine's own limit was lower, too."""
         return [finding.change for finding in self.findings if finding.verdict == BUSY]
 
     @property
     def slower(self) -> int:
-        """How many times are longer than they were, or gone."""
+        """The number of times that are longer than before, or gone."""
         return sum(finding.verdict in (SLOWER, GONE) and finding.change.figure in _TIMES for finding in self.findings)
 
     @property
     def whole(self) -> bool:
-        """Whether nothing but what is new was left without a comparison."""
+        """True if everything was compared but new benchmarks."""
         return not (self.elsewhere or self.busy or self.missed) and len(self.new) < len(self.records)
 
     @property
     def changes(self) -> list[Change]:
-        """Everything that is worse than it was."""
+        """All changes for the worse."""
         gone = [Change(key, None, None, None, run.name) for key, run in self.vanished.items()]
         return [finding.change for finding in self.findings if finding.verdict in REGRESSIONS] + gone

@@ -1,4 +1,4 @@
-"""How far a simulated load may be from one that a GPU was measured at."""
+"""Deviation of simulated loads from loads that were measured on a GPU, and its limits."""
 
 from bench.record.record import FIGURES, Record
 

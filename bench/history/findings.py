@@ -1,4 +1,4 @@
-"""What the figures of a run have become beside those of the runs before it."""
+"""Findings: figures of a run that differ from those of the runs before it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -64,8 +64,8 @@ class Unseen:
 
 
 @dataclass(frozen=True)
-class Times:
-    """What became of the times of a run: how many figures were `judged`, and what was found.
+class TimeComparison:
+    """Comparison of the times of a run: the number of figures `judged`, and the findings.
 
     `waiting`: benchmarks of which there are so many runs, too few to tell a spread. `unseen`: figures of which only
     slow-downs beyond `SEEN_WELL` and the threshold would have been found, and none was.
@@ -77,7 +77,7 @@ class Times:
     unseen: tuple[Unseen, ...] = ()
 
 
-def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: float) -> Times:
+def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: float) -> TimeComparison:
     """Every figure in seconds that is beyond what its window lets expect, and changed by more than `threshold`.
 
     The window are the last runs on this machine with this set-up, from where their level last moved; see
@@ -107,16 +107,16 @@ def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: floa
             findings.append(Finding(verdict, Change(key, figure.name, then, now, before[-1][0].name), against))
         elif slowest > then * (1 + max(threshold, SEEN_WELL)):
             unseen.append(Unseen(key, figure.name, slowest / then - 1, runs))
-    return Times(len(windows), findings, waiting, tuple(unseen))
+    return TimeComparison(len(windows), findings, waiting, tuple(unseen))
 
 
 def _first_use(record: Record) -> str:
-    """Until what use "first logits" were timed; the first records do not say that there were any."""
+    """Return the use until which "first logits" were timed; the first records lack it, and had logits."""
     return record.first_use or "logits"
 
 
 def _busy(past: Baselines, key: Key, record: Record, figures: int) -> bool:
-    """Whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy.
+    """Return True if the machine's limit was lower beside this load than chance explains: others kept it busy.
 
     Where it stays lower, that becomes its level, and explains nothing any more.
     """

@@ -1,4 +1,4 @@
-"""What makes two runs comparable: the hardware and software that a load's time depends on, and no names or paths."""
+"""Fingerprint of a machine: the hardware and software that a load's time depends on, without names and paths."""
 
 import json
 import os
@@ -21,7 +21,7 @@ _HARDWARE = ("system", "machine", "cpu", "cores", "gpus", "stand_in", "checkpoin
 
 
 def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
-    """pytest-benchmark's `machine_info`, less what names the machine, with what this suite's figures depend on."""
+    """Return `machine_info` without the machine's name, with all that this suite's figures depend on."""
     kept = {key: value for key, value in machine_info.items() if key not in ("node", "cpu")}
     cpu = {key: value for key, value in machine_info.get("cpu", {}).items() if key in _CPU_FIELDS}
     found = kept | {
@@ -63,43 +63,44 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Machin
 
 
 def in_a_line(machine: Mapping[str, Any]) -> str:
-    """What people want to know of it first."""
+    """Return the version of torch and the GPUs, or else the number of cores."""
     on = gpus(machine) or f"{machine.get('cores') or 'unknown'} cores"
     return f"torch {machine.get('torch')}, {on}"
 
 
 def gpus(machine: Mapping[str, Any]) -> str:
-    """The names of its GPUs, or what stood in for them; empty where there was none."""
+    """Return the names of the GPUs, or the stand-in for them; empty without any."""
     if memory := machine.get("stand_in"):
         return f"stand-in for a GPU ({memory})"
     return ", ".join(machine.get("gpus") or ())
 
 
 def hardware(machine: Mapping[str, Any]) -> str:
-    """What of a fingerprint stays when software is updated, as a text to compare."""
+    """Return the part of a fingerprint that stays when software is updated, as a text to compare."""
     memory = round((machine.get("memory_bytes") or 0) / 2**30)
     return json.dumps([memory, *(machine.get(name) for name in _HARDWARE)])
 
 
 def _same_memory(name: str, one: Any, other: Any) -> bool:
-    """Whether the same machine may have told both: a kernel keeps a little more or less for itself."""
+    """Return True if both may be of the same machine: a kernel keeps a little more or less for itself."""
     return name == "memory_bytes" and None not in (one, other) and abs(one - other) < MEMORY_SLACK * one
 
 
-def _nvidia_driver(told: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """The version of NVIDIA's kernel module, of the closed and of the open one."""
-    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", told.read_text(encoding="utf-8")) if told.exists() else None
+def _nvidia_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Return the version of NVIDIA's kernel module, closed or open; None without it."""
+    text = version.read_text(encoding="utf-8") if version.exists() else ""
+    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", text)
     return match and match[1]
 
 
 def _huge_pages() -> str | None:
-    """Which memory gets transparent huge pages: `always`, `madvise` or `never`."""
+    """Return the setting of transparent huge pages: `always`, `madvise` or `never`."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     match = re.search(r"\[(\w+)\]", setting.read_text(encoding="utf-8")) if setting.exists() else None
     return match and match[1]
 
 
 def _file_system(folder: Path) -> str | None:
-    """The type of the file system that a folder is on: `ext4`, `tmpfs`, ..."""
+    """Return the type of the file system that a folder is on: `ext4`, `tmpfs`, ..."""
     mounts = {Path(partition.mountpoint): partition.fstype for partition in psutil.disk_partitions(all=True)}
     return next((mounts[path] for path in (folder.resolve(), *folder.resolve().parents) if path in mounts), None)

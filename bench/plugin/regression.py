@@ -18,7 +18,7 @@ from bench.history.schema import FAILED, INTERRUPTED, PASSED, RUN_SCHEMA
 from bench.history.storage import Storage, in_text, write_whole
 from bench.plugin.history_options import HistoryOptions
 from bench.plugin.vanished import Vanished, placeholders
-from bench.record.field import shown, title
+from bench.record.field import format_figure, title
 from bench.record.record import Record
 from bench.record.record_file import Unreadable
 
@@ -308,6 +308,6 @@ def _told(finding: Finding, threshold: float) -> str:
     if change.after is None:
         return f"{title(change.figure)} was measured in {finding.against}, and is not any more"
     return (
-        f"{title(change.figure)} grew from {shown(change.figure, change.before)} ({finding.against}) to "
-        f"{shown(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"
+        f"{title(change.figure)} grew from {format_figure(change.figure, change.before)} ({finding.against}) to "
+        f"{format_figure(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"
     )

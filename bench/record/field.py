@@ -1,4 +1,4 @@
-"""Fields of a record: what each one is, which table shows it, and how runs are compared by it."""
+"""Fields of a record: their meaning, their columns in tables, and how runs are compared by them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Compared:
-    """How runs are compared by a figure. Those in bytes differ by chance by `slack_bytes` at most.
+    """Comparison of runs by a figure. Figures in bytes differ by chance by `slack_bytes` at most.
 
     `anywhere`: it is the same on every machine, whatever is installed there. `of_model`: no load changes it.
     `simulated` is the fraction by which a simulated load may be off; None: it is not simulated.
@@ -109,7 +109,7 @@ def title(name: str) -> str:
     return name.removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
 
 
-def shown(name: str, value: float | None) -> str:
+def format_figure(name: str, value: float | None) -> str:
     """Write a figure with its unit, in four digits or so: differences of a percent are to be seen."""
     if value is None:
         return "-"

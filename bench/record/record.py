@@ -432,8 +432,10 @@ class Record:
     def read(cls, known: Mapping[str, Any]) -> "Record":
         """Make a record of recorded fields; unknown ones are ignored, and those that are not there are None."""
         record = cls.__new__(cls)
+        if not (known.keys() <= FIELDS.keys()) or None in known.values():
+            known = {name: value for name, value in known.items() if name in FIELDS and value is not None}
         # A thousand runs have tens of thousands of records: what is not there is the default of the class.
-        record.__dict__.update((name, known[name]) for name in known if name in FIELDS and known[name] is not None)
+        record.__dict__.update(known)
         return record
 
     def value(self, name: str) -> Any:

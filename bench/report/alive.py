@@ -1,4 +1,4 @@
-"""What was alive at a peak, in lines that say which line of the recipe asked for it."""
+"""Allocations that were alive at a peak, by the line of the recipe that asked for them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ MOST_LINES = 8
 
 
 def alive_lines(alive: Sequence[LiveAllocation]) -> list[str]:
-    """A line for every line of the recipe, the one with most bytes first."""
+    """Return a line for every line of the recipe, the one with most bytes first."""
     lines = [_line(held.bytes, held.tensors, f"{held.line} {held.code}".strip()) for held in alive[:MOST_LINES]]
     if rest := alive[MOST_LINES:]:
         lines.append(_line(sum(h.bytes for h in rest), sum(h.tensors for h in rest), f"{len(rest)} other lines"))
@@ -21,7 +21,7 @@ def alive_lines(alive: Sequence[LiveAllocation]) -> list[str]:
 
 
 def explanation(result: CaseResult) -> Iterator[str]:
-    """What was alive at the peaks of a measurement, figure by figure."""
+    """Yield lines on the allocations that were alive at the peaks of a measurement, peak by peak."""
     for figure, alive in (result.record.alive_at_peak or {}).items():
         if alive:
             name = figure.removesuffix("_bytes").replace("_", " ")

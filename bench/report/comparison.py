@@ -1,4 +1,4 @@
-"""What became of a run that was held against history, for people."""
+"""The report of a comparison with history: a table of changes, and remarks."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -12,7 +12,7 @@ from bench.history.fingerprint import MachineDifference, gpus
 from bench.history.runs import Change, Key
 from bench.history.spread import FEWEST
 from bench.meters.simulated.peaks import LiveAllocation
-from bench.record.field import shown, title
+from bench.record.field import format_figure, title
 from bench.report.alive import alive_lines
 from bench.report.text_table import fitting, markdown_table
 from bench.report.unseen import UNSEEN_FIGURES, unseen_cells
@@ -53,7 +53,7 @@ class Remark(NamedTuple):
 
 
 def comparison_title(comparison: Comparison) -> str:
-    """What the run was held against, in a few words."""
+    """Name the runs that it was compared with."""
     past = comparison.past
     runs = past.named or past.having({*comparison.records, *comparison.vanished, *comparison.missed})
     if not runs:
@@ -65,7 +65,7 @@ def comparison_title(comparison: Comparison) -> str:
 
 
 def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) -> list[str]:
-    """Changes, in a table of `width` columns if that is possible; then what is unseen, gone, new or missing.
+    """Render changes, in a table of `width` columns if that is possible, then slow-downs that are hidden, and remarks.
 
     `recorded` is the file of this run, if it has one.
     """
@@ -75,7 +75,7 @@ def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) 
 
 
 def comparison_markdown(comparison: Comparison, recorded: Path | None) -> str:
-    """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    """Render the same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     table = markdown_table(_cells(comparison.findings), FIGURES) if comparison.findings else []
     hidden = unseen_cells(comparison.times.unseen)
     unseen = markdown_table(hidden, UNSEEN_FIGURES) if hidden else []
@@ -106,8 +106,8 @@ def _cells(findings: list[Finding]) -> list[list[str]]:
             finding.verdict,
             change.key.title,
             title(change.figure),
-            shown(change.figure, change.before),
-            shown(change.figure, change.after),
+            format_figure(change.figure, change.before),
+            format_figure(change.figure, change.after),
             change.percent,
             finding.against,
         ]
@@ -118,7 +118,7 @@ def _cells(findings: list[Finding]) -> list[list[str]]:
 
 
 def _alive(comparison: Comparison, finding: Finding) -> list[str]:
-    """What was alive at the new peak."""
+    """Render the allocations that were alive at the new peak."""
     record = comparison.grown[finding.change.key]
     return alive_lines(
         [LiveAllocation(**held) for held in (record.alive_at_peak or {}).get(finding.change.figure or "", ())]
@@ -160,7 +160,7 @@ def remarks(comparison: Comparison, recorded: Path | None) -> Iterator[Remark]:
 
 
 def _unrecorded(comparison: Comparison) -> Iterator[Remark]:
-    """What is nowhere recorded: of another model or loader a line for all of it, the rest by name."""
+    """Remark on benchmarks that are not recorded: one for each other model or loader, and one that names the rest."""
     by_reason: dict[str | None, list[Key]] = {}
     for key in comparison.new:
         by_reason.setdefault(_other(comparison.past, key), []).append(key)
@@ -173,7 +173,7 @@ def _unrecorded(comparison: Comparison) -> Iterator[Remark]:
 
 
 def _other(past: Baselines, key: Key) -> str | None:
-    """Of which other model or loader all is that is recorded, where the user's own is measured; None: it is new."""
+    """Say which other model or loader the recorded runs are of; None if the benchmark is new."""
     where = f" in {', '.join(run.number for run in past.named)}" if past.named else ""
     named = [one for one in past.keys if one.model == key.model]
     if not named:
@@ -192,7 +192,7 @@ def _other(past: Baselines, key: Key) -> str | None:
 
 
 def _elsewhere(comparison: Comparison) -> Iterator[Remark]:
-    """What cannot be compared, by what differs."""
+    """Remark on benchmarks that ran on other machines only, by what differs."""
     by_difference: dict[tuple[MachineDifference, ...], list[Key]] = {}
     for key, differing in comparison.elsewhere.items():
         by_difference.setdefault(tuple(differing), []).append(key)
@@ -236,7 +236,7 @@ def _all_well(comparison: Comparison, compared: int) -> Iterator[Remark]:
 
 
 def quiet_line(comparison: Comparison) -> str | None:
-    """What a run that was to be compared with nothing has to say nevertheless; None where that is nothing."""
+    """Return a line on changes for the worse in a run that nobody asked to compare; None without any."""
     if not comparison.changes:
         return None
     return (
@@ -246,7 +246,7 @@ def quiet_line(comparison: Comparison) -> str | None:
 
 
 def changes_in_words(changes: Sequence[Change]) -> str:
-    """How many figures are worse, and how many benchmarks gone; nothing of nothing."""
+    """Count the figures that are worse and the benchmarks that are gone; empty without any."""
     figures = sum(change.figure is not None for change in changes)
     gone = len(changes) - figures
     return " and ".join(

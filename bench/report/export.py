@@ -35,13 +35,13 @@ def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> 
 
 
 def _points(bench: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the action calls `customSmallerIsBetter`: points, each the next one of the chart of its name."""
+    """Yield the action's `customSmallerIsBetter`: points, each the next one of the chart of its name."""
     for figure, value in _measured(bench):
         yield {"name": title(figure.name), "unit": "s" if figure.is_seconds else "bytes", "value": value}
 
 
 def _metrics(bench: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """What Bencher calls metrics, by measure: its own `latency`, in nanoseconds, and one a figure of the record."""
+    """Return Bencher's metrics, by measure: its own `latency`, in nanoseconds, and one a figure of the record."""
     stats, found = bench["stats"], {}
     if (seconds := bench["extra_info"].get("first_logits_seconds")) is not None:
         spread = {

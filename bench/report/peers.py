@@ -21,13 +21,13 @@ EXACT, NEAR = 1.0, 1.1
 
 
 def peer_lines(table: Sequence[Row]) -> list[str]:
-    """What each loader of another project was, and was told: a line each."""
+    """Render the versions and arguments of each loader of another project, a line each."""
     found = {row.name: row.record.peer for row in table if row.record.peer}
     return [f"{strategy}: {_described(peer)}" for strategy, peer in found.items()]
 
 
 def version_lines(table: Sequence[Row], runs: Sequence[Run]) -> list[str]:
-    """Which of their versions differ from those of the last run before that measured them, a line each loader."""
+    """Render the versions that differ from those of the last run with that loader, a line each loader."""
     lines = []
     for row in {row.name: row for row in table if row.record.peer}.values():
         now = (row.record.peer or {})["versions"]
@@ -55,7 +55,7 @@ def _versions(peer: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Loader:
-    """All that some runs found out about one strategy at one size: the records of its benchmarks, and its problems."""
+    """One strategy at one size in some runs: the records of its benchmarks, and its problems."""
 
     name: str
     records: tuple[Record, ...]
@@ -85,7 +85,7 @@ def _of_state(loader: Loader, name: str, **wanted: str) -> float | None:
 
 
 def _on_device(loader: Loader, name: str) -> Any:
-    """Of a GPU rather than of a stand-in for one, and of either rather than of a simulated one."""
+    """Return a figure of a GPU, or else of a stand-in for one, or else of a simulated one."""
     kinds: tuple[dict[str, str | None], ...] = (
         {"device": "cuda", "stand_in": None},
         {"device": "cuda"},
@@ -118,7 +118,7 @@ COLUMNS: tuple[tuple[str, Callable[[Loader], str]], ...] = (
 
 @dataclass(frozen=True)
 class Rivalry:
-    """What a loader may be better in than every recipe of the suite: a figure, of which less is better.
+    """A figure in which a loader may be better than every recipe of the suite; less is better.
 
     Of the loads whose weights end so (None: of all); what is better by less than the factor `near` is as good.
     """
@@ -171,7 +171,7 @@ PEERS = RecordedSection("peers", "results/peers.md", _lines)
 
 
 def loaders_of(runs: Sequence[Recorded], size: str) -> list[Loader]:
-    """Every strategy that some runs measured, or tried to, at one size."""
+    """Return every strategy that some runs measured, or tried to, at one size."""
     results = [result for run in runs for result in run.results if result.key.size == size]
     names = dict.fromkeys(one.key.name for one in results if not one.key.roofline)
     return [
@@ -219,14 +219,14 @@ def _facts(loaders: Sequence[Loader]) -> list[str]:
         peer = loader.peer
         assert peer
         backend = f" ({peer['backend']})" if peer["backend"] else ""
-        told = f"{peer['settings']}{backend}"
+        call = f"{peer['settings']}{backend}"
         devices = "CUDA" if peer["devices"] == "cuda" else "CPU, CUDA"
-        body.append([f"`{loader.name}`", _versions(peer), told, peer["destination"], peer["formats"], devices])
+        body.append([f"`{loader.name}`", _versions(peer), call, peer["destination"], peer["formats"], devices])
     return markdown_table([heading, *body], ()) if body else []
 
 
 def _conformance(cells: Sequence[Cell]) -> list[str]:
-    """Which properties of models each loader keeps, refuses and loses; and which misfits it takes for fitting."""
+    """Render the properties that each loader keeps, refuses and loses, and the misfits that it accepts."""
     heading = [
         "loader",
         "keeps",

@@ -1,4 +1,4 @@
-"""A recorded run as its page and the README show it: all of it is read from one file."""
+"""A recorded run, read from its file, for its page and for documents."""
 
 import dataclasses
 import re
@@ -51,7 +51,7 @@ class Recorded:
 
     @property
     def accepted(self) -> bool:
-        """Whether someone accepted these changes with the run."""
+        """True if someone accepted these changes with the run."""
         return bool(self.run.accepted)
 
     @cached_property
@@ -63,7 +63,7 @@ class Recorded:
         return list(dict.fromkeys(result.key.size for result in self.results))
 
     def metered(self, size: str) -> list[CaseResult]:
-        """The loads of one size whose memory was measured, one a strategy.
+        """Return the loads of one size whose memory was measured, one a strategy.
 
         What failed only for having grown is among the benchmarks, too: the last that is said of it counts.
         """

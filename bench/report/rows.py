@@ -56,7 +56,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Row:
-    """All that a run found about one strategy at one size: records merged, problems listed.
+    """One strategy at one size in a run: its records merged, its problems listed.
 
     `timed_load` is the record of its timed load: the weights may end elsewhere there, on another device.
     """

@@ -17,7 +17,7 @@ ALL = max(column.spare for _, column in (*COLUMNS, *sharded.columns(())))
 
 
 def terminal_lines(table: list[Row], width: int) -> list[str]:
-    """The table in `width` columns, if that is possible at all; then what went wrong, and what is best here."""
+    """Render the table in `width` columns if that is possible, then problems, and what is best here."""
     most = ALL
     while max(map(len, lines := aligned(shown := cells(table, most), _figures(shown)))) > width and most > 0:
         most -= 1
@@ -25,29 +25,29 @@ def terminal_lines(table: list[Row], width: int) -> list[str]:
 
 
 def markdown(table: list[Row]) -> str:
-    """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    """Render the same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     shown = cells(table)
     lines = markdown_table(shown, _figures(shown))
     return "\n".join([*above(table), "", *lines, "", *below(table), "", *best(table), ""])
 
 
 def above(table: list[Row]) -> list[str]:
-    """What the figures of a table are of."""
+    """Return the lines above a table: the scales of its figures."""
     return [*scales(table), *sharded.scales(table), *stand_ins(table)]
 
 
 def below(table: list[Row]) -> list[str]:
-    """How many strategies work, what went wrong, and what else there is to say of single rows."""
+    """Return the lines below a table: how many strategies work, refusals, and notes."""
     return [*coverage(table), *refusals(table), *notes(table)]
 
 
 def notes(table: list[Row]) -> list[str]:
-    """What there is to say of single rows: what went wrong, how those ended that had too little memory, and peers."""
+    """Return lines on single rows: problems, loads that had too little memory, and peers."""
     return [*problems(table), *fates(table), *peer_lines(table)]
 
 
 def cells(table: list[Row], most: int = ALL, *, whole: bool = False) -> list[list[str]]:
-    """Heading, in `whole` words or short, and rows.
+    """Return the heading, in `whole` words or short, and rows.
 
     Left out are columns in which no row has a figure, and those that go sooner than `most`.
     """

@@ -163,7 +163,7 @@ def test_its_code_is_there_to_be_pasted(tmp_path: Any) -> None:
 
 
 def test_where_none_fits_what_would_is_planned() -> None:
-    """Of small, whose segments take 698 MiB: half of that, cast to bfloat16, and two devices, would do."""
+    """The segments of small take 698 MiB: half of that, cast to bfloat16, and two devices, would do."""
     cases = [Case(name, "small", "sim", "float32") for name in ("baseline", "load_assign")]
     table = [row(case.strategy_name, fits=False) for case in cases]
     advice = would(table, cases, Budget(600 * MIB))
@@ -208,7 +208,7 @@ def test_the_process_of_a_load_is_part_of_the_hosts_memory(
 
 
 def test_a_model_that_is_larger_than_the_device_needs_no_trial() -> None:
-    """Where limits cannot be set, and where a limit of the machine is all that was measured."""
+    """Limits may be impossible to set, or a limit of the machine may be all that was measured."""
     case = Case("baseline", "small", "sim", "float32")
     untried = row("baseline", fits=None, problem=Problem(Status.SKIPPED, "no memory cgroup can be made here"))
     assert (
@@ -239,7 +239,7 @@ def test_what_cannot_be_planned_is_said_and_what_needs_no_plan_too() -> None:
 
 
 def test_loaders_of_other_projects_are_not_planned() -> None:
-    """What theory says nothing of would pass for what takes least."""
+    """A loader without bounds would pass for the one that takes least."""
     cases = [Case(name, "small", "sim", "float32") for name in ("dcp", "load_assign")]
     table = [row(case.strategy_name, fits=False) for case in cases]
     for tried in (1, 2):

@@ -37,7 +37,7 @@ def run(results: list[CaseResult], cells: list[Cell] | None = None) -> Recorded:
 
 
 def results() -> list[CaseResult]:
-    """Of a recipe, a loader of another project that is better in one figure, and one that cannot be measured."""
+    """Results of a recipe, of a loader of another project that is better in one figure, and of one that was skipped."""
     ours: dict[str, Any] = {"strategy": "streamed", "peer": None}
     theirs: dict[str, Any] = {"strategy": "quick", "peer": PEER}
     return [

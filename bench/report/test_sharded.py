@@ -99,7 +99,7 @@ def test_what_a_rank_holds_in_the_end_is_said_for_each_number_of_ranks() -> None
 
 
 def test_who_is_best_is_told_apart_by_how_the_model_is_divided() -> None:
-    """Which strategy to take is for the reader to choose, what their training divides is not."""
+    """A reader chooses the strategy; the division of the model is given by their training."""
     loads = [
         (taken("frugal", "fsdp", 8, 1.0), 2.0),
         # By a twentieth of what a rank holds, not of the model, it takes more.

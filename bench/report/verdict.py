@@ -1,4 +1,4 @@
-"""What a run came to, in some sentences."""
+"""Verdict on a run, in some sentences."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -24,13 +24,13 @@ class RunVerdict(NamedTuple):
 
 
 def verdict(recorded: Recorded) -> RunVerdict:
-    """The verdict of a recorded run; if it passed without some strategies, the headline is how many worked."""
+    """Return the verdict of a recorded run; if it passed without some strategies, the headline is how many worked."""
     outcome, partial = recorded.run.outcome, coverage(recorded.rows)
     headline, style = f"{outcome.capitalize()}.", outcome
     if outcome == PASSED and partial:
         headline, style = " ".join(f"{line}." for line in partial), PARTIAL
-    unsaid = [line for line in partial if not any(line in said for said in (headline, *recorded.complaints))]
-    sentences = _sentences(recorded, unsaid)
+    missing = [line for line in partial if not any(line in text for text in (headline, *recorded.complaints))]
+    sentences = _sentences(recorded, missing)
     return RunVerdict(outcome, style, headline, " ".join(sentences), best(recorded.rows))
 
 
@@ -69,7 +69,7 @@ def _named_in_tests(row: Row) -> str:
 
 
 def _all_well(loads: Sequence[Row]) -> str:
-    """What is true of all loads that were measured."""
+    """Say what is true of all loads that were measured."""
     strategies, sizes = {row.key.strategy for row in loads}, {row.size for row in loads}
     many = f"{len(strategies)} strateg{'y' if len(strategies) == 1 else 'ies'}"
     several = f" in {len(sizes)} sizes" if len(sizes) > 1 else ""
@@ -81,6 +81,6 @@ def _all_well(loads: Sequence[Row]) -> str:
 
 
 def _has_values(row: Row) -> bool:
-    """Whether the weights that were loaded had any; a timed load's always have."""
+    """Return True if the loaded weights had values; those of a timed load always have."""
     real = row.record.device != "sim" and not row.record.planned
     return real or row.record.first_logits_seconds is not None

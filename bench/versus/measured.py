@@ -1,4 +1,4 @@
-"""What one run of the suite measured, read from the JSON that pytest-benchmark wrote of it."""
+"""Figures of one run of the suite, read from the JSON of pytest-benchmark."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ PEAKS = tuple(PEAK_FIELDS)
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What has to be the same of two figures for them to be compared; None: a commit that did not record it yet."""
+    """Identity of a benchmark on both sides; None: a commit that did not record it yet."""
 
     fullname: str
     dtype: str | None = None

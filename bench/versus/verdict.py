@@ -1,4 +1,4 @@
-"""Which side is slower or larger, as far as what was measured tells."""
+"""Verdicts on two sides: which one is slower or larger."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ SLACK_BYTES = {figure.name: figure.slack(planned=False) for figure in FIGURES}
 
 @dataclass(frozen=True)
 class TimeChange:
-    """How many times as long the candidate takes, and between what that lies; `same` and others are verdicts.
+    """The candidate's time over the reference's, its interval, and a verdict such as `same`.
 
     `rounds_to_decide`: of a figure that is `undecided`, how many rounds would likely do; None: more than
     `MOST_ROUNDS`, or nothing to decide.
@@ -63,7 +63,7 @@ class PeakChange:
 
 @dataclass(frozen=True)
 class Result:
-    """All that two sides were compared in, by name; benchmarks with figures in too few rounds are `unmeasured`."""
+    """Comparison of two sides; benchmarks with figures in too few rounds are `unmeasured`."""
 
     reference: str
     candidate: str
@@ -77,7 +77,7 @@ class Result:
 
     @property
     def regressed(self) -> bool:
-        """Whether the candidate is slower or larger in anything."""
+        """True if the candidate is slower or larger in anything."""
         return any(one.change.verdict == "slower" for one in self.times) or any(
             one.verdict == "grew" for one in self.peaks
         )
@@ -140,7 +140,7 @@ def _half_width(spread: float, rounds: int, figures: int) -> float:
 
 
 def _rounds_to_decide(middle: float, spread: float, edge: float, rounds: int, figures: int) -> int | None:
-    """How many rounds would likely do, if mean and spread are what they seem to be."""
+    """Return the number of rounds that would likely decide, if mean and spread are what they seem to be."""
     room = middle if middle > edge else edge - middle
     luck = NormalDist().inv_cdf(POWER) * spread
     for count in range(rounds + 1, MOST_ROUNDS + 1):
@@ -150,7 +150,7 @@ def _rounds_to_decide(middle: float, spread: float, edge: float, rounds: int, fi
 
 
 def peak_verdict(figure: str, reference: float, candidate: float, threshold: float) -> str:
-    """What became of a peak in bytes: a change counts that is beyond the threshold, and beyond the figure's slack."""
+    """Judge a peak in bytes: a change counts that is beyond the threshold, and beyond the figure's slack."""
     change = candidate - reference
     if abs(change) <= max(threshold * reference, SLACK_BYTES[figure]):
         return "same"

@@ -1,4 +1,4 @@
-"""What was alive at the peaks, by line of the recipe: a bar a strategy."""
+"""Allocations that were alive at the peaks, by line of the recipe: a bar a strategy."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,7 +17,7 @@ BAR_HEIGHT = 26
 
 
 def alive_figures(results: Sequence[CaseResult], size: str) -> list[Chart]:
-    """A chart for each peak of one size of which it is known what was alive."""
+    """Make a chart for each peak of one size whose allocations are known."""
     return [chart for field, peak in PEAKS.items() if (chart := _chart(results, size, field, peak))]
 
 

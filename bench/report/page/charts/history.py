@@ -9,7 +9,7 @@ import altair as alt
 from bench.history.change_points import ChangePoint
 from bench.history.fingerprint import gpus
 from bench.history.runs import Key, Run
-from bench.record.field import Field, shown
+from bench.record.field import Field, format_figure
 from bench.record.record import FIELDS
 from bench.report.page.charts.figure import INK, Chart, filled, looks, of, specification
 
@@ -87,7 +87,7 @@ def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterato
             stretch, before = stretch + 1, here
         value = run.records[key].value(figure) if key in run.records else None
         if value is not None:
-            words = shown(figure, value)
+            words = format_figure(figure, value)
             yield {
                 "benchmark": key.title,
                 "value": value / divisor,
@@ -105,8 +105,8 @@ def _moved(point: ChangePoint, keys: Sequence[Key], figure: str, divisor: int) -
         yield {
             "benchmark": change.key.title,
             "value": value / divisor,
-            "before": shown(figure, change.before),
-            "since": shown(figure, change.after),
+            "before": format_figure(figure, change.before),
+            "since": format_figure(figure, change.after),
             "change": change.percent,
             "label": f"{change.key.title} changed in run {point.run.number}: {change.percent}",
         } | _about(point.run)

@@ -29,7 +29,7 @@ def test_no_strategy_beats_one_on_the_frontier_and_one_on_it_beats_each_other(dr
 
 
 def test_names_do_not_meet_where_there_is_room() -> None:
-    """Those of a recorded run, in which four strategies have the same peak."""
+    """Points of a recorded run, in which four strategies have the same peak."""
     seconds = {"baseline": 2.24, "sequential": 2.04, "meta_sequential": 0.85, "load_assign": 0.54, "mmap_assign": 0.12}
     seconds |= {"streamed": 0.22, "per_tensor": 0.69}
     device = {"baseline": 2.0, "sequential": 1.22, "meta_sequential": 2.0}

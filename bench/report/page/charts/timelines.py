@@ -64,7 +64,7 @@ HEIGHT, LINE_HEIGHT = 170, 11
 
 
 def timelines(results: Sequence[CaseResult]) -> list[Chart]:
-    """A chart for each load of one size that has a timeline.
+    """Make a chart for each load of one size that has a timeline.
 
     What is planned of many ranks has none: it takes no time, and a rank little of the model.
     """
@@ -150,7 +150,7 @@ def _peak(result: CaseResult, one: TimelineSeries) -> dict[str, Any]:
 
 
 def _bounds(record: Record, drawn: Sequence[TimelineSeries], end: float) -> list[dict[str, Any]]:
-    """What theory says of the lines, where that is not nothing; what has the same bound shares a line.
+    """Return the bounds of the lines that are not zero; lines of the same bound share one.
 
     `end` is that of the axis: where there is no room for a text below another, both stand at the higher line.
     """
