@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from bench.measure.case import Case
-from bench.measure.planning import halved, largest_block
 from bench.measure.planning import plan as plan_anew
 from bench.meters.budget import Budget
 from bench.meters.measure import Measurement
@@ -14,7 +13,7 @@ from bench.meters.process import LoadDied
 from bench.record.record import Record
 from bench.record.row_key import RowKey
 from bench.report.advice import Advice, advised
-from bench.report.rows import CaseResult, Problem, Row, Status, rows
+from bench.report.rows import Problem, Row, Status
 from model.user.user_model import own
 
 GIB, MIB = 2**30, 2**20
@@ -44,16 +43,16 @@ def never(_: Case) -> Measurement:
     raise AssertionError("nothing has to be planned")
 
 
-def said(*table: Row) -> Advice:
-    advice = advised(table, [], never, Budget(2 * GIB))
-    assert advice
-    return advice
-
-
-def would(table: list[Row], cases: list[Case], budget: Budget, planned: Callable[[Case], Measurement] = plan) -> Advice:
+def would(
+    table: Sequence[Row], cases: list[Case], budget: Budget, planned: Callable[[Case], Measurement] = plan
+) -> Advice:
     advice = advised(table, cases, planned, budget)
     assert advice
     return advice
+
+
+def said(*table: Row) -> Advice:
+    return would(table, [], Budget(2 * GIB), never)
 
 
 def test_where_nothing_was_tried_nothing_is_said() -> None:
@@ -129,13 +128,9 @@ def test_what_fits_and_fails_otherwise_is_not_to_be_used() -> None:
 
 
 def test_of_a_mapped_model_the_file_has_to_stay() -> None:
-    table = row("mmap_assign", ownership="mapped", host_budget_bytes=GIB, device_budget_bytes=None)
-    advice = said(table)
+    advice = said(row("mmap_assign", ownership="mapped", host_budget_bytes=GIB, device_budget_bytes=None))
     assert "0 MiB of the host's 1 GiB beside an empty process" in advice.lines[0]
-    assert (
-        advice.lines[1]
-        == "Its weights stay in the pages of the file, which has to stay as it is while the model is used."
-    )
+    assert "the file, which has to stay as it is" in advice.lines[1]
 
 
 def test_the_largest_model_counts() -> None:
@@ -157,9 +152,7 @@ def test_its_code_is_there_to_be_pasted(tmp_path: Any) -> None:
     assert "written when the run is recorded" in advice.how_to_use(None)[0]
     assert said(row("mine")).how_to_use(None) == []
     *_, used = said(row("streamed", cast="bfloat16")).how_to_use(None)
-    assert used.startswith(
-        '    model = streamed(build, "checkpoint.pt", torch.device("cuda"), dtype=torch.bfloat16)  #'
-    )
+    assert 'torch.device("cuda"), dtype=torch.bfloat16)' in used
 
 
 def test_where_none_fits_what_would_is_planned() -> None:
@@ -211,9 +204,8 @@ def test_a_model_that_is_larger_than_the_device_needs_no_trial() -> None:
     """Limits may be impossible to set, or a limit of the machine may be all that was measured."""
     case = Case("baseline", "small", "sim", "float32")
     untried = row("baseline", fits=None, problem=Problem(Status.SKIPPED, "no memory cgroup can be made here"))
-    assert (
-        would([untried], [case], Budget(600 * MIB)).lines[0].startswith("No strategy can load small with this memory")
-    )
+    lines = would([untried], [case], Budget(600 * MIB)).lines
+    assert lines[0].startswith("No strategy can load small with this memory")
     assert advised([untried], [case], plan, Budget(2 * GIB)) is None
     limit = Row(RowKey("memory", "small", roofline=True), Record(state_bytes=GIB, limit="memory"))
     many = Row(RowKey("streamed", "small", "fsdp", 8), Record(state_bytes=GIB, strategy="streamed"))
@@ -244,9 +236,7 @@ def test_loaders_of_other_projects_are_not_planned() -> None:
     table = [row(case.strategy_name, fits=False) for case in cases]
     for tried in (1, 2):
         lines = would(table[:tried], cases[:tried], Budget(600 * MIB)).lines
-        assert (
-            "  --cast bfloat16: mmap_assign takes 350 MiB of the device and 73.6 MiB of the host, which fits" in lines
-        )
+        assert [line for line in lines if line.startswith("  --cast bfloat16: mmap_assign takes 350 MiB")]
 
 
 ROTARY = """
@@ -306,30 +296,3 @@ def test_what_was_refused_is_not_called_untried(tmp_path: Path) -> None:
     # With the segments that its allocator takes for 48 MiB.
     assert lines[1] == "  more memory: sequential takes 62 MiB of the device and 40 MiB of the host"
     assert [line.partition(":")[0] for line in lines[2:]] == ["  --cast bfloat16"]
-
-
-def test_a_model_is_halved_once() -> None:
-    case = Case("load_assign", "small", "sim", "float32")
-    half = halved(case)
-    assert half
-    # The masks, which are float32 whatever the weights are, too.
-    assert half.specification.footprint.state_bytes == case.specification.footprint.state_bytes // 2
-    assert halved(half) is None
-
-
-def test_the_largest_block_of_a_model_is_one_of_a_sequence_or_a_part_beside_it() -> None:
-    assert largest_block(Case("load_assign", "small", "sim", "float32")) == ("tok_emb", 154_389_504)
-    assert largest_block(Case("load_assign", "xl", "sim", "float32"))[0] == "tok_emb"
-    assert largest_block(Case("load_assign", "gpt3", "sim", "float32"))[0].startswith("trf_blocks.")
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_what_was_tried_stays_when_a_row_is_put_together(order: tuple[int, int]) -> None:
-    results = [
-        CaseResult(
-            RowKey("streamed", "small"), Record(strategy="streamed", state_bytes=1, device_reserved_peak_bytes=7)
-        ),
-        CaseResult(RowKey("streamed", "small"), Record(strategy="streamed", state_bytes=1, fits=False, fate="killed")),
-    ]
-    [whole] = rows(results[place] for place in order)
-    assert (whole.record.fits, whole.record.device_reserved_peak_bytes) == (False, 7)

@@ -1,6 +1,5 @@
 import re
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -8,67 +7,7 @@ from bench.record.record import Record
 from bench.record.row_key import RowKey
 from bench.report.rows import CaseResult, Problem, Row, Status, rows
 from bench.report.table import COLUMNS, markdown, terminal_lines
-
-S, L = 702_480_384, 154_389_504
-
-
-def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: bool = False) -> CaseResult:
-    record: dict[str, Any] = {
-        "state_bytes": S,
-        "largest_tensor_bytes": L,
-        "ownership": "mapped" if mapped else "owned",
-        "device_requested_peak_bytes": device and int(device * S),
-        "device_allocated_peak_bytes": device and int(device * S),
-        "device_reserved_peak_bytes": device and int(device * S),
-        "device_peak_ratio": device,
-        "device_bound_ratio": device,
-        "host_private_peak_bytes": int(ratio * S),
-        "host_peak_ratio": ratio,
-        "host_bound_ratio": ratio,
-        "host_file_peak_bytes": S if mapped else 0,
-        "host_file_bound_ratio": float(mapped),
-        "load_seconds": None,
-    }
-    return CaseResult(RowKey(strategy, "small"), Record.read(record))
-
-
-def seconds(strategy: str, first_logits: float, problem: Problem | None = None) -> CaseResult:
-    times: dict[str, Any] = {
-        "load_seconds": first_logits / 2,
-        "first_logits_seconds": first_logits,
-        "bytes_per_second": 1.5e9,
-        "ownership": "mapped" if strategy == "mmap_assign" else "owned",
-    }
-    return CaseResult(RowKey(strategy, "small"), Record.read(times), problem)
-
-
-def against_limit(strategy: str, first_logits: float, fraction: float, faults: tuple[int, int]) -> CaseResult:
-    """A timed load that was held against the best that the machine could do."""
-    timed = seconds(strategy, first_logits)
-    timed.record.update(limit_fraction=fraction, minor_faults=faults[0], major_faults=faults[1])
-    return timed
-
-
-def limit(kind: str, rate: float) -> CaseResult:
-    record = {"strategy": None, "limit": kind, "state_bytes": S, "largest_tensor_bytes": L, "bytes_per_second": rate}
-    return CaseResult(RowKey(kind, "small", roofline=True), Record.read(record))
-
-
-RUN = [
-    memory("baseline", 2.0),
-    memory("mmap_assign", 0.004, mapped=True),
-    memory("per_tensor", 1.22),
-    seconds("baseline", 3.0),
-    seconds("mmap_assign", 0.25),
-    seconds("per_tensor", 1.0),
-]
-
-
-def test_a_row_is_what_was_found_of_one_strategy() -> None:
-    [baseline, mapped, per_tensor] = rows(RUN)
-    assert (baseline.name, mapped.name, per_tensor.name) == ("baseline", "mmap_assign", "per_tensor")
-    assert baseline.record.host_peak_ratio == 2.0
-    assert baseline.record.load_seconds == 1.5
+from bench.selftest.case_results import RUN, S, against_limit, limit, memory, seconds, tried
 
 
 def test_wide_table() -> None:
@@ -139,15 +78,6 @@ def test_a_load_is_shown_as_a_part_of_its_limit_with_its_faults() -> None:
     ]
 
 
-def test_limits_end_the_rows_of_their_size() -> None:
-    small = [limit("memory", 2e9), *RUN[:2], limit("mapping", 3e9), RUN[2]]
-    large = [replace(one, key=one.key._replace(size="large")) for one in small]
-    names = ["baseline", "mmap_assign", "per_tensor", "limit: memory", "limit: mapping"]
-    for run in (small + large, large + small):
-        assert [row.name for row in rows(run)] == names * 2
-        assert [row.size for row in rows(run)] == [run[0].key.size] * 5 + [run[-1].key.size] * 5
-
-
 @pytest.mark.parametrize(
     ("rate", "shown"),
     [(0.004, "0.00"), (9.994, "9.99"), (9.996, "10.0"), (99.94, "99.9"), (99.96, "100"), (1234.5, "1234")],
@@ -161,22 +91,6 @@ def test_no_faults_are_a_figure() -> None:
     assert terminal_lines([row], 120)[-1].split()[-2:] == ["0", "ok"]
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_faults_are_those_of_the_load_that_no_meter_disturbed(order: int) -> None:
-    metered, timed = memory("baseline", 2.0), against_limit("baseline", 3.0, 1.0, (100, 1))
-    metered.record.update(minor_faults=99_000, major_faults=5)
-    [row] = rows([metered, timed][::order])
-    assert (row.record.minor_faults, row.record.major_faults) == (100, 1)
-    [row] = rows([metered])
-    assert (row.record.minor_faults, row.record.major_faults) == (99_000, 5)
-
-
-def test_a_limit_is_never_best() -> None:
-    best = terminal_lines(rows(RUN), 120)[-1]
-    assert terminal_lines(rows([limit("memory", 1e12), *RUN, limit("mapping", 1e12)]), 120)[-1] == best
-    assert not [line for line in terminal_lines(rows([limit("memory", 1e12)]), 120) if "Best" in line]
-
-
 def test_the_three_device_figures_fit_a_wide_terminal_beside_times() -> None:
     run = [memory("meta_sequential", 1.0, device=2.0), seconds("meta_sequential", 1.0)]
     heading, row = terminal_lines(rows(run), 120)[1:3]
@@ -184,17 +98,6 @@ def test_the_three_device_figures_fit_a_wide_terminal_beside_times() -> None:
     assert max(len(heading), len(row)) <= 120
     assert figures["reserved"] == figures["alloc."] == figures["device"] == "2.00x"
     assert "logits" in heading
-
-
-def test_times_that_were_taken_elsewhere_say_where() -> None:
-    simulated, timed = memory("per_tensor", 0.2, device=1.0), seconds("per_tensor", 1.0)
-    simulated.record.device, timed.record.device = "sim", "cpu"
-    [row] = rows([simulated, timed])
-    assert row.record.device == "sim"
-    assert terminal_lines([row], 120)[-2:] == [
-        "Best here: per_tensor (1.00x device, 0.20x private)",
-        "Fastest on this CPU: per_tensor (1.00 s)",
-    ]
 
 
 def test_what_failed_is_marked_and_explained_and_never_best() -> None:
@@ -223,14 +126,6 @@ def test_what_was_skipped_says_why() -> None:
     ]
 
 
-def test_memory_and_times_are_told_apart_and_each_is_said_without_the_other() -> None:
-    assert terminal_lines(rows(RUN[:3]), 120)[-1].startswith("Best here: mmap_assign (0.00x private, mapped); ")
-    for device, where in (("cpu", "CPU"), ("cuda:0", "GPU")):
-        whole = {"state_bytes": S, "largest_tensor_bytes": L, "device": device}
-        timed = replace(RUN[3], record=RUN[3].record.with_fields(whole))
-        assert terminal_lines(rows([timed]), 120)[-1] == f"Fastest on this {where}: baseline (3.00 s)"
-
-
 def test_a_stand_in_for_a_gpu_is_named_and_has_no_times() -> None:
     said = "stand-in for a GPU (80 GiB): bytes are of PyTorch's CUDA allocator, and no times are shown"
     known = {"device": "cuda", "stand_in": "80 GiB"}
@@ -244,57 +139,11 @@ def test_a_stand_in_for_a_gpu_is_named_and_has_no_times() -> None:
     assert said not in terminal_lines(rows(RUN), 80)
 
 
-def told(table: list[CaseResult]) -> list[str]:
-    return [line for line in terminal_lines(rows(table), 200) if line.startswith(("Best", "Fastest"))]
-
-
-def test_devices_come_before_hosts_and_hosts_before_nothing() -> None:
-    """A simulated device is not chosen for by the times of a CPU."""
-    frugal = memory("frugal", 0.0, device=1.001)
-    run = [memory("quick", 1.0, device=1.0), frugal, memory("large", 0.0, device=1.2)]
-    times = [seconds("frugal", 2.0), seconds("quick", 1.0), seconds("large", 0.1)]
-    assert told([*run, *times]) == [
-        "Best here: frugal (1.00x device, 0.00x private)",
-        "Fastest on this CPU: large (0.10 s)",
-    ]
-    assert told(run) == ["Best here: frugal (1.00x device, 0.00x private)"]
-
-
-@pytest.mark.parametrize("noise", [-0.02, 0.0, 0.02])
-def test_what_noise_does_not_tell_apart_is_named_together_in_the_order_of_the_table(noise: float) -> None:
-    run = [memory("one", 0.2 + noise, device=1.0), memory("other", 0.2, device=1.0), memory("third", 0.3, device=1.0)]
-    times = [seconds("one", 1.0 + noise), seconds("other", 1.0), seconds("third", 1.3)]
-    low, high = sorted([0.2, 0.2 + noise])
-    span = f"{low:.2f} to {high:.2f}x" if noise else "0.20x"
-    assert told(run) == [f"Best here: one, other (1.00x device, {span} private)"]
-    assert told([*run, *times])[-1].startswith("Fastest on this CPU: one, other (")
-
-
-def test_of_the_suites_own_theory_decides_and_no_noise() -> None:
-    for noise in (-0.002, 0.002):
-        run = [memory(name, 0.049, device=1.0) for name in ("load_assign", "mmap_assign")]
-        run[1].record.update(host_bound_ratio=0.0, host_peak_ratio=0.0)
-        run[0].record.host_peak_ratio = 0.049 + noise
-        assert told(run)[0].startswith("Best here: mmap_assign, load_assign (1.00x device, 0.00 to 0.05x private)")
-
-
-def test_what_is_best_is_said_of_the_largest_size() -> None:
-    small, xl = memory("baseline", 2.0), memory("sequential", 2.0)
-    xl = CaseResult(RowKey("sequential", "xl"), xl.record.with_fields(state_bytes=10 * S))
-    run = [small, xl, seconds("baseline", 1.0), CaseResult(RowKey("sequential", "xl"), seconds("", 9.0).record)]
-    assert told(run) == ["Best here: sequential (2.00x private)", "Fastest on this CPU: sequential (9.00 s)"]
-
-
 def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
     lines = [line for line in markdown(rows(RUN)).splitlines() if line.startswith("|")]
     assert len(lines) == 5
     assert {line.count("|") for line in lines} == {12}
     assert lines[1].startswith("| --- | --- | ---: |")
-
-
-def tried(strategy: str, *, fits: bool, fate: str | None = None, **smallest: int) -> CaseResult:
-    known = {"strategy": strategy, "state_bytes": S, "largest_tensor_bytes": L}
-    return CaseResult(RowKey(strategy, "small"), Record.read(known | {"fits": fits, "fate": fate} | smallest))
 
 
 def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() -> None:
@@ -314,7 +163,7 @@ def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() 
     assert wide[2:7] == ["fits", "1.5", "GiB", "700", "MiB"]
     assert "baseline-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in lines
     # What does not fit is not praised.
-    assert told(results) == [
+    assert lines[-2:] == [
         "Best here: streamed (2.00x device, 1.00x private)",
         "Fastest on this CPU: streamed (1.00 s)",
     ]
