@@ -40,7 +40,7 @@ class Comparison:
     set-up, and what differs.
     """
 
-    past: Baselines
+    baselines: Baselines
     accepted: bool
     passed_over: list[str]
     records: dict[Key, Record] = field(default_factory=dict)
@@ -56,14 +56,14 @@ class Comparison:
 
     def conclude(self, records: dict[Key, Record], time_threshold: float | None) -> None:
         """Add what can be told only of the whole run: `records` are those that are right."""
-        past = self.past
+        baselines = self.baselines
         self.records = records
-        self.new = [key for key in records if not past.holds(key)]
-        self.elsewhere = {key: what for key in records if past.holds(key) and (what := past.elsewhere(key))}
+        self.new = [key for key in records if not baselines.holds(key)]
+        self.elsewhere = {key: what for key in records if baselines.holds(key) and (what := baselines.elsewhere(key))}
         gone = {key: run.records[key] for key, run in self.vanished.items()}
         self.renamed = renamed(gone, {key: records[key] for key in self.new})
         if time_threshold is not None:
-            self.times = time_changes(past, records, time_threshold)
+            self.times = time_changes(baselines, records, time_threshold)
             self.findings.extend(self.times.findings)
 
     @property

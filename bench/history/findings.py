@@ -28,14 +28,14 @@ class Finding:
     against: str
 
 
-def byte_changes(past: Baselines, key: Key, record: Record, threshold: float) -> Iterator[Finding]:
+def byte_changes(baselines: Baselines, key: Key, record: Record, threshold: float) -> Iterator[Finding]:
     """Every figure in bytes that grew or shrank by more than `threshold`, a fraction.
 
     What is exact is held against the lowest that was recorded since someone accepted a growth: neither a run without
     comparison nor one little step a night moves that. What is looked at from outside is held against the median.
     """
     for figure in BYTES:
-        now, before = record.value(figure.name), past.values(key, figure)
+        now, before = record.value(figure.name), baselines.values(key, figure)
         if not before:
             continue
         if now is None:
@@ -77,7 +77,7 @@ class TimeComparison:
     unseen: tuple[Unseen, ...] = ()
 
 
-def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: float) -> TimeComparison:
+def time_changes(baselines: Baselines, records: Mapping[Key, Record], threshold: float) -> TimeComparison:
     """Every figure in seconds that is beyond what its window lets expect, and changed by more than `threshold`.
 
     The window are the last runs on this machine with this set-up, from where their level last moved; see
@@ -87,7 +87,7 @@ def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: floa
     windows, waiting, findings, unseen = [], {}, [], []
     for key, record in records.items():
         for figure in SECONDS:
-            now, before = record.value(figure.name), past.values(key, figure)
+            now, before = record.value(figure.name), baselines.values(key, figure)
             if figure.name == "first_logits_seconds":
                 before = [(run, value) for run, value in before if _first_use(run.records[key]) == _first_use(record)]
             before = before[-WINDOW:]
@@ -101,7 +101,7 @@ def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: floa
     for (key, figure, now, before), (then, lowest, highest, runs, limited) in zip(windows, foreseen, strict=True):
         slowest = max(highest, then * (1 + threshold))
         if now > slowest or now < min(lowest, then / (1 + threshold)):
-            verdict = FASTER if now < then else BUSY if _busy(past, key, records[key], len(windows)) else SLOWER
+            verdict = FASTER if now < then else BUSY if _busy(baselines, key, records[key], len(windows)) else SLOWER
             beside = " beside their limit" if limited else ""
             against = f"{runs} runs{beside}: {lowest:.3g} to {highest:.3g}"
             findings.append(Finding(verdict, Change(key, figure.name, then, now, before[-1][0].name), against))
@@ -115,12 +115,15 @@ def _first_use(record: Record) -> str:
     return record.first_use or "logits"
 
 
-def _busy(past: Baselines, key: Key, record: Record, figures: int) -> bool:
+def _busy(baselines: Baselines, key: Key, record: Record, figures: int) -> bool:
     """Return True if the machine's limit was lower beside this load than chance explains: others kept it busy.
 
     Where it stays lower, that becomes its level, and explains nothing any more.
     """
-    now, before = record.limit_bytes_per_second, [value for _, value in same_level(past.values(key, LIMIT)[-WINDOW:])]
+    now, before = (
+        record.limit_bytes_per_second,
+        [value for _, value in same_level(baselines.values(key, LIMIT)[-WINDOW:])],
+    )
     return now is not None and len(before) >= FEWEST and now < expected(before, figures)[1]
 
 

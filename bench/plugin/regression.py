@@ -137,7 +137,7 @@ class RegressionPlugin:
         if self.shown is None or self._session.skip:
             return
         there = {item.nodeid for item in items}
-        for key, run in self.shown.past.recorded().items():
+        for key, run in self.shown.baselines.recorded().items():
             if key.fullname not in there and self._wants(run.records[key]):
                 items.extend(placeholders(session, items, key.fullname, partial(self._miss, key, run)))
 
@@ -159,7 +159,7 @@ class RegressionPlugin:
             if comparison is None or threshold is None:
                 return {}
             key = Key.of(benchmark.fullname, record)
-            found = list(byte_changes(comparison.past, key, record, threshold))
+            found = list(byte_changes(comparison.baselines, key, record, threshold))
             comparison.findings.extend(found)
             grown = [finding for finding in found if finding.verdict in REGRESSIONS]
             if grown:
@@ -213,26 +213,26 @@ class RegressionPlugin:
         if not self._options.compare:
             return
         unmeasured = self._selected - {key.fullname for key in records}
-        recorded = {key: run.records[key] for key, run in comparison.past.recorded().items()}
+        recorded = {key: run.records[key] for key, run in comparison.baselines.recorded().items()}
         missed = {key.fullname: key for key, one in recorded.items() if key.fullname in unmeasured and self._wants(one)}
         comparison.missed = list(missed.values())
         if comparison.slower and not self._options.accept:
             self.complain(f"{comparison.slower} times are longer than in their recent runs, or gone")
-        for complaint in self._compare_fail(comparison.past, records):
+        for complaint in self._compare_fail(comparison.baselines, records):
             self.complain(complaint)
         if self._options.required and not comparison.whole:
             self.complain("--require-comparison: not everything could be compared")
 
-    def _compare_fail(self, past: Baselines, records: Mapping[Key, Record]) -> list[str]:
+    def _compare_fail(self, baselines: Baselines, records: Mapping[Key, Record]) -> list[str]:
         """Have pytest-benchmark show the last run beside this one, and say what `--benchmark-compare-fail` says of it.
 
         What it would do by itself is to save first, then to end with a traceback.
         """
-        session, last = self._session, past.latest_here(list(records))
+        session, last = self._session, baselines.latest_here(list(records))
         if last is None or self.storage is None:
             session.compare_fail = None
             return []
-        self.storage.baselines = tuple(run.file for run in past.named or (last,))
+        self.storage.baselines = tuple(run.file for run in baselines.named or (last,))
         session.compare = True
         if reporter := self._config.pluginmanager.getplugin("terminalreporter"):
             reporter.ensure_newline()

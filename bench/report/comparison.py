@@ -54,8 +54,8 @@ class Remark(NamedTuple):
 
 def comparison_title(comparison: Comparison) -> str:
     """Name the runs that it was compared with."""
-    past = comparison.past
-    runs = past.named or past.having({*comparison.records, *comparison.vanished, *comparison.missed})
+    baselines = comparison.baselines
+    runs = baselines.named or baselines.having({*comparison.records, *comparison.vanished, *comparison.missed})
     if not runs:
         return "compared with nothing"
     last = runs[-1]
@@ -129,7 +129,7 @@ def remarks(comparison: Comparison, recorded: Path | None) -> Iterator[Remark]:
     """Yield remarks on all that the table of changes does not show, and the result at the end."""
     for line in comparison.passed_over:
         yield Remark(RemarkKind.PASSED_OVER, line)
-    if not (comparison.past.named or comparison.past.runs):
+    if not (comparison.baselines.named or comparison.baselines.runs):
         yield Remark(
             RemarkKind.NOT_COMPARED,
             "no run that passed is recorded yet; later runs are held against this one, if it passes",
@@ -163,7 +163,7 @@ def _unrecorded(comparison: Comparison) -> Iterator[Remark]:
     """Remark on benchmarks that are not recorded: one for each other model or loader, and one that names the rest."""
     by_reason: dict[str | None, list[Key]] = {}
     for key in comparison.new:
-        by_reason.setdefault(_other(comparison.past, key), []).append(key)
+        by_reason.setdefault(_other(comparison.baselines, key), []).append(key)
     new = by_reason.pop(None, [])
     for reason, keys in by_reason.items():
         which = "" if len(keys) == len(comparison.records) else f"{_benchmarks(len(keys))}: "
@@ -172,10 +172,10 @@ def _unrecorded(comparison: Comparison) -> Iterator[Remark]:
         yield Remark(RemarkKind.NEW, _names(new))
 
 
-def _other(past: Baselines, key: Key) -> str | None:
+def _other(baselines: Baselines, key: Key) -> str | None:
     """Say which other model or loader the recorded runs are of; None if the benchmark is new."""
-    where = f" in {', '.join(run.number for run in past.named)}" if past.named else ""
-    named = [one for one in past.keys if one.model == key.model]
+    where = f" in {', '.join(run.number for run in baselines.named)}" if baselines.named else ""
+    named = [one for one in baselines.keys if one.model == key.model]
     if not named:
         return f"nothing is recorded of {key.model or 'GPT-2'}{where}"
     same = [one for one in named if one.state_digest == key.state_digest]
@@ -227,7 +227,7 @@ def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[Remar
 
 def _all_well(comparison: Comparison, compared: int) -> Iterator[Remark]:
     if not compared and not comparison.elsewhere:
-        if not all(_other(comparison.past, key) for key in comparison.new):
+        if not all(_other(comparison.baselines, key) for key in comparison.new):
             yield Remark(RemarkKind.NOT_COMPARED, "no run that is recorded has one of these benchmarks")
         return
     asked = f", {len(comparison.elsewhere)} in what they ask a device for" if comparison.elsewhere else ""
