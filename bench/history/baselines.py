@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.history.fingerprint import differences
+from bench.history.fingerprint import MachineDifference, differences
 from bench.history.runs import Key, Run, read_run
 from bench.history.schema import PASSED
 from bench.record.field import Field
@@ -31,7 +31,7 @@ class Baselines:
         return frozenset(run for run in self.runs if not differences(run.machine, self.machine))
 
     def values(self, key: Key, figure: Field) -> list[tuple[Run, float]]:
-        """Return a figure in every run that may be compared with this one; from the last on that accepted it."""
+        """Return a figure's values in the runs to compare with, from the last one on that accepted it."""
         found: list[tuple[Run, float]] = []
         for run, record in self._records.get(key, ()):
             if not (figure.anywhere or run in self._here):
@@ -55,11 +55,11 @@ class Baselines:
         return found
 
     def holds(self, key: Key) -> bool:
-        """Return whether any of the runs has this benchmark."""
+        """Return True if any of the runs has this benchmark."""
         return key in self.keys
 
     def having(self, keys: Collection[Key]) -> list[Run]:
-        """The runs that have any of these benchmarks."""
+        """Return the runs that have any of these benchmarks."""
         return [run for run in self.named or self.runs if not run.records.keys().isdisjoint(keys)]
 
     @cached_property
@@ -67,18 +67,18 @@ class Baselines:
         """Every benchmark of the runs, those that were recorded first before others."""
         return {key: None for run in self.named or self.runs for key in run.records}
 
-    def elsewhere(self, key: Key) -> list[str]:
-        """In what the machine or set-up differs from those that a benchmark ran on, if it never ran on this one."""
+    def elsewhere(self, key: Key) -> list[MachineDifference]:
+        """Return how the machine differs from the last that a benchmark ran on; empty if that ran here."""
         ran = [run for run in self.named or self.runs if key in run.records]
         return [] if self._here.intersection(ran) else differences(ran[-1].machine, self.machine)
 
     def latest_here(self, keys: Sequence[Key]) -> Run | None:
-        """The last run on this machine that has one of these benchmarks."""
+        """Return the last run on this machine that has one of these benchmarks."""
         having = (run for run in reversed(self.runs) if any(key in run.records for key in keys))
         return next((run for run in having if run in self._here), None)
 
     def recorded(self) -> dict[Key, Run]:
-        """Every benchmark that was ever recorded, and the last run that has it, less those that someone let go."""
+        """Return the last run of every recorded benchmark, less those whose end someone accepted."""
         found: dict[Key, Run] = {}
         for run in self.named or self.runs:
             for key, figure in run.accepted:

@@ -1,4 +1,4 @@
-"""A run held against those before it: what is worse, what is better, what is gone or new, what cannot be told."""
+"""Comparison of a run with earlier ones: worse and better figures, lost and new benchmarks."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -6,17 +6,28 @@ from typing import Any
 
 from bench.history.baselines import Baselines
 from bench.history.comparison_request import ComparisonRequest
-from bench.history.findings import BUSY, GONE, REGRESSIONS, SLOWER, Finding, Times, byte_changes, time_changes
+from bench.history.findings import (
+    BUSY,
+    GONE,
+    REGRESSIONS,
+    SLOWER,
+    Finding,
+    TimeComparison,
+    byte_changes,
+    time_changes,
+)
+from bench.history.fingerprint import MachineDifference
 from bench.history.runs import Change, Key, Run
-from bench.record.record import BYTES, Record
+from bench.record.record import BYTES, SECONDS, Record
 
+_TIMES = tuple(figure.name for figure in SECONDS)
 _EXACT = tuple(figure.name for figure in BYTES if not figure.slack(planned=False))
 
 
 def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, Key]:
-    """Which new benchmark every benchmark that is gone seems to be: the one that takes the same bytes.
+    """Map lost benchmarks to new ones that take the same bytes: these seem to be renamed.
 
-    Nothing is said where several would fit.
+    A benchmark that fits several new ones is left out.
     """
     found = {}
     for key, record in gone.items():
@@ -33,14 +44,14 @@ def renamed(gone: Mapping[Key, Record], new: Mapping[Key, Record]) -> dict[Key, 
 
 @dataclass
 class Comparison:
-    """A run held against those before it; it grows while the run goes on.
+    """Comparison of a run with earlier ones; the run adds to it.
 
     `records` are those that are right, `grown` those that are worse in bytes, whatever else is wrong with them.
     `passed_over`: files that are no runs, and why. `elsewhere`: benchmarks that never ran on this machine with this
     set-up, and what differs.
     """
 
-    past: Baselines
+    baselines: Baselines
     accepted: bool
     passed_over: list[str]
     records: dict[Key, Record] = field(default_factory=dict)
@@ -49,14 +60,14 @@ class Comparison:
     vanished: dict[Key, Run] = field(default_factory=dict)
     new: list[Key] = field(default_factory=list)
     renamed: dict[Key, Key] = field(default_factory=dict)
-    elsewhere: dict[Key, list[str]] = field(default_factory=dict)
+    elsewhere: dict[Key, list[MachineDifference]] = field(default_factory=dict)
     # Recorded, to be measured in this run, and then skipped or failed.
     missed: list[Key] = field(default_factory=list)
-    times: Times = field(default_factory=lambda: Times(0, [], {}))
+    times: TimeComparison = field(default_factory=lambda: TimeComparison(0, [], {}))
 
     def regressions(self, key: Key, record: Record, threshold: float) -> list[Finding]:
         """Compare the bytes of a benchmark, add what changed, and return what grew by more than a fraction."""
-        found = list(byte_changes(self.past, key, record, threshold))
+        found = list(byte_changes(self.baselines, key, record, threshold))
         self.findings.extend(found)
         grown = [finding for finding in found if finding.verdict in REGRESSIONS]
         if grown:
@@ -65,19 +76,19 @@ class Comparison:
 
     def conclude(self, records: dict[Key, Record], time_threshold: float | None) -> None:
         """Add what can be told only of the whole run: `records` are those that are right."""
-        past = self.past
+        baselines = self.baselines
         self.records = records
-        self.new = [key for key in records if not past.holds(key)]
-        self.elsewhere = {key: differing for key in records if past.holds(key) and (differing := past.elsewhere(key))}
+        self.new = [key for key in records if not baselines.holds(key)]
+        self.elsewhere = {key: what for key in records if baselines.holds(key) and (what := baselines.elsewhere(key))}
         gone = {key: run.records[key] for key, run in self.vanished.items()}
         self.renamed = renamed(gone, {key: records[key] for key in self.new})
         if time_threshold is not None:
-            self.times = time_changes(past, records, time_threshold)
+            self.times = time_changes(baselines, records, time_threshold)
             self.findings.extend(self.times.findings)
 
     def add_missed(self, unmeasured: Collection[str], belongs: Callable[[Record], bool]) -> None:
         """Add the recorded benchmarks of this run that are among the `unmeasured` ones, by their full names."""
-        recorded = {key: run.records[key] for key, run in self.past.recorded().items()}
+        recorded = {key: run.records[key] for key, run in self.baselines.recorded().items()}
         missed = {key.fullname: key for key, one in recorded.items() if key.fullname in unmeasured and belongs(one)}
         self.missed = list(missed.values())
 
@@ -97,25 +108,22 @@ class Comparison:
 
     @property
     def busy(self) -> list[Change]:
-        """Times that are longer on a machine that had less time for them."""
+        """Times that became longer while the machine's own limit was lower, too."""
         return [finding.change for finding in self.findings if finding.verdict == BUSY]
 
     @property
     def slower(self) -> int:
-        """Number of times that are longer than they were, or gone."""
-        return sum(
-            finding.verdict in (SLOWER, GONE) and (finding.change.figure or "").endswith("_seconds")
-            for finding in self.findings
-        )
+        """The number of times that are longer than before, or gone."""
+        return sum(finding.verdict in (SLOWER, GONE) and finding.change.figure in _TIMES for finding in self.findings)
 
     @property
     def whole(self) -> bool:
-        """True where everything was compared, but for what is new."""
+        """True if everything was compared but new benchmarks."""
         return not (self.elsewhere or self.busy or self.missed) and len(self.new) < len(self.records)
 
     @property
     def changes(self) -> list[Change]:
-        """The figures and benchmarks that are worse than they were."""
+        """All changes for the worse."""
         gone = [Change(key, None, None, None, run.name) for key, run in self.vanished.items()]
         return [finding.change for finding in self.findings if finding.verdict in REGRESSIONS] + gone
 

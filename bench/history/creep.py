@@ -77,7 +77,7 @@ class _Line:
         self._moments = [0.0, *accumulate(place * one for place, one in enumerate(logs))]
 
     def plain(self, count: int, lefts: Sequence[int], chance: float) -> Iterator[tuple[float, tuple[int, int]]]:
-        """Of intervals of one length those whose slope is beyond chance, each behind its t; most are not."""
+        """Yield the intervals of one length whose slope is beyond chance, each behind its t; most are not."""
         sums, squares, moments = self._sums, self._squares, self._moments
         limit = t_around(chance, count - 2) ** 2
         width = count * (count * count - 1) / 12

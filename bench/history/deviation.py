@@ -1,4 +1,4 @@
-"""The deviation that a simulated load may have from one that a GPU was measured at."""
+"""Deviation of simulated loads from loads that were measured on a GPU, and its limits."""
 
 from bench.record.record import FIGURES, Record
 

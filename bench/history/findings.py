@@ -1,4 +1,4 @@
-"""Changes of the figures of a run from those of the runs before it."""
+"""Findings: figures of a run that differ from those of the runs before it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from bench.history.baselines import Baselines
 from bench.history.foresight import Window, foresee, same_level
 from bench.history.runs import Change, Key, Run
 from bench.history.spread import FEWEST, WINDOW, expected
-from bench.record.field import Field, shown, title
+from bench.record.field import Field, format_figure, title
 from bench.record.record import BYTES, LIMIT, SECONDS, Record
 
 GREW, SLOWER, GONE, BUSY, SHRANK, FASTER = "GREW", "SLOWER", "GONE", "busy", "shrank", "faster"
@@ -28,14 +28,14 @@ class Finding:
     against: str
 
 
-def byte_changes(past: Baselines, key: Key, record: Record, threshold: float) -> Iterator[Finding]:
+def byte_changes(baselines: Baselines, key: Key, record: Record, threshold: float) -> Iterator[Finding]:
     """Every figure in bytes that grew or shrank by more than `threshold`, a fraction.
 
     What is exact is held against the lowest that was recorded since someone accepted a growth: neither a run without
     comparison nor one little step a night moves that. What is looked at from outside is held against the median.
     """
     for figure in BYTES:
-        now, before = record.value(figure.name), past.values(key, figure)
+        now, before = record.value(figure.name), baselines.values(key, figure)
         if not before:
             continue
         if now is None:
@@ -64,8 +64,8 @@ class Unseen:
 
 
 @dataclass(frozen=True)
-class Times:
-    """Changes of the times of a run: the number of figures that were `judged`, and what was found.
+class TimeComparison:
+    """Comparison of the times of a run: the number of figures `judged`, and the findings.
 
     `waiting`: benchmarks of which there are so many runs, too few to tell a spread. `unseen`: figures of which only
     slow-downs beyond `SEEN_WELL` and the threshold would have been found, and none was.
@@ -77,7 +77,7 @@ class Times:
     unseen: tuple[Unseen, ...] = ()
 
 
-def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: float) -> Times:
+def time_changes(baselines: Baselines, records: Mapping[Key, Record], threshold: float) -> TimeComparison:
     """Every figure in seconds that is beyond what its window lets expect, and changed by more than `threshold`.
 
     The window are the last runs on this machine with this set-up, from where their level last moved; see
@@ -87,7 +87,7 @@ def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: floa
     windows, waiting, findings, unseen = [], {}, [], []
     for key, record in records.items():
         for figure in SECONDS:
-            now, before = record.value(figure.name), past.values(key, figure)
+            now, before = record.value(figure.name), baselines.values(key, figure)
             if figure.name == "first_logits_seconds":
                 before = [(run, value) for run, value in before if _first_use(run.records[key]) == _first_use(record)]
             before = before[-WINDOW:]
@@ -101,26 +101,29 @@ def time_changes(past: Baselines, records: Mapping[Key, Record], threshold: floa
     for (key, figure, now, before), (then, lowest, highest, runs, limited) in zip(windows, foreseen, strict=True):
         slowest = max(highest, then * (1 + threshold))
         if now > slowest or now < min(lowest, then / (1 + threshold)):
-            verdict = FASTER if now < then else BUSY if _busy(past, key, records[key], len(windows)) else SLOWER
+            verdict = FASTER if now < then else BUSY if _busy(baselines, key, records[key], len(windows)) else SLOWER
             beside = " beside their limit" if limited else ""
             against = f"{runs} runs{beside}: {lowest:.3g} to {highest:.3g}"
             findings.append(Finding(verdict, Change(key, figure.name, then, now, before[-1][0].name), against))
         elif slowest > then * (1 + max(threshold, SEEN_WELL)):
             unseen.append(Unseen(key, figure.name, slowest / then - 1, runs))
-    return Times(len(windows), findings, waiting, tuple(unseen))
+    return TimeComparison(len(windows), findings, waiting, tuple(unseen))
 
 
 def _first_use(record: Record) -> str:
-    """Until what use "first logits" were timed; the first records do not say that there were any."""
+    """Return the use until which "first logits" were timed; the first records lack it, and had logits."""
     return record.first_use or "logits"
 
 
-def _busy(past: Baselines, key: Key, record: Record, figures: int) -> bool:
-    """Return whether the machine's limit, too, was lower beside this load than chance explains: others kept it busy.
+def _busy(baselines: Baselines, key: Key, record: Record, figures: int) -> bool:
+    """Return True if the machine's limit was lower beside this load than chance explains: others kept it busy.
 
     Where it stays lower, that becomes its level, and explains nothing any more.
     """
-    now, before = record.limit_bytes_per_second, [value for _, value in same_level(past.values(key, LIMIT)[-WINDOW:])]
+    now, before = (
+        record.limit_bytes_per_second,
+        [value for _, value in same_level(baselines.values(key, LIMIT)[-WINDOW:])],
+    )
     return now is not None and len(before) >= FEWEST and now < expected(before, figures)[1]
 
 
@@ -137,6 +140,6 @@ def growth_message(finding: Finding, threshold: float) -> str:
     if change.after is None:
         return f"{title(change.figure)} was measured in {finding.against}, and is not any more"
     return (
-        f"{title(change.figure)} grew from {shown(change.figure, change.before)} ({finding.against}) to "
-        f"{shown(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"
+        f"{title(change.figure)} grew from {format_figure(change.figure, change.before)} ({finding.against}) to "
+        f"{format_figure(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"
     )

@@ -1,11 +1,11 @@
-"""The fingerprint of a machine: hardware and software that a load's time depends on, and no names or paths."""
+"""Fingerprint of a machine: the hardware and software that a load's time depends on, without names and paths."""
 
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -21,7 +21,7 @@ _HARDWARE = ("system", "machine", "cpu", "cores", "gpus", "stand_in", "checkpoin
 
 
 def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
-    """pytest-benchmark's `machine_info`, less what names the machine, with what this suite's figures depend on."""
+    """Return `machine_info` without the machine's name, with all that this suite's figures depend on."""
     kept = {key: value for key, value in machine_info.items() if key not in ("node", "cpu")}
     cpu = {key: value for key, value in machine_info.get("cpu", {}).items() if key in _CPU_FIELDS}
     found = kept | {
@@ -42,23 +42,34 @@ def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, An
     return json.loads(json.dumps(found))
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return the differences of two fingerprints, as `name: value -> other value`."""
+class MachineDifference(NamedTuple):
+    """An entry in which two fingerprints differ, as texts: `str()` is `name: before -> now`."""
+
+    name: str
+    before: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.before} -> {self.now}"
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[MachineDifference]:
+    """Return the entries in which two fingerprints differ, by name."""
     return [
-        f"{name}: {one.get(name)} -> {other.get(name)}"
+        MachineDifference(name, str(one.get(name)), str(other.get(name)))
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name) and not _same_memory(name, one.get(name), other.get(name))
     ]
 
 
 def in_a_line(machine: Mapping[str, Any]) -> str:
-    """Return the main properties of a machine in a line."""
+    """Return the version of torch and the GPUs, or else the number of cores."""
     on = gpus(machine) or f"{machine.get('cores') or 'unknown'} cores"
     return f"torch {machine.get('torch')}, {on}"
 
 
 def gpus(machine: Mapping[str, Any]) -> str:
-    """The names of its GPUs, or what stood in for them; empty where there was none."""
+    """Return the names of the GPUs, or the stand-in for them; empty without any."""
     if memory := machine.get("stand_in"):
         return f"stand-in for a GPU ({memory})"
     return ", ".join(machine.get("gpus") or ())
@@ -71,24 +82,25 @@ def hardware(machine: Mapping[str, Any]) -> str:
 
 
 def _same_memory(name: str, one: Any, other: Any) -> bool:
-    """Return whether two sizes of memory may be of one machine: a kernel keeps a little more or less for itself."""
+    """Return True if both may be of the same machine: a kernel keeps a little more or less for itself."""
     return name == "memory_bytes" and None not in (one, other) and abs(one - other) < MEMORY_SLACK * one
 
 
-def _nvidia_driver(told: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """The version of NVIDIA's kernel module, of the closed and of the open one."""
-    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", told.read_text(encoding="utf-8")) if told.exists() else None
+def _nvidia_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Return the version of NVIDIA's kernel module, closed or open; None without it."""
+    text = version.read_text(encoding="utf-8") if version.exists() else ""
+    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", text)
     return match and match[1]
 
 
 def _huge_pages() -> str | None:
-    """Which memory gets transparent huge pages: `always`, `madvise` or `never`."""
+    """Return the setting of transparent huge pages: `always`, `madvise` or `never`."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     match = re.search(r"\[(\w+)\]", setting.read_text(encoding="utf-8")) if setting.exists() else None
     return match and match[1]
 
 
 def _file_system(folder: Path) -> str | None:
-    """The type of the file system that a folder is on: `ext4`, `tmpfs`, ..."""
+    """Return the type of the file system that a folder is on: `ext4`, `tmpfs`, ..."""
     mounts = {Path(partition.mountpoint): partition.fstype for partition in psutil.disk_partitions(all=True)}
     return next((mounts[path] for path in (folder.resolve(), *folder.resolve().parents) if path in mounts), None)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from bench.history.fingerprint import hardware
 from bench.history.schema import RUN, compared
+from bench.record.formats import percent
 from bench.record.kinds import require
 from bench.record.record import Record
 from bench.record.record_file import content_of, json_of
@@ -23,7 +24,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Key(NamedTuple):
-    """What makes two records those of the same benchmark: its name, and what the name does not say.
+    """Identity of a benchmark over runs: its name, and what the name does not say.
 
     `model` and `loader` are functions of the user's, `file.py:function` without folders, `state_digest` is that of the
     model's state dict, and `layout` that of the checkpoint that it is loaded from. All are None for what is the
@@ -43,7 +44,7 @@ class Key(NamedTuple):
 
     @classmethod
     def of(cls, fullname: str, record: Record) -> "Key":
-        """The key of a benchmark and its record."""
+        """Return the key of a benchmark."""
         model = record.model
         return cls(
             *(fullname, record.dtype, record.cache, bool(record.planned)),
@@ -53,20 +54,20 @@ class Key(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What people call it: `streamed-small-cpu`, and what is unusual about it."""
+        """The short name, such as `streamed-small-cpu`, and what is unusual about it."""
         cast = f"{self.dtype} cast to {self.cast}" if self.cast else self.dtype
-        said = (cast, "float32"), (self.cache, "warm"), ("planned" if self.planned else "", "")
-        return " ".join((self.fullname.partition("[")[2].rstrip("]"), *(now for now, usual in said if now != usual)))
+        parts = (cast, "float32"), (self.cache, "warm"), ("planned" if self.planned else "", "")
+        return " ".join((self.fullname.partition("[")[2].rstrip("]"), *(now for now, usual in parts if now != usual)))
 
     @property
     def whole_title(self) -> str:
-        """The same where there are benchmarks of several models: with the user's own, its layout, and the loader."""
+        """`title` with the user's model, its layout and the loader, for benchmarks of several models."""
         model = [f"of {self.model}", *([f"in {self.layout}"] if self.layout != "torch" else [])] if self.model else []
         return " ".join((self.title, *model, *([f"by {self.loader}"] if self.loader else [])))
 
     @property
     def test(self) -> str:
-        """Which promise it measures: `test_peak_memory`."""
+        """The test function, such as `test_peak_memory`."""
         return self.fullname.partition("::")[2].partition("[")[0]
 
 
@@ -85,13 +86,13 @@ class Change:
 
     @property
     def percent(self) -> str:
-        """By how much it changed, as in `+1.1 %`."""
+        """The change as in `+1.1 %`."""
         if self.after is None:
             return "gone"
         if not self.before:
             return "from 0"
         change = self.after / self.before - 1
-        return f"{change:+.{1 if abs(change) >= LITTLE else 3}%}".replace("%", " %")
+        return percent(change, "+.1" if abs(change) >= LITTLE else "+.3")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,22 +114,22 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What a file that replaces it calls it."""
+        """The name of the file without `.json`."""
         return self.file.stem
 
     @cached_property
     def hardware(self) -> str:
-        """Those properties of its machine that stay when software is updated."""
+        """The properties of its machine that stay when software is updated."""
         return hardware(self.machine)
 
     @property
     def number(self) -> str:
-        """What `--benchmark-compare` calls it."""
+        """The number that `--benchmark-compare` takes."""
         return self.name.partition("_")[0].rpartition("-")[2]
 
 
 def runs_with(runs: Iterable[Run], wanted: Callable[[Record], bool]) -> list[Run]:
-    """The runs that have wanted records, with no others."""
+    """Return the runs that have wanted records, without their other records."""
     found = [replace(run, records={key: one for key, one in run.records.items() if wanted(one)}) for run in runs]
     return [run for run in found if run.records]
 

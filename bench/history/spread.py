@@ -1,4 +1,4 @@
-"""The range in which a figure may be by chance, from the spread of the runs before."""
+"""Prediction intervals: the range of a figure without a change, by the spread of the runs before."""
 
 import sys
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ MOST_LOG = log(sys.float_info.max)
 
 
 def qn(values: Sequence[float]) -> float:
-    """The spread of values, on the scale of a standard deviation; half of them may be outliers.
+    """Return the spread of values, on the scale of a standard deviation; half of them may be outliers.
 
     Qn of Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation", JASA 88 (1993): the lower quartile
     of all distances between two values. Where nothing is wrong it takes 82 % of what a standard deviation makes of
@@ -49,14 +49,14 @@ def qn(values: Sequence[float]) -> float:
 
 
 def usual_spread(windows: Sequence[Sequence[float]]) -> float | None:
-    """The spread that times of one machine have in the middle; None: fewer than `_FEWEST_WINDOWS` tell none."""
+    """Return the median spread of the times of one machine; None for fewer than `_FEWEST_WINDOWS`."""
     if len(windows) < _FEWEST_WINDOWS:
         return None
     return median(qn([log(value) for value in values]) for values in windows)
 
 
 def expected(values: Sequence[float], figures: int, usual: float | None = None) -> tuple[float, float, float]:
-    """Return the expected next value, and the lowest and highest that chance explains, from the values before it.
+    """Return the next value expected, and the lowest and highest that chance explains, from the values before it.
 
     A prediction interval for one value, on a logarithmic scale, since noise multiplies times: the median, give or
     take Student's t times `qn` (and what the median itself may be off). `figures` are looked at in one run: of so

@@ -1,4 +1,4 @@
-"""The steps of the level of a series: a fit that neither noise nor a single bad night misleads."""
+"""Steps of a series: a fit that neither noise nor a single bad night misleads."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -19,7 +19,7 @@ _CAUTION = 1.6
 
 
 def steps(values: Sequence[float]) -> list[int]:
-    """The indices at which a new level begins, in a series of positive values whose noise multiplies them.
+    """Return the indices at which a new level begins, in a series of positive values whose noise multiplies them.
 
     Narrowest-over-threshold (Baranowski, Chen and Fryzlewicz, JRSS B 81, 2019) on the intervals of seeded binary
     segmentation (Kovács, Bühlmann, Li and Munk, Biometrika 110, 2023): of all intervals with a contrast that chance
@@ -43,7 +43,7 @@ def _noise(logs: Sequence[float]) -> float:
 
 
 def _of_few(count: int) -> float:
-    """Return the factor of a threshold where the noise is known from few values."""
+    """Return the factor of caution for noise that is known from few values."""
     return 1 + 8 / count
 
 

@@ -5,7 +5,7 @@ from math import atan2, cos, pi, sin, sqrt, tan
 
 
 def share_within(t: float, freedom: int) -> float:
-    """Return how much of Student's distribution lies between -t and t.
+    """Return the part of Student's distribution between -t and t.
 
     The finite series of Abramowitz and Stegun, 26.7.3 for odd and 26.7.4 for even degrees of freedom: exact.
     """
@@ -14,7 +14,7 @@ def share_within(t: float, freedom: int) -> float:
 
 @cache
 def t_around(share: float, freedom: int) -> float:
-    """The t for which so much lies between -t and t: `share_within` inverted, by bisection."""
+    """Return the t for which this part lies between -t and t: `share_within` inverted, by bisection."""
     lowest, highest = 0.0, pi / 2
     for _ in range(60):
         middle = (lowest + highest) / 2

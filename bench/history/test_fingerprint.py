@@ -55,7 +55,8 @@ def test_the_drivers_version_is_found_in_both_kinds_of_module(tmp_path: Path, to
 
 
 def test_differences_are_named() -> None:
-    assert differences({"torch": "2.13", "cores": 2}, {"torch": "2.14", "cores": 2, "driver": "580"}) == [
+    found = differences({"torch": "2.13", "cores": 2}, {"torch": "2.14", "cores": 2, "driver": "580"})
+    assert list(map(str, found)) == [
         "driver: None -> 580",
         "torch: 2.13 -> 2.14",
     ]
@@ -80,11 +81,11 @@ def test_a_stand_in_is_another_machine_than_a_gpu_and_than_one_of_other_memory(
         "stand-in for a GPU (80 GiB)",
         "stand-in for a GPU (24 GiB)",
     ]
-    assert differences(*found) == ["stand_in: 80 GiB -> 24 GiB"]
+    assert differences(*found) == [("stand_in", "80 GiB", "24 GiB")]
     assert hardware(found[0]) != hardware(found[1])
     gpu = found[0] | {"gpus": ["NVIDIA H200"], "stand_in": None}
     assert gpus(gpu) == "NVIDIA H200"
-    assert "gpus: ['NVIDIA H200'] -> ['stand-in for a GPU']" in differences(gpu, found[0])
+    assert ("gpus", "['NVIDIA H200']", "['stand-in for a GPU']") in differences(gpu, found[0])
 
 
 def test_a_fingerprint_from_before_stand_ins_is_that_of_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

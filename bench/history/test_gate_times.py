@@ -1,4 +1,4 @@
-"""What is slower, as runs of pytest find it in simulated nights; seeds are fixed."""
+"""Slower times are found by runs of pytest in simulated nights; seeds are fixed."""
 
 import random
 from math import exp
@@ -16,7 +16,7 @@ NOISE = 0.015
 
 
 def night(draw: random.Random, slow: dict[str, float]) -> Loads:
-    """What seven loads take in a night without a change, or with that of one of them."""
+    """Draw the times of seven loads in a night without a change, or with a change of one of them."""
     return {
         name: load(
             load_seconds=0.2 * slow.get(name, 1) * exp(draw.gauss(0, NOISE)),
@@ -106,7 +106,7 @@ def test_an_accepted_slow_down_begins_a_new_window(suite: Suite) -> None:
 
 
 def test_hundreds_of_runs_are_read_and_compared(suite: Suite) -> None:
-    """How long that takes is not for a test: see `results/README.md`."""
+    """Its time is not for a test: see `results/README.md`."""
     draw = random.Random(11)
     suite.record(300, lambda number: night(draw, {"mmap": 1.2} if number > 200 else {}))
     result = suite(night(draw, {"mmap": 1.2, "streamed": 1.2}), "--benchmark-compare")

@@ -29,7 +29,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 
 def plain(run: Run) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in Run.__dataclass_fields__}
+    values = {name: getattr(run, name) for name in Run.__dataclass_fields__}
+    return values | {"records": {key: record.measured() for key, record in run.records.items()}}
 
 
 def read(runs: Runs) -> list[dict[str, Any]]:

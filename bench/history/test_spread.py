@@ -1,4 +1,4 @@
-"""What the statistic promises, by simulation: seeds are fixed, so these tests cannot be unlucky tomorrow."""
+"""Promises of the statistic, by simulation: seeds are fixed, so these tests cannot be unlucky tomorrow."""
 
 import random
 from math import exp, log, sqrt
@@ -17,7 +17,7 @@ def quiet(draw: random.Random) -> float:
 
 
 def beyond(count: int, figures: int, change: float = 1.0) -> float:
-    """How many of the nights are beyond what a window of `count` runs lets expect."""
+    """Return the part of nights beyond the interval of a window of `count` runs."""
     draw, found = random.Random(count), 0
     for _ in range(NIGHTS):
         _, _, highest = expected([quiet(draw) for _ in range(count)], figures)

@@ -1,4 +1,4 @@
-"""What the step fit promises, by simulation with fixed seeds."""
+"""Promises of the step fit, by simulation with fixed seeds."""
 
 import random
 from math import exp

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.history.baselines import Baselines
-from bench.history.findings import SLOWER, Times, time_changes
+from bench.history.findings import SLOWER, TimeComparison, time_changes
 from bench.history.runs import Key, Run
 from bench.history.schema import PASSED
 from bench.record.record import Record
@@ -20,7 +20,7 @@ THRESHOLD = 0.05
 Fields = dict[str, Any]
 
 
-def judged(before: Sequence[Fields], now: Fields, threshold: float = THRESHOLD) -> Times:
+def judged(before: Sequence[Fields], now: Fields, threshold: float = THRESHOLD) -> TimeComparison:
     runs = [
         Run(Path(f"{n:04}_x.json"), PASSED, {"cores": 2}, "c0ffee", str(n), {KEY: Record.read(one)})
         for n, one in enumerate(before)
@@ -33,7 +33,7 @@ def loads(spread: float, count: int, seed: int = 1) -> list[Fields]:
     return [{"load_seconds": 0.2 * exp(draw.gauss(0, spread))} for _ in range(count)]
 
 
-def slower(times: Times) -> bool:
+def slower(times: TimeComparison) -> bool:
     return any(one.verdict == SLOWER for one in times.findings)
 
 

@@ -19,6 +19,7 @@ from bench.meters.clock import LoadClock
 from bench.meters.device import DeviceKind
 from bench.meters.roofline import DISK, MAPPING, MEMORY, Roofline
 from bench.record.record import Fields, Record, ratio
+from bench.record.row_key import RowKey
 from bench.strategies import KNOWN, STRATEGIES, Load, Strategy
 from bench.strategies.reading.skeleton import compiled_modules, initialise, skeleton
 from model.byte_sizes import gigabytes
@@ -65,9 +66,14 @@ class Case:
         return f"{self.strategy_name}-{self.size}-{self.device}"
 
     @property
+    def row_key(self) -> RowKey:
+        """The row of the table that shows it."""
+        return RowKey(self.strategy_name, self.size)
+
+    @property
     def row(self) -> str:
-        """What the table calls it."""
-        return self.strategy_name
+        """The name of that row."""
+        return self.row_key.name
 
     @property
     def _kind(self) -> DeviceKind:
@@ -385,8 +391,8 @@ class RooflineCase(Case):
         return f"{self.limit}-{self.size}-{self.device}"
 
     @property
-    def row(self) -> str:
-        return f"limit: {self.limit}"
+    def row_key(self) -> RowKey:
+        return RowKey(self.limit, self.size, roofline=True)
 
     def bound_bytes(self, figure: str) -> int | None:
         """What is read takes memory of its own; nothing else is taken."""

@@ -126,7 +126,7 @@ class RegressionPlugin:
         if self.requested_comparison is None or self._session.is_skipped:
             return
         there = {item.nodeid for item in items}
-        for key, run in self.requested_comparison.past.recorded().items():
+        for key, run in self.requested_comparison.baselines.recorded().items():
             if key.fullname not in there and self._belongs(run.records[key]):
                 items.extend(placeholders(session, items, key.fullname, partial(self._fail_for_vanished, key, run)))
 
@@ -196,7 +196,7 @@ class RegressionPlugin:
         if not self._request.compare:
             return
         comparison.add_missed(self._selected - {key.fullname for key in records}, self._belongs)
-        failed_checks = self._session.failed_checks(comparison.past, list(records), self.storage)
+        failed_checks = self._session.failed_checks(comparison.baselines, list(records), self.storage)
         self._complaints += comparison.complaints(self._request, failed_checks)
 
     @pytest.hookimpl(tryfirst=True)

@@ -28,7 +28,7 @@ from bench.report.export import export
 from bench.report.page import page_is_possible
 from bench.report.recorded import problems, recorded
 from bench.report.redact import known_folders, without_folders
-from bench.report.rows import REFUSED, SKIPPED, CaseResult, coverage, rows
+from bench.report.rows import CaseResult, Problem, Status, coverage, rows
 from bench.report.sections import RunResults, job_page, not_compared, sections
 from model.printable import LONGEST_LINE, printable
 
@@ -67,12 +67,11 @@ class Reporter:
             self._failures.append(FailedTest(file, (line or 0) + 1, name, reason))
         case = None if item.get_closest_marker("not_in_table") else case_of(item)
         if case and isinstance(item, pytest.Function) and (report.when == "call" or not report.passed):
-            skipped = reason if reason.startswith(REFUSED) else f"{SKIPPED}{reason}"
-            verdict = "ok" if report.passed else skipped if report.skipped else reason
+            problem = Problem.of_skip(reason) if report.skipped else Problem(Status.FAILED, reason)
             record = item.funcargs.get("record")
             known = replace(record) if isinstance(record, Record) else Record()
             self._cases.append(case)
-            self._results.append(CaseResult(case.row, case.size, verdict, known))
+            self._results.append(CaseResult(case.row_key, known, None if report.passed else problem))
         return report
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:

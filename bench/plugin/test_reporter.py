@@ -16,11 +16,13 @@ from bench.plugin.annotations import FailedTest
 from bench.plugin.reporter import Reporter
 from bench.plugin.test_options import chosen
 from bench.record.record import Record
-from bench.report.rows import CaseResult
+from bench.record.row_key import RowKey
+from bench.report.comparison import Remark, RemarkKind
+from bench.report.rows import CaseResult, Problem, Status
 from bench.report.test_versus import RESULT
 from bench.selftest.recorded_run import Runs
 
-FAILED = CaseResult("streamed", "small", "took too much")
+FAILED = CaseResult(RowKey("streamed", "small"), problem=Problem(Status.FAILED, "took too much"))
 FAILURE = FailedTest("bench/test_x.py", 37, "test_x[streamed-small-sim]", "took too much")
 
 ANNOTATIONS = [
@@ -117,8 +119,9 @@ def test_what_cannot_be_compared_is_a_warning(
     reporter: Reporter, summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reporter._regression.comparison = reporter._regression.requested_comparison = SimpleNamespace()  # type: ignore[misc, assignment]
-    told = ["NEW: test_x[z]", "NOT COMPARED: test_x[w]"]
-    monkeypatch.setattr("bench.report.sections.comparison_lines", lambda *_: told)
+    found = [Remark(RemarkKind.NEW, "test_x[z]"), Remark(RemarkKind.NOT_COMPARED, "test_x[w]")]
+    monkeypatch.setattr("bench.report.sections.remarks", lambda *_: found)
+    monkeypatch.setattr("bench.report.sections.comparison_lines", lambda *_: [])
     monkeypatch.setattr("bench.report.sections.comparison_title", lambda _: "compared")
     monkeypatch.setattr("bench.report.sections.comparison_markdown", lambda *_: "")
     lines = [line for line in summary.lines(actions="true") if line.startswith("::")]
@@ -144,7 +147,7 @@ def test_whatever_fails_is_known_by_its_place_and_why(
     first_line = test_whatever_fails_is_known_by_its_place_and_why.__code__.co_firstlineno
     assert (failure.file, failure.line, failure.reason) == ("bench/plugin/test_reporter.py", first_line, why)
     assert failure.name.startswith("test_whatever_fails_is_known_by_its_place_and_why[")
-    assert [one.verdict for one in reporter._results[1:]] == ([why] if measured else [])
+    assert [one.problem for one in reporter._results[1:]] == ([Problem(Status.FAILED, why)] if measured else [])
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -172,30 +175,41 @@ def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
     reporter = Reporter(tmp_path / "root", settings, SimpleNamespace(), None)  # type: ignore[arg-type]
     why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, {tmp_path}/of my own/z.py"
     reporter._cells.append(Cell("streamed", "plain", Judged.REFUSED, 5, why=why))
-    reporter._results.append(CaseResult("streamed", "tiny", why, Record(size="tiny", state_bytes=7)))
+    reporter._results.append(
+        CaseResult(RowKey("streamed", "tiny"), Record(size="tiny", state_bytes=7), Problem(Status.FAILED, why))
+    )
     written: dict[str, Any] = {}
     reporter.pytest_benchmark_update_json(written)
     assert written["conformance"][0]["why"] == "ValueError: a b/x.pt, y.py, z.py"
-    [problem] = written["problems"]
-    assert problem.pop("record") == Record(size="tiny", state_bytes=7).as_json()
-    verdict = "ValueError: a b/x.pt, y.py, z.py"
-    assert problem == {"strategy": "streamed", "size": "tiny", "verdict": verdict}
+    assert written["problems"] == [
+        {
+            "strategy": "streamed",
+            "size": "tiny",
+            "verdict": "ValueError: a b/x.pt, y.py, z.py",
+            "record": Record(size="tiny", state_bytes=7).as_json(),
+        }
+    ]
 
 
 @pytest.mark.parametrize("asked", [True, False])
-@pytest.mark.parametrize("verdict", ["refused: no values", "skipped: too large", "took too much", "ok"])
-def test_who_requires_all_is_told_of_what_was_refused_or_skipped(reporter: Reporter, asked: bool, verdict: str) -> None:
+@pytest.mark.parametrize("status", Status)
+def test_who_requires_all_is_told_of_what_was_refused_or_skipped(
+    reporter: Reporter, asked: bool, status: Status
+) -> None:
     complaints: list[str] = []
     reporter._chosen = chosen(device="cpu", require_all=asked)
     reporter._regression.complain = complaints.append  # type: ignore[method-assign, assignment]
-    reporter._results[:] = [CaseResult("baseline", "small", "ok"), CaseResult("streamed", "small", verdict)]
+    problem = None if status == Status.OK else Problem(status, "too large")
+    reporter._results[:] = [
+        CaseResult(RowKey("baseline", "small")),
+        CaseResult(RowKey("streamed", "small"), problem=problem),
+    ]
     hook = reporter.pytest_runtestloop()
     next(hook)
     with pytest.raises(StopIteration):
         hook.send(True)
-    word = verdict.partition(":")[0]
-    work = {"refused": "work", "skipped": "were measured"}.get(word)
-    said = [f"--require-all: 1 of 2 strategies {work} with small: baseline; 1 {word}"]
+    work = {Status.REFUSED: "work", Status.SKIPPED: "were measured"}.get(status)
+    said = [f"--require-all: 1 of 2 strategies {work} with small: baseline; 1 {status}"]
     assert complaints == (said if asked and work else [])
 
 

@@ -1,4 +1,4 @@
-"""Fields of a record: what each one is, which table shows it, and how runs are compared by it."""
+"""Fields of a record: their meaning, their columns in tables, and how runs are compared by them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,25 +34,27 @@ class Column:
 class Peak:
     """A peak of memory, on the `place` `DEVICE` or `HOST`: what kind of memory it is of.
 
-    `bound` names the field of its bound, a ratio, and `timeline` the series of a timeline that it is the highest of.
-    Sharded loads record the highest peak of any rank.
+    `ratio` names its field as a multiple of S, `bound` the field of its bound, also a ratio, and `timeline` the series
+    of a timeline that it is the highest of. Sharded loads record the highest peak of any rank.
     """
 
     place: str
     kind: str
+    ratio: str | None = None
     bound: str | None = None
     timeline: str | None = None
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How runs are compared by a figure. Those in bytes differ by chance by `slack_bytes` at most.
+    """Comparison of runs by a figure. Figures in bytes differ by chance by `slack_bytes` at most.
 
-    `anywhere`: it is the same on every machine, whatever is installed there. `simulated` is the fraction by which a
-    simulated load may be off; None: it is not simulated.
+    `anywhere`: it is the same on every machine, whatever is installed there. `of_model`: no load changes it.
+    `simulated` is the fraction by which a simulated load may be off; None: it is not simulated.
     """
 
     anywhere: bool = False
+    of_model: bool = False
     slack_bytes: int = 0
     simulated: float | None = None
 
@@ -61,14 +63,17 @@ class Compared:
 class Field:
     """A field of `Record`, by the name that it has in JSON.
 
-    `key`: later runs tell benchmarks apart by it, or say something of it. `of_a_rank`: sharded loads record it for each
-    rank too, and as `highest` the highest of any.
+    `key`: later runs tell benchmarks apart by it, or say something of it. `charted`: pages show it over all runs.
+    `drawn`: pages draw it, and do not print it. `of_a_rank`: sharded loads record it for each rank too, and as
+    `highest` the highest of any.
     """
 
     name: str = ""
     about: str
     kind: Kind
     key: bool = False
+    charted: bool = False
+    drawn: bool = False
     peak: Peak | None = None
     compared: Compared | None = None
     column: Column | None = None
@@ -105,7 +110,7 @@ def title(name: str) -> str:
     return name.removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
 
 
-def shown(name: str, value: float | None) -> str:
+def format_figure(name: str, value: float | None) -> str:
     """Write a figure with its unit, in four digits or so: differences of a percent are to be seen."""
     if value is None:
         return "-"
@@ -138,9 +143,6 @@ def positive(about: str, **more: Any) -> Any:
     return declared(about, nullable(POSITIVE), **more)
 
 
-def peak(
-    place: str, what: str, about: str, *, bound: str | None = None, timeline: str | None = None, **more: Any
-) -> Any:
+def peak(where: Peak, about: str, **more: Any) -> Any:
     """Declare a peak in bytes."""
-    shape = {"peak": Peak(place, what, bound, timeline), "of_a_rank": True, "highest": True}
-    return number(about, **shape | more)
+    return number(about, **{"peak": where, "of_a_rank": True, "highest": True} | more)

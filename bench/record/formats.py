@@ -32,6 +32,11 @@ def in_three_digits(figure: float) -> str:
     return next(text for digits in (2, 1, 0) if len(text := f"{figure:.{digits}f}") <= len("0.00") or not digits)
 
 
+def percent(fraction: float, spec: str = "+.1") -> str:
+    """Write a fraction as a percentage, such as `+1.1 %`; `spec` formats its number."""
+    return f"{fraction:{spec}%}".replace("%", " %")
+
+
 as_text = _measured(lambda record, name, _: str(record.value(name)))
 as_count = _measured(lambda record, name, _: f"{record.value(name):,}")
 as_number = _measured(lambda record, name, _: f"{record.value(name):.2f}")

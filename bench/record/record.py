@@ -18,6 +18,7 @@ from bench.record.field import (
     Column,
     Compared,
     Field,
+    Peak,
     declared,
     number,
     peak,
@@ -42,6 +43,7 @@ from bench.record.formats import (
     of_share,
 )
 from bench.record.kinds import COUNT, FLAG, NUMBER, PLAIN, TEXT, each, fields, nullable, of_equal_lengths
+from bench.record.row_key import RowKey
 
 SCHEMA = 1
 
@@ -132,10 +134,12 @@ class Record:
 
     # The terms of bounds.
     state_bytes: int = number(
-        "S: the bytes of the state dict, shared memory counted once", default=0, compared=Compared(anywhere=True)
+        "S: the bytes of the state dict, shared memory counted once",
+        default=0,
+        compared=Compared(anywhere=True, of_model=True),
     )
     largest_tensor_bytes: int = number(
-        "L: the bytes of its largest tensor", default=0, compared=Compared(anywhere=True)
+        "L: the bytes of its largest tensor", default=0, compared=Compared(anywhere=True, of_model=True)
     )
     largest_file_bytes: int | None = number(
         "F: the bytes of the tensors in the checkpoint's largest file; S where one file holds all"
@@ -215,9 +219,9 @@ class Record:
 
     # Peaks.
     device_requested_peak_bytes: int | None = peak(
-        *(DEVICE, "requested", "the peak of what live tensors asked for, until the load returned"),
-        bound="device_bound_ratio",
-        timeline="device_requested_bytes",
+        Peak(DEVICE, "requested", "device_peak_ratio", "device_bound_ratio", "device_requested_bytes"),
+        "the peak of what live tensors asked for, until the load returned",
+        charted=True,
         compared=Compared(anywhere=True, simulated=0.0),
         column=Column("GiB", "device GiB", as_gib, 10, about=TO_THE_RIGHT),
         sharded=(Column("device", "device {unit}, worst rank", in_unit),),
@@ -243,14 +247,16 @@ class Record:
     )
     # What the allocator makes of the same requests differs a little by version.
     device_allocated_peak_bytes: int | None = peak(
-        *(DEVICE, "allocated", "the peak of the blocks that the allocator made of that"),
+        Peak(DEVICE, "allocated"),
+        "the peak of the blocks that the allocator made of that",
         compared=Compared(simulated=0.005),
         column=Column(
             "alloc.", "allocated", OF_STATE, 9, about="peak of the blocks that PyTorch's caching allocator handed out"
         ),
     )
     device_reserved_peak_bytes: int | None = peak(
-        *(DEVICE, "reserved", "the peak of the segments that the allocator took from the driver"),
+        Peak(DEVICE, "reserved"),
+        "the peak of the segments that the allocator took from the driver",
         compared=Compared(simulated=0.02),
         column=Column(
             "reserved",
@@ -268,14 +274,13 @@ class Record:
         highest=True,
     )
     host_pinned_peak_bytes: int | None = peak(
-        *(HOST, "pinned", "page-locked memory"), timeline="host_pinned_bytes", compared=Compared()
+        Peak(HOST, "pinned", timeline="host_pinned_bytes"), "page-locked memory", compared=Compared()
     )
     host_private_peak_bytes: int | None = peak(
-        *(HOST, "private"),
+        Peak(HOST, "private", "host_peak_ratio", "host_bound_ratio", "host_private_bytes"),
         "anonymous and shared memory that the kernel cannot take back, that of processes which the load starts "
         "included, above the level before the load",
-        bound="host_bound_ratio",
-        timeline="host_private_bytes",
+        charted=True,
         compared=Compared(slack_bytes=HOST_SLACK_BYTES),
         column=Column("GiB", "private GiB", as_gib, 11, about=TO_THE_RIGHT),
         sharded=(Column("private", "private {unit}, worst rank", in_unit, 2),),
@@ -290,9 +295,8 @@ class Record:
         sharded=(Column("bound", "private bound", bound_in_unit("host_private_peak_bytes"), 8),),
     )
     host_file_peak_bytes: int | None = peak(
-        *(HOST, "file-backed", "resident pages of mapped files, above that level"),
-        bound="host_file_bound_ratio",
-        timeline="host_file_bytes",
+        Peak(HOST, "file-backed", bound="host_file_bound_ratio", timeline="host_file_bytes"),
+        "resident pages of mapped files, above that level",
         compared=Compared(slack_bytes=HOST_SLACK_BYTES),
         column=Column(
             "file",
@@ -335,6 +339,7 @@ class Record:
     )
     first_logits_seconds: float | None = positive(
         "median time until the first logits",
+        charted=True,
         compared=Compared(),
         column=Column(
             "logits s",
@@ -417,17 +422,20 @@ class Record:
         "`sim` and in a plan, elsewhere with `--explain` or for a peak that grew or broke its bound; with many "
         "processes of rank 0",
         nullable(fields({}, rest=each(_ALLOCATION))),
+        drawn=True,
     )
     timeline: dict[str, Any] | None = declared(
-        "what the load held over time, see below; with many processes of rank 0", nullable(_TIMELINE)
+        "what the load held over time, see below; with many processes of rank 0", nullable(_TIMELINE), drawn=True
     )
 
     @classmethod
     def read(cls, known: Mapping[str, Any]) -> "Record":
         """Make a record of recorded fields; unknown ones are ignored, and those that are not there are None."""
         record = cls.__new__(cls)
+        if not (known.keys() <= FIELDS.keys()) or None in known.values():
+            known = {name: value for name, value in known.items() if name in FIELDS and value is not None}
         # A thousand runs have tens of thousands of records: what is not there is the default of the class.
-        record.__dict__.update((name, known[name]) for name in known if name in FIELDS and known[name] is not None)
+        record.__dict__.update(known)
         return record
 
     def value(self, name: str) -> Any:
@@ -455,11 +463,12 @@ class Record:
             setattr(self, name, value)
 
     @property
-    def row(self) -> str:
-        """The name of its row in a table: the strategy, and of many processes how they share the model."""
+    def row_key(self) -> RowKey:
+        """The row of a table that it belongs to."""
+        size = str(self.size)
         if self.ranks:
-            return f"{self.strategy} {self.parallelism} x{self.ranks}"
-        return self.strategy or f"limit: {self.limit}"
+            return RowKey(str(self.strategy), size, str(self.parallelism), self.ranks)
+        return RowKey(self.strategy, size) if self.strategy else RowKey(str(self.limit), size, roofline=True)
 
 
 # Every field, by its name.
@@ -473,7 +482,12 @@ _BLANK = {one.name: one.default for one in dataclasses.fields(Record) if one.def
 FIGURES = tuple(one for one in FIELDS.values() if one.compared)
 BYTES = tuple(one for one in FIGURES if not one.is_seconds)
 SECONDS = tuple(one for one in FIGURES if one.is_seconds)
-PEAKS = tuple(one for one in FIELDS.values() if one.peak)
+# In the order of tables and charts: pinned memory, of which most loads take none, comes last.
+PEAKS = {
+    name: field.peak
+    for name, field in sorted(FIELDS.items(), key=lambda one: bool(one[1].peak and one[1].peak.kind == "pinned"))
+    if field.peak
+}
 
 # What is measured right before every timed load.
 LIMIT = FIELDS["limit_bytes_per_second"]

@@ -1,4 +1,4 @@
-"""What to do with the memory that there is to be: the one strategy to use, or what would fit if none does."""
+"""Advice for a memory budget: the one strategy to use, or what would fit if none does."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +12,9 @@ from bench.meters import kind_of
 from bench.meters.budget import Budget, empty_process_bytes
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadEnded
+from bench.record.row_key import RowKey
 from bench.report.recommendation import EQUAL_TIMES, fastest, least_memory
-from bench.report.rows import Row, has_failed, listed, was_refused
+from bench.report.rows import Row, listed
 from bench.strategies import STRATEGIES
 from bench.strategies.inline_recipe import pasteable
 from model.byte_sizes import short_size
@@ -21,7 +22,7 @@ from model.byte_sizes import short_size
 
 @dataclass(frozen=True)
 class Advice:
-    """What is said, the strategy that it is about, and what that is told beside the path; None: no strategy fits."""
+    """The lines of an advice, its strategy (None: no strategy fits), and the arguments of that beside the path."""
 
     strategy: str | None
     lines: tuple[str, ...]
@@ -32,11 +33,11 @@ class Advice:
     changed: str | None = None
 
     def code(self) -> str | None:
-        """A module to be pasted; None where the strategy is the user's own, or there is none."""
+        """Return a module to be pasted; None if the strategy is the user's own, or there is none."""
         return pasteable(STRATEGIES[self.strategy]) if self.strategy in STRATEGIES else None
 
     def how_to_use(self, written: Path | None) -> list[str]:
-        """Where the code is, and the lines that use it."""
+        """Return the place of the code, and the lines that use it."""
         if (code := self.code()) is None or self.strategy is None:
             return []
         name = f"load_{self.strategy}"
@@ -54,7 +55,7 @@ class Advice:
 def advised(
     table: Sequence[Row], cases: Sequence[Case], plan: Callable[[Case], Measurement], budget: Budget
 ) -> Advice | None:
-    """Advice for the largest model whose loads were tried under a budget; None where none was.
+    """Return advice for the largest model whose loads were tried under a budget; None if none was.
 
     `cases` are those of the run, and `plan` says what a load would take that there is not.
     """
@@ -63,16 +64,20 @@ def advised(
         return None
     largest = max(row.record.state_bytes for row in tried)
     tried = [row for row in tried if row.record.state_bytes == largest]
-    fitting = [row for row in tried if row.record.fits and not (has_failed(row) or was_refused(row))]
+    fitting = [row for row in tried if row.record.fits and not (row.has_failed or row.was_refused)]
     size = tried[0].size
     if fitting:
         return _as_measured(_one_that_fits(fitting, tried), cases, size)
-    known = {case.strategy_name: case for case in cases if case.size == size and case.row == case.strategy_name}
+    known = {
+        case.strategy_name: case
+        for case in cases
+        if case.size == size and case.row_key == RowKey(case.strategy_name, size)
+    }
     return Advice(None, tuple(_what_would(size, known, plan, budget)))
 
 
 def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
-    """The same, with what the strategy was given in the run."""
+    """Return the advice with the arguments that the strategy was given in the run."""
     for case in cases:
         if (case.strategy_name, case.size) == (advice.strategy, size):
             source = case.own.source if case.own else None
@@ -83,8 +88,8 @@ def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
 
 
 def _cannot_fit(row: Row, budget: Budget) -> bool:
-    """Whether the weights alone are more than the device has: nobody needs to try that."""
-    if budget.device_bytes is None or row.division or row.record.strategy is None:
+    """Return True if the weights alone are more than the device has: such a load needs no trial."""
+    if budget.device_bytes is None or row.key.parallelism or row.record.strategy is None:
         return False
     state: int = row.record.state_bytes
     return state > budget.device_bytes
@@ -92,18 +97,18 @@ def _cannot_fit(row: Row, budget: Budget) -> bool:
 
 def _one_that_fits(fitting: Sequence[Row], tried: Sequence[Row]) -> Advice:
     best, *equal = _best_of(fitting)
-    lines = [f"Use {best.strategy} for {best.size}: it fits{_takes(best)}{_speed(best, equal, fitting)}."]
+    lines = [f"Use {best.name} for {best.size}: it fits{_takes(best)}{_speed(best, equal, fitting)}."]
     if best.record.ownership == "mapped":
         lines.append("Its weights stay in the pages of the file, which has to stay as it is while the model is used.")
-    if dying := [row.strategy for row in tried if not row.record.fits]:
+    if dying := [row.name for row in tried if not row.record.fits]:
         lines.append(f"{', '.join(dying)} {'does' if len(dying) == 1 else 'do'} not fit.")
-    if broken := [row.strategy for row in tried if row.record.fits and has_failed(row)]:
+    if broken := [row.name for row in tried if row.record.fits and row.has_failed]:
         lines.append(f"{', '.join(broken)} failed otherwise.")
-    return Advice(best.strategy, tuple(lines), best.record.cast)
+    return Advice(best.name, tuple(lines), best.record.cast)
 
 
 def _best_of(fitting: Sequence[Row]) -> list[Row]:
-    """Of the fastest what takes least memory, if times are of the device that was asked for, or else of all.
+    """Return the rows that take least memory: of the fastest if times are of the device asked for, or else of all.
 
     What a CPU copies is no reason to choose for a GPU. Those that take as little come after the best.
     """
@@ -128,24 +133,24 @@ def _takes(row: Row) -> str:
 
 def _speed(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> str:
     if not _is_timed_there(best):
-        alike = f", as {listed([row.strategy for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
+        alike = f", as {listed([row.name for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
         return "" if len(fitting) == 1 else f", and takes least of the {len(fitting)} that do{alike}"
     seconds = best.seconds
-    said = f"; first logits come after {seconds:.2f} s"
+    speed = f"; first logits come after {seconds:.2f} s"
     others = [row for row in fitting if row is not best and _is_timed_there(row)]
     if not others:
-        return said
+        return speed
     next_best = min(others, key=lambda row: row.seconds)
     times = next_best.seconds / seconds
     if times <= EQUAL_TIMES:
-        return f"{said}, as soon as with {next_best.strategy}{'' if next_best in equal else ', which takes more'}"
-    return f"{said}, {times:.1f} times as fast as with {next_best.strategy}, the next"
+        return f"{speed}, as soon as with {next_best.name}{'' if next_best in equal else ', which takes more'}"
+    return f"{speed}, {times:.1f} times as fast as with {next_best.name}, the next"
 
 
 def _what_would(
     size: str, known: Mapping[str, Case], plan: Callable[[Case], Measurement], budget: Budget
 ) -> Iterator[str]:
-    """What would load a model that nothing loads with a budget; `known`: the cases of the run, by their strategies."""
+    """Yield what would load a model that nothing loads with a budget; `known`: the run's cases, by their strategies."""
     first = next(iter(known.values()))
     others = {name: replace(first, strategy_name=name, own_strategy=None) for name in STRATEGIES}
     cases, footprint = {**others, **known}, others["baseline"].specification.footprint
@@ -180,7 +185,7 @@ def _may_fit(case: Case, budget: Budget) -> bool:
 
 
 def _bounds(case: Case) -> tuple[int, int]:
-    """What it takes of the device, and of the host."""
+    """Return the bytes that it takes of the device, and of the host."""
     device, host = (case.bound_bytes(f"{kind}_peak_bytes") for kind in ("device_requested", "host_private"))
     return device or 0, case.specification.footprint.state_bytes if host is None else host
 
@@ -206,7 +211,7 @@ def _in_half(able: Sequence[Case], budget: Budget, plan: Callable[[Case], Measur
 
 
 def _on_devices(case: Case, device_bytes: int) -> Iterator[str]:
-    """What a device needs for its part of the weights, or for one block of them, whichever strategy loads it."""
+    """Yield the bytes that a device needs for its part of the weights, or for one block, whatever strategy loads it."""
     footprint = case.specification.footprint
     reserved = reserved_bytes(footprint.sizes)
     if (count := ceil(reserved / device_bytes)) == 1:

@@ -1,4 +1,4 @@
-"""What was alive at a peak, in lines that say which line of the recipe asked for it."""
+"""Allocations that were alive at a peak, by the line of the recipe that asked for them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,19 +12,19 @@ MOST_LINES = 8
 
 
 def alive_lines(alive: Sequence[LiveAllocation]) -> list[str]:
-    """A line for every line of the recipe, the one with most bytes first."""
+    """Return a line for every line of the recipe, the one with most bytes first."""
     lines = [_line(held.bytes, held.tensors, f"{held.line} {held.code}".strip()) for held in alive[:MOST_LINES]]
     if rest := alive[MOST_LINES:]:
         lines.append(_line(sum(h.bytes for h in rest), sum(h.tensors for h in rest), f"{len(rest)} other lines"))
     return lines
 
 
-def explanation(outcome: CaseResult) -> Iterator[str]:
-    """What was alive at the peaks of a measurement, figure by figure."""
-    for figure, alive in (outcome.record.alive_at_peak or {}).items():
+def explanation(result: CaseResult) -> Iterator[str]:
+    """Yield lines on the allocations that were alive at the peaks of a measurement, peak by peak."""
+    for figure, alive in (result.record.alive_at_peak or {}).items():
         if alive:
             name = figure.removesuffix("_bytes").replace("_", " ")
-            yield f"{outcome.strategy}-{outcome.size}: {name} {binary_size(outcome.record.value(figure), 2, few=0.1)}"
+            yield f"{result.key.title}: {name} {binary_size(result.record.value(figure), 2, few=0.1)}"
             yield from alive_lines([LiveAllocation(**held) for held in alive])
 
 

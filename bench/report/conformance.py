@@ -27,18 +27,19 @@ def conformance_lines(cells: Sequence[Cell], width: int, *, whole: bool) -> list
     Otherwise a line, and what came back wrong.
     """
     bad = [cell for cell in cells if cell.outcome in BAD]
-    wrong = [line for cell in bad if not cell.is_own for line in told(cell)]
+    wrong = [line for cell in bad if not cell.is_own for line in cell_lines(cell)]
     wrong += warnings([cell for cell in bad if cell.is_own])
     if not whole:
         return [*wrong, *summary(cells), "--conformance prints the table"]
-    refused = [line for cell in cells if cell.outcome == CellStatus.REFUSED and is_fit(cell) for line in told(cell)]
+    refusals = [cell for cell in cells if cell.outcome == CellStatus.REFUSED and is_fit(cell)]
+    refused = [line for cell in refusals for line in cell_lines(cell)]
     columns = list(dict.fromkeys(cell.property for cell in cells))
     meanings = [f"- {name}: {meaning(name)}" for name in columns]
     return [*_table(cells, columns, width), *meanings, "", *wrong, *refused, *([""] * bool(refused)), *summary(cells)]
 
 
 def warnings(bad: Sequence[Cell]) -> Iterator[str]:
-    """What the user's loaders do with drawn models: of each one example, and the names of what else there is."""
+    """Warn of the user's loaders: an example for each, and the names of its other bad properties."""
     for strategy in dict.fromkeys(cell.strategy for cell in bad):
         first, *others = (cell for cell in bad if cell.strategy == strategy)
         yield f"WARNING: {strategy}, {first.property}: {meaning(first.property)}"
@@ -62,7 +63,7 @@ def meaning(name: str) -> str:
 
 
 def summary(cells: Sequence[Cell]) -> Iterator[str]:
-    """What came out, in lines that fit every terminal."""
+    """Yield the counts of cells, in lines that fit every terminal."""
 
     def count(outcome: CellStatus, *, fits: bool) -> int:
         return sum(cell.outcome == outcome and is_fit(cell) == fits for cell in cells)
@@ -94,7 +95,7 @@ def _table(cells: Sequence[Cell], columns: Sequence[str], width: int) -> Iterato
 
 
 def _parts(bodies: Sequence[list[str]], width: int) -> Iterator[list[list[str]]]:
-    """As many columns as fit, then the next, each part at least one."""
+    """Split columns into parts that fit, each of at least one."""
     part: list[list[str]] = []
     for body in bodies:
         if part and sum(map(_width, (*part, body))) > width:
@@ -105,7 +106,7 @@ def _parts(bodies: Sequence[list[str]], width: int) -> Iterator[list[list[str]]]
 
 
 def _width(column: list[str]) -> int:
-    """What a column takes with what separates it from the one before."""
+    """Return the width of a column with its separator."""
     return max(map(len, column)) + len(" | ")
 
 
@@ -115,12 +116,12 @@ def _padded(column: list[str]) -> list[str]:
 
 
 def shortened(lines: Sequence[str], most: int) -> list[str]:
-    """The first of some lines, and how many more there are."""
+    """Return the first lines, and how many more there are."""
     return [*lines[:most], *([f"and {len(lines) - most:,} more"] if len(lines) > most else [])]
 
 
-def told(cell: Cell) -> Iterator[str]:
-    """What became of a model that is as small as it can be."""
+def cell_lines(cell: Cell) -> Iterator[str]:
+    """Explain a cell by its smallest model."""
     first, *more = cell.why.splitlines() or [""]
     yield f"{cell.strategy}, {cell.property}: {WORDS[cell.outcome]}: {first}"
     yield from (f"    {line}" for line in shortened(more, MOST_LINES))

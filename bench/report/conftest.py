@@ -24,7 +24,7 @@ def last(runs: Runs) -> Recorded:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the libraries of pages are kept."""
+    """The folder with the libraries of pages."""
     return tmp_path_factory.mktemp("cache")
 
 

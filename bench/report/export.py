@@ -13,8 +13,7 @@ from bench.record.record import FIGURES, Record
 
 NANOSECONDS = 1e9
 
-# Of the model, not of the load.
-GIVEN = ("state_bytes", "largest_tensor_bytes")
+OF_LOADS = tuple(one for one in FIGURES if one.compared and not one.compared.of_model)
 
 
 def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> None:
@@ -36,13 +35,13 @@ def export(benchmarks: Iterable[dict[str, Any]], machine: str, folder: Path) -> 
 
 
 def _points(bench: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the action calls `customSmallerIsBetter`: points, each the next one of the chart of its name."""
+    """Yield the action's `customSmallerIsBetter`: points, each the next one of the chart of its name."""
     for figure, value in _measured(bench):
         yield {"name": title(figure.name), "unit": "s" if figure.is_seconds else "bytes", "value": value}
 
 
 def _metrics(bench: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """What Bencher calls metrics, by measure: its own `latency`, in nanoseconds, and one a figure of the record."""
+    """Return Bencher's metrics, by measure: its own `latency`, in nanoseconds, and one a figure of the record."""
     stats, found = bench["stats"], {}
     if (seconds := bench["extra_info"].get("first_logits_seconds")) is not None:
         spread = {
@@ -55,5 +54,5 @@ def _metrics(bench: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _measured(bench: dict[str, Any]) -> list[tuple[Field, float]]:
-    found = [(figure, bench["extra_info"].get(figure.name)) for figure in FIGURES if figure.name not in GIVEN]
+    found = [(figure, bench["extra_info"].get(figure.name)) for figure in OF_LOADS]
     return [(figure, value) for figure, value in found if value is not None]

@@ -1,11 +1,12 @@
-"""Everything that was recorded, for people: where figures came to another level."""
+"""The report of `--history`: change points of all recorded runs."""
 
 from collections.abc import Sequence
 
 from bench.history.change_points import ChangePoint, change_points
 from bench.history.runs import Run
 from bench.history.schema import PASSED
-from bench.record.field import shown, title
+from bench.record.field import format_figure, title
+from bench.record.formats import percent
 from bench.report.text_table import fitting, markdown_table
 
 HEADING = ("run", "date", "commit", "torch", "benchmark", "figure", "before", "since", "change")
@@ -15,26 +16,26 @@ SPARE = (1, 6, 7, 3, 2)
 
 
 def history_lines(runs: Sequence[Run], passed_over: Sequence[str], width: int, whose: str = "") -> list[str]:
-    """The change points of all runs, oldest first, in a table of `width` columns if that is possible.
+    """Render the change points of all runs, oldest first, in a table of `width` columns if that is possible.
 
     `whose`: the model of which they are all, if others are left out.
     """
     points, series = change_points(runs)
     steps = [point for point in points if not point.crept]
     table = fitting(_cells(steps), FIGURES, SPARE, width) if steps else []
-    return [*_told(runs, passed_over, whose), *table, *_crept(points), _conclusion(points, series)]
+    return [*_counts(runs, passed_over, whose), *table, *_crept(points), _conclusion(points, series)]
 
 
 def history_markdown(runs: Sequence[Run], passed_over: Sequence[str], whose: str = "") -> str:
-    """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    """Render the same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     points, series = change_points(runs)
     steps = [point for point in points if not point.crept]
     table = markdown_table(_cells(steps), FIGURES) if steps else []
-    told = [f"- {line}" for line in (*_told(runs, passed_over, whose), *_crept(points))]
-    return "\n".join(["### Change points", "", *told, "", *table, "", _conclusion(points, series), "", ""])
+    listed = [f"- {line}" for line in (*_counts(runs, passed_over, whose), *_crept(points))]
+    return "\n".join(["### Change points", "", *listed, "", *table, "", _conclusion(points, series), "", ""])
 
 
-def _told(runs: Sequence[Run], passed_over: Sequence[str], whose: str) -> list[str]:
+def _counts(runs: Sequence[Run], passed_over: Sequence[str], whose: str) -> list[str]:
     of_model = f" of {whose}" if whose else ""
     if not runs:
         return [*(f"PASSED OVER: {line}" for line in passed_over), f"No run{of_model} is recorded"]
@@ -63,8 +64,8 @@ def _cells(points: Sequence[ChangePoint]) -> list[list[str]]:
                 str(run.machine.get("torch")),
                 change.key.whole_title,
                 title(change.figure).removesuffix(" peak"),
-                shown(change.figure, change.before),
-                shown(change.figure, change.after),
+                format_figure(change.figure, change.before),
+                format_figure(change.figure, change.after),
                 change.percent,
             ]
         )
@@ -72,14 +73,14 @@ def _cells(points: Sequence[ChangePoint]) -> list[list[str]]:
 
 
 def _crept(points: Sequence[ChangePoint]) -> list[str]:
-    """A line for every stretch of runs in which a figure changed a little each time."""
+    """Render a line for every stretch of runs in which a figure changed a little each time."""
     lines = []
     for point in points:
         change, first = point.change, point.since
         if first and change.figure and change.before and change.after:
             way = "up" if change.after > change.before else "down"
-            percent = f"{abs(change.after / change.before - 1):.0%}".replace("%", " %")
-            what = f"{change.key.whole_title}: {title(change.figure).removesuffix(' peak')} crept {way} {percent}"
+            much = percent(abs(change.after / change.before - 1), ".0")
+            what = f"{change.key.whole_title}: {title(change.figure).removesuffix(' peak')} crept {way} {much}"
             lines.append(f"{what} over {point.crept} runs ({first.number}..{point.run.number})")
     return lines
 

@@ -11,7 +11,7 @@ from bench.record.record import Record
 from bench.report.conformance import is_fit
 from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
-from bench.report.rows import Row
+from bench.report.rows import Problem, Row
 from bench.report.text_table import markdown_table
 from model.byte_sizes import MB
 
@@ -20,21 +20,21 @@ EXACT, NEAR = 1.0, 1.1
 
 
 def peer_lines(table: Sequence[Row]) -> list[str]:
-    """What each loader of another project was, and was told: a line each."""
-    found = {row.strategy: row.record.peer for row in table if row.record.peer}
+    """Render the versions and arguments of each loader of another project, a line each."""
+    found = {row.name: row.record.peer for row in table if row.record.peer}
     return [f"{strategy}: {_described(peer)}" for strategy, peer in found.items()]
 
 
 def version_lines(table: Sequence[Row], runs: Sequence[Run]) -> list[str]:
-    """Which of their versions differ from those of the last run before that measured them, a line each loader."""
+    """Render the versions that differ from those of the last run with that loader, a line each loader."""
     lines = []
-    for row in {row.strategy: row for row in table if row.record.peer}.values():
+    for row in {row.name: row for row in table if row.record.peer}.values():
         now = (row.record.peer or {})["versions"]
         for run in reversed(runs):
-            before = [one.peer for one in run.records.values() if one.strategy == row.strategy and one.peer]
+            before = [one.peer for one in run.records.values() if one.strategy == row.name and one.peer]
             if before:
                 changes = _changes(before[-1]["versions"], now)
-                lines += [f"{row.strategy}: {', '.join(changes)} since run {run.number}"] if changes else []
+                lines += [f"{row.name}: {', '.join(changes)} since run {run.number}"] if changes else []
                 break
     return lines
 
@@ -54,11 +54,11 @@ def _versions(peer: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Loader:
-    """All that some runs found out about one strategy at one size: the records of its benchmarks, and its problems."""
+    """One strategy at one size in some runs: the records of its benchmarks, and its problems."""
 
     name: str
     records: tuple[Record, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
 
     def figure(self, name: str, **wanted: str | None) -> Any:
         """The first that was measured, in a record that has these values; None: there is none."""
@@ -84,7 +84,7 @@ def _of_state(loader: Loader, name: str, **wanted: str) -> float | None:
 
 
 def _on_device(loader: Loader, name: str) -> Any:
-    """Of a GPU rather than of a stand-in for one, and of either rather than of a simulated one."""
+    """Return a figure of a GPU, or else of a stand-in for one, or else of a simulated one."""
     kinds: tuple[dict[str, str | None], ...] = (
         {"device": "cuda", "stand_in": None},
         {"device": "cuda"},
@@ -117,7 +117,7 @@ COLUMNS: tuple[tuple[str, Callable[[Loader], str]], ...] = (
 
 @dataclass(frozen=True)
 class Rivalry:
-    """What a loader may be better in than every recipe of the suite: a figure, of which less is better.
+    """A figure in which a loader may be better than every recipe of the suite; less is better.
 
     Of the loads whose weights end so (None: of all); what is better by less than the factor `near` is as good.
     """
@@ -170,14 +170,14 @@ PEERS = RecordedSection("peers", "results/peers.md", _lines)
 
 
 def loaders_of(runs: Sequence[Recorded], size: str) -> list[Loader]:
-    """Every strategy that some runs measured, or tried to, at one size."""
-    outcomes = [outcome for run in runs for outcome in run.outcomes if outcome.size == size]
-    names = dict.fromkeys(one.strategy for one in outcomes if not one.strategy.startswith("limit: "))
+    """Return every strategy that some runs measured, or tried to, at one size."""
+    results = [result for run in runs for result in run.results if result.key.size == size]
+    names = dict.fromkeys(one.key.name for one in results if not one.key.roofline)
     return [
         Loader(
             name,
-            tuple(one.record for one in outcomes if one.strategy == name),
-            tuple(dict.fromkeys(one.verdict for one in outcomes if one.strategy == name and one.verdict != "ok")),
+            tuple(one.record for one in results if one.key.name == name),
+            tuple(dict.fromkeys(one.problem for one in results if one.key.name == name and one.problem)),
         )
         for name in names
     ]
@@ -218,14 +218,14 @@ def _facts(loaders: Sequence[Loader]) -> list[str]:
         peer = loader.peer
         assert peer
         backend = f" ({peer['backend']})" if peer["backend"] else ""
-        told = f"{peer['settings']}{backend}"
+        call = f"{peer['settings']}{backend}"
         devices = "CUDA" if peer["devices"] == "cuda" else "CPU, CUDA"
-        body.append([f"`{loader.name}`", _versions(peer), told, peer["destination"], peer["formats"], devices])
+        body.append([f"`{loader.name}`", _versions(peer), call, peer["destination"], peer["formats"], devices])
     return markdown_table([heading, *body], ()) if body else []
 
 
 def _conformance(cells: Sequence[Cell]) -> list[str]:
-    """Which properties of models each loader keeps, refuses and loses; and which misfits it takes for fitting."""
+    """Render the properties that each loader keeps, refuses and loses, and the misfits that it accepts."""
     heading = [
         "loader",
         "keeps",

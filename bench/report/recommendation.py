@@ -1,9 +1,9 @@
-"""Which strategies a user should take, as far as one run tells: by memory, and apart from it by time."""
+"""Strategies to recommend by one run: by memory, and separately by time."""
 
 from collections.abc import Callable, Sequence
 
 from bench.meters import kind_of
-from bench.report.rows import Row, fits, has_failed, listed, peak_ratio, team
+from bench.report.rows import Row, listed, peak_ratio
 from bench.sharded.recipes import SHARDED
 from bench.strategies import STRATEGIES
 
@@ -16,23 +16,23 @@ UNKNOWN = float("inf")
 
 
 def best(table: Sequence[Row]) -> list[str]:
-    """Which strategies take least memory where the weights end, and which are fastest, a line each.
+    """Name the strategies that take least memory where the weights end, and the fastest ones, a line each.
 
     Said of the largest size, of those that fit and did not fail; all that are equal are named. Where no memory, or no
     time, was measured, there is no such line.
     """
-    usable = [row for row in table if fits(row) and not has_failed(row) and row.record.state_bytes]
+    usable = [row for row in table if row.fits and not row.has_failed and row.record.state_bytes]
     lines = []
     if metered := _largest([row for row in usable if _is_metered(row)]):
-        lines.append(f"Best here: {_told(metered, least_memory, _peaks, lambda row: row.record.ownership)}")
+        lines.append(f"Best here: {_chosen(metered, least_memory, _peaks, lambda row: row.record.ownership)}")
     if timed := _largest([row for row in usable if row.record.first_logits_seconds]):
         where = "GPU" if kind_of(timed[0].timed_on or "cpu").is_gpu else "CPU"
-        lines.append(f"Fastest on this {where}: {_told(timed, fastest, _seconds, lambda row: row.timed_ownership)}")
+        lines.append(f"Fastest on this {where}: {_chosen(timed, fastest, _seconds, lambda row: row.timed_ownership)}")
     return lines
 
 
 def least_memory(candidates: Sequence[Row]) -> list[Row]:
-    """Those that take least of the device, and among these least private memory of the host; all that are equal.
+    """Return the rows that take least of the device, and of these least private memory of the host; all that are equal.
 
     First comes what takes least by theory, then what comes first in the table: noise does not change the order.
     """
@@ -43,7 +43,7 @@ def least_memory(candidates: Sequence[Row]) -> list[Row]:
 
 
 def memory(row: Row) -> tuple[float, ...]:
-    """The peaks that a user weighs, as ratios: of the device and of the host beside it, or of the host alone.
+    """Return the peaks that a user weighs, as ratios: of the device and of the host beside it, or of the host alone.
 
     Those of the suite's strategies are what theory says, which is what measured ones are held to.
     """
@@ -52,7 +52,7 @@ def memory(row: Row) -> tuple[float, ...]:
 
 
 def fastest(candidates: Sequence[Row]) -> list[Row]:
-    """Those whose first logits come earliest, all that are as early, in the order of the table."""
+    """Return the rows whose first logits come earliest, all that are as early, in the order of the table."""
     least = min(row.seconds for row in candidates)
     return [row for row in candidates if row.seconds <= least * EQUAL_TIMES]
 
@@ -64,49 +64,49 @@ def _ratio(row: Row, figure: str) -> float:
 
 
 def _is_stated(row: Row) -> bool:
-    return row.strategy_name in STRATEGIES or row.strategy_name in SHARDED
+    return row.key.strategy in STRATEGIES or row.key.strategy in SHARDED
 
 
 def _largest(candidates: Sequence[Row]) -> list[Row]:
-    """Those of the largest size, and of as many processes as there can be."""
+    """Return the rows of the largest size, and of these those of most processes."""
     of_size = [row for row in candidates if row.record.state_bytes == max(one.record.state_bytes for one in candidates)]
-    return [row for row in of_size if team(row.strategy)[0] == max(team(one.strategy)[0] for one in of_size)]
+    return [row for row in of_size if row.key.ranks == max(one.key.ranks for one in of_size)]
 
 
 def _is_metered(row: Row) -> bool:
     return row.record.device_peak_ratio is not None or row.record.host_peak_ratio is not None
 
 
-def _told(
+def _chosen(
     candidates: Sequence[Row],
     choose: Callable[[Sequence[Row]], list[Row]],
     figures: Callable[[Sequence[Row]], str],
     ownership: Callable[[Row], str | None],
 ) -> str:
-    """The chosen ones of each way to divide the model: that is decided before. After a mapped one, one that owns."""
-    told = []
-    for division in dict.fromkeys(team(row.strategy) for row in candidates):
-        alike = [row for row in candidates if team(row.strategy) == division]
+    """Name the chosen rows of each division of the model, and after a mapped one, one that owns."""
+    parts = []
+    for division in dict.fromkeys(row.key.division for row in candidates):
+        alike = [row for row in candidates if row.key.division == division]
         chosen = choose(alike)
         owned = [row for row in alike if ownership(row) != "mapped"]
         if any(row in owned for row in chosen):
-            told.append(_praise(chosen, figures(chosen)))
+            parts.append(_praise(chosen, figures(chosen)))
             continue
-        told.append(_praise(chosen, f"{figures(chosen)}, mapped"))
+        parts.append(_praise(chosen, f"{figures(chosen)}, mapped"))
         if owned:
             chosen = choose(owned)
-            told.append(f"owning its weights: {_praise(chosen, figures(chosen))}")
-    return "; ".join(told)
+            parts.append(f"owning its weights: {_praise(chosen, figures(chosen))}")
+    return "; ".join(parts)
 
 
 def _praise(chosen: Sequence[Row], figures: str) -> str:
-    return f"{listed([row.strategy for row in chosen])} ({figures})"
+    return f"{listed([row.name for row in chosen])} ({figures})"
 
 
 def _peaks(chosen: Sequence[Row]) -> str:
     device = _span([peak_ratio(row.record, "device_peak_ratio") for row in chosen], "x")
     host = _span([row.record.host_peak_ratio for row in chosen], "x")
-    if device and chosen[0].division:
+    if device and chosen[0].key.parallelism:
         return f"{device} of S/N"
     return ", ".join(f"{span} {name}" for span, name in ((device, "device"), (host, "private")) if span)
 
@@ -116,7 +116,7 @@ def _seconds(chosen: Sequence[Row]) -> str:
 
 
 def _span(figures: Sequence[float | None], unit: str) -> str:
-    """The least and the most of some figures, or what they have in common; empty where none is known."""
+    """Write the least and the most of some figures, or the one that all have; empty if none is known."""
     ends = (
         [f"{find(known):.2f}" for find in (min, max)] if (known := [one for one in figures if one is not None]) else []
     )

@@ -1,6 +1,7 @@
-"""A recorded run as its page and the README show it: all of it is read from one file."""
+"""A recorded run, read from its file, for its page and for documents."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,9 @@ from bench.history.schema import FIELD_KINDS, compared
 from bench.record.kinds import COUNT, FLAG, NUMBER, POSITIVE, TEXT, each, empty_or, fields, one_of, require
 from bench.record.record import Record
 from bench.record.record_file import Unreadable, content_of, json_of
+from bench.record.row_key import RowKey
 from bench.report.redact import Folders, without_folders
-from bench.report.rows import CaseResult, Row, rows, team
+from bench.report.rows import CaseResult, Problem, Row, Status, rows
 from model.printable import printable
 
 # What is shown of a run beside what later runs look at. Peaks are shown as multiples of `state_bytes`.
@@ -41,7 +43,7 @@ class Recorded:
 
     run: Run
     content: bytes
-    outcomes: tuple[CaseResult, ...]
+    results: tuple[CaseResult, ...]
     cells: tuple[Cell, ...]
     changes: tuple[Change, ...]
     failed: tuple[str, ...]
@@ -49,28 +51,28 @@ class Recorded:
 
     @property
     def accepted(self) -> bool:
-        """Whether someone accepted these changes with the run."""
+        """True if someone accepted these changes with the run."""
         return bool(self.run.accepted)
 
     @cached_property
     def rows(self) -> list[Row]:
-        return rows(self.outcomes)
+        return rows(self.results)
 
     @property
     def sizes(self) -> list[str]:
-        return list(dict.fromkeys(outcome.size for outcome in self.outcomes))
+        return list(dict.fromkeys(result.key.size for result in self.results))
 
     def metered(self, size: str) -> list[CaseResult]:
-        """The loads of one size whose memory was measured, one a strategy.
+        """Return the loads of one size whose memory was measured, one a strategy.
 
         What failed only for having grown is among the benchmarks, too: the last that is said of it counts.
         """
         found = {
-            outcome.strategy: outcome
-            for outcome in self.outcomes
-            if outcome.size == size and outcome.record.host_total_peak_bytes is not None
+            result.key: result
+            for result in self.results
+            if result.key.size == size and result.record.host_total_peak_bytes is not None
         }
-        return sorted(found.values(), key=lambda outcome: team(outcome.strategy))
+        return sorted(found.values(), key=lambda result: result.key.division)
 
 
 def recorded(file: Path) -> Recorded:
@@ -85,7 +87,7 @@ def recorded(file: Path) -> Recorded:
     return Recorded(
         run=run,
         content=content,
-        outcomes=tuple(_outcomes(shown)),
+        results=tuple(_results(shown)),
         cells=tuple(_cell(cell) for cell in shown["conformance"]),
         changes=tuple(_changes(history)),
         failed=tuple(history.get("failed", ())),
@@ -93,27 +95,48 @@ def recorded(file: Path) -> Recorded:
     )
 
 
-def problems(outcomes: Iterable[CaseResult], folders: Folders) -> list[dict[str, Any]]:
-    """What is to be recorded of benchmarks that failed or were skipped: no history is made of it, but it is shown."""
+# `RowKey.name` of loads by many processes, and how that of a roofline begins.
+_DIVIDED = re.compile(r"(\S+) (\S+) x([0-9]{1,9})")
+_ROOFLINE = "limit: "
+
+
+def problems(results: Iterable[CaseResult], folders: Folders) -> list[dict[str, Any]]:
+    """Write the problems of a run for its file: pages show them, and later runs are not compared with them."""
     return [
         {
-            "strategy": outcome.strategy,
-            "size": outcome.size,
-            "verdict": without_folders(outcome.verdict, folders),
-            "record": outcome.record.as_json() if outcome.record.size else {},
+            "strategy": result.key.name,
+            "size": result.key.size,
+            "verdict": without_folders(str(result.problem), folders),
+            "record": result.record.as_json() if result.record.size else {},
         }
-        for outcome in outcomes
-        if outcome.verdict != "ok"
+        for result in results
+        if result.problem
     ]
 
 
-def _outcomes(data: Mapping[str, Any]) -> Iterator[CaseResult]:
-    """What was measured and is right, then what is not: rows merge them by strategy and size."""
+def _results(data: Mapping[str, Any]) -> Iterator[CaseResult]:
+    """Read the benchmarks, which are right, then the problems: rows merge them by strategy and size."""
     for bench in data["benchmarks"]:
         record = Record.read(bench["extra_info"])
-        yield CaseResult(record.row, str(record.size), "ok", record)
+        yield CaseResult(record.row_key, record)
     for problem in data["problems"]:
-        yield CaseResult(problem["strategy"], problem["size"], problem["verdict"], Record.read(problem["record"]))
+        key = row_key(problem["strategy"], problem["size"])
+        yield CaseResult(key, Record.read(problem["record"]), _problem(problem["verdict"]))
+
+
+def row_key(name: str, size: str) -> RowKey:
+    """Read the name of a row, as `problems` writes it."""
+    if match := _DIVIDED.fullmatch(name):
+        return RowKey(match[1], size, match[2], int(match[3]))
+    return RowKey(name.removeprefix(_ROOFLINE), size, roofline=name.startswith(_ROOFLINE))
+
+
+def _problem(verdict: str) -> Problem | None:
+    """Read a problem, as `problems` writes it."""
+    for status in (Status.REFUSED, Status.SKIPPED):
+        if verdict.startswith(prefix := f"{status}: "):
+            return Problem(status, verdict.removeprefix(prefix))
+    return None if verdict == Status.OK else Problem(Status.FAILED, verdict)
 
 
 def _cell(cell: Mapping[str, Any]) -> Cell:

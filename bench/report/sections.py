@@ -9,7 +9,14 @@ from bench.history.comparison import Comparison
 from bench.history.runs import Run
 from bench.report.advice import Advice
 from bench.report.alive import explanation
-from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
+from bench.report.comparison import (
+    RemarkKind,
+    comparison_lines,
+    comparison_markdown,
+    comparison_title,
+    quiet_line,
+    remarks,
+)
 from bench.report.conformance import conformance_lines
 from bench.report.history import history_lines, history_markdown
 from bench.report.peers import version_lines
@@ -104,5 +111,5 @@ def not_compared(results: RunResults) -> list[str]:
     """Return a line for what could not be held against history, though someone asked for it."""
     if not results.comparison or not results.compared:
         return []
-    lines = comparison_lines(results.comparison, results.recorded, JOB_PAGE_COLUMNS)
-    return [line for line in lines if line.startswith("NOT COMPARED: ")]
+    found = remarks(results.comparison, results.recorded)
+    return [str(remark) for remark in found if remark.kind == RemarkKind.NOT_COMPARED]

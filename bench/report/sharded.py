@@ -29,9 +29,9 @@ def scales(table: Sequence[Row]) -> list[str]:
     """Explain S/N, a line a size and number of ranks, and the units of the columns; empty without sharded loads."""
     shares: dict[tuple[str, int], dict[str, int]] = {}
     for row in table:
-        if row.division and row.record.share_bytes is not None:
-            shares.setdefault((row.size, row.division.ranks), {})[row.division.parallelism] = row.record.share_bytes
-    told = [
+        if row.key.parallelism and row.record.share_bytes is not None:
+            shares.setdefault((row.size, row.key.ranks), {})[row.key.parallelism] = row.record.share_bytes
+    lines = [
         f"{size}: after the load, one rank of {ranks:,} holds S/N = "
         + ", ".join(f"{count:,} ({parallelism})" for parallelism, count in found.items())
         + " bytes"
@@ -39,7 +39,7 @@ def scales(table: Sequence[Row]) -> list[str]:
     ]
     about = f"In {unit(table).name}: the rank with the highest peak; node, file: all ranks of a node"
     read = "; read: all ranks, in S" if any(row.record.read_bytes is not None for row in table) else ""
-    return [*told, f"{about}{read}"] if told else []
+    return [*lines, f"{about}{read}"] if lines else []
 
 
 def columns(table: Sequence[Row]) -> list[tuple[str, Column]]:

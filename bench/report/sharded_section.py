@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.record.formats import in_three_digits
 from bench.record.record import Record
+from bench.record.row_key import RowKey
 from bench.report import sharded
 from bench.report.recorded import Recorded
 from bench.report.recorded_section import RecordedSection
-from bench.report.rows import Row, ShardingKey, rows
+from bench.report.rows import Row, rows
 from bench.report.table import problems, terminal_lines
 from bench.report.text_table import markdown_table
 from bench.sharded.rank_group import NODE_RANKS
@@ -19,13 +20,13 @@ def _lines(runs: Sequence[Recorded]) -> Iterator[str]:
     Raises `ValueError` for a run without sharded loads.
     """
     for run in runs:
-        if not any(row.division for row in run.rows):
+        if not any(row.key.parallelism for row in run.rows):
             raise ValueError(f"--sharded: run {run.run.number} has no sharded loads")
-    plans = [run for run in runs if any(outcome.record.planned for outcome in run.outcomes)]
+    plans = [run for run in runs if any(result.record.planned for result in run.results)]
     for run in runs:
         if run not in plans:
             yield from ("```text", *terminal_lines(run.rows, COLUMNS), "```", "")
-    planned = rows(outcome for run in plans for outcome in run.outcomes)
+    planned = rows(result for run in plans for result in run.results)
     for size in dict.fromkeys(row.size for row in planned):
         yield from _planned([row for row in planned if row.size == size])
 
@@ -39,7 +40,7 @@ SHARDED = RecordedSection("sharded", "results/sharded.md", _lines)
 def _planned(table: Sequence[Row]) -> Iterator[str]:
     """Render one size: a row a strategy and parallelism, two figures a number of ranks."""
     unit = sharded.unit(table)
-    found = {row.division: row.record for row in table if row.division and row.record.share_bytes is not None}
+    found = {row.key: row.record for row in table if row.key.parallelism and row.record.share_bytes is not None}
     counts = sorted({one.ranks for one in found})
     shares = {(one.parallelism, one.ranks): record for one, record in found.items()}
 
@@ -54,7 +55,7 @@ def _planned(table: Sequence[Row]) -> Iterator[str]:
         ends = shown((shares.get((way, count)) for count in counts), "share_bytes")
         body.append(["S/N", way, *ends, *([""] * len(counts))])
         for strategy in dict.fromkeys(one.strategy for one in found if one.parallelism == way):
-            records = [found.get(ShardingKey(strategy, way, count)) for count in counts]
+            records = [found.get(RowKey(strategy, table[0].size, way, count)) for count in counts]
             device, node = (shown(records, f"{name}_peak_bytes") for name in ("device_requested", "node_private"))
             body.append([f"`{strategy}`", way, *device, *node])
     [state, *_] = shown(found.values(), "state_bytes")
@@ -64,5 +65,5 @@ def _planned(table: Sequence[Row]) -> Iterator[str]:
         f"there are up to {NODE_RANKS}. The rows S/N show what a rank holds after the load."
     )
     yield from ("", *markdown_table([heading, *body], range(2, len(heading))), "")
-    if said := problems(list(table)):
-        yield from (*(f"- {problem}" for problem in said), "")
+    if lines := problems(table):
+        yield from (*(f"- {line}" for line in lines), "")

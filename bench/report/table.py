@@ -1,13 +1,13 @@
 """The table at the end of a run: in a terminal of any width, and as Markdown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bench.record.formats import GIB
 from bench.record.record import FIELDS
 from bench.report import sharded
 from bench.report.peers import peer_lines
 from bench.report.recommendation import best
-from bench.report.rows import REFUSED, Row, coverage, scales, stand_ins, verdict_word
+from bench.report.rows import Problem, Row, Status, coverage, scales, stand_ins
 from bench.report.text_table import aligned, markdown_table
 
 # The columns of loads by one process, with the names of their fields.
@@ -17,7 +17,7 @@ ALL = max(column.spare for _, column in (*COLUMNS, *sharded.columns(())))
 
 
 def terminal_lines(table: list[Row], width: int) -> list[str]:
-    """The table in `width` columns, if that is possible at all; then what went wrong, and what is best here."""
+    """Render the table in `width` columns if that is possible, then problems, and what is best here."""
     most = ALL
     while max(map(len, lines := aligned(shown := cells(table, most), _figures(shown)))) > width and most > 0:
         most -= 1
@@ -25,34 +25,34 @@ def terminal_lines(table: list[Row], width: int) -> list[str]:
 
 
 def markdown(table: list[Row]) -> str:
-    """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    """Render the same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     shown = cells(table)
     lines = markdown_table(shown, _figures(shown))
     return "\n".join([*above(table), "", *lines, "", *below(table), "", *best(table), ""])
 
 
 def above(table: list[Row]) -> list[str]:
-    """What the figures of a table are of."""
+    """Return the lines above a table: the scales of its figures."""
     return [*scales(table), *sharded.scales(table), *stand_ins(table)]
 
 
 def below(table: list[Row]) -> list[str]:
-    """How many strategies work, what went wrong, and what else there is to say of single rows."""
+    """Return the lines below a table: how many strategies work, refusals, and notes."""
     return [*coverage(table), *refusals(table), *notes(table)]
 
 
 def notes(table: list[Row]) -> list[str]:
-    """What there is to say of single rows: what went wrong, how those ended that had too little memory, and peers."""
+    """Return lines on single rows: problems, loads that had too little memory, and peers."""
     return [*problems(table), *fates(table), *peer_lines(table)]
 
 
 def cells(table: list[Row], most: int = ALL, *, whole: bool = False) -> list[list[str]]:
-    """Heading, in `whole` words or short, and rows.
+    """Return the heading, in `whole` words or short, and rows.
 
     Left out are columns in which no row has a figure, and those that go sooner than `most`.
     """
-    heading, body = ["strategy", "size"], [[row.strategy_name, row.size] for row in table]
-    of_ranks = any(row.division for row in table)
+    heading, body = ["strategy", "size"], [[row.key.label, row.size] for row in table]
+    of_ranks = any(row.key.parallelism for row in table)
     unit = sharded.unit(table) if of_ranks else GIB
     for name, column in sharded.columns(table) if of_ranks else COLUMNS:
         shown = [column.text(row.record, name, unit) for row in table]
@@ -61,7 +61,7 @@ def cells(table: list[Row], most: int = ALL, *, whole: bool = False) -> list[lis
             for line, figure in zip(body, shown, strict=True):
                 line.append(figure or "-")
     for line, row in zip(body, table, strict=True):
-        line.append(verdict_word(row))
+        line.append(row.status)
     return [[*heading, "verdict"], *body]
 
 
@@ -71,28 +71,30 @@ def _figures(cells: list[list[str]]) -> range:
 
 
 def refusals(table: Sequence[Row]) -> list[str]:
-    """Why strategies refused a model, and what to do, each reason in one line after all who gave it."""
-    return _reasons(table, lambda problem: problem.startswith(REFUSED))
+    """Return the reasons of strategies that refused a model, each in one line after all that gave it."""
+    return _reasons(table, refused=True)
 
 
 def problems(table: Sequence[Row]) -> list[str]:
-    """What else went wrong, in such lines."""
-    return _reasons(table, lambda problem: not problem.startswith(REFUSED))
+    """Return all other problems, in such lines."""
+    return _reasons(table, refused=False)
 
 
-def _reasons(table: Sequence[Row], wanted: Callable[[str], bool]) -> list[str]:
-    said: dict[str, dict[str, None]] = {}
+def _reasons(table: Sequence[Row], *, refused: bool) -> list[str]:
+    named: dict[Problem, dict[str, None]] = {}
     for row in table:
-        for problem in filter(wanted, row.problems):
-            said.setdefault(problem, {})[f"{_whose(problem, row, table)}-{row.size}"] = None
-    return [f"{', '.join(names)}: {problem}" for problem, names in said.items()]
+        for problem in row.problems:
+            if (problem.status == Status.REFUSED) == refused:
+                named.setdefault(problem, {})[f"{_whose(problem, row, table)}-{row.size}"] = None
+    return [f"{', '.join(names)}: {problem}" for problem, names in named.items()]
 
 
-def _whose(problem: str, row: Row, table: Sequence[Row]) -> str:
-    alike = [one for one in table if one.division and (one.strategy_name, one.size) == (row.strategy_name, row.size)]
-    return row.strategy_name if alike and all(problem in one.problems for one in alike) else row.strategy
+def _whose(problem: Problem, row: Row, table: Sequence[Row]) -> str:
+    """Return the strategy, if all its loads by many processes have this problem, or the name of the row."""
+    alike = [one for one in table if one.key.parallelism and one.key[:2] == row.key[:2]]
+    return row.key.strategy if alike and all(problem in one.problems for one in alike) else row.name
 
 
 def fates(table: list[Row]) -> list[str]:
-    """How those loads ended that were given too little memory."""
-    return [f"{row.strategy}-{row.size}: {row.record.fate}" for row in table if row.record.fate]
+    """Return how loads ended that were given too little memory, a line each."""
+    return [f"{row.key.title}: {row.record.fate}" for row in table if row.record.fate]

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from bench.measure.case import Case
-from bench.measure.planning import halved, largest_block
 from bench.measure.planning import plan as plan_anew
 from bench.meters.budget import Budget
 from bench.meters.measure import Measurement
 from bench.meters.process import LoadDied
 from bench.record.record import Record
+from bench.record.row_key import RowKey
 from bench.report.advice import Advice, advised
-from bench.report.rows import CaseResult, Row, rows
+from bench.report.rows import Problem, Row, Status
 from model.user.from_options import user_model
 
 GIB, MIB = 2**30, 2**20
@@ -21,7 +21,7 @@ GIB, MIB = 2**30, 2**20
 plan = cache(plan_anew)
 
 
-def row(strategy: str, *, fits: bool | None = True, problem: str | None = None, **record: Any) -> Row:
+def row(strategy: str, *, fits: bool | None = True, problem: Problem | None = None, **record: Any) -> Row:
     known = {
         "strategy": strategy,
         "state_bytes": GIB,
@@ -36,23 +36,23 @@ def row(strategy: str, *, fits: bool | None = True, problem: str | None = None, 
     }
     timed = Record(device=record.pop("timed_on", "cuda"))
     size = record.pop("size", "small")
-    return Row(strategy, size, Record.read(known | record), (problem,) if problem else (), timed)
+    return Row(RowKey(strategy, size), Record.read(known | record), (problem,) if problem else (), timed)
 
 
 def never(_: Case) -> Measurement:
     raise AssertionError("nothing has to be planned")
 
 
-def said(*table: Row) -> Advice:
-    advice = advised(table, [], never, Budget(2 * GIB))
-    assert advice
-    return advice
-
-
-def would(table: list[Row], cases: list[Case], budget: Budget, planned: Callable[[Case], Measurement] = plan) -> Advice:
+def would(
+    table: Sequence[Row], cases: list[Case], budget: Budget, planned: Callable[[Case], Measurement] = plan
+) -> Advice:
     advice = advised(table, cases, planned, budget)
     assert advice
     return advice
+
+
+def said(*table: Row) -> Advice:
+    return would(table, [], Budget(2 * GIB), never)
 
 
 def test_where_nothing_was_tried_nothing_is_said() -> None:
@@ -113,25 +113,24 @@ def test_of_those_that_are_equal_the_one_that_takes_least_by_theory_whatever_noi
 
 
 def test_what_was_not_timed_for_want_of_memory_may_be_used() -> None:
-    advice = said(row("streamed", problem="skipped: takes 13.5 GB of host memory"))
+    advice = said(row("streamed", problem=Problem(Status.SKIPPED, "takes 13.5 GB of host memory")))
     assert advice.strategy == "streamed"
     assert "failed" not in " ".join(advice.lines)
 
 
 def test_what_fits_and_fails_otherwise_is_not_to_be_used() -> None:
-    advice = said(row("streamed", problem="a weight is wrong", first_logits_seconds=0.1), row("load_assign"))
+    advice = said(
+        row("streamed", problem=Problem(Status.FAILED, "a weight is wrong"), first_logits_seconds=0.1),
+        row("load_assign"),
+    )
     assert advice.strategy == "load_assign"
     assert advice.lines[-1] == "streamed failed otherwise."
 
 
 def test_of_a_mapped_model_the_file_has_to_stay() -> None:
-    table = row("mmap_assign", ownership="mapped", host_budget_bytes=GIB, device_budget_bytes=None)
-    advice = said(table)
+    advice = said(row("mmap_assign", ownership="mapped", host_budget_bytes=GIB, device_budget_bytes=None))
     assert "0 MiB of the host's 1 GiB beside an empty process" in advice.lines[0]
-    assert (
-        advice.lines[1]
-        == "Its weights stay in the pages of the file, which has to stay as it is while the model is used."
-    )
+    assert "the file, which has to stay as it is" in advice.lines[1]
 
 
 def test_the_largest_model_counts() -> None:
@@ -153,13 +152,11 @@ def test_its_code_is_there_to_be_pasted(tmp_path: Any) -> None:
     assert "written when the run is recorded" in advice.how_to_use(None)[0]
     assert said(row("mine")).how_to_use(None) == []
     *_, used = said(row("streamed", cast="bfloat16")).how_to_use(None)
-    assert used.startswith(
-        '    model = streamed(build, "checkpoint.pt", torch.device("cuda"), dtype=torch.bfloat16)  #'
-    )
+    assert 'torch.device("cuda"), dtype=torch.bfloat16)' in used
 
 
 def test_where_none_fits_what_would_is_planned() -> None:
-    """Of small, whose segments take 698 MiB: half of that, cast to bfloat16, and two devices, would do."""
+    """The segments of small take 698 MiB: half of that, cast to bfloat16, and two devices, would do."""
     cases = [Case(name, "small", "sim", "float32") for name in ("baseline", "load_assign")]
     table = [row(case.strategy_name, fits=False) for case in cases]
     advice = would(table, cases, Budget(600 * MIB))
@@ -204,15 +201,14 @@ def test_the_process_of_a_load_is_part_of_the_hosts_memory(
 
 
 def test_a_model_that_is_larger_than_the_device_needs_no_trial() -> None:
-    """Where limits cannot be set, and where a limit of the machine is all that was measured."""
+    """Limits may be impossible to set, or a limit of the machine may be all that was measured."""
     case = Case("baseline", "small", "sim", "float32")
-    untried = row("baseline", fits=None, problem="skipped: no memory cgroup can be made here")
-    assert (
-        would([untried], [case], Budget(600 * MIB)).lines[0].startswith("No strategy can load small with this memory")
-    )
+    untried = row("baseline", fits=None, problem=Problem(Status.SKIPPED, "no memory cgroup can be made here"))
+    lines = would([untried], [case], Budget(600 * MIB)).lines
+    assert lines[0].startswith("No strategy can load small with this memory")
     assert advised([untried], [case], plan, Budget(2 * GIB)) is None
-    limit = Row("limit: memory", "small", Record(state_bytes=GIB, limit="memory"), ())
-    many = Row("streamed fsdp x8", "small", Record(state_bytes=GIB, strategy="streamed"), ())
+    limit = Row(RowKey("memory", "small", roofline=True), Record(state_bytes=GIB, limit="memory"))
+    many = Row(RowKey("streamed", "small", "fsdp", 8), Record(state_bytes=GIB, strategy="streamed"))
     assert advised([limit, many], [case], plan, Budget(600 * MIB)) is None
 
 
@@ -235,14 +231,12 @@ def test_what_cannot_be_planned_is_said_and_what_needs_no_plan_too() -> None:
 
 
 def test_loaders_of_other_projects_are_not_planned() -> None:
-    """What theory says nothing of would pass for what takes least."""
+    """A loader without bounds would pass for the one that takes least."""
     cases = [Case(name, "small", "sim", "float32") for name in ("dcp", "load_assign")]
     table = [row(case.strategy_name, fits=False) for case in cases]
     for tried in (1, 2):
         lines = would(table[:tried], cases[:tried], Budget(600 * MIB)).lines
-        assert (
-            "  --cast bfloat16: mmap_assign takes 350 MiB of the device and 73.6 MiB of the host, which fits" in lines
-        )
+        assert [line for line in lines if line.startswith("  --cast bfloat16: mmap_assign takes 350 MiB")]
 
 
 ROTARY = """
@@ -275,7 +269,7 @@ def wrapped_model(folder: Path, strategies: tuple[str, ...]) -> tuple[list[Case]
     cases = [Case(name, "wrapped", "sim", "float32", planned=True, own=model) for name in strategies]
     known: dict[str, Any] = {"size": "wrapped", "state_bytes": 40 * MIB}
     tried = row("sequential", fits=False, **known)
-    refused = "refused: ['body.model.angles'] are in no checkpoint"
+    refused = Problem(Status.REFUSED, "['body.model.angles'] are in no checkpoint")
     return cases, [
         tried if name == "sequential" else row(name, fits=None, problem=refused, **known) for name in strategies
     ]
@@ -302,28 +296,3 @@ def test_what_was_refused_is_not_called_untried(tmp_path: Path) -> None:
     # With the segments that its allocator takes for 48 MiB.
     assert lines[1] == "  more memory: sequential takes 62 MiB of the device and 40 MiB of the host"
     assert [line.partition(":")[0] for line in lines[2:]] == ["  --cast bfloat16"]
-
-
-def test_a_model_is_halved_once() -> None:
-    case = Case("load_assign", "small", "sim", "float32")
-    half = halved(case)
-    assert half
-    # The masks, which are float32 whatever the weights are, too.
-    assert half.specification.footprint.state_bytes == case.specification.footprint.state_bytes // 2
-    assert halved(half) is None
-
-
-def test_the_largest_block_of_a_model_is_one_of_a_sequence_or_a_part_beside_it() -> None:
-    assert largest_block(Case("load_assign", "small", "sim", "float32")) == ("tok_emb", 154_389_504)
-    assert largest_block(Case("load_assign", "xl", "sim", "float32"))[0] == "tok_emb"
-    assert largest_block(Case("load_assign", "gpt3", "sim", "float32"))[0].startswith("trf_blocks.")
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_what_was_tried_stays_when_a_row_is_put_together(order: tuple[int, int]) -> None:
-    outcomes = [
-        CaseResult("streamed", "small", "ok", Record(strategy="streamed", state_bytes=1, device_reserved_peak_bytes=7)),
-        CaseResult("streamed", "small", "ok", Record(strategy="streamed", state_bytes=1, fits=False, fate="killed")),
-    ]
-    [whole] = rows(outcomes[place] for place in order)
-    assert (whole.record.fits, whole.record.device_reserved_peak_bytes) == (False, 7)

@@ -2,8 +2,9 @@ from dataclasses import asdict
 
 from bench.meters.allocations import CACHED, ELSEWHERE, LiveAllocation
 from bench.record.record import Record
+from bench.record.row_key import RowKey
 from bench.report.alive import MOST_LINES, alive_lines, explanation
-from bench.report.rows import CaseResult
+from bench.report.rows import CaseResult, Problem, Status
 
 GIB = 2**30
 MODEL = LiveAllocation(6 * GIB, 821, "sequential.py:6", "model = build().to(device)")
@@ -34,9 +35,9 @@ def test_an_outcome_is_explained_figure_by_figure() -> None:
             "host_file_peak_bytes": [],
         },
     }
-    assert list(explanation(CaseResult("sequential", "xl", "ok", Record.read(known)))) == [
+    assert list(explanation(CaseResult(RowKey("sequential", "xl"), Record.read(known)))) == [
         "sequential-xl: device requested peak 6.00 GiB",
         *alive_lines([MODEL, TENSOR]),
     ]
-    assert list(explanation(CaseResult("sequential", "xl", "ok", Record(alive_at_peak=None)))) == []
-    assert list(explanation(CaseResult("sequential", "xl", "skipped: no room"))) == []
+    assert list(explanation(CaseResult(RowKey("sequential", "xl"), Record(alive_at_peak=None)))) == []
+    assert list(explanation(CaseResult(RowKey("sequential", "xl"), problem=Problem(Status.SKIPPED, "no room")))) == []

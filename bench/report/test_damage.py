@@ -169,13 +169,13 @@ def show_history(run: Run, sound: Run, now: Recorded) -> None:
     history_lines(runs, [], 120)
     history_markdown(runs, [])
     comparison = Comparison(Baselines(runs, sound.machine, (run,)), False, [])
-    comparison.past.recorded()
+    comparison.baselines.recorded()
     for key, record in sound.records.items():
-        comparison.findings.extend(byte_changes(comparison.past, key, record, 0.01))
+        comparison.findings.extend(byte_changes(comparison.baselines, key, record, 0.01))
     comparison.grown = dict(sound.records)
     comparison.vanished = dict.fromkeys(run.records, run)
     comparison.conclude(dict(sound.records), 0.05)
-    comparison.past.latest_here(list(sound.records))
+    comparison.baselines.latest_here(list(sound.records))
     comparison_title(comparison)
     comparison_lines(comparison, None, 80)
     comparison_markdown(comparison, None)
@@ -189,7 +189,7 @@ def show(shown: Recorded, sound: Run) -> None:
     conformance_lines(shown.cells, 80, whole=True)
     verdict(shown)
     PEERS.rendered([shown])
-    if any(row.division for row in shown.rows):
+    if any(row.key.parallelism for row in shown.rows):
         SHARDED.rendered([shown])
     pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
     from bench.report.page.page import _context  # noqa: PLC0415 - of an extra

@@ -6,9 +6,10 @@ from bench.conformance.judge import CellStatus
 from bench.conformance.sweep import Cell
 from bench.history.runs import Key, Run
 from bench.record.record import Record
+from bench.record.row_key import RowKey
 from bench.report.peers import PEERS, Loader, beaten, peer_lines, version_lines
 from bench.report.recorded import Recorded
-from bench.report.rows import CaseResult, Row
+from bench.report.rows import CaseResult, Problem, Row, Status
 from bench.report.table import terminal_lines
 
 ROOT = Path(__file__).parents[2]
@@ -30,39 +31,44 @@ def record(device: str = "cpu", cache: str = "warm", **figures: Any) -> Record:
     return Record.read(known)
 
 
-def run(outcomes: list[CaseResult], cells: list[Cell] | None = None) -> Recorded:
+def run(results: list[CaseResult], cells: list[Cell] | None = None) -> Recorded:
     told = Run(Path("0042_abc.json"), "passed", {"torch": "2.13.0", "cores": 2}, "abc", "2026-11-26T12:00", {})
-    return Recorded(told, b"", tuple(outcomes), tuple(cells or ()), (), (), ())
+    return Recorded(told, b"", tuple(results), tuple(cells or ()), (), (), ())
 
 
-def outcomes() -> list[CaseResult]:
-    """Of a recipe, a loader of another project that is better in one figure, and one that cannot be measured."""
+def results() -> list[CaseResult]:
+    """Results of a recipe, of a loader of another project that is better in one figure, and of one that was skipped."""
     ours: dict[str, Any] = {"strategy": "streamed", "peer": None}
     theirs: dict[str, Any] = {"strategy": "quick", "peer": PEER}
     return [
-        CaseResult("streamed", "small", "ok", record("sim", device_peak_ratio=1.0, host_peak_ratio=0.1, **ours)),
-        CaseResult("streamed", "small", "ok", record(host_peak_ratio=1.0, host_file_peak_bytes=0, **ours)),
-        CaseResult("streamed", "small", "ok", record(load_seconds=0.2, first_logits_seconds=0.3, **ours)),
-        CaseResult("streamed", "small", "ok", record(cache="cold", load_seconds=2.0, first_logits_seconds=2.1, **ours)),
-        CaseResult("limit: memory", "small", "ok", record(limit="memory")),
-        CaseResult("quick", "small", "ok", record(host_peak_ratio=1.5, retained_bytes=2_000_000, **theirs)),
+        CaseResult(RowKey("streamed", "small"), record("sim", device_peak_ratio=1.0, host_peak_ratio=0.1, **ours)),
+        CaseResult(RowKey("streamed", "small"), record(host_peak_ratio=1.0, host_file_peak_bytes=0, **ours)),
+        CaseResult(RowKey("streamed", "small"), record(load_seconds=0.2, first_logits_seconds=0.3, **ours)),
         CaseResult(
-            "quick", "small", "ok", record(load_seconds=0.1, first_logits_seconds=0.15, limit_fraction=0.9, **theirs)
+            RowKey("streamed", "small"), record(cache="cold", load_seconds=2.0, first_logits_seconds=2.1, **ours)
         ),
-        CaseResult("absent", "small", "skipped: absent is not installed: pip install '.[peers]'"),
+        CaseResult(RowKey("memory", "small", roofline=True), record(limit="memory")),
+        CaseResult(RowKey("quick", "small"), record(host_peak_ratio=1.5, retained_bytes=2_000_000, **theirs)),
+        CaseResult(
+            RowKey("quick", "small"), record(load_seconds=0.1, first_logits_seconds=0.15, limit_fraction=0.9, **theirs)
+        ),
+        CaseResult(
+            RowKey("absent", "small"),
+            problem=Problem(Status.SKIPPED, "absent is not installed: pip install '.[peers]'"),
+        ),
     ]
 
 
 def test_what_a_loader_was_and_was_told_stands_below_the_table() -> None:
-    row = Row("quick", "small", record(peer=PEER, host_peak_ratio=1.5), ())
+    row = Row(RowKey("quick", "small"), record(peer=PEER, host_peak_ratio=1.5))
     line = "quick: quick 1.2, safetensors 0.8; load(fast=True) (io_uring); into: meta skeleton"
-    assert peer_lines([row, row, Row("streamed", "small", record(peer=None), ())]) == [line]
+    assert peer_lines([row, row, Row(RowKey("streamed", "small"), record(peer=None))]) == [line]
     assert line in terminal_lines([row], 80)
 
 
 def test_a_gpu_comes_before_its_stand_in_and_both_before_a_simulated_one() -> None:
     simulated, stand_in, gpu = (
-        CaseResult("streamed", "small", "ok", record(device, stand_in=memory, device_peak_ratio=ratio))
+        CaseResult(RowKey("streamed", "small"), record(device, stand_in=memory, device_peak_ratio=ratio))
         for device, memory, ratio in (("sim", None, 1.0), ("cuda", "80 GiB", 2.0), ("cuda", None, 3.0))
     )
     for found, shown in (([simulated], 1), ([simulated, stand_in], 2), ([simulated, stand_in, gpu], 3)):
@@ -70,7 +76,7 @@ def test_a_gpu_comes_before_its_stand_in_and_both_before_a_simulated_one() -> No
 
 
 def test_every_machine_of_a_part_is_named() -> None:
-    first = run(outcomes())
+    first = run(results())
     gpus = {"torch": "2.14.1", "gpus": ["stand-in for a GPU"], "stand_in": "80 GiB"}
     other = replace(first, run=replace(first.run, machine=gpus))
     said = "Runs 0042, 0042, 0042 of 2026-11-26: torch 2.13.0, 2 cores; torch 2.14.1, stand-in for a GPU (80 GiB)."
@@ -86,7 +92,7 @@ def test_the_part_has_every_loader_and_says_where_the_suite_is_beaten() -> None:
         Cell("quick", "surplus", CellStatus.WRONG, 5),
         Cell("quick", "missing", CellStatus.REFUSED, 5),
     ]
-    told = PEERS.rendered([run(outcomes(), cells)])
+    told = PEERS.rendered([run(results(), cells)])
     assert "| `streamed` | 1.00x | 0.10x | 1.00x | 0.00x | 0.20 | 0.30 | - | 2.00 | 2.10 | - | - |" in told
     assert "| `quick` | - | - | 1.50x | - | 0.10 | 0.15 | 0.90 | - | - | - | 2, 0 |" in told
     assert "- `absent`: skipped: absent is not installed: pip install '.[peers]'" in told
@@ -132,7 +138,7 @@ def test_another_version_than_the_last_time_is_told() -> None:
         peer = PEER | {"versions": {"quick": version, "safetensors": "0.8"}}
         return Run(Path(f"{number}_a.json"), "passed", {}, "a", "", {key: record(strategy="quick", peer=peer)})
 
-    rows = [Row("quick", "small", record(peer=PEER), ())] * 2
+    rows = [Row(RowKey("quick", "small"), record(peer=PEER))] * 2
     runs = [before("0001", "1.2"), before("0002", "1.1"), Run(Path("0003_a.json"), "passed", {}, "a", "", {})]
     assert version_lines(rows, runs) == ["quick: quick 1.1 -> 1.2 since run 0002"]
     assert version_lines(rows, runs[:1]) == []

@@ -30,13 +30,13 @@ def test_the_picture_is_of_the_same_run_and_shows_its_peaks(shown: Recorded) -> 
         "file-backed host": "host_file_peak_bytes",
         "pinned host": "host_pinned_peak_bytes",
     }
-    loads = [outcome for size in shown.sizes for outcome in shown.metered(size)]
+    loads = [load for size in shown.sizes for load in shown.metered(size)]
     recorded_peaks = {
-        (f"{outcome.strategy}-{outcome.size}", name, f"{outcome.record.value(field):,}")
-        for outcome in loads
+        (load.key.title, name, f"{load.record.value(field):,}")
+        for load in loads
         for name, field in fields.items()
         # What is less than a hundredth of the model has no line.
-        if (outcome.record.value(field) or 0) > outcome.record.state_bytes / 100
+        if (load.record.value(field) or 0) > load.record.state_bytes / 100
     }
     assert drawn == recorded_peaks
     assert f"run {shown.run.number}" in picture

@@ -5,9 +5,8 @@ import re
 import pytest
 
 from bench.record import formats
-from bench.record.record import Record
 from bench.report import sharded
-from bench.report.rows import CaseResult, Row, rows
+from bench.report.rows import CaseResult, rows
 from bench.report.table import markdown, terminal_lines
 from bench.selftest.recorded_run import S
 from bench.selftest.sharded_run import plan, run, seconds, skipped, taken
@@ -86,7 +85,7 @@ def test_all_bytes_of_a_table_have_the_unit_in_which_its_least_rank_has_digits()
 
 
 def test_loads_that_are_compared_stand_beside_each_other_and_none_hides_another() -> None:
-    told = [(row.strategy_name, row.division and row.division[1:]) for row in rows(plan(64, 8))]
+    told = [(row.key.strategy, (row.key.parallelism, row.key.ranks)) for row in rows(plan(64, 8))]
     ways = [("fsdp", 8), ("tensor", 8), ("fsdp", 64), ("tensor", 64)]
     assert told == [(name, way) for way in ways for name in ("load_then_shard", "streamed")]
 
@@ -100,7 +99,7 @@ def test_what_a_rank_holds_in_the_end_is_said_for_each_number_of_ranks() -> None
 
 
 def test_who_is_best_is_told_apart_by_how_the_model_is_divided() -> None:
-    """Which strategy to take is for the reader to choose, what their training divides is not."""
+    """A reader chooses the strategy; the division of the model is given by their training."""
     loads = [
         (taken("frugal", "fsdp", 8, 1.0), 2.0),
         # By a twentieth of what a rank holds, not of the model, it takes more.
@@ -109,17 +108,17 @@ def test_who_is_best_is_told_apart_by_how_the_model_is_divided() -> None:
         (taken("slow", "tensor", 8, 1.0), 2.0),
         (taken("few", "tensor", 4, 0.5), 0.5),
     ]
-    outcomes = [*(load for load, _ in loads), *(seconds(*load) for load in loads)]
-    assert terminal_lines(rows(outcomes), 120)[-2:] == [
+    results = [*(load for load, _ in loads), *(seconds(*load) for load in loads)]
+    assert terminal_lines(rows(results), 120)[-2:] == [
         "Best here: frugal fsdp x8 (1.00x of S/N); equal tensor x8, slow tensor x8 (1.00 to 1.01x of S/N)",
         "Fastest on this CPU: quick fsdp x8 (1.00 s); equal tensor x8 (1.00 s)",
     ]
 
 
 def test_what_was_skipped_is_named_and_said_once_where_it_is_true_of_all() -> None:
-    all_of_it = [skipped("dcp fsdp x8"), skipped("dcp tensor x64")]
-    outcomes = [*run(8), *all_of_it, skipped("streamed fsdp x64", "skipped: takes 13.5 GB of host memory in all ranks")]
-    lines = terminal_lines(rows(outcomes), 80)
+    all_of_it = [skipped("dcp", "fsdp", 8), skipped("dcp", "tensor", 64)]
+    results = [*run(8), *all_of_it, skipped("streamed", "fsdp", 64, "takes 13.5 GB of host memory in all ranks")]
+    lines = terminal_lines(rows(results), 80)
     assert [line.split()[:4] for line in lines if line.startswith("dcp ")] == [
         ["dcp", "small", "fsdp", "8"],
         ["dcp", "small", "tensor", "64"],
@@ -128,8 +127,3 @@ def test_what_was_skipped_is_named_and_said_once_where_it_is_true_of_all() -> No
         "dcp-small: skipped: its reader wants bytes",
         "streamed fsdp x64-small: skipped: takes 13.5 GB of host memory in all ranks",
     ]
-
-
-def test_other_loads_have_no_division() -> None:
-    for name in ("streamed", "limit: memory"):
-        assert Row(name, "small", Record(), ()).division is None

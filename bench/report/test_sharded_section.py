@@ -7,6 +7,7 @@ import pytest
 
 from bench.history.runs import Run
 from bench.record.record import Record
+from bench.record.row_key import RowKey
 from bench.report.recorded import Recorded
 from bench.report.rows import CaseResult
 from bench.report.sharded_section import SHARDED
@@ -16,10 +17,10 @@ from bench.selftest.sharded_run import run, skipped, taken
 ROOT = Path(__file__).parents[2]
 
 
-def told(*outcomes: CaseResult, number: str = "0042") -> Recorded:
+def told(*results: CaseResult, number: str = "0042") -> Recorded:
     machine = {"torch": "2.13.0", "cores": 2}
     return Recorded(
-        Run(Path(f"{number}_abc.json"), "passed", machine, "abc", "2026-11-27T12:00", {}), b"", outcomes, (), (), (), ()
+        Run(Path(f"{number}_abc.json"), "passed", machine, "abc", "2026-11-27T12:00", {}), b"", results, (), (), (), ()
     )
 
 
@@ -28,9 +29,9 @@ def test_plans_are_a_row_a_strategy_and_a_column_a_number_of_ranks() -> None:
         taken("load_then_shard", "fsdp", 8, 3.0, planned=True),
         taken("streamed", "fsdp", 8, planned=True, node_private_peak_bytes=0),
         taken("streamed", "tensor", 8, 1.5, planned=True),
-        skipped("dcp fsdp x8"),
+        skipped("dcp", "fsdp", 8),
     ]
-    many = [taken("streamed", "fsdp", 1024, planned=True), skipped("dcp fsdp x1024")]
+    many = [taken("streamed", "fsdp", 1024, planned=True), skipped("dcp", "fsdp", 1024)]
     lines = SHARDED.rendered([told(*few, number="0042"), told(*many, number="0043")]).splitlines()
     assert lines[0] == "<!-- sharded 0042_abc 0043_abc -->"
     assert lines[1].startswith(f"**small, planned**: S is {S / 2**20:.0f} MiB. ")
@@ -58,4 +59,4 @@ def test_what_was_measured_is_shown_as_the_run_printed_it() -> None:
 
 def test_a_run_of_single_processes_is_refused() -> None:
     with pytest.raises(ValueError, match="--sharded: run 0007 has no sharded loads"):
-        SHARDED.rendered([told(*run(2)), told(CaseResult("streamed", "small", "ok", Record()), number="0007")])
+        SHARDED.rendered([told(*run(2)), told(CaseResult(RowKey("streamed", "small"), Record()), number="0007")])

@@ -1,73 +1,13 @@
 import re
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from bench.record.record import Record
-from bench.report.rows import CaseResult, rows
+from bench.record.row_key import RowKey
+from bench.report.rows import CaseResult, Problem, Row, Status, rows
 from bench.report.table import COLUMNS, markdown, terminal_lines
-
-S, L = 702_480_384, 154_389_504
-
-
-def memory(strategy: str, ratio: float, *, device: float | None = None, mapped: bool = False) -> CaseResult:
-    record: dict[str, Any] = {
-        "state_bytes": S,
-        "largest_tensor_bytes": L,
-        "ownership": "mapped" if mapped else "owned",
-        "device_requested_peak_bytes": device and int(device * S),
-        "device_allocated_peak_bytes": device and int(device * S),
-        "device_reserved_peak_bytes": device and int(device * S),
-        "device_peak_ratio": device,
-        "device_bound_ratio": device,
-        "host_private_peak_bytes": int(ratio * S),
-        "host_peak_ratio": ratio,
-        "host_bound_ratio": ratio,
-        "host_file_peak_bytes": S if mapped else 0,
-        "host_file_bound_ratio": float(mapped),
-        "load_seconds": None,
-    }
-    return CaseResult(strategy, "small", "ok", Record.read(record))
-
-
-def seconds(strategy: str, first_logits: float, verdict: str = "ok") -> CaseResult:
-    times: dict[str, Any] = {
-        "load_seconds": first_logits / 2,
-        "first_logits_seconds": first_logits,
-        "bytes_per_second": 1.5e9,
-        "ownership": "mapped" if strategy == "mmap_assign" else "owned",
-    }
-    return CaseResult(strategy, "small", verdict, Record.read(times))
-
-
-def against_limit(strategy: str, first_logits: float, fraction: float, faults: tuple[int, int]) -> CaseResult:
-    """A timed load that was held against the best that the machine could do."""
-    timed = seconds(strategy, first_logits)
-    timed.record.update(limit_fraction=fraction, minor_faults=faults[0], major_faults=faults[1])
-    return timed
-
-
-def limit(kind: str, rate: float) -> CaseResult:
-    record = {"strategy": None, "limit": kind, "state_bytes": S, "largest_tensor_bytes": L, "bytes_per_second": rate}
-    return CaseResult(f"limit: {kind}", "small", "ok", Record.read(record))
-
-
-RUN = [
-    memory("baseline", 2.0),
-    memory("mmap_assign", 0.004, mapped=True),
-    memory("per_tensor", 1.22),
-    seconds("baseline", 3.0),
-    seconds("mmap_assign", 0.25),
-    seconds("per_tensor", 1.0),
-]
-
-
-def test_a_row_is_what_was_found_of_one_strategy() -> None:
-    [baseline, mapped, per_tensor] = rows(RUN)
-    assert (baseline.strategy, mapped.strategy, per_tensor.strategy) == ("baseline", "mmap_assign", "per_tensor")
-    assert baseline.record.host_peak_ratio == 2.0
-    assert baseline.record.load_seconds == 1.5
+from bench.selftest.case_results import RUN, S, against_limit, limit, memory, seconds, tried
 
 
 def test_wide_table() -> None:
@@ -101,12 +41,12 @@ def test_the_table_fits_its_terminal(width: int) -> None:
 
 
 def test_where_there_is_room_every_column_is_shown() -> None:
-    table = [*full_table(), tried("baseline", fits=True, smallest_device_bytes=S, smallest_host_bytes=S)]
-    table[0].record.update(retained_bytes=0, retained_again_bytes=S)
-    lines = terminal_lines(rows(table), 1000)
+    everything = Record.read(dict.fromkeys((name for name, _ in COLUMNS), 1) | {"state_bytes": S})
+    table = [Row(RowKey("baseline", "small"), everything)]
+    lines = terminal_lines(table, 1000)
     [heading] = [line for line in lines if line.startswith("strategy")]
     assert re.split("  +", heading) == ["strategy", "size", *(column.heading for _, column in COLUMNS), "verdict"]
-    [heading] = [line for line in markdown(rows(table)).splitlines() if line.startswith("| strategy")]
+    [heading] = [line for line in markdown(table).splitlines() if line.startswith("| strategy")]
     assert heading.count("|") == len(COLUMNS) + 4
 
 
@@ -138,15 +78,6 @@ def test_a_load_is_shown_as_a_part_of_its_limit_with_its_faults() -> None:
     ]
 
 
-def test_limits_end_the_rows_of_their_size() -> None:
-    small = [limit("memory", 2e9), *RUN[:2], limit("mapping", 3e9), RUN[2]]
-    large = [replace(outcome, size="large") for outcome in small]
-    names = ["baseline", "mmap_assign", "per_tensor", "limit: memory", "limit: mapping"]
-    for run in (small + large, large + small):
-        assert [row.strategy for row in rows(run)] == names * 2
-        assert [row.size for row in rows(run)] == [run[0].size] * 5 + [run[-1].size] * 5
-
-
 @pytest.mark.parametrize(
     ("rate", "shown"),
     [(0.004, "0.00"), (9.994, "9.99"), (9.996, "10.0"), (99.94, "99.9"), (99.96, "100"), (1234.5, "1234")],
@@ -160,22 +91,6 @@ def test_no_faults_are_a_figure() -> None:
     assert terminal_lines([row], 120)[-1].split()[-2:] == ["0", "ok"]
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_faults_are_those_of_the_load_that_no_meter_disturbed(order: int) -> None:
-    metered, timed = memory("baseline", 2.0), against_limit("baseline", 3.0, 1.0, (100, 1))
-    metered.record.update(minor_faults=99_000, major_faults=5)
-    [row] = rows([metered, timed][::order])
-    assert (row.record.minor_faults, row.record.major_faults) == (100, 1)
-    [row] = rows([metered])
-    assert (row.record.minor_faults, row.record.major_faults) == (99_000, 5)
-
-
-def test_a_limit_is_never_best() -> None:
-    best = terminal_lines(rows(RUN), 120)[-1]
-    assert terminal_lines(rows([limit("memory", 1e12), *RUN, limit("mapping", 1e12)]), 120)[-1] == best
-    assert not [line for line in terminal_lines(rows([limit("memory", 1e12)]), 120) if "Best" in line]
-
-
 def test_the_three_device_figures_fit_a_wide_terminal_beside_times() -> None:
     run = [memory("meta_sequential", 1.0, device=2.0), seconds("meta_sequential", 1.0)]
     heading, row = terminal_lines(rows(run), 120)[1:3]
@@ -185,19 +100,13 @@ def test_the_three_device_figures_fit_a_wide_terminal_beside_times() -> None:
     assert "logits" in heading
 
 
-def test_times_that_were_taken_elsewhere_say_where() -> None:
-    simulated, timed = memory("per_tensor", 0.2, device=1.0), seconds("per_tensor", 1.0)
-    simulated.record.device, timed.record.device = "sim", "cpu"
-    [row] = rows([simulated, timed])
-    assert row.record.device == "sim"
-    assert terminal_lines([row], 120)[-2:] == [
-        "Best here: per_tensor (1.00x device, 0.20x private)",
-        "Fastest on this CPU: per_tensor (1.00 s)",
-    ]
-
-
 def test_what_failed_is_marked_and_explained_and_never_best() -> None:
-    lines = terminal_lines(rows([*RUN, seconds("mmap_assign", 0.2, verdict="WrongModel: out_head.weight differs")]), 80)
+    lines = terminal_lines(
+        rows(
+            [*RUN, seconds("mmap_assign", 0.2, problem=Problem(Status.FAILED, "WrongModel: out_head.weight differs"))]
+        ),
+        80,
+    )
     [row] = [line for line in lines if line.startswith("mmap_assign ")]
     assert row.endswith("FAILED")
     assert "mmap_assign-small: WrongModel: out_head.weight differs" in lines
@@ -205,7 +114,10 @@ def test_what_failed_is_marked_and_explained_and_never_best() -> None:
 
 
 def test_what_was_skipped_says_why() -> None:
-    lines = terminal_lines(rows([CaseResult("baseline", "xl", "skipped: takes 13.5 GB of memory")] * 2), 120)
+    lines = terminal_lines(
+        rows([CaseResult(RowKey("baseline", "xl"), problem=Problem(Status.SKIPPED, "takes 13.5 GB of memory"))] * 2),
+        120,
+    )
     assert lines == [
         "strategy  size  verdict",
         "baseline  xl    skipped",
@@ -214,66 +126,17 @@ def test_what_was_skipped_says_why() -> None:
     ]
 
 
-def test_memory_and_times_are_told_apart_and_each_is_said_without_the_other() -> None:
-    assert terminal_lines(rows(RUN[:3]), 120)[-1].startswith("Best here: mmap_assign (0.00x private, mapped); ")
-    for device, where in (("cpu", "CPU"), ("cuda:0", "GPU")):
-        whole = {"state_bytes": S, "largest_tensor_bytes": L, "device": device}
-        timed = replace(RUN[3], record=RUN[3].record.with_fields(whole))
-        assert terminal_lines(rows([timed]), 120)[-1] == f"Fastest on this {where}: baseline (3.00 s)"
-
-
 def test_a_stand_in_for_a_gpu_is_named_and_has_no_times() -> None:
     said = "stand-in for a GPU (80 GiB): bytes are of PyTorch's CUDA allocator, and no times are shown"
     known = {"device": "cuda", "stand_in": "80 GiB"}
     loads = [
         replace(one, record=one.record.with_fields(known)) for one in (RUN[0], memory("streamed", 0.1, device=1.0))
     ]
-    timed = [CaseResult(one.strategy, "small", "ok", Record.read(known | {"state_bytes": S})) for one in loads]
+    timed = [CaseResult(one.key, Record.read(known | {"state_bytes": S})) for one in loads]
     for lines in (terminal_lines(rows([*loads, *timed]), 80), markdown(rows([*loads, *timed])).splitlines()):
         assert lines.count(said) == 1
         assert not [line for line in lines if "logits s" in line or "Fastest" in line]
     assert said not in terminal_lines(rows(RUN), 80)
-
-
-def told(table: list[CaseResult]) -> list[str]:
-    return [line for line in terminal_lines(rows(table), 200) if line.startswith(("Best", "Fastest"))]
-
-
-def test_devices_come_before_hosts_and_hosts_before_nothing() -> None:
-    """A simulated device is not chosen for by the times of a CPU."""
-    frugal = memory("frugal", 0.0, device=1.001)
-    run = [memory("quick", 1.0, device=1.0), frugal, memory("large", 0.0, device=1.2)]
-    times = [seconds("frugal", 2.0), seconds("quick", 1.0), seconds("large", 0.1)]
-    assert told([*run, *times]) == [
-        "Best here: frugal (1.00x device, 0.00x private)",
-        "Fastest on this CPU: large (0.10 s)",
-    ]
-    assert told(run) == ["Best here: frugal (1.00x device, 0.00x private)"]
-
-
-@pytest.mark.parametrize("noise", [-0.02, 0.0, 0.02])
-def test_what_noise_does_not_tell_apart_is_named_together_in_the_order_of_the_table(noise: float) -> None:
-    run = [memory("one", 0.2 + noise, device=1.0), memory("other", 0.2, device=1.0), memory("third", 0.3, device=1.0)]
-    times = [seconds("one", 1.0 + noise), seconds("other", 1.0), seconds("third", 1.3)]
-    low, high = sorted([0.2, 0.2 + noise])
-    span = f"{low:.2f} to {high:.2f}x" if noise else "0.20x"
-    assert told(run) == [f"Best here: one, other (1.00x device, {span} private)"]
-    assert told([*run, *times])[-1].startswith("Fastest on this CPU: one, other (")
-
-
-def test_of_the_suites_own_theory_decides_and_no_noise() -> None:
-    for noise in (-0.002, 0.002):
-        run = [memory(name, 0.049, device=1.0) for name in ("load_assign", "mmap_assign")]
-        run[1].record.update(host_bound_ratio=0.0, host_peak_ratio=0.0)
-        run[0].record.host_peak_ratio = 0.049 + noise
-        assert told(run)[0].startswith("Best here: mmap_assign, load_assign (1.00x device, 0.00 to 0.05x private)")
-
-
-def test_what_is_best_is_said_of_the_largest_size() -> None:
-    small, xl = memory("baseline", 2.0), memory("sequential", 2.0)
-    xl = CaseResult("sequential", "xl", "ok", xl.record.with_fields(state_bytes=10 * S))
-    run = [small, xl, seconds("baseline", 1.0), CaseResult("sequential", "xl", "ok", seconds("", 9.0).record)]
-    assert told(run) == ["Best here: sequential (2.00x private)", "Fastest on this CPU: sequential (9.00 s)"]
 
 
 def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
@@ -283,13 +146,8 @@ def test_markdown_is_a_table_of_as_many_columns_in_every_line() -> None:
     assert lines[1].startswith("| --- | --- | ---: |")
 
 
-def tried(strategy: str, *, fits: bool, fate: str | None = None, **smallest: int) -> CaseResult:
-    known = {"strategy": strategy, "state_bytes": S, "largest_tensor_bytes": L}
-    return CaseResult(strategy, "small", "ok", Record.read(known | {"fits": fits, "fate": fate} | smallest))
-
-
 def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() -> None:
-    outcomes = [
+    results = [
         *(
             outcome
             for name in ("baseline", "streamed")
@@ -298,26 +156,27 @@ def test_who_fits_a_budget_is_in_a_narrow_table_too_and_who_dies_below_it_how() 
         tried("baseline", fits=False, fate="killed at 3.9 GiB of 4 GiB after 61 % of the tensors"),
         tried("streamed", fits=True, smallest_device_bytes=3 * 2**29, smallest_host_bytes=700 * 2**20),
     ]
-    lines = terminal_lines(rows(outcomes), 80)
+    lines = terminal_lines(rows(results), 80)
     [baseline, streamed] = [line.split() for line in lines if line.startswith(("baseline ", "streamed "))]
     assert (baseline[2], baseline[-1], streamed[2]) == ("dies", "ok", "fits")
-    [wide] = [line.split() for line in terminal_lines(rows(outcomes), 150) if line.startswith("streamed ")]
+    [wide] = [line.split() for line in terminal_lines(rows(results), 150) if line.startswith("streamed ")]
     assert wide[2:7] == ["fits", "1.5", "GiB", "700", "MiB"]
     assert "baseline-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in lines
     # What does not fit is not praised.
-    assert told(outcomes) == [
+    assert lines[-2:] == [
         "Best here: streamed (2.00x device, 1.00x private)",
         "Fastest on this CPU: streamed (1.00 s)",
     ]
-    assert "killed at 3.9 GiB" in markdown(rows(outcomes))
+    assert "killed at 3.9 GiB" in markdown(rows(results))
 
 
-WHY = "refused: ['angles'] are not persistent; use baseline or sequential"
+WHY = Problem(Status.REFUSED, "['angles'] are not persistent; use baseline or sequential")
 
 
 def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
     refusing = [
-        CaseResult(name, "small", WHY, Record(strategy=name)) for name in ("load_assign", "streamed", "streamed")
+        CaseResult(RowKey(name, "small"), Record(strategy=name), WHY)
+        for name in ("load_assign", "streamed", "streamed")
     ]
     run = [memory("baseline", 1.0), *refusing, limit("memory", 2e9), memory("sequential", 1.0)]
     for lines in (terminal_lines(rows(run), 80), markdown(rows(run)).splitlines()):
@@ -325,8 +184,8 @@ def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
         assert [line for line in lines if "persistent" in line] == [f"load_assign-small, streamed-small: {WHY}"]
     failed = [
         *run,
-        CaseResult("sequential", "small", "too much"),
-        CaseResult("per_tensor", "small", "skipped: too large"),
+        CaseResult(RowKey("sequential", "small"), problem=Problem(Status.FAILED, "too much")),
+        CaseResult(RowKey("per_tensor", "small"), problem=Problem(Status.SKIPPED, "too large")),
     ]
     assert "1 of 5 strategies work with small: baseline; 2 refused, 1 skipped, 1 FAILED" in terminal_lines(
         rows(failed), 80
@@ -336,10 +195,10 @@ def test_how_many_strategies_work_is_said_and_why_others_do_not_once() -> None:
 
 
 def test_a_refusal_is_no_failure_and_a_bound_of_times_is_none_of_peaks() -> None:
-    refused = CaseResult("streamed", "small", "refused: ['angles'] are not persistent", Record(strategy="streamed"))
+    refused = CaseResult(RowKey("streamed", "small"), Record(strategy="streamed"), WHY)
     lines = terminal_lines(rows([memory("baseline", 1.0), refused]), 80)
     assert [line.split()[-1] for line in lines if line.startswith("streamed ")] == ["refused"]
-    assert "streamed-small: refused: ['angles'] are not persistent" in lines
+    assert f"streamed-small: {WHY}" in lines
     timed = seconds("usual", 1.0)
     timed.record.update(host_bound_ratio=1.0, strategy="usual", state_bytes=S)
     own = memory("usual", 2.0)

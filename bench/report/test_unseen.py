@@ -1,6 +1,6 @@
 from bench.history.baselines import Baselines
 from bench.history.comparison import Comparison
-from bench.history.findings import Times, Unseen
+from bench.history.findings import TimeComparison, Unseen
 from bench.history.runs import Key
 from bench.report.comparison import comparison_lines, comparison_markdown
 
@@ -10,7 +10,7 @@ def key(name: str) -> Key:
 
 
 def compared(*unseen: Unseen) -> Comparison:
-    return Comparison(Baselines([], {}), accepted=False, passed_over=[], times=Times(4, [], {}, unseen))
+    return Comparison(Baselines([], {}), accepted=False, passed_over=[], times=TimeComparison(4, [], {}, unseen))
 
 
 def test_a_row_a_benchmark_says_which_slow_downs_could_not_be_seen() -> None:

@@ -6,7 +6,7 @@ Cells = Sequence[Sequence[str]]
 
 
 def aligned(cells: Cells, figures: Collection[int]) -> list[str]:
-    """A line a row: columns with `figures` to the right, all others to the left."""
+    """Align the cells, a line a row: columns with `figures` to the right, all others to the left."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
@@ -18,7 +18,7 @@ def aligned(cells: Cells, figures: Collection[int]) -> list[str]:
 
 
 def fitting(cells: Cells, figures: Collection[int], spare: Sequence[int], width: int) -> list[str]:
-    """The same in `width` columns if that is possible: `spare` are the columns to leave out, the first one first."""
+    """Align the cells in `width` columns if that is possible: the columns `spare` are left out, the first one first."""
     for many in range(len(spare) + 1):
         kept = [column for column in range(len(cells[0])) if column not in spare[:many]]
         lines = aligned(

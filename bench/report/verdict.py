@@ -1,4 +1,4 @@
-"""What a run came to, in some sentences."""
+"""Verdict on a run, in some sentences."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from bench.meters import kind_of
 from bench.report.comparison import changes_in_words
 from bench.report.recommendation import best
 from bench.report.recorded import Recorded
-from bench.report.rows import Row, coverage, listed, was_skipped
+from bench.report.rows import Row, coverage, listed
 from bench.report.table import refusals
 
 PARTIAL = "partial"
@@ -25,18 +25,18 @@ class RunVerdict(NamedTuple):
 
 
 def verdict(recorded: Recorded) -> RunVerdict:
-    """The verdict of a recorded run; if it passed without some strategies, the headline is how many worked."""
+    """Return the verdict of a recorded run; if it passed without some strategies, the headline is how many worked."""
     outcome, partial = recorded.run.outcome, coverage(recorded.rows)
     headline, style = f"{outcome.capitalize()}.", outcome
     if outcome == PASSED and partial:
         headline, style = " ".join(f"{line}." for line in partial), PARTIAL
-    unsaid = [line for line in partial if not any(line in said for said in (headline, *recorded.complaints))]
-    sentences = _sentences(recorded, unsaid)
+    missing = [line for line in partial if not any(line in text for text in (headline, *recorded.complaints))]
+    sentences = _sentences(recorded, missing)
     return RunVerdict(outcome, style, headline, " ".join(sentences), best(recorded.rows))
 
 
 def _sentences(recorded: Recorded, partial: Sequence[str]) -> Iterator[str]:
-    loads = [row for row in recorded.rows if row.record.strategy is not None and not was_skipped(row)]
+    loads = [row for row in recorded.rows if row.record.strategy is not None and not row.was_skipped]
     wrong = list(_failures(recorded, loads))
     yield from wrong
     if recorded.run.outcome == INTERRUPTED:
@@ -54,7 +54,7 @@ def _sentences(recorded: Recorded, partial: Sequence[str]) -> Iterator[str]:
 
 
 def _failures(recorded: Recorded, loads: Sequence[Row]) -> Iterator[str]:
-    failed = [f"{row.strategy}-{row.size}" for row in loads if row.problems]
+    failed = [row.key.title for row in loads if row.problems]
     if failed:
         yield f"{len(failed)} of {len(loads)} loads failed: {listed(failed)}."
     theirs = [_named_in_tests(row) for row in loads if row.problems]
@@ -64,18 +64,17 @@ def _failures(recorded: Recorded, loads: Sequence[Row]) -> Iterator[str]:
 
 
 def _named_in_tests(row: Row) -> str:
-    """How the names of tests call it, as far as all of a row are called alike."""
-    if row.division is None:
-        return f"{row.strategy}-{row.size}"
-    return f"{row.division.strategy}-{row.division.parallelism}-{row.size}-x{row.division.ranks}"
+    """Return the name of the row in the ids of its tests, as far as all of them have it."""
+    key = row.key
+    return f"{key.strategy}-{key.parallelism}-{key.size}-x{key.ranks}" if key.parallelism else key.title
 
 
 def _all_well(loads: Sequence[Row]) -> str:
-    """What is true of all loads that were measured."""
-    strategies, sizes = ({getattr(row, name) for row in loads} for name in ("strategy_name", "size"))
+    """Say what is true of all loads that were measured."""
+    strategies, sizes = {row.key.strategy for row in loads}, {row.size for row in loads}
     many = f"{len(strategies)} strateg{'y' if len(strategies) == 1 else 'ies'}"
     several = f" in {len(sizes)} sizes" if len(sizes) > 1 else ""
-    if ranks := sorted({row.division.ranks for row in loads if row.division}):
+    if ranks := sorted({row.key.ranks for row in loads if row.key.parallelism}):
         several += f" for {', '.join(f'{count:,}' for count in ranks)} ranks"
     right = "every weight is right" if any(map(_has_values, loads)) else "every name, dtype and shape is right"
     metered = any(row.record.host_total_peak_bytes is not None for row in loads)
@@ -83,6 +82,6 @@ def _all_well(loads: Sequence[Row]) -> str:
 
 
 def _has_values(row: Row) -> bool:
-    """Whether the weights that were loaded had any; a timed load's always have."""
+    """Return True if the loaded weights had values; those of a timed load always have."""
     real = kind_of(row.record.device or "cpu").has_values and not row.record.planned
     return real or row.record.first_logits_seconds is not None

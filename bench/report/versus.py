@@ -1,18 +1,20 @@
-"""What two sides were found to differ in: a table for a terminal of any width, and as Markdown."""
+"""Report of `--versus`: a table for a terminal of any width, and as Markdown."""
 
 from collections.abc import Iterator, Sequence
 from math import floor, log10
 
+from bench.record.field import title
+from bench.record.formats import percent
+from bench.record.record import SECONDS
 from bench.report.text_table import aligned, markdown_table
 from bench.versus.run_figures import PEAKS, BenchmarkKey
 from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, ComparedPeak, ComparedTime, SideComparison, TimeChange
 from model.byte_sizes import MIB
 
 # The column that says what was measured, and what it is called where the terminal is narrow.
-TITLES = {
-    "load_seconds": ("load s", "load s"),
-    "first_logits_seconds": ("first logits s", "logits s"),
-} | {name: (words := name.removesuffix("_bytes").replace("_", " "), words.removesuffix(" peak")) for name in PEAKS}
+TITLES = {one.name: (f"{one.title} s", one.column.heading) for one in SECONDS if one.column} | {
+    name: (title(name), title(name).removesuffix(" peak")) for name in PEAKS
+}
 
 HEADING = ("benchmark", "figure", "reference", "candidate", "change", "95 % interval", "verdict")
 FIGURES = (2, 3, 4, 5)
@@ -29,7 +31,7 @@ NARROWER: tuple[tuple[bool, tuple[str, ...]], ...] = (
 
 
 def versus_lines(result: SideComparison, width: int) -> list[str]:
-    """The table in `width` columns, if that is possible at all; then what is equal, what is missing, and a summary."""
+    """Render the table in `width` columns if that is possible, then remarks and a summary."""
     lines: list[str] = []
     for whole, left_out in NARROWER:
         cells = _cells(result, left_out, whole=whole)
@@ -41,7 +43,7 @@ def versus_lines(result: SideComparison, width: int) -> list[str]:
 
 
 def versus_markdown(result: SideComparison) -> str:
-    """The same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
+    """Render the same as Markdown, for `$GITHUB_STEP_SUMMARY`."""
     cells = _cells(result, (), whole=True)
     table = markdown_table(cells, FIGURES) if len(cells) > 1 else []
     return "\n".join([*table, "", *(f"{line}\n" for line in _remarks(result))])
@@ -57,9 +59,9 @@ def _cells(result: SideComparison, left_out: Sequence[str], *, whole: bool) -> l
 
 def _time_row(time: ComparedTime) -> tuple[str, ...]:
     change = time.change
-    between = f"{_percent(change.lowest)} to {_percent(change.highest)}"
+    between = f"{percent(change.lowest - 1)} to {percent(change.highest - 1)}"
     seconds = (_seconds(time.reference), _seconds(time.candidate))
-    return time.benchmark.name, time.figure, *seconds, _percent(change.ratio), between, change.verdict
+    return time.benchmark.name, time.figure, *seconds, percent(change.ratio - 1), between, change.verdict
 
 
 def _peak_row(peak: ComparedPeak) -> tuple[str, ...]:
@@ -67,14 +69,10 @@ def _peak_row(peak: ComparedPeak) -> tuple[str, ...]:
     return peak.benchmark.name, peak.figure, *sizes, _bytes_changed(peak), "-", peak.verdict
 
 
-def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %"
-
-
 def _bytes_changed(peak: ComparedPeak) -> str:
-    """As a fraction, or in bytes where that would be none, or of nothing."""
-    if peak.reference and abs(peak.candidate / peak.reference - 1) >= 0.001:  # noqa: PLR2004 - what `_percent` shows
-        return _percent(peak.candidate / peak.reference)
+    """Write a change as a fraction, or in bytes if that rounds to none, or is of nothing."""
+    if peak.reference and abs(peak.candidate / peak.reference - 1) >= 0.001:  # noqa: PLR2004 - what `percent` shows
+        return percent(peak.candidate / peak.reference - 1)
     changed = peak.candidate - peak.reference
     return f"{changed / MIB:+,.1f} MiB" if abs(changed) >= MIB else f"{changed:+,.0f} B"
 
@@ -107,7 +105,7 @@ def _equal_peaks(result: SideComparison) -> Iterator[str]:
 
 
 def _whole_name(benchmark: BenchmarkKey) -> str:
-    """What tells it from any other of the run."""
+    """Return a name that no other benchmark of the run has."""
     test = benchmark.fullname.rpartition("::")[2]
     plan = "planned" if benchmark.planned else None
     to = f"cast to {benchmark.cast}" if benchmark.cast else None
@@ -142,6 +140,6 @@ def _summary(result: SideComparison) -> str:
         )
         if (count := verdicts.count(verdict))
     ]
-    said = ", ".join(found) or "not found to differ"
+    words = ", ".join(found) or "not found to differ"
     sure = f" ({result.rounds} rounds, {100 * CONFIDENCE:.0f} % confidence in all times together)" if times else ""
-    return f"Beside {result.reference}, {result.candidate} is {said}{sure}"
+    return f"Beside {result.reference}, {result.candidate} is {words}{sure}"

@@ -3,7 +3,8 @@
 from typing import Any
 
 from bench.record.record import Record
-from bench.report.rows import CaseResult
+from bench.record.row_key import RowKey
+from bench.report.rows import CaseResult, Problem, Status
 from bench.selftest.recorded_run import S, metered
 from bench.selftest.small_suite import STATS
 
@@ -34,19 +35,17 @@ def of_ranks(strategy: str, parallelism: str, ranks: int, device: float = 1.0, *
 
 def taken(strategy: str, parallelism: str, ranks: int, device: float = 1.0, **more: Any) -> CaseResult:
     record = of_ranks(strategy, parallelism, ranks, device, **more)
-    return CaseResult(Record.read(record).row, "small", "ok", Record.read(record))
+    return CaseResult(Record.read(record).row_key, Record.read(record))
 
 
-def seconds(outcome: CaseResult, first_logits: float) -> CaseResult:
+def seconds(load: CaseResult, first_logits: float) -> CaseResult:
     """The times of the same load, taken on the CPU."""
     times = {"load_seconds": first_logits / 2, "first_logits_seconds": first_logits, "bytes_per_second": 1.5e9}
-    return CaseResult(
-        outcome.strategy, outcome.size, "ok", Record.read({"device": "cpu", "host_bound_ratio": 1.0, **times})
-    )
+    return CaseResult(load.key, Record.read({"device": "cpu", "host_bound_ratio": 1.0, **times}))
 
 
-def skipped(strategy: str, why: str = "skipped: its reader wants bytes") -> CaseResult:
-    return CaseResult(strategy, "small", why)
+def skipped(strategy: str, parallelism: str, ranks: int, reason: str = "its reader wants bytes") -> CaseResult:
+    return CaseResult(RowKey(strategy, "small", parallelism, ranks), problem=Problem(Status.SKIPPED, reason))
 
 
 def plan(*ranks: int, **more: Any) -> list[CaseResult]:

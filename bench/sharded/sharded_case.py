@@ -13,6 +13,7 @@ from bench.meters import device_meter, kind_of
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock
 from bench.record.record import Record, ratio
+from bench.record.row_key import RowKey
 from bench.sharded.rank_context import RankContext
 from bench.sharded.rank_group import RankGroup, local_team
 from bench.sharded.rank_loads import RankLoad, rank_clock, rehearse_rank
@@ -43,8 +44,8 @@ class ShardedCase(Case):
         return f"{self.strategy_name}-{self.parallelism}-{self.size}-x{self.team.count}-{self.device}"
 
     @property
-    def row(self) -> str:
-        return Record(strategy=self.strategy_name, parallelism=self.parallelism, ranks=self.team.count).row
+    def row_key(self) -> RowKey:
+        return RowKey(self.strategy_name, self.size, self.parallelism, self.team.count)
 
     @property
     def strategy(self) -> ShardedStrategy:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TIMES = ("load_seconds", "first_logits_seconds")
+from bench.record.record import PEAKS as PEAK_FIELDS
+from bench.record.record import SECONDS
 
-PEAKS = (
-    *("device_requested_peak_bytes", "device_allocated_peak_bytes", "device_reserved_peak_bytes"),
-    *("host_private_peak_bytes", "host_file_peak_bytes", "host_pinned_peak_bytes"),
-)
+TIMES = tuple(figure.name for figure in SECONDS)
+PEAKS = tuple(PEAK_FIELDS)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bench.conformance.judge import CellStatus
 from bench.conformance.sweep import Cell
-from bench.report.conformance import WORDS, is_fit, meaning, told
+from bench.report.conformance import WORDS, cell_lines, is_fit, meaning
 
 
 class Square(NamedTuple):
@@ -35,6 +35,6 @@ def grid(cells: Sequence[Cell]) -> Grid:
 def _square(cell: Cell | None) -> Square | None:
     if cell is None:
         return None
-    why = "" if cell.outcome == CellStatus.PASSED else "\n".join(told(cell))
+    why = "" if cell.outcome == CellStatus.PASSED else "\n".join(cell_lines(cell))
     right = cell.outcome == CellStatus.REFUSED and not is_fit(cell)
     return Square(WORDS[cell.outcome], "passed" if right else cell.outcome.value.lower(), why)

@@ -13,7 +13,8 @@ from bench.history.change_points import change_points
 from bench.history.fingerprint import in_a_line
 from bench.history.run_files import write_whole
 from bench.history.runs import Run
-from bench.record.field import shown, title
+from bench.record.field import format_figure, title
+from bench.record.record import FIELDS
 from bench.report.conformance import summary
 from bench.report.page.charts.alive import alive_figures
 from bench.report.page.charts.figure import Chart
@@ -30,12 +31,9 @@ from bench.report.verdict import verdict
 ASSETS = Path(__file__).parent / "assets"
 NAME = "index.html"
 
-# Of a record: what is drawn is not printed beside it.
-DRAWN = ("timeline", "alive_at_peak")
-
 
 @dataclass(frozen=True)
-class Section:
+class ChartSection:
     """Charts of one kind."""
 
     name: str
@@ -68,7 +66,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "machine": in_a_line(run.machine),
         "verdict": verdict(recorded),
         "scales": above(table),
-        "of_ranks": any(row.division for row in table),
+        "of_ranks": any(row.key.parallelism for row in table),
         "columns": heading,
         "problems": notes(table),
         "rows": list(_rows(table, lines)),
@@ -86,24 +84,24 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
+def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[ChartSection]:
     sizes, table = recorded.sizes, recorded.rows
-    whose = " Of many ranks, rank 0 is shown." if any(row.division for row in table) else ""
+    whose = " Of many ranks, rank 0 is shown." if any(row.key.parallelism for row in table) else ""
     seconds = " The GPU is a stand-in: seconds are not those of a GPU." if stand_ins(table) else ""
-    yield Section(
+    yield ChartSection(
         "frontier",
         "Time and memory",
         "Nearer to the corner is better in both. On the dashed line are strategies that no other one beats in both.",
         [figure for size in sizes for figure in frontier_figures(table, size)],
     )
-    yield Section(
+    yield ChartSection(
         "timelines",
         "Memory while a load runs",
         "One load each, in a process of its own and with meters, so slower than a timed one; the axes of a size are "
         f"equal. A thin line is what theory allows.{whose}{seconds}",
         [figure for size in sizes for figure in timelines(recorded.metered(size))],
     )
-    yield Section(
+    yield ChartSection(
         "alive",
         "Alive at the peaks",
         "Which line of a recipe asked for what was there when most was there. A part without room for its line has its "
@@ -112,7 +110,7 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
     )
     shown_runs = [run for run in runs if not run.records.keys().isdisjoint(recorded.run.records)][-MOST_RUNS:]
     points, _ = change_points(shown_runs)
-    yield Section(
+    yield ChartSection(
         "history",
         "History",
         "What the same benchmarks took in every run that is recorded; a large ring is where a level changed. "
@@ -122,22 +120,22 @@ def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[Section]:
 
 
 def _rows(table: list[Row], lines: list[list[str]]) -> Iterator[tuple[list[tuple[str, str]], str, str]]:
-    """Of each row the cells, as they are shown and as they are sorted, its record, and its name."""
+    """Yield the cells of each row, shown and as they are sorted, its record as JSON, and its name."""
     for row, line in zip(table, lines, strict=True):
-        record = {name: value for name, value in row.record.measured().items() if name not in DRAWN}
-        raw = json.dumps(record | {"problems": row.problems}, indent=1)
-        yield [(cell, _sortable(cell)) for cell in line], raw, f"{row.strategy}-{row.size}"
+        record = {name: value for name, value in row.record.measured().items() if not FIELDS[name].drawn}
+        raw = json.dumps(record | {"problems": list(map(str, row.problems))}, indent=1)
+        yield [(cell, _sortable(cell)) for cell in line], raw, row.key.title
 
 
 def _sortable(cell: str) -> str:
-    """What a browser sorts a cell by: what was not measured comes last."""
+    """Return the text that a browser sorts a cell by: what was not measured comes last."""
     return "" if cell == "-" else cell.removesuffix("x").replace(",", "")
 
 
 def _changes(recorded: Recorded) -> Iterator[list[str]]:
     for change in recorded.changes:
         figure = change.figure or ""
-        values = (shown(figure, change.before), shown(figure, change.after)) if figure else ("", "")
+        values = (format_figure(figure, change.before), format_figure(figure, change.after)) if figure else ("", "")
         yield [change.key.title, title(figure) if figure else "the benchmark", *values, change.percent, change.replaces]
 
 

@@ -124,7 +124,7 @@ def test_the_page_is_not_wider_than_its_window(opened: Opened) -> None:
 
 
 def test_equal_axes(opened: Opened) -> None:
-    """Where charts are to be compared, their axes say the same."""
+    """Charts to be compared have axes with the same labels."""
     labels = [
         place.locator(".role-axis-label text").all_text_contents()
         for place in opened.page.locator("section[aria-labelledby=timelines] [data-chart]").all()

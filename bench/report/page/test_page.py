@@ -51,7 +51,7 @@ def specifications(text: str) -> list[dict[str, object]]:
 
 
 def headings(text: str) -> list[str]:
-    """Those of the page itself: its scripts make some, too."""
+    """Elements of the page itself: its scripts make some, too."""
     return re.findall(r"<h2[^>]*>(.*?)</h2>", text.partition("<noscript>")[0])
 
 

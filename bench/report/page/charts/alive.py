@@ -1,4 +1,4 @@
-"""What was alive at the peaks, by line of the recipe: a bar a strategy."""
+"""Allocations that were alive at the peaks, by line of the recipe: a bar a strategy."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -6,29 +6,24 @@ from typing import Any
 
 import altair as alt
 
+from bench.record.field import Peak
+from bench.record.record import PEAKS
 from bench.report.page.charts.figure import LETTER, NARROW, Chart, filled, of, ratio_axis, specification
 from bench.report.rows import CaseResult, scale_bytes
 
-# figure of the record, and what people call it
-PEAKS = {
-    "device_requested_peak_bytes": "at the requested peak on the device",
-    "device_allocated_peak_bytes": "at the allocated peak on the device",
-    "device_reserved_peak_bytes": "at the reserved peak on the device",
-    "host_private_peak_bytes": "at the private peak on the host",
-    "host_file_peak_bytes": "at the file-backed peak on the host",
-}
 # White text on them has a contrast of 4.5 to 1 or more.
 BARS = ("#1f6fae", "#a9500a", "#17754f", "#8a45a3", "#836000", "#b8323f", "#4b6a86")
 BAR_HEIGHT = 26
 
 
-def alive_figures(outcomes: Sequence[CaseResult], size: str) -> list[Chart]:
-    """A chart for each peak of one size of which it is known what was alive."""
-    return [figure for field, name in PEAKS.items() if (figure := _figure(outcomes, size, field, name))]
+def alive_figures(results: Sequence[CaseResult], size: str) -> list[Chart]:
+    """Make a chart for each peak of one size whose allocations are known."""
+    return [chart for field, peak in PEAKS.items() if (chart := _chart(results, size, field, peak))]
 
 
-def _figure(outcomes: Sequence[CaseResult], size: str, field: str, name: str) -> Chart | None:
-    bars = [value for outcome in outcomes for value in _bar(outcome, field)]
+def _chart(results: Sequence[CaseResult], size: str, field: str, peak: Peak) -> Chart | None:
+    name = f"at the {peak.kind} peak on the {peak.place}"
+    bars = [value for result in results for value in _bar(result, field)]
     if not bars:
         return None
     longest = max(value["end"] for value in bars) or 1
@@ -39,7 +34,7 @@ def _figure(outcomes: Sequence[CaseResult], size: str, field: str, name: str) ->
     table += [
         [v["strategy"], str(v["number"]), f"{v['bytes']:,}", f"{v['tensors']:,}", v["line"], v["code"]] for v in bars
     ]
-    of_shares = any(scale_bytes(outcome.record, field) != outcome.record.state_bytes for outcome in outcomes)
+    of_shares = any(scale_bytes(result.record, field) != result.record.state_bytes for result in results)
     scale = "S/N" if of_shares else "the model"
     text = f"What was alive {name}, by the line of code that asked for it, as multiples of {scale}"
     height = BAR_HEIGHT * len({v["strategy"] for v in bars})
@@ -60,12 +55,12 @@ def _specification(title: str) -> dict[str, Any]:
     return specification(alt.layer(bars, names), BAR_HEIGHT)
 
 
-def _bar(outcome: CaseResult, field: str) -> list[dict[str, Any]]:
+def _bar(result: CaseResult, field: str) -> list[dict[str, Any]]:
     """The parts of a bar, most bytes first."""
-    alive: Sequence[Mapping[str, Any]] = (outcome.record.alive_at_peak or {}).get(field) or ()
-    scale, end, parts = scale_bytes(outcome.record, field), 0.0, []
+    alive: Sequence[Mapping[str, Any]] = (result.record.alive_at_peak or {}).get(field) or ()
+    scale, end, parts = scale_bytes(result.record, field), 0.0, []
     for rank, held in enumerate(alive):
         start, end = end, end + held["bytes"] / scale
         part = {"start": start, "end": end, "middle": (start + end) / 2, "number": rank + 1, "rank": rank % len(BARS)}
-        parts.append({**held, "strategy": outcome.strategy, **part})
+        parts.append({**held, "strategy": result.key.name, **part})
     return parts

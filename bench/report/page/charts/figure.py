@@ -1,4 +1,4 @@
-"""What every chart has in common: its look, its words for those who do not see it, and the table behind it."""
+"""Parts of every chart: its look, its text for people who do not see it, and the table behind it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,12 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import altair as alt
 
+from bench.record.field import DEVICE
+from bench.record.record import PEAKS
 from bench.report.page.charts.figure import INK, LETTER, NARROW, Chart, filled, looks, of, ratio_axis, specification
-from bench.report.rows import Row, peak_ratio, team
-
-# field of the record, and what people call it
-PEAKS = {"device_peak_ratio": "peak on the device", "host_peak_ratio": "private peak on the host"}
-
+from bench.report.rows import Row, peak_ratio
 
 # Where the name of a point may stand, the best first: how its text is aligned, and how far from the point, in pixels.
 PLACES: dict[str, tuple[Literal["left", "right"], int, int]] = {
@@ -42,7 +40,7 @@ class Point(NamedTuple):
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats in both figures, the fastest first; of equals all."""
+    """Return the points that no other beats in both figures, the fastest first; of equals all."""
 
     def beaten(one: Point) -> bool:
         return any(
@@ -53,17 +51,18 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def frontier_figures(table: Sequence[Row], size: str) -> list[Chart]:
-    """A chart for each memory that was measured beside the times of one size, and by as many processes alike."""
+    """Make a chart for each memory that was measured beside times of one size, and for each division of the model."""
     found = []
     some = [row for row in table if row.size == size and not row.problems]
-    for one in dict.fromkeys(team(row.strategy) for row in some):
-        (ranks, parallelism), own = one, [row for row in some if team(row.strategy) == one]
-        for field, name in PEAKS.items():
-            points = [
-                Point(*figures, row.strategy_name) for row in own if None not in (figures := _figures(row, field))
-            ]
+    for one in dict.fromkeys(row.key.division for row in some):
+        (ranks, parallelism), own = one, [row for row in some if row.key.division == one]
+        for peak in PEAKS.values():
+            if not (field := peak.ratio):
+                continue
+            name = "peak on the device" if peak.place == DEVICE else f"{peak.kind} peak on the host"
+            points = [Point(*figures, row.key.strategy) for row in own if None not in (figures := _figures(row, field))]
             title = f"{size} {parallelism} x{ranks}" if parallelism else size
-            scale = "S/N" if parallelism and field.startswith("device_") else "the model"
+            scale = "S/N" if parallelism and peak.place == DEVICE else "the model"
             if points:
                 found.append(_figure(points, name, title, scale))
     return found
@@ -119,7 +118,7 @@ def _stairs(best: Sequence[Point], ends: dict[str, float]) -> list[dict[str, flo
 
 
 def _ends(points: Sequence[Point]) -> dict[str, float]:
-    """Where the axes end: names want room."""
+    """Return the ends of the axes, with room for names."""
     return {"seconds": 1.12 * max(p.seconds for p in points), "ratio": 1.2 * max(p.ratio for p in points) + 0.05}
 
 
@@ -138,7 +137,7 @@ def _names(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _box(point: Point, ends: dict[str, float], place: str | None = None) -> Box:
-    """What a point, or its name in a place, covers."""
+    """Return the box of a point, or of its name in a place."""
     x, y = NARROW * point.seconds / ends["seconds"], HEIGHT * (1 - point.ratio / ends["ratio"])
     if place is None:
         return x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS
@@ -149,13 +148,13 @@ def _box(point: Point, ends: dict[str, float], place: str | None = None) -> Box:
 
 
 def _outside(box: Box) -> float:
-    """By how much a box is beyond the chart."""
+    """Return the pixels by which a box is beyond the chart."""
     left, top, right, bottom = box
     return max(0.0, -left) + max(0.0, -top) + max(0.0, right - NARROW) + max(0.0, bottom - HEIGHT)
 
 
 def _shared(one: Box, other: Box) -> float:
-    """What two boxes both cover."""
+    """Return the area that two boxes share, in square pixels."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, width) * max(0.0, height)

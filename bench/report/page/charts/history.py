@@ -9,15 +9,9 @@ import altair as alt
 from bench.history.change_points import ChangePoint
 from bench.history.fingerprint import gpus
 from bench.history.runs import Key, Run
-from bench.record.field import shown, title
+from bench.record.field import Field, format_figure
+from bench.record.record import FIELDS
 from bench.report.page.charts.figure import INK, Chart, filled, looks, of, specification
-
-# figure of the record, what its axis says, and what its values are divided by
-FIGURES = {
-    "device_requested_peak_bytes": ("GiB", 2**30),
-    "host_private_peak_bytes": ("GiB", 2**30),
-    "first_logits_seconds": ("seconds", 1),
-}
 
 # What is said of a run.
 ABOUT = ("run", "date", "commit", "torch", "python", "machine", "outcome")
@@ -34,21 +28,23 @@ def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: 
     A line ends where the next run was on another machine.
     """
     keys = [key for key, record in latest.records.items() if record.size == size and record.strategy]
-    return [figure for name in FIGURES if (figure := _figure(runs, points, keys, size, name))]
+    charted = [field for field in FIELDS.values() if field.charted]
+    return [chart for field in charted if (chart := _chart(runs, points, keys, size, field))]
 
 
-def _figure(
-    runs: Sequence[Run], points: Sequence[ChangePoint], keys: Sequence[Key], size: str, figure: str
+def _chart(
+    runs: Sequence[Run], points: Sequence[ChangePoint], keys: Sequence[Key], size: str, field: Field
 ) -> Chart | None:
-    unit, divisor = FIGURES[figure]
+    figure = field.name
+    unit, divisor = ("seconds", 1) if field.is_seconds else ("GiB", 2**30)
     values = [value for key in keys for value in _values(runs, key, figure, divisor)]
     having = {value["run"] for value in values}
     numbers = [run.name for run in runs if run.name in having]
     if len(numbers) < 2:  # noqa: PLR2004 - one point is no line
         return None
     moved = [value for point in points for value in _moved(point, keys, figure, divisor) if value["run"] in numbers]
-    text = f"{title(figure)} in {len(numbers)} recorded runs, a line a benchmark; {len(moved)} change points"
-    table = [["benchmark", *ABOUT, title(figure)]]
+    text = f"{field.title} in {len(numbers)} recorded runs, a line a benchmark; {len(moved)} change points"
+    table = [["benchmark", *ABOUT, field.title]]
     table += [[value["benchmark"], *(value[name] for name in ABOUT), value["shown"]] for value in values]
     looked_at = tuple(dict.fromkeys(value["benchmark"] for value in values))
     spec = filled(
@@ -58,7 +54,7 @@ def _figure(
         moved=moved,
         runs=[{"run": name} for name in numbers],
     )
-    return Chart(f"{size}: {title(figure)}", text, spec, table)
+    return Chart(f"{size}: {field.title}", text, spec, table)
 
 
 @cache
@@ -91,7 +87,7 @@ def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterato
             stretch, before = stretch + 1, here
         value = run.records[key].value(figure) if key in run.records else None
         if value is not None:
-            words = shown(figure, value)
+            words = format_figure(figure, value)
             yield {
                 "benchmark": key.title,
                 "value": value / divisor,
@@ -109,8 +105,8 @@ def _moved(point: ChangePoint, keys: Sequence[Key], figure: str, divisor: int) -
         yield {
             "benchmark": change.key.title,
             "value": value / divisor,
-            "before": shown(figure, change.before),
-            "since": shown(figure, change.after),
+            "before": format_figure(figure, change.before),
+            "since": format_figure(figure, change.after),
             "change": change.percent,
             "label": f"{change.key.title} changed in run {point.run.number}: {change.percent}",
         } | _about(point.run)

@@ -3,6 +3,7 @@ import pytest
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
 from bench.record.record import Record
+from bench.record.row_key import RowKey
 from bench.report.page.charts.alive import alive_figures
 from bench.report.rows import CaseResult
 from bench.selftest.recorded_run import S, metered
@@ -13,12 +14,12 @@ ALIVE = {"device_requested_peak_bytes": [HELD], "host_private_peak_bytes": [HELD
 
 
 def test_what_a_rank_has_on_its_device_is_shown_as_parts_of_its_share() -> None:
-    alone = CaseResult("streamed", "small", "ok", Record.read(metered("streamed") | {"alive_at_peak": ALIVE}))
+    alone = CaseResult(RowKey("streamed", "small"), Record.read(metered("streamed") | {"alive_at_peak": ALIVE}))
     ranks = CaseResult(
-        "streamed fsdp x100", "small", "ok", Record.read(of_ranks("streamed", "fsdp", 100, alive_at_peak=ALIVE))
+        RowKey("streamed", "small", "fsdp", 100), Record.read(of_ranks("streamed", "fsdp", 100, alive_at_peak=ALIVE))
     )
-    for outcome, ends, scale in ((alone, (0.01, 0.01), "the model"), (ranks, (1.0, 0.01), "S/N")):
-        device, host = alive_figures([outcome], "small")
+    for result, ends, scale in ((alone, (0.01, 0.01), "the model"), (ranks, (1.0, 0.01), "S/N")):
+        device, host = alive_figures([result], "small")
         assert tuple(figure.spec["datasets"]["bars"][0]["end"] for figure in (device, host)) == ends
         assert device.text.endswith(f"as multiples of {scale}")
         assert host.text.endswith("as multiples of the model")

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 
 from bench.record.record import Record
+from bench.record.row_key import RowKey
 from bench.report.page.charts.frontier import Point, _box, _ends, _names, _shared, frontier, frontier_figures
-from bench.report.rows import Row
+from bench.report.rows import Problem, Row, Status
 from bench.selftest.sharded_run import of_ranks
 
 figures = st.floats(0.01, 10).map(lambda value: round(value, 2))
@@ -28,7 +29,7 @@ def test_no_strategy_beats_one_on_the_frontier_and_one_on_it_beats_each_other(dr
 
 
 def test_names_do_not_meet_where_there_is_room() -> None:
-    """Those of a recorded run, in which four strategies have the same peak."""
+    """Points of a recorded run, in which four strategies have the same peak."""
     seconds = {"baseline": 2.24, "sequential": 2.04, "meta_sequential": 0.85, "load_assign": 0.54, "mmap_assign": 0.12}
     seconds |= {"streamed": 0.22, "per_tensor": 0.69}
     device = {"baseline": 2.0, "sequential": 1.22, "meta_sequential": 2.0}
@@ -40,15 +41,15 @@ def test_names_do_not_meet_where_there_is_room() -> None:
     assert not [pair for pair in combinations(boxes, 2) if _shared(*pair) > 0]
 
 
-def row(strategy: str, size: str = "small", *problems: str, **record: float) -> Row:
-    return Row(strategy, size, Record.read(record), problems)
+def row(strategy: str, size: str = "small", problem: Problem | None = None, **record: float) -> Row:
+    return Row(RowKey(strategy, size), Record.read(record), (problem,) if problem else ())
 
 
 def test_a_chart_has_what_was_measured_whole_and_is_right() -> None:
     table = [
         row("a", first_logits_seconds=1.0, host_peak_ratio=0.5, device_peak_ratio=1.0),
         row("b", first_logits_seconds=2.0, host_peak_ratio=0.25),
-        row("c", "small", "FAILED", first_logits_seconds=0.1, host_peak_ratio=0.0),
+        row("c", problem=Problem(Status.FAILED, "no"), first_logits_seconds=0.1, host_peak_ratio=0.0),
         row("d", host_peak_ratio=0.1),
         row("e", "xl", first_logits_seconds=0.1, host_peak_ratio=0.1),
     ]
@@ -62,10 +63,8 @@ def test_a_chart_has_what_was_measured_whole_and_is_right() -> None:
 def test_of_many_ranks_those_are_in_a_chart_that_divide_the_model_alike_by_what_one_holds_of_it() -> None:
     table = [
         Row(
-            f"streamed {way} x{ranks}",
-            "small",
+            RowKey("streamed", "small", way, ranks),
             Record.read(of_ranks("streamed", way, ranks, 1.5) | {"first_logits_seconds": 1.0}),
-            (),
         )
         for way, ranks in (("fsdp", 2), ("tensor", 2), ("fsdp", 1000))
     ]

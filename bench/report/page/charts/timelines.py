@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 
 from bench.meters.timeline import MOMENTS
-from bench.record.record import Record
+from bench.record.field import DEVICE, Peak
+from bench.record.record import PEAKS, Record
 from bench.report.page.charts.figure import COLOURS, Chart, filled, of, ratio_axis, specification
 from bench.report.rows import CaseResult
 from model.byte_sizes import GIB
@@ -21,31 +22,27 @@ DASHES = {"solid": [1, 0], "dashed": [7, 2], "dotted": [2, 2], "dash-dotted": [7
 
 
 class TimelineSeries(NamedTuple):
-    """A line: its fields of the record, for the points and for their peak and bound; its name, and how it is drawn."""
+    """A line: the field of its peak, which says where its points and its bound are, and how it is drawn."""
 
-    points: str
-    peak: str
-    bound: str | None
-    name: str
+    field: str
+    peak: Peak
     colour: str
     stroke: str
+
+    @property
+    def name(self) -> str:
+        return "device" if self.peak.place == DEVICE else self.peak.kind
 
     @property
     def dash(self) -> list[int]:
         return DASHES[self.stroke]
 
 
-SERIES = (
-    TimelineSeries(
-        "device_requested_bytes", "device_requested_peak_bytes", "device_bound_ratio", "device", COLOURS[0], "solid"
-    ),
-    TimelineSeries(
-        "host_private_bytes", "host_private_peak_bytes", "host_bound_ratio", "private", COLOURS[1], "dashed"
-    ),
-    TimelineSeries(
-        "host_file_bytes", "host_file_peak_bytes", "host_file_bound_ratio", "file-backed", COLOURS[2], "dotted"
-    ),
-    TimelineSeries("host_pinned_bytes", "host_pinned_peak_bytes", None, "pinned", COLOURS[3], "dash-dotted"),
+SERIES = tuple(
+    TimelineSeries(*peak, colour, stroke)
+    for peak, colour, stroke in zip(
+        ((name, peak) for name, peak in PEAKS.items() if peak.timeline), COLOURS, DASHES, strict=False
+    )
 )
 # How text is aligned, and the direction in which it is moved from what it names.
 SIDES: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 1), ("right", -1))
@@ -64,26 +61,26 @@ LATE = 0.6
 HEIGHT, LINE_HEIGHT = 170, 11
 
 
-def timelines(outcomes: Sequence[CaseResult]) -> list[Chart]:
-    """A chart for each load of one size that has a timeline.
+def timelines(results: Sequence[CaseResult]) -> list[Chart]:
+    """Make a chart for each load of one size that has a timeline.
 
     What is planned of many ranks has none: it takes no time, and a rank little of the model.
     """
-    having = [outcome for outcome in outcomes if outcome.record.timeline and not _is_planned_by_many(outcome)]
+    having = [result for result in results if result.record.timeline and not _is_planned_by_many(result)]
     ends = {
-        "seconds": max((_end(outcome.record) for outcome in having), default=0),
-        "ratio": HEADROOM * max((ratio for outcome in having for ratio in _ratios(outcome.record)), default=0),
+        "seconds": max((_end(result.record) for result in having), default=0),
+        "ratio": HEADROOM * max((ratio for result in having for ratio in _ratios(result.record)), default=0),
     }
-    return [_figure(outcome, ends) for outcome in having]
+    return [_figure(result, ends) for result in having]
 
 
-def _is_planned_by_many(outcome: CaseResult) -> bool:
-    return bool(outcome.record.planned and outcome.record.ranks)
+def _is_planned_by_many(result: CaseResult) -> bool:
+    return bool(result.record.planned and result.record.ranks)
 
 
-def _figure(outcome: CaseResult, ends: dict[str, float]) -> Chart:
+def _figure(result: CaseResult, ends: dict[str, float]) -> Chart:
     """`ends` are those of the axes of all charts of this size."""
-    record, name = outcome.record, f"{outcome.strategy}-{outcome.size}"
+    record, name = result.record, result.key.title
     drawn = [one for one in SERIES if _is_drawn(record, one)]
     table = [["", "peak", "at", "bound"], *(_row(record, one) for one in drawn), *_moment_rows(record)]
     text = f"Memory of {name} over the time of its load, as multiples of the model. " + "; ".join(
@@ -97,12 +94,12 @@ def _figure(outcome: CaseResult, ends: dict[str, float]) -> Chart:
         ends=[{"seconds": 0, "ratio": 0}, ends],
         points=[value for line in lines for value in line],
         hovered=[value for line in lines for value in line[:: -(-len(line) // MOST_HOVERED)]],
-        peaks=[_peak(outcome, one) for one in drawn],
+        peaks=[_peak(result, one) for one in drawn],
         bounds=_bounds(record, drawn, ends["ratio"]),
         moments=named,
         **{f"named_{side}": [value for value in named if value["align"] == side] for side, _ in SIDES},
     )
-    return Chart(name + ("" if outcome.verdict == "ok" else ": FAILED"), text, spec, table, _csv(record))
+    return Chart(name + (": FAILED" if result.problem else ""), text, spec, table, _csv(record))
 
 
 @cache
@@ -144,14 +141,14 @@ def _value(record: Record, one: TimelineSeries, seconds: float, count: int) -> d
     }
 
 
-def _peak(outcome: CaseResult, one: TimelineSeries) -> dict[str, Any]:
-    seconds, most = _highest(outcome.record, one)
-    text = f"{outcome.strategy}-{outcome.size}: {_named(one)} peaks at {most:,} bytes after {seconds:.4f} s"
-    return _value(outcome.record, one, seconds, most) | {"text": text}
+def _peak(result: CaseResult, one: TimelineSeries) -> dict[str, Any]:
+    seconds, most = _highest(result.record, one)
+    text = f"{result.key.title}: {_named(one)} peaks at {most:,} bytes after {seconds:.4f} s"
+    return _value(result.record, one, seconds, most) | {"text": text}
 
 
 def _bounds(record: Record, drawn: Sequence[TimelineSeries], end: float) -> list[dict[str, Any]]:
-    """What theory says of the lines, where that is not nothing; what has the same bound shares a line.
+    """Return the bounds of the lines that are not zero; lines of the same bound share one.
 
     `end` is that of the axis: where there is no room for a text below another, both stand at the higher line.
     """
@@ -167,7 +164,7 @@ def _bounds(record: Record, drawn: Sequence[TimelineSeries], end: float) -> list
 
 
 def _bound(record: Record, one: TimelineSeries) -> float | None:
-    bound: float | None = record.value(one.bound) if one.bound else None
+    bound: float | None = record.value(one.peak.bound) if one.peak.bound else None
     return bound
 
 
@@ -190,7 +187,7 @@ def _named_moments(record: Record) -> list[tuple[str, float]]:
 
 
 def _points(record: Record, one: TimelineSeries) -> list[tuple[float, int]]:
-    series = record.timeline.get(one.points) if record.timeline else None
+    series = (record.timeline or {}).get(one.peak.timeline or "")
     return list(zip(series["seconds"], series["bytes"], strict=True)) if series else []
 
 
@@ -216,7 +213,7 @@ def _end(record: Record) -> float:
 
 
 def _named(one: TimelineSeries) -> str:
-    return "device memory" if one.name == "device" else f"{one.name} host memory"
+    return "device memory" if one.peak.place == DEVICE else f"{one.name} host memory"
 
 
 def _row(record: Record, one: TimelineSeries) -> list[str]:
@@ -236,6 +233,6 @@ def _csv(record: Record) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(["what", "seconds", "bytes"])
-    writer.writerows([one.points, seconds, count] for one in SERIES for seconds, count in _points(record, one))
+    writer.writerows([one.peak.timeline, seconds, count] for one in SERIES for seconds, count in _points(record, one))
     writer.writerows([name, at, ""] for name, at in _named_moments(record))
     return file.getvalue()
