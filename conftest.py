@@ -189,9 +189,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture
-def meeting(case: ShardedCase, pytestconfig: pytest.Config) -> RankRendezvous:
+def rendezvous(case: ShardedCase, pytestconfig: pytest.Config) -> RankRendezvous:
     """Where the processes that measure the ranks of a case meet."""
-    return pytestconfig.stash[MEETINGS][case.team]
+    return pytestconfig.stash[MEETINGS][case.group]
 
 
 @pytest.fixture(scope="session")
@@ -201,16 +201,16 @@ def _trials_of(pytestconfig: pytest.Config) -> Iterator[Callable[[RankGroup], Ra
 
 
 @pytest.fixture
-def trials(case: ShardedCase, _trials_of: Callable[[RankGroup], RankChecks]) -> RankChecks:
-    """The processes in which the ranks of a case try models: the same for all cases of its team."""
-    return _trials_of(case.team)
+def rank_checks(case: ShardedCase, _trials_of: Callable[[RankGroup], RankChecks]) -> RankChecks:
+    """Processes in which the ranks of a case load drawn models: the same for all cases of its group."""
+    return _trials_of(case.group)
 
 
 def _agreed(config: pytest.Config, case: Case, objection: str | None) -> str | None:
     """What there is to object, in any of the processes that measure a case together."""
     if not isinstance(case, ShardedCase):
         return objection
-    return config.stash[MEETINGS][case.team].agree(objection, AGREEMENT_SECONDS)
+    return config.stash[MEETINGS][case.group].agree(objection, AGREEMENT_SECONDS)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Promise: with so much memory and no more, those loads come to their end that theory lets, and no others."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -8,24 +7,18 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from bench.measure.budgets import is_to_live, trial_of
+from bench.measure.budgets import budgeted_load, smallest_budgets, unexpected
 from bench.measure.case import Case
-from bench.meters.budget import Budget, BudgetedLoad, BudgetOutcome, HostTooSmall, smallest
-from bench.meters.cgroup import NoCgroup
-from bench.meters.page_cache import StillCached
+from bench.meters.budget import Budget, BudgetOutcome
 from bench.plugin.failures import ending
-from bench.record.record import Fields, Record
+from bench.plugin.problems import require
+from bench.record.record import Record
 from model.checkpoints import Checkpoint
 from model.verification.verify import check_outputs
 
 # What the kernel reads ahead of a mapped file on a busy disk is the load's too: with 24 MiB it was killed now and then,
 # with 32 MiB never.
 LEAST_ROOM_BYTES = 32 * 2**20
-
-# How near the smallest budget is come to: a part of the model's bytes, and so many at least.
-TOLERANCE_OF_STATE, TOLERANCE_BYTES = 0.01, 2 * 2**20
-# Beyond what any load takes: where the search begins.
-MOST_OF_STATE, MOST_BYTES = 4, 256 * 2**20
 
 
 @pytest.mark.real_device
@@ -36,13 +29,13 @@ def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint)
     room = case.specification.footprint.state_bytes // 2
     if room < LEAST_ROOM_BYTES:
         pytest.skip(f"{case.size} is too small to tell: half of it is less than what is read ahead of a mapped file")
-    trial = trial_of(case, checkpoint, rehearsal)
+    load = budgeted_load(case, checkpoint, rehearsal)
     # Every bit is compared where memory is not short: here that would read all of the file twice more, from the disk.
-    trial = replace(trial, job=replace(trial.job, check=partial(_check_answer, checkpoint)))
+    load = replace(load, job=replace(load.job, check=partial(_check_answer, checkpoint)))
     with ending(case):
-        budget = Budget(host_bytes=trial.empty_bytes() + room)
-        fate = trial.under(budget)
-    require_theory(case, budget, fate)
+        budget = Budget(host_bytes=load.empty_bytes() + room)
+        outcome = load.under(budget)
+    require(unexpected(case, budget, outcome))
 
 
 def _check_answer(checkpoint: Checkpoint, model: nn.Module) -> None:
@@ -62,10 +55,10 @@ def test_budget(
 ) -> None:
     """Who lives and who dies is what a user wants to know; that it is not as theory says is a failure."""
     with ending(case):
-        fate: BudgetOutcome = benchmark.pedantic(trial_of(case, checkpoint, rehearsal).under, args=(budget,))
+        outcome: BudgetOutcome = benchmark.pedantic(budgeted_load(case, checkpoint, rehearsal).under, args=(budget,))
     record.device_budget_bytes, record.host_budget_bytes = budget.device_bytes, budget.host_bytes
-    record.fits, record.fate = fate.lived, fate.told or None
-    require_theory(case, budget, fate)
+    record.fits, record.fate = outcome.lived, outcome.told or None
+    require(unexpected(case, budget, outcome))
 
 
 @pytest.mark.minimum
@@ -73,43 +66,6 @@ def test_smallest_budget(
     case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record
 ) -> None:
     """The smallest memory that a load lives with, of the device and of the host, each with all of the other."""
-    trial, state = trial_of(case, checkpoint, rehearsal), case.specification.footprint.state_bytes
-    tolerance = max(TOLERANCE_BYTES, int(TOLERANCE_OF_STATE * state))
+    load, state_bytes = budgeted_load(case, checkpoint, rehearsal), case.specification.footprint.state_bytes
     with ending(case):
-        found: Fields = benchmark.pedantic(smallest_budgets, args=(trial, state, tolerance, case.device))
-    record.update(found | {"smallest_tolerance_bytes": tolerance})
-
-
-def smallest_budgets(trial: BudgetedLoad, state_bytes: int, tolerance: int, device: str) -> Fields:
-    """In a record's fields. Raises as `Trial.under` does, where nothing can be limited."""
-    most, found = MOST_OF_STATE * state_bytes + MOST_BYTES, {}
-    if device != "cpu":
-        found["smallest_device_bytes"] = smallest(
-            lambda count: trial.under(Budget(device_bytes=count)).lived, 0, most, tolerance
-        )
-    empty = trial.empty_bytes()
-    try:
-        found["smallest_host_bytes"] = smallest(_lives_on_host(trial), empty, empty + most, tolerance)
-    except (NoCgroup, StillCached):
-        if not found:
-            raise
-    return found
-
-
-def _lives_on_host(trial: BudgetedLoad) -> Callable[[int], bool]:
-    def lives(count: int) -> bool:
-        try:
-            return trial.under(Budget(host_bytes=count)).lived
-        except HostTooSmall:
-            return False
-
-    return lives
-
-
-def require_theory(case: Case, budget: Budget, fate: BudgetOutcome) -> None:
-    """Fail unless the load lived, or died, as its bounds say, where they do."""
-    expected = is_to_live(case, budget, fate.empty_bytes)
-    if expected and not fate.lived:
-        pytest.fail(f"by its bounds it has to live: {fate.told}", pytrace=False)
-    if expected is False and fate.lived:
-        pytest.fail("it lived, where by its bounds it takes more: a bound, or the limit, is wrong", pytrace=False)
+        record.update(benchmark.pedantic(smallest_budgets, args=(load, state_bytes, case.device)))

@@ -14,7 +14,7 @@ SHARE = 1 / 20
 @pytest.mark.sharded
 @pytest.mark.ranks
 @pytest.mark.real_device
-def test_sharded_equivalence(case: ShardedCase, able: None, trials: RankChecks) -> None:
+def test_sharded_equivalence(case: ShardedCase, able: None, rank_checks: RankChecks) -> None:
     """Names, order, dtypes, shapes, bits, ties and logits of models whose sizes ranks do not divide."""
 
     # Drawn are the same models in every process that measures ranks.
@@ -29,9 +29,9 @@ def test_sharded_equivalence(case: ShardedCase, able: None, trials: RankChecks) 
     def is_what_was_saved(kind: DrawnGPT2) -> None:
         if kind.tied and "ties" in case.strategy.refused("cpu"):
             with pytest.raises(RankFailed, match=r"out_head\.weight"):
-                trials.run(case, kind)
+                rank_checks.run(case, kind)
         else:
-            trials.run(case, kind)
+            rank_checks.run(case, kind)
 
     try:
         is_what_was_saved()

@@ -1,17 +1,18 @@
 """One measurement: which strategy loads which checkpoint onto which device."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 
 import psutil
 import torch
 
 from bench.conformance.traits import OBSTACLES, properties_of
-from bench.measure.bounds import conversion_slot_bytes, expected_peaks, peak_bound
+from bench.measure.bounds import expected_peaks
 from bench.measure.building import Built, built, left_by_model
 from bench.measure.loads import Check, load_clock, rehearse, run_load
 from bench.measure.peer_refusals import misfit
+from bench.measure.terms import Terms, conversion_slot_bytes
 from bench.meters import device_meter
 from bench.meters.child import Job, RetainedMemory
 from bench.meters.clock import LoadClock
@@ -121,7 +122,7 @@ class Case:
     def bound_bytes(self, figure: str) -> int | None:
         """What theory says of a figure of the record; None where it says nothing."""
         expression = expected_peaks(self.strategy, self.device).get(figure)
-        return None if expression is None else peak_bound(figure, expression, self._terms)
+        return None if expression is None else self.terms.peak_bound(figure, expression)
 
     @property
     def built(self) -> Built | None:
@@ -141,14 +142,14 @@ class Case:
         return left_by_model(self.own, self.device, **where)
 
     @property
-    def _terms(self) -> Record:
-        """What its bounds are computed from, in a record's fields."""
+    def terms(self) -> Terms:
+        """What its bounds are computed from."""
         specification, built = self.specification, self.built
         footprint, saved = specification.footprint, specification.saved
         build_peak_bytes = built.peak_bytes if built else None
         if self.cast and self.own is None and self.strategy.builds:
             build_peak_bytes = saved.built_bytes
-        return Record(
+        return Terms(
             device=self.device,
             state_bytes=footprint.state_bytes,
             largest_tensor_bytes=footprint.largest_tensor_bytes,
@@ -232,8 +233,8 @@ class Case:
     def blank_record(self) -> Record:
         """A record with everything that is known before anything is measured."""
         state = self.specification.footprint.state_bytes
-        return replace(
-            self._terms,
+        return Record(
+            **asdict(self.terms),
             strategy=self.strategy_name,
             loader=self.strategy.loader,
             size=self.size,

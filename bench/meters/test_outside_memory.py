@@ -20,6 +20,7 @@ import psutil
 import pytest
 from torch import nn
 
+from bench.measure.leaks import leaks
 from bench.meters import device_meter, process
 from bench.meters.budget import Budget, BudgetedLoad
 from bench.meters.child import Job
@@ -28,7 +29,6 @@ from bench.meters.measure import Measurement, measure
 from bench.meters.process import LoadDied
 from bench.meters.shared_memory import SHARED_FOLDER
 from bench.record.record import Record
-from bench.test_peak_memory import leaks
 
 MIB = 2**20
 HELD = 48 * MIB

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from bench.measure.case import Case
+from bench.measure.checks import NothingTold
 from bench.measure.peer_refusals import one_line, refusal
 from bench.meters.budget import HostTooSmall
 from bench.meters.cgroup import NoCgroup
@@ -42,7 +43,7 @@ def ending(case: Case) -> Iterator[None]:
         raise pytest.fail.Exception(error.told, pytrace=False) from None
     except HostTooSmall as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
-    except (NoCgroup, StillCached) as error:
+    except (NoCgroup, StillCached, NothingTold) as error:
         pytest.skip(str(error))
 
 

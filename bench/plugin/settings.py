@@ -65,7 +65,7 @@ class Settings:
         device = self.real_device if real else self.device
         return [
             ShardedCase(
-                *self._named(strategy, size, device), stand_in=self.stand_in, parallelism=parallelism, team=team
+                *self._named(strategy, size, device), stand_in=self.stand_in, parallelism=parallelism, group=team
             )
             for size in self.sizes
             for team in self.teams

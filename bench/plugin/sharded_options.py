@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from bench.meters.driver.variables import CARD
-from bench.sharded.rank_group import NODE_RANKS, RankGroup, local_team, torchrun_team
+from bench.sharded.rank_group import NODE_RANKS, RankGroup, local_group, torchrun_group
 from model.parallel import PARALLELISMS
 
 DEFAULT_RANKS = 2
@@ -44,7 +44,7 @@ ALONE = {
 
 def teams(options: Any, device: str, environment: Mapping[str, str]) -> tuple[RankGroup, ...]:
     """The teams that a run measures; none without `--sharded`. Raises `ValueError`, in a line."""
-    started = torchrun_team(environment)
+    started = torchrun_group(environment)
     if not options.sharded:
         if options.ranks is not None:
             raise ValueError("--ranks: one process loads a model by itself; add --sharded")
@@ -79,7 +79,7 @@ def _measured(
     if started and counts and counts != (started.count,):
         raise ValueError(f"--ranks {counts[0]}: torchrun has started {started.count}; leave it out")
     gpus = torch.cuda.device_count() if device == "cuda" else 0
-    team = started or local_team(*(counts or (max(gpus, DEFAULT_RANKS),)))
+    team = started or local_group(*(counts or (max(gpus, DEFAULT_RANKS),)))
     if team.count < DEFAULT_RANKS:
         raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
     if device == "cuda" and team.node_count > gpus:

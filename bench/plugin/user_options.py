@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.measure.bounds import bound_bytes
+from bench.measure.terms import Terms
 from bench.strategies import Strategy, own_strategy
 from model.user.conversion_request import ConversionRequest
 from model.user.pretrained_folder import weights_of
@@ -124,7 +124,7 @@ def own_strategies(options: Any) -> dict[str, Strategy]:
 def _own_strategy(text: str, bound: str | None) -> Strategy:
     try:
         if bound is not None:
-            bound_bytes(bound, 1, 1)
+            Terms(state_bytes=1, largest_tensor_bytes=1).bound_bytes(bound)
     except ValueError as error:
         raise ValueError(f"--bound: {error}") from None
     try:

@@ -34,13 +34,14 @@ class Peak:
     """A peak of memory, on the `place` `DEVICE` or `HOST`: what kind of memory it is of.
 
     `bound` names the field of its bound, a ratio, and `timeline` the series of a timeline that it is the highest of.
-    Sharded loads record the highest peak of any rank.
+    Sharded loads record the highest peak of any rank. `exact`: it is what allocators are asked for, to the byte.
     """
 
     place: str
     kind: str
     bound: str | None = None
     timeline: str | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Field:
     @property
     def is_seconds(self) -> bool:
         return self.name.endswith("_seconds")
+
+    @property
+    def exact(self) -> bool:
+        """True if it is a peak that is known to the byte."""
+        return self.peak is not None and self.peak.exact
 
     @property
     def anywhere(self) -> bool:
@@ -137,9 +143,16 @@ def positive(about: str, **more: Any) -> Any:
     return declared(about, nullable(POSITIVE), **more)
 
 
-def peak(
-    place: str, what: str, about: str, *, bound: str | None = None, timeline: str | None = None, **more: Any
+def peak(  # noqa: PLR0913 - as `Peak`
+    place: str,
+    what: str,
+    about: str,
+    *,
+    bound: str | None = None,
+    timeline: str | None = None,
+    exact: bool = False,
+    **more: Any,
 ) -> Any:
     """Declare a peak in bytes."""
-    shape = {"peak": Peak(place, what, bound, timeline), "of_a_rank": True, "highest": True}
+    shape = {"peak": Peak(place, what, bound, timeline, exact), "of_a_rank": True, "highest": True}
     return number(about, **shape | more)

@@ -218,6 +218,7 @@ class Record:
         *(DEVICE, "requested", "the peak of what live tensors asked for, until the load returned"),
         bound="device_bound_ratio",
         timeline="device_requested_bytes",
+        exact=True,
         compared=Compared(anywhere=True, simulated=0.0),
         column=Column("GiB", "device GiB", as_gib, 10, about=TO_THE_RIGHT),
         sharded=(Column("device", "device {unit}, worst rank", in_unit),),
@@ -268,7 +269,7 @@ class Record:
         highest=True,
     )
     host_pinned_peak_bytes: int | None = peak(
-        *(HOST, "pinned", "page-locked memory"), timeline="host_pinned_bytes", compared=Compared()
+        *(HOST, "pinned", "page-locked memory"), timeline="host_pinned_bytes", exact=True, compared=Compared()
     )
     host_private_peak_bytes: int | None = peak(
         *(HOST, "private"),

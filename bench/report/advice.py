@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from bench.measure.budgets import is_to_live
+from bench.measure.budgets import expected_to_fit
 from bench.measure.case import Case
 from bench.measure.planning import halved, largest_block, reserved_bytes
 from bench.meters.budget import Budget, empty_process_bytes, shown
@@ -174,7 +174,7 @@ def _what_would(
 
 
 def _may_fit(case: Case, budget: Budget) -> bool:
-    return not case.states_refusal and is_to_live(case, budget, 0) is not False
+    return not case.states_refusal and expected_to_fit(case, budget, 0) is not False
 
 
 def _bounds(case: Case) -> tuple[int, int]:

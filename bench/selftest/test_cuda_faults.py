@@ -18,6 +18,8 @@ import torch
 from bench.conformance.blueprint import Blueprint, PlaceName, Stored
 from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
+from bench.measure.leaks import leaks
+from bench.measure.peaks import peaks
 from bench.meters import device_meter, test_cuda_path
 from bench.meters.budget import Budget
 from bench.meters.clock import LoadClock, clock_apart
@@ -26,7 +28,6 @@ from bench.meters.driver.variables import CARD
 from bench.meters.measure import measure
 from bench.meters.process import LoadEnded
 from bench.selftest.cuda_faults import FAULTS, CudaFault, copying, with_fault
-from bench.test_peak_memory import leaks, peaks
 from model.checkpoint_cache import CheckpointCache
 from model.gpt2 import REHEARSAL
 

@@ -21,6 +21,8 @@ from torch import nn
 
 from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
+from bench.measure.leaks import leaks
+from bench.measure.peaks import peaks
 from bench.meters import measure as measure_module
 from bench.meters.device import DeviceMeter
 from bench.meters.host import HostMemory
@@ -30,7 +32,6 @@ from bench.record.record import Record
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.per_tensor import per_tensor
-from bench.test_peak_memory import leaks, peaks
 from model.checkpoint_cache import CheckpointCache
 
 MIB = 2**20

@@ -41,12 +41,12 @@ class RankGroup:
         ]
 
 
-def local_team(count: int) -> RankGroup:
+def local_group(count: int) -> RankGroup:
     """All ranks are processes of this one's."""
     return RankGroup(count, tuple(range(count)), count)
 
 
-def torchrun_team(environment: Mapping[str, str] = os.environ) -> RankGroup | None:
+def torchrun_group(environment: Mapping[str, str] = os.environ) -> RankGroup | None:
     """What `torchrun` says of this process; None where it did not start it.
 
     Raises `ValueError` if it says too little.

@@ -29,19 +29,19 @@ class RankLoad:
     """A recipe, called as others are: what it divides the model with is that of a rank's group."""
 
     recipe: Recipe
-    seat: RankContext
+    context: RankContext
     parallelism: str
 
     def __call__(self, build: Build, path: Path, device: torch.device) -> nn.Module:
-        mesh = mesh_of(device.type, self.seat.count)
+        mesh = mesh_of(device.type, self.context.count)
         apply = PARALLELISMS[self.parallelism].apply
-        with simulated_ranks(self.seat.rank, self.seat.store) if self.seat.simulated else nullcontext():
+        with simulated_ranks(self.context.rank, self.context.store) if self.context.simulated else nullcontext():
             try:
                 return self.recipe(build, path, device, lambda model: apply(model, mesh))
             # Raised in all ranks by `torch.distributed.checkpoint` for what some ran into, and no `Exception`.
             except BaseException as error:
                 if failures := getattr(error, "failures", None):
-                    raise _own_failure(failures, self.seat.rank) from error
+                    raise _own_failure(failures, self.context.rank) from error
                 raise
 
 
@@ -58,18 +58,18 @@ def rehearse_rank(
     load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint, check: Check, device: torch.device
 ) -> None:
     """Take the rank's place, and load a small checkpoint first. Raises `UntrustedCheckpoint`, see `require_same`."""
-    load.seat.join(device)
-    require_same(load.seat, checkpoint)
+    load.context.join(device)
+    require_same(load.context, checkpoint)
     rehearse(load, rehearsal, check, None, None, device)
 
 
-def require_same(seat: RankContext, checkpoint: Checkpoint) -> None:
+def require_same(context: RankContext, checkpoint: Checkpoint) -> None:
     """Raise `UntrustedCheckpoint` if this rank's checkpoint is not that of rank 0: ranks may be on several machines."""
     seen = checkpoint.identity()
     if seen is None:
         return
-    store = seat.store()
-    if seat.rank == 0:
+    store = context.store()
+    if context.rank == 0:
         store.set("identity", seen)
     elif (other := store.get("identity").decode()) != seen:
         name = checkpoint.specification.name

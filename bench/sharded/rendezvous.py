@@ -58,10 +58,10 @@ class StepResult(Generic[Value]):
 
 
 class RankRendezvous:
-    """Of the processes of a team. All of them take the same steps in the same order."""
+    """Of the processes of a group. All of them take the same steps in the same order."""
 
-    def __init__(self, team: RankGroup) -> None:
-        self.team = team
+    def __init__(self, group: RankGroup) -> None:
+        self.group = group
         self._steps = count()
 
     def name(self) -> str:
@@ -71,22 +71,22 @@ class RankRendezvous:
     @cached_property
     def _store(self) -> "distributed.TCPStore":
         """What `torchrun` has started, or what this process starts for its ranks."""
-        if self.team.address is None:
+        if self.group.address is None:
             return distributed.TCPStore(LOCALHOST, 0, is_master=True, wait_for_workers=False)
         # Its agent has one, unless it says otherwise.
-        hosts = self.team.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        return distributed.TCPStore(*self.team.address, is_master=hosts, wait_for_workers=False)
+        hosts = self.group.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        return distributed.TCPStore(*self.group.address, is_master=hosts, wait_for_workers=False)
 
     @property
     def address(self) -> tuple[str, int]:
         """Of the store in which ranks find each other."""
-        return self.team.address or (LOCALHOST, self._store.port)
+        return self.group.address or (LOCALHOST, self._store.port)
 
     def agree(self, objection: str | None, limit_seconds: float) -> str | None:
         """What the first rank, of all, has to object; None where none has."""
         if self._is_alone:
             return objection
-        mine = {rank: StepResult(objection) for rank in self.team.local}
+        mine = {rank: StepResult(objection) for rank in self.group.local}
         said = self._exchange(self.name(), mine, limit_seconds)
         objections = {rank: one.fault.reason if one.fault else one.value for rank, one in sorted(said.items())}
         return next((f"rank {rank}: {objection}" for rank, objection in objections.items() if objection), None)
@@ -103,7 +103,7 @@ class RankRendezvous:
         faults = {rank: one.fault for rank, one in said.items() if one.fault}
         if faults:
             rank = min(faults, key=lambda rank: (faults[rank].follows, rank))
-            failed = RankFailed(f"rank {rank} of {self.team.count}: {faults[rank].reason}")
+            failed = RankFailed(f"rank {rank} of {self.group.count}: {faults[rank].reason}")
             for note in faults[rank].notes:
                 failed.add_note(note)
             raise failed
@@ -148,7 +148,7 @@ class RankRendezvous:
 
     @property
     def _is_alone(self) -> bool:
-        return self.team.address is None
+        return self.group.address is None
 
     def _exchange(
         self, name: str, mine: Mapping[int, StepResult[Value]], seconds: float
@@ -160,7 +160,7 @@ class RankRendezvous:
             self._store.set(f"{name}/{rank}", pickle.dumps(one))  # type: ignore[arg-type]  # of bytes too
         said = dict(mine)
         until = time.monotonic() + seconds + HEARING_SECONDS
-        for rank in (rank for rank in range(self.team.count) if rank not in mine):
+        for rank in (rank for rank in range(self.group.count) if rank not in mine):
             # What is there already is heard, however late it is: a busy machine may take a while to tell of it.
             left = max(ANSWER_SECONDS, until - time.monotonic())
             try:

@@ -14,7 +14,7 @@ from bench.meters.child import Job
 from bench.meters.clock import LoadClock
 from bench.record.record import Record, ratio
 from bench.sharded.rank_context import RankContext
-from bench.sharded.rank_group import RankGroup, local_team
+from bench.sharded.rank_group import RankGroup, local_group
 from bench.sharded.rank_loads import RankLoad, rank_clock, rehearse_rank
 from bench.sharded.recipes import SHARDED, ShardedStrategy
 from bench.sharded.rendezvous import RankRendezvous
@@ -23,7 +23,7 @@ from model.architecture import Architecture
 from model.checkpoints import Checkpoint
 from model.parallel import PARALLELISMS
 
-ALONE = local_team(1)
+ALONE = local_group(1)
 
 
 @cache
@@ -33,17 +33,17 @@ def _shares(architecture: Architecture, parallelism: str, count: int) -> list[Sh
 
 @dataclass(frozen=True)
 class ShardedCase(Case):
-    """The names of a measurement of all ranks of a team; `parallelism` is one of `PARALLELISMS`."""
+    """The names of a measurement of all ranks of a group; `parallelism` is one of `PARALLELISMS`."""
 
     parallelism: str = "fsdp"
-    team: RankGroup = ALONE
+    group: RankGroup = ALONE
 
     def __str__(self) -> str:
-        return f"{self.strategy_name}-{self.parallelism}-{self.size}-x{self.team.count}-{self.device}"
+        return f"{self.strategy_name}-{self.parallelism}-{self.size}-x{self.group.count}-{self.device}"
 
     @property
     def row(self) -> str:
-        return Record(strategy=self.strategy_name, parallelism=self.parallelism, ranks=self.team.count).row
+        return Record(strategy=self.strategy_name, parallelism=self.parallelism, ranks=self.group.count).row
 
     @property
     def strategy(self) -> ShardedStrategy:
@@ -67,20 +67,20 @@ class ShardedCase(Case):
     @property
     def shares(self) -> list[Share]:
         """What theory says of every rank."""
-        return _shares(self.specification.architecture, self.parallelism, self.team.count)
+        return _shares(self.specification.architecture, self.parallelism, self.group.count)
 
     @property
     def measured_ranks(self) -> tuple[int, ...]:
         """The ranks that this process measures: of a plan one of all that have the same to do."""
         if not self.planned:
-            return self.team.local
+            return self.group.local
         first: dict[Share, int] = {}
         for rank, one in enumerate(self.shares):
             first.setdefault(one, rank)
         return tuple(first.values())
 
     def representatives(self, measured: Iterable[int]) -> list[int]:
-        """Of every rank of the team, a measured one that has the same to do."""
+        """Of every rank of the group, a measured one that has the same to do."""
         kinds = {self.shares[rank]: rank for rank in measured} if self.planned else {}
         return [kinds.get(one, rank) for rank, one in enumerate(self.shares)]
 
@@ -95,11 +95,11 @@ class ShardedCase(Case):
             return None
         said = expected_peaks(self.strategy, self.device)
         host, device = said.get("host_private_peak_bytes"), said.get("device_requested_peak_bytes")
-        on_host = sum(self.shares[rank].bound_bytes(host) for rank in self.team.local) if host else 0
+        on_host = sum(self.shares[rank].bound_bytes(host) for rank in self.group.local) if host else 0
         free = psutil.virtual_memory().available
         if on_host > free:
             return f"takes {on_host / 1e9:.1f} GB of host memory in all ranks, {free / 1e9:.1f} GB are free"
-        for rank in self.team.local:
+        for rank in self.group.local:
             on_device = self.shares[rank].bound_bytes(device) if device else 0
             free_on_device = device_meter(self.device_of(rank)).free_bytes()
             if free_on_device is not None and on_device > free_on_device:
@@ -108,10 +108,10 @@ class ShardedCase(Case):
 
     def device_of(self, rank: int) -> str:
         """The device of a rank of this process."""
-        return f"cuda:{self.team.device_index(rank)}" if self.device == "cuda" else self.device
+        return f"cuda:{self.group.device_index(rank)}" if self.device == "cuda" else self.device
 
     def blank_record(self) -> Record:
-        count = self.team.count
+        count = self.group.count
         return replace(
             super().blank_record(),
             ranks=count,
@@ -126,14 +126,14 @@ class ShardedCase(Case):
         return self.specification.footprint.state_bytes
 
     def rank_jobs(
-        self, meeting: RankRendezvous, checkpoint: Checkpoint, rehearsal: Checkpoint, *, explained: bool = False
+        self, rendezvous: RankRendezvous, checkpoint: Checkpoint, rehearsal: Checkpoint, *, explained: bool = False
     ) -> Callable[[str], Mapping[int, Job]]:
         """What the processes of this process's ranks have to do, in a group of a name."""
 
         def jobs(name: str) -> dict[int, Job]:
             return {
                 rank: self._rank_job(
-                    self.rank_load(self.seat(meeting, name, rank)), checkpoint, rehearsal, explained=explained
+                    self.rank_load(self.context(rendezvous, name, rank)), checkpoint, rehearsal, explained=explained
                 )
                 for rank in self.measured_ranks
             }
@@ -141,7 +141,7 @@ class ShardedCase(Case):
         return jobs
 
     def rank_clocks(
-        self, meeting: RankRendezvous, checkpoint: Checkpoint, rehearsal: Checkpoint
+        self, rendezvous: RankRendezvous, checkpoint: Checkpoint, rehearsal: Checkpoint
     ) -> Callable[[str], Mapping[int, Callable[[], LoadClock]]]:
         """The clocks of the same."""
 
@@ -150,34 +150,34 @@ class ShardedCase(Case):
                 rank: partial(
                     rank_clock,
                     self.device_of(rank),
-                    self.rank_load(self.seat(meeting, name, rank)),
+                    self.rank_load(self.context(rendezvous, name, rank)),
                     checkpoint,
                     rehearsal,
                 )
-                for rank in self.team.local
+                for rank in self.group.local
             }
 
         return clocks
 
-    def seat(self, meeting: RankRendezvous, name: str, rank: int) -> RankContext:
+    def context(self, rendezvous: RankRendezvous, name: str, rank: int) -> RankContext:
         """A rank's place in a group of this name."""
         return RankContext(
             rank=rank,
-            count=self.team.count,
+            count=self.group.count,
             name=name,
-            address=meeting.address,
-            node_count=len(self.measured_ranks) if self.planned else self.team.node_count,
+            address=rendezvous.address,
+            node_count=len(self.measured_ranks) if self.planned else self.group.node_count,
             limit_seconds=self.limit_seconds,
             simulated=self.simulated,
-            alone=self.team.address is None,
+            alone=self.group.address is None,
         )
 
-    def rank_load(self, seat: RankContext) -> RankLoad:
+    def rank_load(self, context: RankContext) -> RankLoad:
         """The strategy as a rank loads with it."""
-        return RankLoad(self.strategy.load, seat, self.parallelism)  # type: ignore[arg-type]
+        return RankLoad(self.strategy.load, context, self.parallelism)  # type: ignore[arg-type]
 
     def _rank_job(self, load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint, *, explained: bool) -> Job:
-        device = self.device if self.simulated else self.device_of(load.seat.rank)
+        device = self.device if self.simulated else self.device_of(load.context.rank)
         meter = partial(device_meter, device, self.strategy.source, planned=self.planned, explained=explained)
         return Job(
             meter=meter,

@@ -5,13 +5,12 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench.conftest import LIMIT_SECONDS
+from bench.measure.checks import findings
 from bench.meters.cuda import CudaMeter
-from bench.sharded.measure_ranks import measure_ranks
-from bench.sharded.rank_group import RankGroup, local_team
+from bench.sharded.metered_ranks import MeteredRanks
+from bench.sharded.rank_group import RankGroup, local_group
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
-from bench.test_sharded_peak_memory import of_all_ranks, rank_breaches
 from model.checkpoints import Checkpoint, Specification
 
 PARALLELISMS = ("fsdp", "tensor")
@@ -19,7 +18,7 @@ PARALLELISMS = ("fsdp", "tensor")
 
 def planned(count: int, parallelism: str = "fsdp") -> ShardedCase:
     return ShardedCase(
-        "streamed", "tiny", "sim", "float32", planned=True, parallelism=parallelism, team=RankGroup(count, (0,), 8)
+        "streamed", "tiny", "sim", "float32", planned=True, parallelism=parallelism, group=RankGroup(count, (0,), 8)
     )
 
 
@@ -60,20 +59,20 @@ def test_a_plan_says_what_every_rank_takes(
     real_checkpoint: Callable[[Specification], Checkpoint],
 ) -> None:
     case = replace(planned(count), strategy_name=strategy)
-    jobs = case.rank_jobs(
-        RankRendezvous(case.team), planned_checkpoint(case.specification), real_checkpoint(case.rehearsal)
-    )
-    record = of_all_ranks(case, measure_ranks(RankRendezvous(case.team), jobs, LIMIT_SECONDS))
-    assert rank_breaches(case, case.blank_record().with_fields(record)) == {}
-    assert sum(rank["alike"] for rank in record["per_rank"]) == count
-    assert record["per_rank"][0]["alike"] == 1
-    assert record["read_bytes"] is None
+    checkpoint, rehearsal = planned_checkpoint(case.specification), real_checkpoint(case.rehearsal)
+    load, record = MeteredRanks(case, RankRendezvous(case.group), checkpoint, rehearsal), case.blank_record()
+    found = findings(load, record, load.measure(), lambda _: {}, explain=False)
+    assert (found.problems, found.grown) == ([], [])
+    assert record.per_rank
+    assert sum(rank["alike"] for rank in record.per_rank) == count
+    assert record.per_rank[0]["alike"] == 1
+    assert record.read_bytes is None
     share = max(one.held_bytes for one in case.shares)
-    assert record["device_requested_peak_bytes"] >= share > case.state_bytes / count
+    assert (record.device_requested_peak_bytes or 0) >= share > case.state_bytes / count
 
 
 def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:
-    case = ShardedCase("streamed", "tiny", "cpu", "float32", team=RankGroup(8, (5,), 4, 1, ("localhost", 29500)))
+    case = ShardedCase("streamed", "tiny", "cpu", "float32", group=RankGroup(8, (5,), 4, 1, ("localhost", 29500)))
     assert case.measured_ranks == (5,)
     assert case.representatives(range(8)) == list(range(8))
 
@@ -87,7 +86,7 @@ def shortage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
     ) -> str | None:
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=host))
         monkeypatch.setattr(CudaMeter, "free_bytes", lambda meter: on_devices[meter.device.index])
-        return ShardedCase(strategy, size, device, "float32", team=local_team(2)).shortage()
+        return ShardedCase(strategy, size, device, "float32", group=local_group(2)).shortage()
 
     return told
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.conftest import Bench, Measure, last_record
-from bench.measure.bounds import expected_peaks, peak_bound
+from bench.measure.bounds import expected_peaks
 from bench.measure.case import Case
 from bench.strategies import STRATEGIES
 from model.user.conversion_request import ConversionRequest
@@ -88,7 +88,7 @@ def test_theory_knows_what_is_in_the_model_and_not_in_the_checkpoint(
     assert case.specification.checkpoint_bytes == BODY
     assert case.specification.footprint.state_bytes == (BODY + HEAD + NORM) // (2 if cast else 1)
     [expression] = [one for name, one in expected_peaks(case.strategy, "sim").items() if name.startswith("device_req")]
-    bound = peak_bound("device_requested_peak_bytes", expression, case.blank_record())
+    bound = case.terms.peak_bound("device_requested_peak_bytes", expression)
     off = bound - (load(case).device.requested_bytes or 0)
     # Memory for what is missing may be taken after what a stream converts is gone.
     assert off == 0 or (strategy == "streamed" and cast and 0 < off <= 2**22)

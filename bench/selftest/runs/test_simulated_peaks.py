@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from bench.conftest import Measure
-from bench.measure.bounds import bound_bytes, expected_peaks, host_slack_bytes, peak_bound, peak_breaches
+from bench.measure.bounds import expected_peaks, peak_breaches
 from bench.measure.case import Case
+from bench.measure.leaks import leaks
+from bench.measure.peaks import peaks
+from bench.measure.terms import Terms, host_slack_bytes
 from bench.meters import device_meter
 from bench.meters.device import DevicePeaks
 from bench.strategies import STRATEGIES
 from bench.strategies.reading.memory import HUGE_PAGE_BYTES
-from bench.test_peak_memory import leaks, peaks
 
 GIB = 2**30
 
@@ -29,11 +31,11 @@ def planned(strategy: str, size: str, device: str = "sim") -> Case:
 def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strategy: str, size: str) -> None:
     measurement, footprint = load(planned(strategy, size)), planned(strategy, size).specification.footprint
     state, largest = footprint.state_bytes, footprint.largest_tensor_bytes
-    row = STRATEGIES[strategy]
-    assert measurement.device.requested_bytes == bound_bytes(row.device, state, largest)
-    assert measurement.host.private_bytes == bound_bytes(row.host, state, largest)
-    assert measurement.host.file_bytes == bound_bytes(row.file_moved or row.file, state, largest)
-    assert measurement.device.pinned_bytes == bound_bytes(row.pinned, state, largest)
+    row, terms = STRATEGIES[strategy], Terms(state_bytes=state, largest_tensor_bytes=largest)
+    assert measurement.device.requested_bytes == terms.bound_bytes(row.device)
+    assert measurement.host.private_bytes == terms.bound_bytes(row.host)
+    assert measurement.host.file_bytes == terms.bound_bytes(row.file_moved or row.file)
+    assert measurement.device.pinned_bytes == terms.bound_bytes(row.pinned)
     record = planned(strategy, size).blank_record().with_fields(peaks(measurement, state))
     assert peak_breaches(row, record) == {}
     assert leaks(measurement.kept, record) == []
@@ -44,7 +46,8 @@ def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strate
 def test_so_does_one_to_the_cpu(load: Measure, strategy: str) -> None:
     """There is one pool: the model and its checkpoint share the host's memory."""
     measurement, footprint = load(planned(strategy, "small", "cpu")), planned(strategy, "small").specification.footprint
-    expected = bound_bytes(STRATEGIES[strategy].one_pool, footprint.state_bytes, footprint.largest_tensor_bytes)
+    terms = Terms(state_bytes=footprint.state_bytes, largest_tensor_bytes=footprint.largest_tensor_bytes)
+    expected = terms.bound_bytes(STRATEGIES[strategy].one_pool)
     assert expected <= (measurement.host.private_bytes or 0) <= expected + asked_beside(strategy, "cpu")
     assert measurement.device.requested_bytes is None
 
@@ -115,7 +118,7 @@ def test_shards_take_what_one_file_takes(load: Measure, strategy: str, layout: s
     record.largest_file_bytes = replace(case.specification, layout=layout).largest_file_bytes
     assert record.largest_file_bytes < record.state_bytes
     expression = expected_peaks(case.strategy, device)["host_file_peak_bytes"]
-    assert shards.host.file_bytes == peak_bound("host_file_peak_bytes", expression, record)
+    assert shards.host.file_bytes == Terms.of(record).peak_bound("host_file_peak_bytes", expression)
 
 
 @in_shards

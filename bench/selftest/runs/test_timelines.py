@@ -11,13 +11,13 @@ import torch
 
 from bench.conftest import Measure
 from bench.measure.case import Case
+from bench.measure.peaks import peaks
 from bench.meters.child import load_noting
 from bench.meters.phase_times import PhaseTimes
 from bench.meters.simulated.ledger import Event, Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.meters.timeline import MOMENTS, MOST_POINTS
 from bench.strategies import STRATEGIES
-from bench.test_peak_memory import peaks
 from model.checkpoints import Checkpoint, make
 from model.gpt2 import REHEARSAL
 
