@@ -18,6 +18,8 @@ from bench.conformance import profiles
 from bench.conformance.isolated_runner import IsolatedRunner
 from bench.history.fingerprint import fingerprint
 from bench.measure.case import Case
+from bench.measure.expected import blank_record, shortage
+from bench.measure.refusals import skip_reason
 from bench.meters import process
 from bench.meters.budget import Budget
 from bench.plugin import hangs
@@ -146,7 +148,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if any(item.get_closest_marker("ranks") for item in session.items):
         process.preload(modules=RANK_MODULES)
-    cases = [case for item in session.items if (case := case_of(item)) and case.why_not is None]
+    cases = [case for item in session.items if (case := case_of(item)) and skip_reason(case) is None]
     if cases:
         process.warm_up()
     loaded = {case.rehearsal if case.planned else case.specification for case in cases}
@@ -162,7 +164,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             raise pytest.UsageError(f"{error}, or count the peaks with --plan") from None
         except OSError as error:
             raise pytest.UsageError(f"checkpoints cannot be kept: {error}; name a folder with --checkpoints") from None
-    if cases and cases[0].own and not cases[0].planned:
+    if cases and cases[0].user_model and not cases[0].planned:
         _ask(session.config, cases[0])
     session.config.pluginmanager.getplugin("user warnings").say()
 
@@ -216,7 +218,7 @@ def _agreed(config: pytest.Config, case: Case, objection: str | None) -> str | N
 @pytest.fixture
 def able(case: Case, pytestconfig: pytest.Config) -> None:
     """The test is skipped, before anything is made for it, where the case cannot be measured."""
-    if objection := _agreed(pytestconfig, case, case.why_not):
+    if objection := _agreed(pytestconfig, case, skip_reason(case)):
         pytest.skip(objection)
 
 
@@ -232,8 +234,8 @@ def checkpoint(
     if case.planned:
         return planned_checkpoint(case.specification)
     limited = request.node.get_closest_marker("limited")
-    if not limited and (shortage := _agreed(pytestconfig, case, case.shortage())):
-        pytest.skip(f"{shortage}; --plan counts the peaks of such a load")
+    if not limited and (too_small := _agreed(pytestconfig, case, shortage(case))):
+        pytest.skip(f"{too_small}; --plan counts the peaks of such a load")
     return _get(pytestconfig, case, case.specification)
 
 
@@ -310,7 +312,7 @@ def explain(pytestconfig: pytest.Config) -> bool:
 def record(case: Case, benchmark: BenchmarkFixture) -> Iterator[Record]:
     """The record of a benchmark, with all that is known beforehand: what the test adds goes into the JSON."""
     benchmark.params = {"strategy": case.row, "size": case.size, "device": case.device}
-    record = case.blank_record()
+    record = blank_record(case)
     # Tables of `pytest-benchmark compare` are of one model each, and of GPUs or what stands in for one.
     benchmark.group = record.model or ("stand-in for a GPU" if record.stand_in else None)
     yield record

@@ -10,7 +10,7 @@ from torch import nn
 from bench.measure.budgets import budgeted_load, smallest_budgets, unexpected
 from bench.measure.case import Case
 from bench.meters.budget import Budget, BudgetOutcome
-from bench.plugin.failures import ending
+from bench.plugin.failures import failures_reported
 from bench.plugin.problems import require
 from bench.record.record import Record
 from model.checkpoints import Checkpoint
@@ -32,7 +32,7 @@ def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint)
     load = budgeted_load(case, checkpoint, rehearsal)
     # Every bit is compared where memory is not short: here that would read all of the file twice more, from the disk.
     load = replace(load, job=replace(load.job, check=partial(_check_answer, checkpoint)))
-    with ending(case):
+    with failures_reported(case):
         budget = Budget(host_bytes=load.empty_bytes() + room)
         outcome = load.under(budget)
     require(unexpected(case, budget, outcome))
@@ -54,7 +54,7 @@ def test_budget(
     record: Record,
 ) -> None:
     """Who lives and who dies is what a user wants to know; that it is not as theory says is a failure."""
-    with ending(case):
+    with failures_reported(case):
         outcome: BudgetOutcome = benchmark.pedantic(budgeted_load(case, checkpoint, rehearsal).under, args=(budget,))
     record.device_budget_bytes, record.host_budget_bytes = budget.device_bytes, budget.host_bytes
     record.fits, record.fate = outcome.lived, outcome.told or None
@@ -67,5 +67,5 @@ def test_smallest_budget(
 ) -> None:
     """The smallest memory that a load lives with, of the device and of the host, each with all of the other."""
     load, state_bytes = budgeted_load(case, checkpoint, rehearsal), case.specification.footprint.state_bytes
-    with ending(case):
+    with failures_reported(case):
         record.update(benchmark.pedantic(smallest_budgets, args=(load, state_bytes, case.device)))

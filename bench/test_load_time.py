@@ -4,9 +4,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure.case import Case
+from bench.measure.expected import as_measured
+from bench.measure.jobs import clock_of, outside_judge
 from bench.measure.times import ownership, times, wrong_ownership
 from bench.meters.clock import clock_apart
-from bench.plugin.failures import ending
+from bench.plugin.failures import failures_reported
 from bench.plugin.problems import require
 from bench.record.record import Record
 from model.checkpoints import Checkpoint
@@ -17,12 +19,12 @@ def test_load_time(
     case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record
 ) -> None:
     """Several loads in one process of their own, the model of each one checked; no memory meter runs."""
-    clock_of = case.clock(case.strategy.load, checkpoint, rehearsal)
-    with ending(case), clock_apart(clock_of, case.limit_seconds, case.judge(checkpoint)) as clock:
+    make, judge = clock_of(case, case.strategy.load, checkpoint, rehearsal), outside_judge(case, checkpoint)
+    with failures_reported(case), clock_apart(make, case.timeout_seconds, judge) as clock:
         benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=case.rounds)
         clock.finish_round()
         readings = clock.readings()
     require(wrong_ownership(readings, record.ownership))
     record.ownership = ownership(readings, record.ownership)
     found = times(readings, record.checkpoint_bytes or 0, mapped=record.ownership == "mapped")
-    record.update(case.as_measured(found))
+    record.update(as_measured(case, found))

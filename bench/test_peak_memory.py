@@ -5,7 +5,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measure.case import Case
 from bench.measure.checks import Growth, findings
 from bench.measure.metered_load import MeteredLoad
-from bench.plugin.failures import ending
+from bench.plugin.failures import failures_reported
 from bench.plugin.problems import fail_for
 from bench.record.record import Record
 from model.checkpoints import Checkpoint
@@ -23,7 +23,7 @@ def test_peak_memory(
     """In a fresh process: every weight right, every peak at its bound and not above history, nothing left behind."""
     load = MeteredLoad(case, checkpoint, rehearsal)
     load.prepare()
-    with ending(case):
+    with failures_reported(case):
         measured = benchmark.pedantic(load.measure)
         found = findings(load, record, measured, growth, explain=explain)
     fail_for(found)

@@ -3,9 +3,11 @@
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.plugin.failures import ending
+from bench.measure.expected import as_measured
+from bench.plugin.failures import failures_reported
 from bench.record.record import Record
 from bench.sharded.measure_ranks import clocks_apart
+from bench.sharded.rank_jobs import rank_clocks
 from bench.sharded.rank_times import slowest
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
@@ -24,9 +26,9 @@ def test_sharded_load_time(
     record: Record,
 ) -> None:
     """Several loads in one process a rank, every shard of the model checked after each one; no memory meter runs."""
-    clocks_of = case.rank_clocks(rendezvous, checkpoint, rehearsal)
-    with ending(case), clocks_apart(rendezvous, clocks_of, case.limit_seconds) as clocks:
+    clocks_of = rank_clocks(case, rendezvous, checkpoint, rehearsal)
+    with failures_reported(case), clocks_apart(rendezvous, clocks_of, case.timeout_seconds) as clocks:
         benchmark.pedantic(clocks.load_and_use, setup=clocks.begin_round, rounds=case.rounds)
         clocks.finish_round()
         readings = clocks.readings()
-    record.update(case.as_measured(slowest(readings, case.state_bytes)))
+    record.update(as_measured(case, slowest(readings, case.state_bytes)))

@@ -4,7 +4,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure.checks import Growth, findings
-from bench.plugin.failures import ending
+from bench.plugin.failures import failures_reported
 from bench.plugin.problems import fail_for
 from bench.record.record import Record
 from bench.sharded.metered_ranks import MeteredRanks
@@ -27,7 +27,7 @@ def test_sharded_peak_memory(
 ) -> None:
     """In fresh processes, one a rank: every weight right, every peak at its bound, and nothing left behind."""
     load = MeteredRanks(case, rendezvous, checkpoint, rehearsal)
-    with ending(case):
+    with failures_reported(case):
         measured = benchmark.pedantic(load.measure)
         found = findings(load, record, measured, growth, explain=explain)
     fail_for(found)

@@ -63,10 +63,10 @@ def sweep(
     verdicts: list[tuple[Specimen, Judgement]] = []
     chosen = profile or settings()
     # What comes of assigning tensors, or of views of one buffer, is one property each, and not one of every other.
-    unheedable = OWN_UNHEEDABLE if strategy.is_own else UNHEEDABLE if strategy.peer else {}
+    unheedable = OWN_UNHEEDABLE if strategy.is_users else UNHEEDABLE if strategy.peer else {}
     unheeded = [check for check, name in unheedable.items() if name != row.name]
     enough = SMALLER_SECONDS * chosen.max_examples if strategy.peer else inf
-    if strategy.is_own:
+    if strategy.is_users:
         enough = OWN_SMALLER_SECONDS if shrinks else 0.0
     found_at = inf
 
@@ -101,18 +101,18 @@ def sweep(
     verdict = next(verdict for specimen, verdict in reversed(verdicts) if specimen == found)
     return Cell(
         *(strategy.name, row.name, CellStatus.WRONG, len(verdicts), str(found), verdict.why, verdict.checks),
-        is_own=strategy.is_own,
+        is_own=strategy.is_users,
     )
 
 
 def _without_wrong(strategy: Strategy, name: str, verdicts: list[tuple[Specimen, Judgement]]) -> Cell:
     refusals = [(str(specimen), verdict) for specimen, verdict in verdicts if verdict.outcome == CellStatus.REFUSED]
     if not refusals:
-        return Cell(strategy.name, name, CellStatus.PASSED, len(verdicts), is_own=strategy.is_own)
+        return Cell(strategy.name, name, CellStatus.PASSED, len(verdicts), is_own=strategy.is_users)
     # One that names nothing is worth more than a small one.
     example, verdict = min(refusals, key=lambda refusal: (refusal[1].named, len(refusal[0])))
     return Cell(
         *(strategy.name, name, CellStatus.REFUSED, len(verdicts), example, verdict.why),
         named=verdict.named,
-        is_own=strategy.is_own,
+        is_own=strategy.is_users,
     )

@@ -42,23 +42,6 @@ class PeakCheck:
         return f"{count / self.state:.2f}x ({count / 1e6:,.1f} MB)"
 
 
-def expected_peaks(strategy: Strategy, device: str) -> dict[str, str]:
-    """Return the bound of every figure of a record that theory, or the user, speaks of, for a load to `device`."""
-    if strategy.peer:
-        # Where the weights end is known of it, and nothing else.
-        said = {"host_file_peak_bytes": strategy.file} if device == "cpu" else {}
-    elif device == "cpu":
-        said = {"host_private_peak_bytes": strategy.one_pool, "host_file_peak_bytes": strategy.file}
-    else:
-        said = {
-            "device_requested_peak_bytes": strategy.device,
-            "host_private_peak_bytes": strategy.host,
-            "host_file_peak_bytes": strategy.file_moved or strategy.file,
-            "host_pinned_peak_bytes": strategy.pinned,
-        }
-    return {figure: expression for figure, expression in said.items() if expression}
-
-
 def peak_checks(strategy: Strategy, record: Record, theory: Theory | None = None) -> list[PeakCheck]:
     """Return a check for every peak of `record` that was measured and that theory speaks of.
 
@@ -66,13 +49,13 @@ def peak_checks(strategy: Strategy, record: Record, theory: Theory | None = None
     """
     terms = theory or Terms.of(record)
     found = []
-    for figure, expression in expected_peaks(strategy, str(record.device)).items():
+    for figure, expression in strategy.bounds.of_peaks(str(record.device)).items():
         measured = record.value(figure)
         if measured is None:
             continue
         bound, exact = terms.peak_bound(figure, expression), FIELDS[figure].exact
         # What a user says is what it takes at most.
-        unseen = bound if strategy.is_own else terms.unseen_bytes(expression, figure, record)
+        unseen = bound if strategy.is_users else terms.unseen_bytes(expression, figure, record)
         slack = 0 if exact else terms.slack_bytes(figure, record)
         found.append(PeakCheck(figure, expression, measured, bound, slack, terms.state_bytes, unseen))
     return found

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from bench.measure.case import Case
 from bench.measure.checks import Problem
+from bench.measure.expected import bound_bytes
+from bench.measure.jobs import load_job
 from bench.measure.terms import host_slack_bytes
 from bench.meters.budget import Budget, BudgetedLoad, BudgetOutcome, HostTooSmall, smallest
 from bench.meters.cgroup import NoCgroup
@@ -22,8 +24,8 @@ MOST_OF_STATE, MOST_BYTES = 4, 256 * 2**20
 
 def budgeted_load(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint) -> BudgetedLoad:
     """Return the load of a case, to be tried under budgets."""
-    job = case.job(case.strategy.load, checkpoint, rehearsal)
-    return BudgetedLoad(job, checkpoint.files, case.specification.footprint.sizes, case.limit_seconds)
+    job = load_job(case, case.strategy.load, checkpoint, rehearsal)
+    return BudgetedLoad(job, checkpoint.files, case.specification.footprint.sizes, case.timeout_seconds)
 
 
 def expected_to_fit(case: Case, budget: Budget, empty_bytes: int) -> bool | None:
@@ -34,13 +36,13 @@ def expected_to_fit(case: Case, budget: Budget, empty_bytes: int) -> bool | None
     """
     fits, fails = case.strategy.is_stated, False
     if budget.host_bytes is not None:
-        takes, room = case.bound_bytes("host_private_peak_bytes"), budget.host_bytes - empty_bytes
+        takes, room = bound_bytes(case, "host_private_peak_bytes"), budget.host_bytes - empty_bytes
         footprint = case.specification.footprint
         slack = host_slack_bytes(footprint.state_bytes, footprint.tensors)
         fails |= takes is not None and takes - slack > room
-        fits &= takes is not None and takes + slack <= room and not case.own
+        fits &= takes is not None and takes + slack <= room and not case.user_model
     if budget.device_bytes is not None:
-        takes = case.bound_bytes("device_requested_peak_bytes")
+        takes = bound_bytes(case, "device_requested_peak_bytes")
         fails |= takes is not None and takes > budget.device_bytes
         fits &= takes is not None and takes * MOST_RESERVED + SEGMENTS_BYTES <= budget.device_bytes
     return False if fails and case.strategy.is_stated else True if fits else None

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
+from bench.measure.expected import left_without_strategy
 from bench.measure.leaks import leaks
 from bench.measure.terms import Theory
 from bench.meters.device import Alive
@@ -64,7 +65,7 @@ def leaked(process: MeteredProcess) -> Iterable[Problem]:
     if process.case.strategy.peer or not leaks(kept, record):
         return []
     # The strategy is to blame for what the model does not leave by itself.
-    return map(Problem, leaks(kept, record, process.case.left_by_model()))
+    return map(Problem, leaks(kept, record, left_without_strategy(process.case)))
 
 
 Check = Callable[[MeteredProcess], Iterable[Problem]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from bench.measure.bounds import peak_checks
 from bench.measure.case import Case
 from bench.measure.checks import MeteredProcess, NothingTold
+from bench.measure.jobs import load_job
 from bench.measure.peaks import peaks
 from bench.measure.terms import Terms
 from bench.meters.device import Alive
@@ -33,8 +34,8 @@ class MeteredLoad:
         case, strategy = self.case, self.case.strategy
         # What the suite's own recipes keep is judged after one load; of others it is worth knowing whether it grows.
         again = not (strategy.is_stated or case.planned or explained)
-        job = case.job(strategy.load, self.checkpoint, self.rehearsal, explained=explained)
-        return measure(replace(job, again=again), case.limit_seconds)
+        job = load_job(case, strategy.load, self.checkpoint, self.rehearsal, explained=explained)
+        return measure(replace(job, again=again), case.timeout_seconds)
 
     def alive(self, measured: Measurement) -> Alive:
         return measured.alive

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure.case import Case
+from bench.measure.jobs import load_job
 from bench.meters.measure import Measurement, measure
 from bench.meters.simulated.allocator import CachingAllocator
 from bench.meters.simulated.allocator_settings import AllocatorSettings
@@ -28,7 +29,7 @@ def plan(case: Case) -> Measurement:
             _sparse(Checkpoint(specification, Path(folder) / f"{number}-{specification.name}"))
             for number, specification in enumerate((planned.specification, planned.rehearsal))
         )
-        return measure(planned.job(planned.strategy.load, checkpoint, rehearsal), planned.limit_seconds)
+        return measure(load_job(planned, planned.strategy.load, checkpoint, rehearsal), planned.timeout_seconds)
 
 
 def _sparse(checkpoint: Checkpoint) -> Checkpoint:
@@ -40,7 +41,7 @@ def halved(case: Case) -> Case | None:
     """The same, cast to half as many bytes; None where it ends in as few already."""
     if (case.cast or case.dtype) != "float32":
         return None
-    return replace(case, cast=HALF, own=replace(case.own, cast=HALF) if case.own else None)
+    return replace(case, cast=HALF, user_model=replace(case.user_model, cast=HALF) if case.user_model else None)
 
 
 def reserved_bytes(sizes: Iterable[int]) -> int:

@@ -81,7 +81,6 @@ class Theory(Protocol):
 class Terms:
     """The sizes of a load by one process, in bytes, under the names that they have in a `Record`; None: not known."""
 
-    device: str | None = None
     state_bytes: int
     largest_tensor_bytes: int
     largest_file_bytes: int | None = None
@@ -142,7 +141,7 @@ class Terms:
         Whether the kernel counts page-locked memory for the process is up to a GPU's driver. What a stream converts at
         once need not show where memory for what is missing is taken after that.
         """
-        on_gpu = str(self.device).startswith("cuda")
+        on_gpu = str(record.device).startswith("cuda")
         pinned = (record.host_pinned_peak_bytes or 0) if on_gpu and figure == "host_private_peak_bytes" else 0
         converted = min(self.missing_bytes or 0, self.conversion_slot_bytes or 0) if "D" in expression else 0
         return pinned + converted

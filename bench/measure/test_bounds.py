@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from bench.measure.bounds import expected_peaks, peak_breaches, peak_checks
+from bench.measure.bounds import peak_breaches, peak_checks
 from bench.measure.terms import (
     HOST_SLACK_BYTES,
     HOST_SLACK_BYTES_PER_TENSOR,
@@ -93,13 +93,13 @@ def test_a_cast_has_terms_of_its_own() -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_says_what_it_takes_when_it_casts(name: str) -> None:
     strategy = STRATEGIES[name]
-    cast = strategy.when_cast()
+    cast = strategy.partial()
     for device in ("cpu", "sim"):
-        said = expected_peaks(strategy, device)
-        assert expected_peaks(cast, device).keys() == said.keys()
+        said = strategy.bounds.of_peaks(device)
+        assert cast.bounds.of_peaks(device).keys() == said.keys()
         # With nothing to convert it takes what it takes without.
         for figure, expression in said.items():
-            bounds = [bound_bytes(one, S, L) for one in (expression, expected_peaks(cast, device)[figure])]
+            bounds = [bound_bytes(one, S, L) for one in (expression, cast.bounds.of_peaks(device)[figure])]
             # Where the model is built, that is part of what building takes.
             building = strategy.builds and (device, figure) == ("sim", "host_private_peak_bytes")
             assert building or bounds[0] == bounds[1]
@@ -112,7 +112,7 @@ def test_memory_for_what_is_missing_may_be_taken_after_a_conversion() -> None:
     for missing, least in ((0, slot), (slot // 2, slot - slot // 2), (2 * slot, 0)):
         for over, is_breach in ((least, False), (least - 1, True), (slot + 1, True)):
             known = {"missing_bytes": missing, "conversion_slot_bytes": slot, "device_requested_peak_bytes": S + over}
-            breaches = peak_breaches(STRATEGIES["streamed"].when_cast(), record("sim", **known))
+            breaches = peak_breaches(STRATEGIES["streamed"].partial(), record("sim", **known))
             assert ("device_requested_peak_bytes" in breaches) == is_breach, (missing, over)
 
 
@@ -159,11 +159,11 @@ def test_what_was_not_measured_has_no_gate() -> None:
 
 
 def test_a_load_beside_a_device_is_held_to_other_bounds_than_one_into_host_memory() -> None:
-    assert expected_peaks(STRATEGIES["per_tensor"], "cpu") == {
+    assert STRATEGIES["per_tensor"].bounds.of_peaks("cpu") == {
         "host_private_peak_bytes": "S + L",
         "host_file_peak_bytes": "0",
     }
-    assert expected_peaks(STRATEGIES["per_tensor"], "cuda:1") == {
+    assert STRATEGIES["per_tensor"].bounds.of_peaks("cuda:1") == {
         "device_requested_peak_bytes": "S",
         "host_private_peak_bytes": "L",
         "host_file_peak_bytes": "0",

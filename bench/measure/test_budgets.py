@@ -17,6 +17,7 @@ from bench.measure.budgets import (
     unexpected,
 )
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
 from bench.measure.terms import host_slack_bytes
 from bench.meters.budget import Budget, BudgetOutcome, empty_process_bytes
 from bench.plugin.options import OPTIONS, settings
@@ -82,7 +83,7 @@ def test_an_unusable_budget_is_one_line(options: dict[str, Any], said: str) -> N
 
 def test_a_budget_that_is_no_longer_given_is_not_missed() -> None:
     def record(**fields: Any) -> Record:
-        return Case("baseline", "small", "sim", "float32").blank_record().with_fields(fields)
+        return blank_record(Case("baseline", "small", "sim", "float32")).with_fields(fields)
 
     tried = record(device_budget_bytes=8 * GIB, fits=True)
     assert not chosen().wants(tried)

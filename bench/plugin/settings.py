@@ -7,8 +7,10 @@ from sysconfig import get_path
 
 from bench.conformance.conformance_case import ConformanceCase
 from bench.conformance.properties import columns
-from bench.measure.case import Case, RooflineCase
+from bench.measure.case import Case
 from bench.measure.judging import judges_whole
+from bench.measure.refusals import skip_reason
+from bench.measure.roofline_case import RooflineCase
 from bench.meters.budget import Budget
 from bench.record.record import Record
 from bench.sharded.rank_group import RankGroup
@@ -101,7 +103,7 @@ class Settings:
         return [
             case
             for case in self.cases(real=True)
-            if case.own_strategy or (case.strategy.peer is None and judges_whole(case))
+            if case.user_strategy or (case.strategy.peer is None and judges_whole(case))
         ]
 
     def limits(self) -> list[RooflineCase]:
@@ -109,7 +111,7 @@ class Settings:
         kinds: dict[str, RooflineCase] = {}
         for case in self.cases(real=True):
             limit = RooflineCase(**vars(case))
-            if case.why_not is None and case.stand_in is None:
+            if skip_reason(case) is None and case.stand_in is None:
                 kinds.setdefault(str(limit), limit)
         return list(kinds.values())
 

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from bench.measure.expected import blank_record, roofline_kind
+from bench.measure.refusals import skip_reason
 from bench.meters.driver.variables import MEMORY
 from bench.plugin.history_options import OPTIONS as HISTORY_OPTIONS
 from bench.plugin.options import OPTIONS, add_options, help_text, settings
@@ -104,11 +106,11 @@ def test_what_cannot_run_here_has_cases_that_say_why_and_no_limits(gpus: Any) ->
     gpus(0)
     alone = chosen(strategies="instanttensor", device="cpu")
     [case] = alone.cases(real=True)
-    assert case.why_not
+    assert skip_reason(case)
     assert alone.limits() == []
-    assert chosen(strategies="dcp", device="cpu").cases(real=True)[0].why_not is None
+    assert skip_reason(chosen(strategies="dcp", device="cpu").cases(real=True)[0]) is None
     [planned] = chosen(strategies="dcp", plan=True).cases(real=False)
-    assert planned.why_not is None
+    assert skip_reason(planned) is None
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_a_stand_in_is_named_with_its_device(gpus: Any, monkeypatch: pytest.Monk
     assert settings.stand_in == "80 GiB, 80 GiB"
     assert settings.title == f"float32 to {named} (stand-in 80 GiB, 80 GiB), page cache warm"
     for real in (False, True):
-        assert {case.blank_record().stand_in for case in settings.cases(real=real)} == {"80 GiB, 80 GiB"}
+        assert {blank_record(case).stand_in for case in settings.cases(real=real)} == {"80 GiB, 80 GiB"}
     assert settings.limits() == []
 
 
@@ -230,7 +232,7 @@ def test_what_is_no_gpu_has_no_stand_in(gpus: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(MEMORY, "80GiB")
     settings = chosen(**options)
     assert settings.stand_in is None
-    assert {case.blank_record().stand_in for case in settings.cases(real=False)} == {None}
+    assert {blank_record(case).stand_in for case in settings.cases(real=False)} == {None}
     assert "stand-in" not in settings.title
 
 
@@ -238,7 +240,7 @@ def test_so_have_the_loads_of_many_processes(gpus: Any, monkeypatch: pytest.Monk
     gpus(2)
     monkeypatch.setenv(MEMORY, "80GiB,80GiB")
     sharded = chosen(sharded=True, strategies="streamed", parallelism="fsdp").sharded_cases(real=True)
-    assert [case.blank_record().stand_in for case in sharded] == ["80 GiB, 80 GiB"]
+    assert [blank_record(case).stand_in for case in sharded] == ["80 GiB, 80 GiB"]
 
 
 @pytest.mark.parametrize("seconds", [None, 0.5])
@@ -258,7 +260,10 @@ def test_a_stand_in_misses_no_time_of_a_gpu(
 def test_a_limit_is_measured_as_the_first_strategy_that_has_it_is(gpus: Any) -> None:
     gpus(0)
     limits = chosen(strategies="per_tensor,mmap_assign,baseline").limits()
-    assert {case.limit: case.strategy_name for case in limits} == {"memory": "per_tensor", "mapping": "mmap_assign"}
+    assert {roofline_kind(case): case.strategy_name for case in limits} == {
+        "memory": "per_tensor",
+        "mapping": "mmap_assign",
+    }
 
 
 def test_of_many_processes_every_number_and_way_is_a_case(gpus: Any) -> None:

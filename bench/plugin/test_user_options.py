@@ -8,9 +8,10 @@ import torch
 
 from bench.history.runs import Key
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
 from bench.plugin.options import OPTIONS, settings
 from bench.plugin.settings import Settings
-from bench.strategies import STRATEGIES
+from bench.strategies import STRATEGIES, Bounds
 from model.layouts import LAYOUTS, save_plain
 
 CODE = """
@@ -57,26 +58,26 @@ def test_a_model_is_measured_with_every_strategy_under_its_own_name(file: Path) 
     [case, *_] = of_mine.cases(real=False)
     assert case.specification.footprint.state_bytes == 4 * (3 * 2 + 2)
     assert case.rehearsal.own is None
-    assert case.blank_record().model == "mine.py:make"
+    assert blank_record(case).model == "mine.py:make"
 
 
 def test_a_loader_stands_beside_the_others(file: Path) -> None:
     settings = chosen(strategies="baseline", strategy=[f"{file}:mine", f"{file}:sharded"], bound=["S + L", "2S"])
     assert settings.strategies == ("baseline", "mine", "sharded")
     mine, sharded = (settings.own_strategies[name] for name in ("mine", "sharded"))
-    assert (mine.device, mine.one_pool, mine.host, mine.file, mine.pinned) == ("S + L", "S + L", "", "", "")
-    assert sharded.device == "2S"
+    assert mine.bounds == Bounds(device="S + L", cpu="S + L")
+    assert sharded.bounds.device == "2S"
     cases = {case.strategy_name: case for case in settings.cases(real=False)}
     assert cases["mine"].layout == "torch"
     assert cases["sharded"].layout == "torch_sharded"
-    assert cases["baseline"].own_strategy is None
+    assert cases["baseline"].user_strategy is None
     assert Path(mine.source) == file
-    assert cases["mine"].blank_record().host_bound_ratio is None
+    assert blank_record(cases["mine"]).host_bound_ratio is None
 
 
 def test_one_bound_is_for_all(file: Path) -> None:
     settings = chosen(strategy=[f"{file}:mine", f"{file}:sharded"], bound=["S"])
-    assert [one.device for one in settings.own_strategies.values()] == ["S", "S"]
+    assert [one.bounds.device for one in settings.own_strategies.values()] == ["S", "S"]
 
 
 @pytest.mark.parametrize(("layout", "given"), [("torch", "torch"), ("safetensors", "safetensors")])
@@ -156,7 +157,7 @@ def test_what_is_the_users_is_known_by_its_folders(file: Path, tmp_path: Path) -
 
 def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path) -> None:
     settings = chosen(strategy=[f"{file}:mine"])
-    record = Case("mine", "small", "sim", "float32", own_strategy=settings.own_strategies["mine"]).blank_record()
+    record = blank_record(Case("mine", "small", "sim", "float32", user_strategy=settings.own_strategies["mine"]))
     assert settings.wants(record)
     assert not chosen(strategies="baseline").wants(record)
     # A loader that nobody asked for is not missed among the strategies, nor is one of that name in another file.
@@ -167,7 +168,7 @@ def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path
 def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_path: Path) -> None:
     settings = chosen(model=f"{file}:make")
     [case, *_] = settings.cases(real=False)
-    record = case.blank_record()
+    record = blank_record(case)
     assert settings.wants(record)
     assert not chosen().wants(record.with_fields(size="small"))
     assert not settings.wants(record.with_fields(model=None, state_digest=None))
@@ -180,13 +181,13 @@ def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_pat
     moved = file.rename(tmp_path / "moved" / file.name)
     assert chosen(model=f"{moved}:make").wants(record)
     [again, *_] = chosen(model=f"{moved}:make").cases(real=False)
-    assert Key.of("", again.blank_record()) == Key.of("", record)
+    assert Key.of("", blank_record(again)) == Key.of("", record)
     moved.write_text(CODE.replace("(3, 2)", "(3, 3)"))
     (tmp_path / "again").mkdir()
     changed = chosen(model=f"{moved.rename(tmp_path / 'again' / file.name)}:make")
     assert not changed.wants(record)
-    assert Key.of("", changed.cases(real=False)[0].blank_record()) != Key.of("", record)
-    assert all(limit.blank_record().state_digest == record.state_digest for limit in settings.limits())
+    assert Key.of("", blank_record(changed.cases(real=False)[0])) != Key.of("", record)
+    assert all(blank_record(limit).state_digest == record.state_digest for limit in settings.limits())
 
 
 def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tmp_path: Path) -> None:

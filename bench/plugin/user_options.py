@@ -3,7 +3,8 @@
 from typing import Any
 
 from bench.measure.terms import Terms
-from bench.strategies import Strategy, own_strategy
+from bench.strategies import Strategy
+from bench.strategies.user_strategy import user_strategy
 from model.user.conversion_request import ConversionRequest
 from model.user.pretrained_folder import weights_of
 from model.user.renaming import rule
@@ -128,6 +129,6 @@ def _own_strategy(text: str, bound: str | None) -> Strategy:
     except ValueError as error:
         raise ValueError(f"--bound: {error}") from None
     try:
-        return own_strategy(text, bound)
+        return user_strategy(text, bound)
     except ValueError as error:
         raise ValueError(f"--strategy: {error}") from None

@@ -272,7 +272,7 @@ def wrapped_model(folder: Path, strategies: tuple[str, ...]) -> tuple[list[Case]
     """The cases of a model, and what became of them: `sequential` was tried, all others refused it."""
     (folder / "mine.py").write_text(ROTARY)
     model = own(f"{folder / 'mine.py'}:wrapped", None, None, None)
-    cases = [Case(name, "wrapped", "sim", "float32", planned=True, own=model) for name in strategies]
+    cases = [Case(name, "wrapped", "sim", "float32", planned=True, user_model=model) for name in strategies]
     known: dict[str, Any] = {"size": "wrapped", "state_bytes": 40 * MIB}
     tried = row("sequential", fits=False, **known)
     refused = "refused: ['body.model.angles'] are in no checkpoint"

@@ -21,6 +21,8 @@ from torch import nn
 
 from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
+from bench.measure.jobs import load_job
 from bench.measure.leaks import leaks
 from bench.measure.peaks import peaks
 from bench.meters import measure as measure_module
@@ -182,13 +184,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         with closing(CheckpointCache(folder, print, lambda _what, _total: nullcontext(lambda _: None))) as shelf:
             checkpoint, rehearsal = shelf.get(case.specification), shelf.get(case.rehearsal)
             load = partial(only_when_measured, load, case.strategy.load)
-            return measure(replace(case.job(load, checkpoint, rehearsal), **job), limit_seconds)
+            return measure(replace(load_job(case, load, checkpoint, rehearsal), **job), limit_seconds)
 
     return run_one
 
 
 def record_of(measurement: Measurement, case: Case = CASE) -> Record:
-    return case.blank_record().with_fields(peaks(measurement, STATE))
+    return blank_record(case).with_fields(peaks(measurement, STATE))
 
 
 def problems_of(measurement: Measurement, case: Case = CASE) -> list[str]:

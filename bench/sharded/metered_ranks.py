@@ -9,6 +9,7 @@ from bench.meters.device import Alive
 from bench.meters.measure import Measurement
 from bench.record.record import Fields, Record
 from bench.sharded.measure_ranks import measure_ranks
+from bench.sharded.rank_jobs import rank_jobs
 from bench.sharded.rank_peaks import of_all_ranks
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
@@ -26,8 +27,8 @@ class MeteredRanks:
 
     def measure(self, *, explained: bool = False) -> dict[int, Measurement]:
         """Load in fresh processes, one a rank. Raises `RankFailed`."""
-        jobs = self.case.rank_jobs(self.rendezvous, self.checkpoint, self.rehearsal, explained=explained)
-        return measure_ranks(self.rendezvous, jobs, self.case.limit_seconds)
+        jobs = rank_jobs(self.case, self.rendezvous, self.checkpoint, self.rehearsal, explained=explained)
+        return measure_ranks(self.rendezvous, jobs, self.case.timeout_seconds)
 
     def alive(self, measured: Mapping[int, Measurement]) -> Alive:
         return measured[0].alive

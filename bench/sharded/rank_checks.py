@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.meters.process import Child, LoadEnded, child_process, telling_failures
 from bench.sharded.rank_context import RankContext
+from bench.sharded.rank_jobs import context_of, rank_load
 from bench.sharded.rank_loads import RankLoad
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
@@ -97,7 +98,7 @@ class RankChecks:
             layout.save_of(model, model.state_dict(), Path(folder), save_plain)
             path = Path(folder) / layout.entrance
             checks = {
-                rank: RankCheck(case.rank_load(context), kind, path, exact) for rank, context in self._contexts.items()
+                rank: RankCheck(rank_load(case, context), kind, path, exact) for rank, context in self._contexts.items()
             }
             try:
                 self._rendezvous.together(self._children, lambda rank, child: _ask(child, checks[rank]), LIMIT_SECONDS)
@@ -108,7 +109,7 @@ class RankChecks:
     def _start(self, case: ShardedCase) -> None:
         name = self._rendezvous.name()
         for rank in case.group.local:
-            self._contexts[rank] = case.context(self._rendezvous, name, rank)
+            self._contexts[rank] = context_of(case, self._rendezvous, name, rank)
             place = self._contexts[rank], case.device_of(rank)
             self._children[rank] = self._stack.enter_context(child_process(_serve, place, LIMIT_SECONDS))
 

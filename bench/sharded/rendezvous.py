@@ -82,24 +82,24 @@ class RankRendezvous:
         """Of the store in which ranks find each other."""
         return self.group.address or (LOCALHOST, self._store.port)
 
-    def agree(self, objection: str | None, limit_seconds: float) -> str | None:
+    def agree(self, objection: str | None, timeout_seconds: float) -> str | None:
         """What the first rank, of all, has to object; None where none has."""
         if self._is_alone:
             return objection
         mine = {rank: StepResult(objection) for rank in self.group.local}
-        said = self._exchange(self.name(), mine, limit_seconds)
+        said = self._exchange(self.name(), mine, timeout_seconds)
         objections = {rank: one.fault.reason if one.fault else one.value for rank, one in sorted(said.items())}
         return next((f"rank {rank}: {objection}" for rank, objection in objections.items() if objection), None)
 
     def together(
-        self, children: Mapping[int, Child], ask: Callable[[int, Child], Value], limit_seconds: float
+        self, children: Mapping[int, Child], ask: Callable[[int, Child], Value], timeout_seconds: float
     ) -> dict[int, Value]:
         """Ask the processes of this process's ranks at once, and give what was answered in all ranks, here or not.
 
         Raises `RankFailed`, the same in all processes, if any failed: its rank, and why. The others are ended then.
         """
         name = self.name()
-        said = self._exchange(name, self._ask(name, children, ask), limit_seconds)
+        said = self._exchange(name, self._ask(name, children, ask), timeout_seconds)
         faults = {rank: one.fault for rank, one in said.items() if one.fault}
         if faults:
             rank = min(faults, key=lambda rank: (faults[rank].follows, rank))

@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from bench.measure.checks import findings
+from bench.measure.expected import blank_record, shortage
 from bench.meters.cuda import CudaMeter
 from bench.sharded.metered_ranks import MeteredRanks
 from bench.sharded.rank_group import RankGroup, local_group
@@ -60,7 +61,7 @@ def test_a_plan_says_what_every_rank_takes(
 ) -> None:
     case = replace(planned(count), strategy_name=strategy)
     checkpoint, rehearsal = planned_checkpoint(case.specification), real_checkpoint(case.rehearsal)
-    load, record = MeteredRanks(case, RankRendezvous(case.group), checkpoint, rehearsal), case.blank_record()
+    load, record = MeteredRanks(case, RankRendezvous(case.group), checkpoint, rehearsal), blank_record(case)
     found = findings(load, record, load.measure(), lambda _: {}, explain=False)
     assert (found.problems, found.grown) == ([], [])
     assert record.per_rank
@@ -78,44 +79,44 @@ def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:
 
 
 @pytest.fixture
-def shortage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
-    """What a load by two ranks here, of so much free memory, says is too small."""
+def shortage_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+    """Returns the shortage of a load by two ranks here, with so much free memory."""
 
     def told(
         strategy: str, size: str, device: str, *, host: int = 2**50, on_devices: tuple[int, int] = (2**50, 2**50)
     ) -> str | None:
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=host))
         monkeypatch.setattr(CudaMeter, "free_bytes", lambda meter: on_devices[meter.device.index])
-        return ShardedCase(strategy, size, device, "float32", group=local_group(2)).shortage()
+        return shortage(ShardedCase(strategy, size, device, "float32", group=local_group(2)))
 
     return told
 
 
-def test_all_ranks_of_a_machine_share_its_memory(shortage: Callable[..., str | None]) -> None:
+def test_all_ranks_of_a_machine_share_its_memory(shortage_of: Callable[..., str | None]) -> None:
     # Twice the model in each.
     enough = 2 * 2 * 6_753_416_192
-    assert shortage("load_then_shard", "xl", "cpu", host=enough) is None
-    told = shortage("load_then_shard", "xl", "cpu", host=enough - 1)
+    assert shortage_of("load_then_shard", "xl", "cpu", host=enough) is None
+    told = shortage_of("load_then_shard", "xl", "cpu", host=enough - 1)
     assert told == "takes 27.0 GB of host memory in all ranks, 27.0 GB are free"
 
 
-def test_every_rank_has_the_memory_of_its_own_device(shortage: Callable[..., str | None]) -> None:
+def test_every_rank_has_the_memory_of_its_own_device(shortage_of: Callable[..., str | None]) -> None:
     # Masks are whole in both ranks, and rank 0 has one row of the embedding and the head more.
     masks, row = 12 * 4 * 1024**2, 4 * 768
     first, second = (masks + (702_480_384 - masks + sign * 2 * row) // 2 for sign in (1, -1))
-    assert shortage("streamed", "small", "cuda", on_devices=(first, second)) is None
+    assert shortage_of("streamed", "small", "cuda", on_devices=(first, second)) is None
     for free in ((first - 1, second), (first, second - 1)):
-        told = shortage("streamed", "small", "cuda", on_devices=free)
+        told = shortage_of("streamed", "small", "cuda", on_devices=free)
         assert told == "takes 0.4 GB of device memory, 0.4 GB are free"
 
 
 def test_a_plan_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
-    assert planned(1024).shortage() is None
+    assert shortage(planned(1024)) is None
 
 
 def test_a_record_begins_with_how_many_divide_it_how() -> None:
-    record = planned(64).blank_record()
+    record = blank_record(planned(64))
     assert (record.ranks, record.parallelism, record.limit) == (64, "fsdp", None)
     # Both masks whole, 786 rows of 64 numbers of the embedding and of the head, and a 64th of the rest.
     masks, row = 2 * 4 * 1024**2, 64 * 4

@@ -144,7 +144,8 @@ def test_what_is_no_bound_is_refused_in_a_line(text: str) -> None:
 @pytest.mark.parametrize("name", SHARDED)
 def test_every_row_of_the_table_can_be_read_and_called(name: str) -> None:
     strategy = SHARDED[name]
-    for expression in (strategy.device, strategy.host, strategy.one_pool, strategy.file, strategy.pinned):
+    bounds = strategy.bounds
+    for expression in (bounds.device, bounds.host, bounds.cpu, bounds.file, bounds.pinned):
         assert ONE.bound_bytes(expression) >= 0
     assert list(inspect.signature(strategy.function).parameters)[:4] == ["build", "path", "device", "parallelize"]
     assert strategy.name == name

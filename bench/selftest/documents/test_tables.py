@@ -107,25 +107,25 @@ def test_the_bounds_are_those_that_are_asserted() -> None:
     stated = {one.name: one for one in STRATEGIES.values()}
     # The ring has 64 MiB.
     assert bounds("README.md", 1, 2) == {
-        name: [one.device, one.host.replace("R", "64 MiB")] for name, one in stated.items()
+        name: [one.bounds.device, one.bounds.host.replace("R", "64 MiB")] for name, one in stated.items()
     }
     assert bounds("bench/strategies/README.md", 2, 3, 4) == {
         name: [
-            one.device,
-            one.host + mapped(one.file_moved) + ", page-locked" * (one.pinned == "R"),
-            one.one_pool + mapped(one.file),
+            one.bounds.device,
+            one.bounds.host + mapped(one.bounds.file_moved or "") + ", page-locked" * (one.bounds.pinned == "R"),
+            one.bounds.cpu + mapped(one.bounds.file),
         ]
         for name, one in stated.items()
     }
     assert {row[0].strip("`"): row[2:] for row in table("bench/strategies/README.md", "cast by")} == {
         name: [
-            one.device,
-            one.host + mapped(one.file_moved) + ", page-locked" * (one.pinned == "R"),
-            one.one_pool + mapped(one.file),
+            one.bounds.device,
+            one.bounds.host + mapped(one.bounds.file_moved or "") + ", page-locked" * (one.bounds.pinned == "R"),
+            one.bounds.cpu + mapped(one.bounds.file),
         ]
-        for name, one in ((name, one.when_cast()) for name, one in stated.items())
+        for name, one in ((name, one.partial()) for name, one in stated.items())
     }
     files = {"0": "", "S | 0": ", and S file-backed in rank 0", "T": ", and file-backed pages with its shards"}
     assert bounds("bench/sharded/README.md", 2, 3) == {
-        one.name: [one.device, one.host + files[one.file]] for one in SHARDED.values()
+        one.name: [one.bounds.device, one.bounds.host + files[one.bounds.file]] for one in SHARDED.values()
     }

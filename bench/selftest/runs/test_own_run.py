@@ -11,8 +11,10 @@ import torch
 
 from bench.conftest import Bench, Measure, last_record
 from bench.measure.case import Case
+from bench.measure.expected import building
 from bench.meters.measure import Measurement
-from bench.strategies import STRATEGIES, Strategy, own_strategy
+from bench.strategies import STRATEGIES, Strategy
+from bench.strategies.user_strategy import user_strategy
 from model.layouts import LAYOUTS, save_plain
 from model.user.reference import Reference
 from model.user.user_model import own
@@ -288,15 +290,15 @@ def test_a_plan_of_a_strangers_model_takes_what_theory_says(load: Measure, folde
     plain = LAYOUTS["safetensors"]
     plain.save(Reference(f"{file}:tied").get()().state_dict(), folder, save_plain)
     model = own(f"{file}:tied", str(folder / plain.entrance), None, None)
-    theirs = own_strategy(f"{file}:theirs", None)
+    theirs = user_strategy(f"{file}:theirs", None)
 
     def planned(name: str, strategy: Strategy | None = None) -> Measurement:
-        return load(Case(name, model.label, "sim", "float32", planned=True, own=model, own_strategy=strategy))
+        return load(Case(name, model.label, "sim", "float32", planned=True, user_model=model, user_strategy=strategy))
 
-    building = Case("sequential", model.label, "sim", "float32", planned=True, own=model).built
-    assert building
+    built = building(Case("sequential", model.label, "sim", "float32", planned=True, user_model=model))
+    assert built
     assert planned("sequential").device.requested_bytes == STATE + LARGEST
-    assert planned("sequential").host.private_bytes == building.peak_bytes
+    assert planned("sequential").host.private_bytes == built.peak_bytes
     assert planned("load_assign").host.private_bytes == LARGEST
     assert planned("mmap_assign").host.private_bytes == 0
     private = planned("theirs", theirs).host.private_bytes

@@ -22,6 +22,7 @@ from bench.meters.process import child_process, telling_failures
 from bench.sharded.measure_ranks import measure_ranks
 from bench.sharded.rank_context import RankContext
 from bench.sharded.rank_group import local_group
+from bench.sharded.rank_jobs import context_of, rank_jobs, rank_load
 from bench.sharded.rank_loads import RankLoad, rehearse_rank
 from bench.sharded.recipes import SHARDED
 from bench.sharded.rendezvous import RankFailed, RankRendezvous
@@ -36,7 +37,7 @@ LIMIT_SECONDS = 60.0
 
 pytestmark = pytest.mark.ranks
 
-NAMES = [name for name, strategy in SHARDED.items() if strategy.why_not is None]
+NAMES = [name for name, strategy in SHARDED.items() if strategy.skip_reason is None]
 
 Recipe = Callable[..., nn.Module]
 
@@ -104,9 +105,9 @@ class Ranks:
 
         def jobs(group: str) -> Mapping[int, Job]:
             found = {}
-            for rank, job in case.rank_jobs(rendezvous, whole, rehearsal)(group).items():
+            for rank, job in rank_jobs(case, rendezvous, whole, rehearsal)(group).items():
                 checkpoint = others.get(rank, whole)
-                load = case.rank_load(replace(case.context(rendezvous, group, rank), limit_seconds=seconds))
+                load = rank_load(case, replace(context_of(case, rendezvous, group, rank), timeout_seconds=seconds))
                 load = replace(load, recipe=recipe or load.recipe)
                 found[rank] = replace(
                     job,

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from bench.conftest import Measure
-from bench.measure.bounds import expected_peaks, peak_breaches
+from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
 from bench.measure.leaks import leaks
 from bench.measure.peaks import peaks
 from bench.measure.terms import Terms, host_slack_bytes
@@ -32,11 +33,11 @@ def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strate
     measurement, footprint = load(planned(strategy, size)), planned(strategy, size).specification.footprint
     state, largest = footprint.state_bytes, footprint.largest_tensor_bytes
     row, terms = STRATEGIES[strategy], Terms(state_bytes=state, largest_tensor_bytes=largest)
-    assert measurement.device.requested_bytes == terms.bound_bytes(row.device)
-    assert measurement.host.private_bytes == terms.bound_bytes(row.host)
-    assert measurement.host.file_bytes == terms.bound_bytes(row.file_moved or row.file)
-    assert measurement.device.pinned_bytes == terms.bound_bytes(row.pinned)
-    record = planned(strategy, size).blank_record().with_fields(peaks(measurement, state))
+    assert measurement.device.requested_bytes == terms.bound_bytes(row.bounds.device)
+    assert measurement.host.private_bytes == terms.bound_bytes(row.bounds.host)
+    assert measurement.host.file_bytes == terms.bound_bytes(row.bounds.beside_device)
+    assert measurement.device.pinned_bytes == terms.bound_bytes(row.bounds.pinned)
+    record = blank_record(planned(strategy, size)).with_fields(peaks(measurement, state))
     assert peak_breaches(row, record) == {}
     assert leaks(measurement.kept, record) == []
     assert measurement.minor_faults is None
@@ -47,7 +48,7 @@ def test_so_does_one_to_the_cpu(load: Measure, strategy: str) -> None:
     """There is one pool: the model and its checkpoint share the host's memory."""
     measurement, footprint = load(planned(strategy, "small", "cpu")), planned(strategy, "small").specification.footprint
     terms = Terms(state_bytes=footprint.state_bytes, largest_tensor_bytes=footprint.largest_tensor_bytes)
-    expected = terms.bound_bytes(STRATEGIES[strategy].one_pool)
+    expected = terms.bound_bytes(STRATEGIES[strategy].bounds.cpu)
     assert expected <= (measurement.host.private_bytes or 0) <= expected + asked_beside(strategy, "cpu")
     assert measurement.device.requested_bytes is None
 
@@ -100,7 +101,7 @@ def test_a_plan_and_a_real_load_agree(load: Measure, strategy: str) -> None:
     assert real.host.file_bytes == pytest.approx(plan.host.file_bytes, abs=slack)
 
 
-in_shards = pytest.mark.parametrize("strategy", [name for name, row in STRATEGIES.items() if row.also])
+in_shards = pytest.mark.parametrize("strategy", [name for name, row in STRATEGIES.items() if row.extra_layouts])
 
 
 @pytest.mark.parametrize("device", ["sim", "cpu"])
@@ -114,10 +115,10 @@ def test_shards_take_what_one_file_takes(load: Measure, strategy: str, layout: s
     assert shards.device == one.device
     assert shards.host.private_bytes == pytest.approx(one.host.private_bytes, abs=asked_beside(strategy, device))
     # What is moved to a device is unmapped file by file: of those before it no page is held.
-    record = case.blank_record()
+    record = blank_record(case)
     record.largest_file_bytes = replace(case.specification, layout=layout).largest_file_bytes
     assert record.largest_file_bytes < record.state_bytes
-    expression = expected_peaks(case.strategy, device)["host_file_peak_bytes"]
+    expression = case.strategy.bounds.of_peaks(device)["host_file_peak_bytes"]
     assert shards.host.file_bytes == Terms.of(record).peak_bound("host_file_peak_bytes", expression)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from bench.conftest import Measure
 from bench.measure.case import Case
+from bench.measure.jobs import load_job
 from bench.measure.peaks import peaks
 from bench.meters.child import load_noting
 from bench.meters.phase_times import PhaseTimes
@@ -87,7 +88,7 @@ def test_to_note_moments_changes_nothing_that_is_counted(tmp_path: Path, strateg
     case = Case(strategy, REHEARSAL, "sim", "float32", planned=planned)
     make(case.specification, tmp_path / "made", lambda _: None)
     checkpoint = Checkpoint(case.specification, tmp_path / "made")
-    job = case.job(case.strategy.load, checkpoint, checkpoint)
+    job = load_job(case, case.strategy.load, checkpoint, checkpoint)
     plain = partial(job.load, torch.device("cuda"), lambda build: build)
     noting = partial(load_noting, job, torch.device("cuda"), PhaseTimes())
     torch_load = torch.load
