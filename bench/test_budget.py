@@ -25,7 +25,7 @@ LEAST_ROOM_BYTES = 32 * 2**20
 @pytest.mark.apart
 @pytest.mark.limited
 def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint) -> None:
-    """With room for half of the model: who maps it answers a prompt, and who has to hold it is killed."""
+    """With room for half of the model: a load that maps it answers a prompt, and one that has to hold it is killed."""
     room = case.specification.footprint.state_bytes // 2
     if room < LEAST_ROOM_BYTES:
         pytest.skip(f"{case.size} is too small to tell: half of it is less than what is read ahead of a mapped file")
@@ -53,7 +53,7 @@ def test_budget(
     benchmark: BenchmarkFixture,
     record: Record,
 ) -> None:
-    """Who lives and who dies is what a user wants to know; that it is not as theory says is a failure."""
+    """A load fits or dies, which is recorded; it fails where theory says the other."""
     with failures_reported(case):
         outcome: BudgetOutcome = benchmark.pedantic(budgeted_load(case, checkpoint, rehearsal).under, args=(budget,))
     record.device_budget_bytes, record.host_budget_bytes = budget.device_bytes, budget.host_bytes

@@ -24,7 +24,7 @@ MOST_LINES = 5
 @pytest.mark.real_device
 @pytest.mark.own_model
 def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
-    """The same of the user's own model, with its weights and its example; of a loader of the user's with any model."""
+    """Test the user's own model, with its weights and its example, or any model with a loader of the user's."""
     with failures_reported(case):
         judged = judgement(case, partial(request.getfixturevalue, "checkpoint"))
         verdict = judge_isolated(judged, judged_seconds(case))

@@ -14,7 +14,7 @@ from model.checkpoints import Checkpoint
 @pytest.mark.real_device
 @pytest.mark.limit
 def test_limit(case: RooflineCase, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
-    """The same that is measured beside every timed load, by itself."""
+    """Measure by itself what is measured beside every timed load."""
     rates: list[float] = []
     limit = roofline(case, checkpoint)
     benchmark.pedantic(lambda: rates.append(limit.bytes_per_second()), setup=limit.settle, rounds=case.rounds)

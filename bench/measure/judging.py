@@ -1,4 +1,4 @@
-"""How a load is judged before anything is measured: on the model and the checkpoint that the run is about."""
+"""Judgement of a load before anything is measured: on the model and the checkpoint that the run is about."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -57,7 +57,7 @@ def misfit(own: UserModel, strategy: Strategy, specification: Specification) -> 
 
 
 def _is_of(model: nn.Module, library: str) -> bool:
-    """Whether a model is of a class of transformers: told by names, for to import it takes seconds."""
+    """Return True if a model is of a class of transformers, by names: to import the library takes seconds."""
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(model).__mro__}
     return (library, "PreTrainedModel") in kinds
 

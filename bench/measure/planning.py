@@ -22,7 +22,7 @@ HALF = "bfloat16"
 
 
 def plan(case: Case) -> Measurement:
-    """What the load of a case would take: nothing is read or filled. Raises `LoadEnded` where it cannot be planned."""
+    """Measure a planned load of a case: nothing is read or filled. Raises `LoadEnded` where it cannot be planned."""
     planned = replace(case, planned=True, device="cpu" if case.device == "cpu" else "sim")
     with TemporaryDirectory(prefix="plan-", dir=run_folder()) as folder:
         checkpoint, rehearsal = (
@@ -38,14 +38,14 @@ def _sparse(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def halved(case: Case) -> Case | None:
-    """The same, cast to half as many bytes; None where it ends in as few already."""
+    """Return the same case, cast to half as many bytes; None where it ends in as few already."""
     if (case.cast or case.dtype) != "float32":
         return None
     return replace(case, cast=HALF, user_model=replace(case.user_model, cast=HALF) if case.user_model else None)
 
 
 def reserved_bytes(sizes: Iterable[int]) -> int:
-    """What PyTorch's allocator takes of a device for tensors of these sizes, in bytes, and nothing else."""
+    """Return the bytes that PyTorch's allocator takes of a device for tensors of these sizes, and nothing else."""
     allocator = CachingAllocator(AllocatorSettings())
     for size in filter(None, sizes):
         allocator.allocate(size)
@@ -53,7 +53,7 @@ def reserved_bytes(sizes: Iterable[int]) -> int:
 
 
 def largest_block(case: Case) -> tuple[str, int]:
-    """The name and the bytes of the largest part of a model that is run as a whole, those of a sequence one by one."""
+    """Return name and bytes of the largest part that is run as a whole; parts of a sequence count one by one."""
     model, to = case.specification.architecture.skeleton(), DTYPES.get(case.cast)
     sizes = {name: _bytes(block, to) for name, block in _blocks(model, "")}
     largest = max(sizes, key=lambda name: sizes[name])
@@ -61,7 +61,7 @@ def largest_block(case: Case) -> tuple[str, int]:
 
 
 def _blocks(module: nn.Module, path: str, *, in_sequence: bool = False) -> list[tuple[str, nn.Module]]:
-    """The parts of a model that are run one after another: the entries of sequences, and what stands beside those.
+    """Return the parts of a model that are run one after another: entries of sequences, and what stands beside those.
 
     What is in a sequence is a block, whatever it has inside, unless it is a sequence itself.
     """

@@ -1,4 +1,4 @@
-"""What a command line says of budgets, and what theory says of them."""
+"""Budgets on a command line, and loads that theory lets fit into them."""
 
 from argparse import Namespace
 from collections.abc import Callable

@@ -170,7 +170,7 @@ def test_a_limit_is_no_strategys() -> None:
 
 
 class Unusual(BaseException):
-    """What is not to be explained, as `NotSimulated` is not."""
+    """An exception that is not to be explained, like `NotSimulated`."""
 
 
 @pytest.mark.parametrize("broken", [False, True])

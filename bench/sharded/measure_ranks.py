@@ -15,7 +15,7 @@ Clocks = Callable[[str], Mapping[int, Callable[[], LoadClock]]]
 
 
 def measure_ranks(rendezvous: RankRendezvous, jobs: Jobs, timeout_seconds: float) -> dict[int, Measurement]:
-    """What was measured in every rank. Raises `RankFailed`, see `RankRendezvous.together`."""
+    """Measure the load in every rank. Raises `RankFailed`, see `RankRendezvous.together`."""
     ranks: list[int] = []
 
     def once() -> list[Measurement]:

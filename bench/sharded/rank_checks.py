@@ -65,7 +65,7 @@ def kinds(draw: strategies.DrawFn) -> DrawnGPT2:
 
 @dataclass(frozen=True)
 class RankCheck:
-    """What a rank is asked: to load what was saved of a kind of model; `exact`: with logits equal to the bit."""
+    """A request to a rank: load what was saved of a kind of model; `exact`: with logits equal to the bit."""
 
     load: RankLoad
     kind: DrawnGPT2
@@ -120,7 +120,7 @@ def _ask(child: Child, check: RankCheck) -> str:
 
 
 def _serve(connection: Connection, place: tuple[RankContext, str]) -> None:
-    """In a rank: take its place, and try what is asked for until nobody asks any more."""
+    """In a rank: join the group, and answer requests until there are no more."""
     context, device = place
     with telling_failures(connection):
         context.join(torch.device(device))

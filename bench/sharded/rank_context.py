@@ -19,7 +19,7 @@ LOOPBACK = "lo"
 class RankContext:
     """Rank `rank` of `count` in the group `name`, whose ranks find each other at `address`.
 
-    `simulated`: there are no others, and what they would send is not sent; see `bookkeeping`. `node_count` of them
+    `simulated`: there are no others, and what they would send is not sent; see `fake_collectives`. `node_count` of them
     share the cores of this machine, and are `alone` if there are no others.
     """
 
@@ -33,7 +33,7 @@ class RankContext:
     alone: bool = True
 
     def store(self) -> "distributed.Store":
-        """What ranks of this group find each other in."""
+        """Return the store in which ranks of this group find each other."""
         limit = timedelta(seconds=self.timeout_seconds)
         store = distributed.TCPStore(*self.address, is_master=False, wait_for_workers=False, timeout=limit)
         return distributed.PrefixStore(self.name, store)
@@ -67,6 +67,6 @@ class RankContext:
 
 @cache
 def mesh_of(device_type: str, count: int) -> DeviceMesh:
-    """All ranks, in a row."""
+    """Return a mesh of all ranks, in a row."""
     with unheard():
         return init_device_mesh(device_type, (count,))

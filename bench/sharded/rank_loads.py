@@ -1,4 +1,4 @@
-"""What the process of a rank does: it takes its place in the group, and loads its part of the model."""
+"""Work in the process of a rank: it joins its group, and loads its part of the model."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -50,7 +50,7 @@ class AnotherRankFailed(Exception):
 
 
 def _own_failure(failures: Mapping[int, tuple[Exception, object]], rank: int) -> Exception:
-    """What this rank ran into, of what all have; if nothing, that another one did."""
+    """Return this rank's exception, of those of all ranks; if it has none, one that says that another rank failed."""
     return failures[rank][0] if rank in failures else AnotherRankFailed(f"rank {min(failures)} failed")
 
 
@@ -78,7 +78,7 @@ def require_same(context: RankContext, checkpoint: Checkpoint) -> None:
 
 
 def rank_clock(device: str, load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint) -> LoadClock:
-    """The clock that times the load in one rank; all begin a round together, since they are asked together."""
+    """Return the clock that times the load in one rank; all begin a round together, since they are asked together."""
     meter = device_meter(device)
     rehearse_rank(load, checkpoint, rehearsal, check_model, meter.device)
     cached = CachedOutputs(checkpoint, meter.device)

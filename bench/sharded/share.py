@@ -1,4 +1,4 @@
-"""What theory says a rank holds of a model, and what a load takes beside it there."""
+"""Terms of the bounds of a rank: the share of a model that it holds, and what a load takes beside it there."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -58,7 +58,7 @@ class Share:
 
 
 def shares(model: nn.Module, parallelism: Parallelism, ranks: int) -> list[Share]:
-    """What each of some ranks has of a skeleton that is divided so."""
+    """Return what each of some ranks has of a skeleton that is divided so."""
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
     dimensions, units = parallelism.dimensions(model), parallelism.units(model)
     divided = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
@@ -101,6 +101,6 @@ def shares(model: nn.Module, parallelism: Parallelism, ranks: int) -> list[Share
 
 
 def _chunk(size: int, ranks: int, rank: int) -> int:
-    """How much of so many a rank has: as `torch.chunk` cuts them, the last ones may be smaller, or have nothing."""
+    """Return how much of `size` a rank has, as `torch.chunk` cuts it: the last ones may have less, or nothing."""
     first = -(-size // ranks)
     return max(0, min(size - rank * first, first))

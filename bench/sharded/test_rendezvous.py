@@ -67,7 +67,7 @@ def answer(value: object, *, after: Event | None = None, then: Event | None = No
 
 
 def wait_for_others(stand_in: StandIn) -> None:
-    """As a rank does in a collective whose others have gone, until it is ended."""
+    """Wait as in a collective whose other ranks have gone, until it is ended."""
     assert stand_in.killed.wait(LIMIT_SECONDS)
     raise LoadDied("the process of the load died: killed by SIGKILL, most likely by the kernel, out of memory")
 
@@ -184,7 +184,7 @@ def test_one_process_agrees_with_itself() -> None:
 
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RankRendezvous, RankRendezvous]]:
-    """What two processes that `torchrun` has started have each, at the store of its agent."""
+    """Makes what two processes that `torchrun` has started have each, at the store of its agent."""
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     store = distributed.TCPStore(LOCALHOST, 0, is_master=True, wait_for_workers=False)
     address = (LOCALHOST, store.port)
@@ -193,7 +193,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RankRendezvous, RankR
 
 
 def at_once(*steps: Callable[[], Any]) -> list[Any]:
-    """What came of each, or what it raised."""
+    """Return the result of each, or what it raised."""
 
     def caught(step: Callable[[], Any]) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""What theory says of a rank, held against what PyTorch makes of a skeleton."""
+"""Terms of a rank, held against what PyTorch makes of a skeleton."""
 
 import inspect
 from collections.abc import Iterator

@@ -122,7 +122,7 @@ def test_the_model_is_the_one_that_was_saved(strategy: Strategy, layout: str, dt
     "strategy", [row for row in STRATEGIES.values() if row.extra_layouts], ids=lambda row: row.name
 )
 def test_files_of_an_index_may_be_links(strategy: Strategy, layout: str, tmp_path: Path) -> None:
-    """As those in the cache of the Hugging Face Hub are."""
+    """Links to files, like those in the cache of the Hugging Face Hub."""
     checkpoint = made(tmp_path, layout)
     specification = checkpoint.specification
     for number, file in enumerate(checkpoint.files):

@@ -1,4 +1,4 @@
-"""What `streamed` does beside what every recipe does: dtypes, rings, direct reads, and whose memory is whose."""
+"""Promises of `streamed` beside those of every recipe: dtypes, rings, direct reads, and whose memory is whose."""
 
 import gc
 import os
@@ -195,7 +195,7 @@ def test_ties_and_views_stay_what_they_are_in_another_dtype(tmp_path: Path, monk
 
 
 def test_tensors_of_two_dtypes_in_one_storage_are_not_converted(tmp_path: Path) -> None:
-    """What is of one dtype to one of them would be of another to the other."""
+    """Bytes that have one dtype for one of them would have another for the other."""
     one = torch.zeros(8, dtype=torch.float8_e5m2)
     tensors = {"one": one, "other": one.view(torch.float8_e4m3fn)}
     path = saved(tensors, tmp_path)

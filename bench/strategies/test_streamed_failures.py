@@ -1,4 +1,4 @@
-"""How a load by `streamed` that fails ends: what failed is named, no thread is left, and nothing is pinned."""
+"""A load by `streamed` that fails names what failed, and leaves no thread and nothing pinned."""
 
 import gc
 import os
@@ -23,7 +23,7 @@ from bench.strategies.test_streamed import CPU, CUDA, DEVICE, PAGE_BYTES, Extra,
 
 
 class Broken(Exception):
-    """What a test lets go wrong."""
+    """The failure that a test injects."""
 
 
 def failing_build(error: BaseException) -> Callable[[], nn.Module]:

@@ -1,4 +1,4 @@
-"""What holds for every recipe of the table: it can be pasted, and it loads where there is but one rank."""
+"""Promises of every recipe of the table: it can be pasted, and it loads where there is but one rank."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What holds of the table of other projects' loaders whether they are installed or not."""
+"""Promises of the table of other projects' loaders, whether they are installed or not."""
 
 import ast
 import tomllib
