@@ -17,9 +17,9 @@ from bench import interrupts
 from bench.meters.simulated.ledger import PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import host_held
 from bench.meters.simulated.simulation import simulation
+from bench.selftest.held_models import CPU, CUDA, DEVICE, PAGE_BYTES, Extra, Holder, saved, small_parts, some
 from bench.strategies.reading.records import unzip
 from bench.strategies.streamed import streamed
-from bench.strategies.test_streamed import CPU, CUDA, DEVICE, PAGE_BYTES, Extra, Holder, saved, small_parts, some
 
 
 class Broken(Exception):

@@ -24,19 +24,19 @@ from bench.strategies import STRATEGIES
 FAULTY = """
 from bench.measure import case
 from bench.selftest.test_meter_faults import load_and_be_killed, load_and_look, load_with_stray_copy, load_wrong
-from bench.strategies import PEERS, STRATEGIES, Strategy
+from bench.strategies import PEERS, STRATEGIES, Bounds, Strategy
 from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.peers import Peer
 from model.user.reference import Reference
 
-case.LIMIT_SECONDS = 8.0
-case.LIMIT_TENSORS_PER_SECOND = 1e9
-case.LIMIT_BYTES_PER_SECOND = float("inf")
+case.TIMEOUT_SECONDS = 8.0
+case.TENSORS_PER_SECOND = 1e9
+case.READ_BYTES_PER_SECOND = float("inf")
 for strategy in (
-    Strategy(load_with_stray_copy, "torch", "S", "0", "0", "S"),
-    Strategy(load_wrong, "per_tensor", "S", "L", "S + L", "0"),
-    Strategy(load_and_look, "torch", "S", "0", "0", "S"),
-    Strategy(load_and_be_killed, "torch", "S", "0", "0", "S"),
+    Strategy(load_with_stray_copy, "torch", Bounds("S", "0", "0", "S", "0")),
+    Strategy(load_wrong, "per_tensor", Bounds("S", "L", "S + L", "0", "0")),
+    Strategy(load_and_look, "torch", Bounds("S", "0", "0", "S", "0")),
+    Strategy(load_and_be_killed, "torch", Bounds("S", "0", "0", "S", "0")),
 ):
     STRATEGIES[strategy.name] = strategy
 for name, fault, needs in (
@@ -47,7 +47,7 @@ for name, fault, needs in (
 ):
     peer = Peer("dcp", needs, "real module", "load", "torch")
     load = LazyRecipe(Reference(f"bench.selftest.test_meter_faults:{fault}"))
-    PEERS[name] = Strategy(load, "torch", "", "", "", "", pinned="", peer=peer)
+    PEERS[name] = Strategy(load, "torch", Bounds(), peer=peer)
 """
 
 # A plugin that draws one model a property.
