@@ -34,11 +34,11 @@ class PeakCheck:
         doubt = "" if off > 0 else "; the meter missed it, or the strategy takes less than its bound says"
         figure = self.figure.removesuffix("_bytes").replace("_", " ")
         return (
-            f"{figure} is {self._shown(self.measured)}: {self._shown(abs(off))} {side} its bound "
-            f"{self.expression} = {self._shown(self.bound)}, where {self.slack / 1e6:.1f} MB are slack{doubt}"
+            f"{figure} is {self._format(self.measured)}: {self._format(abs(off))} {side} its bound "
+            f"{self.expression} = {self._format(self.bound)}, where {self.slack / 1e6:.1f} MB are slack{doubt}"
         )
 
-    def _shown(self, count: int) -> str:
+    def _format(self, count: int) -> str:
         return f"{count / self.state:.2f}x ({count / 1e6:,.1f} MB)"
 
 

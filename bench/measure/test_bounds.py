@@ -95,10 +95,10 @@ def test_every_strategy_says_what_it_takes_when_it_casts(name: str) -> None:
     strategy = STRATEGIES[name]
     cast = strategy.partial()
     for device in ("cpu", "sim"):
-        said = strategy.bounds.of_peaks(device)
-        assert cast.bounds.of_peaks(device).keys() == said.keys()
+        expected = strategy.bounds.of_peaks(device)
+        assert cast.bounds.of_peaks(device).keys() == expected.keys()
         # With nothing to convert it takes what it takes without.
-        for figure, expression in said.items():
+        for figure, expression in expected.items():
             bounds = [bound_bytes(one, S, L) for one in (expression, cast.bounds.of_peaks(device)[figure])]
             # Where the model is built, that is part of what building takes.
             building = strategy.builds and (device, figure) == ("sim", "host_private_peak_bytes")

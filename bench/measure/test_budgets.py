@@ -53,7 +53,7 @@ def test_an_amount_is_read_as_people_write_it(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"device_memory": "eight"}, "--device-memory: 'eight' is no amount of memory; write it as 8GiB or 800MB"),
         ({"device_memory": "8G"}, "--device-memory: '8G' is no amount of memory; write it as 8GiB or 800MB"),
@@ -75,10 +75,10 @@ def test_an_amount_is_read_as_people_write_it(text: str, count: int) -> None:
         ),
     ],
 )
-def test_an_unusable_budget_is_one_line(options: dict[str, Any], said: str) -> None:
+def test_an_unusable_budget_is_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         chosen(**options)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 def test_a_budget_that_is_no_longer_given_is_not_missed() -> None:
@@ -124,7 +124,7 @@ STATE_BYTES = 34_782_720
 
 
 @pytest.mark.parametrize(
-    ("strategy", "lived", "said"),
+    ("strategy", "lived", "message"),
     [
         ("baseline", True, "it lived, where by its bounds it takes more: a bound, or the limit, is wrong"),
         ("mmap_assign", False, "by its bounds it has to live: mended"),
@@ -132,10 +132,10 @@ STATE_BYTES = 34_782_720
         ("mmap_assign", True, None),
     ],
 )
-def test_a_limit_that_does_not_limit_fails(strategy: str, lived: bool, said: str | None) -> None:
+def test_a_limit_that_does_not_limit_fails(strategy: str, lived: bool, message: str | None) -> None:
     case, empty = Case(strategy, "tiny", "cpu", "float32"), 200 * 2**20
     budget, outcome = Budget(host_bytes=empty + STATE_BYTES // 2), BudgetOutcome(lived, "mended", empty)
-    assert [problem.message for problem in unexpected(case, budget, outcome)] == ([said] if said else [])
+    assert [problem.message for problem in unexpected(case, budget, outcome)] == ([message] if message else [])
 
 
 def test_the_smallest_budgets_are_found(

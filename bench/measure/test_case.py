@@ -72,7 +72,7 @@ def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "strided", "layouts"),
+    ("differences", "strided", "layouts"),
     [
         ((), False, ("safetensors_sharded", "per_tensor")),
         # A copy is made in the layout that the user has chosen, unless that cannot hold it.
@@ -81,13 +81,15 @@ def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
     ],
 )
 def test_the_users_layout_is_measured_if_the_strategy_loads_it(
-    said: tuple[str, ...], strided: bool, layouts: tuple[str, str]
+    differences: tuple[str, ...], strided: bool, layouts: tuple[str, str]
 ) -> None:
-    source = Source(Path("model.safetensors.index.json"), "safetensors_sharded", (), Fit((), said, False, strided))
+    source = Source(
+        Path("model.safetensors.index.json"), "safetensors_sharded", (), Fit((), differences, False, strided)
+    )
     mine = UserModel(Reference("torch.nn:ReLU"), None, source)
     cases = [Case(strategy, "mine", "cpu", "float32", user_model=mine) for strategy in ("streamed", "per_tensor")]
     assert tuple(case.layout for case in cases) == layouts
-    assert (cases[0].specification.in_place is None) == bool(said)
+    assert (cases[0].specification.in_place is None) == bool(differences)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ MISSING = LoadFailed('RuntimeError: Error(s):\n\tMissing key(s) in state_dict: "
 
 
 @pytest.mark.parametrize(
-    ("strategy", "model", "error", "told"),
+    ("strategy", "model", "error", "expected"),
     [
         (
             *("safetensors", "tied", ANGLES),
@@ -111,17 +111,17 @@ MISSING = LoadFailed('RuntimeError: Error(s):\n\tMissing key(s) in state_dict: "
     ],
 )
 def test_a_load_that_ends_as_its_row_says_is_refused_in_a_line(
-    mine: Path, strategy: str, model: str, error: LoadEnded, told: str | None
+    mine: Path, strategy: str, model: str, error: LoadEnded, expected: str | None
 ) -> None:
-    said = refusal(PEERS[strategy], "cpu", own_of(mine, model), error)
-    assert said is told is None or (said and told and said.startswith(told) and "\n" not in said)
+    reason = refusal(PEERS[strategy], "cpu", own_of(mine, model), error)
+    assert reason is expected is None or (reason and expected and reason.startswith(expected) and "\n" not in reason)
 
 
 def test_so_is_one_that_ends_its_process(mine: Path) -> None:
     peer = Peer("absent", "nothing", "real module", "load", "its own", dies="ties")
     died = LoadDied("the process of the load died: killed by SIGSEGV")
-    said = refusal(replace(PEERS["dcp"], peer=peer), "cpu", own_of(mine, "tied"), died)
-    assert said == "refused: tied weights end its process: the process of the load died: killed by SIGSEGV"
+    reason = refusal(replace(PEERS["dcp"], peer=peer), "cpu", own_of(mine, "tied"), died)
+    assert reason == "refused: tied weights end its process: the process of the load died: killed by SIGSEGV"
 
 
 def test_it_says_what_to_use_instead(mine: Path) -> None:

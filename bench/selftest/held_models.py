@@ -55,6 +55,18 @@ class Shared(nn.Module):
         self.register_buffer("part", self.one.detach()[1:3].t())
 
 
+class Extra(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra: Any = None
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, state: Any) -> None:
+        self.extra = state
+
+
 def bits(tensor: Tensor) -> list[int]:
     return tensor.detach().contiguous().flatten().view(torch.uint8).tolist()
 

@@ -59,6 +59,6 @@ def torchrun_group(environment: Mapping[str, str] = os.environ) -> RankGroup | N
     except KeyError as missing:
         raise ValueError(f"RANK is set, but not {missing.args[0]}: start it with torchrun, or unset RANK") from None
     except ValueError:
-        told = ", ".join(f"{name} {environment[name]!r}" for name in NUMBERS)
-        raise ValueError(f"not all of {told} are numbers: start it with torchrun, or unset RANK") from None
+        values = ", ".join(f"{name} {environment[name]!r}" for name in NUMBERS)
+        raise ValueError(f"not all of {values} are numbers: start it with torchrun, or unset RANK") from None
     return RankGroup(count, (rank,), node_count, place, address)

@@ -177,11 +177,11 @@ def _result_of(future: "Future[Value]", *, was_ended: bool) -> StepResult[Value]
         return StepResult(future.result())
     if not isinstance(error, Exception):
         raise error
-    told = str(error) if isinstance(error, LoadEnded) else f"{type(error).__name__}: {error}"
+    message = str(error) if isinstance(error, LoadEnded) else f"{type(error).__name__}: {error}"
     # Some tell a traceback, and what it came to in its last line.
-    first, *others = told.strip().splitlines()
+    first, *others = message.strip().splitlines()
     reason = f"{first}: {others[-1].strip()}" if others else first
     if was_ended and isinstance(error, LoadDied):
         return StepResult(error=RankError("was ended, since another rank had failed", (), 2))
-    follows = int(not isinstance(error, LoadDied) and any(word in told for word in FOLLOWS))
+    follows = int(not isinstance(error, LoadDied) and any(word in message for word in FOLLOWS))
     return StepResult(error=RankError(reason, tuple(getattr(error, "__notes__", ())), follows))

@@ -100,8 +100,8 @@ def _(case: ShardedCase) -> str | None:
     """Return which memory is too small for the loads of all ranks on this machine."""
     if case.planned:
         return None
-    said = case.strategy.bounds.of_peaks(case.device)
-    host, device = said.get("host_private_peak_bytes"), said.get("device_requested_peak_bytes")
+    bounds = case.strategy.bounds.of_peaks(case.device)
+    host, device = bounds.get("host_private_peak_bytes"), bounds.get("device_requested_peak_bytes")
     on_host = sum(case.shares[rank].bound_bytes(host) for rank in case.group.local) if host else 0
     free = psutil.virtual_memory().available
     if on_host > free:

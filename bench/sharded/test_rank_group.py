@@ -21,8 +21,8 @@ def test_ranks_of_one_process_have_devices_in_their_order() -> None:
 
 
 def test_a_rank_of_torchrun_has_the_device_of_its_place_in_the_node_and_the_first_of_all_leads() -> None:
-    said = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
-    groups = [torchrun_group(said | {"RANK": str(rank), "LOCAL_RANK": str(rank % 4)}) for rank in range(8)]
+    environment = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    groups = [torchrun_group(environment | {"RANK": str(rank), "LOCAL_RANK": str(rank % 4)}) for rank in range(8)]
     assert [group.device_index(rank) for rank, group in enumerate(groups) if group] == [0, 1, 2, 3] * 2
     assert [group.leads for group in groups if group] == [True] + 7 * [False]
     assert local_group(2).leads

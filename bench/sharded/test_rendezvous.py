@@ -156,9 +156,9 @@ def test_a_consequence_is_told_where_nothing_else_is_known() -> None:
 
 
 def test_a_traceback_is_told_in_a_line() -> None:
-    told = LoadFailed("RuntimeError: worker failed\nTraceback:\n  File x\nValueError: wrong\n")
+    failed = LoadFailed("RuntimeError: worker failed\nTraceback:\n  File x\nValueError: wrong\n")
     with pytest.raises(RankFailed, match=r"^rank 0 of 1: RuntimeError: worker failed: ValueError: wrong$"):
-        together(RankRendezvous(local_group(1)), children(answer(told)))
+        together(RankRendezvous(local_group(1)), children(answer(failed)))
 
 
 def test_what_is_raised_here_is_told_with_its_class() -> None:
@@ -221,21 +221,21 @@ def test_two_processes_end_in_the_same_way(two: tuple[RankRendezvous, RankRendez
     failed = LoadFailed("MemoryError: no more of it")
     failed.add_note("in load, line 3")
     here, there = children(wait_for_others), children(answer(failed), first=1)
-    told = at_once(partial(together, two[0], here), partial(together, two[1], there))
-    assert told == ["rank 1 of 2: MemoryError: no more of it\nin load, line 3"] * 2
+    messages = at_once(partial(together, two[0], here), partial(together, two[1], there))
+    assert messages == ["rank 1 of 2: MemoryError: no more of it\nin load, line 3"] * 2
     assert (killed(here), killed(there)) == ([0], [])
     # And go on with the next step.
     assert at_once(*(partial(one.agree, None, LIMIT_SECONDS) for one in two)) == [None, None]
 
 
 def test_two_processes_agree_on_what_the_first_has_to_object(two: tuple[RankRendezvous, RankRendezvous]) -> None:
-    def told(*objections: str | None) -> list[Any]:
-        steps = (partial(one.agree, said, LIMIT_SECONDS) for one, said in zip(two, objections, strict=True))
+    def messages(*objections: str | None) -> list[Any]:
+        steps = (partial(one.agree, objection, LIMIT_SECONDS) for one, objection in zip(two, objections, strict=True))
         return at_once(*steps)
 
-    assert told(None, None) == [None, None]
-    assert told(None, "no NumPy") == ["rank 1: no NumPy"] * 2
-    assert told("too small", "no NumPy") == ["rank 0: too small"] * 2
+    assert messages(None, None) == [None, None]
+    assert messages(None, "no NumPy") == ["rank 1: no NumPy"] * 2
+    assert messages("too small", "no NumPy") == ["rank 0: too small"] * 2
 
 
 def test_one_that_says_nothing_is_named_after_the_limit(

@@ -82,22 +82,22 @@ def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:
 def shortage_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
     """Returns the shortage of a load by two ranks here, with so much free memory."""
 
-    def told(
+    def message(
         strategy: str, size: str, device: str, *, host: int = 2**50, on_devices: tuple[int, int] = (2**50, 2**50)
     ) -> str | None:
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=host))
         monkeypatch.setattr(CudaMeter, "free_bytes", lambda meter: on_devices[meter.device.index])
         return shortage(ShardedCase(strategy, size, device, "float32", group=local_group(2)))
 
-    return told
+    return message
 
 
 def test_all_ranks_of_a_machine_share_its_memory(shortage_of: Callable[..., str | None]) -> None:
     # Twice the model in each.
     enough = 2 * 2 * 6_753_416_192
     assert shortage_of("load_then_shard", "xl", "cpu", host=enough) is None
-    told = shortage_of("load_then_shard", "xl", "cpu", host=enough - 1)
-    assert told == "takes 27.0 GB of host memory in all ranks, 27.0 GB are free"
+    message = shortage_of("load_then_shard", "xl", "cpu", host=enough - 1)
+    assert message == "takes 27.0 GB of host memory in all ranks, 27.0 GB are free"
 
 
 def test_every_rank_has_the_memory_of_its_own_device(shortage_of: Callable[..., str | None]) -> None:
@@ -106,8 +106,8 @@ def test_every_rank_has_the_memory_of_its_own_device(shortage_of: Callable[..., 
     first, second = (masks + (702_480_384 - masks + sign * 2 * row) // 2 for sign in (1, -1))
     assert shortage_of("streamed", "small", "cuda", on_devices=(first, second)) is None
     for free in ((first - 1, second), (first, second - 1)):
-        told = shortage_of("streamed", "small", "cuda", on_devices=free)
-        assert told == "takes 0.4 GB of device memory, 0.4 GB are free"
+        message = shortage_of("streamed", "small", "cuda", on_devices=free)
+        assert message == "takes 0.4 GB of device memory, 0.4 GB are free"
 
 
 def test_a_plan_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

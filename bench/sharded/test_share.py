@@ -34,20 +34,20 @@ def skeleton(size: str) -> GPT2:
 @pytest.mark.parametrize("size", ["rehearsal", "tiny"])
 @pytest.mark.parametrize("way", PARALLELISMS)
 def test_a_rank_holds_what_pytorch_gives_it(way: str, size: str, ranks: int) -> None:
-    told = shares(skeleton(size), PARALLELISMS[way], ranks)
+    expected = shares(skeleton(size), PARALLELISMS[way], ranks)
     for rank in {0, ranks // 2, ranks - 1}:
         distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
         model = PARALLELISMS[way].apply(skeleton(size), init_device_mesh("cpu", (ranks,)))
         tensors = local_tensors(model)
-        assert told[rank].held_bytes == sum(tensor.nbytes for tensor in tensors)
+        assert expected[rank].held_bytes == sum(tensor.nbytes for tensor in tensors)
         # On meta FSDP2 has the shards in the size that all are brought to.
         made = [tensor.untyped_storage().nbytes() for tensor in tensors]
         larger = sum(size for size, tensor in zip(made, tensors, strict=True) if size != tensor.nbytes)
-        assert told[rank].pads == (larger if PARALLELISMS[way].pads else 0)
+        assert expected[rank].pads == (larger if PARALLELISMS[way].pads else 0)
         plain = sum(
             tensor.nbytes for tensor in (*model.parameters(), *model.buffers()) if not hasattr(tensor, "placements")
         )
-        assert told[rank].plain_bytes == plain
+        assert expected[rank].plain_bytes == plain
         distributed.destroy_process_group()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
-from bench.selftest.held_models import Holder, Shared, bits, require_same, saved, small_parts, some
+from bench.selftest.held_models import Extra, Holder, Shared, bits, require_same, saved, small_parts, some
 from bench.strategies.reading import memory
 from bench.strategies.reading import threads as reading_threads
 from bench.strategies.streamed import streamed
@@ -223,18 +223,6 @@ def test_empty_safetensors_of_several_dtypes_have_one_place_and_are_converted(tm
     tensors = {"a": torch.empty(0), "b": torch.empty(0, 2, dtype=torch.int64)}
     for dtype in (None, torch.bfloat16):
         require_same(streamed(lambda: Holder(tensors), path, CPU, dtype=dtype), tensors, dtype)
-
-
-class Extra(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.extra: Any = None
-
-    def get_extra_state(self) -> Any:
-        return self.extra
-
-    def set_extra_state(self, state: Any) -> None:
-        self.extra = state
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
