@@ -11,18 +11,25 @@ from torch import Tensor, nn
 
 from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
-from bench.selftest.held_models import Extra, Holder, Shared, bits, require_same, saved, small_parts, some
+from bench.selftest.held_models import (
+    CPU,
+    CUDA,
+    DEVICE,
+    PAGE_BYTES,
+    Extra,
+    Holder,
+    Shared,
+    bits,
+    require_same,
+    saved,
+    small_parts,
+    some,
+)
 from bench.strategies.reading import memory
 from bench.strategies.reading import threads as reading_threads
 from bench.strategies.streamed import streamed
 from model.checkpoints import Checkpoint, Specification, make
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
-
-CPU = torch.device("cpu")
-CUDA = torch.device("cuda")
-DEVICE = "cuda:0"
-MIB = 2**20
-PAGE_BYTES = reading_threads.PAGE_BYTES
 
 
 @pytest.mark.parametrize("direct", [False, True])

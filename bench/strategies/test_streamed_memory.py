@@ -11,18 +11,11 @@ from torch import nn
 from bench.meters.simulated.ledger import HOST, PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import host_held, host_peak, sum_peak
 from bench.meters.simulated.simulation import simulation
-from bench.selftest.held_models import Holder, saved
+from bench.selftest.held_models import CPU, CUDA, DEVICE, MIB, PAGE_BYTES, Holder, saved
 from bench.strategies.reading import memory
-from bench.strategies.reading import threads as reading_threads
 from bench.strategies.streamed import streamed
 from model.checkpoints import Checkpoint, Specification, make_sparse
 from model.gpt2 import REHEARSAL
-
-CPU = torch.device("cpu")
-CUDA = torch.device("cuda")
-DEVICE = "cuda:0"
-MIB = 2**20
-PAGE_BYTES = reading_threads.PAGE_BYTES
 
 
 def test_a_file_in_that_dtype_is_read_straight(tmp_path: Path, ledger: Ledger) -> None:
