@@ -272,10 +272,10 @@ def test_a_failure_says_what_was_wrong(faulty_run: "subprocess.CompletedProcess[
         assert line in faulty_run.stdout
     # On a simulated device a failure names the line of the recipe.
     assert re.search(
-        r"33\.17 MiB in 39 tensors: test_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", faulty_run.stdout
+        r"33\.17 MiB in 39 tensors: test_meter_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", faulty_run.stdout
     )
     assert re.search(
-        r"load_and_look-tiny: NotSimulated: test_faults\.py:\d+ reads values back from the device "
+        r"load_and_look-tiny: NotSimulated: test_meter_faults\.py:\d+ reads values back from the device "
         r"\(torch\.Tensor\.item\): a simulated one has none; use --device cpu or cuda",
         faulty_run.stdout,
     )
