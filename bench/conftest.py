@@ -13,6 +13,7 @@ import pytest
 
 from bench import interrupts
 from bench.measure.case import Case
+from bench.measure.jobs import load_job
 from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.cgroup import NoCgroup, limited
 from bench.meters.measure import Measurement, measure
@@ -67,7 +68,7 @@ def load(
         )
         checkpoint = (planned_checkpoint if case.planned else real_checkpoint)(specification)
         rehearsal = real_checkpoint(small)
-        return measure(case.job(case.strategy.load, checkpoint, rehearsal, settings=settings), LIMIT_SECONDS)
+        return measure(load_job(case, case.strategy.load, checkpoint, rehearsal, settings=settings), LIMIT_SECONDS)
 
     return measured
 

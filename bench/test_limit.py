@@ -5,7 +5,8 @@ from statistics import median
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.measure.case import RooflineCase
+from bench.measure.jobs import roofline
+from bench.measure.roofline_case import RooflineCase
 from bench.record.record import Record
 from model.checkpoints.checkpoint import Checkpoint
 
@@ -13,9 +14,9 @@ from model.checkpoints.checkpoint import Checkpoint
 @pytest.mark.real_device
 @pytest.mark.limit
 def test_limit(case: RooflineCase, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
-    """The same that is measured beside every timed load, by itself."""
+    """Measure by itself what is measured beside every timed load."""
     rates: list[float] = []
-    limit = case.limit_of(checkpoint)
+    limit = roofline(case, checkpoint)
     benchmark.pedantic(lambda: rates.append(limit.bytes_per_second()), setup=limit.settle, rounds=case.rounds)
     rate = median(rates)
     record.bytes_per_second = record.limit_bytes_per_second = rate

@@ -26,7 +26,7 @@ class ConformanceCase:
     strategy_name: str
     property_name: str
     device: str
-    own_strategy: Strategy | None = None
+    user_strategy: Strategy | None = None
     is_tolerated: bool = False
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class ConformanceCase:
 
     @property
     def strategy(self) -> Strategy:
-        return self.own_strategy or KNOWN[self.strategy_name]
+        return self.user_strategy or KNOWN[self.strategy_name]
 
     def cell(self, runner: IsolatedRunner, cells: Iterable[Cell]) -> Cell:
         """Try the models that hypothesis draws, after these cells. Raises `LoadFailed`.
@@ -46,9 +46,9 @@ class ConformanceCase:
         return runner.cell(self.strategy, self.property_name, self.device, shrinks=self.shrinks(cells))
 
     @property
-    def why_not(self) -> str | None:
+    def skip_reason(self) -> str | None:
         """Return why it cannot be tried here, in a line; None if it can."""
-        return self.strategy.peer.why_not(self.device) if self.strategy.peer else None
+        return self.strategy.peer.skip_reason(self.device) if self.strategy.peer else None
 
     def stop_reason(self, cells: Iterable[Cell]) -> str | None:
         """Return why a loader of the user's is tried no further after these cells, in a line; None: it is tried."""
@@ -77,7 +77,7 @@ class ConformanceCase:
         A loader of the user's is judged by the user's model: what it does with others is a warning. That of another
         project may be wrong where its row says so.
         """
-        if self.strategy.is_own:
+        if self.strategy.is_users:
             return None
         if self.strategy.peer:
             return self._change(cell, self.strategy.peer)

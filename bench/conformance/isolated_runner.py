@@ -59,7 +59,7 @@ class IsolatedRunner:
             return child.receive(Cell, child.deadline())
         except LoadDied as error:
             self._end()
-            return Cell(strategy.name, property_name, CellStatus.DIED, 0, why=str(error), is_own=strategy.is_own)
+            return Cell(strategy.name, property_name, CellStatus.DIED, 0, why=str(error), is_own=strategy.is_users)
         except LoadFailed:
             self._end()
             raise

@@ -63,10 +63,10 @@ def sweep(
     judgements: list[tuple[Specimen, Judgement]] = []
     chosen = profile or settings()
     # What comes of assigning tensors, or of views of one buffer, is one property each, and not one of every other.
-    ignorable = OWN_IGNORABLE_CHECKS if strategy.is_own else IGNORABLE_CHECKS if strategy.peer else {}
+    ignorable = OWN_IGNORABLE_CHECKS if strategy.is_users else IGNORABLE_CHECKS if strategy.peer else {}
     ignored = [check for check, name in ignorable.items() if name != row.name]
     enough = SMALLER_SECONDS * chosen.max_examples if strategy.peer else inf
-    if strategy.is_own:
+    if strategy.is_users:
         enough = OWN_SMALLER_SECONDS if shrinks else 0.0
     found_at = inf
 
@@ -101,7 +101,7 @@ def sweep(
     judgement = next(judgement for specimen, judgement in reversed(judgements) if specimen == found)
     return Cell(
         *(strategy.name, row.name, CellStatus.WRONG, len(judgements), str(found), judgement.why, judgement.checks),
-        is_own=strategy.is_own,
+        is_own=strategy.is_users,
     )
 
 
@@ -110,11 +110,11 @@ def _without_wrong(strategy: Strategy, name: str, judgements: list[tuple[Specime
         (str(specimen), judgement) for specimen, judgement in judgements if judgement.outcome == CellStatus.REFUSED
     ]
     if not refusals:
-        return Cell(strategy.name, name, CellStatus.PASSED, len(judgements), is_own=strategy.is_own)
+        return Cell(strategy.name, name, CellStatus.PASSED, len(judgements), is_own=strategy.is_users)
     # One that names nothing is worth more than a small one.
     example, judgement = min(refusals, key=lambda refusal: (refusal[1].named, len(refusal[0])))
     return Cell(
         *(strategy.name, name, CellStatus.REFUSED, len(judgements), example, judgement.why),
         named=judgement.named,
-        is_own=strategy.is_own,
+        is_own=strategy.is_users,
     )

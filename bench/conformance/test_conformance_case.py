@@ -15,7 +15,7 @@ from bench.conformance.profiles import EXAMPLES
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import SHARES, Cell, sweep
 from bench.selftest import mutants
-from bench.strategies import STRATEGIES, Strategy
+from bench.strategies import STRATEGIES, Bounds, Strategy
 from bench.strategies.mmap_assign import mmap_assign
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def test_a_cell_is_held_against_the_table_of_strategies(name: str, device: str, 
 
 
 def test_what_a_loader_of_the_users_does_with_drawn_models_fails_no_test() -> None:
-    mine = Strategy(mmap_assign, "torch", "", "", "", "", is_own=True)
+    mine = Strategy(mmap_assign, "torch", Bounds(), is_users=True)
     cells = [replace(cell, is_own=True, property="dtype") for cell in (PASSED, REFUSED, WRONG)]
     cells.append(replace(cells[-1], outcome=CellStatus.DIED))
     case, tolerating = (
@@ -63,7 +63,7 @@ def test_what_a_loader_of_the_users_does_with_drawn_models_fails_no_test() -> No
 
 
 def test_of_a_loader_of_the_users_one_property_is_shrunk_and_none_is_tried_in_vain() -> None:
-    mine = Strategy(mmap_assign, "torch", "", "", "", "", is_own=True)
+    mine = Strategy(mmap_assign, "torch", Bounds(), is_users=True)
     case = ConformanceCase("mmap_assign", "dtype", "cpu", mine)
     right, refused, wrong = (replace(cell, is_own=True) for cell in (PASSED, REFUSED, WRONG))
     died = replace(wrong, outcome=CellStatus.DIED, why="the load was ended")
@@ -109,7 +109,7 @@ def test_a_refusal_names_what_does_not_fit(kind: str) -> None:
 
 def test_a_find_is_replayed_the_next_time(tmp_path: Path) -> None:
     """A find of one profile by night is the first example of another one by day."""
-    strategy = Strategy(mutants.untied_if_frozen, "torch", "S", "S", "S", "0")
+    strategy = Strategy(mutants.untied_if_frozen, "torch", Bounds("S", "S", "S", "0", "0"))
     database = DirectoryBasedExampleDatabase(tmp_path)
     by_night = sweep(strategy, PROPERTIES["frozen"], CPU, settings(max_examples=2000, database=database))
     replay = settings(max_examples=round(SHARES), database=database, phases=[Phase.reuse])

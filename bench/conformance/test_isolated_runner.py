@@ -10,9 +10,10 @@ from bench.conformance import isolated_runner as apart_module
 from bench.conformance.conformance_case import ConformanceCase
 from bench.conformance.isolated_runner import IsolatedRunner
 from bench.conformance.judge import BUILDS_ITS_OWN, CellStatus
-from bench.strategies import PEERS, Strategy, own_strategy
+from bench.strategies import PEERS, Bounds, Strategy
 from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.peers import Peer
+from bench.strategies.user_strategy import user_strategy
 from model.user.reference import Reference
 
 LOADERS = """
@@ -75,7 +76,7 @@ def strategy(tmp_path: Path, request: pytest.FixtureRequest) -> Strategy:
 
 def of_another(reference: str) -> Strategy:
     peer = Peer("dcp", "torch", "real module", "load", "torch", wrong="optimizer")
-    return Strategy(LazyRecipe(Reference(reference)), "torch", "", "", "", "", pinned="", peer=peer)
+    return Strategy(LazyRecipe(Reference(reference)), "torch", Bounds(), peer=peer)
 
 
 def loader(name: str) -> pytest.MarkDecorator:
@@ -145,7 +146,7 @@ def test_what_a_loader_of_the_users_changes_beside_values_is_a_property_of_its_o
 ) -> None:
     file = tmp_path / "loaders.py"
     file.write_text(LOADERS)
-    mine = own_strategy(f"{file}:{loader}", None)
+    mine = user_strategy(f"{file}:{loader}", None)
     with IsolatedRunner() as apart:
         cells = {name: apart.cell(mine, name, "cpu") for name in ("plain", "optimizer", "training", "memory")}
     assert {name for name, cell in cells.items() if cell.outcome != CellStatus.PASSED} == columns
@@ -165,7 +166,7 @@ def test_a_smaller_model_is_looked_for_once(tmp_path: Path, shrinks: bool) -> No
     file = tmp_path / "loaders.py"
     file.write_text(LOADERS)
     with IsolatedRunner() as apart:
-        cell = apart.cell(own_strategy(f"{file}:rounding", None), "plain", "cpu", shrinks=shrinks)
+        cell = apart.cell(user_strategy(f"{file}:rounding", None), "plain", "cpu", shrinks=shrinks)
     assert cell.outcome == CellStatus.WRONG
     assert cell.is_own
     assert (cell.examples > 1) == shrinks

@@ -77,7 +77,9 @@ def test_what_a_strategy_may_refuse_of_it_is_known(name: str) -> None:
     assert real_model(name).outputs(real_model(name).saved())
 
 
-@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "strategy", [row for row in STRATEGIES.values() if row.extra_layouts], ids=lambda row: row.name
+)
 def test_a_quantised_model_is_loaded_right_or_refused_with_the_name_of_its_tensor(
     strategy: Strategy, tmp_path: Path
 ) -> None:

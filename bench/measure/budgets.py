@@ -1,35 +1,89 @@
-"""What theory lets a load do with so much memory and no more."""
+"""Loads under budgets of memory: what theory lets them do, and the smallest that they finish with."""
 
-from bench.measure.bounds import host_slack_bytes
+from collections.abc import Callable, Sequence
+
 from bench.measure.case import Case
-from bench.meters.budget import Budget, BudgetedLoad
+from bench.measure.checks import Problem
+from bench.measure.expected import bound_bytes
+from bench.measure.jobs import load_job
+from bench.measure.terms import host_slack_bytes
+from bench.meters import kind_of
+from bench.meters.budget import Budget, BudgetedLoad, BudgetOutcome, HostTooSmall, smallest
+from bench.meters.cgroup import NoCgroup
+from bench.meters.page_cache import StillCached
+from bench.record.record import Fields
 from model.checkpoints.checkpoint import Checkpoint
 
 # What an allocator takes for what is asked of it, at most.
 MOST_RESERVED, SEGMENTS_BYTES = 1.25, 64 * 2**20
 
+# How near the smallest budget is come to: a part of the model's bytes, and so many at least.
+TOLERANCE_OF_STATE, TOLERANCE_BYTES = 0.01, 2 * 2**20
+# Beyond what any load takes: where the search begins.
+MOST_OF_STATE, MOST_BYTES = 4, 256 * 2**20
 
-def trial_of(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint) -> BudgetedLoad:
-    """The load of a case, to be tried under budgets."""
-    job = case.job(case.strategy.load, checkpoint, rehearsal)
-    return BudgetedLoad(job, checkpoint.files, case.specification.footprint.sizes, case.limit_seconds)
+
+def budgeted_load(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint) -> BudgetedLoad:
+    """Return the load of a case, to be tried under budgets."""
+    job = load_job(case, case.strategy.load, checkpoint, rehearsal)
+    return BudgetedLoad(job, checkpoint.files, case.specification.footprint.sizes, case.timeout_seconds)
 
 
-def is_to_live(case: Case, budget: Budget, empty_bytes: int) -> bool | None:
-    """Whether a load has to live under a budget, or to die (False); None: theory does not say.
+def expected_to_fit(case: Case, budget: Budget, empty_bytes: int) -> bool | None:
+    """Return True if a load has to fit into a budget, False if it has to fail; None: theory does not say.
 
     `empty_bytes` is what its process holds before. What is asked of a device is exact, but not what its allocator takes
     for that. Of a loader of the user's only the most is known, and of what the user's model computes nothing.
     """
-    lives, dies = case.strategy.is_stated, False
+    fits, fails = case.strategy.is_stated, False
     if budget.host_bytes is not None:
-        takes, room = case.bound_bytes("host_private_peak_bytes"), budget.host_bytes - empty_bytes
+        takes, room = bound_bytes(case, "host_private_peak_bytes"), budget.host_bytes - empty_bytes
         footprint = case.specification.footprint
         slack = host_slack_bytes(footprint.state_bytes, footprint.tensors)
-        dies |= takes is not None and takes - slack > room
-        lives &= takes is not None and takes + slack <= room and not case.own
+        fails |= takes is not None and takes - slack > room
+        fits &= takes is not None and takes + slack <= room and not case.user_model
     if budget.device_bytes is not None:
-        takes = case.bound_bytes("device_requested_peak_bytes")
-        dies |= takes is not None and takes > budget.device_bytes
-        lives &= takes is not None and takes * MOST_RESERVED + SEGMENTS_BYTES <= budget.device_bytes
-    return False if dies and case.strategy.is_stated else True if lives else None
+        takes = bound_bytes(case, "device_requested_peak_bytes")
+        fails |= takes is not None and takes > budget.device_bytes
+        fits &= takes is not None and takes * MOST_RESERVED + SEGMENTS_BYTES <= budget.device_bytes
+    return False if fails and case.strategy.is_stated else True if fits else None
+
+
+def unexpected(case: Case, budget: Budget, outcome: BudgetOutcome) -> Sequence[Problem]:
+    """Return a problem if the load fitted, or failed, where its bounds say the other."""
+    expected = expected_to_fit(case, budget, outcome.empty_bytes)
+    if expected and not outcome.fits:
+        return [Problem(f"by its bounds it has to live: {outcome.failure_reason}")]
+    if expected is False and outcome.fits:
+        return [Problem("it lived, where by its bounds it takes more: a bound, or the limit, is wrong")]
+    return []
+
+
+def smallest_budgets(load: BudgetedLoad, state_bytes: int, device: str) -> Fields:
+    """Return the smallest budgets that a load finishes with, and their tolerance, by bisection.
+
+    Raises as `BudgetedLoad.under` does, where nothing can be limited.
+    """
+    tolerance = max(TOLERANCE_BYTES, int(TOLERANCE_OF_STATE * state_bytes))
+    most, found = MOST_OF_STATE * state_bytes + MOST_BYTES, {}
+    if not kind_of(device).is_host:
+        found["smallest_device_bytes"] = smallest(
+            lambda count: load.under(Budget(device_bytes=count)).fits, 0, most, tolerance
+        )
+    empty = load.empty_bytes()
+    try:
+        found["smallest_host_bytes"] = smallest(_fits_on_host(load), empty, empty + most, tolerance)
+    except (NoCgroup, StillCached):
+        if not found:
+            raise
+    return found | {"smallest_tolerance_bytes": tolerance}
+
+
+def _fits_on_host(load: BudgetedLoad) -> Callable[[int], bool]:
+    def fits(count: int) -> bool:
+        try:
+            return load.under(Budget(host_bytes=count)).fits
+        except HostTooSmall:
+            return False
+
+    return fits

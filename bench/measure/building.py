@@ -1,4 +1,4 @@
-"""What a model of the user's takes while it is built: more than the model, if its factory makes more than that."""
+"""Memory that building a model of the user's takes: more than the model, if its factory makes more than that."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Built:
 
 @cache
 def built(own: UserModel, *, planned: bool, on_meta: bool = False) -> Built:
-    """What the user's factory takes to build the model on the host, and to cast it there, in a process of its own.
+    """Measure building the user's model on the host, and casting it there, in a process of its own.
 
     `on_meta`: to build its skeleton. It is 0 where the model cannot be built so. In a plan nothing of it is real.
     """
@@ -46,7 +46,7 @@ def built(own: UserModel, *, planned: bool, on_meta: bool = False) -> Built:
 
 @cache
 def left_by_model(own: UserModel, device: str, *, planned: bool, builds: bool, asked: bool) -> RetainedMemory | None:
-    """What is still held when the user's model was built, moved to the device, asked and deleted, with no strategy.
+    """Measure what is still held when the model was built, moved to the device, asked and deleted, with no strategy.
 
     Unless the strategy `builds` the model for real, that is done once before, so that what it leaves does not count.
     None where the model cannot be built or asked so.
@@ -68,7 +68,7 @@ def _measured(  # noqa: PLR0913, PLR0917 - what a job is made of
     load: Callable[..., nn.Module],
     check: Callable[[nn.Module], object] = _nothing,
 ) -> Measurement | None:
-    """What the model takes where no strategy is; `rehearse` and `load` are given what builds it. None: that failed."""
+    """Measure the model with no strategy; `rehearse` and `load` are given what builds it. None: that failed."""
     meter = partial(device_meter, device, planned=planned)
     job = Job(meter, partial(rehearse, own.build), partial(load, own.build_cast), None, check)
     try:

@@ -1,4 +1,4 @@
-"""How a load is judged before anything is measured: on the model and the checkpoint that the run is about."""
+"""Judgement of a load before anything is measured: on the model and the checkpoint that the run is about."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,12 +25,12 @@ MODELS_BUILT, MODELS_BUILT_FOR_OWN = 8, 3
 
 def judges_whole(case: Case) -> bool:
     """Return whether everything is compared that a model has: of the user's model, unless it is large."""
-    return case.own is not None and case.specification.footprint.state_bytes <= MOST_JUDGED_BYTES
+    return case.user_model is not None and case.specification.footprint.state_bytes <= MOST_JUDGED_BYTES
 
 
 def judged_seconds(case: Case) -> float:
     """Return what it may take before it is ended."""
-    return case.limit_seconds * (MODELS_BUILT_FOR_OWN if case.own_strategy else MODELS_BUILT)
+    return case.timeout_seconds * (MODELS_BUILT_FOR_OWN if case.user_strategy else MODELS_BUILT)
 
 
 def judgement(case: Case, checkpoint: Callable[[], Checkpoint]) -> Callable[[], Judgement]:
@@ -42,13 +42,13 @@ def judgement(case: Case, checkpoint: Callable[[], Checkpoint]) -> Callable[[], 
     load, device = case.strategy.load, kind_of(case.device).torch_device(case.device)
     if not judges_whole(case):
         return partial(_checked, load, checkpoint(), device)
-    assert case.own
+    assert case.user_model
     load = partial(load, **case.specification.keywords)
-    if case.own_strategy is None:
-        return partial(judge, load, case.strategy.layout, OwnModel(case.own), device)
+    if case.user_strategy is None:
+        return partial(judge, load, case.strategy.layout, OwnModel(case.user_model), device)
     given = checkpoint()
     source = given.specification.in_place or Source(given.path, given.specification.layout)
-    return partial(judge_own, load, replace(case.own, source=source), given.path, given.files, device)
+    return partial(judge_own, load, replace(case.user_model, source=source), given.path, given.files, device)
 
 
 def _checked(load: Load, checkpoint: Checkpoint, device: torch.device) -> Judgement:

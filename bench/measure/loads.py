@@ -1,4 +1,4 @@
-"""What the process of a load does: the load itself, what comes before it, and what times it."""
+"""Work in the process of a load: the load itself, what comes before it, and what times it."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -90,7 +90,7 @@ def load_clock(
 def run_load(
     load: Load, checkpoint: Checkpoint, device: torch.device, noted: Callable[[Build], Build] | None = None
 ) -> nn.Module:
-    """The loaded model; `noted` is given what builds it, and gives what is called instead.
+    """Return the loaded model; `noted` is given what builds it, and returns what is called instead.
 
     Raises `UntrustedCheckpoint` instead of what `load` raised if the checkpoint is at fault.
     """

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.traits import properties_of
-from bench.meters import kind_of
 from bench.meters.process import LoadDied, LoadEnded
 from bench.strategies import Strategy
 from model.checkpoints.specification import Specification
@@ -24,7 +23,7 @@ COMMON_DTYPES = {
 }
 
 # What peers refuse or load wrongly, of `PROPERTIES`, as users call it.
-TOLD = {
+PHRASES = {
     "nonpersistent": "buffers that no state dict holds",
     "ties": "tied weights",
     "views": "tensors that are views of others",
@@ -58,7 +57,7 @@ def misfit(own: UserModel, strategy: Strategy, specification: Specification) -> 
 
 
 def _is_of(model: nn.Module, library: str) -> bool:
-    """Whether a model is of a class of transformers: told by names, for to import it takes seconds."""
+    """Return True if a model is of a class of transformers, by names: to import the library takes seconds."""
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(model).__mro__}
     return (library, "PreTrainedModel") in kinds
 
@@ -70,17 +69,17 @@ def refusal(strategy: Strategy, device: str, own: UserModel, error: LoadEnded) -
     that it is refused.
     """
     assert strategy.peer
-    kind, _, said = str(error).partition(": ")
-    refused, wrong = strategy.refused(kind_of(device).torch_type), strategy.peer.wrong.split()
+    kind, _, message = str(error).partition(": ")
+    refused, wrong = strategy.refused(device), strategy.peer.wrong.split()
     for name, tensors in features(own.skeleton()).items():
-        what = TOLD[name]
+        what = PHRASES[name]
         if isinstance(error, LoadDied):
             if name in strategy.peer.dies.split():
                 return f"refused: {what} end its process: {one_line(error)}"
         elif kind == WrongModel.__name__:
-            if name in wrong and said.partition(" ")[0] in tensors:
-                return f"refused: it loads {what} wrongly: {said}"
-        elif name in refused or (name in wrong and any(tensor in said for tensor in tensors)):
+            if name in wrong and message.partition(" ")[0] in tensors:
+                return f"refused: it loads {what} wrongly: {message}"
+        elif name in refused or (name in wrong and any(tensor in message for tensor in tensors)):
             return f"refused: it does not load {what}: {one_line(error)}"
     return None
 
@@ -89,8 +88,8 @@ def one_line(error: LoadEnded) -> str:
     """Say in a line how a load ended: of a trace in what an error says its last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     traced = any(line.startswith("Traceback") for line in lines)
-    said = lines[-1] if traced else " ".join(lines)
-    return shorten(said.removesuffix("."), MOST_CHARACTERS, placeholder=" ...")
+    message = lines[-1] if traced else " ".join(lines)
+    return shorten(message.removesuffix("."), MOST_CHARACTERS, placeholder=" ...")
 
 
 def features(model: nn.Module) -> dict[str, list[str]]:

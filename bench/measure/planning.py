@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure.case import Case
-from bench.meters import kind_of
+from bench.measure.jobs import load_job
 from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.measure import Measurement, measure
 from bench.meters.simulated.allocator import CachingAllocator
@@ -23,14 +23,14 @@ HALF = "bfloat16"
 
 
 def plan(case: Case) -> Measurement:
-    """What the load of a case would take: nothing is read or filled. Raises `LoadEnded` where it cannot be planned."""
-    planned = replace(case, planned=True, device="cpu" if kind_of(case.device).is_host else "sim")
+    """Measure a planned load of a case: nothing is read or filled. Raises `LoadEnded` where it cannot be planned."""
+    planned = replace(case, planned=True, device="cpu" if case.kind.is_host else "sim")
     with TemporaryDirectory(prefix="plan-", dir=run_folder()) as folder:
         checkpoint, rehearsal = (
             _sparse(Checkpoint(specification, Path(folder) / f"{number}-{specification.name}"))
             for number, specification in enumerate((planned.specification, planned.rehearsal))
         )
-        return measure(planned.job(planned.strategy.load, checkpoint, rehearsal), planned.limit_seconds)
+        return measure(load_job(planned, planned.strategy.load, checkpoint, rehearsal), planned.timeout_seconds)
 
 
 def _sparse(checkpoint: Checkpoint) -> Checkpoint:
@@ -39,14 +39,14 @@ def _sparse(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def halved(case: Case) -> Case | None:
-    """The same, cast to half as many bytes; None where it ends in as few already."""
+    """Return the same case, cast to half as many bytes; None where it ends in as few already."""
     if (case.cast or case.dtype) != "float32":
         return None
-    return replace(case, cast=HALF, own=replace(case.own, cast=HALF) if case.own else None)
+    return replace(case, cast=HALF, user_model=replace(case.user_model, cast=HALF) if case.user_model else None)
 
 
 def reserved_bytes(sizes: Iterable[int]) -> int:
-    """What PyTorch's allocator takes of a device for tensors of these sizes, in bytes, and nothing else."""
+    """Return the bytes that PyTorch's allocator takes of a device for tensors of these sizes, and nothing else."""
     allocator = CachingAllocator(AllocatorSettings())
     for size in filter(None, sizes):
         allocator.allocate(size)
@@ -54,7 +54,7 @@ def reserved_bytes(sizes: Iterable[int]) -> int:
 
 
 def largest_block(case: Case) -> tuple[str, int]:
-    """The name and the bytes of the largest part of a model that is run as a whole, those of a sequence one by one."""
+    """Return name and bytes of the largest part that is run as a whole; parts of a sequence count one by one."""
     model, to = case.specification.architecture.skeleton(), DTYPES.get(case.cast)
     sizes = {name: _bytes(block, to) for name, block in _blocks(model, "")}
     largest = max(sizes, key=lambda name: sizes[name])
@@ -62,7 +62,7 @@ def largest_block(case: Case) -> tuple[str, int]:
 
 
 def _blocks(module: nn.Module, path: str, *, in_sequence: bool = False) -> list[tuple[str, nn.Module]]:
-    """The parts of a model that are run one after another: the entries of sequences, and what stands beside those.
+    """Return the parts of a model that are run one after another: entries of sequences, and what stands beside those.
 
     What is in a sequence is a block, whatever it has inside, unless it is a sequence itself.
     """

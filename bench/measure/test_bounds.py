@@ -2,16 +2,14 @@ from typing import Any
 
 import pytest
 
-from bench.measure.bounds import (
-    CAST_TERMS,
+from bench.measure.bounds import peak_breaches, peak_checks
+from bench.measure.terms import (
     HOST_SLACK_BYTES,
     HOST_SLACK_BYTES_PER_TENSOR,
     HOST_SLACK_OF_STATE,
-    bound_bytes,
-    expected_peaks,
+    OF_A_LOAD,
+    Terms,
     host_slack_bytes,
-    peak_breaches,
-    peak_checks,
 )
 from bench.record.record import Record
 from bench.strategies import STRATEGIES
@@ -21,6 +19,10 @@ TENSORS = 100
 SLACK = host_slack_bytes(S, TENSORS)
 
 
+def bound_bytes(expression: str, state_bytes: int, largest_tensor_bytes: int, **known: int) -> int:
+    return Terms(state_bytes=state_bytes, largest_tensor_bytes=largest_tensor_bytes, **known).bound_bytes(expression)
+
+
 def record(device: str, **measured: Any) -> Record:
     known = {"device": device, "state_bytes": S, "largest_tensor_bytes": L, "tensors": TENSORS}
     return Record.read(known | measured)
@@ -28,7 +30,17 @@ def record(device: str, **measured: Any) -> Record:
 
 @pytest.mark.parametrize(
     ("expression", "expected"),
-    [("0", 0), ("S", 100), ("L", 10), ("2S", 200), ("S + L", 110), ("S+2L", 120), ("12S + L", 1210)],
+    [
+        ("S / N", 100),
+        ("1.5 S / N", 150),
+        ("0", 0),
+        ("S", 100),
+        ("L", 10),
+        ("2S", 200),
+        ("S + L", 110),
+        ("S+2L", 120),
+        ("12S + L", 1210),
+    ],
 )
 def test_bound_bytes(expression: str, expected: int) -> None:
     assert bound_bytes(expression, 100, 10) == expected
@@ -52,7 +64,9 @@ def test_page_locked_memory_is_exact_and_need_not_be_the_processs_on_a_gpu(on: s
     assert ("host_private_peak_bytes" in elsewhere) == (on == "sim")
 
 
-@pytest.mark.parametrize("expression", ["", "Z", "S L", "S - L", "1.S", "S +", "2", "-S", "S*2", "S / 2", "S / L"])
+@pytest.mark.parametrize(
+    "expression", ["", "Z", "S L", "S - L", "1.S", "S +", "2", "-S", "S*2", "S / 2", "S / L", "S | L"]
+)
 def test_what_is_no_bound_is_refused(expression: str) -> None:
     with pytest.raises(ValueError, match="is no bound: give a sum of multiples of S, L and R"):
         bound_bytes(expression, 100, 10)
@@ -60,32 +74,34 @@ def test_what_is_no_bound_is_refused(expression: str) -> None:
 
 def test_a_file_is_all_of_the_state_where_there_is_no_other() -> None:
     assert bound_bytes("F", 100, 10) == 100
-    assert bound_bytes("F + L", 100, 10, 40) == 50
+    assert bound_bytes("F + L", 100, 10, largest_file_bytes=40) == 50
 
 
 def test_a_cast_has_terms_of_its_own() -> None:
-    fields = {field: 1000 + place for place, field in enumerate(CAST_TERMS.values())}
-    cast = Record.read(fields)
-    known = {term: fields[field] for term, field in CAST_TERMS.items()}
-    assert {term: bound_bytes(term, 100, 10, None, cast) for term in known} == known
-    assert bound_bytes("S + C + D", 100, 10, None, cast) == 100 + known["C"] + known["D"]
+    terms = {letter: name for letter, name in OF_A_LOAD.items() if letter not in "SLF"}
+    cast = {name: 1000 + place for place, name in enumerate(terms.values())}
+    known = {letter: cast[name] for letter, name in terms.items()}
+    assert {letter: bound_bytes(letter, 100, 10, **cast) for letter in known} == known
+    assert bound_bytes("S + C + D", 100, 10, **cast) == 100 + known["C"] + known["D"]
     # Without one the checkpoint has what the model has, and nothing is converted.
     without = {"C": 100, "M": 0, "W": 100, "K": 10, "P": 10, "X": 0, "Y": 0, "V": 0, "D": 0}
-    assert {term: bound_bytes(term, 100, 10) for term in CAST_TERMS} == without
+    assert {letter: bound_bytes(letter, 100, 10) for letter in terms} == without
     # What passes through a ring is what is in the checkpoint.
-    assert bound_bytes("R", 2**20, 10, None, cast.with_fields(checkpoint_bytes=2**25)) == 2**25
+    assert bound_bytes("R", 2**20, 10, checkpoint_bytes=2**25) == 2**25
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_says_what_it_takes_when_it_casts(name: str) -> None:
     strategy = STRATEGIES[name]
-    cast = strategy.when_cast()
+    cast = strategy.partial()
     for device in ("cpu", "sim"):
-        said = expected_peaks(strategy, device)
-        assert expected_peaks(cast, device).keys() == said.keys()
+        expected = strategy.bounds.of_peaks(on_host=device == "cpu")
+        assert cast.bounds.of_peaks(on_host=device == "cpu").keys() == expected.keys()
         # With nothing to convert it takes what it takes without.
-        for figure, expression in said.items():
-            bounds = [bound_bytes(one, S, L) for one in (expression, expected_peaks(cast, device)[figure])]
+        for figure, expression in expected.items():
+            bounds = [
+                bound_bytes(one, S, L) for one in (expression, cast.bounds.of_peaks(on_host=device == "cpu")[figure])
+            ]
             # Where the model is built, that is part of what building takes.
             building = strategy.builds and (device, figure) == ("sim", "host_private_peak_bytes")
             assert building or bounds[0] == bounds[1]
@@ -98,7 +114,7 @@ def test_memory_for_what_is_missing_may_be_taken_after_a_conversion() -> None:
     for missing, least in ((0, slot), (slot // 2, slot - slot // 2), (2 * slot, 0)):
         for over, is_breach in ((least, False), (least - 1, True), (slot + 1, True)):
             known = {"missing_bytes": missing, "conversion_slot_bytes": slot, "device_requested_peak_bytes": S + over}
-            breaches = peak_breaches(STRATEGIES["streamed"].when_cast(), record("sim", **known))
+            breaches = peak_breaches(STRATEGIES["streamed"].partial(), record("sim", **known))
             assert ("device_requested_peak_bytes" in breaches) == is_breach, (missing, over)
 
 
@@ -145,11 +161,11 @@ def test_what_was_not_measured_has_no_gate() -> None:
 
 
 def test_a_load_beside_a_device_is_held_to_other_bounds_than_one_into_host_memory() -> None:
-    assert expected_peaks(STRATEGIES["per_tensor"], "cpu") == {
+    assert STRATEGIES["per_tensor"].bounds.of_peaks(on_host=True) == {
         "host_private_peak_bytes": "S + L",
         "host_file_peak_bytes": "0",
     }
-    assert expected_peaks(STRATEGIES["per_tensor"], "cuda:1") == {
+    assert STRATEGIES["per_tensor"].bounds.of_peaks(on_host=False) == {
         "device_requested_peak_bytes": "S",
         "host_private_peak_bytes": "L",
         "host_file_peak_bytes": "0",

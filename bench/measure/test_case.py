@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench.measure.case import MOST_OF_FREE_MEMORY, Case, RooflineCase
+from bench.measure.case import Case
+from bench.measure.expected import as_measured, blank_record, roofline_kind, shortage
+from bench.measure.jobs import MOST_OF_FREE_MEMORY, roofline
 from bench.measure.loads import run_load
+from bench.measure.refusals import remedy, states_refusal
+from bench.measure.roofline_case import RooflineCase
 from bench.meters.cuda import CudaMeter
 from bench.meters.roofline import ROOFLINES
 from model.checkpoints.checkpoint import Checkpoint
@@ -23,7 +27,7 @@ from model.user.user_model import UserModel
 
 
 @pytest.mark.parametrize(
-    ("strategy", "host", "shortage"),
+    ("strategy", "host", "message"),
     [
         ("baseline", 13_506_832_384, None),
         ("baseline", 13_506_832_383, "takes 13.5 GB of host memory, 13.5 GB are free"),
@@ -33,21 +37,21 @@ from model.user.user_model import UserModel
     ],
 )
 def test_what_memory_cannot_hold_is_told_beforehand(
-    monkeypatch: pytest.MonkeyPatch, strategy: str, host: int, shortage: str | None
+    monkeypatch: pytest.MonkeyPatch, strategy: str, host: int, message: str | None
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=host))
-    assert Case(strategy, "xl", "cpu", "float32").shortage() == shortage
+    assert shortage(Case(strategy, "xl", "cpu", "float32")) == message
 
 
 def test_so_is_what_the_device_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaMeter, "free_bytes", lambda _: 1_404_960_767)
     case = Case("baseline", "small", "cuda", "float32")
-    assert case.shortage() == "takes 1.4 GB of device memory, 1.4 GB are free"
-    assert Case("sequential", "small", "cuda", "float32").shortage() is None
+    assert shortage(case) == "takes 1.4 GB of device memory, 1.4 GB are free"
+    assert shortage(Case("sequential", "small", "cuda", "float32")) is None
 
 
 def test_a_record_starts_with_what_is_known() -> None:
-    record = Case("sequential", "large", "cuda:0", "float32").blank_record()
+    record = blank_record(Case("sequential", "large", "cuda:0", "float32"))
     assert (record.strategy, record.size, record.device) == ("sequential", "large", "cuda:0")
     assert record.device_bound_ratio == pytest.approx(1.0734, abs=1e-4)
     assert record.host_bound_ratio == 1.0
@@ -59,18 +63,18 @@ def test_a_stand_in_is_loaded_to_once_and_has_no_times() -> None:
     times = {"load_seconds": 0.5, "bytes_per_second": 1e9}
     gpu = Case("streamed", "small", "cuda", "float32")
     stand_in = replace(gpu, stand_in="80 GiB")
-    assert (gpu.rounds, gpu.as_measured(times)) == (3, times)
-    assert (stand_in.rounds, stand_in.as_measured(times)) == (1, {})
+    assert (gpu.rounds, as_measured(gpu, times)) == (3, times)
+    assert (stand_in.rounds, as_measured(stand_in, times)) == (1, {})
     assert str(stand_in) == str(gpu)
 
 
 def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
-    assert Case("mmap_assign", "small", "cpu", "float32").blank_record().ownership == "mapped"
-    assert Case("mmap_assign", "small", "cuda", "float32").blank_record().ownership == "owned"
+    assert blank_record(Case("mmap_assign", "small", "cpu", "float32")).ownership == "mapped"
+    assert blank_record(Case("mmap_assign", "small", "cuda", "float32")).ownership == "owned"
 
 
 @pytest.mark.parametrize(
-    ("said", "strided", "layouts"),
+    ("differences", "strided", "layouts"),
     [
         ((), False, ("safetensors_sharded", "per_tensor")),
         # A copy is made in the layout that the user has chosen, unless that cannot hold it.
@@ -79,15 +83,15 @@ def test_a_mapped_model_is_mapped_where_the_file_is_in_reach() -> None:
     ],
 )
 def test_the_users_layout_is_measured_if_the_strategy_loads_it(
-    said: tuple[str, ...], strided: bool, layouts: tuple[str, str]
+    differences: tuple[str, ...], strided: bool, layouts: tuple[str, str]
 ) -> None:
     source = Source(
-        Path("model.safetensors.index.json"), "safetensors_sharded", (), Conversion((), said, False, strided)
+        Path("model.safetensors.index.json"), "safetensors_sharded", (), Conversion((), differences, False, strided)
     )
     mine = UserModel(Reference("torch.nn:ReLU"), None, source)
-    cases = [Case(strategy, "mine", "cpu", "float32", own=mine) for strategy in ("streamed", "per_tensor")]
+    cases = [Case(strategy, "mine", "cpu", "float32", user_model=mine) for strategy in ("streamed", "per_tensor")]
     assert tuple(case.layout for case in cases) == layouts
-    assert (cases[0].specification.in_place is None) == bool(said)
+    assert (cases[0].specification.in_place is None) == bool(differences)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +112,12 @@ def test_what_the_machine_can_do_at_best_depends_on_where_weights_end_and_come_f
 ) -> None:
     case = Case(strategy, "small", device, "float32", cache=cache)
     assert limit in ROOFLINES
-    assert case.limit == limit
-    assert (case.blank_record().limit, case.blank_record().cache) == (limit, cache)
-    assert case.limit_of(Checkpoint(case.specification, Path("/nowhere"))).kind == limit
+    assert roofline_kind(case) == limit
+    assert (blank_record(case).limit, blank_record(case).cache) == (limit, cache)
+    assert roofline(case, Checkpoint(case.specification, Path("/nowhere"))).kind == limit
 
 
-S, L = Case("baseline", "small", "cpu", "float32").blank_record().state_bytes, 154_389_504
+S, L = blank_record(Case("baseline", "small", "cpu", "float32")).state_bytes, 154_389_504
 
 
 @pytest.mark.parametrize(
@@ -137,14 +141,14 @@ def test_memory_is_settled_for_a_load_and_its_limit_or_the_page_cache(
     checkpoint = Checkpoint(case.specification, Path("/nowhere"))
     for free, most in ((10 * S, takes), (S, min(takes, int(S * MOST_OF_FREE_MEMORY))), (0, 0)):
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
-        assert case.limit_of(checkpoint).host_bytes == most
+        assert roofline(case, checkpoint).host_bytes == most
 
 
 def test_a_limit_is_measured_with_the_files_of_the_checkpoint(tmp_path: Path) -> None:
     case = Case("per_tensor", REHEARSAL, "cpu", "float32")
     make(case.specification, tmp_path / "made", lambda _: None)
     checkpoint = Checkpoint(case.specification, tmp_path / "made")
-    limit = case.limit_of(checkpoint)
+    limit = roofline(case, checkpoint)
     assert limit.device == torch.device("cpu")
     assert limit.files == checkpoint.files
     assert sum(file.stat().st_size for file in limit.files) >= case.specification.footprint.state_bytes
@@ -153,7 +157,7 @@ def test_a_limit_is_measured_with_the_files_of_the_checkpoint(tmp_path: Path) ->
 def test_a_limit_is_no_strategys() -> None:
     case = RooflineCase("mmap_assign", "small", "cpu", "bfloat16", cache="cold")
     assert (str(case), case.row) == ("disk-small-cpu", "limit: disk")
-    record = case.blank_record()
+    record = blank_record(case)
     assert record.measured() == {
         "schema": 1,
         "size": "small",
@@ -170,7 +174,7 @@ def test_a_limit_is_no_strategys() -> None:
 
 
 class Unusual(BaseException):
-    """What is not to be explained, as `NotSimulated` is not."""
+    """An exception that is not to be explained, like `NotSimulated`."""
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -236,7 +240,7 @@ def stateful():
 
 
 @pytest.mark.parametrize(
-    ("model", "strategy", "device", "remedy"),
+    ("model", "strategy", "device", "advice"),
     [
         ("normed", "streamed", "sim", "use baseline or sequential, or let the model be built without values of its"),
         ("views", "baseline", "cuda", "use load_assign, mmap_assign or streamed, or give each of them memory"),
@@ -246,9 +250,11 @@ def stateful():
     ],
 )
 def test_who_refuses_a_model_says_what_to_use_instead(
-    tmp_path: Path, model: str, strategy: str, device: str, remedy: str
+    tmp_path: Path, model: str, strategy: str, device: str, advice: str
 ) -> None:
     (tmp_path / "mine.py").write_text(CODE)
-    case = Case(strategy, model, device, "float32", own=user_model(f"{tmp_path / 'mine.py'}:{model}", None, None, None))
-    assert case.states_refusal
-    assert case.remedy.startswith(remedy)
+    case = Case(
+        strategy, model, device, "float32", user_model=user_model(f"{tmp_path / 'mine.py'}:{model}", None, None, None)
+    )
+    assert states_refusal(case)
+    assert remedy(case).startswith(advice)

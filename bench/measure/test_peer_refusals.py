@@ -1,4 +1,4 @@
-"""What is said of the user's models that loaders of other projects do not load."""
+"""Messages for models of the user's that loaders of other projects do not load."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +7,9 @@ import pytest
 
 from bench.measure.case import Case
 from bench.measure.peer_refusals import features, one_line, refusal
+from bench.measure.refusals import skip_reason
 from bench.meters.process import LoadDied, LoadEnded, LoadFailed
-from bench.plugin.failures import ending
+from bench.plugin.failures import failures_reported
 from bench.strategies import PEERS
 from bench.strategies.peers import Peer
 from model.user.from_options import user_model
@@ -67,7 +68,7 @@ def own_of(mine: Path, name: str) -> UserModel:
 
 
 def case_of(mine: Path, strategy: str, name: str, device: str = "cpu") -> Case:
-    return Case(strategy, name, device, "float32", own=own_of(mine, name))
+    return Case(strategy, name, device, "float32", user_model=own_of(mine, name))
 
 
 def test_what_a_model_has_is_found_with_the_names_of_it(mine: Path) -> None:
@@ -84,7 +85,7 @@ MISSING = LoadFailed('RuntimeError: Error(s):\n\tMissing key(s) in state_dict: "
 
 
 @pytest.mark.parametrize(
-    ("strategy", "model", "error", "told"),
+    ("strategy", "model", "error", "expected"),
     [
         (
             *("safetensors", "tied", ANGLES),
@@ -111,24 +112,24 @@ MISSING = LoadFailed('RuntimeError: Error(s):\n\tMissing key(s) in state_dict: "
     ],
 )
 def test_a_load_that_ends_as_its_row_says_is_refused_in_a_line(
-    mine: Path, strategy: str, model: str, error: LoadEnded, told: str | None
+    mine: Path, strategy: str, model: str, error: LoadEnded, expected: str | None
 ) -> None:
-    said = refusal(PEERS[strategy], "cpu", own_of(mine, model), error)
-    assert said is told is None or (said and told and said.startswith(told) and "\n" not in said)
+    reason = refusal(PEERS[strategy], "cpu", own_of(mine, model), error)
+    assert reason is expected is None or (reason and expected and reason.startswith(expected) and "\n" not in reason)
 
 
 def test_so_is_one_that_ends_its_process(mine: Path) -> None:
     peer = Peer("absent", "nothing", "real module", "load", "its own", dies="ties")
     died = LoadDied("the process of the load died: killed by SIGSEGV")
-    said = refusal(replace(PEERS["dcp"], peer=peer), "cpu", own_of(mine, "tied"), died)
-    assert said == "refused: tied weights end its process: the process of the load died: killed by SIGSEGV"
+    reason = refusal(replace(PEERS["dcp"], peer=peer), "cpu", own_of(mine, "tied"), died)
+    assert reason == "refused: tied weights end its process: the process of the load died: killed by SIGSEGV"
 
 
 def test_it_says_what_to_use_instead(mine: Path) -> None:
     case = case_of(mine, "safetensors", "tied")
     with (
         pytest.raises(pytest.skip.Exception, match=r"is on meta, not on cuda; (use \w|all strategies of)"),
-        ending(case),
+        failures_reported(case),
     ):
         raise ANGLES
 
@@ -137,7 +138,7 @@ def test_what_no_row_says_fails_in_a_line(mine: Path) -> None:
     failed = LoadFailed("WrongModel: one.weight differs\nin all")
     failed.add_note("Traceback (most recent call last):\n  60 lines")
     for case in (case_of(mine, "dcp", "model"), Case("dcp", "small", "cpu", "float32")):
-        with pytest.raises(pytest.fail.Exception) as caught, ending(case):
+        with pytest.raises(pytest.fail.Exception) as caught, failures_reported(case):
             raise failed
         assert str(caught.value) == "WrongModel: one.weight differs in all"
 
@@ -145,7 +146,7 @@ def test_what_no_row_says_fails_in_a_line(mine: Path) -> None:
 @pytest.mark.parametrize("kind", ["NotSimulated", "NotComputed"])
 def test_what_no_gpu_stands_in_for_is_skipped(mine: Path, kind: str) -> None:
     for case in (Case("dcp", "small", "sim", "float32"), case_of(mine, "streamed", "model")):
-        with pytest.raises(pytest.skip.Exception, match=r"^it reads values$"), ending(case):
+        with pytest.raises(pytest.skip.Exception, match=r"^it reads values$"), failures_reported(case):
             raise LoadFailed(f"{kind}: it reads values")
 
 
@@ -171,32 +172,35 @@ def test_what_a_format_cannot_hold_is_said_before_anything_is_made(
     mine: Path, strategy: str, model: str, reason: str | None
 ) -> None:
     pytest.importorskip("safetensors")
-    found = case_of(mine, strategy, model).why_not
+    found = skip_reason(case_of(mine, strategy, model))
     assert found is reason is None or (found and reason and found.startswith(reason))
 
 
 def test_a_library_with_models_of_its_own_is_given_no_others(mine: Path) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-    assert case_of(mine, "transformers", "model").why_not == (
+    assert skip_reason(case_of(mine, "transformers", "model")) == (
         "transformers loads models of transformers only, and model makes a Model: use accelerate"
     )
-    assert Case("transformers", "small", "cpu", "float32").why_not is None
+    assert skip_reason(Case("transformers", "small", "cpu", "float32")) is None
 
 
 def test_a_copy_is_made_where_a_loader_would_not_find_the_checkpoint(mine: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.st").touch()
     lying = replace(own_of(mine, "model"), source=Source(tmp_path / "mine.st", "safetensors"))
-    cases = [Case(name, "model", "cpu", "float32", own=lying) for name in ("safetensors", "accelerate", "transformers")]
+    cases = [
+        Case(name, "model", "cpu", "float32", user_model=lying)
+        for name in ("safetensors", "accelerate", "transformers")
+    ]
     specifications = [case.specification for case in cases]
     assert [one.layout for one in specifications] == ["safetensors"] * 3
     assert [one.in_place is None for one in specifications] == [False, True, True]
     assert len({one.name for one in specifications}) == 2
     binary = replace(lying, source=Source(tmp_path / "mine.st", "torch"))
-    cases = [Case(name, "model", "cpu", "float32", own=binary) for name in ("accelerate", "transformers", "dcp")]
+    cases = [Case(name, "model", "cpu", "float32", user_model=binary) for name in ("accelerate", "transformers", "dcp")]
     assert [case.layout for case in cases] == ["torch", "safetensors", "dcp"]
     assert [bool(case.specification.in_place) for case in cases] == [True, False, False]
     # Of a file of torch it maps nothing, unlike of its own.
-    assert [case.strategy.file for case in cases] == ["", "S", ""]
+    assert [case.strategy.bounds.file for case in cases] == ["", "S", ""]
     assert [case.rehearsal.family for case in cases] == ["", "transformers", ""]
     assert [case.rehearsal.layout for case in cases] == ["torch", "safetensors", "dcp"]

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from torch import nn
 
+from bench.measure.leaks import leaks
 from bench.meters import device_meter, process
 from bench.meters.budget import Budget, BudgetedLoad
 from bench.meters.child import Job
@@ -44,7 +45,6 @@ from bench.selftest.outside_memory import (
     worker,
     write_to,
 )
-from bench.test_peak_memory import leaks
 
 MIB = 2**20
 

@@ -2,8 +2,10 @@
 
 from bench.conformance.conformance_case import ConformanceCase
 from bench.conformance.properties import columns
-from bench.measure.case import Case, RooflineCase
+from bench.measure.case import Case
 from bench.measure.judging import judges_whole
+from bench.measure.refusals import skip_reason
+from bench.measure.roofline_case import RooflineCase
 from bench.plugin.settings import Settings
 from bench.sharded.sharded_case import ShardedCase
 from bench.strategies import KNOWN
@@ -31,7 +33,7 @@ def sharded_cases(chosen: Settings, *, real: bool) -> list[ShardedCase]:
         return []
     return [
         ShardedCase(
-            *_named(chosen, strategy, size, device), stand_in=chosen.stand_in, parallelism=parallelism, team=team
+            *_named(chosen, strategy, size, device), stand_in=chosen.stand_in, parallelism=parallelism, group=team
         )
         for size in chosen.sizes
         for team in chosen.teams
@@ -53,7 +55,7 @@ def judged_cases(chosen: Settings) -> list[Case]:
     return [
         case
         for case in cases(chosen, real=True)
-        if case.own_strategy or (case.strategy.peer is None and judges_whole(case))
+        if case.user_strategy or (case.strategy.peer is None and judges_whole(case))
     ]
 
 
@@ -62,7 +64,7 @@ def roofline_cases(chosen: Settings) -> list[RooflineCase]:
     kinds: dict[str, RooflineCase] = {}
     for case in cases(chosen, real=True):
         roofline = RooflineCase(**vars(case))
-        if case.why_not is None and case.stand_in is None:
+        if skip_reason(case) is None and case.stand_in is None:
             kinds.setdefault(str(roofline), roofline)
     return list(kinds.values())
 

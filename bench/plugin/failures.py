@@ -6,7 +6,9 @@ from contextlib import contextmanager
 import pytest
 
 from bench.measure.case import Case
+from bench.measure.checks import NothingTold
 from bench.measure.peer_refusals import one_line, refusal
+from bench.measure.refusals import able, remedy, states_refusal
 from bench.meters.budget import HostTooSmall
 from bench.meters.cgroup import NoCgroup
 from bench.meters.driver.kernels import NotComputed
@@ -21,7 +23,7 @@ _LACKING = tuple(f"{kind.__name__}: " for kind in (NotSimulated, NotComputed))
 
 
 @contextmanager
-def ending(case: Case) -> Iterator[None]:
+def failures_reported(case: Case) -> Iterator[None]:
     """Fail the test, without the suite's own trace, for a load that ended early; skip it where limits cannot be set.
 
     A strategy that refuses a model of the user's, as its row in the table of strategies says that it has to, is skipped
@@ -35,14 +37,14 @@ def ending(case: Case) -> Iterator[None]:
             raise CheckpointUnusable(str(error)) from None
         if case.strategy.peer:
             _end_of_peer(case, error)
-        if case.states_refusal:
-            pytest.skip(f"refused: {str(error).partition(': ')[2]}; {case.remedy}")
-        if (case.own or case.strategy.is_own) and str(error).startswith(_LACKING):
+        if states_refusal(case):
+            pytest.skip(f"refused: {str(error).partition(': ')[2]}; {remedy(case)}")
+        if (case.user_model or case.strategy.is_users) and str(error).startswith(_LACKING):
             pytest.skip(str(error).partition(": ")[2])
         raise pytest.fail.Exception(error.message, pytrace=False) from None
     except HostTooSmall as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
-    except (NoCgroup, StillCached) as error:
+    except (NoCgroup, StillCached, NothingTold) as error:
         pytest.skip(str(error))
 
 
@@ -50,8 +52,8 @@ def _end_of_peer(case: Case, error: LoadEnded) -> None:
     """End the test of another project's loader with one line: a trace is for that project."""
     if str(error).startswith(_LACKING):
         pytest.skip(str(error).partition(": ")[2])
-    if case.own and (refused := refusal(case.strategy, case.device, case.own, error)):
-        pytest.skip(f"{refused}; {_instead(case.able)}" if case.able else refused)
+    if case.user_model and (refused := refusal(case.strategy, case.device, case.user_model, error)):
+        pytest.skip(f"{refused}; {_instead(able(case))}" if able(case) else refused)
     pytest.fail(one_line(error), pytrace=False)
 
 

@@ -11,6 +11,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conformance.isolated_runner import IsolatedRunner
 from bench.measure.case import Case
+from bench.measure.expected import blank_record, shortage
+from bench.measure.refusals import skip_reason
 from bench.meters.budget import Budget
 from bench.plugin.options import Options
 from bench.plugin.progress import uncaptured
@@ -54,7 +56,7 @@ def explain(pytestconfig: pytest.Config) -> bool:
 def record(case: Case, benchmark: BenchmarkFixture) -> Iterator[Record]:
     """The record of a benchmark, with all that is known beforehand: what the test adds goes into the JSON."""
     benchmark.params = {"strategy": case.row, "size": case.size, "device": case.device}
-    record = case.blank_record()
+    record = blank_record(case)
     # Tables of `pytest-benchmark compare` are of one model each, and of GPUs or what stands in for one.
     benchmark.group = record.model or ("stand-in for a GPU" if record.stand_in else None)
     yield record
@@ -64,7 +66,7 @@ def record(case: Case, benchmark: BenchmarkFixture) -> Iterator[Record]:
 @pytest.fixture
 def measurable(case: Case, pytestconfig: pytest.Config) -> None:
     """The test is skipped, before anything is made for it, where the case cannot be measured."""
-    if objection := _agreed(pytestconfig, case, case.why_not):
+    if objection := _agreed(pytestconfig, case, skip_reason(case)):
         pytest.skip(objection)
 
 
@@ -80,8 +82,8 @@ def checkpoint(
     if case.planned:
         return planned_checkpoint(case.specification)
     limited = request.node.get_closest_marker("limited")
-    if not limited and (shortage := _agreed(pytestconfig, case, case.shortage())):
-        pytest.skip(f"{shortage}; --plan counts the peaks of such a load")
+    if not limited and (objection := _agreed(pytestconfig, case, shortage(case))):
+        pytest.skip(f"{objection}; --plan counts the peaks of such a load")
     return _get(pytestconfig, case, case.specification)
 
 
@@ -119,9 +121,9 @@ def isolated_runner() -> Iterator[IsolatedRunner]:
 
 
 @pytest.fixture
-def meeting(case: ShardedCase, pytestconfig: pytest.Config) -> RankRendezvous:
+def rendezvous(case: ShardedCase, pytestconfig: pytest.Config) -> RankRendezvous:
     """The rendezvous of the processes that measure the ranks of a case."""
-    return pytestconfig.stash[RANK_MEETINGS][case.team]
+    return pytestconfig.stash[RANK_MEETINGS][case.group]
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +135,7 @@ def _rank_checks_of(pytestconfig: pytest.Config) -> Iterator[Callable[[RankGroup
 @pytest.fixture
 def rank_checks(case: ShardedCase, _rank_checks_of: Callable[[RankGroup], RankChecks]) -> RankChecks:
     """The processes in which the ranks of a case load drawn models: the same for all cases of its team."""
-    return _rank_checks_of(case.team)
+    return _rank_checks_of(case.group)
 
 
 def find_checkpoint(config: pytest.Config, specification: Specification) -> Checkpoint:
@@ -165,4 +167,4 @@ def _agreed(config: pytest.Config, case: Case, objection: str | None) -> str | N
     """Return the objection of any of the processes that measure a case together."""
     if not isinstance(case, ShardedCase):
         return objection
-    return config.stash[RANK_MEETINGS][case.team].agree(objection, AGREEMENT_SECONDS)
+    return config.stash[RANK_MEETINGS][case.group].agree(objection, AGREEMENT_SECONDS)

@@ -14,6 +14,7 @@ from bench import interrupts
 from bench.conformance import profiles
 from bench.history.fingerprint import fingerprint
 from bench.measure.case import Case
+from bench.measure.refusals import skip_reason
 from bench.meters import process
 from bench.plugin import hangs
 from bench.plugin.cases import cases, conformance_cases, judged_cases, roofline_cases, sharded_cases
@@ -141,12 +142,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if any(item.get_closest_marker("ranks") for item in session.items):
         process.preload(modules=RANK_MODULES)
-    measured = [case for item in session.items if (case := case_of(item)) and case.why_not is None]
+    measured = [case for item in session.items if (case := case_of(item)) and skip_reason(case) is None]
     if measured:
         # What loads are forked from gets ready while the disk is looked at.
         process.warm_up()
         _require_disk(config, measured)
-        if measured[0].own and not measured[0].planned:
+        if measured[0].user_model and not measured[0].planned:
             _prepare_user_model(config, measured[0])
     config.pluginmanager.getplugin("user warnings").write_new()
 

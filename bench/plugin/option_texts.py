@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from bench.measure.bounds import bound_bytes
+from bench.measure.terms import Terms
 from bench.meters import device_named
 from bench.meters.driver.card import CardSettings
 from model.architecture import DTYPES
@@ -113,7 +113,7 @@ def rank_counts(text: str) -> tuple[int, ...]:
 
 def bound(text: str) -> str:
     """Return a bound on a peak, such as `S + L`, whose grammar is right."""
-    bound_bytes(text, 1, 1)
+    Terms(state_bytes=1, largest_tensor_bytes=1).bound_bytes(text)
     return text
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bench.measure.case import LIMIT_SECONDS
+from bench.measure.case import TIMEOUT_SECONDS
 from bench.meters.budget import Budget, empty_process_bytes, too_small
 
 
@@ -27,6 +27,6 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
 def require_room(budget: Budget, device: str) -> None:
     """Raise `UsageError` for a budget that leaves nothing to load to the device with."""
     if budget.host_bytes is not None:
-        empty = empty_process_bytes(LIMIT_SECONDS, device)
+        empty = empty_process_bytes(TIMEOUT_SECONDS, device)
         if budget.host_bytes <= empty:
             raise pytest.UsageError(f"--host-memory: {too_small(budget.host_bytes, empty, device)}")

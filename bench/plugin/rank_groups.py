@@ -8,12 +8,12 @@ from bench.meters import kind_of
 from bench.meters.driver.variables import CARD
 from bench.plugin.option_texts import DEFAULT_RANKS
 from bench.plugin.options import Options
-from bench.sharded.rank_group import NODE_RANKS, RankGroup, local_team, torchrun_team
+from bench.sharded.rank_group import NODE_RANKS, RankGroup, local_group, torchrun_group
 
 
 def rank_groups(options: Options, device: str, environment: Mapping[str, str]) -> tuple[RankGroup, ...]:
     """Return the rank groups that a run measures; none without `--sharded`. Raises `ValueError` with one line."""
-    started = torchrun_team(environment)
+    started = torchrun_group(environment)
     if not options.sharded:
         if started and started.count > 1:
             raise ValueError(f"torchrun has started {started.count} processes that would do the same; add --sharded")
@@ -40,7 +40,7 @@ def _measured(
     if started and counts and counts != (started.count,):
         raise ValueError(f"--ranks {counts[0]}: torchrun has started {started.count}; leave it out")
     gpus = torch.cuda.device_count() if kind_of(device).is_gpu else 0
-    team = started or local_team(*(counts or (max(gpus, DEFAULT_RANKS),)))
+    team = started or local_group(*(counts or (max(gpus, DEFAULT_RANKS),)))
     if team.count < DEFAULT_RANKS:
         raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
     if kind_of(device).is_gpu and team.node_count > gpus:

@@ -50,7 +50,7 @@ def arranged(items: Sequence[pytest.Item], chosen: Settings) -> tuple[list[pytes
         order = list(ALL_LAYOUTS).index(case.layout), case.specification.family
         step = next((number for number, name in enumerate(STEPS) if name in item.name), len(STEPS))
         # A user who writes a loader wants to know first if it is wrong.
-        first = step == 0 and case.own_strategy is not None
+        first = step == 0 and case.user_strategy is not None
         place_of_strategy = -1 if first else chosen.strategies.index(case.strategy_name)
         return chosen.sizes.index(case.size), order, (step, place_of_strategy)
 

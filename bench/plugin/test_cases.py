@@ -2,6 +2,8 @@ from typing import Any
 
 import pytest
 
+from bench.measure.expected import roofline_kind
+from bench.measure.refusals import skip_reason
 from bench.plugin.cases import cases, conformance_cases, roofline_cases, sharded_cases
 from bench.plugin.run_results import title
 from bench.plugin.test_options import chosen
@@ -31,7 +33,10 @@ def test_a_limit_is_measured_once_a_size(gpus: Any, options: dict[str, Any], lim
 def test_a_limit_is_measured_as_the_first_strategy_that_has_it_is(gpus: Any) -> None:
     gpus(0)
     limits = roofline_cases(chosen(strategies="per_tensor,mmap_assign,baseline"))
-    assert {case.limit: case.strategy_name for case in limits} == {"memory": "per_tensor", "mapping": "mmap_assign"}
+    assert {roofline_kind(case): case.strategy_name for case in limits} == {
+        "memory": "per_tensor",
+        "mapping": "mmap_assign",
+    }
 
 
 def test_of_many_processes_every_number_and_way_is_a_case(gpus: Any) -> None:
@@ -67,11 +72,11 @@ def test_what_cannot_run_here_has_cases_that_say_why_and_no_limits(gpus: Any) ->
     gpus(0)
     alone = chosen(strategies="instanttensor", device="cpu")
     [case] = cases(alone, real=True)
-    assert case.why_not
+    assert skip_reason(case)
     assert roofline_cases(alone) == []
-    assert cases(chosen(strategies="dcp", device="cpu"), real=True)[0].why_not is None
+    assert skip_reason(cases(chosen(strategies="dcp", device="cpu"), real=True)[0]) is None
     [planned] = cases(chosen(strategies="dcp", plan=True), real=False)
-    assert planned.why_not is None
+    assert skip_reason(planned) is None
 
 
 @pytest.mark.parametrize("cache", ["warm", "cold"])

@@ -35,7 +35,7 @@ def run(session: Session, name: str, case: Case, error: Exception | None = None)
 
 
 def failed_for(error: Exception) -> Exception:
-    """Return how a test ends for it: see `ending`."""
+    """Return how a test ends for it: see `failures_reported`."""
     try:
         try:
             raise error

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.measure.expected import blank_record
 from bench.meters.driver.variables import MEMORY
 from bench.plugin.cases import cases, roofline_cases, sharded_cases
 from bench.plugin.option import add_options
@@ -171,7 +172,7 @@ def test_a_stand_in_is_named_with_its_device(gpus: Any, monkeypatch: pytest.Monk
     assert settings.stand_in == "80 GiB, 80 GiB"
     assert title(settings) == f"float32 to {named} (stand-in 80 GiB, 80 GiB), page cache warm"
     for real in (False, True):
-        assert {case.blank_record().stand_in for case in cases(settings, real=real)} == {"80 GiB, 80 GiB"}
+        assert {blank_record(case).stand_in for case in cases(settings, real=real)} == {"80 GiB, 80 GiB"}
     assert roofline_cases(settings) == []
 
 
@@ -181,7 +182,7 @@ def test_what_is_no_gpu_has_no_stand_in(gpus: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(MEMORY, "80GiB")
     settings = chosen(**options)
     assert settings.stand_in is None
-    assert {case.blank_record().stand_in for case in cases(settings, real=False)} == {None}
+    assert {blank_record(case).stand_in for case in cases(settings, real=False)} == {None}
     assert "stand-in" not in title(settings)
 
 
@@ -189,7 +190,7 @@ def test_so_have_the_loads_of_many_processes(gpus: Any, monkeypatch: pytest.Monk
     gpus(2)
     monkeypatch.setenv(MEMORY, "80GiB,80GiB")
     sharded = sharded_cases(chosen(sharded=True, strategies="streamed", parallelism="fsdp"), real=True)
-    assert [case.blank_record().stand_in for case in sharded] == ["80 GiB, 80 GiB"]
+    assert [blank_record(case).stand_in for case in sharded] == ["80 GiB, 80 GiB"]
 
 
 def test_every_option_is_in_the_help_with_its_default() -> None:

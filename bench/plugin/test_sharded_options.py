@@ -7,7 +7,7 @@ from bench.meters.driver.variables import CARD
 from bench.plugin.options import parsed
 from bench.plugin.rank_groups import rank_groups
 from bench.plugin.test_options import given
-from bench.sharded.rank_group import RankGroup, local_team
+from bench.sharded.rank_group import RankGroup, local_group
 
 # What `torchrun --nnodes 2 --nproc-per-node 4` says to the second process of the second node.
 TORCHRUN = {
@@ -37,14 +37,14 @@ def test_one_process_that_loads_by_itself_is_no_team(environment: dict[str, str]
 @pytest.mark.parametrize(
     ("options", "device", "environment", "expected"),
     [
-        ({}, "sim", {}, [local_team(2)]),
-        ({}, "cpu", {}, [local_team(2)]),
-        ({}, "cpu", {CARD: "name"}, [local_team(2)]),
+        ({}, "sim", {}, [local_group(2)]),
+        ({}, "cpu", {}, [local_group(2)]),
+        ({}, "cpu", {CARD: "name"}, [local_group(2)]),
         # One a GPU.
-        ({}, "cuda", {}, [local_team(4)]),
-        ({"ranks": "3"}, "sim", {}, [local_team(3)]),
-        ({"ranks": "4"}, "cuda", {}, [local_team(4)]),
-        ({"ranks": " 5 "}, "sim", {}, [local_team(5)]),
+        ({}, "cuda", {}, [local_group(4)]),
+        ({"ranks": "3"}, "sim", {}, [local_group(3)]),
+        ({"ranks": "4"}, "cuda", {}, [local_group(4)]),
+        ({"ranks": " 5 "}, "sim", {}, [local_group(5)]),
         ({}, "cpu", TORCHRUN, [STARTED]),
         ({}, "cuda", TORCHRUN, [STARTED]),
         ({"ranks": "8"}, "cpu", TORCHRUN, [STARTED]),

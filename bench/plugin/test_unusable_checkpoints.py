@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure.case import Case
-from bench.plugin.failures import ending
+from bench.plugin.failures import failures_reported
 from bench.plugin.unusable_checkpoints import CheckpointUnusable
 from bench.meters.process import LoadDied, LoadFailed
 from conftest import HELD
@@ -40,7 +40,7 @@ def checkpoint(case):
 
 @pytest.mark.parametrize("case", map(case, STRATEGIES), ids=str)
 def test_load(case, checkpoint):
-    with ending(case):
+    with failures_reported(case):
         raise ERRORS.pop(0) if ERRORS else AssertionError("nothing is wrong")
 
 @pytest.mark.parametrize("case", map(case, STRATEGIES), ids=str)

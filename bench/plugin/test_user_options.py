@@ -7,12 +7,14 @@ import torch
 
 from bench.history.runs import Key
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
 from bench.plugin.cases import cases, conformance_cases, judged_cases, roofline_cases
 from bench.plugin.history_scope import belongs
 from bench.plugin.run_results import notes
 from bench.plugin.test_options import chosen
 from bench.plugin.user_code import folders
 from bench.strategies import STRATEGIES
+from bench.strategies.strategy import Bounds
 from model.layouts.files import save_plain
 from model.layouts.layouts import LAYOUTS
 
@@ -55,26 +57,26 @@ def test_a_model_is_measured_with_every_strategy_under_its_own_name(file: Path) 
     [case, *_] = cases(of_mine, real=False)
     assert case.specification.footprint.state_bytes == 4 * (3 * 2 + 2)
     assert case.rehearsal.user_model is None
-    assert case.blank_record().model == "mine.py:make"
+    assert blank_record(case).model == "mine.py:make"
 
 
 def test_a_loader_stands_beside_the_others(file: Path) -> None:
     settings = chosen(strategies="baseline", strategy=[f"{file}:mine", f"{file}:sharded"], bound=["S + L", "2S"])
     assert settings.strategies == ("baseline", "mine", "sharded")
     mine, sharded = (settings.own_strategies[name] for name in ("mine", "sharded"))
-    assert (mine.device, mine.one_pool, mine.host, mine.file, mine.pinned) == ("S + L", "S + L", "", "", "")
-    assert sharded.device == "2S"
+    assert mine.bounds == Bounds(device="S + L", cpu="S + L")
+    assert sharded.bounds.device == "2S"
     by_name = {case.strategy_name: case for case in cases(settings, real=False)}
     assert by_name["mine"].layout == "torch"
     assert by_name["sharded"].layout == "torch_sharded"
-    assert by_name["baseline"].own_strategy is None
+    assert by_name["baseline"].user_strategy is None
     assert Path(mine.source) == file
-    assert by_name["mine"].blank_record().host_bound_ratio is None
+    assert blank_record(by_name["mine"]).host_bound_ratio is None
 
 
 def test_one_bound_is_for_all(file: Path) -> None:
     settings = chosen(strategy=[f"{file}:mine", f"{file}:sharded"], bound=["S"])
-    assert [one.device for one in settings.own_strategies.values()] == ["S", "S"]
+    assert [one.bounds.device for one in settings.own_strategies.values()] == ["S", "S"]
 
 
 @pytest.mark.parametrize(("layout", "given"), [("torch", "torch"), ("safetensors", "safetensors")])
@@ -157,7 +159,7 @@ def test_what_is_the_users_is_known_by_its_folders(file: Path, tmp_path: Path) -
 
 def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path) -> None:
     settings = chosen(strategy=[f"{file}:mine"])
-    record = Case("mine", "small", "sim", "float32", own_strategy=settings.own_strategies["mine"]).blank_record()
+    record = blank_record(Case("mine", "small", "sim", "float32", user_strategy=settings.own_strategies["mine"]))
     assert belongs(settings, record)
     assert not belongs(chosen(strategies="baseline"), record)
     # A loader that nobody asked for is not missed among the strategies, nor is one of that name in another file.
@@ -168,7 +170,7 @@ def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path
 def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_path: Path) -> None:
     settings = chosen(model=f"{file}:make")
     [case, *_] = cases(settings, real=False)
-    record = case.blank_record()
+    record = blank_record(case)
     assert belongs(settings, record)
     assert not belongs(chosen(), record.with_fields(size="small"))
     assert not belongs(settings, record.with_fields(model=None, state_digest=None))
@@ -181,13 +183,13 @@ def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_pat
     moved = file.rename(tmp_path / "moved" / file.name)
     assert belongs(chosen(model=f"{moved}:make"), record)
     [again, *_] = cases(chosen(model=f"{moved}:make"), real=False)
-    assert Key.of("", again.blank_record()) == Key.of("", record)
+    assert Key.of("", blank_record(again)) == Key.of("", record)
     moved.write_text(CODE.replace("(3, 2)", "(3, 3)"))
     (tmp_path / "again").mkdir()
     changed = chosen(model=f"{moved.rename(tmp_path / 'again' / file.name)}:make")
     assert not belongs(changed, record)
-    assert Key.of("", cases(changed, real=False)[0].blank_record()) != Key.of("", record)
-    assert all(limit.blank_record().state_digest == record.state_digest for limit in roofline_cases(settings))
+    assert Key.of("", blank_record(cases(changed, real=False)[0])) != Key.of("", record)
+    assert all(blank_record(limit).state_digest == record.state_digest for limit in roofline_cases(settings))
 
 
 def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tmp_path: Path) -> None:

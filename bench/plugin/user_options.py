@@ -1,7 +1,8 @@
 """The user's model with its checkpoint, and the user's loaders, as the options name them."""
 
 from bench.plugin.options import Options
-from bench.strategies import Strategy, own_strategy
+from bench.strategies import Strategy
+from bench.strategies.user_strategy import user_strategy
 from model.user import from_options
 from model.user.conversion_request import ConversionRequest
 from model.user.pretrained_folder import weights_of
@@ -31,7 +32,7 @@ def user_strategies(options: Options) -> dict[str, Strategy]:
     found: dict[str, Strategy] = {}
     for place, text in enumerate(texts):
         try:
-            strategy = own_strategy(text, bounds[place % len(bounds)] if bounds else None)
+            strategy = user_strategy(text, bounds[place % len(bounds)] if bounds else None)
         except ValueError as error:
             raise ValueError(f"--strategy: {error}") from None
         if strategy.name in found:

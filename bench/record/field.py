@@ -43,6 +43,7 @@ class Peak:
     ratio: str | None = None
     bound: str | None = None
     timeline: str | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class Field:
     @property
     def is_seconds(self) -> bool:
         return self.name.endswith("_seconds")
+
+    @property
+    def exact(self) -> bool:
+        """True if it is a peak that is known to the byte."""
+        return self.peak is not None and self.peak.exact
 
     @property
     def anywhere(self) -> bool:

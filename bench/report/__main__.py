@@ -41,7 +41,9 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     parser.add_argument(
         "--sharded", nargs="+", metavar="RUN", help=f"write the sharded loads of these runs into {SHARDED.document}"
     )
-    parser.add_argument("--tables", action="store_true", help="write the tables of columns and fields into documents")
+    parser.add_argument(
+        "--tables", action="store_true", help="write the tables of columns, fields and strategies into documents"
+    )
     parser.add_argument(
         "--readme",
         action="store_true",

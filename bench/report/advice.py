@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from bench.measure.budgets import is_to_live
+from bench.measure.budgets import expected_to_fit
 from bench.measure.case import Case
+from bench.measure.expected import bound_bytes
 from bench.measure.planning import halved, largest_block, reserved_bytes
+from bench.measure.refusals import states_refusal
 from bench.meters import kind_of
 from bench.meters.budget import Budget, empty_process_bytes
 from bench.meters.measure import Measurement
@@ -80,7 +82,7 @@ def _as_measured(advice: Advice, cases: Sequence[Case], size: str) -> Advice:
     """Return the advice with the arguments that the strategy was given in the run."""
     for case in cases:
         if (case.strategy_name, case.size) == (advice.strategy, size):
-            source = case.own.source if case.own else None
+            source = case.user_model.source if case.user_model else None
             said = "; ".join(source.conversion.notes) if source and not case.specification.in_place else ""
             device = kind_of(case.device).torch_type
             return replace(advice, device=device, missing=case.specification.missing, changed=said or None)
@@ -152,7 +154,7 @@ def _what_would(
 ) -> Iterator[str]:
     """Yield what would load a model that nothing loads with a budget; `known`: the run's cases, by their strategies."""
     first = next(iter(known.values()))
-    others = {name: replace(first, strategy_name=name, own_strategy=None) for name in STRATEGIES}
+    others = {name: replace(first, strategy_name=name, user_strategy=None) for name in STRATEGIES}
     cases, footprint = {**others, **known}, others["baseline"].specification.footprint
     device = budget.device_bytes
     too_large = device is not None and footprint.state_bytes > device
@@ -166,7 +168,7 @@ def _what_would(
     untried = [name for name in cases if name not in known and _may_fit(cases[name], budget)]
     if untried:
         yield f"  another strategy, maybe: {', '.join(untried)} {'was' if len(untried) == 1 else 'were'} not tried"
-    able = [case for case in cases.values() if case.strategy.is_stated and not case.states_refusal]
+    able = [case for case in cases.values() if case.strategy.is_stated and not states_refusal(case)]
     if able:
         # What was tried is what the reader knows.
         case = min([case for case in able if case.strategy_name in known] or able, key=_bounds)
@@ -181,12 +183,12 @@ def _what_would(
 
 
 def _may_fit(case: Case, budget: Budget) -> bool:
-    return not case.states_refusal and is_to_live(case, budget, 0) is not False
+    return not states_refusal(case) and expected_to_fit(case, budget, 0) is not False
 
 
 def _bounds(case: Case) -> tuple[int, int]:
     """Return the bytes that it takes of the device, and of the host."""
-    device, host = (case.bound_bytes(f"{kind}_peak_bytes") for kind in ("device_requested", "host_private"))
+    device, host = (bound_bytes(case, f"{kind}_peak_bytes") for kind in ("device_requested", "host_private"))
     return device or 0, case.specification.footprint.state_bytes if host is None else host
 
 
@@ -206,7 +208,7 @@ def _in_half(able: Sequence[Case], budget: Budget, plan: Callable[[Case], Measur
     device, host = measurement.device.reserved_bytes, measurement.host.private_bytes or 0
     fits = budget.device_bytes is None or (device or 0) <= budget.device_bytes
     if budget.host_bytes is not None:
-        fits &= host + empty_process_bytes(half.limit_seconds, half.device) < budget.host_bytes
+        fits &= host + empty_process_bytes(half.timeout_seconds, half.device) < budget.host_bytes
     yield f"  --cast {half.cast}: {half.strategy_name} takes {_taken(measurement, budget)}, which {_fits(fits)}"
 
 

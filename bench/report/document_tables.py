@@ -1,4 +1,4 @@
-"""Tables of documents that are made from the declared fields of a record: `python -m bench.report --tables`."""
+"""Tables of documents that are made from declared fields and from `STRATEGIES`: `python -m bench.report --tables`."""
 
 import re
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.history.run_files import write_whole
 from bench.record.record import FIELDS
+from bench.report.strategy_tables import DOCUMENTS, with_strategies
 from bench.report.table import COLUMNS
 from bench.report.text_table import markdown_table
 
@@ -41,3 +42,6 @@ def write_tables(root: Path) -> None:
     for name, lines in document_tables().items():
         document = root / name
         write_whole(document, with_table(document.read_text(encoding="utf-8"), lines).encode())
+    for name in DOCUMENTS:
+        document = root / name
+        write_whole(document, with_strategies(name, document.read_text(encoding="utf-8")).encode())

@@ -12,8 +12,10 @@ from bench.meters.measure import Measurement
 from bench.meters.process import LoadDied
 from bench.record.record import Record
 from bench.record.row_key import RowKey
+from bench.report import advice as advice_module
 from bench.report.advice import Advice, advised
 from bench.report.rows import Problem, Row, Status
+from bench.strategies import STRATEGIES
 from model.user.from_options import user_model
 
 GIB, MIB = 2**30, 2**20
@@ -170,7 +172,11 @@ def test_where_none_fits_what_would_is_planned() -> None:
     )
 
 
-def test_strategies_that_were_not_tried_are_named_only_where_their_bounds_let_them_fit() -> None:
+def test_strategies_that_were_not_tried_are_named_only_where_their_bounds_let_them_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ["baseline", "sequential", "meta_sequential", "load_assign", "mmap_assign", "per_tensor", "streamed"]
+    monkeypatch.setattr(advice_module, "STRATEGIES", {name: STRATEGIES[name] for name in names})
     case = Case("baseline", "small", "sim", "float32")
     table = [row("baseline", fits=False)]
     for budget, untried in (
@@ -266,7 +272,7 @@ def wrapped_model(folder: Path, strategies: tuple[str, ...]) -> tuple[list[Case]
     """The cases of a model, and what became of them: `sequential` was tried, all others refused it."""
     (folder / "mine.py").write_text(ROTARY)
     model = user_model(f"{folder / 'mine.py'}:wrapped", None, None, None)
-    cases = [Case(name, "wrapped", "sim", "float32", planned=True, own=model) for name in strategies]
+    cases = [Case(name, "wrapped", "sim", "float32", planned=True, user_model=model) for name in strategies]
     known: dict[str, Any] = {"size": "wrapped", "state_bytes": 40 * MIB}
     tried = row("sequential", fits=False, **known)
     refused = Problem(Status.REFUSED, "['body.model.angles'] are in no checkpoint")

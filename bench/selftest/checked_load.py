@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
-from bench.measure.bounds import EXACT, peak_checks
+from bench.measure.bounds import peak_checks
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
+from bench.measure.leaks import leaks
+from bench.measure.peaks import peaks
 from bench.meters.measure import Measurement
-from bench.record.record import Record
-from bench.test_peak_memory import leaks, peaks
+from bench.record.record import FIELDS, Record
 
 
 def checked(load: Callable[[Case], Measurement], case: Case) -> Record:
@@ -15,11 +17,11 @@ def checked(load: Callable[[Case], Measurement], case: Case) -> Record:
     It takes them to the byte where it is planned, or where an allocator is asked.
     """
     measurement = load(case)
-    record = case.blank_record().with_fields(peaks(measurement, case.blank_record().state_bytes))
+    record = blank_record(case).with_fields(peaks(measurement, blank_record(case).state_bytes))
     for gate in peak_checks(case.strategy, record):
         assert gate.breach is None
         # Blocks of huge pages start in the first of one more; a model of the user's takes what its skeleton does.
-        exact = case.planned and case.own is None and (case.strategy_name, case.device) != ("streamed", "cpu")
-        assert gate.measured == gate.bound or not (exact or gate.figure in EXACT), gate
+        exact = case.planned and case.user_model is None and (case.strategy_name, case.device) != ("streamed", "cpu")
+        assert gate.measured == gate.bound or not (exact or FIELDS[gate.figure].exact), gate
     assert leaks(measurement.kept, record) == []
     return record

@@ -18,6 +18,10 @@ import torch
 from bench.conformance.blueprint import Blueprint, PlaceName, Stored
 from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
+from bench.measure.jobs import clock_of, load_job
+from bench.measure.leaks import leaks
+from bench.measure.peaks import peaks
 from bench.meters import device_meter, test_cuda_path
 from bench.meters.budget import Budget
 from bench.meters.clock import LoadClock, remote_clock
@@ -26,7 +30,6 @@ from bench.meters.driver.variables import CARD
 from bench.meters.measure import measure
 from bench.meters.process import LoadEnded
 from bench.selftest.cuda_faults import FAULTS, CudaFault, copying, with_fault
-from bench.test_peak_memory import leaks, peaks
 from model.checkpoints.cache import CheckpointCache
 from model.gpt2 import REHEARSAL
 
@@ -63,12 +66,12 @@ def peak_of(strategy: str, device: str = "cuda") -> Check:
     case = Case(strategy, REHEARSAL, device, "float32")
 
     def check(bench: Bench, fault: CudaFault | None) -> str:
-        job = case.job(case.strategy.load, *bench.loads(case))
+        job = load_job(case, case.strategy.load, *bench.loads(case))
         try:
             measurement = measure(replace(job, meter=partial(with_fault, fault, job.meter)), LIMIT_SECONDS)
         except LoadEnded as error:
             return str(error)
-        record = case.blank_record().with_fields(peaks(measurement, case.specification.footprint.state_bytes))
+        record = blank_record(case).with_fields(peaks(measurement, case.specification.footprint.state_bytes))
         return "\n".join([*peak_breaches(case.strategy, record).values(), *leaks(measurement.kept, record)])
 
     return check
@@ -79,7 +82,7 @@ def time_of(strategy: str, device: str = "cuda") -> Check:
     case = Case(strategy, REHEARSAL, device, "float32")
 
     def check(bench: Bench, fault: CudaFault | None) -> str:
-        make: Callable[[], LoadClock] = case.clock(case.strategy.load, *bench.loads(case))
+        make: Callable[[], LoadClock] = clock_of(case, case.strategy.load, *bench.loads(case))
         try:
             with remote_clock(partial(with_fault, fault, make), LIMIT_SECONDS) as clock:
                 for _ in range(2):

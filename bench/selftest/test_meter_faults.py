@@ -14,6 +14,10 @@ import pytest
 
 from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
+from bench.measure.jobs import load_job
+from bench.measure.leaks import leaks
+from bench.measure.peaks import peaks
 from bench.meters import measure as measure_module
 from bench.meters.device import DeviceMeter
 from bench.meters.host import HostMemory
@@ -45,7 +49,6 @@ from bench.selftest.meter_faults import (
 from bench.strategies import STRATEGIES, Load
 from bench.strategies.mmap_assign import mmap_assign
 from bench.strategies.per_tensor import per_tensor
-from bench.test_peak_memory import leaks, peaks
 from model.checkpoints.cache import CheckpointCache
 
 MIB = 2**20
@@ -70,13 +73,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         with closing(CheckpointCache(folder, print)) as cache:
             checkpoint, rehearsal = cache.get(case.specification), cache.get(case.rehearsal)
             load = partial(only_when_measured, load, case.strategy.load)
-            return measure(replace(case.job(load, checkpoint, rehearsal), **job), limit_seconds)
+            return measure(replace(load_job(case, load, checkpoint, rehearsal), **job), limit_seconds)
 
     return run_one
 
 
 def record_of(measurement: Measurement, case: Case = CASE) -> Record:
-    return case.blank_record().with_fields(peaks(measurement, STATE))
+    return blank_record(case).with_fields(peaks(measurement, STATE))
 
 
 def problems_of(measurement: Measurement, case: Case = CASE) -> list[str]:

@@ -8,7 +8,7 @@ from bench.conformance.judge import CellStatus
 from bench.conformance.properties import PROPERTIES
 from bench.conformance.sweep import SHARES, sweep
 from bench.selftest import mutants
-from bench.strategies import Load, Strategy
+from bench.strategies import Bounds, Load, Strategy
 
 CPU = torch.device("cpu")
 
@@ -63,7 +63,7 @@ CAUGHT = (
 
 
 def strategy_of(load: Load) -> Strategy:
-    return Strategy(load, "torch", "S", "S", "S", "0")
+    return Strategy(load, "torch", Bounds("S", "S", "S", "0", "0"))
 
 
 @pytest.mark.parametrize(("load", "name", "check"), CAUGHT, ids=lambda value: getattr(value, "__name__", value))

@@ -1,4 +1,4 @@
-"""What PyTorch does for distributed tensors beside computing with them, where devices and other ranks are simulated.
+"""Stand-ins for what PyTorch does for distributed tensors beside computing, where devices and ranks are simulated.
 
 Where a shard begins it finds out with small tensors that have values, and what shape a result has with tensors that
 stand for those of a GPU. Neither is the load's. And what rank 0 would send as a Python object a fake process group does
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """In which nobody hears what is called, and all of it is real."""
+    """Hide calls from interceptors: within it all of them are real."""
     with _disable_current_modes(), torch._C.DisableTorchFunction():  # noqa: SLF001 - they have no other names
         yield
 
@@ -34,14 +34,14 @@ def _unheard(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _chunks(tensor: torch.Tensor, count: int, dim: int) -> list[torch.Tensor]:
-    """The shards of a tensor, as FSDP2 makes them; but it makes each one anew of those that have nothing."""
+    """Return the shards of a tensor as FSDP2 makes them, but all empty ones as one."""
     chunks = list(torch.chunk(tensor, count, dim=dim))
     return chunks + [chunks[0].new_empty(0)] * (count - len(chunks))
 
 
 @contextmanager
 def simulated_ranks(rank: int, store: Callable[[], "distributed.Store"]) -> Iterator[None]:
-    """In which a fake process group does for recipes. What rank 0 sends as objects others find in a store."""
+    """Let a fake process group do for recipes: others find in a store what rank 0 sends as objects."""
     from torch.distributed.checkpoint.utils import _DistWrapper  # noqa: PLC0415 - a second
     from torch.distributed.fsdp._fully_shard import _fsdp_param  # noqa: PLC0415
     from torch.distributed.tensor import _utils  # noqa: PLC0415
@@ -59,7 +59,7 @@ def simulated_ranks(rank: int, store: Callable[[], "distributed.Store"]) -> Iter
     join = _DistWrapper.__init__
 
     def join_alone(wrapper: Any, group: Any, _use_dist: bool, coordinator_rank: int) -> None:
-        """As `no_dist=True` has it: what a rank reads it plans by itself, whatever others do."""
+        """Plan by itself what a rank reads, whatever others do, like `no_dist=True`."""
         join(wrapper, group, False, coordinator_rank)
 
     quiet = (

@@ -14,15 +14,19 @@ Jobs = Callable[[str], Mapping[int, Job]]
 Clocks = Callable[[str], Mapping[int, Callable[[], LoadClock]]]
 
 
-def measure_ranks(meeting: RankRendezvous, jobs: Jobs, limit_seconds: float) -> dict[int, Measurement]:
-    """What was measured in every rank. Raises `RankFailed`, see `RankRendezvous.together`."""
+def measure_ranks(rendezvous: RankRendezvous, jobs: Jobs, timeout_seconds: float) -> dict[int, Measurement]:
+    """Measure the load in every rank. Raises `RankFailed`, see `RankRendezvous.together`."""
     ranks: list[int] = []
 
     def once() -> list[Measurement]:
-        mine = jobs(meeting.name())
+        mine = jobs(rendezvous.name())
         with ExitStack() as stack:
-            children = {rank: stack.enter_context(child_process(run, job, limit_seconds)) for rank, job in mine.items()}
-            measured = meeting.together(children, lambda rank, child: measure_child(child, mine[rank]), limit_seconds)
+            children = {
+                rank: stack.enter_context(child_process(run, job, timeout_seconds)) for rank, job in mine.items()
+            }
+            measured = rendezvous.together(
+                children, lambda rank, child: measure_child(child, mine[rank]), timeout_seconds
+            )
         ranks[:] = measured
         return list(measured.values())
 
@@ -33,8 +37,8 @@ def measure_ranks(meeting: RankRendezvous, jobs: Jobs, limit_seconds: float) -> 
 class RankClocks:
     """A clock in every rank, all asked at once."""
 
-    def __init__(self, meeting: RankRendezvous, children: Mapping[int, Child], limit_seconds: float) -> None:
-        self._meeting, self._children, self._limit_seconds = meeting, children, limit_seconds
+    def __init__(self, rendezvous: RankRendezvous, children: Mapping[int, Child], timeout_seconds: float) -> None:
+        self._rendezvous, self._children, self._timeout_seconds = rendezvous, children, timeout_seconds
 
     def load_and_use(self) -> None:
         self._ask("load_and_use")
@@ -49,17 +53,17 @@ class RankClocks:
         return self._ask("")
 
     def _ask(self, method: str) -> dict[int, Readings]:
-        return self._meeting.together(
-            self._children, lambda _, child: RemoteClock(child).ask(method), self._limit_seconds
+        return self._rendezvous.together(
+            self._children, lambda _, child: RemoteClock(child).ask(method), self._timeout_seconds
         )
 
 
 @contextmanager
-def clocks_apart(meeting: RankRendezvous, clocks: Clocks, limit_seconds: float) -> Iterator[RankClocks]:
+def clocks_apart(rendezvous: RankRendezvous, clocks: Clocks, timeout_seconds: float) -> Iterator[RankClocks]:
     """A clock a rank, in a process of its own."""
     with ExitStack() as stack:
         children = {
-            rank: stack.enter_context(child_process(serve, clock, limit_seconds))
-            for rank, clock in clocks(meeting.name()).items()
+            rank: stack.enter_context(child_process(serve, clock, timeout_seconds))
+            for rank, clock in clocks(rendezvous.name()).items()
         }
-        yield RankClocks(meeting, children, limit_seconds)
+        yield RankClocks(rendezvous, children, timeout_seconds)

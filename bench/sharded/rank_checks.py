@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.meters import kind_of
 from bench.meters.process import Child, LoadEnded, child_process, telling_failures
 from bench.sharded.rank_context import RankContext
+from bench.sharded.rank_jobs import context_of, rank_load
 from bench.sharded.rank_loads import RankLoad
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
@@ -66,7 +67,7 @@ def kinds(draw: strategies.DrawFn) -> DrawnGPT2:
 
 @dataclass(frozen=True)
 class RankCheck:
-    """What a rank is asked: to load what was saved of a kind of model; `exact`: with logits equal to the bit."""
+    """A request to a rank: load what was saved of a kind of model; `exact`: with logits equal to the bit."""
 
     load: RankLoad
     kind: DrawnGPT2
@@ -75,11 +76,11 @@ class RankCheck:
 
 
 class RankChecks:
-    """Processes of all ranks of a team, which stay for the next trial; others where one failed."""
+    """Processes of all ranks of a group, which stay for the next check; others where one failed."""
 
-    def __init__(self, meeting: RankRendezvous) -> None:
-        self._meeting = meeting
-        self._stack, self._children, self._seats = ExitStack(), dict[int, Child](), dict[int, RankContext]()
+    def __init__(self, rendezvous: RankRendezvous) -> None:
+        self._rendezvous = rendezvous
+        self._stack, self._children, self._contexts = ExitStack(), dict[int, Child](), dict[int, RankContext]()
 
     def __enter__(self) -> "RankChecks":
         return self
@@ -94,48 +95,50 @@ class RankChecks:
             self._start(case)
         # FSDP2 computes what one device does, in the same order.
         exact, layout = case.parallelism == "fsdp", ALL_LAYOUTS[case.layout]
-        with TemporaryDirectory(prefix="trial-", dir=run_folder()) as folder:
+        with TemporaryDirectory(prefix="check-", dir=run_folder()) as folder:
             model = kind.build()
             layout.save_of(model, model.state_dict(), Path(folder), save_plain)
             path = Path(folder) / layout.entrance
-            trials = {rank: RankCheck(case.rank_load(seat), kind, path, exact) for rank, seat in self._seats.items()}
+            checks = {
+                rank: RankCheck(rank_load(case, context), kind, path, exact) for rank, context in self._contexts.items()
+            }
             try:
-                self._meeting.together(self._children, lambda rank, child: _ask(child, trials[rank]), LIMIT_SECONDS)
+                self._rendezvous.together(self._children, lambda rank, child: _ask(child, checks[rank]), LIMIT_SECONDS)
             except LoadEnded:
                 self.__exit__()
                 raise
 
     def _start(self, case: ShardedCase) -> None:
-        name = self._meeting.name()
-        for rank in case.team.local:
-            self._seats[rank] = case.seat(self._meeting, name, rank)
-            place = self._seats[rank], case.device_of(rank)
+        name = self._rendezvous.name()
+        for rank in case.group.local:
+            self._contexts[rank] = context_of(case, self._rendezvous, name, rank)
+            place = self._contexts[rank], case.device_of(rank)
             self._children[rank] = self._stack.enter_context(child_process(_serve, place, LIMIT_SECONDS))
 
 
-def _ask(child: Child, trial: RankCheck) -> str:
-    child.connection.send(trial)
+def _ask(child: Child, check: RankCheck) -> str:
+    child.connection.send(check)
     return child.receive(str, child.deadline())
 
 
 def _serve(connection: Connection, place: tuple[RankContext, str]) -> None:
-    """In a rank: take its place, and try what is asked for until nobody asks any more."""
-    seat, device = place
+    """In a rank: join the group, and answer requests until there are no more."""
+    context, device = place
     with telling_failures(connection):
-        seat.join(kind_of(device).torch_device(device))
+        context.join(kind_of(device).torch_device(device))
         while True:
             try:
-                trial: RankCheck = connection.recv()
+                check: RankCheck = connection.recv()
             except EOFError:
                 return
-            try_out(trial, kind_of(device).torch_device(device))
+            try_out(check, kind_of(device).torch_device(device))
             connection.send("right")
 
 
-def try_out(trial: RankCheck, device: torch.device) -> None:
+def try_out(check: RankCheck, device: torch.device) -> None:
     """Raise `WrongModel` unless what is loaded, and gathered from all ranks, is what was saved."""
-    saved = trial.kind.build()
-    loaded = trial.load(trial.kind.build, trial.path, device)
+    saved = check.kind.build()
+    loaded = check.load(check.kind.build, check.path, device)
     for name, tensor in (*loaded.named_parameters(), *loaded.named_buffers()):
         if tensor.device.type != device.type:
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
@@ -149,7 +152,7 @@ def try_out(trial: RankCheck, device: torch.device) -> None:
         raise WrongModel(f"tied are {ties}, where {first_names(wanted)} were saved")
     logits, expected = first_logits(loaded).cpu(), first_logits(saved)
     check_logits(logits, expected)
-    if trial.exact and device.type == "cpu" and not torch.equal(logits, expected):
+    if check.exact and device.type == "cpu" and not torch.equal(logits, expected):
         raise WrongModel("the first logits differ from those of one device, where the same is computed")
 
 

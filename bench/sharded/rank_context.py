@@ -19,7 +19,7 @@ LOOPBACK = "lo"
 class RankContext:
     """Rank `rank` of `count` in the group `name`, whose ranks find each other at `address`.
 
-    `simulated`: there are no others, and what they would send is not sent; see `bookkeeping`. `node_count` of them
+    `simulated`: there are no others, and what they would send is not sent; see `fake_collectives`. `node_count` of them
     share the cores of this machine, and are `alone` if there are no others.
     """
 
@@ -28,13 +28,13 @@ class RankContext:
     name: str
     address: tuple[str, int]
     node_count: int
-    limit_seconds: float
+    timeout_seconds: float
     simulated: bool = False
     alone: bool = True
 
     def store(self) -> "distributed.Store":
-        """What ranks of this group find each other in."""
-        limit = timedelta(seconds=self.limit_seconds)
+        """Return the store in which ranks of this group find each other."""
+        limit = timedelta(seconds=self.timeout_seconds)
         store = distributed.TCPStore(*self.address, is_master=False, wait_for_workers=False, timeout=limit)
         return distributed.PrefixStore(self.name, store)
 
@@ -46,7 +46,7 @@ class RankContext:
         if self.alone and (Path("/sys/class/net") / LOOPBACK).exists():
             # Not by the name of this machine, which need not lead to it.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
-        limit = timedelta(seconds=self.limit_seconds)
+        limit = timedelta(seconds=self.timeout_seconds)
         if self.simulated:
             from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415 - registers its backend
 
@@ -67,6 +67,6 @@ class RankContext:
 
 @cache
 def mesh_of(device_type: str, count: int) -> DeviceMesh:
-    """All ranks, in a row."""
+    """Return a mesh of all ranks, in a row."""
     with unheard():
         return init_device_mesh(device_type, (count,))

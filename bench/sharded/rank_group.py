@@ -1,4 +1,4 @@
-"""Which processes load a model together: started by `torchrun`, one of which this process is, or by this one alone."""
+"""Processes that load a model together: started by `torchrun`, one of which this process is, or by this one alone."""
 
 import os
 from collections.abc import Mapping
@@ -27,27 +27,27 @@ class RankGroup:
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that says and records what was measured."""
+        """True if this process is the one that prints and records what was measured."""
         return 0 in self.local
 
     def device_index(self, rank: int) -> int:
-        """Which of its node's devices a rank of this process has."""
+        """Return the index, on its node, of the device of a rank of this process."""
         return self.first_device + self.local.index(rank)
 
     def nodes(self) -> list[range]:
-        """The ranks of every node."""
+        """Return the ranks of every node."""
         return [
             range(first, min(first + self.node_count, self.count)) for first in range(0, self.count, self.node_count)
         ]
 
 
-def local_team(count: int) -> RankGroup:
-    """All ranks are processes of this one's."""
+def local_group(count: int) -> RankGroup:
+    """Return a group of which all ranks are processes of this one's."""
     return RankGroup(count, tuple(range(count)), count)
 
 
-def torchrun_team(environment: Mapping[str, str] = os.environ) -> RankGroup | None:
-    """What `torchrun` says of this process; None where it did not start it.
+def torchrun_group(environment: Mapping[str, str] = os.environ) -> RankGroup | None:
+    """Read what `torchrun` says of this process; None where it did not start it.
 
     Raises `ValueError` if it says too little.
     """
@@ -59,6 +59,6 @@ def torchrun_team(environment: Mapping[str, str] = os.environ) -> RankGroup | No
     except KeyError as missing:
         raise ValueError(f"RANK is set, but not {missing.args[0]}: start it with torchrun, or unset RANK") from None
     except ValueError:
-        told = ", ".join(f"{name} {environment[name]!r}" for name in NUMBERS)
-        raise ValueError(f"not all of {told} are numbers: start it with torchrun, or unset RANK") from None
+        values = ", ".join(f"{name} {environment[name]!r}" for name in NUMBERS)
+        raise ValueError(f"not all of {values} are numbers: start it with torchrun, or unset RANK") from None
     return RankGroup(count, (rank,), node_count, place, address)

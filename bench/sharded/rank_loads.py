@@ -1,4 +1,4 @@
-"""What the process of a rank does: it takes its place in the group, and loads its part of the model."""
+"""Work in the process of a rank: it joins its group, and loads its part of the model."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -29,19 +29,19 @@ class RankLoad:
     """A recipe, called as others are: what it divides the model with is that of a rank's group."""
 
     recipe: Recipe
-    seat: RankContext
+    context: RankContext
     parallelism: str
 
     def __call__(self, build: Build, path: Path, device: torch.device) -> nn.Module:
-        mesh = mesh_of(device.type, self.seat.count)
+        mesh = mesh_of(device.type, self.context.count)
         apply = PARALLELISMS[self.parallelism].apply
-        with simulated_ranks(self.seat.rank, self.seat.store) if self.seat.simulated else nullcontext():
+        with simulated_ranks(self.context.rank, self.context.store) if self.context.simulated else nullcontext():
             try:
                 return self.recipe(build, path, device, lambda model: apply(model, mesh))
             # Raised in all ranks by `torch.distributed.checkpoint` for what some ran into, and no `Exception`.
             except BaseException as error:
                 if failures := getattr(error, "failures", None):
-                    raise _own_failure(failures, self.seat.rank) from error
+                    raise _own_failure(failures, self.context.rank) from error
                 raise
 
 
@@ -50,7 +50,7 @@ class AnotherRankFailed(Exception):
 
 
 def _own_failure(failures: Mapping[int, tuple[Exception, object]], rank: int) -> Exception:
-    """What this rank ran into, of what all have; if nothing, that another one did."""
+    """Return this rank's exception, of those of all ranks; if it has none, one that says that another rank failed."""
     return failures[rank][0] if rank in failures else AnotherRankFailed(f"rank {min(failures)} failed")
 
 
@@ -58,18 +58,18 @@ def rehearse_rank(
     load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint, check: Check, device: torch.device
 ) -> None:
     """Take the rank's place, and load a small checkpoint first. Raises `UntrustedCheckpoint`, see `require_same`."""
-    load.seat.join(device)
-    require_same(load.seat, checkpoint)
+    load.context.join(device)
+    require_same(load.context, checkpoint)
     rehearse(load, rehearsal, check, None, None, device)
 
 
-def require_same(seat: RankContext, checkpoint: Checkpoint) -> None:
+def require_same(context: RankContext, checkpoint: Checkpoint) -> None:
     """Raise `UntrustedCheckpoint` if this rank's checkpoint is not that of rank 0: ranks may be on several machines."""
     seen = checkpoint.identity()
     if seen is None:
         return
-    store = seat.store()
-    if seat.rank == 0:
+    store = context.store()
+    if context.rank == 0:
         store.set("identity", seen)
     elif (other := store.get("identity").decode()) != seen:
         name = checkpoint.specification.name
@@ -78,7 +78,7 @@ def require_same(seat: RankContext, checkpoint: Checkpoint) -> None:
 
 
 def rank_clock(device: str, load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint) -> LoadClock:
-    """The clock that times the load in one rank; all begin a round together, since they are asked together."""
+    """Return the clock that times the load in one rank; all begin a round together, since they are asked together."""
     meter = device_meter(device)
     rehearse_rank(load, checkpoint, rehearsal, check_model, meter.device)
     cached = CachedOutputs(checkpoint, meter.device)

@@ -1,4 +1,4 @@
-"""Where the processes that measure ranks tell each other what came of a step, so that all end it in the same way."""
+"""Exchange of results between the processes that measure ranks: all of them end a step in the same way."""
 
 import os
 import pickle
@@ -42,7 +42,7 @@ class RankFailed(LoadEnded):
 
 @dataclass(frozen=True)
 class RankError:
-    """Why a rank did not come to its end; it `follows` from 0 nothing, 1 another rank's end, 2 being ended for that."""
+    """The reason why a rank failed; it `follows` from 0 nothing, 1 another rank's end, 2 being ended for that."""
 
     reason: str
     notes: tuple[str, ...]
@@ -51,69 +51,69 @@ class RankError:
 
 @dataclass(frozen=True)
 class StepResult(Generic[Value]):
-    """What came of a step in one rank."""
+    """The result of a step in one rank."""
 
     value: Value | None = None
-    fault: RankError | None = None
+    error: RankError | None = None
 
 
 class RankRendezvous:
-    """Of the processes of a team. All of them take the same steps in the same order."""
+    """The exchange of a group's processes. All of them take the same steps in the same order."""
 
-    def __init__(self, team: RankGroup) -> None:
-        self.team = team
+    def __init__(self, group: RankGroup) -> None:
+        self.group = group
         self._steps = count()
 
     def name(self) -> str:
-        """A name that no other step has: the same in all processes."""
+        """Return a name that no other step has: the same in all processes."""
         return f"step-{next(self._steps)}"
 
     @cached_property
     def _store(self) -> "distributed.TCPStore":
-        """What `torchrun` has started, or what this process starts for its ranks."""
-        if self.team.address is None:
+        """The store that `torchrun` has started, or that this process starts for its ranks."""
+        if self.group.address is None:
             return distributed.TCPStore(LOCALHOST, 0, is_master=True, wait_for_workers=False)
         # Its agent has one, unless it says otherwise.
-        hosts = self.team.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        return distributed.TCPStore(*self.team.address, is_master=hosts, wait_for_workers=False)
+        hosts = self.group.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        return distributed.TCPStore(*self.group.address, is_master=hosts, wait_for_workers=False)
 
     @property
     def address(self) -> tuple[str, int]:
-        """Of the store in which ranks find each other."""
-        return self.team.address or (LOCALHOST, self._store.port)
+        """The address of the store in which ranks find each other."""
+        return self.group.address or (LOCALHOST, self._store.port)
 
-    def agree(self, objection: str | None, limit_seconds: float) -> str | None:
-        """What the first rank, of all, has to object; None where none has."""
+    def agree(self, objection: str | None, timeout_seconds: float) -> str | None:
+        """Return the objection of the first rank of all that has one; None: there is none."""
         if self._is_alone:
             return objection
-        mine = {rank: StepResult(objection) for rank in self.team.local}
-        said = self._exchange(self.name(), mine, limit_seconds)
-        objections = {rank: one.fault.reason if one.fault else one.value for rank, one in sorted(said.items())}
+        mine = {rank: StepResult(objection) for rank in self.group.local}
+        results = self._exchange(self.name(), mine, timeout_seconds)
+        objections = {rank: one.error.reason if one.error else one.value for rank, one in sorted(results.items())}
         return next((f"rank {rank}: {objection}" for rank, objection in objections.items() if objection), None)
 
     def together(
-        self, children: Mapping[int, Child], ask: Callable[[int, Child], Value], limit_seconds: float
+        self, children: Mapping[int, Child], ask: Callable[[int, Child], Value], timeout_seconds: float
     ) -> dict[int, Value]:
-        """Ask the processes of this process's ranks at once, and give what was answered in all ranks, here or not.
+        """Ask the processes of this process's ranks at once, and return the answers of all ranks, here or not.
 
         Raises `RankFailed`, the same in all processes, if any failed: its rank, and why. The others are ended then.
         """
         name = self.name()
-        said = self._exchange(name, self._ask(name, children, ask), limit_seconds)
-        faults = {rank: one.fault for rank, one in said.items() if one.fault}
-        if faults:
-            rank = min(faults, key=lambda rank: (faults[rank].follows, rank))
-            failed = RankFailed(f"rank {rank} of {self.team.count}: {faults[rank].reason}")
-            for note in faults[rank].notes:
+        results = self._exchange(name, self._ask(name, children, ask), timeout_seconds)
+        errors = {rank: one.error for rank, one in results.items() if one.error}
+        if errors:
+            rank = min(errors, key=lambda rank: (errors[rank].follows, rank))
+            failed = RankFailed(f"rank {rank} of {self.group.count}: {errors[rank].reason}")
+            for note in errors[rank].notes:
                 failed.add_note(note)
             raise failed
-        return {rank: one.value for rank, one in sorted(said.items())}  # type: ignore[misc]
+        return {rank: one.value for rank, one in sorted(results.items())}  # type: ignore[misc]
 
     def _ask(
         self, name: str, children: Mapping[int, Child], ask: Callable[[int, Child], Value]
     ) -> dict[int, StepResult[Value]]:
-        """What came of it in every rank of this process."""
-        said: dict[int, StepResult[Value]] = {}
+        """Return the result in every rank of this process."""
+        results: dict[int, StepResult[Value]] = {}
         ended: set[int] = set()
         end_at: float | None = None
         with ThreadPoolExecutor(max(1, len(children))) as pool:
@@ -123,8 +123,8 @@ class RankRendezvous:
                 while pending:
                     done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
                     for future in done:
-                        said[asked[future]] = _said(future, was_ended=asked[future] in ended)
-                    if end_at is None and self._any_failed(name, said):
+                        results[asked[future]] = _result_of(future, was_ended=asked[future] in ended)
+                    if end_at is None and self._any_failed(name, results):
                         end_at = time.monotonic() + GRACE_SECONDS
                     if end_at is not None and time.monotonic() > end_at:
                         for rank in {asked[future] for future in pending} - ended:
@@ -135,11 +135,11 @@ class RankRendezvous:
                 for child in children.values():
                     child.kill()
                 raise
-        return said
+        return results
 
-    def _any_failed(self, name: str, said: Mapping[int, StepResult[Value]]) -> bool:
-        """Whether a rank of this process has failed, which others are told, or one of another's."""
-        failed = any(one.fault for one in said.values())
+    def _any_failed(self, name: str, results: Mapping[int, StepResult[Value]]) -> bool:
+        """Return True if a rank of this process has failed, which others are told, or one of another's."""
+        failed = any(one.error for one in results.values())
         if self._is_alone:
             return failed
         if failed:
@@ -148,40 +148,40 @@ class RankRendezvous:
 
     @property
     def _is_alone(self) -> bool:
-        return self.team.address is None
+        return self.group.address is None
 
     def _exchange(
         self, name: str, mine: Mapping[int, StepResult[Value]], seconds: float
     ) -> Mapping[int, StepResult[Value]]:
-        """What was said in all ranks."""
+        """Return the results of all ranks."""
         if self._is_alone:
             return mine
         for rank, one in mine.items():
             self._store.set(f"{name}/{rank}", pickle.dumps(one))  # type: ignore[arg-type]  # of bytes too
-        said = dict(mine)
+        results = dict(mine)
         until = time.monotonic() + seconds + HEARING_SECONDS
-        for rank in (rank for rank in range(self.team.count) if rank not in mine):
+        for rank in (rank for rank in range(self.group.count) if rank not in mine):
             # What is there already is heard, however late it is: a busy machine may take a while to tell of it.
             left = max(ANSWER_SECONDS, until - time.monotonic())
             try:
                 self._store.wait([f"{name}/{rank}"], timedelta(seconds=left))
-                said[rank] = pickle.loads(self._store.get(f"{name}/{rank}"))  # noqa: S301 - from a process of this run
+                results[rank] = pickle.loads(self._store.get(f"{name}/{rank}"))  # noqa: S301 - from a process of this run
             except distributed.DistError:
-                said[rank] = StepResult(fault=RankError(f"nothing was heard of it within {seconds:g} s", (), 1))
-        return said
+                results[rank] = StepResult(error=RankError(f"nothing was heard of it within {seconds:g} s", (), 1))
+        return results
 
 
-def _said(future: "Future[Value]", *, was_ended: bool) -> StepResult[Value]:
+def _result_of(future: "Future[Value]", *, was_ended: bool) -> StepResult[Value]:
     error = future.exception()
     if error is None:
         return StepResult(future.result())
     if not isinstance(error, Exception):
         raise error
-    told = str(error) if isinstance(error, LoadEnded) else f"{type(error).__name__}: {error}"
+    message = str(error) if isinstance(error, LoadEnded) else f"{type(error).__name__}: {error}"
     # Some tell a traceback, and what it came to in its last line.
-    first, *others = told.strip().splitlines()
+    first, *others = message.strip().splitlines()
     reason = f"{first}: {others[-1].strip()}" if others else first
     if was_ended and isinstance(error, LoadDied):
-        return StepResult(fault=RankError("was ended, since another rank had failed", (), 2))
-    follows = int(not isinstance(error, LoadDied) and any(word in told for word in FOLLOWS))
-    return StepResult(fault=RankError(reason, tuple(getattr(error, "__notes__", ())), follows))
+        return StepResult(error=RankError("was ended, since another rank had failed", (), 2))
+    follows = int(not isinstance(error, LoadDied) and any(word in message for word in FOLLOWS))
+    return StepResult(error=RankError(reason, tuple(getattr(error, "__notes__", ())), follows))

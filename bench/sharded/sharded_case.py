@@ -1,31 +1,25 @@
 """One measurement of many processes: which strategy loads which checkpoint, divided how among how many ranks."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 
 import psutil
 
-from bench.measure.bounds import expected_peaks
 from bench.measure.case import Case
-from bench.measure.loads import run_load
-from bench.meters import device_meter, kind_of
-from bench.meters.child import Job
-from bench.meters.clock import LoadClock
+from bench.measure.expected import blank_record, bound_bytes, shortage
+from bench.measure.refusals import skip_reason
+from bench.meters import device_meter
 from bench.record.record import Record, ratio
 from bench.record.row_key import RowKey
-from bench.sharded.rank_context import RankContext
-from bench.sharded.rank_group import RankGroup, local_team
-from bench.sharded.rank_loads import RankLoad, rank_clock, rehearse_rank
+from bench.sharded.rank_group import RankGroup, local_group
 from bench.sharded.recipes import SHARDED, ShardedStrategy
-from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.share import Share, shares
 from model.architecture import Architecture
 from model.byte_sizes import gigabytes
-from model.checkpoints.checkpoint import Checkpoint
 from model.parallel import PARALLELISMS
 
-ALONE = local_team(1)
+ALONE = local_group(1)
 
 
 @cache
@@ -35,17 +29,17 @@ def _shares(architecture: Architecture, parallelism: str, count: int) -> list[Sh
 
 @dataclass(frozen=True)
 class ShardedCase(Case):
-    """The names of a measurement of all ranks of a team; `parallelism` is one of `PARALLELISMS`."""
+    """The names of a measurement of all ranks of a group; `parallelism` is one of `PARALLELISMS`."""
 
     parallelism: str = "fsdp"
-    team: RankGroup = ALONE
+    group: RankGroup = ALONE
 
     def __str__(self) -> str:
-        return f"{self.strategy_name}-{self.parallelism}-{self.size}-x{self.team.count}-{self.device}"
+        return f"{self.strategy_name}-{self.parallelism}-{self.size}-x{self.group.count}-{self.device}"
 
     @property
     def row_key(self) -> RowKey:
-        return RowKey(self.strategy_name, self.size, self.parallelism, self.team.count)
+        return RowKey(self.strategy_name, self.size, self.parallelism, self.group.count)
 
     @property
     def strategy(self) -> ShardedStrategy:
@@ -56,136 +50,80 @@ class ShardedCase(Case):
         return self.strategy
 
     @property
-    def why_not(self) -> str | None:
-        if self.planned and not self.strategy.plannable:
-            return f"{self.strategy_name} cannot be planned: its reader wants bytes"
-        return self.strategy.why_not
-
-    @property
     def simulated(self) -> bool:
-        """Whether no rank hears of another: what is sent is not."""
-        return not self._has_values
+        """True if no rank hears of another: what one sends is not sent."""
+        return not self.has_values
 
     @property
     def shares(self) -> list[Share]:
-        """What theory says of every rank."""
-        return _shares(self.specification.architecture, self.parallelism, self.team.count)
+        """The terms of bounds for every rank."""
+        return _shares(self.specification.architecture, self.parallelism, self.group.count)
 
     @property
     def measured_ranks(self) -> tuple[int, ...]:
         """The ranks that this process measures: of a plan one of all that have the same to do."""
         if not self.planned:
-            return self.team.local
+            return self.group.local
         first: dict[Share, int] = {}
         for rank, one in enumerate(self.shares):
             first.setdefault(one, rank)
         return tuple(first.values())
 
     def representatives(self, measured: Iterable[int]) -> list[int]:
-        """Of every rank of the team, a measured one that has the same to do."""
+        """Return, for every rank of the group, a measured one that has the same to do."""
         kinds = {self.shares[rank]: rank for rank in measured} if self.planned else {}
         return [kinds.get(one, rank) for rank, one in enumerate(self.shares)]
 
-    def bound_bytes(self, figure: str) -> int | None:
-        """The highest that theory says of a figure in any rank."""
-        expression = expected_peaks(self.strategy, self.device).get(figure)
-        return max(one.most_bytes(expression) for one in self.shares) if expression else None
-
-    def shortage(self) -> str | None:
-        """Which memory is too small for the loads of all ranks on this machine."""
-        if self.planned:
-            return None
-        said = expected_peaks(self.strategy, self.device)
-        host, device = said.get("host_private_peak_bytes"), said.get("device_requested_peak_bytes")
-        on_host = sum(self.shares[rank].bound_bytes(host) for rank in self.team.local) if host else 0
-        free = psutil.virtual_memory().available
-        if on_host > free:
-            return f"takes {gigabytes(on_host)} of host memory in all ranks, {gigabytes(free)} are free"
-        for rank in self.team.local:
-            on_device = self.shares[rank].bound_bytes(device) if device else 0
-            free_on_device = device_meter(self.device_of(rank)).free_bytes()
-            if free_on_device is not None and on_device > free_on_device:
-                return f"takes {gigabytes(on_device)} of device memory, {gigabytes(free_on_device)} are free"
-        return None
-
     def device_of(self, rank: int) -> str:
-        """The device of a rank of this process."""
-        return f"{self.device}:{self.team.device_index(rank)}" if kind_of(self.device).is_numbered else self.device
-
-    def blank_record(self) -> Record:
-        count = self.team.count
-        return replace(
-            super().blank_record(),
-            ranks=count,
-            parallelism=self.parallelism,
-            share_bytes=max(one.held_bytes for one in self.shares),
-            device_bound_ratio=ratio(self.bound_bytes("device_requested_peak_bytes"), self.state_bytes),
-            limit=None,
-        )
+        """Return the device of a rank of this process."""
+        return f"{self.device}:{self.group.device_index(rank)}" if self.kind.is_numbered else self.device
 
     @property
     def state_bytes(self) -> int:
         return self.specification.footprint.state_bytes
 
-    def rank_jobs(
-        self, meeting: RankRendezvous, checkpoint: Checkpoint, rehearsal: Checkpoint, *, explained: bool = False
-    ) -> Callable[[str], Mapping[int, Job]]:
-        """What the processes of this process's ranks have to do, in a group of a name."""
 
-        def jobs(name: str) -> dict[int, Job]:
-            return {
-                rank: self._rank_job(
-                    self.rank_load(self.seat(meeting, name, rank)), checkpoint, rehearsal, explained=explained
-                )
-                for rank in self.measured_ranks
-            }
+@skip_reason.register
+def _(case: ShardedCase) -> str | None:
+    if case.planned and not case.strategy.plannable:
+        return f"{case.strategy_name} cannot be planned: its reader wants bytes"
+    return case.strategy.skip_reason
 
-        return jobs
 
-    def rank_clocks(
-        self, meeting: RankRendezvous, checkpoint: Checkpoint, rehearsal: Checkpoint
-    ) -> Callable[[str], Mapping[int, Callable[[], LoadClock]]]:
-        """The clocks of the same."""
+@bound_bytes.register
+def _(case: ShardedCase, figure: str) -> int | None:
+    """Return the highest bound of a figure in any rank."""
+    expression = case.strategy.bounds.of_peaks(on_host=case.kind.is_host).get(figure)
+    return max(one.most_bytes(expression) for one in case.shares) if expression else None
 
-        def clocks(name: str) -> dict[int, Callable[[], LoadClock]]:
-            return {
-                rank: partial(
-                    rank_clock,
-                    self.device_of(rank),
-                    self.rank_load(self.seat(meeting, name, rank)),
-                    checkpoint,
-                    rehearsal,
-                )
-                for rank in self.team.local
-            }
 
-        return clocks
+@shortage.register
+def _(case: ShardedCase) -> str | None:
+    """Return which memory is too small for the loads of all ranks on this machine."""
+    if case.planned:
+        return None
+    bounds = case.strategy.bounds.of_peaks(on_host=case.kind.is_host)
+    host, device = bounds.get("host_private_peak_bytes"), bounds.get("device_requested_peak_bytes")
+    on_host = sum(case.shares[rank].bound_bytes(host) for rank in case.group.local) if host else 0
+    free = psutil.virtual_memory().available
+    if on_host > free:
+        return f"takes {gigabytes(on_host)} of host memory in all ranks, {gigabytes(free)} are free"
+    for rank in case.group.local:
+        on_device = case.shares[rank].bound_bytes(device) if device else 0
+        free_on_device = device_meter(case.device_of(rank)).free_bytes()
+        if free_on_device is not None and on_device > free_on_device:
+            return f"takes {gigabytes(on_device)} of device memory, {gigabytes(free_on_device)} are free"
+    return None
 
-    def seat(self, meeting: RankRendezvous, name: str, rank: int) -> RankContext:
-        """A rank's place in a group of this name."""
-        return RankContext(
-            rank=rank,
-            count=self.team.count,
-            name=name,
-            address=meeting.address,
-            node_count=len(self.measured_ranks) if self.planned else self.team.node_count,
-            limit_seconds=self.limit_seconds,
-            simulated=self.simulated,
-            alone=self.team.address is None,
-        )
 
-    def rank_load(self, seat: RankContext) -> RankLoad:
-        """The strategy as a rank loads with it."""
-        return RankLoad(self.strategy.load, seat, self.parallelism)  # type: ignore[arg-type]
-
-    def _rank_job(self, load: RankLoad, checkpoint: Checkpoint, rehearsal: Checkpoint, *, explained: bool) -> Job:
-        device = self.device if self.simulated else self.device_of(load.seat.rank)
-        meter = partial(device_meter, device, self.strategy.source, planned=self.planned, explained=explained)
-        return Job(
-            meter=meter,
-            rehearse=partial(rehearse_rank, load, checkpoint, rehearsal, self._check),
-            load=partial(run_load, load, checkpoint),
-            # To compute FSDP2 gathers block after block: that is not the load's.
-            use=None,
-            check=partial(self._check, checkpoint, meter().device),
-        )
+@blank_record.register
+def _(case: ShardedCase) -> Record:
+    count = case.group.count
+    return replace(
+        blank_record.dispatch(Case)(case),
+        ranks=count,
+        parallelism=case.parallelism,
+        share_bytes=max(one.held_bytes for one in case.shares),
+        device_bound_ratio=ratio(bound_bytes(case, "device_requested_peak_bytes"), case.state_bytes),
+        limit=None,
+    )

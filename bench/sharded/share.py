@@ -1,20 +1,15 @@
-"""What theory says a rank holds of a model, and what a load takes beside it there."""
+"""Terms of the bounds of a rank: the share of a model that it holds, and what a load takes beside it there."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cache
-from typing import Any
 
 from torch import nn
 
-from bench.measure.bounds import EXACT, RING_BYTES, PeakCheck, expected_peaks, host_slack_bytes
-from bench.strategies import Strategy
+from bench.measure.expression import evaluate, of_rank
+from bench.measure.terms import OF_A_RANK, RING_BYTES, host_slack_bytes
+from bench.record.record import Record
 from bench.strategies.reading.memory import ring_bytes
 from model.parallel import Parallelism
-
-_TERM = re.compile(r"(\d+)?\s*(S/N|[SLMRUBT])|0")
 
 
 @dataclass(frozen=True)
@@ -25,8 +20,8 @@ class Share:
     byte: its shards, and what every rank has whole. B is what of that are plain tensors, as all buffers are. U is
     what it takes beyond S/N to move what is sharded in one go to the device, whole, and to shard it there. T are the
     bytes of pages of the checkpoint that hold something of its shards, and M those of the largest tensor that it has a
-    shard of. R is a ring, see `bounds`. FSDP2 brings shards
-    to one size, those that are smaller by a copy: so much more, `pads`, may be there. Rank 0 `leads`.
+    shard of. R is a ring, see `terms`. FSDP2 brings
+    shards to one size, those that are smaller by a copy: so much more, `pads`, may be there. Rank 0 `leads`.
     """
 
     state_bytes: int
@@ -39,40 +34,31 @@ class Share:
     pads: int
     leads: bool = False
 
+    def bound_bytes(self, expression: str) -> int:
+        """Return the bytes that a bound like `S/N + U` means; `a | b`: for rank 0, and for others."""
+        values = {letter: getattr(self, name) for letter, name in OF_A_RANK.items()}
+        values["R"] = ring_bytes(RING_BYTES, self.held_bytes)
+        return evaluate(of_rank(expression, leads=self.leads), values)
+
     def most_bytes(self, expression: str) -> int:
-        """The same at most: with what brings shards to one size, and all pages that the kernel maps around others."""
+        """Return the same at most: with what brings shards to one size, and all pages that the kernel maps around."""
         if "T" in expression:
             return self.state_bytes
         # What is sharded where it is, is made in that size.
         return self.bound_bytes(expression) + (self.pads if "S/N" in expression and "U" not in expression else 0)
 
-    def bound_bytes(self, expression: str) -> int:
-        """The bytes that a bound like `S/N + U` means; `a | b`: for rank 0, and for others."""
-        ours = expression.split("|")[0 if self.leads else -1]
-        values = {
-            "S": self.state_bytes,
-            "L": self.largest_tensor_bytes,
-            "S/N": self.held_bytes,
-            "B": self.plain_bytes,
-            "U": self.unit_bytes,
-            "T": self.touched_bytes,
-            "M": self.largest_held_bytes,
-            "R": ring_bytes(RING_BYTES, self.held_bytes),
-        }
-        total = 0
-        for term in ours.split("+"):
-            match = _TERM.fullmatch(term.strip())
-            if match is None:
-                raise ValueError(
-                    f"{expression!r} is no bound of a rank: give a sum of multiples of {', '.join(values)}"
-                )
-            count, symbol = match.groups()
-            total += int(Fraction(count or 1) * values[symbol]) if symbol else 0
-        return total
+    def peak_bound(self, _figure: str, expression: str) -> int:
+        return self.most_bytes(expression)
+
+    def slack_bytes(self, _figure: str, record: Record) -> int:
+        return host_slack_bytes(self.state_bytes, record.tensors)
+
+    def unseen_bytes(self, expression: str, _figure: str, _record: Record) -> int:
+        return self.most_bytes(expression) - self.bound_bytes(expression)
 
 
 def shares(model: nn.Module, parallelism: Parallelism, ranks: int) -> list[Share]:
-    """What each of some ranks has of a skeleton that is divided so."""
+    """Return what each of some ranks has of a skeleton that is divided so."""
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
     dimensions, units = parallelism.dimensions(model), parallelism.units(model)
     divided = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
@@ -115,28 +101,6 @@ def shares(model: nn.Module, parallelism: Parallelism, ranks: int) -> list[Share
 
 
 def _chunk(size: int, ranks: int, rank: int) -> int:
-    """How much of so many a rank has: as `torch.chunk` cuts them, the last ones may be smaller, or have nothing."""
+    """Return how much of `size` a rank has, as `torch.chunk` cuts it: the last ones may have less, or nothing."""
     first = -(-size // ranks)
     return max(0, min(size - rank * first, first))
-
-
-def rank_peak_checks(
-    strategy: Strategy, device: str, figures: Mapping[str, Any], share: Share, tensors: int
-) -> list[PeakCheck]:
-    """A gate for every peak of one rank, in the fields of a record, that was measured and that theory speaks of.
-
-    The model has so many tensors.
-    """
-    return [
-        PeakCheck(
-            figure=figure,
-            expression=expression,
-            measured=figures[figure],
-            bound=share.most_bytes(expression),
-            slack=0 if figure in EXACT else host_slack_bytes(share.state_bytes, tensors),
-            state=share.state_bytes,
-            unseen=share.most_bytes(expression) - share.bound_bytes(expression),
-        )
-        for figure, expression in expected_peaks(strategy, device).items()
-        if figures[figure] is not None
-    ]

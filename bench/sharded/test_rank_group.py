@@ -1,6 +1,6 @@
 import pytest
 
-from bench.sharded.rank_group import NUMBERS, RankGroup, local_team, torchrun_team
+from bench.sharded.rank_group import NUMBERS, RankGroup, local_group, torchrun_group
 
 
 @pytest.mark.parametrize(
@@ -17,15 +17,15 @@ def test_every_rank_is_in_one_node(count: int, node_count: int, nodes: list[rang
 
 
 def test_ranks_of_one_process_have_devices_in_their_order() -> None:
-    assert [local_team(3).device_index(rank) for rank in range(3)] == [0, 1, 2]
+    assert [local_group(3).device_index(rank) for rank in range(3)] == [0, 1, 2]
 
 
 def test_a_rank_of_torchrun_has_the_device_of_its_place_in_the_node_and_the_first_of_all_leads() -> None:
-    said = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
-    teams = [torchrun_team(said | {"RANK": str(rank), "LOCAL_RANK": str(rank % 4)}) for rank in range(8)]
-    assert [team.device_index(rank) for rank, team in enumerate(teams) if team] == [0, 1, 2, 3] * 2
-    assert [team.leads for team in teams if team] == [True] + 7 * [False]
-    assert local_team(2).leads
+    environment = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    groups = [torchrun_group(environment | {"RANK": str(rank), "LOCAL_RANK": str(rank % 4)}) for rank in range(8)]
+    assert [group.device_index(rank) for rank, group in enumerate(groups) if group] == [0, 1, 2, 3] * 2
+    assert [group.leads for group in groups if group] == [True] + 7 * [False]
+    assert local_group(2).leads
 
 
 def test_what_is_no_number_is_told_in_a_line() -> None:
@@ -33,4 +33,4 @@ def test_what_is_no_number_is_told_in_a_line() -> None:
     with pytest.raises(
         ValueError, match=r"not all of RANK '1', WORLD_SIZE 'many', .* are numbers: start it with torchrun"
     ):
-        torchrun_team(environment)
+        torchrun_group(environment)

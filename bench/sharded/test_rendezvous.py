@@ -10,8 +10,8 @@ import pytest
 from torch import distributed
 
 from bench.meters.process import Child, LoadDied, LoadFailed
-from bench.sharded import rendezvous as meeting_module
-from bench.sharded.rank_group import RankGroup, local_team
+from bench.sharded import rendezvous as rendezvous_module
+from bench.sharded.rank_group import RankGroup, local_group
 from bench.sharded.rendezvous import LOCALHOST, RankFailed, RankRendezvous
 
 LIMIT_SECONDS = 20.0
@@ -48,8 +48,8 @@ def ask(rank: int, child: Child) -> Any:
     return stand_in.act(stand_in)
 
 
-def together(meeting: RankRendezvous, asked: Mapping[int, Child]) -> dict[int, Any]:
-    return meeting.together(asked, ask, LIMIT_SECONDS)
+def together(rendezvous: RankRendezvous, asked: Mapping[int, Child]) -> dict[int, Any]:
+    return rendezvous.together(asked, ask, LIMIT_SECONDS)
 
 
 def answer(value: object, *, after: Event | None = None, then: Event | None = None) -> Act:
@@ -67,22 +67,22 @@ def answer(value: object, *, after: Event | None = None, then: Event | None = No
 
 
 def wait_for_others(stand_in: StandIn) -> None:
-    """As a rank does in a collective whose others have gone, until it is ended."""
+    """Wait as in a collective whose other ranks have gone, until it is ended."""
     assert stand_in.killed.wait(LIMIT_SECONDS)
     raise LoadDied("the process of the load died: killed by SIGKILL, most likely by the kernel, out of memory")
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting_module, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(meeting_module, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(rendezvous_module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(rendezvous_module, "GRACE_SECONDS", 0.1)
 
 
 def test_what_all_ranks_answer_comes_in_their_order() -> None:
     second = Event()
     asked = children(answer("a", after=second), answer("b", then=second), answer("c"))
     backwards = dict(reversed(asked.items()))
-    assert list(together(RankRendezvous(local_team(3)), backwards).items()) == [(0, "a"), (1, "b"), (2, "c")]
+    assert list(together(RankRendezvous(local_group(3)), backwards).items()) == [(0, "a"), (1, "b"), (2, "c")]
     assert killed(asked) == []
 
 
@@ -91,13 +91,13 @@ def test_a_rank_that_fails_is_named_and_the_others_are_ended() -> None:
     failed.add_note("in load, line 3")
     asked = children(wait_for_others, answer(failed), wait_for_others)
     with pytest.raises(RankFailed) as caught:
-        together(RankRendezvous(local_team(3)), asked)
+        together(RankRendezvous(local_group(3)), asked)
     assert caught.value.message == "rank 1 of 3: MemoryError: no more of it\nin load, line 3"
     assert killed(asked) == [0, 2]
 
 
 def test_others_have_a_while_to_come_to_their_own_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting_module, "GRACE_SECONDS", LIMIT_SECONDS)
+    monkeypatch.setattr(rendezvous_module, "GRACE_SECONDS", LIMIT_SECONDS)
     failed = Event()
 
     def soon(stand_in: StandIn) -> str:
@@ -106,7 +106,7 @@ def test_others_have_a_while_to_come_to_their_own_end(monkeypatch: pytest.Monkey
 
     asked = children(soon, answer(LoadFailed("ValueError: no"), then=failed))
     with pytest.raises(RankFailed, match=r"^rank 1 of 2: ValueError: no$"):
-        together(RankRendezvous(local_team(2)), asked)
+        together(RankRendezvous(local_group(2)), asked)
     assert killed(asked) == []
 
 
@@ -134,7 +134,7 @@ def test_what_a_rank_died_of_outranks_what_others_say_of_its_connection(
     gone = Event()
     asked = children(answer(consequence, then=gone), wait_for_others, answer(cause, after=gone))
     with pytest.raises(RankFailed) as caught:
-        together(RankRendezvous(local_team(3)), asked)
+        together(RankRendezvous(local_group(3)), asked)
     assert str(caught.value) == f"rank 2 of 3: {cause}"
 
 
@@ -146,24 +146,24 @@ def test_of_two_the_lowest_rank_is_named_whichever_was_first() -> None:
         answer(LoadFailed("ValueError: two"), then=second),
     )
     with pytest.raises(RankFailed, match=r"^rank 1 of 3: ValueError: one$"):
-        together(RankRendezvous(local_team(3)), asked)
+        together(RankRendezvous(local_group(3)), asked)
 
 
 def test_a_consequence_is_told_where_nothing_else_is_known() -> None:
     asked = children(wait_for_others, answer(LoadFailed("RuntimeError: Connection reset by peer")))
     with pytest.raises(RankFailed, match=r"^rank 1 of 2: RuntimeError: Connection reset by peer$"):
-        together(RankRendezvous(local_team(2)), asked)
+        together(RankRendezvous(local_group(2)), asked)
 
 
 def test_a_traceback_is_told_in_a_line() -> None:
-    told = LoadFailed("RuntimeError: worker failed\nTraceback:\n  File x\nValueError: wrong\n")
+    failed = LoadFailed("RuntimeError: worker failed\nTraceback:\n  File x\nValueError: wrong\n")
     with pytest.raises(RankFailed, match=r"^rank 0 of 1: RuntimeError: worker failed: ValueError: wrong$"):
-        together(RankRendezvous(local_team(1)), children(answer(told)))
+        together(RankRendezvous(local_group(1)), children(answer(failed)))
 
 
 def test_what_is_raised_here_is_told_with_its_class() -> None:
     with pytest.raises(RankFailed, match=r"^rank 0 of 1: ZeroDivisionError: by nothing$"):
-        together(RankRendezvous(local_team(1)), children(answer(ZeroDivisionError("by nothing"))))
+        together(RankRendezvous(local_group(1)), children(answer(ZeroDivisionError("by nothing"))))
 
 
 def test_an_interrupt_ends_all_ranks_at_once() -> None:
@@ -172,19 +172,19 @@ def test_an_interrupt_ends_all_ranks_at_once() -> None:
 
     asked = children(wait_for_others, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        together(RankRendezvous(local_team(2)), asked)
+        together(RankRendezvous(local_group(2)), asked)
     assert 0 in killed(asked)
 
 
 def test_one_process_agrees_with_itself() -> None:
-    alone = RankRendezvous(local_team(3))
+    alone = RankRendezvous(local_group(3))
     assert alone.agree("no NumPy", LIMIT_SECONDS) == "no NumPy"
     assert alone.agree(None, LIMIT_SECONDS) is None
 
 
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RankRendezvous, RankRendezvous]]:
-    """What two processes that `torchrun` has started have each, at the store of its agent."""
+    """Makes what two processes that `torchrun` has started have each, at the store of its agent."""
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     store = distributed.TCPStore(LOCALHOST, 0, is_master=True, wait_for_workers=False)
     address = (LOCALHOST, store.port)
@@ -193,7 +193,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RankRendezvous, RankR
 
 
 def at_once(*steps: Callable[[], Any]) -> list[Any]:
-    """What came of each, or what it raised."""
+    """Return the result of each, or what it raised."""
 
     def caught(step: Callable[[], Any]) -> Any:
         try:
@@ -221,27 +221,27 @@ def test_two_processes_end_in_the_same_way(two: tuple[RankRendezvous, RankRendez
     failed = LoadFailed("MemoryError: no more of it")
     failed.add_note("in load, line 3")
     here, there = children(wait_for_others), children(answer(failed), first=1)
-    told = at_once(partial(together, two[0], here), partial(together, two[1], there))
-    assert told == ["rank 1 of 2: MemoryError: no more of it\nin load, line 3"] * 2
+    messages = at_once(partial(together, two[0], here), partial(together, two[1], there))
+    assert messages == ["rank 1 of 2: MemoryError: no more of it\nin load, line 3"] * 2
     assert (killed(here), killed(there)) == ([0], [])
     # And go on with the next step.
     assert at_once(*(partial(one.agree, None, LIMIT_SECONDS) for one in two)) == [None, None]
 
 
 def test_two_processes_agree_on_what_the_first_has_to_object(two: tuple[RankRendezvous, RankRendezvous]) -> None:
-    def told(*objections: str | None) -> list[Any]:
-        steps = (partial(one.agree, said, LIMIT_SECONDS) for one, said in zip(two, objections, strict=True))
+    def messages(*objections: str | None) -> list[Any]:
+        steps = (partial(one.agree, objection, LIMIT_SECONDS) for one, objection in zip(two, objections, strict=True))
         return at_once(*steps)
 
-    assert told(None, None) == [None, None]
-    assert told(None, "no NumPy") == ["rank 1: no NumPy"] * 2
-    assert told("too small", "no NumPy") == ["rank 0: too small"] * 2
+    assert messages(None, None) == [None, None]
+    assert messages(None, "no NumPy") == ["rank 1: no NumPy"] * 2
+    assert messages("too small", "no NumPy") == ["rank 0: too small"] * 2
 
 
 def test_one_that_says_nothing_is_named_after_the_limit(
     two: tuple[RankRendezvous, RankRendezvous], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meeting_module, "HEARING_SECONDS", 0.1)
+    monkeypatch.setattr(rendezvous_module, "HEARING_SECONDS", 0.1)
     start = time.monotonic()
     with pytest.raises(RankFailed, match=r"^rank 1 of 2: nothing was heard of it within 0\.5 s$"):
         two[0].together(children(answer("a")), ask, 0.5)
@@ -252,6 +252,6 @@ def test_one_that_says_nothing_is_named_after_the_limit(
 def test_what_a_rank_died_of_outranks_that_another_says_nothing(
     two: tuple[RankRendezvous, RankRendezvous], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meeting_module, "HEARING_SECONDS", 0.1)
+    monkeypatch.setattr(rendezvous_module, "HEARING_SECONDS", 0.1)
     with pytest.raises(RankFailed, match=r"^rank 1 of 2: it died$"):
         two[1].together(children(answer(LoadDied("it died")), first=1), ask, 0.5)

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench.conftest import LIMIT_SECONDS
+from bench.measure.checks import findings
+from bench.measure.expected import blank_record, shortage
 from bench.meters.cuda import CudaMeter
-from bench.sharded.measure_ranks import measure_ranks
-from bench.sharded.rank_group import RankGroup, local_team
+from bench.sharded.metered_ranks import MeteredRanks
+from bench.sharded.rank_group import RankGroup, local_group
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
-from bench.test_sharded_peak_memory import of_all_ranks, rank_breaches
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.specification import Specification
 
@@ -20,7 +20,7 @@ PARALLELISMS = ("fsdp", "tensor")
 
 def planned(count: int, parallelism: str = "fsdp") -> ShardedCase:
     return ShardedCase(
-        "streamed", "tiny", "sim", "float32", planned=True, parallelism=parallelism, team=RankGroup(count, (0,), 8)
+        "streamed", "tiny", "sim", "float32", planned=True, parallelism=parallelism, group=RankGroup(count, (0,), 8)
     )
 
 
@@ -61,63 +61,63 @@ def test_a_plan_says_what_every_rank_takes(
     real_checkpoint: Callable[[Specification], Checkpoint],
 ) -> None:
     case = replace(planned(count), strategy_name=strategy)
-    jobs = case.rank_jobs(
-        RankRendezvous(case.team), planned_checkpoint(case.specification), real_checkpoint(case.rehearsal)
-    )
-    record = of_all_ranks(case, measure_ranks(RankRendezvous(case.team), jobs, LIMIT_SECONDS))
-    assert rank_breaches(case, case.blank_record().with_fields(record)) == {}
-    assert sum(rank["alike"] for rank in record["per_rank"]) == count
-    assert record["per_rank"][0]["alike"] == 1
-    assert record["read_bytes"] is None
+    checkpoint, rehearsal = planned_checkpoint(case.specification), real_checkpoint(case.rehearsal)
+    load, record = MeteredRanks(case, RankRendezvous(case.group), checkpoint, rehearsal), blank_record(case)
+    found = findings(load, record, load.measure(), lambda _: {}, explain=False)
+    assert (found.problems, found.grown) == ([], [])
+    assert record.per_rank
+    assert sum(rank["alike"] for rank in record.per_rank) == count
+    assert record.per_rank[0]["alike"] == 1
+    assert record.read_bytes is None
     share = max(one.held_bytes for one in case.shares)
-    assert record["device_requested_peak_bytes"] >= share > case.state_bytes / count
+    assert (record.device_requested_peak_bytes or 0) >= share > case.state_bytes / count
 
 
 def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:
-    case = ShardedCase("streamed", "tiny", "cpu", "float32", team=RankGroup(8, (5,), 4, 1, ("localhost", 29500)))
+    case = ShardedCase("streamed", "tiny", "cpu", "float32", group=RankGroup(8, (5,), 4, 1, ("localhost", 29500)))
     assert case.measured_ranks == (5,)
     assert case.representatives(range(8)) == list(range(8))
 
 
 @pytest.fixture
-def shortage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
-    """What a load by two ranks here, of so much free memory, says is too small."""
+def shortage_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+    """Returns the shortage of a load by two ranks here, with so much free memory."""
 
-    def told(
+    def message(
         strategy: str, size: str, device: str, *, host: int = 2**50, on_devices: tuple[int, int] = (2**50, 2**50)
     ) -> str | None:
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=host))
         monkeypatch.setattr(CudaMeter, "free_bytes", lambda meter: on_devices[meter.device.index])
-        return ShardedCase(strategy, size, device, "float32", team=local_team(2)).shortage()
+        return shortage(ShardedCase(strategy, size, device, "float32", group=local_group(2)))
 
-    return told
+    return message
 
 
-def test_all_ranks_of_a_machine_share_its_memory(shortage: Callable[..., str | None]) -> None:
+def test_all_ranks_of_a_machine_share_its_memory(shortage_of: Callable[..., str | None]) -> None:
     # Twice the model in each.
     enough = 2 * 2 * 6_753_416_192
-    assert shortage("load_then_shard", "xl", "cpu", host=enough) is None
-    told = shortage("load_then_shard", "xl", "cpu", host=enough - 1)
-    assert told == "takes 27.0 GB of host memory in all ranks, 27.0 GB are free"
+    assert shortage_of("load_then_shard", "xl", "cpu", host=enough) is None
+    message = shortage_of("load_then_shard", "xl", "cpu", host=enough - 1)
+    assert message == "takes 27.0 GB of host memory in all ranks, 27.0 GB are free"
 
 
-def test_every_rank_has_the_memory_of_its_own_device(shortage: Callable[..., str | None]) -> None:
+def test_every_rank_has_the_memory_of_its_own_device(shortage_of: Callable[..., str | None]) -> None:
     # Masks are whole in both ranks, and rank 0 has one row of the embedding and the head more.
     masks, row = 12 * 4 * 1024**2, 4 * 768
     first, second = (masks + (702_480_384 - masks + sign * 2 * row) // 2 for sign in (1, -1))
-    assert shortage("streamed", "small", "cuda", on_devices=(first, second)) is None
+    assert shortage_of("streamed", "small", "cuda", on_devices=(first, second)) is None
     for free in ((first - 1, second), (first, second - 1)):
-        told = shortage("streamed", "small", "cuda", on_devices=free)
-        assert told == "takes 0.4 GB of device memory, 0.4 GB are free"
+        message = shortage_of("streamed", "small", "cuda", on_devices=free)
+        assert message == "takes 0.4 GB of device memory, 0.4 GB are free"
 
 
 def test_a_plan_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
-    assert planned(1024).shortage() is None
+    assert shortage(planned(1024)) is None
 
 
 def test_a_record_begins_with_how_many_divide_it_how() -> None:
-    record = planned(64).blank_record()
+    record = blank_record(planned(64))
     assert (record.ranks, record.parallelism, record.limit) == (64, "fsdp", None)
     # Both masks whole, 786 rows of 64 numbers of the embedding and of the head, and a 64th of the rest.
     masks, row = 2 * 4 * 1024**2, 64 * 4

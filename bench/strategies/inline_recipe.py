@@ -26,7 +26,7 @@ class Definition:
 
 @dataclass(frozen=True)
 class Module:
-    """What a file defines, and which statement imports a name: of `reading/` the file and the name there."""
+    """Return what a file defines, and which statement imports a name: of `reading/` the file and the name there."""
 
     definitions: dict[str, Definition]
     imports: dict[str, str]

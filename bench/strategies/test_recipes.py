@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.properties import PROPERTIES
-from bench.measure.bounds import bound_bytes
+from bench.measure.terms import Terms
 from bench.strategies import STATED_DEVICE_RATIO, STRATEGIES, Strategy
 from bench.strategies.reading.state_dict import SAFETENSORS_DTYPES
 from model.architecture import DTYPES
@@ -75,8 +75,9 @@ def imported(path: Path) -> set[str]:
 @every_strategy
 def test_a_row_of_the_table_makes_sense(strategy: Strategy) -> None:
     assert set(strategy.layouts) <= LAYOUTS.keys()
-    for expression in (strategy.device, strategy.host, strategy.one_pool, strategy.file, strategy.pinned):
-        assert bound_bytes(expression, 100, 10) in {0, 10, 100, 110, 2**17, 200}
+    bounds = strategy.bounds
+    for expression in (bounds.device, bounds.host, bounds.cpu, bounds.file, bounds.pinned):
+        assert Terms(state_bytes=100, largest_tensor_bytes=10).bound_bytes(expression) in {0, 10, 100, 110, 2**17, 200}
     assert strategy.refused("cuda") <= PROPERTIES.keys()
     assert STATED_DEVICE_RATIO.keys() <= STRATEGIES.keys()
 
@@ -120,9 +121,11 @@ def test_the_model_is_the_one_that_was_saved(strategy: Strategy, layout: str, dt
 
 
 @pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])
-@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "strategy", [row for row in STRATEGIES.values() if row.extra_layouts], ids=lambda row: row.name
+)
 def test_files_of_an_index_may_be_links(strategy: Strategy, layout: str, tmp_path: Path) -> None:
-    """As those in the cache of the Hugging Face Hub are."""
+    """Links to files, like those in the cache of the Hugging Face Hub."""
     checkpoint = made(tmp_path, layout)
     specification = checkpoint.specification
     for number, file in enumerate(checkpoint.files):
@@ -134,7 +137,9 @@ def test_files_of_an_index_may_be_links(strategy: Strategy, layout: str, tmp_pat
 
 
 @pytest.mark.parametrize("layout", ["torch_sharded", "safetensors_sharded"])
-@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "strategy", [row for row in STRATEGIES.values() if row.extra_layouts], ids=lambda row: row.name
+)
 def test_files_of_an_index_may_be_in_folders_and_hold_more(strategy: Strategy, layout: str, tmp_path: Path) -> None:
     """The index says which tensor of which file counts."""
     checkpoint = made(tmp_path, layout)
@@ -157,7 +162,9 @@ def test_files_of_an_index_may_be_in_folders_and_hold_more(strategy: Strategy, l
 
 
 @pytest.mark.parametrize("file", ["../above.bin", "below/../../above.bin", "{folder}/above.bin"])
-@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "strategy", [row for row in STRATEGIES.values() if row.extra_layouts], ids=lambda row: row.name
+)
 def test_an_index_leads_nowhere_else(strategy: Strategy, file: str, tmp_path: Path) -> None:
     state_dict = Tied().state_dict()
     torch.save(state_dict, tmp_path / "above.bin")
@@ -169,7 +176,9 @@ def test_an_index_leads_nowhere_else(strategy: Strategy, file: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("layout", ["torch", "safetensors", "torch_sharded", "safetensors_sharded"])
-@pytest.mark.parametrize("strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "strategy", [row for row in STRATEGIES.values() if row.extra_layouts], ids=lambda row: row.name
+)
 def test_what_a_file_is_called_does_not_matter(strategy: Strategy, layout: str, tmp_path: Path) -> None:
     """A .safetensors may be called .bin: what is in it tells. What is called one, `torch.load` takes for one."""
     checkpoint = made(tmp_path, layout)
@@ -225,7 +234,7 @@ def written(folder: Path, header: dict[str, Any], values: bytes = VALUES) -> Pat
 
 
 of_safetensors = pytest.mark.parametrize(
-    "strategy", [row for row in STRATEGIES.values() if row.also], ids=lambda row: row.name
+    "strategy", [row for row in STRATEGIES.values() if row.extra_layouts], ids=lambda row: row.name
 )
 
 

@@ -1,9 +1,7 @@
-"""What `streamed` does beside what every recipe does: dtypes, rings, direct reads, and whose memory is whose."""
+"""Promises of `streamed` beside those of every recipe: dtypes, rings, direct reads, and whose memory is whose."""
 
-import gc
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,103 +9,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.meters.allocations import sum_peak
-from bench.meters.simulated.ledger import HOST, PINNED, Ledger, in_place
-from bench.meters.simulated.peaks import host_held, host_peak
+from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
+from bench.selftest.held_models import (
+    CPU,
+    CUDA,
+    DEVICE,
+    PAGE_BYTES,
+    Extra,
+    Holder,
+    Shared,
+    bits,
+    require_same,
+    saved,
+    small_parts,
+    some,
+)
 from bench.strategies.reading import memory
 from bench.strategies.reading import threads as reading_threads
 from bench.strategies.streamed import streamed
 from model.checkpoints.checkpoint import Checkpoint
-from model.checkpoints.making import make, make_sparse
+from model.checkpoints.making import make
 from model.checkpoints.specification import Specification
 from model.gpt2 import CONFIGS, GPT2, REHEARSAL
-
-CPU = torch.device("cpu")
-CUDA = torch.device("cuda")
-DEVICE = "cuda:0"
-MIB = 2**20
-PAGE_BYTES = reading_threads.PAGE_BYTES
-SPECIAL = [
-    float("nan"),
-    float("inf"),
-    -float("inf"),
-    0.0,
-    -0.0,
-    1e-45,
-    -1e-40,
-    3.4e38,
-    1e-6,
-    65519.0,
-    65520.0,
-    1.00390625,
-]
-
-
-class Holder(nn.Module):
-    """Buffers like those that it is given; what it is built with is never a value of theirs."""
-
-    def __init__(self, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
-        super().__init__()
-        for name, tensor in tensors.items():
-            kind = dtype if dtype and tensor.is_floating_point() else tensor.dtype
-            self.register_buffer(name, torch.empty_strided(tensor.shape, tensor.stride(), dtype=kind))
-
-
-class Shared(nn.Module):
-    """A parameter under two names, and a buffer that is a part of it, after another storage."""
-
-    part: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Parameter(torch.zeros(3))
-        self.one = nn.Parameter(torch.zeros(4, 1500))
-        self.other = self.one
-        self.register_buffer("part", self.one.detach()[1:3].t())
-
-
-def bits(tensor: Tensor) -> list[int]:
-    return tensor.detach().contiguous().flatten().view(torch.uint8).tolist()
-
-
-def require_same(loaded: nn.Module, saved: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Every tensor is the saved one to the bit, floating-point ones as `to(dtype)` has them."""
-    found = loaded.state_dict()
-    assert found.keys() == saved.keys()
-    for name, tensor in saved.items():
-        wanted = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
-        assert (found[name].dtype, found[name].shape) == (wanted.dtype, wanted.shape), name
-        assert bits(found[name]) == bits(wanted), name
-
-
-def some(count: int = 10_007) -> dict[str, Tensor]:
-    """Tensors of several dtypes and sizes, none of whose sizes is a multiple of a page."""
-    torch.manual_seed(1)
-    special = torch.tensor(SPECIAL)
-    return {
-        "large": torch.cat([special, torch.randn(count), special]),
-        "number": torch.tensor(7.125),
-        "none": torch.empty(0, 3),
-        "flags": torch.arange(1001) % 3 == 0,
-        "whole": torch.arange(1003) * 2**40,
-        "turned": torch.randn(37, 41).t(),
-        "f64": torch.cat([special.double(), torch.randn(501, dtype=torch.float64) * 1e-3]),
-        "f16": torch.randn(777).half(),
-    }
-
-
-def saved(tensors: dict[str, Any], folder: Path) -> Path:
-    torch.save(tensors, folder / "checkpoint.pt")
-    return folder / "checkpoint.pt"
-
-
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks, reads and conversions of some pages each."""
-    monkeypatch.setattr(memory, "BLOCK_BYTES", 2 * PAGE_BYTES)
-    monkeypatch.setattr(memory, "READ_PAGES", 1)
-    monkeypatch.setattr(memory, "CONVERTED_BYTES", 4 * PAGE_BYTES)
-    monkeypatch.setattr(memory, "SLOTS", 4)
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -198,81 +122,12 @@ def test_ties_and_views_stay_what_they_are_in_another_dtype(tmp_path: Path, monk
 
 
 def test_tensors_of_two_dtypes_in_one_storage_are_not_converted(tmp_path: Path) -> None:
-    """What is of one dtype to one of them would be of another to the other."""
+    """Bytes that have one dtype for one of them would have another for the other."""
     one = torch.zeros(8, dtype=torch.float8_e5m2)
     tensors = {"one": one, "other": one.view(torch.float8_e4m3fn)}
     path = saved(tensors, tmp_path)
     with pytest.raises(ValueError, match=r"checkpoint\.pt has tensors of several dtypes in one storage"):
         streamed(lambda: Holder(tensors), path, CPU, dtype=torch.float32)
-
-
-def test_a_file_in_that_dtype_is_read_straight(tmp_path: Path, ledger: Ledger) -> None:
-    tensors = {"one": torch.ones(10_007).bfloat16(), "flag": torch.ones(3).bool()}
-    path, peaks = saved(tensors, tmp_path), []
-    for dtype in (None, torch.bfloat16, torch.float16):
-        with simulation(ledger, planned=True):
-            ledger.restart()
-            streamed(lambda: Holder(tensors), path, CPU, dtype=dtype)
-        peaks.append(sum_peak(in_place(ledger.events, HOST)).bytes)
-    assert peaks[0] == peaks[1] < peaks[2]
-
-
-def sparse(dtype: str, folder: Path, size: str = REHEARSAL) -> tuple[Path, Callable[[], nn.Module]]:
-    """A checkpoint without values, and what builds its model."""
-    specification = Specification(size, dtype, "torch")
-    make_sparse(specification, folder / "sparse")
-    return Checkpoint(specification, folder / "sparse").path, specification.build
-
-
-SMALL_BYTES = Specification("small", "float32", "torch").footprint.state_bytes
-
-
-def test_on_the_host_a_load_in_another_dtype_takes_its_model_and_what_is_converted(
-    tmp_path: Path, ledger: Ledger
-) -> None:
-    path, build = sparse("float32", tmp_path, "small")
-    with simulation(ledger, planned=True):
-        model = streamed(build, path, CPU, dtype=torch.bfloat16, threads=2)
-        assert ledger.held_bytes(HOST) == SMALL_BYTES // 2
-    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.bfloat16}
-    assert host_peak(in_place(ledger.events, HOST, PINNED)).bytes == SMALL_BYTES // 2 + memory.CONVERTED_BYTES
-
-
-def test_on_the_device_it_takes_its_model_and_a_part_as_it_was_read(tmp_path: Path, ledger: Ledger) -> None:
-    path, build = sparse("float32", tmp_path, "small")
-    with simulation(ledger, planned=True):
-        model = streamed(build, path, CUDA, dtype=torch.bfloat16)
-        assert ledger.held_bytes(DEVICE) == SMALL_BYTES // 2
-        assert host_held(in_place(ledger.events, HOST, PINNED)) == 0
-    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.bfloat16}
-    peak = sum_peak(in_place(ledger.events, DEVICE)).bytes
-    assert SMALL_BYTES // 2 < peak <= SMALL_BYTES // 2 + 64 * MIB // memory.SLOTS
-    assert host_peak(in_place(ledger.events, HOST, PINNED)).bytes == 64 * MIB
-
-
-@pytest.mark.parametrize("ring", [MIB, 16 * MIB, 64 * MIB])
-@pytest.mark.parametrize("direct", [False, True])
-def test_the_device_takes_the_model_and_the_host_a_ring(
-    ring: int, direct: bool, tmp_path: Path, ledger: Ledger
-) -> None:
-    path, build = sparse("float32", tmp_path, "small")
-    with simulation(ledger, planned=True):
-        model = streamed(build, path, CUDA, ring=ring, direct=direct)
-        assert host_held(in_place(ledger.events, HOST, PINNED)) == 0
-        assert ledger.held_bytes(DEVICE) == SMALL_BYTES
-        assert all(tensor.is_cuda for tensor in model.state_dict().values())
-    assert sum_peak(in_place(ledger.events, DEVICE)).bytes == SMALL_BYTES
-    assert host_peak(in_place(ledger.events, HOST, PINNED)).bytes == ring
-
-
-def test_for_a_small_file_the_ring_is_small(tmp_path: Path, ledger: Ledger) -> None:
-    path, build = sparse("float32", tmp_path)
-    state = Specification(REHEARSAL, "float32", "torch").footprint.state_bytes
-    with simulation(ledger, planned=True):
-        model = streamed(build, path, CUDA)
-        assert ledger.held_bytes(DEVICE) == state
-    assert state < host_peak(in_place(ledger.events, PINNED)).bytes == 128 * 1024
-    assert model
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -341,23 +196,6 @@ def test_tied_tensors_are_one(tmp_path: Path) -> None:
     assert loaded.part[7, 0] == 5
 
 
-def test_memory_goes_with_the_last_tensor_of_its_block(
-    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "BLOCK_BYTES", 20 * PAGE_BYTES)
-    tensors = {name: torch.zeros(2 * PAGE_BYTES) for name in "abcd"}
-    path = saved(tensors, tmp_path)
-    with simulation(ledger, planned=True):
-        loaded = streamed(lambda: Holder(tensors), path, CPU).state_dict()
-        held = []
-        for name in "abcd":
-            del loaded[name]
-            gc.collect()
-            held.append(ledger.held_bytes(HOST))
-    # Two to a block.
-    assert held[0] > held[1] == held[2] > held[3] == 0
-
-
 def test_a_file_of_empty_tensors_only_is_loaded(tmp_path: Path) -> None:
     tensors = {"one": torch.empty(0), "two": torch.empty(3, 0, dtype=torch.int64), "three": torch.empty(0).half()}
     path = saved(tensors, tmp_path)
@@ -394,18 +232,6 @@ def test_empty_safetensors_of_several_dtypes_have_one_place_and_are_converted(tm
     tensors = {"a": torch.empty(0), "b": torch.empty(0, 2, dtype=torch.int64)}
     for dtype in (None, torch.bfloat16):
         require_same(streamed(lambda: Holder(tensors), path, CPU, dtype=dtype), tensors, dtype)
-
-
-class Extra(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.extra: Any = None
-
-    def get_extra_state(self) -> Any:
-        return self.extra
-
-    def set_extra_state(self, state: Any) -> None:
-        self.extra = state
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])

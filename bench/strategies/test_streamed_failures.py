@@ -1,4 +1,4 @@
-"""How a load by `streamed` that fails ends: what failed is named, no thread is left, and nothing is pinned."""
+"""A load by `streamed` that fails names what failed, and leaves no thread and nothing pinned."""
 
 import gc
 import os
@@ -17,13 +17,13 @@ from bench import interrupts
 from bench.meters.simulated.ledger import PINNED, Ledger, in_place
 from bench.meters.simulated.peaks import host_held
 from bench.meters.simulated.simulation import simulation
+from bench.selftest.held_models import CPU, CUDA, DEVICE, PAGE_BYTES, Extra, Holder, saved, small_parts, some
 from bench.strategies.reading.records import unzip
 from bench.strategies.streamed import streamed
-from bench.strategies.test_streamed import CPU, CUDA, DEVICE, PAGE_BYTES, Extra, Holder, saved, small_parts, some
 
 
 class Broken(Exception):
-    """What a test lets go wrong."""
+    """The failure that a test injects."""
 
 
 def failing_build(error: BaseException) -> Callable[[], nn.Module]:

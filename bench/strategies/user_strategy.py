@@ -1,4 +1,4 @@
-"""A loader of the user's, as a row beside the suite's own."""
+"""Loaders of the user's, as rows beside the suite's own."""
 
 from inspect import signature
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.strategies import KNOWN, Bounds, Strategy
 from bench.strategies.lazy_recipe import LazyRecipe
 from model.layouts.layouts import LAYOUTS
+from model.user.reference import Reference
 
 
 class UserRecipe(LazyRecipe):
@@ -19,7 +21,7 @@ class UserRecipe(LazyRecipe):
 
 
 def required_layout(function: Any) -> str | None:
-    """The layout that a loader wants, by an attribute of that name. Raises `ValueError` for one that there is not."""
+    """Return the layout that a loader wants, by an attribute of that name. Raises `ValueError` for an unknown one."""
     layout = getattr(function, "layout", None)
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"has the layout {layout!r}; choose one of {', '.join(LAYOUTS)}, or give it none")
@@ -27,7 +29,7 @@ def required_layout(function: Any) -> str | None:
 
 
 def takes_a_load(function: Any) -> bool:
-    """Whether a function can be called as a recipe is: with `build`, `path` and `device`."""
+    """Return True if a function can be called as a recipe is: with `build`, `path` and `device`."""
     try:
         signature(function).bind(None, None, None)
     except TypeError:
@@ -35,3 +37,24 @@ def takes_a_load(function: Any) -> bool:
     except ValueError:  # Of some that are written in C nothing is known.
         return True
     return True
+
+
+def user_strategy(text: str, bound: str | None) -> Strategy:
+    """Return the row of a loader, by its name, see `Reference`; `bound`: what it takes on the device at most.
+
+    Raises `ValueError`, in a line, if it cannot be one.
+    """
+    reference = Reference.of(text)
+    function = reference.get()
+    if not takes_a_load(function):
+        raise ValueError(f"{reference.display_name} cannot be called with (build, path, device), as a loader is")
+    if reference.name in KNOWN:
+        raise ValueError(
+            f"{reference.display_name}: there is a strategy {reference.name!r} already; rename the function"
+        )
+    try:
+        layout = required_layout(function)
+    except ValueError as error:
+        raise ValueError(f"{reference.display_name} {error}") from None
+    bounds = Bounds(device=bound or "", cpu=bound or "")
+    return Strategy(UserRecipe(reference), layout or "torch", bounds, is_users=True, any_layout=layout is None)

@@ -111,9 +111,9 @@ def test_what_lies_beside_the_users_file_comes_before_the_suites(project: Path) 
 
 
 def test_its_own_loader_finds_the_same(project: Path) -> None:
-    from bench.strategies import own_strategy  # noqa: PLC0415 - the fixture has one of this name, which is not imported
+    from bench.strategies.user_strategy import user_strategy  # noqa: PLC0415 - the fixture has one of this name, which is not imported
 
-    strategy = own_strategy(f"{project}/script.py:load", None)
+    strategy = user_strategy(f"{project}/script.py:load", None)
     strategy.load(UserModel(Reference(f"{project}/script.py:net")).build, project, torch.device("cpu"))
     assert "script.py:load warns: UserWarning: in a loader (script.py:33)" in told(project)
 

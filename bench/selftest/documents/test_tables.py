@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.conformance.properties import PROPERTIES, columns
+from bench.conformance.properties import PROPERTIES
 from bench.plugin.option import markdown_table
 from bench.plugin.options import OPTIONS
 from bench.report.document_tables import document_tables
+from bench.report.strategy_tables import DOCUMENTS as STRATEGY_DOCUMENTS
+from bench.report.strategy_tables import TABLES as STRATEGY_TABLES
+from bench.report.strategy_tables import with_strategies
 from bench.selftest.documents.markdown import ROOT, documented, documents, tables
 from bench.sharded.recipes import SHARDED
-from bench.strategies import STRATEGIES
 from model.checkpoints.specification import Specification
 from model.gpt2 import SIZES
 
@@ -39,20 +41,11 @@ def test_every_property_is_in_the_table() -> None:
     assert table("bench/conformance/README.md", "column") == rows
 
 
-def test_the_conformance_tables_say_what_the_strategies_promise() -> None:
-    said = {
-        (row[0], name): cell
-        for headings, *rows in tables(DOCUMENTS["bench/conformance/README.md"], "strategy")
-        for row in rows
-        for name, cell in zip(headings[1:], row[1:], strict=True)
-    }
-    promised = {}
-    for strategy in STRATEGIES.values():
-        for row in PROPERTIES.values():
-            refused = row.name in strategy.refused("cpu") or not row.fits
-            tried = row.name in columns(strategy)
-            promised[strategy.name, row.name] = ("refused" if refused else "ok") if tried else "-"
-    assert said == promised
+@pytest.mark.parametrize("name", STRATEGY_DOCUMENTS)
+def test_the_tables_of_strategies_are_as_they_are_declared(name: str) -> None:
+    """Every strategy is listed, with the bounds that are asserted and the models that its row refuses."""
+    assert all(table(name, heading) for document, heading in STRATEGY_TABLES if document == name)
+    assert with_strategies(name, DOCUMENTS[name]) == DOCUMENTS[name], "run python -m bench.report --tables"
 
 
 def test_every_size_is_in_the_table() -> None:
@@ -98,33 +91,8 @@ def bounds(name: str, *places: int) -> dict[str, list[str]]:
     return found
 
 
-def mapped(file: str) -> str:
-    return f", and {file} file-backed" if file not in {"", "0"} else ""
-
-
-def test_the_bounds_are_those_that_are_asserted() -> None:
-    stated = {one.name: one for one in STRATEGIES.values()}
-    # The ring has 64 MiB.
-    assert bounds("README.md", 1, 2) == {
-        name: [one.device, one.host.replace("R", "64 MiB")] for name, one in stated.items()
-    }
-    assert bounds("bench/strategies/README.md", 2, 3, 4) == {
-        name: [
-            one.device,
-            one.host + mapped(one.file_moved) + ", page-locked" * (one.pinned == "R"),
-            one.one_pool + mapped(one.file),
-        ]
-        for name, one in stated.items()
-    }
-    assert {row[0].strip("`"): row[2:] for row in table("bench/strategies/README.md", "cast by")} == {
-        name: [
-            one.device,
-            one.host + mapped(one.file_moved) + ", page-locked" * (one.pinned == "R"),
-            one.one_pool + mapped(one.file),
-        ]
-        for name, one in ((name, one.when_cast()) for name, one in stated.items())
-    }
+def test_the_bounds_of_ranks_are_those_that_are_asserted() -> None:
     files = {"0": "", "S | 0": ", and S file-backed in rank 0", "T": ", and file-backed pages with its shards"}
     assert bounds("bench/sharded/README.md", 2, 3) == {
-        one.name: [one.device, one.host + files[one.file]] for one in SHARDED.values()
+        one.name: [one.bounds.device, one.bounds.host + files[one.bounds.file]] for one in SHARDED.values()
     }

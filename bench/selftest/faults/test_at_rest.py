@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.measure.case import Case
+from bench.measure.jobs import load_job
 from bench.measure.loads import run_load
 from bench.meters.measure import measure
 from bench.meters.process import LoadDied
@@ -133,7 +134,7 @@ def run_apart(attempts: list[Attempt], report: Path) -> list[str]:
     """The end of the process, if it came before its last attempt."""
     sound = attempts[0].sound
     case = Case(attempts[0].strategy, REHEARSAL, "cpu", "float32")
-    job = replace(case.job(case.strategy.load, sound, sound), rehearse=partial(run_attempts, attempts, report))
+    job = replace(load_job(case, case.strategy.load, sound, sound), rehearse=partial(run_attempts, attempts, report))
     try:
         measure(job, LIMIT_SECONDS)
     except LoadDied as error:

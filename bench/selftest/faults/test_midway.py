@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from bench.measure.case import Case
+from bench.measure.jobs import load_job
 from bench.measure.loads import run_load
 from bench.meters.child import Job
 from bench.meters.measure import measure
@@ -94,7 +95,7 @@ def change_before(load: Load, change: Change, build: Build, path: Path, device: 
 def job_with(folder: Path, strategy: str, change: Change) -> Job:
     case = Case(strategy, REHEARSAL, "cpu", "float32")
     load = partial(change_after, case.strategy.load, change)
-    return case.job(load, made(folder / TARGET), made(folder / "rehearsal"))
+    return load_job(case, load, made(folder / TARGET), made(folder / "rehearsal"))
 
 
 def test_a_file_cut_while_it_is_mapped_ends_its_own_process_alone(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_a_file_swapped_for_another_sound_one_is_told(tmp_path: Path) -> None:
 def in_a_process(tmp_path_factory: pytest.TempPathFactory) -> InAProcess:
     """Does something in a process of its own; raises as `measure` does if it fails or dies."""
     checkpoint = made(tmp_path_factory.mktemp("checkpoints") / "rehearsal")
-    job = Case("sequential", REHEARSAL, "cpu", "float32").job(sequential, checkpoint, checkpoint)
+    job = load_job(Case("sequential", REHEARSAL, "cpu", "float32"), sequential, checkpoint, checkpoint)
     return lambda do: measure(replace(job, rehearse=do), LIMIT_SECONDS)
 
 

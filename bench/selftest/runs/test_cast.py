@@ -8,6 +8,8 @@ import pytest
 from bench.conftest import Bench, Measure, last_record
 from bench.measure.building import built
 from bench.measure.case import Case
+from bench.measure.expected import ownership
+from bench.measure.refusals import skip_reason
 from bench.selftest.checked_load import checked
 from bench.strategies import STRATEGIES
 from model.user.conversion_request import ConversionRequest
@@ -114,7 +116,7 @@ def test_integers_and_buffers_that_no_checkpoint_has_are_not_cast(
 ) -> None:
     """A plan knows the dtypes of a checkpoint that it does not read."""
     one = model(mine, checkpoint, to)
-    case = Case(strategy, one.label, device, one.dtype, planned=True, own=one, cast=to)
+    case = Case(strategy, one.label, device, one.dtype, planned=True, user_model=one, cast=to)
     record = checked(load, case)
     floats = 4000 * 1024 + 64 * 1024 * 3 + 64 + 4 * 64 + 2 * 4 * 64 * 64 + 2 * 4 * 64
     integers = 8 * 300_001
@@ -128,21 +130,21 @@ def test_integers_and_buffers_that_no_checkpoint_has_are_not_cast(
 @pytest.mark.parametrize("to", ["bfloat16", "float32"])
 def test_a_model_is_cast_where_it_is_built_one_tensor_after_the_other(mine: Path, to: str) -> None:
     one = model(mine, None, to)
-    case = Case("baseline", one.label, "cpu", one.dtype, planned=True, own=one, cast=to)
+    case = Case("baseline", one.label, "cpu", one.dtype, planned=True, user_model=one, cast=to)
     saved, beside = case.specification.saved, case.specification.footprint.nonpersistent_bytes
     assert built(one, planned=True).peak_bytes == saved.built_bytes + beside
     assert saved.built_bytes > saved.checkpoint_bytes or to == "float32"
 
 
 def test_who_takes_no_dtype_is_skipped_in_a_line() -> None:
-    told = Case("dcp", "tiny", "cpu", "float32", cast="bfloat16").why_not
+    told = skip_reason(Case("dcp", "tiny", "cpu", "float32", cast="bfloat16"))
     assert told == "dcp takes no dtype to cast to: leave out --cast"
-    assert Case("dcp", "tiny", "cpu", "float32").why_not is None
-    assert Case("mmap_assign", "tiny", "cpu", "float32", cast="bfloat16").why_not is None
+    assert skip_reason(Case("dcp", "tiny", "cpu", "float32")) is None
+    assert skip_reason(Case("mmap_assign", "tiny", "cpu", "float32", cast="bfloat16")) is None
 
 
 def test_weights_that_are_converted_are_no_pages_of_the_file() -> None:
-    found = [Case("mmap_assign", "tiny", "cpu", dtype, cast="float32").ownership for dtype in ("bfloat16", "float32")]
+    found = [ownership(Case("mmap_assign", "tiny", "cpu", dtype, cast="float32")) for dtype in ("bfloat16", "float32")]
     assert found == ["owned", "mapped"]
 
 

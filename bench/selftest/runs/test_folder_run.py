@@ -7,6 +7,7 @@ import pytest
 
 from bench.conftest import Bench, Measure, last_record
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
 from model.user.from_options import user_model
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
@@ -39,5 +40,5 @@ def test_a_configuration_alone_is_planned(load: Measure, folder: Path, model: Pa
     (folder / "alone").mkdir()
     (folder / "alone" / "config.json").write_bytes((model / "config.json").read_bytes())
     alone = user_model(str(folder / "alone"), None, None, None)
-    case = Case("streamed", alone.label, "sim", alone.dtype, planned=True, own=alone)
-    assert load(case).device.requested_bytes == case.blank_record().state_bytes
+    case = Case("streamed", alone.label, "sim", alone.dtype, planned=True, user_model=alone)
+    assert load(case).device.requested_bytes == blank_record(case).state_bytes

@@ -11,9 +11,11 @@ import torch
 
 from bench.conftest import Bench, Measure, last_record
 from bench.measure.case import Case
+from bench.measure.expected import building
 from bench.meters.measure import Measurement
 from bench.selftest.checked_load import checked
-from bench.strategies import STRATEGIES, Strategy, own_strategy
+from bench.strategies import STRATEGIES, Strategy
+from bench.strategies.user_strategy import user_strategy
 from model.layouts.files import save_plain
 from model.layouts.layouts import LAYOUTS
 from model.user.from_options import user_model
@@ -210,7 +212,7 @@ def test_buffers_that_no_checkpoint_has_count_wherever_they_get_their_values(
     load: Measure, folder: Path, file: Path
 ) -> None:
     model = user_model(f"{file}:rotary", str(folder / "weights.pt"), None, None)
-    found = {name: checked(load, Case(name, model.label, "sim", "float32", own=model)) for name in STRATEGIES}
+    found = {name: checked(load, Case(name, model.label, "sim", "float32", user_model=model)) for name in STRATEGIES}
     beside = 512 * 100 * 4
     assert {record.beside_bytes for record in found.values()} == {beside}
     assert found["sequential"].device_requested_peak_bytes == STATE + LARGEST + beside
@@ -254,7 +256,7 @@ def test_a_model_of_few_bytes_or_of_many_tensors_is_no_breach(
     load: Measure, file: Path, factory: str, strategy: str
 ) -> None:
     model = user_model(f"{file}:{factory}", None, None, None)
-    checked(load, Case(strategy, model.label, "sim", "float32", own=model))
+    checked(load, Case(strategy, model.label, "sim", "float32", user_model=model))
 
 
 def test_a_device_needs_one_file_of_several_mapped_at_a_time(load: Measure, folder: Path, file: Path) -> None:
@@ -262,7 +264,7 @@ def test_a_device_needs_one_file_of_several_mapped_at_a_time(load: Measure, fold
     (folder / "shards").mkdir()
     sharded.save(Reference(f"{file}:rotary").get()().state_dict(), folder / "shards", save_plain)
     model = user_model(f"{file}:tied", str(folder / "shards"), None, None)
-    record = checked(load, Case("mmap_assign", model.label, "sim", "float32", own=model))
+    record = checked(load, Case("mmap_assign", model.label, "sim", "float32", user_model=model))
     assert record.largest_file_bytes == LARGEST
     assert record.host_file_peak_bytes == pytest.approx(LARGEST, abs=2e6)
     assert record.host_file_bound_ratio == LARGEST / STATE
@@ -272,15 +274,15 @@ def test_a_plan_of_a_strangers_model_takes_what_theory_says(load: Measure, folde
     plain = LAYOUTS["safetensors"]
     plain.save(Reference(f"{file}:tied").get()().state_dict(), folder, save_plain)
     model = user_model(f"{file}:tied", str(folder / plain.entrance), None, None)
-    theirs = own_strategy(f"{file}:theirs", None)
+    theirs = user_strategy(f"{file}:theirs", None)
 
     def planned(name: str, strategy: Strategy | None = None) -> Measurement:
-        return load(Case(name, model.label, "sim", "float32", planned=True, own=model, own_strategy=strategy))
+        return load(Case(name, model.label, "sim", "float32", planned=True, user_model=model, user_strategy=strategy))
 
-    building = Case("sequential", model.label, "sim", "float32", planned=True, own=model).built
-    assert building
+    built = building(Case("sequential", model.label, "sim", "float32", planned=True, user_model=model))
+    assert built
     assert planned("sequential").device.requested_bytes == STATE + LARGEST
-    assert planned("sequential").host.private_bytes == building.peak_bytes
+    assert planned("sequential").host.private_bytes == built.peak_bytes
     assert planned("load_assign").host.private_bytes == LARGEST
     assert planned("mmap_assign").host.private_bytes == 0
     private = planned("theirs", theirs).host.private_bytes

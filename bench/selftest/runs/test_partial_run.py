@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bench.conftest import Bench, Measure, last_record
-from bench.measure.bounds import expected_peaks, peak_bound
 from bench.measure.case import Case
+from bench.measure.expected import terms
+from bench.measure.refusals import remedy, skip_reason, states_refusal
 from bench.strategies import STRATEGIES
 from model.user.conversion_request import ConversionRequest
 from model.user.from_options import user_model
@@ -85,11 +86,13 @@ def model(
 def test_theory_knows_what_is_in_the_model_and_not_in_the_checkpoint(
     load: Measure, file: Path, strategy: str, cast: str
 ) -> None:
-    case = Case(strategy, "headed", "sim", "float32", own=model(file, cast=cast), cast=cast)
+    case = Case(strategy, "headed", "sim", "float32", user_model=model(file, cast=cast), cast=cast)
     assert case.specification.checkpoint_bytes == BODY
     assert case.specification.footprint.state_bytes == (BODY + HEAD + NORM) // (2 if cast else 1)
-    [expression] = [one for name, one in expected_peaks(case.strategy, "sim").items() if name.startswith("device_req")]
-    bound = peak_bound("device_requested_peak_bytes", expression, case.blank_record())
+    [expression] = [
+        one for name, one in case.strategy.bounds.of_peaks(on_host=False).items() if name.startswith("device_req")
+    ]
+    bound = terms(case).peak_bound("device_requested_peak_bytes", expression)
     off = bound - (load(case).device.requested_bytes or 0)
     # Memory for what is missing may be taken after what a stream converts is gone.
     assert off == 0 or (strategy == "streamed" and cast and 0 < off <= 2**22)
@@ -123,15 +126,17 @@ def test_a_run_says_what_is_missing_and_holds_a_loader_to_it(bench: Bench, folde
 
 def test_what_has_no_reset_parameters_is_refused_by_skeletons(file: Path) -> None:
     missing: Any = ("head.*", "norm.*", "down")
-    cases = [Case(name, "adapted", "cpu", "float32", own=model(file, "adapted", missing)) for name in STRATEGIES]
-    assert {case.strategy_name for case in cases if case.states_refusal} == {*STRATEGIES} - {"baseline", "sequential"}
-    assert {case.remedy for case in cases if case.states_refusal} == {
+    cases = [Case(name, "adapted", "cpu", "float32", user_model=model(file, "adapted", missing)) for name in STRATEGIES]
+    assert {case.strategy_name for case in cases if states_refusal(case)} == {*STRATEGIES} - {"baseline", "sequential"}
+    assert {remedy(case) for case in cases if states_refusal(case)} == {
         "use baseline or sequential, or give the modules of what its checkpoint lacks a reset_parameters()"
     }
-    assert not any(Case(name, "headed", "cpu", "float32", own=model(file)).states_refusal for name in STRATEGIES)
+    assert not any(
+        states_refusal(Case(name, "headed", "cpu", "float32", user_model=model(file))) for name in STRATEGIES
+    )
 
 
 def test_a_peer_that_takes_no_missing_names_is_left_out(file: Path) -> None:
     # Of those that want another library, that it is not installed comes first.
-    why = Case("dcp", "headed", "cpu", "float32", own=model(file)).why_not
+    why = skip_reason(Case("dcp", "headed", "cpu", "float32", user_model=model(file)))
     assert why == "dcp takes no names that are missing: leave out --allow-missing"

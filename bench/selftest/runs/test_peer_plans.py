@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import Measure
-from bench.measure.bounds import host_slack_bytes
 from bench.measure.case import Case
+from bench.measure.terms import host_slack_bytes
 from model.user.from_options import user_model
 
 CODE = """
@@ -46,10 +46,10 @@ def test_a_plan_counts_what_the_load_takes(tmp_path: Path, load: Measure, name: 
     (tmp_path / "mine.py").write_text(CODE)
     mine = user_model(f"{tmp_path / 'mine.py'}:{model}", None, None, None)
     measured, planned = (
-        load(Case(name, model, device, mine.dtype, planned=planned, own=mine)) for planned in (False, True)
+        load(Case(name, model, device, mine.dtype, planned=planned, user_model=mine)) for planned in (False, True)
     )
     assert planned.device == measured.device
-    footprint = Case(name, model, device, mine.dtype, own=mine).specification.footprint
+    footprint = Case(name, model, device, mine.dtype, user_model=mine).specification.footprint
     assert (planned.device.requested_bytes is None) == (device == "cpu")
     assert (planned.device.requested_bytes or footprint.state_bytes) >= footprint.state_bytes
     slack = host_slack_bytes(footprint.state_bytes, footprint.tensors)

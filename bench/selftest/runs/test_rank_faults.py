@@ -21,7 +21,8 @@ from bench.meters.child import Job
 from bench.meters.process import child_process, telling_failures
 from bench.sharded.measure_ranks import measure_ranks
 from bench.sharded.rank_context import RankContext
-from bench.sharded.rank_group import local_team
+from bench.sharded.rank_group import local_group
+from bench.sharded.rank_jobs import context_of, rank_jobs, rank_load
 from bench.sharded.rank_loads import RankLoad, rehearse_rank
 from bench.sharded.recipes import SHARDED
 from bench.sharded.rendezvous import RankFailed, RankRendezvous
@@ -38,7 +39,7 @@ LIMIT_SECONDS = 60.0
 
 pytestmark = pytest.mark.ranks
 
-NAMES = [name for name, strategy in SHARDED.items() if strategy.why_not is None]
+NAMES = [name for name, strategy in SHARDED.items() if strategy.skip_reason is None]
 
 Recipe = Callable[..., nn.Module]
 
@@ -100,15 +101,15 @@ class Ranks:
         others: Mapping[int, Checkpoint] = MappingProxyType({}),
         seconds: float = LIMIT_SECONDS,
     ) -> None:
-        case = ShardedCase(name, REHEARSAL, "cpu", "float32", team=local_team(2))
+        case = ShardedCase(name, REHEARSAL, "cpu", "float32", group=local_group(2))
         whole, rehearsal = self.checkpoint(case.layout, "whole"), self.checkpoint(case.layout, "rehearsal")
-        meeting = RankRendezvous(case.team)
+        rendezvous = RankRendezvous(case.group)
 
         def jobs(group: str) -> Mapping[int, Job]:
             found = {}
-            for rank, job in case.rank_jobs(meeting, whole, rehearsal)(group).items():
+            for rank, job in rank_jobs(case, rendezvous, whole, rehearsal)(group).items():
                 checkpoint = others.get(rank, whole)
-                load = case.rank_load(replace(case.seat(meeting, group, rank), limit_seconds=seconds))
+                load = rank_load(case, replace(context_of(case, rendezvous, group, rank), timeout_seconds=seconds))
                 load = replace(load, recipe=recipe or load.recipe)
                 found[rank] = replace(
                     job,
@@ -118,7 +119,7 @@ class Ranks:
                 )
             return found
 
-        measure_ranks(meeting, jobs, seconds)
+        measure_ranks(rendezvous, jobs, seconds)
 
 
 @pytest.fixture(scope="module")
@@ -180,12 +181,12 @@ def test_a_rank_that_sees_another_file_is_named(name: str, ranks: Ranks, monkeyp
 
 def save_in_rank(connection: Any, asked: tuple[RankContext, Checkpoint, Path]) -> None:
     """In one of the ranks that save: what each of them has of the model goes into a file of its own."""
-    seat, saved, path = asked
+    context, saved, path = asked
     with telling_failures(connection):
         device = torch.device("cpu")
-        seat.join(device)
+        context.join(device)
         strategy = SHARDED["streamed"]
-        model = RankLoad(strategy.load, seat, "fsdp")(saved.specification.build, saved.path, device)  # type: ignore[arg-type]
+        model = RankLoad(strategy.load, context, "fsdp")(saved.specification.build, saved.path, device)  # type: ignore[arg-type]
         state_dict_saver.save(model.state_dict(), checkpoint_id=path)
         connection.send("saved")
 
@@ -196,17 +197,17 @@ def of_three(ranks: Ranks) -> Checkpoint:
     pytest.importorskip("numpy")
     found = ranks.copied(ranks.checkpoint("dcp", "whole"))
     shutil.rmtree(found.path)
-    meeting = RankRendezvous(local_team(3))
+    rendezvous = RankRendezvous(local_group(3))
     saved = ranks.checkpoint("torch", "whole")
-    group = meeting.name()
-    seats = [RankContext(rank, 3, group, meeting.address, 3, LIMIT_SECONDS) for rank in range(3)]
+    group = rendezvous.name()
+    contexts = [RankContext(rank, 3, group, rendezvous.address, 3, LIMIT_SECONDS) for rank in range(3)]
     with (
-        child_process(save_in_rank, (seats[0], saved, found.path), LIMIT_SECONDS) as first,
-        child_process(save_in_rank, (seats[1], saved, found.path), LIMIT_SECONDS) as second,
-        child_process(save_in_rank, (seats[2], saved, found.path), LIMIT_SECONDS) as third,
+        child_process(save_in_rank, (contexts[0], saved, found.path), LIMIT_SECONDS) as first,
+        child_process(save_in_rank, (contexts[1], saved, found.path), LIMIT_SECONDS) as second,
+        child_process(save_in_rank, (contexts[2], saved, found.path), LIMIT_SECONDS) as third,
     ):
         children = dict(enumerate((first, second, third)))
-        meeting.together(children, lambda _, child: child.receive(str, child.deadline()), LIMIT_SECONDS)
+        rendezvous.together(children, lambda _, child: child.receive(str, child.deadline()), LIMIT_SECONDS)
     assert len(list(found.path.glob("*.distcp"))) == 3
     return replace(found, file_identities=())
 

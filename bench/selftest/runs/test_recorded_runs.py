@@ -9,10 +9,10 @@ import pytest
 from bench.conftest import Measure
 from bench.history.deviation import deviations
 from bench.measure.case import Case
+from bench.measure.peaks import peaks
 from bench.meters.allocator_settings import allocator_settings
 from bench.record.record import Record
 from bench.strategies import STRATEGIES
-from bench.test_peak_memory import peaks
 
 RESULTS = Path(__file__).parents[3] / "results"
 

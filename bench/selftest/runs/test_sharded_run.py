@@ -13,10 +13,11 @@ import pytest
 from bench.conftest import LIMIT_SECONDS, ROOT, WITHOUT_ALTAIR, environment_of, recorded
 from bench.selftest.documents.markdown import documented
 from bench.sharded.measure_ranks import measure_ranks
-from bench.sharded.rank_group import local_team
+from bench.sharded.rank_group import local_group
+from bench.sharded.rank_jobs import rank_jobs
+from bench.sharded.rank_peaks import of_all_ranks
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
-from bench.test_sharded_peak_memory import of_all_ranks
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.specification import Specification
 
@@ -72,10 +73,10 @@ def test_two_processes_load_as_one_run_record_it_once_and_end_together_where_one
     assert (of_many["ranks"], of_many["parallelism"], of_many["strategy"]) == (2, "fsdp", "streamed")
     assert timed["strategy"] == "streamed"
     assert [rank["rank"] for rank in of_many["per_rank"]] == [0, 1]
-    case = ShardedCase("streamed", "tiny", "sim", "float32", team=local_team(2))
-    meeting = RankRendezvous(case.team)
-    jobs = case.rank_jobs(meeting, real_checkpoint(case.specification), real_checkpoint(case.rehearsal))
-    of_one = of_all_ranks(case, measure_ranks(meeting, jobs, LIMIT_SECONDS)) | {"state_bytes": case.state_bytes}
+    case = ShardedCase("streamed", "tiny", "sim", "float32", group=local_group(2))
+    rendezvous = RankRendezvous(case.group)
+    jobs = rank_jobs(case, rendezvous, real_checkpoint(case.specification), real_checkpoint(case.rehearsal))
+    of_one = of_all_ranks(case, measure_ranks(rendezvous, jobs, LIMIT_SECONDS)) | {"state_bytes": case.state_bytes}
     exact = ("device_requested_peak_bytes", "host_pinned_peak_bytes", "share_bytes")
     assert [[rank[name] for name in exact] for rank in of_many["per_rank"]] == [
         [rank[name] for name in exact] for rank in of_one["per_rank"]

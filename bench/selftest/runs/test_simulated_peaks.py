@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 
 from bench.conftest import Measure
-from bench.measure.bounds import bound_bytes, expected_peaks, host_slack_bytes, peak_bound, peak_breaches
+from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
+from bench.measure.expected import blank_record
+from bench.measure.leaks import leaks
+from bench.measure.peaks import peaks
+from bench.measure.terms import Terms, host_slack_bytes
 from bench.meters import device_meter
 from bench.meters.device import DevicePeaks
 from bench.strategies import STRATEGIES
 from bench.strategies.reading.memory import HUGE_PAGE_BYTES
-from bench.test_peak_memory import leaks, peaks
 
 GIB = 2**30
 
@@ -29,12 +32,12 @@ def planned(strategy: str, size: str, device: str = "sim") -> Case:
 def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strategy: str, size: str) -> None:
     measurement, footprint = load(planned(strategy, size)), planned(strategy, size).specification.footprint
     state, largest = footprint.state_bytes, footprint.largest_tensor_bytes
-    row = STRATEGIES[strategy]
-    assert measurement.device.requested_bytes == bound_bytes(row.device, state, largest)
-    assert measurement.host.private_bytes == bound_bytes(row.host, state, largest)
-    assert measurement.host.file_bytes == bound_bytes(row.file_moved or row.file, state, largest)
-    assert measurement.device.pinned_bytes == bound_bytes(row.pinned, state, largest)
-    record = planned(strategy, size).blank_record().with_fields(peaks(measurement, state))
+    row, terms = STRATEGIES[strategy], Terms(state_bytes=state, largest_tensor_bytes=largest)
+    assert measurement.device.requested_bytes == terms.bound_bytes(row.bounds.device)
+    assert measurement.host.private_bytes == terms.bound_bytes(row.bounds.host)
+    assert measurement.host.file_bytes == terms.bound_bytes(row.bounds.beside_device)
+    assert measurement.device.pinned_bytes == terms.bound_bytes(row.bounds.pinned)
+    record = blank_record(planned(strategy, size)).with_fields(peaks(measurement, state))
     assert peak_breaches(row, record) == {}
     assert leaks(measurement.kept, record) == []
     assert measurement.minor_faults is None
@@ -44,7 +47,8 @@ def test_a_planned_load_takes_what_theory_says_to_the_byte(load: Measure, strate
 def test_so_does_one_to_the_cpu(load: Measure, strategy: str) -> None:
     """There is one pool: the model and its checkpoint share the host's memory."""
     measurement, footprint = load(planned(strategy, "small", "cpu")), planned(strategy, "small").specification.footprint
-    expected = bound_bytes(STRATEGIES[strategy].one_pool, footprint.state_bytes, footprint.largest_tensor_bytes)
+    terms = Terms(state_bytes=footprint.state_bytes, largest_tensor_bytes=footprint.largest_tensor_bytes)
+    expected = terms.bound_bytes(STRATEGIES[strategy].bounds.cpu)
     assert expected <= (measurement.host.private_bytes or 0) <= expected + asked_beside(strategy, "cpu")
     assert measurement.device.requested_bytes is None
 
@@ -97,7 +101,7 @@ def test_a_plan_and_a_real_load_agree(load: Measure, strategy: str) -> None:
     assert real.host.file_bytes == pytest.approx(plan.host.file_bytes, abs=slack)
 
 
-in_shards = pytest.mark.parametrize("strategy", [name for name, row in STRATEGIES.items() if row.also])
+in_shards = pytest.mark.parametrize("strategy", [name for name, row in STRATEGIES.items() if row.extra_layouts])
 
 
 @pytest.mark.parametrize("device", ["sim", "cpu"])
@@ -111,11 +115,11 @@ def test_shards_take_what_one_file_takes(load: Measure, strategy: str, layout: s
     assert shards.device == one.device
     assert shards.host.private_bytes == pytest.approx(one.host.private_bytes, abs=asked_beside(strategy, device))
     # What is moved to a device is unmapped file by file: of those before it no page is held.
-    record = case.blank_record()
+    record = blank_record(case)
     record.largest_file_bytes = replace(case.specification, layout=layout).largest_file_bytes
     assert record.largest_file_bytes < record.state_bytes
-    expression = expected_peaks(case.strategy, device)["host_file_peak_bytes"]
-    assert shards.host.file_bytes == peak_bound("host_file_peak_bytes", expression, record)
+    expression = case.strategy.bounds.of_peaks(on_host=device == "cpu")["host_file_peak_bytes"]
+    assert shards.host.file_bytes == Terms.of(record).peak_bound("host_file_peak_bytes", expression)
 
 
 @in_shards

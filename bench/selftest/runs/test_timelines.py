@@ -11,6 +11,8 @@ import torch
 
 from bench.conftest import Measure
 from bench.measure.case import Case
+from bench.measure.jobs import load_job
+from bench.measure.peaks import peaks
 from bench.meters.allocations import AllocationEvent
 from bench.meters.child import load_noting
 from bench.meters.phase_times import PhaseTimes
@@ -18,7 +20,6 @@ from bench.meters.simulated.ledger import Ledger
 from bench.meters.simulated.simulation import simulation
 from bench.meters.timeline import MOMENTS, MOST_POINTS
 from bench.strategies import STRATEGIES
-from bench.test_peak_memory import peaks
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.making import make
 from model.gpt2 import REHEARSAL
@@ -89,7 +90,7 @@ def test_to_note_moments_changes_nothing_that_is_counted(tmp_path: Path, strateg
     case = Case(strategy, REHEARSAL, "sim", "float32", planned=planned)
     make(case.specification, tmp_path / "made", lambda _: None)
     checkpoint = Checkpoint(case.specification, tmp_path / "made")
-    job = case.job(case.strategy.load, checkpoint, checkpoint)
+    job = load_job(case, case.strategy.load, checkpoint, checkpoint)
     plain = partial(job.load, torch.device("cuda"), lambda build: build)
     noting = partial(load_noting, job, torch.device("cuda"), PhaseTimes())
     torch_load = torch.load

@@ -8,6 +8,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure.case import ROUNDS, Case
+from bench.measure.expected import blank_record
 from bench.test_load_time import test_load_time as time_load
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.making import make
@@ -30,7 +31,7 @@ class Pedantic:
 def test_a_load_to_a_stand_in_runs_once_and_leaves_no_times(tmp_path: Path, memory: str | None, rounds: int) -> None:
     case = Case("load_assign", REHEARSAL, "cpu", "float32", stand_in=memory)
     make(case.specification, tmp_path / "made", lambda _: None)
-    checkpoint, record = Checkpoint(case.specification, tmp_path / "made"), case.blank_record()
+    checkpoint, record = Checkpoint(case.specification, tmp_path / "made"), blank_record(case)
     before = record.as_json()
     time_load(case, checkpoint, checkpoint, cast("BenchmarkFixture", benchmark := Pedantic()), record)
     assert benchmark.rounds == rounds

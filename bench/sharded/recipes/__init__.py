@@ -7,8 +7,8 @@ among the ranks, as `fully_shard` or a tensor-parallel plan does. It may be past
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from bench.strategies import ALSO, Strategy
 from bench.strategies.lazy_recipe import LazyRecipe
+from bench.strategies.strategy import EXTRA_LAYOUTS, Bounds, Strategy
 from model.user.reference import Reference
 
 
@@ -24,14 +24,14 @@ class ShardedStrategy(Strategy):
     plannable: bool = True
 
     @property
-    def why_not(self) -> str | None:
-        """Why it cannot be measured here, in a line."""
+    def skip_reason(self) -> str | None:
+        """The reason why it cannot be measured here; None: it can."""
         missing = [name for name in self.needs.split() if find_spec(name) is None]
         return f"{self.name} needs {', '.join(missing)}: pip install '.[sharded]'" if missing else None
 
 
 def _recipe(module: str, function: str = "") -> LazyRecipe:
-    """By its name: what it imports of PyTorch takes a second."""
+    """Return a recipe by its name: what it imports of PyTorch takes a second."""
     return LazyRecipe(Reference(f"{__name__}.{module}:{function or module}"))
 
 
@@ -39,20 +39,35 @@ def _recipe(module: str, function: str = "") -> LazyRecipe:
 SHARDED = {
     strategy.name: strategy
     for strategy in (
-        #               recipe                           layout         device         host   one_pool
-        #                                                file
-        ShardedStrategy(_recipe("load_then_shard"),      "torch",       "S/N + U",     "2S",  "2S",
-                                                         "0"),
-        ShardedStrategy(_recipe("broadcast"),            "torch",       "S/N + B + L", "0",   "S/N | S/N + B + L",
-                                                         "S | 0",       needs="numpy"),
-        ShardedStrategy(_recipe("mmap_shards"),          "torch",       "S/N",         "0",   "S/N",
-                                                         "T",           also=ALSO),
-        ShardedStrategy(_recipe("dcp"),                  "dcp",         "S/N",         "M",   "S/N + M",
-                                                         "0",           needs="numpy"),
-        ShardedStrategy(_recipe("dcp", "dcp_safetensors"), "safetensors", "S/N",       "0",   "S/N",
-                                                         "T",           needs="numpy safetensors", plannable=False,
-                                                         refuses="ties"),
-        ShardedStrategy(_recipe("streamed"),             "torch",       "S/N",         "R",   "S/N",
-                                                         "0",           also=ALSO,     pinned="R"),
+        #          device         host  cpu                  file     pinned
+        ShardedStrategy(
+            _recipe("load_then_shard"), "torch",
+            Bounds("S/N + U",     "2S", "2S",                "0",     "0"),
+        ),
+        ShardedStrategy(
+            _recipe("broadcast"), "torch",
+            Bounds("S/N + B + L", "0",  "S/N | S/N + B + L", "S | 0", "0"),
+            needs="numpy",
+        ),
+        ShardedStrategy(
+            _recipe("mmap_shards"), "torch",
+            Bounds("S/N",         "0",  "S/N",               "T",     "0"),
+            extra_layouts=EXTRA_LAYOUTS,
+        ),
+        ShardedStrategy(
+            _recipe("dcp"), "dcp",
+            Bounds("S/N",         "M",  "S/N + M",           "0",     "0"),
+            needs="numpy",
+        ),
+        ShardedStrategy(
+            _recipe("dcp", "dcp_safetensors"), "safetensors",
+            Bounds("S/N",         "0",  "S/N",               "T",     "0"),
+            needs="numpy safetensors", plannable=False, refuses="ties",
+        ),
+        ShardedStrategy(
+            _recipe("streamed"), "torch",
+            Bounds("S/N",         "R",  "S/N",               "0",     "R"),
+            extra_layouts=EXTRA_LAYOUTS,
+        ),
     )
 }  # fmt: skip

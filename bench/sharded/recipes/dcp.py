@@ -12,7 +12,7 @@ def dcp(build, path, device, parallelize):
 
 
 def dcp_safetensors(build, path, device, parallelize):
-    """The same from the .safetensors files of a folder."""
+    """Read the shards from the .safetensors files of a folder in the same way."""
     return _load(build, device, parallelize, HuggingFaceStorageReader(str(path.parent)))
 
 

@@ -71,7 +71,7 @@ def shared_out(tensors, ranks):
 
 
 def parts_of(saved, tensor, records, step):
-    """What to read to where, of a tensor's shard: a file, ranges of bytes, and the part of the shard that they are."""
+    """A read of a tensor's shard: a file, ranges of bytes, and the part of the shard that they are."""
     if not saved.is_contiguous():
         raise ValueError(f"a tensor of strides {saved.stride()} is saved: its shards are in no order in the file")
     record = records[saved.untyped_storage()]

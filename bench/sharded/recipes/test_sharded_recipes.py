@@ -1,4 +1,4 @@
-"""What holds for every recipe of the table: it can be pasted, and it loads where there is but one rank."""
+"""Promises of every recipe of the table: it can be pasted, and it loads where there is but one rank."""
 
 import sys
 from collections.abc import Iterator
@@ -61,8 +61,8 @@ def alone() -> Iterator[None]:
 def test_a_rank_alone_has_all_that_was_saved(
     strategy: ShardedStrategy, way: str, alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if strategy.why_not:
-        pytest.skip(strategy.why_not)
+    if strategy.skip_reason:
+        pytest.skip(strategy.skip_reason)
     # So that a shard takes several reads, and the last is shorter.
     monkeypatch.setattr(streamed, "READ_BYTES", 1000)
     specification = Specification(REHEARSAL, "float32", strategy.layout)

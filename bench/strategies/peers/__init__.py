@@ -32,7 +32,8 @@ class Peer:
     in the conformance table, `wrong` are those that it was seen to load wrongly without an error, and `dies` those that
     ended its process. `architecture` is that of the model which it loads, if not the suite's.
 
-    `also` are other layouts of a user's checkpoint that it is measured with, where it `finds` its files as they lie.
+    `extra_layouts` are other layouts of a user's checkpoint that it is measured with, where it `finds` its files as
+    they lie.
     `torch_file` is the file-backed memory once every weight was read, where that is of torch.
     """
 
@@ -45,7 +46,7 @@ class Peer:
     wrong: str = ""
     dies: str = ""
     architecture: str = ""
-    also: str = ""
+    extra_layouts: str = ""
     finds: Callable[[Source], bool] = by_path
     torch_file: str = ""
 
@@ -64,7 +65,7 @@ class Peer:
         return {name: _version(name) for name in self.needs.split()}
 
     def as_record(self) -> dict[str, Any]:
-        """What a record says of it, but for the back end, which is known when something was loaded."""
+        """Return its fields of a record, but for the back end, which is known when something was loaded."""
         return {
             "versions": self.versions,
             "settings": self.settings,
@@ -75,12 +76,12 @@ class Peer:
         }
 
     def backend(self, device: torch.device) -> str | None:
-        """Which of its ways the library takes to a device, where its file asks it; to be asked where it is loaded."""
+        """Return the way that the library takes to a device, where its file asks it; to be asked where it is loaded."""
         tell = getattr(import_module(self.module), "backend", None)
         return tell(device) if tell else None
 
-    def why_not(self, device: str, *, planned: bool = False) -> str | None:
-        """Why it cannot load to a device here, in a line; None if it can, as far as that is known without trying."""
+    def skip_reason(self, device: str, *, planned: bool = False) -> str | None:
+        """Return why it cannot load to a device here; None if it can, as far as that is known without trying."""
         if missing := [name for name, found in self.versions.items() if found is None]:
             return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: {EXTRA}"
         if planned and "sim" not in self.devices.split():

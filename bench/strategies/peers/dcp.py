@@ -13,7 +13,7 @@ def dcp(build, path, device):
 
 
 def dcp_safetensors(build, path, device):
-    """The same from the .safetensors files of a folder."""
+    """Load the .safetensors files of a folder in the same way."""
     model = build().to(device)
     reader = HuggingFaceStorageReader(str(path.parent))
     state_dict = model.state_dict()

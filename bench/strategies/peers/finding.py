@@ -1,4 +1,4 @@
-"""How loaders of other projects find the files of a checkpoint: who gives a path may get what lies beside it."""
+"""Ways in which loaders of other projects find the files of a checkpoint: a path may get what lies beside it."""
 
 from model.user.source import Source
 

@@ -1,4 +1,4 @@
-"""What holds of the table of other projects' loaders whether they are installed or not."""
+"""Promises of the table of other projects' loaders, whether they are installed or not."""
 
 import ast
 import tomllib
@@ -40,7 +40,7 @@ def test_a_row_says_what_exists(strategy: Strategy) -> None:
     stated = f"{strategy.refuses} {peer.wrong} {peer.dies}".split()
     assert len(stated) == len(set(stated))
     assert set(stated) <= PROPERTIES.keys()
-    assert {strategy.layout, *peer.also.split()} <= ALL_LAYOUTS.keys()
+    assert {strategy.layout, *peer.extra_layouts.split()} <= ALL_LAYOUTS.keys()
     assert not strategy.is_stated
     assert peer.destination
     assert peer.settings
@@ -62,16 +62,18 @@ def test_no_name_is_there_twice() -> None:
 def test_why_one_cannot_be_measured_is_said() -> None:
     absent = Peer("absent", "no-such-loader", "real module", "load", "its own")
     assert absent.versions == {"no-such-loader": None}
-    assert absent.why_not("cpu") == "no-such-loader is not installed: pip install '.[peers]'"
+    assert absent.skip_reason("cpu") == "no-such-loader is not installed: pip install '.[peers]'"
     both = Peer("absent", "no-such-loader torch nor-this", "real module", "load", "its own")
-    assert both.why_not("cpu") == "no-such-loader and nor-this are not installed: pip install '.[peers]'"
+    assert both.skip_reason("cpu") == "no-such-loader and nor-this are not installed: pip install '.[peers]'"
     there = Peer("dcp", "torch", "real module", "load", "dcp", devices="cuda")
-    assert there.why_not("cuda", planned=True) == "it cannot be planned: its own code reads the file; leave out --plan"
-    assert peer_of(PEERS["dcp"]).why_not("sim", planned=True) is None
-    assert peer_of(PEERS["dcp"]).why_not("cpu", planned=True) is None
-    assert there.why_not("cuda:1") is None
-    assert there.why_not("cpu") == "it loads to cuda only"
-    assert there.why_not("sim") == "its own code cannot write to a simulated device: use --device cpu or cuda"
+    assert (
+        there.skip_reason("cuda", planned=True) == "it cannot be planned: its own code reads the file; leave out --plan"
+    )
+    assert peer_of(PEERS["dcp"]).skip_reason("sim", planned=True) is None
+    assert peer_of(PEERS["dcp"]).skip_reason("cpu", planned=True) is None
+    assert there.skip_reason("cuda:1") is None
+    assert there.skip_reason("cpu") == "it loads to cuda only"
+    assert there.skip_reason("sim") == "its own code cannot write to a simulated device: use --device cpu or cuda"
     assert there.as_record()["versions"]["torch"]
 
 
@@ -87,9 +89,13 @@ def test_a_back_end_is_told_by_the_file_that_can(monkeypatch: pytest.MonkeyPatch
 
 def test_of_another_layout_a_peer_may_map_another_file() -> None:
     accelerate, transformers = PEERS["accelerate"], PEERS["transformers"]
-    assert accelerate.given("safetensors_sharded").file == accelerate.given("safetensors").file == "S"
-    assert accelerate.given("torch_sharded").file == ""
-    assert transformers.given("torch").file == "S"
-    assert PEERS["dcp"].given("dcp") is PEERS["dcp"]
+    assert (
+        accelerate.with_layout("safetensors_sharded").bounds.file
+        == accelerate.with_layout("safetensors").bounds.file
+        == "S"
+    )
+    assert accelerate.with_layout("torch_sharded").bounds.file == ""
+    assert transformers.with_layout("torch").bounds.file == "S"
+    assert PEERS["dcp"].with_layout("dcp") is PEERS["dcp"]
     mapped = STRATEGIES["mmap_assign"]
-    assert mapped.given("torch_sharded") is mapped
+    assert mapped.with_layout("torch_sharded") is mapped

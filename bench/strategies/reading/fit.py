@@ -1,4 +1,4 @@
-"""Whether a state dict is one of a model."""
+"""Checks that a state dict is one of a model."""
 
 import torch
 
@@ -32,7 +32,7 @@ def require_fit(path, model, state_dict, dtype=None, missing=()):
 
 
 def is_state(name, value):
-    """Whether a value can be in a state dict: a tensor, or the extra state of a module."""
+    """Return True if a value can be in a state dict: a tensor, or the extra state of a module."""
     return isinstance(value, torch.Tensor) or str(name).endswith("_extra_state")
 
 

@@ -98,7 +98,7 @@ class Ring:
             self._slots.put((slot, slot.data_ptr(), torch.cuda.Event() if self._cuda else None))
 
     def parts(self, targets, kinds):
-        """What to read to where: a file, from which byte to which, a part of a tensor, the dtype of what is read."""
+        """A read: a file, the first byte and the one after the last, a part of a tensor, the dtype of what is read."""
         for record, target in targets.items():
             kind = kinds.get(record, torch.uint8)
             steps = target.split(self.step_bytes // kind.itemsize) if target.numel() else ()

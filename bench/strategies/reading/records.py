@@ -1,4 +1,4 @@
-"""What is in the files of a checkpoint, and where, without reading any of the values."""
+"""Contents of the files of a checkpoint, and their places, without reading any of the values."""
 
 import io
 import os
@@ -84,7 +84,7 @@ def contents(files, place_of):
 
 
 def unzip(opened):
-    """What a file of `torch.save` has pickled, and where the bytes of its storages are, in their order."""
+    """Return what a file of `torch.save` has pickled, and the places of the bytes of its storages, in their order."""
     if not zipfile.is_zipfile(opened):
         is_cut = os.pread(opened.fileno(), 4, 0) == b"PK\3\4"
         why = "a zip that was cut off" if is_cut else "no zip, as torch.save has written it since torch 1.6"

@@ -1,4 +1,4 @@
-"""What a rank has of a tensor that is divided among ranks: which part of it, memory for that, and its bytes in a file.
+"""Shards of tensors that are divided among ranks: their part of a tensor, memory for them, their bytes in a file.
 
 Which part that is PyTorch tells where it needs to know itself: `torch.distributed.checkpoint` asks the same function.
 """
@@ -32,7 +32,7 @@ def materialize(model, device):
 
 
 def local(tensor):
-    """What this rank has of a tensor."""
+    """Return what this rank has of a tensor."""
     with torch.no_grad():
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
@@ -46,12 +46,12 @@ def part(tensor):
 
 
 def is_replicated(tensor):
-    """Whether every rank has all of a tensor."""
+    """Return True if every rank has all of a tensor."""
     return not isinstance(tensor, DTensor) or all(placement.is_replicate() for placement in tensor.placements)
 
 
 def runs(shape, slices, itemsize):
-    """Where the bytes of a part of a contiguous tensor are: from which to which, in the order of its values."""
+    """Return the ranges of bytes of a part of a contiguous tensor, in the order of its values."""
     sizes = [one.stop - one.start for one in slices]
     if not all(sizes):
         return

@@ -107,14 +107,14 @@ class OnMeta(TorchFunctionMode):
                 swap(weight, self.on_meta(weight))
 
     def on_meta(self, tensor):
-        """What a tensor is on meta: those that share memory share it there too."""
+        """Return a tensor on meta: those that share memory share it there too."""
         storage, place = tensor.untyped_storage(), (tensor.storage_offset(), tensor.shape, tensor.stride())
         if storage not in self.storages:
             self.storages[storage] = torch.UntypedStorage(storage.nbytes(), device="meta")
         return torch.empty(0, dtype=tensor.dtype, device="meta").set_(self.storages[storage], *place)
 
     def is_kept_elsewhere(self, tensors):
-        """Whether something is alive that was made on meta, and is none of these; or memory that a weight had."""
+        """Return True if a tensor that was made on meta, and is none of these, is alive, or memory of a weight."""
         # A view holds the tensor that it is a view of.
         own = {id(one) for weight in tensors.values() for one in (weight, weight._base)}  # noqa: SLF001
 

@@ -74,7 +74,7 @@ def files_of(path):
 
 
 def is_safetensors(file):
-    """By what is in it, whatever its name is: behind eight bytes its header begins."""
+    """Return True by the file's contents, whatever its name is: behind eight bytes its header begins."""
     return first_bytes(file)[8:] == b"{"
 
 
@@ -84,7 +84,7 @@ def first_bytes(file):
 
 
 def only_listed(file, found, listed):
-    """What an index lists for a file: what else is in it would win over what another file is listed for."""
+    """Return what an index lists for a file: what else is in it would win over what another file is listed for."""
     if listed is None:
         return found
     if missing := listed - found.keys():

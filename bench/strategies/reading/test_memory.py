@@ -18,7 +18,7 @@ KIB = 1024
 
 
 class Named(NamedTuple):
-    """As much of a file as is asked for."""
+    """Return as much of a file as is asked for."""
 
     name: str
 
@@ -29,7 +29,7 @@ class Opened:
 
 
 def drained(ring: Any) -> list[int]:
-    """How long its slots are."""
+    """Return the length of its slots."""
     return [len(ring._slots.get()[0]) for _ in range(ring._slots.qsize())]
 
 
@@ -42,7 +42,7 @@ def ring_of(device: torch.device, ring_bytes: int, threads: int, *, direct: bool
 @pytest.mark.parametrize("threads", range(1, 17))
 @pytest.mark.parametrize("file_bytes", [1, 2**16, 3 * 2**20, 2**30])
 def test_no_slot_is_shorter_than_what_is_read_to_it(threads: int, direct: bool, file_bytes: int) -> None:
-    """What is read behind its end would be other memory of the process."""
+    """A read behind its end would be of other memory of the process."""
     ring = ring_of(CPU, 0, threads, direct=direct, file_bytes=file_bytes)
     slots = drained(ring)
     assert slots

@@ -30,7 +30,7 @@ PACKED, UNPACKED, HEADER, NAME = 20, 24, 42, 46
 
 
 class Saved:
-    """What is pickled as a tensor, which may be as wrong as it is given."""
+    """Return what is pickled as a tensor, which may be as wrong as it is given."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Saved:
 
 
 class Kept:
-    """What is pickled as a storage."""
+    """Return what is pickled as a storage."""
 
     def __init__(self, key: str, count: int) -> None:
         self.saved = "storage", torch.FloatStorage, key, "cpu", count

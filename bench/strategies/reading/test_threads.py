@@ -16,7 +16,7 @@ from bench.strategies.reading.threads import Reader, ReadFailed, started
 
 
 class Named(NamedTuple):
-    """As much of a file as is asked for."""
+    """Return as much of a file as is asked for."""
 
     name: str
 
@@ -94,7 +94,7 @@ def file(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_read_that_gives_less_goes_on(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As those of more than 2 GiB do."""
+    """Files of more than 2 GiB do so."""
     preadv = os.preadv
     monkeypatch.setattr(
         os, "preadv", lambda descriptor, buffers, offset: preadv(descriptor, [memoryview(buffers[0])[:100]], offset)

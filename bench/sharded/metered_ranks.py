@@ -1,0 +1,42 @@
+"""A load by many ranks whose memory is metered."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from bench.measure.checks import MeteredProcess
+from bench.measure.peaks import peaks
+from bench.meters.allocations import Alive
+from bench.meters.measure import Measurement
+from bench.record.record import Fields, Record
+from bench.sharded.measure_ranks import measure_ranks
+from bench.sharded.rank_jobs import rank_jobs
+from bench.sharded.rank_peaks import of_all_ranks
+from bench.sharded.rendezvous import RankRendezvous
+from bench.sharded.sharded_case import ShardedCase
+from model.checkpoints.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class MeteredRanks:
+    """The loads of a case; see `Metered`. What was measured is a measurement a rank."""
+
+    case: ShardedCase
+    rendezvous: RankRendezvous
+    checkpoint: Checkpoint
+    rehearsal: Checkpoint
+
+    def measure(self, *, explained: bool = False) -> dict[int, Measurement]:
+        """Load in fresh processes, one a rank. Raises `RankFailed`."""
+        jobs = rank_jobs(self.case, self.rendezvous, self.checkpoint, self.rehearsal, explained=explained)
+        return measure_ranks(self.rendezvous, jobs, self.case.timeout_seconds)
+
+    def alive(self, measured: Mapping[int, Measurement]) -> Alive:
+        return measured[0].alive
+
+    def fields(self, measured: Mapping[int, Measurement], _record: Record) -> Fields:
+        return of_all_ranks(self.case, measured)
+
+    def processes(self, measured: Mapping[int, Measurement], record: Record) -> Iterator[MeteredProcess]:
+        for rank, one in measured.items():
+            of_rank = record.with_fields(peaks(one, self.case.state_bytes))
+            yield MeteredProcess(self.case, of_rank, one, self.case.shares[rank], rank)
