@@ -109,8 +109,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = metafunc.config.stash[SETTINGS]
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", _cases_of(metafunc), ids=str)
-    if "trial" in metafunc.fixturenames:
-        metafunc.parametrize("trial", conformance_cases(chosen), ids=str)
+    if "conformance_case" in metafunc.fixturenames:
+        metafunc.parametrize("conformance_case", conformance_cases(chosen), ids=str)
 
 
 def _cases_of(metafunc: pytest.Metafunc) -> Sequence[Case]:

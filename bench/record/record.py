@@ -219,7 +219,7 @@ class Record:
 
     # Peaks.
     device_requested_peak_bytes: int | None = peak(
-        Peak(DEVICE, "requested", "device_peak_ratio", "device_bound_ratio", "device_requested_bytes"),
+        Peak(DEVICE, "requested", "device_peak_ratio", "device_bound_ratio", "device_requested_bytes", exact=True),
         "the peak of what live tensors asked for, until the load returned",
         charted=True,
         compared=Compared(anywhere=True, simulated=0.0),
@@ -274,7 +274,7 @@ class Record:
         highest=True,
     )
     host_pinned_peak_bytes: int | None = peak(
-        Peak(HOST, "pinned", timeline="host_pinned_bytes"), "page-locked memory", compared=Compared()
+        Peak(HOST, "pinned", timeline="host_pinned_bytes", exact=True), "page-locked memory", compared=Compared()
     )
     host_private_peak_bytes: int | None = peak(
         Peak(HOST, "private", "host_peak_ratio", "host_bound_ratio", "host_private_bytes"),
