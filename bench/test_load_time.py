@@ -6,7 +6,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measure.case import Case
 from bench.measure.expected import as_measured
 from bench.measure.jobs import clock_of, outside_judge
-from bench.measure.times import ownership, times, wrong_ownership
+from bench.measure.time_fields import ownership, times, wrong_ownership
 from bench.meters.clock import remote_clock
 from bench.plugin.failures import failures_reported
 from bench.plugin.problems import require

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from bench.conformance.comparison import Differ, ModelDifference, differences
+from bench.conformance.model_differences import Differ, ModelDifference, differences
 from bench.conformance.own_model import OwnModel
 from bench.conformance.poison import poisoned
-from bench.conformance.pretrained import Pretrained
+from bench.conformance.pretrained_models import Pretrained
 from bench.conformance.specimens import Specimen, Transformer
 from bench.strategies import Load
 from model.gpt2 import first_logits

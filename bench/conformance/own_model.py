@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.conformance.comparison import differences
+from bench.conformance.model_differences import differences
 from bench.conformance.traits import properties_of
 from model.architecture import DTYPES
 from model.state_dict import without

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bench.conformance.blueprint import Stored
 from bench.conformance.generators import FEATURES, blueprints, many_tensors, misfits, stateful_models, transformers
-from bench.conformance.pretrained import PRETRAINED
+from bench.conformance.pretrained_models import PRETRAINED
 from bench.conformance.specimens import Specimen
 from bench.strategies import Strategy
 

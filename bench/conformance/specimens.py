@@ -9,7 +9,7 @@ from torch import nn
 from bench.conformance.blueprint import Blueprint, PlaceName, Stored
 from bench.conformance.misfits import MisfitCheckpoint
 from bench.conformance.own_model import OwnModel
-from bench.conformance.pretrained import Pretrained
+from bench.conformance.pretrained_models import Pretrained
 from bench.conformance.stateful_modules import StatefulModel
 from model.gpt2 import GPT2, Config
 

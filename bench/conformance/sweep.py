@@ -9,7 +9,7 @@ from hypothesis import find, settings
 from hypothesis.errors import NoSuchExample
 
 from bench.conformance.judge import IGNORABLE_CHECKS, OWN_IGNORABLE_CHECKS, CellStatus, Judgement, judge
-from bench.conformance.pretrained import PRETRAINED
+from bench.conformance.pretrained_models import PRETRAINED
 from bench.conformance.properties import PROPERTIES, Property
 from bench.conformance.specimens import Specimen
 from bench.strategies import Strategy

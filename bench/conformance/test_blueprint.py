@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.conformance.blueprint import A_TENSOR, GAPPED, Blueprint, PlaceName, Stored, View
-from bench.conformance.comparison import differences
 from bench.conformance.generators import FEATURES, OTHER_DTYPES, blueprints
+from bench.conformance.model_differences import differences
 from bench.conformance.modules import named_tensors
 from bench.conformance.poison import payload, poisoned
 from bench.conformance.specimens import ManyTensors

@@ -11,7 +11,7 @@ from bench.conformance import real_models
 from bench.conformance.judge import CellStatus, judge
 from bench.conformance.real_models import real_model
 from bench.conformance.traits import properties_of
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.strategies import STRATEGIES, Strategy
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.specification import Specification

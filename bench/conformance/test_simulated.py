@@ -9,7 +9,7 @@ import torch
 from hypothesis import Phase, find, settings
 from hypothesis.errors import NoSuchExample
 
-from bench.conformance.comparison import ModelDifference, differences
+from bench.conformance.model_differences import ModelDifference, differences
 from bench.conformance.properties import PROPERTIES, Property, columns
 from bench.conformance.specimens import Specimen
 from bench.meters.simulated.ledger import Ledger

@@ -7,7 +7,7 @@ from bench.history.change_points import change_points
 from bench.history.runs import Key, Run
 from bench.history.schema import FAILED, PASSED
 from bench.record.record import Record
-from bench.report.history import history_lines, history_markdown
+from bench.report.history_section import history_lines, history_markdown
 
 KEY = Key("bench/test_load_time.py::test_load_time[streamed-small-cpu]", "float32", "warm", False)
 

@@ -12,7 +12,7 @@ from bench.history.runs import Key, Run
 from bench.history.schema import PASSED
 from bench.history.steps import steps
 from bench.record.record import Record
-from bench.report.history import history_lines, history_markdown
+from bench.report.history_section import history_lines, history_markdown
 
 # So many figures have a history in the main job.
 SERIES = 14

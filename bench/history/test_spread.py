@@ -60,7 +60,7 @@ def test_values_that_do_not_differ_have_no_spread() -> None:
 
 
 def falsely_called(draw: random.Random, spreads: list[float], common: float, nights: int) -> tuple[int, int]:
-    """Of nights whose figures have noise in `common`: in how many one is called slower, and one of a third is found."""
+    """Count nights with noise in `common` in which a figure is called slower, and in which one of a third is found."""
 
     def night() -> list[float]:
         shared = draw.gauss(0, 1)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.history.runs import read_run
-from bench.report.history import history_lines
+from bench.report.history_section import history_lines
 from bench.selftest.small_suite import MACHINE, Suite, lines, load
 
 GPU = MACHINE | {"gpus": ["NVIDIA H200"]}

@@ -9,7 +9,7 @@ import pytest
 from bench.history.change_points import change_points
 from bench.history.runs import Key, read_run, runs_with
 from bench.record.record import Record
-from bench.report.history import history_lines
+from bench.report.history_section import history_lines
 from bench.selftest.small_suite import Suite, lines, load
 
 RESULTS = Path(__file__).parents[2] / "results"

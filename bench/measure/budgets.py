@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from bench.measure.case import Case
-from bench.measure.checks import Problem
+from bench.measure.checks import FailedCheck
 from bench.measure.expected import bound_bytes
 from bench.measure.jobs import load_job
 from bench.measure.terms import host_slack_bytes
@@ -49,13 +49,13 @@ def expected_to_fit(case: Case, budget: Budget, empty_bytes: int) -> bool | None
     return False if fails and case.strategy.is_stated else True if fits else None
 
 
-def unexpected(case: Case, budget: Budget, outcome: BudgetOutcome) -> Sequence[Problem]:
+def unexpected(case: Case, budget: Budget, outcome: BudgetOutcome) -> Sequence[FailedCheck]:
     """Return a problem if the load fitted, or failed, where its bounds say the other."""
     expected = expected_to_fit(case, budget, outcome.empty_bytes)
     if expected and not outcome.fits:
-        return [Problem(f"by its bounds it has to live: {outcome.failure_reason}")]
+        return [FailedCheck(f"by its bounds it has to live: {outcome.failure_reason}")]
     if expected is False and outcome.fits:
-        return [Problem("it lived, where by its bounds it takes more: a bound, or the limit, is wrong")]
+        return [FailedCheck("it lived, where by its bounds it takes more: a bound, or the limit, is wrong")]
     return []
 
 

@@ -26,7 +26,7 @@ class NothingTold(Exception):
     """The system does not tell any of the peaks that theory speaks of; the message is that in a line."""
 
 
-class Problem(NamedTuple):
+class FailedCheck(NamedTuple):
     """An error in a line. `figure` is the field of the record that is wrong; None: there is none."""
 
     message: str
@@ -48,27 +48,27 @@ class MeteredProcess:
 class Findings:
     """Problems of a load, the figures that grew, and what was alive at its peaks, as far as that is known."""
 
-    problems: Sequence[Problem] = ()
-    grown: Sequence[Problem] = ()
+    problems: Sequence[FailedCheck] = ()
+    grown: Sequence[FailedCheck] = ()
     alive: Alive | None = None
 
 
-def wrong_peaks(process: MeteredProcess) -> Iterable[Problem]:
+def wrong_peaks(process: MeteredProcess) -> Iterable[FailedCheck]:
     """Return the peaks that are not what theory says."""
     breaches = peak_breaches(process.case.strategy, process.record, process.theory)
-    return [Problem(message, figure) for figure, message in breaches.items()]
+    return [FailedCheck(message, figure) for figure, message in breaches.items()]
 
 
-def leaked(process: MeteredProcess) -> Iterable[Problem]:
+def leaked(process: MeteredProcess) -> Iterable[FailedCheck]:
     """Return what is left behind. What loaders of other projects keep is theirs to say: it is shown."""
     kept, record = process.measurement.kept, process.record
     if process.case.strategy.peer or not leaks(kept, record):
         return []
     # The strategy is to blame for what the model does not leave by itself.
-    return map(Problem, leaks(kept, record, left_without_strategy(process.case)))
+    return map(FailedCheck, leaks(kept, record, left_without_strategy(process.case)))
 
 
-Check = Callable[[MeteredProcess], Iterable[Problem]]
+Check = Callable[[MeteredProcess], Iterable[FailedCheck]]
 
 CHECKS: Sequence[Check] = (wrong_peaks, leaked)
 
@@ -97,7 +97,7 @@ def findings(load: Metered[Measured], record: Record, measured: Measured, growth
     """
     record.update(load.fields(measured, record))
     problems = _problems(load.processes(measured, record))
-    grown = [Problem(message, figure) for figure, message in growth(record).items()]
+    grown = [FailedCheck(message, figure) for figure, message in growth(record).items()]
     alive = load.alive(measured)
     if not alive and (explain or grown or any(problem.figure for problem in problems)):
         alive = load.alive(load.measure(explained=True))
@@ -106,14 +106,14 @@ def findings(load: Metered[Measured], record: Record, measured: Measured, growth
     return Findings(problems, grown, alive)
 
 
-def _problems(processes: Iterable[MeteredProcess]) -> list[Problem]:
+def _problems(processes: Iterable[MeteredProcess]) -> list[FailedCheck]:
     """Return the problems of all processes: what a check says of a figure is said of the first rank that has it."""
-    processes, found = list(processes), list[Problem]()
+    processes, found = list(processes), list[FailedCheck]()
     for check in CHECKS:
         figures: set[str] = set()
         for process in processes:
             who = "" if process.rank is None else f"rank {process.rank}: "
             new = [one for one in check(process) if one.figure not in figures]
-            found += [Problem(f"{who}{one.message}", one.figure) for one in new]
+            found += [FailedCheck(f"{who}{one.message}", one.figure) for one in new]
             figures.update(one.figure for one in new if one.figure)
     return found

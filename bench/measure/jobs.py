@@ -8,7 +8,7 @@ import torch
 
 from bench.measure.case import Case
 from bench.measure.expected import bound_bytes, roofline_kind
-from bench.measure.loads import Check, load_clock, rehearse, run_load
+from bench.measure.load_process import Check, load_clock, rehearse, run_load
 from bench.meters import device_meter
 from bench.meters.allocator_settings import AllocatorSettings
 from bench.meters.child import Job

@@ -9,7 +9,7 @@ import torch
 from bench.conformance.judge import CellStatus, Judgement, judge, judge_own
 from bench.conformance.own_model import OwnModel
 from bench.measure.case import Case
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.meters import kind_of
 from bench.strategies import Load
 from model.checkpoints.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from bench.measure.bounds import peak_checks
 from bench.measure.case import Case
 from bench.measure.checks import MeteredProcess, NothingTold
 from bench.measure.jobs import load_job
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.measure.terms import Terms
 from bench.meters.allocations import Alive
 from bench.meters.measure import Measurement, measure

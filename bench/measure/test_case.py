@@ -10,7 +10,7 @@ from torch import nn
 from bench.measure.case import Case
 from bench.measure.expected import as_measured, blank_record, roofline_kind, shortage
 from bench.measure.jobs import MOST_OF_FREE_MEMORY, roofline
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.measure.refusals import remedy, states_refusal
 from bench.measure.roofline_case import RooflineCase
 from bench.meters.cuda import CudaMeter

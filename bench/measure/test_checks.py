@@ -7,7 +7,7 @@ import pytest
 
 from bench.measure import checks
 from bench.measure.case import Case
-from bench.measure.checks import MeteredProcess, Problem, findings
+from bench.measure.checks import FailedCheck, MeteredProcess, findings
 from bench.measure.terms import Terms
 from bench.meters.allocations import LiveAllocation
 from bench.record.record import Fields, Record
@@ -39,7 +39,7 @@ class Load:
             yield MeteredProcess(CASE, record, None, terms, rank)  # type: ignore[arg-type]
 
 
-LEAK, WRONG = Problem("leak"), Problem("too much", PEAK)
+LEAK, WRONG = FailedCheck("leak"), FailedCheck("too much", PEAK)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ LEAK, WRONG = Problem("leak"), Problem("too much", PEAK)
 )
 def test_a_second_load_explains_what_is_wrong_with_a_figure(
     monkeypatch: pytest.MonkeyPatch,
-    wrong: list[Problem],
+    wrong: list[FailedCheck],
     grown: dict[str, str],
     known: Mapping[str, Any],
     explain: bool,
@@ -66,11 +66,15 @@ def test_a_second_load_explains_what_is_wrong_with_a_figure(
     found = findings(load, record, known, lambda _: grown, explain=explain)
     assert load.explained == loads
     assert bool(record.alive_at_peak) == bool(loads or known)
-    assert found.grown == [Problem(message, figure) for figure, message in grown.items()]
+    assert found.grown == [FailedCheck(message, figure) for figure, message in grown.items()]
     assert record.device_requested_peak_bytes == 8
 
 
 def test_a_figure_is_wrong_once_and_leaks_are_of_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "CHECKS", (lambda _: [WRONG], lambda _: [LEAK]))
     found = findings(Load(), Record(), ALIVE, lambda _: {}, explain=False)
-    assert found.problems == [Problem("rank 0: too much", PEAK), Problem("rank 0: leak"), Problem("rank 1: leak")]
+    assert found.problems == [
+        FailedCheck("rank 0: too much", PEAK),
+        FailedCheck("rank 0: leak"),
+        FailedCheck("rank 1: leak"),
+    ]

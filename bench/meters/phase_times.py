@@ -1,4 +1,4 @@
-"""When the steps of a load were done, on the monotonic clock, which all processes of a machine share."""
+"""Times at which the steps of a load were done, on the monotonic clock, which all processes of a machine share."""
 
 import time
 from collections.abc import Callable

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.measure.times import ownership, times, wrong_ownership
+from bench.measure.time_fields import ownership, times, wrong_ownership
 from bench.meters.clock import LoadClock, ModelKept, Readings, remote_clock
 from bench.meters.device import DeviceMeter
 from bench.meters.process import LoadDied, LoadFailed

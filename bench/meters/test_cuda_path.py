@@ -18,7 +18,7 @@ from bench.conformance.blueprint import GAPPED, Blueprint, PlaceName, Stored
 from bench.conformance.judge import CellStatus, Judgement, judge
 from bench.conformance.specimens import Specimen
 from bench.conformance.stateful_modules import StatefulModel
-from bench.measure.loads import CachedOutputs
+from bench.measure.load_process import CachedOutputs
 from bench.meters import device_meter
 from bench.meters.allocator_settings import VARIABLES
 from bench.meters.budget import Budget, BudgetedLoad, empty_process_bytes

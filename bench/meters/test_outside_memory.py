@@ -24,7 +24,7 @@ from bench.meters.measure import Measurement, measure
 from bench.meters.process import LoadDied
 from bench.meters.shared_memory import SHARED_FOLDER
 from bench.record.record import Record
-from bench.selftest.outside_memory import (
+from bench.selftest.loads_outside import (
     HELD,
     SEEN_SECONDS,
     command_that_ends,

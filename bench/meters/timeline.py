@@ -37,7 +37,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Timeline:
-    """When the steps of a load were done, and what it held meanwhile; None where that was not, or not surely, seen.
+    """Times of the steps of a load, and the bytes that it held meanwhile; None where that was not, or not surely, seen.
 
     `moments` are seconds since the load began: `build` is when the first model was built, `load` when the last
     `torch.load` returned, `copy` when the load itself did, and `first_logits` when the model had been used. What did

@@ -10,7 +10,7 @@ import torch
 import torch._dynamo  # What simulates a device needs it: some seconds, once.
 from torch import nn
 
-from bench.meters.driver import kernels
+from bench.meters.driver import card_kernels
 from bench.meters.driver.variables import CARD
 from bench.meters.process import PRELOADED
 from bench.meters.process_tree import be_last
@@ -56,7 +56,7 @@ def _hear_interrupts() -> None:
 
 be_last()
 if CARD in os.environ:
-    kernels.register()
+    card_kernels.register()
 _preload()
 _first_load()
 os.register_at_fork(after_in_child=_renew_threads)

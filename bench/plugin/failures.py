@@ -11,7 +11,7 @@ from bench.measure.peer_refusals import one_line, refusal
 from bench.measure.refusals import able, remedy, states_refusal
 from bench.meters.budget import HostTooSmall
 from bench.meters.cgroup import NoCgroup
-from bench.meters.driver.kernels import NotComputed
+from bench.meters.driver.card_kernels import NotComputed
 from bench.meters.page_cache import StillCached
 from bench.meters.process import LoadEnded
 from bench.meters.simulated.simulated_device import NotSimulated

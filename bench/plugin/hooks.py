@@ -33,9 +33,9 @@ from bench.plugin.silent_rank import SilentRank
 from bench.plugin.stand_in import require_stand_in
 from bench.plugin.terminal import Terminal
 from bench.plugin.unusable_checkpoints import UnusableCheckpoints
-from bench.plugin.user_code import libraries, references
+from bench.plugin.user_modules import libraries, references
 from bench.plugin.user_warnings import UserWarnings
-from bench.plugin.versus import Versus
+from bench.plugin.versus_plugin import Versus
 from bench.sharded.rendezvous import RankRendezvous
 from model.checkpoints.cache import CheckpointCache, DiskTooSmall, cache_folder
 from model.run_folder import begin_run_folder

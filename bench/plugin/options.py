@@ -12,7 +12,7 @@ from bench.plugin.option import Option, option
 from bench.plugin.option_combinations import require_combination
 from bench.plugin.option_texts import DEFAULT_RANKS, names
 from bench.strategies import PEERS, STRATEGIES
-from bench.versus.verdict import FEWEST_ROUNDS
+from bench.versus.side_comparison import FEWEST_ROUNDS
 from model.architecture import DTYPES
 from model.gpt2 import SIZES
 from model.parallel import PARALLELISMS

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
-from bench.measure.checks import Findings, Problem
+from bench.measure.checks import FailedCheck, Findings
 from bench.meters.allocations import Alive
 from bench.plugin.regression import MemoryRegression
 from bench.report.alive import alive_lines
 
 
-def require(problems: Iterable[Problem]) -> None:
+def require(problems: Iterable[FailedCheck]) -> None:
     """Fail the test if there are problems."""
     fail_for(Findings(problems=list(problems)))
 
@@ -25,7 +25,7 @@ def fail_for(found: Findings) -> None:
         raise MemoryRegression("\n".join(grown), pytrace=False)
 
 
-def _lines(problems: Iterable[Problem], alive: Alive | Mapping[str, tuple[()]]) -> Iterator[str]:
+def _lines(problems: Iterable[FailedCheck], alive: Alive | Mapping[str, tuple[()]]) -> Iterator[str]:
     """Return a line for every problem, and below it what was alive at that peak."""
     for problem in problems:
         yield problem.message

@@ -20,8 +20,8 @@ from bench.plugin.regression import RegressionPlugin
 from bench.plugin.run_results import notes, run_results
 from bench.plugin.selection import case_of
 from bench.plugin.settings import Settings
-from bench.plugin.user_code import folders as user_folders
-from bench.plugin.versus import Versus
+from bench.plugin.user_modules import folders as user_folders
+from bench.plugin.versus_plugin import Versus
 from bench.record.record import Record
 from bench.report.advice import Advice, advised
 from bench.report.export import export

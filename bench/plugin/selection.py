@@ -22,7 +22,7 @@ def case_of(item: pytest.Item) -> Case | None:
 
 
 def conformance_case_of(item: pytest.Item) -> ConformanceCase | None:
-    """Which loader a test tries on drawn models; None where it tries none."""
+    """Return the conformance case that a test tries; None where it tries none."""
     return _parameter(item, "conformance_case", ConformanceCase)
 
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from bench.meters.driver import kernels
+from bench.meters.driver import card_kernels
 from bench.meters.driver.card import CardSettings
-from bench.meters.driver.stand_in import CannotBuild, start_card
+from bench.meters.driver.launcher import CannotBuild, start_card
 from bench.meters.driver.variables import CARD
 from bench.plugin.options import Options
 
@@ -18,7 +18,7 @@ def require_stand_in(config: pytest.Config, options: Options) -> None:
     Raises `UsageError` with one line where there cannot be one.
     """
     if CARD in os.environ:
-        kernels.register()
+        card_kernels.register()
     elif options.stand_in is not None:
         try:
             _begin_again(config, options.stand_in)

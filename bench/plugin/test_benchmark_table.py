@@ -15,7 +15,7 @@ STATS = ("min", "max", "mean", "stddev", "median", "iqr", "ops", "rounds", "iter
 
 
 class Terminal(StringIO):
-    """As much of pytest's terminal reporter as the table writes to."""
+    """The part of pytest's terminal reporter that the table writes to."""
 
     def write(self, text: str, **markup: bool) -> int:
         return super().write(text)
@@ -33,7 +33,7 @@ def bench(param: str, source: str = "", seconds: float = 1234.5678, **extra_info
 def displayed(
     benches: list[dict[str, Any]], columns: list[str] = SHOWN, name_format: Any = name_formatter_normal
 ) -> str:
-    """What pytest-benchmark writes of a group, in the unit where numbers are longest."""
+    """Return what pytest-benchmark writes of a group, in the unit where numbers are longest."""
     groups = [("test_load_time", benches)]
     session, terminal = SimpleNamespace(name_format=name_format, columns=columns, groups=groups), Terminal()
 

@@ -13,7 +13,7 @@ from bench.sharded.rendezvous import RankFailed
 
 
 class Session:
-    """Of pytest: its stash is all that is asked for."""
+    """A session of pytest with a stash, and nothing else."""
 
     def __init__(self) -> None:
         self.stash = pytest.Stash()

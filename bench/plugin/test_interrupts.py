@@ -73,7 +73,7 @@ def test_a_second_signal_ends_the_process_at_once(phase: str, after: str) -> Non
 
 @pytest.mark.parametrize("program", ["conftest.py", "bench/report/__main__.py"])
 def test_what_is_imported_first_hears_signals(program: str) -> None:
-    """Of all that a program imports, only Python's own modules and pytest, which is there, come before."""
+    """Only Python's own modules and pytest come before it among the imports of a program."""
     imported = [
         node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
         for node in ast.parse((ROOT / program).read_text()).body

@@ -1,4 +1,4 @@
-"""What grew, vanished or was accepted, as runs of pytest find it."""
+"""Tests of figures that grew, vanished or were accepted, in runs of pytest."""
 
 from typing import Any
 

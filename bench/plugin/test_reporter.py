@@ -17,9 +17,9 @@ from bench.plugin.reporter import Reporter
 from bench.plugin.test_options import chosen
 from bench.record.record import Record
 from bench.record.row_key import RowKey
-from bench.report.comparison import Remark, RemarkKind
+from bench.report.comparison_section import Remark, RemarkKind
 from bench.report.rows import CaseResult, Problem, Status
-from bench.report.test_versus import RESULT
+from bench.report.test_versus_section import RESULT
 from bench.selftest.recorded_run import Runs
 
 FAILED = CaseResult(RowKey("streamed", "small"), problem=Problem(Status.FAILED, "took too much"))
@@ -38,7 +38,7 @@ class Terminal(StringIO):
 
 @pytest.fixture
 def reporter() -> Reporter:
-    """Of a run in which a benchmark failed, and one thing more."""
+    """The reporter of a run in which a benchmark failed, and one thing more."""
     regression: Any = SimpleNamespace(
         comparison=None,
         requested_comparison=None,
@@ -65,7 +65,7 @@ def summary(
 
 
 class Summary:
-    """What is written at the end of a run."""
+    """Text that is written at the end of a run."""
 
     def __init__(self, reporter: Reporter, config: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
         self._reporter, self._config, self._monkeypatch = reporter, config, monkeypatch

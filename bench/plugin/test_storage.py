@@ -157,7 +157,7 @@ def test_a_run_that_is_killed_while_it_saves_leaves_the_others_whole(tmp_path: P
 
 
 def test_pytest_benchmarks_own_storage_would_leave_half_a_file(tmp_path: Path) -> None:
-    """What the test above is there for: without whole files it fails."""
+    """Fault of the test above: without whole files it fails."""
     killed_while_saving(tmp_path, FileStorage, "write")
     mine = storage(tmp_path)
     assert mine.runs() == []

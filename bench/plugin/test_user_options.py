@@ -12,7 +12,7 @@ from bench.plugin.cases import cases, conformance_cases, judged_cases, roofline_
 from bench.plugin.history_scope import belongs
 from bench.plugin.run_results import notes
 from bench.plugin.test_options import chosen
-from bench.plugin.user_code import folders
+from bench.plugin.user_modules import folders
 from bench.strategies import STRATEGIES
 from bench.strategies.strategy import Bounds
 from model.layouts.files import save_plain

@@ -9,7 +9,7 @@ from bench.history.comparison import Comparison
 from bench.history.runs import Run
 from bench.report.advice import Advice
 from bench.report.alive import explanation
-from bench.report.comparison import (
+from bench.report.comparison_section import (
     RemarkKind,
     comparison_lines,
     comparison_markdown,
@@ -18,12 +18,12 @@ from bench.report.comparison import (
     remarks,
 )
 from bench.report.conformance import conformance_lines
-from bench.report.history import history_lines, history_markdown
+from bench.report.history_section import history_lines, history_markdown
 from bench.report.peers import version_lines
 from bench.report.rows import CaseResult, rows
 from bench.report.table import markdown, terminal_lines
-from bench.report.versus import versus_lines, versus_markdown
-from bench.versus.verdict import SideComparison
+from bench.report.versus_section import versus_lines, versus_markdown
+from bench.versus.side_comparison import SideComparison
 
 # Of a page that wraps by itself.
 JOB_PAGE_COLUMNS = 1000
@@ -31,7 +31,7 @@ JOB_PAGE_COLUMNS = 1000
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a run found, and what of it was asked for.
+    """Results of a run, and the options that select what is reported of them.
 
     `title` and `notes` describe the measurements, `stand_in` is the memory of the stand-in for a GPU that they were
     taken on. `earlier_runs` were recorded before this run, which is in the file `recorded`. `comparison` holds this run

@@ -19,15 +19,15 @@ from bench.history.findings import byte_changes
 from bench.history.runs import Run, read_run
 from bench.history.schema import baseline
 from bench.record.record_file import Unreadable
-from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title
+from bench.report.comparison_section import comparison_lines, comparison_markdown, comparison_title
 from bench.report.conformance import conformance_lines
 from bench.report.export import _metrics, _points
-from bench.report.history import history_lines, history_markdown
+from bench.report.history_section import history_lines, history_markdown
 from bench.report.peers import PEERS, version_lines
 from bench.report.recorded import Recorded, recorded
+from bench.report.run_verdict import verdict
 from bench.report.sharded_section import SHARDED
 from bench.report.table import markdown, terminal_lines
-from bench.report.verdict import verdict
 from bench.selftest.recorded_run import CHANGE, content
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -7,7 +7,7 @@ import pytest
 from bench.record.record_file import Unreadable
 from bench.report.recorded import Recorded, recorded
 from bench.report.rows import Problem, Status
-from bench.report.verdict import verdict
+from bench.report.run_verdict import verdict
 from bench.selftest import sharded_run
 from bench.selftest.recorded_run import CELLS, CHANGE, HOSTILE, LOADS, Runs, content, metered
 

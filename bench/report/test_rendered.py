@@ -10,10 +10,10 @@ import pytest
 
 from bench.history.runs import read_run
 from bench.report.conformance import conformance_lines
-from bench.report.history import history_lines
+from bench.report.history_section import history_lines
 from bench.report.recorded import recorded
+from bench.report.run_verdict import verdict
 from bench.report.table import markdown, terminal_lines
-from bench.report.verdict import verdict
 
 RESULTS = Path(__file__).parents[2] / "results"
 DIGESTS = Path(__file__).with_name("rendered.json")

@@ -2,7 +2,7 @@ from bench.history.baselines import Baselines
 from bench.history.comparison import Comparison
 from bench.history.findings import TimeComparison, Unseen
 from bench.history.runs import Key
-from bench.report.comparison import comparison_lines, comparison_markdown
+from bench.report.comparison_section import comparison_lines, comparison_markdown
 
 
 def key(name: str) -> Key:

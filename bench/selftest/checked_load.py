@@ -6,7 +6,7 @@ from bench.measure.bounds import peak_checks
 from bench.measure.case import Case
 from bench.measure.expected import blank_record
 from bench.measure.leaks import leaks
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.meters.measure import Measurement
 from bench.record.record import FIELDS, Record
 

@@ -19,7 +19,7 @@ import pytest
 from bench.plugin.option import add_options
 from bench.plugin.options import OPTIONS, parsed
 from bench.plugin.regression import RegressionPlugin, comparison_request
-from bench.report.comparison import comparison_lines, comparison_markdown, comparison_title, quiet_line
+from bench.report.comparison_section import comparison_lines, comparison_markdown, comparison_title, quiet_line
 
 WORLD = json.loads(Path(__file__).with_name("figures.json").read_text())
 

@@ -21,7 +21,7 @@ from bench.measure.case import Case
 from bench.measure.expected import blank_record
 from bench.measure.jobs import clock_of, load_job
 from bench.measure.leaks import leaks
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.meters import device_meter, test_cuda_path
 from bench.meters.budget import Budget
 from bench.meters.clock import LoadClock, remote_clock

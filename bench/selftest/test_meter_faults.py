@@ -17,7 +17,7 @@ from bench.measure.case import Case
 from bench.measure.expected import blank_record
 from bench.measure.jobs import load_job
 from bench.measure.leaks import leaks
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.meters import measure as measure_module
 from bench.meters.device import DeviceMeter
 from bench.meters.host import HostMemory

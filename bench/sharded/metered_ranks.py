@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bench.measure.checks import MeteredProcess
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.meters.allocations import Alive
 from bench.meters.measure import Measurement
 from bench.record.record import Fields, Record

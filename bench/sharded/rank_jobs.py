@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from bench.measure.jobs import check_of
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.meters import device_meter
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.measure.loads import CachedOutputs, Check, rehearse, run_load
+from bench.measure.load_process import CachedOutputs, Check, rehearse, run_load
 from bench.meters import device_meter
 from bench.meters.child import Build
 from bench.meters.clock import LoadClock

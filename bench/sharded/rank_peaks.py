@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.meters.measure import Measurement
 from bench.record.record import FIELDS, Fields, ratio
 from bench.sharded.sharded_case import ShardedCase

@@ -22,7 +22,7 @@ Act = Callable[["StandIn"], Any]
 
 @dataclass
 class StandIn:
-    """Of a child, and of its process."""
+    """A stand-in for a child and its process."""
 
     act: Act
     killed: Event = field(default_factory=Event)

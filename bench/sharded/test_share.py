@@ -79,7 +79,7 @@ def test_a_block_is_moved_while_those_before_it_are_there() -> None:
 
 
 def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
-    """Of two ranks: half of 4 x 4 and 4 x 16 weights of rows in parts."""
+    """Two ranks: half of 4 x 4 and 4 x 16 weights of rows in parts."""
     one, two = shares(small(layers=1), PARALLELISMS["tensor"], 2)
     assert one.touched_bytes == one.held_bytes + 4 * (8 + 32)
     assert two.touched_bytes == two.held_bytes + 4 * (8 + 32)
@@ -90,7 +90,7 @@ def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
 
 
 def test_a_rank_may_have_nothing_but_what_all_have() -> None:
-    """Of no tensor there are 17 rows."""
+    """No tensor has 17 rows."""
     *_, last = shares(small(layers=1), PARALLELISMS["fsdp"], 17)
     mask = 4 * 9
     assert (last.held_bytes, last.touched_bytes, last.largest_held_bytes) == (mask, mask, mask)

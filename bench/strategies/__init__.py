@@ -11,7 +11,7 @@ from bench.strategies.baseline import baseline
 from bench.strategies.load_assign import load_assign
 from bench.strategies.meta_sequential import meta_sequential
 from bench.strategies.mmap_assign import mmap_assign
-from bench.strategies.peers.table import PEERS
+from bench.strategies.peers.peer_table import PEERS
 from bench.strategies.per_tensor import per_tensor
 from bench.strategies.sequential import sequential
 from bench.strategies.strategy import EXTRA_LAYOUTS, Bounds, Load, Strategy

@@ -1,6 +1,6 @@
 from bench.strategies.reading.assign import build_on
 from bench.strategies.reading.fit import require_fit
-from bench.strategies.reading.state_dict import read
+from bench.strategies.reading.read_checkpoint import read
 
 
 def baseline(build, path, device, *, dtype=None, missing=()):

@@ -1,7 +1,7 @@
 from bench.strategies.reading.assign import cast, swap_in
 from bench.strategies.reading.fit import require_fit
+from bench.strategies.reading.read_checkpoint import read
 from bench.strategies.reading.skeleton import initialise, skeleton
-from bench.strategies.reading.state_dict import read
 
 
 def load_assign(build, path, device, *, dtype=None, missing=()):

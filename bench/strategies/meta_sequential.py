@@ -1,7 +1,7 @@
 from bench.strategies.reading.assign import allocate, load_extra_state, move_others
 from bench.strategies.reading.fit import require_fit, require_plain
+from bench.strategies.reading.read_checkpoint import read
 from bench.strategies.reading.skeleton import initialise, skeleton
-from bench.strategies.reading.state_dict import read
 
 
 def meta_sequential(build, path, device, *, dtype=None, missing=()):

@@ -1,6 +1,6 @@
 from bench.strategies.reading.assign import build_on, load_extra_state
 from bench.strategies.reading.fit import require_fit
-from bench.strategies.reading.state_dict import read
+from bench.strategies.reading.read_checkpoint import read
 
 
 def sequential(build, path, device, *, dtype=None, missing=()):

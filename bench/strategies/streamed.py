@@ -6,9 +6,9 @@ import torch
 from bench.strategies.reading.assign import swap_in
 from bench.strategies.reading.fit import require_fit, require_plain, with_tied_names
 from bench.strategies.reading.memory import Ring, in_blocks, of_their_own
+from bench.strategies.reading.read_checkpoint import files_of
 from bench.strategies.reading.records import File, contents, kinds_to_convert
 from bench.strategies.reading.skeleton import initialise, skeleton
-from bench.strategies.reading.state_dict import files_of
 from bench.strategies.reading.threads import Reader, started
 
 

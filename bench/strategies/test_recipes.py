@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.conformance.properties import PROPERTIES
 from bench.measure.terms import Terms
 from bench.strategies import STATED_DEVICE_RATIO, STRATEGIES, Strategy
-from bench.strategies.reading.state_dict import SAFETENSORS_DTYPES
+from bench.strategies.reading.read_checkpoint import SAFETENSORS_DTYPES
 from model.architecture import DTYPES
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.making import make

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.report.versus import versus_lines
+from bench.report.versus_section import versus_lines
 from bench.versus.conftest import AddWheel, Commit
 from bench.versus.environments import prepare
 from bench.versus.interleaved_runs import measure_in_turn
+from bench.versus.side_comparison import compare_sides
 from bench.versus.sides import parse
-from bench.versus.verdict import compare_sides
 
 PROJECT = (
     '[project]\nname = "tiny-project"\ndependencies = ["borrowed"]\n[tool.pytest.ini_options]\npythonpath = ["."]\n'

@@ -14,7 +14,7 @@ from model.architecture import DTYPES, Architecture, RandomGPT2
 from model.casting import Dtypes, retyped
 from model.checkpoints.footprint import Footprint, SavedFootprint, footprint, saved_footprint
 from model.layouts.foreign import ALL_LAYOUTS
-from model.pretrained import PretrainedGPT2
+from model.pretrained_gpt2 import PretrainedGPT2
 from model.state_dict import without
 from model.user.source import Source
 from model.user.user_model import UserModel

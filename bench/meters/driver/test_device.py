@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.meters.driver.kernels import NotComputed
+from bench.meters.driver.card_kernels import NotComputed
 from bench.meters.driver.variables import CARD
 from bench.meters.host import memory_reader
 

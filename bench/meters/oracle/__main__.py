@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from bench.meters.driver.variables import CARD
+from bench.meters.oracle.allocator_variants import named_settings, use
+from bench.meters.oracle.argument_types import count
 from bench.meters.oracle.forks import ForkFailed, answered, in_fork
-from bench.meters.oracle.options import count
-from bench.meters.oracle.settings import named_settings, use
 
 # By command: its module, which is imported where it is asked for, and what it holds against each other.
 COMMANDS = {

@@ -13,13 +13,13 @@ from torch import nn
 
 import bench.meters.warm  # noqa: F401 - once, and not in every fork
 from bench.measure.case import Case
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.meters import device_meter
+from bench.meters.oracle.agreement import CaseGroup, Figures, group
+from bench.meters.oracle.argument_types import names
 from bench.meters.oracle.forks import answered, in_fork, in_forks
 from bench.meters.oracle.measured import measured
-from bench.meters.oracle.options import names
 from bench.meters.oracle.unread import unfilled, unread
-from bench.meters.oracle.verdict import CaseGroup, Figures, group
 from bench.strategies import STRATEGIES
 from model.architecture import DTYPES
 from model.checkpoints.cache import CheckpointCache, cache_folder

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from bench.meters.device import DeviceMeter
-from bench.meters.oracle.verdict import Figures
+from bench.meters.oracle.agreement import Figures
 
 
 def measured(

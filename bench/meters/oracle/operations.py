@@ -8,11 +8,11 @@ import torch
 
 import bench.meters.warm  # noqa: F401 - once, and not in every fork
 from bench.meters import device_meter
+from bench.meters.oracle.agreement import Answer, CaseGroup, Figures, group
+from bench.meters.oracle.argument_types import names
 from bench.meters.oracle.forks import answered, attempted, in_forks
 from bench.meters.oracle.measured import measured
 from bench.meters.oracle.operation_cases import OPERATIONS, Operation
-from bench.meters.oracle.options import names
-from bench.meters.oracle.verdict import Answer, CaseGroup, Figures, group
 
 
 def add_options(parser: ArgumentParser) -> None:

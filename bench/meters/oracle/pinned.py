@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from bench.meters.allocations import AllocationEvent
+from bench.meters.oracle.agreement import CaseGroup, Figures
 from bench.meters.oracle.sequences import (
     ALLOCATE,
     EMPTY,
@@ -19,7 +20,6 @@ from bench.meters.oracle.sequences import (
     draw_steps,
     seeds_of,
 )
-from bench.meters.oracle.verdict import CaseGroup, Figures
 from bench.meters.simulated.ledger import PINNED
 from bench.meters.simulated.pinned import host_stats
 

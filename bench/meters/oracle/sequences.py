@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from bench.meters.oracle.agreement import CaseGroup, Figures, OracleDifference, where_different
+from bench.meters.oracle.argument_types import count
 from bench.meters.oracle.forks import answered, in_forks
-from bench.meters.oracle.options import count
-from bench.meters.oracle.verdict import CaseGroup, Figures, OracleDifference, where_different
 
 ALLOCATE, FREE, EMPTY, RESET = "allocate", "free", "empty the cache", "reset the peaks"
 

@@ -11,7 +11,8 @@ import torch
 
 from bench.meters.allocator_settings import KIB, MIB, AllocatorSettings, settings_of
 from bench.meters.cuda import CudaMeter
-from bench.meters.oracle.options import numbers
+from bench.meters.oracle.agreement import CaseGroup, Figures
+from bench.meters.oracle.argument_types import numbers
 from bench.meters.oracle.sequences import (
     ALLOCATE,
     EMPTY,
@@ -23,7 +24,6 @@ from bench.meters.oracle.sequences import (
     draw_steps,
     seeds_of,
 )
-from bench.meters.oracle.verdict import CaseGroup, Figures
 from bench.meters.simulated.allocator import CachingAllocator, OutOfSegments
 from bench.meters.simulated.blocks import Block
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from bench.meters.driver.stand_in import CannotBuild, card
+from bench.meters.driver.launcher import CannotBuild, card
 from bench.meters.oracle.operation_cases import OPERATIONS
 from bench.strategies import STRATEGIES
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from bench.meters.oracle import pinned, steps
+from bench.meters.oracle.agreement import Figures
 from bench.meters.oracle.forks import ForkFailed
 from bench.meters.oracle.sequences import (
     ALLOCATE,
@@ -18,7 +19,6 @@ from bench.meters.oracle.sequences import (
     parting,
     shortened,
 )
-from bench.meters.oracle.verdict import Figures
 
 LONG = [Step(ALLOCATE, number, 100 + number) for number in range(40)]
 

@@ -16,17 +16,17 @@ from bench.history.runs import Run
 from bench.record.field import format_figure, title
 from bench.record.record import FIELDS
 from bench.report.conformance import summary
-from bench.report.page.charts.alive import alive_figures
+from bench.report.page.charts.alive_chart import alive_figures
 from bench.report.page.charts.figure import Chart
 from bench.report.page.charts.frontier import frontier_figures
-from bench.report.page.charts.history import MOST_RUNS, history_figures
+from bench.report.page.charts.history_chart import MOST_RUNS, history_figures
 from bench.report.page.charts.timelines import SERIES, timelines
 from bench.report.page.grid import grid
 from bench.report.page.libraries import bundle
 from bench.report.recorded import Recorded
 from bench.report.rows import Row, stand_ins
+from bench.report.run_verdict import verdict
 from bench.report.table import above, cells, notes
-from bench.report.verdict import verdict
 
 ASSETS = Path(__file__).parent / "assets"
 NAME = "index.html"

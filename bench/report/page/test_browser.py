@@ -230,7 +230,7 @@ def test_it_prints_on_white_within_the_paper(browser: "Browser", page: Path) -> 
 
 
 def contrast(one: str, other: str) -> float:
-    """Of two colours as browsers write them, by WCAG 2."""
+    """Return the contrast of two colours as browsers write them, by WCAG 2."""
     lights = sorted((luminance(one), luminance(other)))
     return (lights[1] + 0.05) / (lights[0] + 0.05)
 

@@ -4,10 +4,10 @@ Beside each are the key and the reason with which `model.examine.trust` has to r
 """
 
 from bench.selftest.faults.archives import ARCHIVE_FAULTS
+from bench.selftest.faults.damaged_shards import SAFETENSORS_FAULTS, SAFETENSORS_SHARD_FAULTS, TORCH_SHARD_FAULTS
 from bench.selftest.faults.fault import Fault
 from bench.selftest.faults.folders import FOLDER_FAULTS
 from bench.selftest.faults.pickles import PICKLE_FAULTS
-from bench.selftest.faults.shards import SAFETENSORS_FAULTS, SAFETENSORS_SHARD_FAULTS, TORCH_SHARD_FAULTS
 from bench.selftest.faults.states import STATE_FAULTS
 
 FAULTS: dict[str, dict[str, Fault]] = {

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from bench.measure.case import Case
 from bench.measure.jobs import load_job
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.meters.measure import measure
 from bench.meters.process import LoadDied
 from bench.selftest.faults import FAULTS
-from bench.selftest.faults.loads import REFUSED, RIGHT, WRONG, Attempt, run_attempts
+from bench.selftest.faults.damaged_loads import REFUSED, RIGHT, WRONG, Attempt, run_attempts
 from bench.selftest.faults.pickles import EXECUTED
 from bench.strategies import STRATEGIES
 from model.checkpoints.checkpoint import Checkpoint

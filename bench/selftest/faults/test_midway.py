@@ -18,7 +18,7 @@ from torch import nn
 
 from bench.measure.case import Case
 from bench.measure.jobs import load_job
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.meters.child import Job
 from bench.meters.measure import measure
 from bench.meters.process import LoadDied, LoadFailed

@@ -61,7 +61,7 @@ CASTS = [("float32", "bfloat16"), ("bfloat16", "float32"), ("bfloat16", "float16
 def test_a_planned_cast_takes_what_theory_says_to_the_byte(
     load: Measure, strategy: str, dtype: str, to: str, device: str
 ) -> None:
-    """Of tiny, half of whose bytes are masks, which are float32 whatever the others are."""
+    """Half of the bytes of tiny are masks, which are float32 whatever the others are."""
     record = checked(load, Case(strategy, "tiny", device, dtype, planned=True, cast=to))
     assert (record.cast, record.dtype) == (to, dtype)
     halves = {"float32": 34_782_720, "bfloat16": 17_391_360, "float16": 17_391_360}

@@ -16,7 +16,7 @@ import torch
 from torch import distributed, nn
 from torch.distributed.checkpoint import state_dict_saver
 
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.meters.child import Job
 from bench.meters.process import child_process, telling_failures
 from bench.sharded.measure_ranks import measure_ranks
@@ -153,7 +153,7 @@ def test_a_rank_that_fails_is_named(fault: Callable[[], object], reason: str, ra
 
 
 def test_a_rank_that_hangs_ends_with_the_others(ranks: Ranks) -> None:
-    """Which one does it nobody can tell: they wait for each other."""
+    """The ranks wait for each other: none can tell which one hangs."""
     with pytest.raises(RankFailed, match=r"^rank [01] of 2: .*(not done within 6 s|[Tt]imed out)"):
         ranks.load("streamed", recipe=partial(in_rank_1, hang), seconds=6.0)
 

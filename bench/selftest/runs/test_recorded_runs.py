@@ -9,7 +9,7 @@ import pytest
 from bench.conftest import Measure
 from bench.history.deviation import deviations
 from bench.measure.case import Case
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.meters.allocator_settings import allocator_settings
 from bench.record.record import Record
 from bench.strategies import STRATEGIES

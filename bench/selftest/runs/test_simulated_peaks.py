@@ -10,7 +10,7 @@ from bench.measure.bounds import peak_breaches
 from bench.measure.case import Case
 from bench.measure.expected import blank_record
 from bench.measure.leaks import leaks
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.measure.terms import Terms, host_slack_bytes
 from bench.meters import device_meter
 from bench.meters.device import DevicePeaks

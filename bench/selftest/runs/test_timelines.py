@@ -12,7 +12,7 @@ import torch
 from bench.conftest import Measure
 from bench.measure.case import Case
 from bench.measure.jobs import load_job
-from bench.measure.peaks import peaks
+from bench.measure.peak_fields import peaks
 from bench.meters.allocations import AllocationEvent
 from bench.meters.child import load_noting
 from bench.meters.phase_times import PhaseTimes

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import bench.meters.child
-from bench.measure.loads import CachedOutputs, run_load
+from bench.measure.load_process import CachedOutputs, run_load
 from bench.meters import device_meter
 from bench.meters.child import Job, _check, run
 from bench.meters.clock import LoadClock, remote_clock

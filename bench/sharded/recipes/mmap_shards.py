@@ -2,8 +2,8 @@ import torch
 
 from bench.strategies.reading.assign import load_extra_state
 from bench.strategies.reading.fit import require_fit, require_plain
+from bench.strategies.reading.read_checkpoint import read
 from bench.strategies.reading.shards import local, materialize, part, skeleton_to_shard
-from bench.strategies.reading.state_dict import read
 
 
 def mmap_shards(build, path, device, parallelize):

@@ -7,9 +7,9 @@ from torch import distributed
 from bench.strategies.reading.assign import load_extra_state
 from bench.strategies.reading.fit import require_fit, require_plain, with_tied_names
 from bench.strategies.reading.memory import Ring
+from bench.strategies.reading.read_checkpoint import files_of
 from bench.strategies.reading.records import File, contents
 from bench.strategies.reading.shards import batches, is_replicated, local, materialize, part, runs, skeleton_to_shard
-from bench.strategies.reading.state_dict import files_of
 from bench.strategies.reading.threads import Reader, started
 
 # What is worth a call at least.
@@ -62,7 +62,7 @@ def streamed(build, path, device, parallelize, *, ring=64 * 2**20, threads=None)
 
 
 def shared_out(tensors, ranks):
-    """Which rank reads each of these tensors: the largest first, to whom has the fewest bytes by then."""
+    """Return which rank reads each of these tensors: the largest first, to whom has the fewest bytes by then."""
     taken, readers = [0] * ranks, {}
     for name, t in sorted(tensors.items(), key=lambda item: (-item[1].nbytes, item[0])):
         readers[name] = taken.index(min(taken))

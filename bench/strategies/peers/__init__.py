@@ -24,7 +24,7 @@ EXTRA = "pip install '.[peers]'"
 
 @dataclass(frozen=True)
 class Peer:
-    """Whose loader a strategy is.
+    """A project whose loader a strategy is.
 
     `needs` are the distributions that it wants, its own first. `destination` is the model that it is recommended to
     load into, and `settings` what it is given. `formats` are those that its project loads, `devices` where it can
@@ -61,7 +61,7 @@ class Peer:
 
     @property
     def versions(self) -> dict[str, str | None]:
-        """Of every distribution that it wants; None: it is not installed."""
+        """The versions of the distributions that it needs; None: one is not installed."""
         return {name: _version(name) for name in self.needs.split()}
 
     def as_record(self) -> dict[str, Any]:

@@ -12,5 +12,5 @@ def flashpack(build, path, device):
 
 
 def backend(device):
-    """Which of its readers it takes."""
+    """Return the reader that it takes."""
     return "parallel reader" if parallel_read_supported(device) else "memory map"

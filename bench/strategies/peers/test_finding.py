@@ -1,4 +1,4 @@
-"""Which checkpoints of a user a loader of another project finds as they lie."""
+"""Tests of the checkpoints that a loader of another project finds as they lie."""
 
 import json
 from pathlib import Path

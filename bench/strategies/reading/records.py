@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from bench.strategies.reading.state_dict import is_safetensors, only_listed, safetensors_entries
+from bench.strategies.reading.read_checkpoint import is_safetensors, only_listed, safetensors_entries
 
 # What `torch.save` calls the storages of a dtype; it has no name for those of newer ones.
 STORAGE_DTYPES = {

@@ -38,7 +38,7 @@ def local(tensor):
 
 
 def part(tensor):
-    """Which part of a tensor this rank has: a slice a dimension."""
+    """Return the part of a tensor that this rank has: a slice a dimension."""
     if not isinstance(tensor, DTensor):
         return tuple(slice(0, size) for size in tensor.shape)
     shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.strategies.reading.records import File, Unpickler, unzip
 from bench.strategies.streamed import streamed
 from model.checkpoints.checkpoint import Checkpoint

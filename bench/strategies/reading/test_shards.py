@@ -1,4 +1,4 @@
-"""Which bytes of a file are those of a shard."""
+"""Tests of the bytes of a file that are those of a shard."""
 
 from collections.abc import Iterator
 from math import prod

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from bench.meters.oracle.operation_cases.copies import COPIES, SLICES
-from bench.meters.oracle.operation_cases.files import FILES
+from bench.meters.oracle.operation_cases.file_reads import FILES
 from bench.meters.oracle.operation_cases.models import MODELS, STATE_DICTS
 from bench.meters.oracle.operation_cases.tensors import COMPUTED, MADE
 

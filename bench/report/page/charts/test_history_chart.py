@@ -8,7 +8,7 @@ pytest.importorskip("altair", reason="pages want the extra: pip install '.[repor
 
 from bench.history.change_points import change_points
 from bench.history.runs import Run, read_run
-from bench.report.page.charts.history import history_figures
+from bench.report.page.charts.history_chart import history_figures
 from bench.selftest.recorded_run import LOADS, MACHINE, Runs
 
 OTHER = MACHINE | {"cores": 64}

@@ -8,7 +8,7 @@ from bench.record.formats import percent
 from bench.record.record import SECONDS
 from bench.report.text_table import aligned, markdown_table
 from bench.versus.run_figures import PEAKS, BenchmarkKey
-from bench.versus.verdict import CONFIDENCE, MOST_ROUNDS, ComparedPeak, ComparedTime, SideComparison, TimeChange
+from bench.versus.side_comparison import CONFIDENCE, MOST_ROUNDS, ComparedPeak, ComparedTime, SideComparison, TimeChange
 from model.byte_sizes import MIB
 
 # The column that says what was measured, and what it is called where the terminal is narrow.

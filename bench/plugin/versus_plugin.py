@@ -12,9 +12,9 @@ from bench.plugin.options import Options
 from bench.plugin.progress import write_line
 from bench.versus.environments import EnvironmentFailed, prepare
 from bench.versus.interleaved_runs import RunFailed, measure_in_turn
+from bench.versus.side_comparison import SideComparison, compare_sides
 from bench.versus.sides import parse
 from bench.versus.uv import require_uv
-from bench.versus.verdict import SideComparison, compare_sides
 from model.run_folder import run_folder
 
 # Options of this process, and not of the runs that it starts. A value follows each.

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from bench.report.versus import versus_lines, versus_markdown
+from bench.report.versus_section import versus_lines, versus_markdown
 from bench.versus.run_figures import PEAKS, BenchmarkKey
-from bench.versus.verdict import ComparedPeak, ComparedTime, SideComparison, TimeChange
+from bench.versus.side_comparison import ComparedPeak, ComparedTime, SideComparison, TimeChange
 
 GIB = 2**30
 

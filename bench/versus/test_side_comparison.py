@@ -7,8 +7,8 @@ import pytest
 
 from bench.versus.interleaved_runs import InterleavedRuns
 from bench.versus.run_figures import BenchmarkKey, RunFigures
+from bench.versus.side_comparison import CONFIDENCE, change_of, compare_sides, peak_verdict
 from bench.versus.sides import Side
-from bench.versus.verdict import CONFIDENCE, change_of, compare_sides, peak_verdict
 
 COMPARISONS = 500
 THRESHOLD = 0.03

@@ -9,8 +9,8 @@ from typing import NoReturn
 import pytest
 
 from bench.meters.oracle.__main__ import main
+from bench.meters.oracle.agreement import Answer, group
 from bench.meters.oracle.forks import CallFailed, attempted, in_fork, in_forks
-from bench.meters.oracle.verdict import Answer, group
 from bench.meters.simulated.simulated_device import NotSimulated
 
 ONE, OTHER = {"allocated": 1024, "held": None}, {"allocated": 512, "held": None}

@@ -1,23 +1,23 @@
-"""What `--versus` makes of a run of pytest. The sides themselves are measured elsewhere: here they are made up."""
+"""Tests of `--versus` in a run of pytest. The sides are made up: they are measured elsewhere."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from bench.plugin.versus import forwarded
+from bench.plugin.versus_plugin import forwarded
 from bench.selftest.documents.markdown import documented_options
 
 CONFTEST = """
 import pytest
 
-import bench.plugin.versus as session
+import bench.plugin.versus_plugin as session
 from bench.plugin.option import add_options
 from bench.plugin.options import OPTIONS, parsed
-from bench.report.versus import versus_lines
+from bench.report.versus_section import versus_lines
 from bench.versus.interleaved_runs import InterleavedRuns, RunFailed
 from bench.versus.run_figures import BenchmarkKey
-from bench.plugin.versus import Versus
+from bench.plugin.versus_plugin import Versus
 
 
 def pytest_addoption(parser):

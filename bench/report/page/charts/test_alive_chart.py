@@ -4,7 +4,7 @@ pytest.importorskip("altair", reason="pages want the extra: pip install '.[repor
 
 from bench.record.record import Record
 from bench.record.row_key import RowKey
-from bench.report.page.charts.alive import alive_figures
+from bench.report.page.charts.alive_chart import alive_figures
 from bench.report.rows import CaseResult
 from bench.selftest.recorded_run import S, metered
 from bench.selftest.sharded_run import of_ranks

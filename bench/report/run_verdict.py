@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bench.history.schema import FAILED, INTERRUPTED, PASSED
 from bench.meters import kind_of
-from bench.report.comparison import changes_in_words
+from bench.report.comparison_section import changes_in_words
 from bench.report.recommendation import best
 from bench.report.recorded import Recorded
 from bench.report.rows import Row, coverage, listed

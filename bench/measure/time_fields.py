@@ -2,7 +2,7 @@
 
 from statistics import median, median_low
 
-from bench.measure.checks import Problem
+from bench.measure.checks import FailedCheck
 from bench.meters.clock import Readings
 from bench.record.record import Fields
 
@@ -12,12 +12,12 @@ def ownership(readings: Readings, stated: str | None) -> str | None:
     return {None: stated, True: "mapped", False: "owned"}[readings.mapped[-1]]
 
 
-def wrong_ownership(readings: Readings, stated: str | None) -> list[Problem]:
+def wrong_ownership(readings: Readings, stated: str | None) -> list[FailedCheck]:
     """Return a problem if the weights end elsewhere than they are stated to: times would be of that."""
     seen = ownership(readings, stated)
     if stated in (None, seen):
         return []
-    return [Problem(f"the weights end {seen}, where its row in the table of strategies says {stated}")]
+    return [FailedCheck(f"the weights end {seen}, where its row in the table of strategies says {stated}")]
 
 
 def times(readings: Readings, checkpoint_bytes: int, *, mapped: bool) -> Fields:

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from bench.conformance.blueprint import Blueprint, PlaceName, Stored
-from bench.conformance.comparison import differences
+from bench.conformance.model_differences import differences
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.conformance.misfits import MISFITS
 from model.gpt2 import Config
-from model.pretrained import pretrained
+from model.pretrained_gpt2 import pretrained
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -96,7 +96,7 @@ def _in_tensors(saved: nn.Module, loaded: nn.Module, differ: Differ) -> Iterator
 
 
 def _in_sharing(saved: nn.Module, loaded: nn.Module) -> Iterator[ModelDifference]:
-    """Which names are one tensor, and which tensors are in one memory."""
+    """Yield differences in the names that are one tensor, and in the tensors that share memory."""
     for kind, key in (("one tensor with", id), ("in the memory of", _memory)):
         before, after = _first_names(saved, key), _first_names(loaded, key)
         for name, first in before.items():

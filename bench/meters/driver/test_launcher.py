@@ -13,7 +13,7 @@ import torch
 from bench.meters.driver import build
 from bench.meters.driver.build import CannotBuild, library
 from bench.meters.driver.card import CardSettings
-from bench.meters.driver.stand_in import card, start_card
+from bench.meters.driver.launcher import card, start_card
 from bench.meters.driver.variables import CARD, MEMORY
 from bench.selftest.documents.markdown import snippets
 

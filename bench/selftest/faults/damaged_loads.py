@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from bench.measure.loads import run_load
+from bench.measure.load_process import run_load
 from bench.strategies import STRATEGIES
 from model.checkpoints.checkpoint import Checkpoint
 from model.examine.trust import UntrustedCheckpoint

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bench.measure.loads import CachedOutputs
+from bench.measure.load_process import CachedOutputs
 from model.checkpoints.checkpoint import Checkpoint
 
 

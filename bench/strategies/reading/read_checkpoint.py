@@ -111,7 +111,7 @@ def read_safetensors(file, location, mmap, listed):
 
 
 def safetensors_entries(opened):
-    """Of every tensor of an open file of safetensors: name, dtype, shape, first byte, and the one behind its last."""
+    """Return the name, dtype, shape, first byte and end of every tensor in an open file of safetensors."""
     size = os.fstat(opened.fileno()).st_size
     start = end = 8 + int.from_bytes(os.pread(opened.fileno(), 8, 0), "little")
     if start > size:
