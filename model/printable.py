@@ -4,9 +4,7 @@ from pathlib import PurePath
 
 # Characters of a text that are shown, by default.
 MOST_CHARACTERS = 200
-# What is shown of a text, unless somebody says otherwise.
-LONGEST_SHOWN = 200
-# Of a line of the suite's: a message has some hundred characters.
+# Characters of a line of the suite that are shown: a message has some hundred.
 LONGEST_LINE = 10_000
 
 
