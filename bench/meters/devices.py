@@ -14,6 +14,15 @@ def kind_of(device: str) -> DeviceKind:
     return KINDS[device.partition(":")[0]]
 
 
+def recorded_kind(device: str | None) -> DeviceKind:
+    """Return the row of a device that a record names, `cpu` for None.
+
+    A name without a row, of another version of the suite, is taken for a device that has memory and values of its own.
+    """
+    name = (device or CPU.name).partition(":")[0]
+    return KINDS.get(name) or DeviceKind(name, CPU.meter)
+
+
 def device_named(text: str) -> str:
     """Return the name of a device as records have it, `cuda:1` for `cuda:01`, whether this machine has it or not.
 

@@ -5,7 +5,7 @@ import torch
 
 from bench.measure.case import Case
 from bench.measure.expected import ownership, roofline_kind, shortage
-from bench.meters import KINDS, device_meter, device_named, kind_of
+from bench.meters import KINDS, device_meter, device_named, kind_of, recorded_kind
 from bench.meters.device import DeviceKind, DeviceMeter
 from bench.meters.roofline import ROOFLINES
 from bench.plugin.cases import cases, roofline_cases
@@ -60,6 +60,13 @@ def test_a_name_without_a_row_is_refused_with_those_that_have_one(host_copy: Dev
 )
 def test_a_strategy_is_given_a_device_of_torch(name: str, device: str) -> None:
     assert kind_of(name).torch_device(name) == torch.device(device)
+
+
+def test_records_may_name_devices_that_have_no_row_here() -> None:
+    assert recorded_kind(None) is kind_of("cpu")
+    assert recorded_kind("cuda:1") is kind_of("cuda")
+    other = recorded_kind("xpu:0")
+    assert (other.name, other.is_host, other.has_values, other.is_gpu) == ("xpu", False, True, False)
 
 
 def test_every_row_is_in_the_help_and_has_a_roofline_that_can_be_measured() -> None:

@@ -59,6 +59,8 @@ def record(case: Case, benchmark: BenchmarkFixture) -> Iterator[Record]:
     record = blank_record(case)
     # Tables of `pytest-benchmark compare` are of one model each, and of GPUs or what stands in for one.
     benchmark.group = record.model or ("stand-in for a GPU" if record.stand_in else None)
+    # An interrupt between two rounds saves the benchmark before this fixture ends: then this is its record.
+    benchmark.extra_info.update(record.as_json())
     yield record
     benchmark.extra_info.update(record.as_json())
 

@@ -26,8 +26,8 @@ OUTCOMES: dict[int, str] = {pytest.ExitCode.OK: PASSED, pytest.ExitCode.INTERRUP
 class MemoryRegression(pytest.fail.Exception):  # type: ignore[name-defined, misc]  # pytest gives its class no other name
     """The load is right, and its peaks are within their bounds, but they grew: its figures are kept."""
 
-    # As pytest does with its own: a summary of 80 columns shows what grew.
-    __module__ = "builtins"
+    # As pytest does with its own: a summary of 80 columns shows `Grown: `, and what grew.
+    __module__, __qualname__ = "builtins", "Grown"
 
 
 def comparison_request(options: Options, pytests: Any) -> ComparisonRequest:

@@ -75,7 +75,7 @@ def test_it_is_told_once_and_what_else_needs_it_is_skipped(pytester: pytest.Pyte
     # There, and in pytest's summary.
     assert told[0] == FAULT
     assert len(told) == 2
-    assert re.fullmatch(rf"FAILED \S+test_load\[streamed-tiny-cpu\] - CheckpointUnusable: {FAULT}", told[1])
+    assert re.fullmatch(rf"FAILED \S+test_load\[streamed-tiny-cpu\] - Unsound: {FAULT}", told[1])
     assert not result.errlines
     # The reference is to the test, not to what was wrong.
     skipped = [line for line in result.outlines if line.startswith("SKIPPED")]

@@ -19,7 +19,8 @@ UNTRUSTED = f"{UntrustedCheckpoint.__name__}: "
 class CheckpointUnusable(pytest.fail.Exception):  # type: ignore[name-defined, misc]  # pytest gives its class no other name
     """The checkpoint of a test is at fault; the message is one line."""
 
-    __module__ = "builtins"
+    # The summary of a run shows `Unsound: ` and the message: of a long word it would show less of that.
+    __module__, __qualname__ = "builtins", "Unsound"
 
     def __init__(self, told: str) -> None:
         super().__init__(printable(told.removeprefix(UNTRUSTED), 2 * LONGEST_PART), pytrace=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bench.meters import kind_of
+from bench.meters import recorded_kind
 from bench.report.rows import Row, listed, peak_ratio
 from bench.sharded.recipes import SHARDED
 from bench.strategies import STRATEGIES
@@ -26,7 +26,7 @@ def best(table: Sequence[Row]) -> list[str]:
     if metered := _largest([row for row in usable if _is_metered(row)]):
         lines.append(f"Best here: {_chosen(metered, least_memory, _peaks, lambda row: row.record.ownership)}")
     if timed := _largest([row for row in usable if row.record.first_logits_seconds]):
-        where = "GPU" if kind_of(timed[0].timed_on or "cpu").is_gpu else "CPU"
+        where = "GPU" if recorded_kind(timed[0].timed_on).is_gpu else "CPU"
         lines.append(f"Fastest on this {where}: {_chosen(timed, fastest, _seconds, lambda row: row.timed_ownership)}")
     return lines
 
@@ -47,7 +47,7 @@ def memory(row: Row) -> tuple[float, ...]:
 
     Those of the suite's strategies are what theory says, which is what measured ones are held to.
     """
-    on_device = row.record.device_peak_ratio is not None or not kind_of(row.record.device or "cpu").is_host
+    on_device = row.record.device_peak_ratio is not None or not recorded_kind(row.record.device).is_host
     return tuple(_ratio(row, figure) for figure in (("device", "host") if on_device else ("host",)))
 
 

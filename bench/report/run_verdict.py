@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench.history.schema import FAILED, INTERRUPTED, PASSED
-from bench.meters import kind_of
+from bench.meters import recorded_kind
 from bench.report.comparison_section import changes_in_words
 from bench.report.recommendation import best
 from bench.report.recorded import Recorded
@@ -83,5 +83,5 @@ def _all_well(loads: Sequence[Row]) -> str:
 
 def _has_values(row: Row) -> bool:
     """Return True if the loaded weights had values; those of a timed load always have."""
-    real = kind_of(row.record.device or "cpu").has_values and not row.record.planned
+    real = recorded_kind(row.record.device).has_values and not row.record.planned
     return real or row.record.first_logits_seconds is not None

@@ -45,7 +45,8 @@ class Share:
         if "T" in expression:
             return self.state_bytes
         # What is sharded where it is, is made in that size.
-        return self.bound_bytes(expression) + (self.pads if "S/N" in expression and "U" not in expression else 0)
+        is_padded = "S/N" in expression.replace(" ", "") and "U" not in expression
+        return self.bound_bytes(expression) + (self.pads if is_padded else 0)
 
     def peak_bound(self, _figure: str, expression: str) -> int:
         return self.most_bytes(expression)

@@ -123,6 +123,8 @@ def _rows(table: list[Row], lines: list[list[str]]) -> Iterator[tuple[list[tuple
     """Yield the cells of each row, shown and as they are sorted, its record as JSON, and its name."""
     for row, line in zip(table, lines, strict=True):
         record = {name: value for name, value in row.record.measured().items() if not FIELDS[name].drawn}
+        timed = {"timed_on": row.timed_on, "timed_ownership": row.timed_ownership}
+        record |= {name: value for name, value in timed.items() if value is not None}
         raw = json.dumps(record | {"problems": list(map(str, row.problems))}, indent=1)
         yield [(cell, _sortable(cell)) for cell in line], raw, row.key.title
 

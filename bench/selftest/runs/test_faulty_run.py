@@ -19,16 +19,17 @@ from bench.selftest.meter_faults import load_and_be_killed, load_and_look, load_
 from bench.strategies import PEERS, STRATEGIES, Strategy
 from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.peers import Peer
+from bench.strategies.strategy import Bounds
 from model.user.reference import Reference
 
-case.LIMIT_SECONDS = 8.0
-case.LIMIT_TENSORS_PER_SECOND = 1e9
-case.LIMIT_BYTES_PER_SECOND = float("inf")
+case.TIMEOUT_SECONDS = 8.0
+case.TENSORS_PER_SECOND = 1e9
+case.READ_BYTES_PER_SECOND = float("inf")
 for strategy in (
-    Strategy(load_with_stray_copy, "torch", "S", "0", "0", "S"),
-    Strategy(load_wrong, "per_tensor", "S", "L", "S + L", "0"),
-    Strategy(load_and_look, "torch", "S", "0", "0", "S"),
-    Strategy(load_and_be_killed, "torch", "S", "0", "0", "S"),
+    Strategy(load_with_stray_copy, "torch", Bounds("S", "0", "0", "S", "0")),
+    Strategy(load_wrong, "per_tensor", Bounds("S", "L", "S + L", "0", "0")),
+    Strategy(load_and_look, "torch", Bounds("S", "0", "0", "S", "0")),
+    Strategy(load_and_be_killed, "torch", Bounds("S", "0", "0", "S", "0")),
 ):
     STRATEGIES[strategy.name] = strategy
 for name, fault, needs in (
@@ -39,7 +40,7 @@ for name, fault, needs in (
 ):
     peer = Peer("dcp", needs, "real module", "load", "torch")
     load = LazyRecipe(Reference(f"bench.selftest.meter_faults:{fault}"))
-    PEERS[name] = Strategy(load, "torch", "", "", "", "", pinned="", peer=peer)
+    PEERS[name] = Strategy(load, "torch", Bounds(), peer=peer)
 """
 
 if not Path("/proc/self/clear_refs").exists():
