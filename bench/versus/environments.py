@@ -69,7 +69,9 @@ def _checkout(side: Side, root: Path, checkouts: Path) -> Path:
         archive.seek(0)
         try:
             with tarfile.open(fileobj=archive) as files:
-                files.extractall(folder, filter="data")
+                # Python before 3.11.4 has no filters, and no argument for them.
+                files.extraction_filter = getattr(tarfile, "data_filter", None)
+                files.extractall(folder)  # noqa: S202 - they are the repository's own
         except tarfile.TarError as error:
             raise EnvironmentFailed(f"{side.name}: its files cannot be written: {error}") from None
     return folder

@@ -63,8 +63,8 @@ class InitialValues:
         """The range and the root mean square, in a few words."""
         if not self.is_finite:
             return "values that are not finite"
-        spread = "" if self.is_constant else f" to {self.high:.2g}, {self.rms:.2g} in root mean square"
-        return f"{self.low:.2g}{spread}"
+        low, high = (value + 0.0 for value in (self.low, self.high))  # Not -0.
+        return f"{low:.2g}" + ("" if self.is_constant else f" to {high:.2g}, {self.rms:.2g} in root mean square")
 
     def is_all(self, value: float, dtype: torch.dtype) -> bool:
         """Return whether all are this value, rounded to a dtype."""

@@ -123,6 +123,10 @@ def test_a_constant_that_is_not_the_start_does_not_pass(name: str, value: float,
     assert said in found[name]
 
 
+def test_zeros_have_no_sign_in_words() -> None:
+    assert InitialValues.of(torch.tensor([-0.0, 0.0])).summary == InitialValues.of(-torch.zeros(2)).summary == "0"
+
+
 def test_a_large_tensor_is_looked_at_in_full() -> None:
     values = torch.rand(2 * BLOCK + 10)
     values[-1] = -3
