@@ -172,8 +172,8 @@ def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "of my own" / "z.py").write_text("def load(build, path, device): pass")
     settings = chosen(strategy=[f"{tmp_path}/of my own/z.py:load"])
     settings = replace(settings, checkpoints=tmp_path / "checkpoints")
-    reporter = Reporter(tmp_path / "root", settings, SimpleNamespace(), None)  # type: ignore[arg-type]
-    why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/root/y.py, {tmp_path}/of my own/z.py"
+    reporter = Reporter(tmp_path / "project", settings, SimpleNamespace(), None)  # type: ignore[arg-type]
+    why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/project/y.py, {tmp_path}/of my own/z.py"
     reporter._cells.append(Cell("streamed", "plain", Judged.REFUSED, 5, why=why))
     reporter._results.append(
         CaseResult(RowKey("streamed", "tiny"), Record(size="tiny", state_bytes=7), Problem(Status.FAILED, why))
