@@ -14,10 +14,23 @@ SHARE = 1 / 20
 @pytest.mark.sharded
 @pytest.mark.ranks
 @pytest.mark.real_device
-def test_sharded_equivalence(case: ShardedCase, measurable: None, rank_checks: RankChecks) -> None:
-    """Names, order, dtypes, shapes, bits, ties and logits of models whose sizes ranks do not divide."""
+@pytest.mark.gathered
+def test_sharded_equivalence(
+    case: ShardedCase, measurable: None, rank_checks: RankChecks, request: pytest.FixtureRequest
+) -> None:
+    """Names, order, dtypes, shapes, bits, ties and logits: of the user's model, or of drawn ones of all sizes."""
+    try:
+        if case.user_model:
+            rank_checks.run_user_model(case, request.getfixturevalue("checkpoint"))
+        else:
+            _of_drawn_models(case, rank_checks)
+    except RankFailed as error:
+        raise pytest.fail.Exception(error.message, pytrace=False) from None
 
-    # Drawn are the same models in every process that measures ranks.
+
+def _of_drawn_models(case: ShardedCase, rank_checks: RankChecks) -> None:
+    """Load models whose sizes ranks do not divide: the same in every process that measures ranks."""
+
     @settings(
         max_examples=max(1, int(settings().max_examples * SHARE)),
         derandomize=True,
@@ -26,14 +39,7 @@ def test_sharded_equivalence(case: ShardedCase, measurable: None, rank_checks: R
         suppress_health_check=[HealthCheck.too_slow],
     )
     @given(kinds())
-    def is_what_was_saved(kind: DrawnGPT2) -> None:
-        if kind.tied and "ties" in case.strategy.refused("cpu"):
-            with pytest.raises(RankFailed, match=r"out_head\.weight"):
-                rank_checks.run(case, kind)
-        else:
-            rank_checks.run(case, kind)
+    def are_what_was_saved(kind: DrawnGPT2) -> None:
+        rank_checks.run(case, kind)
 
-    try:
-        is_what_was_saved()
-    except RankFailed as error:
-        raise pytest.fail.Exception(error.message, pytrace=False) from None
+    are_what_was_saved()

@@ -5,7 +5,9 @@ in Sebastian Raschka's "Build a Large Language Model (From Scratch)", with biase
 and value projections and an untied output head, so that a checkpoint of that model loads here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +112,18 @@ class GPT2(nn.Module):
 
     `dtype` is that of the parameters; the causal masks stay float32. Honours `torch.device` as a context.
     """
+
+    # Of tensor parallelism, as models of transformers bring it. An attention counts its heads, and needs all.
+    tp_plan: ClassVar[Mapping[str, str]] = {
+        "trf_blocks.*.att.W_query": "colwise_gather_output",
+        "trf_blocks.*.att.W_key": "colwise_gather_output",
+        "trf_blocks.*.att.W_value": "colwise_gather_output",
+        "trf_blocks.*.att.out_proj": "rowwise_split_input",
+        "trf_blocks.*.ff.layers.0": "colwise",
+        "trf_blocks.*.ff.layers.2": "rowwise",
+        "tok_emb": "embedding_rowwise",
+        "out_head": "colwise_gather_output",
+    }
 
     def __init__(self, config: Config, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()

@@ -40,7 +40,12 @@ def terms(case: Case) -> Terms:
         mapped_bytes=saved.mapped_bytes,
         largest_converted_to_bytes=saved.largest_converted_to_bytes,
         largest_conversion_bytes=saved.largest_conversion_bytes,
-        conversion_slot_bytes=conversion_slot_bytes(case.device, saved, footprint.nonpersistent_bytes),
+        conversion_slot_bytes=conversion_slot_bytes(
+            saved.checkpoint_bytes,
+            saved.largest_converted_bytes,
+            on_host=case.kind.is_host,
+            beside_bytes=footprint.nonpersistent_bytes,
+        ),
         tensors=footprint.tensors,
         build_peak_bytes=build_peak_bytes,
         built_private_bytes=build.private_bytes if build else None,

@@ -9,7 +9,6 @@ from bench.meters import kind_of
 from bench.record.record import Record
 from bench.strategies.reading.memory import CONVERTED_BYTES, SLOTS, ring_bytes
 from bench.strategies.reading.threads import PAGE_BYTES
-from model.checkpoints.footprint import SavedFootprint
 
 # R: the page-locked memory that a strategy streams through, no more of it than passes through: C, or S/N of a rank.
 RING_BYTES = 64 * 2**20
@@ -40,6 +39,11 @@ OF_A_RANK = {
     "U": "unit_bytes",
     "T": "touched_bytes",
     "M": "largest_held_bytes",
+    # Of casts.
+    "C": "checkpoint_bytes",
+    "V": "largest_converted_to_bytes",
+    "Y": "converted_to_bytes",
+    "D": "conversion_slot_bytes",
 }
 # What letters stand for where nothing is cast, missing or in several files; 0 for the others.
 WITHOUT = {"F": "S", "C": "S", "W": "S", "K": "L", "P": "L"}
@@ -148,12 +152,15 @@ class Terms:
         return pinned + converted
 
 
-def conversion_slot_bytes(device: str, saved: SavedFootprint, beside_bytes: int) -> int:
-    """Return D: what a stream is converted in, beyond the buffers beside the weights, which come when that is over.
+def conversion_slot_bytes(
+    checkpoint_bytes: int, largest_converted_bytes: int, *, on_host: bool, beside_bytes: int = 0
+) -> int:
+    """Return D: what a stream of so many bytes is converted in, and 0 where nothing is converted.
 
-    On a device it is a slot of the ring, or the largest tensor that is converted; on the host it is a ring of its own.
+    On a device it is a slot of the ring, or the largest tensor that is converted, beyond the buffers beside the
+    weights, which come when that is over; on the host it is a ring of its own.
     """
-    if kind_of(device).is_host:
-        return ring_bytes(CONVERTED_BYTES, saved.checkpoint_bytes) if saved.converted else 0
-    slot = ring_bytes(RING_BYTES, saved.checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
-    return max(min(slot, saved.largest_converted_bytes) - beside_bytes, 0)
+    if on_host:
+        return ring_bytes(CONVERTED_BYTES, checkpoint_bytes) if largest_converted_bytes else 0
+    slot = ring_bytes(RING_BYTES, checkpoint_bytes) // SLOTS // PAGE_BYTES * PAGE_BYTES
+    return max(min(slot, largest_converted_bytes) - beside_bytes, 0)

@@ -33,11 +33,14 @@ def sharded_cases(chosen: Settings, *, real: bool) -> list[ShardedCase]:
         return []
     return [
         ShardedCase(
-            *_named(chosen, strategy, size, device), stand_in=chosen.stand_in, parallelism=parallelism, group=team
+            *_named(chosen, strategy, size, device),
+            *(chosen.own, None, chosen.cast, chosen.stand_in),
+            division=division,
+            group=team,
         )
         for size in chosen.sizes
         for team in chosen.teams
-        for parallelism in chosen.options.parallelism
+        for division in chosen.divisions
         for strategy in chosen.strategies
     ]
 

@@ -1,5 +1,6 @@
 """The hooks of a run: its options are checked, its plugins registered, its tests parametrized and put in order."""
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from bench import interrupts
 from bench.conformance import profiles
 from bench.history.fingerprint import fingerprint
 from bench.measure.case import Case
+from bench.measure.judging import judges_whole
 from bench.measure.refusals import skip_reason
 from bench.meters import process
 from bench.plugin import hangs
@@ -24,6 +26,7 @@ from bench.plugin.option import add_options
 from bench.plugin.options import OPTIONS, parsed
 from bench.plugin.preconditions import require_room, require_surroundings
 from bench.plugin.progress import progress_bar, write_line
+from bench.plugin.rank_groups import rank_prefix
 from bench.plugin.regression import RegressionPlugin, comparison_request
 from bench.plugin.reporter import Reporter
 from bench.plugin.run_state import CHECKPOINT_CACHE, RANK_MEETINGS, SETTINGS
@@ -72,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
         request = comparison_request(options, config.option)
         versus = Versus(config, options, chosen.checkpoints) if options.versus else None
     except ValueError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(f"{rank_prefix(os.environ)}{error}") from None
     process.preload([one.text for one in references(chosen)], libraries(chosen))
     require_room(chosen.budget, chosen.device)
     config.stash[RANK_MEETINGS] = {team: RankRendezvous(team) for team in chosen.teams}
@@ -120,7 +123,8 @@ def _cases_of(metafunc: pytest.Metafunc) -> Sequence[Case]:
     if (marker("budget") and not chosen.budget) or (marker("minimum") and not chosen.options.find_minimum):
         return []
     if marker("sharded"):
-        return sharded_cases(chosen, real=real)
+        sharded = sharded_cases(chosen, real=real)
+        return [case for case in sharded if judges_whole(case)] if marker("gathered") and chosen.own else sharded
     if marker("own_model"):
         return judged_cases(chosen)
     if marker("limit"):

@@ -11,14 +11,14 @@ from bench.meters import KINDS
 
 _OF_USER_MODEL = ("checkpoint", "state_key", "example", "rename", "allow_missing", "allow_surplus")
 _OF_ONE_PROCESS = (
-    *("model", "checkpoint", "strategy", "cast", "device_memory", "host_memory", "find_minimum", "conformance"),
-    "versus",
+    *("strategy", "allow_missing", "device_memory", "host_memory", "find_minimum", "conformance", "versus"),
 )
 _OF_ONE_RUN = (*("benchmark_compare", "require_comparison", "accept", "history", "benchmark_json", "export", "report"),)
 
 # An option, those of which one has to be there too, and the message.
 NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("ranks", ("sharded",), "--ranks: one process loads a model by itself; add --sharded"),
+    *((name, ("sharded",), "{}: one process has all of a model; add --sharded") for name in ("wrap", "tp_plan")),
     *((name, ("model",), "{} is for a model of yours: say with --model what builds it") for name in _OF_USER_MODEL),
     ("bound", ("strategy",), "--bound is for a loader of yours: name it with --strategy"),
     ("tolerate", ("strategy",), "--tolerate is for a loader of yours: name it with --strategy"),

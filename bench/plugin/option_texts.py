@@ -16,6 +16,8 @@ LEAST_BYTES = 2 * 2**20
 # The least memory of a stand-in for a GPU.
 LEAST_CARD_BYTES = 2 * 2**30
 DEFAULT_RANKS, MOST_RANKS = 2, 2**20
+# More are not read.
+MOST_NAMES = 12
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _UNITS = {"": 1, "B": 1} | {
@@ -40,6 +42,13 @@ def names(known: Collection[str], groups: Mapping[str, Collection[str]]) -> Call
         return tuple(found)
 
     return parse
+
+
+def listed_names(names: Collection[str]) -> str:
+    """Write the first of some names in order, and how many more there are."""
+    first = sorted(names)[:MOST_NAMES]
+    more = len(names) - len(first)
+    return f"{', '.join(first)}{f' and {more:,} more' if more else ''}"
 
 
 def dtype(text: str) -> str:

@@ -15,7 +15,7 @@ from bench.strategies import PEERS, STRATEGIES
 from bench.versus.side_comparison import FEWEST_ROUNDS
 from model.architecture import DTYPES
 from model.gpt2 import SIZES
-from model.parallel import PARALLELISMS
+from model.parallel.division import PARALLELISMS
 from model.user.renaming import rule
 
 ALL_SIZES = ("small", "medium", "large", "xl")
@@ -145,6 +145,20 @@ class Options:
         "LIST",
         f"how to divide the model among processes: a comma list of {', '.join(PARALLELISMS)}; all: these",
         names(PARALLELISMS, {"all": PARALLELISMS}),
+    )
+    wrap: tuple[str, ...] = option(
+        None,
+        "CLASS",
+        "class of the blocks that FSDP2 shards one by one, such as LlamaDecoderLayer; may be repeated (default: the "
+        "entries of lists whose class repeats)",
+        repeated=True,
+    )
+    tp_plan: str | None = option(
+        None,
+        "PLAN",
+        "tensor-parallel plan of your model, package.module:name or file.py:name: a dict of names of modules, which "
+        "may have a *, and styles, or a function that returns one (default: attribute tp_plan of the model, as many of "
+        "transformers have it)",
     )
     dtype: str = option("float32", "DTYPE", f"dtype of the checkpoint: {', '.join(DTYPES)}", option_texts.dtype)
     cast: str | None = option(

@@ -25,6 +25,11 @@ def rank_groups(options: Options, device: str, environment: Mapping[str, str]) -
     return tuple(RankGroup(count, (0,), min(count, NODE_RANKS)) for count in options.ranks or (NODE_RANKS,))
 
 
+def rank_prefix(environment: Mapping[str, str]) -> str:
+    """Return what an error of a process of `torchrun` begins with, `rank 1: `; "" for others."""
+    return f"rank {environment['RANK']}: " if "RANK" in environment and "LOCAL_RANK" in environment else ""
+
+
 def _measured(
     counts: tuple[int, ...], started: RankGroup | None, device: str, environment: Mapping[str, str]
 ) -> RankGroup:

@@ -16,6 +16,7 @@ from bench.measure.planning import plan
 from bench.plugin.annotations import FailedTest, annotations
 from bench.plugin.benchmark_table import fit_terminal
 from bench.plugin.colour import write_coloured
+from bench.plugin.divisions import division_notes
 from bench.plugin.regression import RegressionPlugin
 from bench.plugin.run_results import notes, run_results
 from bench.plugin.selection import case_of
@@ -49,7 +50,11 @@ class Reporter:
         """Return lines about a stand-in for a GPU, and about the user's checkpoint, before anything is measured."""
         memory = self._chosen.stand_in
         stand_in = [f"{self._chosen.device}: a stand-in for a GPU ({memory}); times are not measured"] if memory else []
-        return [*stand_in, *(printable(f"checkpoint: {note}", LONGEST_LINE) for note in notes(self._chosen))]
+        lines = [
+            *(f"checkpoint: {note}" for note in notes(self._chosen)),
+            *division_notes(self._chosen.divisions, self._chosen.own),
+        ]
+        return [*stand_in, *(printable(line, LONGEST_LINE) for line in lines)]
 
     @pytest.fixture
     def conformance_cells(self) -> list[Cell]:

@@ -10,6 +10,7 @@ import torch
 from bench.meters import KINDS, kind_of
 from bench.meters.budget import Budget
 from bench.meters.driver.variables import stand_in_memory
+from bench.plugin.divisions import divisions
 from bench.plugin.option_texts import names
 from bench.plugin.options import Options
 from bench.plugin.rank_groups import rank_groups
@@ -18,6 +19,7 @@ from bench.sharded.rank_group import RankGroup
 from bench.sharded.recipes import SHARDED
 from bench.strategies import KNOWN, PEERS, STRATEGIES, Strategy
 from model.checkpoints.cache import cache_folder
+from model.parallel.division import Division
 from model.user.user_model import UserModel
 
 # What a default run measures needs nothing but torch.
@@ -30,8 +32,8 @@ class Settings:
 
     `real_device` is the device of measurements that need values, times for one; None: they are left out. `own` is the
     user's model, whose name is in `sizes`; `own_strategies` are the user's loaders by their names, which are in
-    `strategies`. With `teams` their loads are measured, and no others. `stand_in` is the memory of the stand-in for a
-    GPU that is loaded to; None: there is none.
+    `strategies`. With `teams` their loads are measured, in all `divisions` of the model, and no others. `stand_in` is
+    the memory of the stand-in for a GPU that is loaded to; None: there is none.
     """
 
     options: Options
@@ -45,6 +47,7 @@ class Settings:
     own: UserModel | None
     own_strategies: dict[str, Strategy]
     teams: tuple[RankGroup, ...]
+    divisions: tuple[Division, ...]
     stand_in: str | None
 
     @property
@@ -85,6 +88,7 @@ def settings(options: Options) -> Settings:
         own=model,
         own_strategies=loaders,
         teams=teams,
+        divisions=divisions(options, model),
         stand_in=stand_in_memory() if kind_of(device).is_gpu else None,
     )
 

@@ -1,11 +1,13 @@
 """Small models of many kinds, loaded by ranks, gathered, and held against what was saved."""
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 import torch
 from hypothesis import strategies
@@ -19,15 +21,30 @@ from bench.sharded.rank_loads import RankLoad
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
 from model.architecture import DTYPES
+from model.checkpoints.checkpoint import Checkpoint
 from model.gpt2 import GPT2, Config, first_logits
 from model.layouts.files import save_plain
 from model.layouts.foreign import ALL_LAYOUTS
 from model.run_folder import run_folder
 from model.state_dict import first_names
-from model.values.bits import difference
-from model.verification.verify import WrongModel, check_logits
+from model.user.user_model import UserModel
+from model.values.bits import difference, is_on, same_value
+from model.verification.verify import WrongModel, check_logits, check_outputs
 
 LIMIT_SECONDS = 60.0
+
+
+class SavedModel(Protocol):
+    """A model that was saved, and that every process can make again."""
+
+    def build(self) -> nn.Module:
+        """Build it anew; a skeleton under `torch.device("meta")`."""
+
+    def saved(self) -> nn.Module:
+        """Return it as a load has to return it, on the host."""
+
+    def check_outputs(self, loaded: nn.Module, saved: nn.Module, *, exact: bool) -> None:
+        """Raise `WrongModel` if a loaded model computes something else; `exact`: to the bit."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,38 @@ class DrawnGPT2:
                 parameter.normal_()
         return model
 
+    def saved(self) -> GPT2:
+        return self.build()
+
+    def check_outputs(self, loaded: nn.Module, saved: nn.Module, *, exact: bool) -> None:
+        logits, expected = first_logits(loaded).cpu(), first_logits(saved)
+        check_logits(logits, expected)
+        if exact and not torch.equal(logits, expected):
+            raise WrongModel("the first logits differ from those of one device, where the same is computed")
+
+
+@dataclass(frozen=True)
+class SavedUserModel:
+    """The user's model in a checkpoint."""
+
+    checkpoint: Checkpoint
+
+    @property
+    def _model(self) -> UserModel:
+        model = self.checkpoint.specification.user_model
+        assert model
+        return model
+
+    def build(self) -> nn.Module:
+        return self._model.build()
+
+    def saved(self) -> nn.Module:
+        return self._model.as_loaded(self._model.saved(lambda _: None))
+
+    def check_outputs(self, loaded: nn.Module, saved: nn.Module, *, exact: bool) -> None:
+        del saved, exact  # The outputs that were recorded with the checkpoint know where they can be compared.
+        check_outputs(self.checkpoint, self._model.outputs(loaded))
+
 
 @strategies.composite
 def kinds(draw: strategies.DrawFn) -> DrawnGPT2:
@@ -67,12 +116,16 @@ def kinds(draw: strategies.DrawFn) -> DrawnGPT2:
 
 @dataclass(frozen=True)
 class RankCheck:
-    """A request to a rank: load what was saved of a kind of model; `exact`: with logits equal to the bit."""
+    """A request to a rank: load what was saved of a model; `exact`: with logits equal to the bit.
+
+    `keywords` are arguments of the load.
+    """
 
     load: RankLoad
-    kind: DrawnGPT2
+    model: SavedModel
     path: Path
     exact: bool
+    keywords: Mapping[str, Any]
 
 
 class RankChecks:
@@ -91,22 +144,31 @@ class RankChecks:
 
     def run(self, case: ShardedCase, kind: DrawnGPT2) -> None:
         """Save a model, and have all ranks load it as a case says. Raises `RankFailed` if any has another one then."""
-        if not self._children:
-            self._start(case)
-        # FSDP2 computes what one device does, in the same order.
-        exact, layout = case.parallelism == "fsdp", ALL_LAYOUTS[case.layout]
+        layout = ALL_LAYOUTS[case.layout]
         with TemporaryDirectory(prefix="check-", dir=run_folder()) as folder:
             model = kind.build()
             layout.save_of(model, model.state_dict(), Path(folder), save_plain)
-            path = Path(folder) / layout.entrance
-            checks = {
-                rank: RankCheck(rank_load(case, context), kind, path, exact) for rank, context in self._contexts.items()
-            }
-            try:
-                self._rendezvous.together(self._children, lambda rank, child: _ask(child, checks[rank]), LIMIT_SECONDS)
-            except LoadEnded:
-                self.__exit__()
-                raise
+            # FSDP2 computes what one device does, in the same order.
+            exact = case.parallelism == "fsdp" and case.kind.is_host
+            self._check(case, kind, Path(folder) / layout.entrance, LIMIT_SECONDS, exact=exact)
+
+    def run_user_model(self, case: ShardedCase, checkpoint: Checkpoint) -> None:
+        """Have all ranks load the user's checkpoint. Raises as `run` does."""
+        self._check(case, SavedUserModel(checkpoint), checkpoint.path, case.timeout_seconds, exact=False)
+
+    def _check(self, case: ShardedCase, model: SavedModel, path: Path, seconds: float, *, exact: bool) -> None:
+        if not self._children:
+            self._start(case)
+        keywords = case.specification.keywords
+        checks = {
+            rank: RankCheck(rank_load(case, context), model, path, exact, keywords)
+            for rank, context in self._contexts.items()
+        }
+        try:
+            self._rendezvous.together(self._children, lambda rank, child: _ask(child, checks[rank], seconds), seconds)
+        except LoadEnded:
+            self.__exit__()
+            raise
 
     def _start(self, case: ShardedCase) -> None:
         name = self._rendezvous.name()
@@ -116,9 +178,9 @@ class RankChecks:
             self._children[rank] = self._stack.enter_context(child_process(_serve, place, LIMIT_SECONDS))
 
 
-def _ask(child: Child, check: RankCheck) -> str:
+def _ask(child: Child, check: RankCheck, seconds: float) -> str:
     child.connection.send(check)
-    return child.receive(str, child.deadline())
+    return child.receive(str, time.monotonic() + seconds)
 
 
 def _serve(connection: Connection, place: tuple[RankContext, str]) -> None:
@@ -137,26 +199,27 @@ def _serve(connection: Connection, place: tuple[RankContext, str]) -> None:
 
 def try_out(check: RankCheck, device: torch.device) -> None:
     """Raise `WrongModel` unless what is loaded, and gathered from all ranks, is what was saved."""
-    saved = check.kind.build()
-    loaded = check.load(check.kind.build, check.path, device)
+    saved = check.model.saved()
+    loaded = check.load(check.model.build, check.path, device, **check.keywords)
     for name, tensor in (*loaded.named_parameters(), *loaded.named_buffers()):
-        if tensor.device.type != device.type:
+        if not is_on(tensor, device):
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
     gathered, wanted = gathered_state_dict(loaded), saved.state_dict()
     if list(gathered) != list(wanted):
         raise WrongModel(f"the names are {sorted(gathered)}, where {sorted(wanted)} were saved")
-    for name, tensor in wanted.items():
-        if differing := difference(gathered[name], tensor):
-            raise WrongModel(f"{name} {differing}")
+    gathered |= dict(loaded.named_buffers())
+    for name, value in {**wanted, **dict(saved.named_buffers())}.items():
+        if isinstance(value, Tensor):
+            if differing := difference(gathered[name], value):
+                raise WrongModel(f"{name} {differing}")
+        elif not same_value(gathered[name], value):
+            raise WrongModel(f"{name} is {gathered[name]!r}, saved as {value!r}")
     if (ties := first_names(loaded.state_dict())) != first_names(wanted):
         raise WrongModel(f"tied are {ties}, where {first_names(wanted)} were saved")
-    logits, expected = first_logits(loaded).cpu(), first_logits(saved)
-    check_logits(logits, expected)
-    if check.exact and device.type == "cpu" and not torch.equal(logits, expected):
-        raise WrongModel("the first logits differ from those of one device, where the same is computed")
+    check.model.check_outputs(loaded, saved, exact=check.exact)
 
 
-def gathered_state_dict(model: nn.Module) -> Mapping[str, Tensor]:
+def gathered_state_dict(model: nn.Module) -> dict[str, Any]:
     """The state dict of a divided model, every tensor whole, in every rank."""
     return {
         name: tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -76,7 +76,7 @@ def context_of(case: ShardedCase, rendezvous: RankRendezvous, name: str, rank: i
 
 def rank_load(case: ShardedCase, context: RankContext) -> RankLoad:
     """Return the strategy as a rank loads with it."""
-    return RankLoad(case.strategy.load, context, case.parallelism)  # type: ignore[arg-type]
+    return RankLoad(case.strategy.load, context, case.division)
 
 
 def _rank_job(

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,11 +18,11 @@ from bench.sharded.fake_collectives import simulated_ranks
 from bench.sharded.rank_context import RankContext, mesh_of
 from model.checkpoints.checkpoint import Checkpoint
 from model.examine.trust import UntrustedCheckpoint
-from model.parallel import PARALLELISMS
+from model.parallel.division import Division
 from model.verification.verify import check_model
 
-# A recipe of the table of sharded strategies.
-Recipe = Callable[[Build, Path, torch.device, Callable[[nn.Module], nn.Module]], nn.Module]
+# A recipe of the table of sharded strategies: `(build, path, device, parallelize)`, and `dtype` of a cast.
+Recipe = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,13 @@ class RankLoad:
 
     recipe: Recipe
     context: RankContext
-    parallelism: str
+    division: Division
 
-    def __call__(self, build: Build, path: Path, device: torch.device) -> nn.Module:
+    def __call__(self, build: Build, path: Path, device: torch.device, **keywords: Any) -> nn.Module:
         mesh = mesh_of(device.type, self.context.count)
-        apply = PARALLELISMS[self.parallelism].apply
         with simulated_ranks(self.context.rank, self.context.store) if self.context.simulated else nullcontext():
             try:
-                return self.recipe(build, path, device, lambda model: apply(model, mesh))
+                return self.recipe(build, path, device, lambda model: self.division.apply(model, mesh), **keywords)
             # Raised in all ranks by `torch.distributed.checkpoint` for what some ran into, and no `Exception`.
             except BaseException as error:
                 if failures := getattr(error, "failures", None):
@@ -60,7 +60,9 @@ def rehearse_rank(
     """Take the rank's place, and load a small checkpoint first. Raises `UntrustedCheckpoint`, see `require_same`."""
     load.context.join(device)
     require_same(load.context, checkpoint)
-    rehearse(load, rehearsal, check, None, None, device)
+    user_model = checkpoint.specification.user_model
+    build = checkpoint.specification.build if user_model else None
+    rehearse(replace(load, division=load.division.of_any_model), rehearsal, check, None, build, device)
 
 
 def require_same(context: RankContext, checkpoint: Checkpoint) -> None:

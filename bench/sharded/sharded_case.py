@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import cast
 
 import psutil
 
@@ -15,24 +16,38 @@ from bench.record.row_key import RowKey
 from bench.sharded.rank_group import RankGroup, local_group
 from bench.sharded.recipes import SHARDED, ShardedStrategy
 from bench.sharded.share import Share, shares
-from model.architecture import Architecture
+from model.architecture import DTYPES, Architecture
 from model.byte_sizes import gigabytes
-from model.parallel import PARALLELISMS
+from model.casting import Dtypes
+from model.checkpoints.specification import Specification
+from model.parallel.division import BY_FSDP, Division
 
 ALONE = local_group(1)
 
 
 @cache
-def _shares(architecture: Architecture, parallelism: str, count: int) -> list[Share]:
-    return shares(architecture.skeleton(), PARALLELISMS[parallelism], count)
+def _shares(  # noqa: PLR0913 - what a load is of
+    architecture: Architecture, division: Division, count: int, dtypes: Dtypes, to: str, *, on_host: bool
+) -> list[Share]:
+    return shares(architecture.skeleton(), division, count, dict(dtypes), DTYPES.get(to), on_host=on_host)
+
+
+@cache
+def _objection(architecture: Architecture, division: Division, count: int, to: str) -> str | None:
+    return division.objection(architecture.skeleton(), count, one_dtype=bool(to))
 
 
 @dataclass(frozen=True)
 class ShardedCase(Case):
-    """The names of a measurement of all ranks of a group; `parallelism` is one of `PARALLELISMS`."""
+    """The names of a measurement of all ranks of a group, which divide the model in one way."""
 
-    parallelism: str = "fsdp"
+    division: Division = BY_FSDP
     group: RankGroup = ALONE
+
+    @property
+    def parallelism(self) -> str:
+        """The kind of its division, of `PARALLELISMS`."""
+        return self.division.parallelism
 
     def __str__(self) -> str:
         return f"{self.strategy_name}-{self.parallelism}-{self.size}-x{self.group.count}-{self.device}"
@@ -43,11 +58,21 @@ class ShardedCase(Case):
 
     @property
     def strategy(self) -> ShardedStrategy:
-        return SHARDED[self.strategy_name]
+        return cast("ShardedStrategy", self._row.partial() if self.cast else self._row)
 
     @property
     def _row(self) -> ShardedStrategy:
-        return self.strategy
+        return SHARDED[self.strategy_name]
+
+    @property
+    def specification(self) -> Specification:
+        """The checkpoint: a copy, where a strategy would take other files beside the user's for parts of it."""
+        found = super().specification
+        source = found.in_place
+        if source is None or not self._row.reads_folder:
+            return found
+        beside = set(source.path.parent.glob("*.safetensors")) - set(source.files)
+        return replace(found, copied=bool(beside))
 
     @property
     def simulated(self) -> bool:
@@ -57,7 +82,20 @@ class ShardedCase(Case):
     @property
     def shares(self) -> list[Share]:
         """The terms of bounds for every rank."""
-        return _shares(self.specification.architecture, self.parallelism, self.group.count)
+        model = self.user_model
+        return _shares(
+            self.specification.architecture,
+            self.division,
+            self.group.count,
+            model.conversion.dtypes if model else (),
+            self.cast,
+            on_host=self.kind.is_host,
+        )
+
+    @property
+    def objection(self) -> str | None:
+        """The reason, in a line, why so many ranks cannot divide the model so; None if they can."""
+        return _objection(self.specification.architecture, self.division, self.group.count, self.cast)
 
     @property
     def measured_ranks(self) -> tuple[int, ...]:
@@ -87,7 +125,9 @@ class ShardedCase(Case):
 def _(case: ShardedCase) -> str | None:
     if case.planned and not case.strategy.plannable:
         return f"{case.strategy_name} cannot be planned: its reader wants bytes"
-    return case.strategy.skip_reason
+    if reason := case.strategy.skip_reason:
+        return reason
+    return f"refused: {case.parallelism}: {case.objection}" if case.objection else None
 
 
 @bound_bytes.register

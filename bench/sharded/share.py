@@ -1,15 +1,17 @@
 """Terms of the bounds of a rank: the share of a model that it holds, and what a load takes beside it there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bench.measure.expression import evaluate, of_rank
-from bench.measure.terms import OF_A_RANK, RING_BYTES, host_slack_bytes
+from bench.measure.terms import BUILT, OF_A_RANK, RING_BYTES, conversion_slot_bytes, host_slack_bytes
 from bench.record.record import Record
 from bench.strategies.reading.memory import ring_bytes
-from model.parallel import Parallelism
+from model.parallel.division import Division
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,13 @@ class Share:
     """The terms of a bound for one rank of N, in bytes.
 
     S are the model's state bytes, and L those of its largest tensor. S/N is what the rank holds in the end, to the
-    byte: its shards, and what every rank has whole. B is what of that are plain tensors, as all buffers are. U is
-    what it takes beyond S/N to move what is sharded in one go to the device, whole, and to shard it there. T are the
+    byte: its shards, and what every rank has whole. B is what of that are plain tensors with names in the checkpoint. U
+    is what it takes beyond S/N to move what is sharded in one go to the device, whole, and to shard it there. T are the
     bytes of pages of the checkpoint that hold something of its shards, and M those of the largest tensor that it has a
-    shard of. R is a ring, see `terms`. FSDP2 brings
+    shard of, as it is saved. R is a ring, see `terms`.
+
+    C is the checkpoint. Of what a cast converts, Y is all, V the largest shard of the rank, and D what a stream
+    converts at once. Buffers that no checkpoint has, `beside_bytes`, are in S/N, and in no other term. FSDP2 brings
     shards to one size, those that are smaller by a copy: so much more, `pads`, may be there. Rank 0 `leads`.
     """
 
@@ -33,71 +38,132 @@ class Share:
     largest_held_bytes: int
     pads: int
     leads: bool = False
+    checkpoint_bytes: int = 0
+    held_saved_bytes: int = 0
+    converted_to_bytes: int = 0
+    largest_converted_to_bytes: int = 0
+    conversion_slot_bytes: int = 0
+    beside_bytes: int = 0
 
     def bound_bytes(self, expression: str) -> int:
         """Return the bytes that a bound like `S/N + U` means; `a | b`: for rank 0, and for others."""
         values = {letter: getattr(self, name) for letter, name in OF_A_RANK.items()}
-        values["R"] = ring_bytes(RING_BYTES, self.held_bytes)
+        values["R"] = ring_bytes(RING_BYTES, self.held_saved_bytes)
         return evaluate(of_rank(expression, leads=self.leads), values)
 
     def most_bytes(self, expression: str) -> int:
         """Return the same at most: with what brings shards to one size, and all pages that the kernel maps around."""
         if "T" in expression:
-            return self.state_bytes
+            return self.checkpoint_bytes
         # What is sharded where it is, is made in that size.
         is_padded = "S/N" in expression.replace(" ", "") and "U" not in expression
         return self.bound_bytes(expression) + (self.pads if is_padded else 0)
 
-    def peak_bound(self, _figure: str, expression: str) -> int:
-        return self.most_bytes(expression)
+    def peak_bound(self, figure: str, expression: str) -> int:
+        """Return what a bound of a peak means at most; buffers beside the weights are built on the host."""
+        is_within = "S/N" in expression.replace(" ", "")
+        beside = self.beside_bytes if figure == "host_private_peak_bytes" and not is_within else 0
+        return self.most_bytes(expression) + beside
 
-    def slack_bytes(self, _figure: str, record: Record) -> int:
-        return host_slack_bytes(self.state_bytes, record.tensors)
+    def slack_bytes(self, figure: str, record: Record) -> int:
+        """Return how far a peak of host memory may be from its bound; what building leaves of it is in it."""
+        left = (record.value(BUILT[figure]) or 0) if figure in BUILT else 0
+        # To build the model may take more than to load it.
+        built = max(0, (record.build_peak_bytes or 0) - 2 * self.state_bytes) if figure in BUILT else 0
+        return host_slack_bytes(self.state_bytes, record.tensors) + left + built
 
-    def unseen_bytes(self, expression: str, _figure: str, _record: Record) -> int:
-        return self.most_bytes(expression) - self.bound_bytes(expression)
+    def unseen_bytes(self, expression: str, figure: str, _record: Record) -> int:
+        """Return how much of a bound need not show: FSDP2's padding, and buffers that come when all else is over."""
+        unseen = self.most_bytes(expression) - self.bound_bytes(expression)
+        return unseen + (self.beside_bytes if figure == "host_private_peak_bytes" or "D" in expression else 0)
 
 
-def shares(model: nn.Module, parallelism: Parallelism, ranks: int) -> list[Share]:
-    """Return what each of some ranks has of a skeleton that is divided so."""
-    tensors = dict((*model.named_parameters(), *model.named_buffers()))
-    dimensions, units = parallelism.dimensions(model), parallelism.units(model)
+@dataclass(frozen=True)
+class Sizes:
+    """The bytes of every tensor of a model by its name: where it ends, and as it is saved; 0: it is not."""
+
+    ends: Mapping[str, int]
+    saved: Mapping[str, int]
+    converted: frozenset[str]
+
+    @classmethod
+    def of(cls, model: nn.Module, saved_dtypes: Mapping[str, torch.dtype], to: torch.dtype | None) -> "Sizes":
+        """Return those of a skeleton.
+
+        `saved_dtypes` are those that differ from the model's, and `to` is what floating-point weights are cast to.
+        """
+        tensors = dict((*model.named_parameters(), *model.named_buffers()))
+        state = {id(value): name for name, value in reversed(model.state_dict(keep_vars=True).items())}
+        ends, saved, converted = {}, {}, set()
+        for name, tensor in tensors.items():
+            kind = saved_dtypes.get(state.get(id(tensor), ""), tensor.dtype)
+            final = to if to and tensor.is_floating_point() and id(tensor) in state else tensor.dtype
+            ends[name] = tensor.numel() * final.itemsize
+            saved[name] = tensor.numel() * kind.itemsize if id(tensor) in state else 0
+            if saved[name] and kind != final:
+                converted.add(name)
+        return cls(ends, saved, frozenset(converted))
+
+
+def shares(  # noqa: PLR0913 - what a load is of
+    model: nn.Module,
+    division: Division,
+    ranks: int,
+    saved_dtypes: Mapping[str, torch.dtype] | None = None,
+    to: torch.dtype | None = None,
+    *,
+    on_host: bool = False,
+) -> list[Share]:
+    """Return what each of some ranks has of a skeleton that is divided so; see `Sizes.of` for the dtypes."""
+    tensors: dict[str, Tensor] = dict((*model.named_parameters(), *model.named_buffers()))
+    sizes = Sizes.of(model, saved_dtypes or {}, to)
+    ends, saved = sizes.ends, sizes.saved
+    dimensions, units = division.dimensions(model), division.units(model)
     divided = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
-    sizes = {name: tensors[name].shape[dimension] for name, dimension in divided.items()}
-    whole = {name: tensor.nbytes for name, tensor in tensors.items()}
-    plain = sum(count for name, count in whole.items() if name not in dimensions)
-    largest = max(tensors, key=lambda name: whole[name])
+    lengths = {name: tensors[name].shape[dimension] for name, dimension in divided.items()}
+    state = sum(count for name, count in ends.items() if saved[name])
 
     @cache
     def of(slices: tuple[int, ...]) -> Share:
-        """`slices` are how much of each of the sizes a rank has."""
+        """`slices` are how much of each of the lengths a rank has."""
         own = dict(zip(distinct, slices, strict=True))
-        held, padded, touched = dict(whole), dict(whole), dict(whole)
+
+        def held_of(whole: Mapping[str, int]) -> dict[str, int]:
+            lines = {name: (whole[name] // length if length else 0) for name, length in lengths.items()}
+            return {**whole, **{name: lines[name] * own[length] for name, length in lengths.items()}}
+
+        held, held_saved, padded, touched = held_of(ends), held_of(saved), dict(ends), dict(saved)
         for name, dimension in divided.items():
-            size = sizes[name]
-            held[name] = whole[name] // size * own[size] if size else 0
-            padded[name] = whole[name] // size * -(-size // ranks) if size and parallelism.pads else held[name]
+            length = lengths[name]
+            padded[name] = ends[name] // length * -(-length // ranks) if length and division.pads else held[name]
             # What is divided otherwise lies in strips through all of its pages.
-            touched[name] = held[name] if dimension == 0 or not own[size] else whole[name]
+            touched[name] = held_saved[name] if dimension == 0 or not own[length] else saved[name]
         taken = peak = 0
         for unit in units:
-            peak = max(peak, taken + sum(whole[name] + (padded[name] if name in divided else 0) for name in unit))
+            peak = max(peak, taken + sum(ends[name] + (padded[name] if name in divided else 0) for name in unit))
             taken += sum(padded[name] for name in unit)
-        total = sum(held.values())
+        total, passing = sum(held.values()), sum(held_saved.values())
+        converting = [held_saved[name] for name in sizes.converted]
         return Share(
-            state_bytes=sum(whole.values()),
-            largest_tensor_bytes=whole[largest],
+            state_bytes=state,
+            largest_tensor_bytes=max(count for name, count in ends.items() if saved[name]),
             held_bytes=total,
-            plain_bytes=plain,
+            plain_bytes=sum(count for name, count in ends.items() if name not in dimensions and saved[name]),
             unit_bytes=max(0, peak - total),
             touched_bytes=sum(touched.values()),
-            largest_held_bytes=max(whole[name] for name, count in held.items() if count),
+            largest_held_bytes=max(saved[name] for name, count in held.items() if count),
             pads=sum(padded[name] for name in tensors if padded[name] != held[name]),
+            checkpoint_bytes=sum(saved.values()),
+            held_saved_bytes=passing,
+            converted_to_bytes=sum(ends[name] for name in sizes.converted),
+            largest_converted_to_bytes=max((held[name] for name in sizes.converted), default=0),
+            conversion_slot_bytes=conversion_slot_bytes(passing, max(converting, default=0), on_host=on_host),
+            beside_bytes=sum(count for name, count in ends.items() if not saved[name]),
         )
 
-    distinct = tuple(dict.fromkeys(sizes.values()))
+    distinct = tuple(dict.fromkeys(lengths.values()))
     return [
-        replace(of(tuple(_chunk(size, ranks, rank) for size in distinct)), leads=rank == 0) for rank in range(ranks)
+        replace(of(tuple(_chunk(length, ranks, rank) for length in distinct)), leads=rank == 0) for rank in range(ranks)
     ]
 
 

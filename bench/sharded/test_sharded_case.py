@@ -14,13 +14,15 @@ from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.specification import Specification
-
-PARALLELISMS = ("fsdp", "tensor")
+from model.parallel.division import PARALLELISMS, Division
 
 
 def planned(count: int, parallelism: str = "fsdp") -> ShardedCase:
     return ShardedCase(
-        "streamed", "tiny", "sim", "float32", planned=True, parallelism=parallelism, group=RankGroup(count, (0,), 8)
+        *("streamed", "tiny", "sim", "float32"),
+        planned=True,
+        division=Division(parallelism),
+        group=RankGroup(count, (0,), 8),
     )
 
 

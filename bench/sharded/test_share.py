@@ -10,10 +10,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from bench.meters.local_tensors import local_tensors
+from bench.selftest.decoder import BLOCKS, CONTEXT, VOCABULARY, WIDTH, Decoder
 from bench.sharded.recipes import SHARDED
 from bench.sharded.share import Share, shares
+from model.casting import cast
 from model.gpt2 import CONFIGS, GPT2, Config
-from model.parallel import PARALLELISMS
+from model.parallel.division import PARALLELISMS, Division
+from model.user.reference import Reference
 
 RANKS = (1, 2, 3, 8, 64)
 
@@ -34,16 +37,16 @@ def skeleton(size: str) -> GPT2:
 @pytest.mark.parametrize("size", ["rehearsal", "tiny"])
 @pytest.mark.parametrize("way", PARALLELISMS)
 def test_a_rank_holds_what_pytorch_gives_it(way: str, size: str, ranks: int) -> None:
-    expected = shares(skeleton(size), PARALLELISMS[way], ranks)
+    expected = shares(skeleton(size), Division(way), ranks)
     for rank in {0, ranks // 2, ranks - 1}:
         distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
-        model = PARALLELISMS[way].apply(skeleton(size), init_device_mesh("cpu", (ranks,)))
+        model = Division(way).apply(skeleton(size), init_device_mesh("cpu", (ranks,)))
         tensors = local_tensors(model)
         assert expected[rank].held_bytes == sum(tensor.nbytes for tensor in tensors)
         # On meta FSDP2 has the shards in the size that all are brought to.
         made = [tensor.untyped_storage().nbytes() for tensor in tensors]
         larger = sum(size for size, tensor in zip(made, tensors, strict=True) if size != tensor.nbytes)
-        assert expected[rank].pads == (larger if PARALLELISMS[way].pads else 0)
+        assert expected[rank].pads == (larger if Division(way).pads else 0)
         plain = sum(
             tensor.nbytes for tensor in (*model.parameters(), *model.buffers()) if not hasattr(tensor, "placements")
         )
@@ -51,11 +54,62 @@ def test_a_rank_holds_what_pytorch_gives_it(way: str, size: str, ranks: int) -> 
         distributed.destroy_process_group()
 
 
+def decoder(dtype: torch.dtype | None = None) -> Decoder:
+    with torch.device("meta"):
+        return Decoder().to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+@pytest.mark.parametrize("way", PARALLELISMS)
+def test_a_rank_holds_what_pytorch_gives_it_of_a_model_of_the_users(way: str, ranks: int, dtype: torch.dtype) -> None:
+    """With a tied head, and a buffer that no checkpoint has, which a cast leaves as it is."""
+    division = Division(way, tp_plan=Reference("bench.selftest.decoder:PLAN") if way == "tensor" else None)
+    expected = shares(decoder(), division, ranks, {}, dtype)
+    for rank in {0, ranks - 1}:
+        distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
+        model = cast(decoder(), dtype)
+        division.apply(model, init_device_mesh("cpu", (ranks,)))
+        assert expected[rank].held_bytes == sum(tensor.nbytes for tensor in local_tensors(model))
+        distributed.destroy_process_group()
+    positions = CONTEXT * WIDTH * 4
+    assert expected[0].beside_bytes == positions
+    state = decoder().state_dict()
+    tensors = {id(tensor): tensor.numel() for tensor in decoder().parameters()}
+    assert expected[0].state_bytes == sum(tensors.values()) * dtype.itemsize
+    assert len(state) == len(tensors) + 1
+
+
+def test_the_terms_of_a_cast_by_hand() -> None:
+    """Two ranks, from what is saved in float32, and an embedding in bfloat16, to bfloat16."""
+    saved = {"embedding.weight": torch.bfloat16}
+    one, two = shares(decoder(), Division("fsdp"), 2, saved, torch.bfloat16)
+    embedding, positions = VOCABULARY * WIDTH, CONTEXT * WIDTH * 4
+    block = 4 * (WIDTH * WIDTH + WIDTH) + 2 * WIDTH + 2 * 4 * WIDTH * WIDTH + 5 * WIDTH
+    assert one.checkpoint_bytes == 2 * embedding + 4 * BLOCKS * block
+    assert one.state_bytes == 2 * (embedding + BLOCKS * block)
+    assert one.converted_to_bytes == 2 * BLOCKS * block
+    # Half of the rows of the largest layer of a block; of 37 rows of the embedding the first rank has one more.
+    assert one.largest_converted_to_bytes == 2 * 2 * WIDTH * WIDTH
+    assert one.held_bytes == 2 * (19 * WIDTH + BLOCKS * block // 2) + positions
+    assert two.held_bytes == one.held_bytes - 2 * WIDTH
+    assert one.held_saved_bytes == 2 * 19 * WIDTH + 4 * BLOCKS * block // 2
+    assert one.largest_held_bytes == 4 * 4 * WIDTH * WIDTH
+    assert one.bound_bytes("S/N + D") == one.held_bytes + min(4 * 2 * WIDTH * WIDTH, one.bound_bytes("R") // 16)
+    assert one.peak_bound("host_private_peak_bytes", "V") == one.largest_converted_to_bytes + positions
+    assert one.peak_bound("host_private_peak_bytes", "S/N") == one.held_bytes
+    assert one.peak_bound("device_requested_peak_bytes", "S/N") == one.held_bytes
+    [on_host, _] = shares(decoder(), Division("fsdp"), 2, saved, torch.bfloat16, on_host=True)
+    assert on_host.conversion_slot_bytes == one.bound_bytes("R")
+    [as_saved, _] = shares(decoder(), Division("fsdp"), 2)
+    assert as_saved.conversion_slot_bytes == as_saved.converted_to_bytes == as_saved.largest_converted_to_bytes == 0
+
+
 def test_the_terms_of_a_model_by_hand() -> None:
     """Two ranks, one block of width 4: 12 x 16 weights and 13 x 4 others, a mask of 9; 5 + 3 + 5 rows and a norm."""
     with torch.device("meta"):
         model = GPT2(Config(emb_dim=4, layers=1, heads=1, vocabulary=5, context=3))
-    one, two = shares(model, PARALLELISMS["fsdp"], 2)
+    one, two = shares(model, Division("fsdp"), 2)
     block, outside, mask = 4 * (12 * 16 + 13 * 4), 4 * (13 * 4 + 2 * 4), 4 * 9
     assert (one.state_bytes, one.largest_tensor_bytes) == (block + outside + mask, 4 * 64)
     assert one.plain_bytes == mask
@@ -74,13 +128,13 @@ def small(layers: int) -> GPT2:
 
 def test_a_block_is_moved_while_those_before_it_are_there() -> None:
     block, mask = 4 * (12 * 16 + 13 * 4), 4 * 9
-    one, _ = shares(small(layers=3), PARALLELISMS["fsdp"], 2)
+    one, _ = shares(small(layers=3), Division("fsdp"), 2)
     assert one.bound_bytes("S/N + U") == 2 * (block // 2 + mask) + (block + mask + block // 2)
 
 
 def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
     """Two ranks: half of 4 x 4 and 4 x 16 weights of rows in parts."""
-    one, two = shares(small(layers=1), PARALLELISMS["tensor"], 2)
+    one, two = shares(small(layers=1), Division("tensor"), 2)
     assert one.touched_bytes == one.held_bytes + 4 * (8 + 32)
     assert two.touched_bytes == two.held_bytes + 4 * (8 + 32)
     # Positions, three norms, and a mask.
@@ -91,10 +145,10 @@ def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
 
 def test_a_rank_may_have_nothing_but_what_all_have() -> None:
     """No tensor has 17 rows."""
-    *_, last = shares(small(layers=1), PARALLELISMS["fsdp"], 17)
+    *_, last = shares(small(layers=1), Division("fsdp"), 17)
     mask = 4 * 9
     assert (last.held_bytes, last.touched_bytes, last.largest_held_bytes) == (mask, mask, mask)
-    *_, last = shares(small(layers=1), PARALLELISMS["tensor"], 17)
+    *_, last = shares(small(layers=1), Division("tensor"), 17)
     assert last.touched_bytes == last.held_bytes
 
 
@@ -108,6 +162,8 @@ ONE = Share(
     largest_held_bytes=90,
     pads=11,
     leads=True,
+    checkpoint_bytes=1000,
+    held_saved_bytes=500,
 )
 
 

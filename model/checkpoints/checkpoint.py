@@ -57,15 +57,14 @@ class Checkpoint:
         require_unchanged(self.folder, self.file_identities)
 
     def identity(self) -> str | None:
-        """Return the SHA-256 of what was saved, equal on all machines.
-
-        None where no bytes were saved, or none by this suite.
-        """
-        if self.specification.in_place or not (self._weights / MANIFEST).exists():
+        """Return the SHA-256 of what was saved, equal on all machines; None where no bytes were saved."""
+        if not (self._weights / MANIFEST).exists():
             return None
         files = json.loads((self._weights / MANIFEST).read_bytes())["files"]
-        # A foreign library need not write the same bytes twice, and processors differ in what they compute.
-        kept = {DIGESTS} if self.specification.layout in FOREIGN else files.keys() - {LOGITS, DIGESTS}
+        # Of the user's own files the digests are here. A foreign library need not write the same bytes twice, and
+        # processors differ in what they compute.
+        is_digested = self.specification.in_place or self.specification.layout in FOREIGN
+        kept = {DIGESTS} if is_digested else files.keys() - {LOGITS, DIGESTS}
         return hashlib.sha256(json.dumps({name: files[name]["sha256"] for name in sorted(kept)}).encode()).hexdigest()
 
     def tensors(self) -> Iterator[tuple[str, Any]]:

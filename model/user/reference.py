@@ -54,8 +54,8 @@ class Reference:
         with self.running():
             return _files(_module(self.text.rpartition(":")[0]))
 
-    def get(self) -> Any:
-        """Return the function. Raises `ValueError`, in a line, if there is none."""
+    def find(self) -> Any:
+        """Return what the module has under this name. Raises `ValueError`, in a line, if there is nothing."""
         place, colon, name = self.text.rpartition(":")
         if not (place and colon and name):
             raise ValueError(f"{self.text!r} names nothing; write package.module:function or file.py:function")
@@ -68,6 +68,11 @@ class Reference:
             functions = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
             there = f"; it has {', '.join(sorted(functions))}" if functions else ""
             raise ValueError(f"{self.display_name}: {Path(place).name} has no {name!r}{there}{_taken(place)}") from None
+        return found
+
+    def get(self) -> Any:
+        """Return the function. Raises `ValueError`, in a line, if there is none."""
+        found = self.find()
         if callable(found):
             return found
         raise ValueError(

@@ -119,7 +119,8 @@ class UserModel:
         make_input, tensors = self.make_input, list(chain(model.parameters(), model.buffers()))
         if make_input is None:
             for tensor in tensors:
-                read_every_page(tensor)
+                # Of a distributed tensor this rank has a part.
+                read_every_page(tensor.to_local() if hasattr(tensor, "to_local") else tensor)
             return []
         where, device = self.example or self.factory, tensors[0].device if tensors else torch.device("cpu")
         # The input is the same each time: then outputs that differ show that the model draws random numbers.

@@ -17,11 +17,13 @@ class ShardedStrategy(Strategy):
     """A recipe, and the peaks that theory gives it in one of N ranks: see `Share` for its terms.
 
     `a | b` is `a` in rank 0, and `b` in others. `needs` are modules that it wants beside PyTorch, and `plannable` tells
-    whether it can be planned.
+    whether it can be planned. `reads_folder`: it takes every .safetensors file that is beside its checkpoint for a part
+    of it.
     """
 
     needs: str = ""
     plannable: bool = True
+    reads_folder: bool = False
 
     @property
     def skip_reason(self) -> str | None:
@@ -39,34 +41,42 @@ def _recipe(module: str, function: str = "") -> LazyRecipe:
 SHARDED = {
     strategy.name: strategy
     for strategy in (
-        #          device         host  cpu                  file     pinned
+        # Bounds, and below them those of casts:
+        #          device         host     cpu                    file     pinned
         ShardedStrategy(
             _recipe("load_then_shard"), "torch",
-            Bounds("S/N + U",     "2S", "2S",                "0",     "0"),
+            Bounds("S/N + U",     "2S",    "2S",                  "0",     "0"),
+            Bounds("S/N + U",     "S + C", "S + C",               "0",     "0"),
+            extra_layouts=EXTRA_LAYOUTS, builds=True,
         ),
         ShardedStrategy(
             _recipe("broadcast"), "torch",
-            Bounds("S/N + B + L", "0",  "S/N | S/N + B + L", "S | 0", "0"),
-            needs="numpy",
+            Bounds("S/N + B + L", "0",     "S/N | S/N + B + L",   "S | 0", "0"),
+            Bounds("S/N + B + L", "Y | 0", "S/N + Y | S/N + B + L", "C | 0", "0"),
+            extra_layouts=EXTRA_LAYOUTS, needs="numpy",
         ),
         ShardedStrategy(
             _recipe("mmap_shards"), "torch",
-            Bounds("S/N",         "0",  "S/N",               "T",     "0"),
+            Bounds("S/N",         "0",     "S/N",                 "T",     "0"),
+            Bounds("S/N",         "V",     "S/N",                 "T",     "0"),
             extra_layouts=EXTRA_LAYOUTS,
         ),
         ShardedStrategy(
             _recipe("dcp"), "dcp",
-            Bounds("S/N",         "M",  "S/N + M",           "0",     "0"),
+            Bounds("S/N",         "M",     "S/N + M",             "0",     "0"),
+            Bounds("S/N",         "M + V", "S/N + M",             "0",     "0"),
             needs="numpy",
         ),
         ShardedStrategy(
             _recipe("dcp", "dcp_safetensors"), "safetensors",
-            Bounds("S/N",         "0",  "S/N",               "T",     "0"),
-            needs="numpy safetensors", plannable=False, refuses="ties",
+            Bounds("S/N",         "0",     "S/N",                 "T",     "0"),
+            Bounds("S/N",         "V",     "S/N",                 "T",     "0"),
+            extra_layouts="safetensors_sharded", needs="numpy safetensors", plannable=False, reads_folder=True,
         ),
         ShardedStrategy(
             _recipe("streamed"), "torch",
-            Bounds("S/N",         "R",  "S/N",               "0",     "R"),
+            Bounds("S/N",         "R",     "S/N",                 "0",     "R"),
+            Bounds("S/N + D",     "R",     "S/N + D",             "0",     "R"),
             extra_layouts=EXTRA_LAYOUTS,
         ),
     )

@@ -4,7 +4,7 @@ from contextlib import ExitStack, closing
 import torch
 from torch import distributed
 
-from bench.strategies.reading.assign import load_extra_state
+from bench.strategies.reading.assign import load_extra_state, weights
 from bench.strategies.reading.fit import require_fit, require_plain, with_tied_names
 from bench.strategies.reading.memory import Ring
 from bench.strategies.reading.read_checkpoint import files_of
@@ -16,18 +16,20 @@ from bench.strategies.reading.threads import Reader, started
 READ_BYTES = 4 * 2**20
 
 
-def streamed(build, path, device, parallelize, *, ring=64 * 2**20, threads=None):  # noqa: PLR0913 - options
+def streamed(  # noqa: PLR0913 - options
+    build, path, device, parallelize, *, dtype=None, ring=64 * 2**20, threads=None
+):
     """Read, in threads, the bytes of this rank's shards straight to where they end, and no others.
 
     What every rank has whole is read by one, and broadcast. To CUDA bytes pass through `ring` bytes of page-locked
-    memory.
+    memory, and where they are cast through host memory of their own.
     """
     device, threads = torch.device(device), threads or min(8, os.cpu_count() or 1)
     with ExitStack() as stack:
         files = [
             File(stack.enter_context(file.open("rb", buffering=0)), listed) for file, listed in files_of(path).items()
         ]
-        model = skeleton_to_shard(build)
+        model = skeleton_to_shard(build, dtype)
         require_plain(model)
         storages = {
             record: torch.UntypedStorage(record.end - record.start, device="meta")
@@ -36,19 +38,20 @@ def streamed(build, path, device, parallelize, *, ring=64 * 2**20, threads=None)
         }
         state_dict = contents(files, lambda record, dtype: (storages[record], dtype, "meta"))
         state_dict = with_tied_names(state_dict, model)
-        require_fit(path, model, state_dict)
+        require_fit(path, model, state_dict, dtype)
 
         parallelize(model)
         materialize(model, device)
-        tensors = dict((*model.named_parameters(), *model.named_buffers()))
+        tensors = weights(model)
         replicated = {name: local(t) for name, t in tensors.items() if is_replicated(t)}
         readers = shared_out(replicated, distributed.get_world_size())
         mine = [name for name in tensors if readers.get(name, distributed.get_rank()) == distributed.get_rank()]
         reader = stack.enter_context(closing(Reader(files, direct=False)))
-        if device.type == "cpu":
+        casts = any(state_dict[name].dtype != t.dtype for name, t in tensors.items())
+        if device.type == "cpu" and not casts:
             step, fill = READ_BYTES, reader.read_runs
         else:
-            held = sum(local(t).nbytes for t in tensors.values())
+            held = sum(local(t).numel() * state_dict[name].element_size() for name, t in tensors.items())
             passing = stack.enter_context(closing(Ring(reader, device, ring, held, threads)))
             step, fill = passing.step_bytes, passing.fill_runs
         records = {storage: record for record, storage in storages.items()}
@@ -74,11 +77,14 @@ def parts_of(saved, tensor, records, step):
     """A read of a tensor's shard: a file, ranges of bytes, and the part of the shard that they are."""
     if not saved.is_contiguous():
         raise ValueError(f"a tensor of strides {saved.stride()} is saved: its shards are in no order in the file")
-    record = records[saved.untyped_storage()]
-    first = record.start + saved.storage_offset() * saved.element_size()
-    ranges = ((first + start, first + end) for start, end in runs(saved.shape, part(tensor), saved.element_size()))
-    flat, done = local(tensor).detach().view(-1).view(torch.uint8), 0
+    record, itemsize = records[saved.untyped_storage()], saved.element_size()
+    first = record.start + saved.storage_offset() * itemsize
+    ranges = ((first + start, first + end) for start, end in runs(saved.shape, part(tensor), itemsize))
+    flat, done = local(tensor).detach().view(-1), 0
+    kind = None if saved.dtype == tensor.dtype else saved.dtype
+    if kind is None:
+        flat, itemsize = flat.view(torch.uint8), 1
     for batch in batches(ranges, step):
-        size = sum(end - start for start, end in batch)
-        yield record.opened, batch, flat[done : done + size]
+        size = sum(end - start for start, end in batch) // itemsize
+        yield record.opened, batch, flat[done : done + size], kind
         done += size

@@ -21,7 +21,7 @@ from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.making import make
 from model.checkpoints.specification import Specification
 from model.gpt2 import REHEARSAL
-from model.parallel import PARALLELISMS
+from model.parallel.division import PARALLELISMS, Division
 from model.verification.verify import check_weights
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def test_a_rank_alone_has_all_that_was_saved(
     mesh = init_device_mesh("cpu", (1,))
 
     def parallelize(model: nn.Module) -> nn.Module:
-        return PARALLELISMS[way].apply(model, mesh)
+        return Division(way).apply(model, mesh)
 
     checkpoint = Checkpoint(specification, tmp_path / "made")
     recipe: Any = strategy.function

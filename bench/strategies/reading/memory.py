@@ -105,10 +105,13 @@ class Ring:
             for start, part in zip(range(record.start, record.end, self.step_bytes), steps, strict=True):
                 yield record.opened, start, min(start + self.step_bytes, record.end), part, kind
 
-    def fill_runs(self, opened, ranges, part):
-        """Read ranges of bytes, one behind the other, and copy them to the part of a tensor: of bytes too."""
+    def fill_runs(self, opened, ranges, part, kind):
+        """Read ranges of bytes, one behind the other, and copy them to the part of a tensor.
+
+        `kind` is the dtype of what is read; None: the part is one of bytes.
+        """
         (start, end), *others = ranges
-        self.fill(opened, start, end, part, torch.uint8, others)
+        self.fill(opened, start, end, part, kind or torch.uint8, others)
 
     def fill(self, opened, start, end, part, kind, others=()):  # noqa: PLR0913, PLR0917 - a part, as `parts` gives it
         """Read bytes, and copy them to the part of a tensor."""

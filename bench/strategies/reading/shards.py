@@ -10,25 +10,28 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from bench.strategies.reading.assign import swap
+from bench.strategies.reading.assign import assign, empty, move_others, weights
 from bench.strategies.reading.skeleton import skeleton
 
 
-def skeleton_to_shard(build):
-    """Build a skeleton. Raises `ValueError` for buffers that are in no checkpoint: ranks would divide them too."""
+def skeleton_to_shard(build, dtype=None):
+    """Build a skeleton whose weights have the dtypes that they end in."""
     model = skeleton(build)
-    if names := sorted(dict(model.named_buffers(remove_duplicate=False)).keys() - model.state_dict().keys()):
-        raise ValueError(f"{names} are in no checkpoint: models that have such buffers cannot be divided among ranks")
+    if dtype:
+        assign(model, [(name, empty(one, "meta", dtype)) for name, one in weights(model).items()])
     return model
 
 
 def materialize(model, device):
-    """Give every tensor of a skeleton memory on the device: a shard of it, where it is sharded, and unfilled.
+    """Give every weight of a skeleton memory on the device: a shard of it, where it is sharded, and unfilled.
 
-    `to_empty` would untie what has several names.
+    `to_empty` would untie what has several names. Buffers that no checkpoint has are moved there.
     """
-    for tensor in (*model.parameters(), *model.buffers()):
-        swap(tensor, torch.empty_like(tensor, device=device, requires_grad=False))
+    assign(
+        model,
+        ((name, torch.empty_like(one, device=device, requires_grad=False)) for name, one in weights(model).items()),
+    )
+    move_others(model, device)
 
 
 def local(tensor):

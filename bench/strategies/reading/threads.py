@@ -41,7 +41,7 @@ class Reader:
                 raise ReadFailed(opened, start, "the file ends there")
             start, address = start + count, address + count
 
-    def read_runs(self, opened, ranges, part):
+    def read_runs(self, opened, ranges, part, _kind=None):
         """Read ranges of bytes, one behind the other, to a tensor of the host."""
         address = part.data_ptr()
         for start, end in ranges:

@@ -7,7 +7,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from model.gpt2 import CONFIGS, GPT2
-from model.parallel import PARALLELISMS
+from model.parallel.division import PARALLELISMS, Division
 
 
 def gpt2(size: str, *, tied: bool) -> GPT2:
@@ -26,7 +26,7 @@ def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("parallelism", PARALLELISMS)
 def test_what_is_divided_is_there(parallelism: str, tied: bool) -> None:
-    model, divides = gpt2("small", tied=tied), PARALLELISMS[parallelism]
+    model, divides = gpt2("small", tied=tied), Division(parallelism)
     there, dimensions = tensors(model), divides.dimensions(model)
     assert dimensions.keys() <= there.keys()
     assert all(dimension is None or dimension < there[name].ndim for name, dimension in dimensions.items())
@@ -40,7 +40,7 @@ def test_what_is_divided_is_there(parallelism: str, tied: bool) -> None:
 def test_all_of_a_model_is_in_one_unit_block_by_block(tied: bool) -> None:
     """The name of the second block begins that of the twelfth."""
     model = gpt2("small", tied=tied)
-    *blocks, rest = PARALLELISMS["fsdp"].units(model)
+    *blocks, rest = Division("fsdp").units(model)
     assert sorted(chain(*blocks, rest)) == sorted(tensors(model))
     of_block = [f"trf_blocks.0.{name}" for name in tensors(model.trf_blocks[0])]
     assert [sorted(unit) for unit in blocks] == [
@@ -65,7 +65,7 @@ def mesh() -> Iterator[DeviceMesh]:
 def test_a_model_is_divided_as_is_said(parallelism: str, tied: bool, mesh: DeviceMesh) -> None:
     from torch.distributed.tensor import DTensor, Replicate, Shard  # noqa: PLC0415 - it takes a second
 
-    model, divides = gpt2("rehearsal", tied=tied), PARALLELISMS[parallelism]
+    model, divides = gpt2("rehearsal", tied=tied), Division(parallelism)
     said = divides.dimensions(model)
     divided = tensors(divides.apply(model, mesh))
     found = {name: tensor.placements for name, tensor in divided.items() if isinstance(tensor, DTensor)}
@@ -80,5 +80,5 @@ def test_what_is_tied_stays_whole_where_layers_are_in_parts() -> None:
     ends = {"tok_emb.weight", "out_head.weight"}
     for tied, expected in ((False, ends), (True, set[str]())):
         model = gpt2("small", tied=tied)
-        assert ends & PARALLELISMS["tensor"].dimensions(model).keys() == expected
-        assert ends & set(chain(*PARALLELISMS["tensor"].units(model))) == expected
+        assert ends & Division("tensor").dimensions(model).keys() == expected
+        assert ends & set(chain(*Division("tensor").units(model))) == expected
