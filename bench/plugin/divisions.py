@@ -49,14 +49,14 @@ def division_notes(chosen: tuple[Division, ...], own: UserModel | None) -> list[
             found = blocks_in_words(own.skeleton(), division.wrap)
             lines.append(f"fsdp: FSDP2 shards {f'{found}, one by one' if found else 'the model as one block'}")
         else:
-            layers = divided_layers_or_none(own, division)
+            layers = layers_in_words(own, division)
             lines.append(f"tensor: the plan of {'--tp-plan' if division.tp_plan else 'the model'} divides {layers}")
     if chosen and all(division.parallelism == FSDP for division in chosen) and not plan_of(own.skeleton(), None):
         lines.append("tensor: not measured, for the model brings no tensor-parallel plan; --tp-plan gives one")
     return lines
 
 
-def divided_layers_or_none(own: UserModel, division: Division) -> str:
+def layers_in_words(own: UserModel, division: Division) -> str:
     """Return the number of layers that a plan divides, in words."""
     try:
         return f"{len(divided_layers(own.skeleton(), division.tp_plan))} layers"

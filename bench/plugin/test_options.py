@@ -80,7 +80,6 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
         ({"cast": "int8"}, "--cast: there is no 'int8'; choose one of float32, bfloat16, float16$"),
         ({"cast": "float8_e4m3fn"}, "--cast: there is no 'float8_e4m3fn'; choose one of float32, bfloat16, float16$"),
         ({"cast": ""}, "--cast: there is no ''; choose one of"),
-        ({"cast": "float16", "sharded": True}, "--cast: it is of loads by one process; leave it out, or --sharded"),
         ({"device": "tpu"}, "--device: there is no 'tpu'; choose from auto, cpu, cuda, cuda:N"),
         ({"device": "cuda:x"}, "--device: there is no 'cuda:x'; choose from"),
         ({"device": "cuda"}, "--device cuda: torch .* finds no CUDA device; use --device sim or cpu"),

@@ -72,6 +72,8 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
     [
         ({"ranks": "2"}, "sim", {}, "--ranks: one process loads a model by itself; add --sharded"),
         ({"ranks": ""}, "sim", {}, "--ranks: one process loads a model by itself; add --sharded"),
+        ({"wrap": ["Block"]}, "sim", {}, "--wrap: one process has all of a model; add --sharded"),
+        ({"tp_plan": "mine.py:plan"}, "sim", {}, "--tp-plan: one process has all of a model; add --sharded"),
         ({}, "sim", TORCHRUN, "torchrun has started 8 processes that would do the same; add --sharded"),
         *(
             (
@@ -81,9 +83,8 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
                 f"--{name.replace('_', '-')}: it is of loads by one process; leave it out, ",
             )
             for name, value in {
-                "model": "models:mine",
-                "checkpoint": "mine.pt",
                 "strategy": ["mine.py:load"],
+                "allow_missing": ["head.*"],
                 "device_memory": "1GB",
                 "host_memory": "1GB",
                 "find_minimum": True,

@@ -45,7 +45,8 @@ class Decoder(nn.Module):
         self.register_buffer("positions", torch.linspace(-1, 1, CONTEXT * WIDTH).view(CONTEXT, WIDTH), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embedding(tokens) + self.positions[: tokens.shape[1]]
+        x = self.embedding(tokens)
+        x = x + self.positions[: tokens.shape[1]].to(x.dtype)
         for block in self.blocks:
             x = block(x)
         return self.head(x)

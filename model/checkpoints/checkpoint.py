@@ -68,9 +68,9 @@ class Checkpoint:
         return hashlib.sha256(json.dumps({name: files[name]["sha256"] for name in sorted(kept)}).encode()).hexdigest()
 
     def tensors(self) -> Iterator[tuple[str, Any]]:
-        """Yield every saved tensor with its name, mapped; its digest, where a foreign library saved it."""
+        """Yield every saved tensor with its name, mapped; of what a foreign library saved, the digest after a cast."""
         if self.specification.layout in FOREIGN:
-            return iter(_digests(self._weights).items())
+            return iter(self.digests().items())
         return LAYOUTS[self.specification.layout].read(self.path)
 
     def digests(self) -> dict[str, TensorDigest]:

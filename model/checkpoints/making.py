@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.architecture import DTYPES
-from model.casting import cast
+from model.casting import cast, cast_dtypes, retyped
 from model.checkpoints.manifest import DIGESTS, LOGITS, MANIFEST
 from model.checkpoints.specification import Specification
 from model.digest import TensorDigest, digests
@@ -83,9 +83,10 @@ def make_sparse(specification: Specification, folder: Path) -> None:
     with FakeTensorMode():
         save(_fake(skeleton), folder, save_sparse)
     if specification.layout in FOREIGN:
+        ends = retyped(skeleton, cast_dtypes(skeleton, DTYPES.get(specification.cast)))
         kinds = {
             name: TensorDigest(value.dtype, tuple(value.shape), "").as_json()
-            for name, value in skeleton.items()
+            for name, value in ends.items()
             if isinstance(value, Tensor)
         }
         (folder / DIGESTS).write_text(json.dumps(kinds), encoding="utf-8")

@@ -32,6 +32,9 @@ from model.checkpoints.file_identity import file_identities
 from model.checkpoints.making import make
 from model.checkpoints.specification import Specification
 from model.gpt2 import REHEARSAL
+from model.parallel.division import BY_FSDP
+from model.user.reference import Reference
+from model.user.user_model import UserModel
 from model.verification.verify import check_model
 
 # Far more than what a load takes: who waits so long hangs.
@@ -72,12 +75,18 @@ def dying(build: Any, path: Any, device: Any, parallelize: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Two ranks that load a small checkpoint, which need not be the same file for both."""
+    """Two ranks that load a small checkpoint, which need not be the same file for both: of GPT-2, or of the user's."""
 
     folder: Path
+    user_model: UserModel | None = None
+
+    def case(self, name: str) -> ShardedCase:
+        size = "decoder" if self.user_model else REHEARSAL
+        return ShardedCase(name, size, "cpu", "float32", user_model=self.user_model, group=local_group(2))
 
     def checkpoint(self, layout: str, name: str) -> Checkpoint:
-        specification = Specification(REHEARSAL, "float32", layout)
+        user_model = self.user_model if name != "rehearsal" else None
+        specification = Specification("decoder" if user_model else REHEARSAL, "float32", layout, user_model)
         folder = self.folder / f"{layout}-{name}"
         if not folder.exists():
             folder.mkdir()
@@ -101,7 +110,7 @@ class Ranks:
         others: Mapping[int, Checkpoint] = MappingProxyType({}),
         seconds: float = LIMIT_SECONDS,
     ) -> None:
-        case = ShardedCase(name, REHEARSAL, "cpu", "float32", group=local_group(2))
+        case = self.case(name)
         whole, rehearsal = self.checkpoint(case.layout, "whole"), self.checkpoint(case.layout, "rehearsal")
         rendezvous = RankRendezvous(case.group)
 
@@ -122,9 +131,13 @@ class Ranks:
         measure_ranks(rendezvous, jobs, seconds)
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
-    return Ranks(tmp_path_factory.mktemp("ranks"))
+# What the user's model is built by, and asked: it has a tied head, and a buffer that no checkpoint has.
+DECODER = UserModel(Reference("bench.selftest.decoder:decoder"), Reference("bench.selftest.decoder:example"))
+
+
+@pytest.fixture(scope="module", params=[None, DECODER], ids=["gpt2", "user's"])
+def ranks(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Ranks:
+    return Ranks(tmp_path_factory.mktemp("ranks"), request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +185,8 @@ def test_a_rank_whose_file_is_truncated_is_named_with_the_file(name: str, ranks:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_rank_that_sees_another_file_is_named(name: str, ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = SHARDED[name].layout
-    monkeypatch.setattr("model.architecture.SEED", 7)
+    for module in ("architecture", "user.user_model"):
+        monkeypatch.setattr(f"model.{module}.SEED", 7)
     other = ranks.checkpoint(layout, "other")
     monkeypatch.undo()
     with pytest.raises(RankFailed, match=r"^rank 1 of 2: UntrustedCheckpoint: .* is another .* than rank 0 sees"):
@@ -186,7 +200,7 @@ def save_in_rank(connection: Any, asked: tuple[RankContext, Checkpoint, Path]) -
         device = torch.device("cpu")
         context.join(device)
         strategy = SHARDED["streamed"]
-        model = RankLoad(strategy.load, context, "fsdp")(saved.specification.build, saved.path, device)  # type: ignore[arg-type]
+        model = RankLoad(strategy.load, context, BY_FSDP)(saved.specification.build, saved.path, device)
         state_dict_saver.save(model.state_dict(), checkpoint_id=path)
         connection.send("saved")
 
