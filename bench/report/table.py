@@ -90,9 +90,16 @@ def _reasons(table: Sequence[Row], *, refused: bool) -> list[str]:
 
 
 def _whose(problem: Problem, row: Row, table: Sequence[Row]) -> str:
-    """Return the strategy, if all its loads by many processes have this problem, or the name of the row."""
-    alike = [one for one in table if one.key.parallelism and one.key[:2] == row.key[:2]]
-    return row.key.strategy if alike and all(problem in one.problems for one in alike) else row.name
+    """Return whose problem it is: the division's or the strategy's, if all of those loads have it, or the row's."""
+    if not row.key.parallelism:
+        return row.name
+    of_division = [one for one in table if (one.size, one.key.division) == (row.size, row.key.division)]
+    if len(of_division) > 1 and all(problem in one.problems for one in of_division):
+        return f"{row.key.parallelism} x{row.key.ranks}"
+    of_strategy = [one for one in table if one.key.parallelism and one.key[:2] == row.key[:2]]
+    if all(problem in one.problems for one in of_strategy):
+        return row.key.strategy
+    return row.name
 
 
 def fates(table: list[Row]) -> list[str]:

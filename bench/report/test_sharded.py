@@ -127,3 +127,15 @@ def test_what_was_skipped_is_named_and_said_once_where_it_is_true_of_all() -> No
         "dcp-small: skipped: its reader wants bytes",
         "streamed fsdp x64-small: skipped: takes 13.5 GB of host memory in all ranks",
     ]
+
+
+def test_what_a_division_cannot_do_is_said_once() -> None:
+    uneven = "8 ranks cannot share 4 heads"
+    refused = [skipped(name, "tensor", 64, uneven) for name in ("streamed", "dcp")]
+
+    def told(*others: CaseResult) -> str:
+        [line] = [line for line in terminal_lines(rows([*run(8), *refused, *others]), 80) if "cannot share" in line]
+        return line
+
+    assert told() == f"tensor x64-small: skipped: {uneven}"
+    assert told(taken("mmap_shards", "tensor", 64)) == f"streamed tensor x64-small, dcp-small: skipped: {uneven}"
