@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -7,14 +8,19 @@ import pytest
 
 from bench.measure.checks import findings
 from bench.measure.expected import blank_record, shortage
+from bench.measure.refusals import skip_reason
 from bench.meters.cuda import CudaMeter
 from bench.sharded.metered_ranks import MeteredRanks
 from bench.sharded.rank_group import RankGroup, local_group
+from bench.sharded.recipes import SHARDED
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
 from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.specification import Specification
 from model.parallel.division import PARALLELISMS, Division
+from model.user.reference import Reference
+from model.user.source import Source
+from model.user.user_model import UserModel
 
 
 def planned(count: int, parallelism: str = "fsdp") -> ShardedCase:
@@ -73,6 +79,57 @@ def test_a_plan_says_what_every_rank_takes(
     assert record.read_bytes is None
     share = max(one.held_bytes for one in case.shares)
     assert (record.device_requested_peak_bytes or 0) >= share > case.state_bytes / count
+
+
+DECODER = UserModel(Reference("bench.selftest.decoder:decoder"), cast="bfloat16")
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("strategy", [name for name, one in SHARDED.items() if one.plannable and not one.skip_reason])
+def test_a_plan_of_the_users_model_says_what_a_cast_takes(
+    strategy: str,
+    planned_checkpoint: Callable[[Specification], Checkpoint],
+    real_checkpoint: Callable[[Specification], Checkpoint],
+) -> None:
+    """All peaks are as the bounds of casts have them, to the byte on the device; ranks do not divide the vocabulary."""
+    case = ShardedCase(
+        *(strategy, "decoder", "sim", "float32"),
+        planned=True,
+        user_model=DECODER,
+        cast="bfloat16",
+        group=RankGroup(3, (0,), 8),
+    )
+    checkpoint, rehearsal = planned_checkpoint(case.specification), real_checkpoint(case.rehearsal)
+    load, record = MeteredRanks(case, RankRendezvous(case.group), checkpoint, rehearsal), blank_record(case)
+    found = findings(load, record, load.measure(), lambda _: {}, explain=False)
+    assert (found.problems, found.grown) == ([], [])
+    assert record.cast == "bfloat16"
+    assert record.share_bytes == case.shares[0].held_bytes < case.state_bytes
+
+
+def test_ranks_that_cannot_share_the_users_model_refuse_it_in_a_line() -> None:
+    case = ShardedCase(
+        *("streamed", "decoder", "sim", "float32"),
+        user_model=DECODER,
+        division=Division("tensor", tp_plan=Reference("bench.selftest.decoder:PLAN")),
+        group=local_group(3),
+    )
+    assert skip_reason(case) == (
+        "refused: tensor: 3 ranks cannot share the 16 rows of blocks.0.q_proj.weight: give a number that divides it"
+    )
+    assert skip_reason(replace(case, group=local_group(2))) is None
+
+
+def test_files_beside_the_users_are_left_out(tmp_path: Path) -> None:
+    """A reader of a whole folder would take them for parts of the checkpoint: it gets a copy."""
+    source = Source(tmp_path / "model.safetensors", "safetensors")
+    source.path.write_bytes(b"")
+    user_model = replace(DECODER, source=source, cast="")
+    case = ShardedCase("dcp_safetensors", "decoder", "cpu", "float32", user_model=user_model)
+    assert case.specification.in_place == source
+    (tmp_path / "consolidated.safetensors").write_bytes(b"")
+    assert case.specification.in_place is None
+    assert replace(case, strategy_name="streamed").specification.in_place == source
 
 
 def test_what_is_not_planned_is_measured_in_every_rank_here() -> None:

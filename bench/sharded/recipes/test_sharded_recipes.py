@@ -1,7 +1,8 @@
 """Promises of every recipe of the table: it can be pasted, and it loads where there is but one rank."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from inspect import getsource, signature
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from model.checkpoints.checkpoint import Checkpoint
 from model.checkpoints.making import make
 from model.checkpoints.specification import Specification
 from model.gpt2 import REHEARSAL
-from model.parallel.division import PARALLELISMS, Division
+from model.parallel.division import BY_FSDP, PARALLELISMS, Division
+from model.user.reference import Reference
+from model.user.user_model import UserModel
 from model.verification.verify import check_weights
 
 CPU = torch.device("cpu")
@@ -80,3 +83,40 @@ def test_a_rank_alone_has_all_that_was_saved(
     divided = [parameter for parameter in model.parameters() if not is_replicated(parameter)]
     assert divided
     assert all(local(parameter).shape == parameter.shape for parameter in divided)
+
+
+DECODER = UserModel(Reference("bench.selftest.decoder:decoder"))
+
+
+@pytest.mark.parametrize("cast", ["", "bfloat16"])
+@pytest.mark.parametrize(
+    ("strategy", "layout"), [(strategy, layout) for strategy in SHARDED.values() for layout in strategy.layouts]
+)
+def test_a_rank_alone_has_all_of_the_users_model(
+    strategy: ShardedStrategy,
+    layout: str,
+    cast: str,
+    alone: None,
+    real_checkpoint: Callable[[Specification], Checkpoint],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From every layout that it takes, with a tied head, and with a buffer that no checkpoint has."""
+    if strategy.skip_reason:
+        pytest.skip(strategy.skip_reason)
+    monkeypatch.setattr(streamed, "READ_BYTES", 100)
+    user_model = replace(DECODER, cast=cast)
+    checkpoint = real_checkpoint(Specification("decoder", "float32", layout, user_model, cast=cast))
+    mesh = init_device_mesh("cpu", (1,))
+    recipe: Any = strategy.function
+    with poisoned():
+        model = recipe(
+            user_model.build,
+            checkpoint.path,
+            CPU,
+            lambda model: BY_FSDP.apply(model, mesh),
+            **checkpoint.specification.keywords,
+        )
+    check_weights(checkpoint, CPU, model)
+    assert model.get_parameter("head.weight") is model.get_parameter("embedding.weight")
+    # What no checkpoint has is not cast, as in other loads.
+    assert model.get_buffer("positions").dtype == torch.float32
