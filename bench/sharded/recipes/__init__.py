@@ -16,12 +16,16 @@ from model.user.reference import Reference
 class ShardedStrategy(Strategy):
     """A recipe, and the peaks that theory gives it in one of N ranks: see `Share` for its terms.
 
-    `a | b` is `a` in rank 0, and `b` in others. `needs` are modules that it wants beside PyTorch, and `plannable` tells
-    whether it can be planned.
+    `a | b` is `a` in rank 0, and `b` in others. `needs` are modules that it wants beside PyTorch.
     """
 
     needs: str = ""
-    plannable: bool = True
+
+    @property
+    def has_leader(self) -> bool:
+        """True if rank 0 does something else than other ranks with the same share."""
+        bounds = (self.bounds.of_peaks(on_host=on_host).values() for on_host in (False, True))
+        return any("|" in expression for of_device in bounds for expression in of_device)
 
     @property
     def skip_reason(self) -> str | None:
@@ -62,7 +66,7 @@ SHARDED = {
         ShardedStrategy(
             _recipe("dcp", "dcp_safetensors"), "safetensors",
             Bounds("S/N",         "0",  "S/N",               "T",     "0"),
-            needs="numpy safetensors", plannable=False, refuses="ties",
+            needs="numpy safetensors", refuses="ties",
         ),
         ShardedStrategy(
             _recipe("streamed"), "torch",
