@@ -20,6 +20,7 @@ def cases(chosen: Settings, *, real: bool) -> list[Case]:
         Case(
             *_named(chosen, strategy, size, device),
             *(chosen.own, chosen.own_strategies.get(strategy), chosen.cast, chosen.stand_in),
+            chosen.options.layout or "",
         )
         for size in chosen.sizes
         for strategy in chosen.strategies
@@ -33,7 +34,11 @@ def sharded_cases(chosen: Settings, *, real: bool) -> list[ShardedCase]:
         return []
     return [
         ShardedCase(
-            *_named(chosen, strategy, size, device), stand_in=chosen.stand_in, parallelism=parallelism, group=team
+            *_named(chosen, strategy, size, device),
+            stand_in=chosen.stand_in,
+            asked_layout=chosen.options.layout or "",
+            parallelism=parallelism,
+            group=team,
         )
         for size in chosen.sizes
         for team in chosen.teams
