@@ -25,7 +25,8 @@ class Case:
 
     `user_model` is the user's, which `size` is the name of, and `user_strategy` the user's loader; None: the suite's.
     `cast` is the dtype that floating-point weights end in, of `DTYPES`; "": the checkpoint's. `stand_in` is the memory
-    of the stand-in for a GPU that `device` is; None: it is no stand-in.
+    of the stand-in for a GPU that `device` is; None: it is no stand-in. `asked_layout` is the layout of `ALL_LAYOUTS`
+    that the checkpoint is saved in; "": the strategy's own, or that of the user's checkpoint.
 
     Functions of a case are in other files: `expected.py`, `refusals.py`, and `jobs.py` for its measurement.
     """
@@ -40,9 +41,10 @@ class Case:
     user_strategy: Strategy | None = None
     cast: str = ""
     stand_in: str | None = None
+    asked_layout: str = ""
 
     def __str__(self) -> str:
-        return f"{self.strategy_name}-{self.size}-{self.device}"
+        return "-".join(filter(None, (self.strategy_name, self.size, self.device, self.asked_layout)))
 
     @property
     def row_key(self) -> RowKey:
@@ -65,7 +67,9 @@ class Case:
 
     @property
     def layout(self) -> str:
-        """The layout of the user's checkpoint, if the strategy loads that, or else the strategy's own."""
+        """The layout that was asked for; else that of the user's checkpoint, or the one that the strategy loads."""
+        if self.asked_layout:
+            return self.asked_layout
         source, row = self._source, self._row
         if source is None:
             return row.layout

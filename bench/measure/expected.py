@@ -12,6 +12,7 @@ from bench.meters import device_meter
 from bench.meters.child import RetainedMemory
 from bench.meters.roofline import DISK, MAPPING, MEMORY
 from bench.record.record import Fields, Record, ratio
+from model.layouts.foreign import ALL_LAYOUTS, PLANNED_SETTINGS
 
 
 @singledispatch
@@ -100,6 +101,8 @@ def blank_record(case: Case) -> Record:
         model=case.user_model.factory.display_name if case.user_model else None,
         state_digest=case.user_model.state_digest if case.user_model else None,
         layout=case.layout,
+        asked_layout=case.asked_layout or None,
+        saved_with=saved_with(case),
         dtype=case.dtype,
         cast=case.cast or None,
         stand_in=case.stand_in,
@@ -113,6 +116,14 @@ def blank_record(case: Case) -> Record:
         host_bound_ratio=ratio(bound_bytes(case, "host_private_peak_bytes"), state),
         host_file_bound_ratio=ratio(bound_bytes(case, "host_file_peak_bytes"), state),
     )
+
+
+def saved_with(case: Case) -> Fields | None:
+    """Return the settings of the library that saved the checkpoint; None if it has none that a load depends on."""
+    settings = ALL_LAYOUTS[case.layout].saved_with
+    if case.planned:
+        settings = PLANNED_SETTINGS.get(case.layout, settings)
+    return dict(settings) if settings else None
 
 
 def ownership(case: Case) -> str | None:

@@ -20,6 +20,7 @@ def cases(chosen: Settings, *, real: bool) -> list[Case]:
         Case(
             *_named(chosen, strategy, size, device),
             *(chosen.own, chosen.own_strategies.get(strategy), chosen.cast, chosen.stand_in),
+            chosen.options.layout or "",
         )
         for size in chosen.sizes
         for strategy in chosen.strategies
@@ -35,6 +36,7 @@ def sharded_cases(chosen: Settings, *, real: bool) -> list[ShardedCase]:
         ShardedCase(
             *_named(chosen, strategy, size, device),
             *(chosen.own, None, chosen.cast, chosen.stand_in),
+            asked_layout=chosen.options.layout or "",
             division=division,
             group=team,
         )

@@ -4,7 +4,7 @@ from bench.plugin.option_texts import listed_names
 from bench.plugin.options import Options
 from model.architecture import RandomGPT2
 from model.parallel.blocks import blocks, blocks_in_words
-from model.parallel.division import FSDP, PARALLELISMS, TENSOR, Division
+from model.parallel.division import FSDP, TENSOR, Division
 from model.parallel.tensor_plan import divided_layers, plan_of
 from model.user.reference import Reference
 from model.user.user_model import UserModel
@@ -36,7 +36,7 @@ def divisions(options: Options, own: UserModel | None) -> tuple[Division, ...]:
                 "by fsdp"
             )
         del found[TENSOR]
-    return tuple(found[name] for name in PARALLELISMS if name in options.parallelism and name in found)
+    return tuple(found[name] for name in options.parallelism if name in found)
 
 
 def division_notes(chosen: tuple[Division, ...], own: UserModel | None) -> list[str]:

@@ -25,6 +25,7 @@ def belongs(chosen: Settings, record: Record) -> bool:
         # The first records do not say that nothing of them was planned.
         and (record.dtype, record.cast or "", record.cache, bool(record.planned))
         == (chosen.dtype, chosen.cast, chosen.options.cache, chosen.options.plan)
+        and record.asked_layout == chosen.options.layout
         and _has_ranks(chosen, record)
         # One that is in no table any more may be missed, but not a peer that nobody asked for.
         and (record.strategy in chosen.strategies or (every_strategy and record.strategy not in PEERS))

@@ -10,6 +10,7 @@ from bench.meters import device_named
 from bench.meters.driver.card import CardSettings
 from model.architecture import DTYPES
 from model.byte_sizes import short_size
+from model.layouts.layouts import LAYOUTS
 
 # What an allocator takes at once.
 LEAST_BYTES = 2 * 2**20
@@ -18,6 +19,9 @@ LEAST_CARD_BYTES = 2 * 2**30
 DEFAULT_RANKS, MOST_RANKS = 2, 2**20
 # More are not read.
 MOST_NAMES = 12
+
+# Those that more than one library loads.
+ASKED_LAYOUTS = (*LAYOUTS, "dcp")
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _UNITS = {"": 1, "B": 1} | {
@@ -55,6 +59,13 @@ def dtype(text: str) -> str:
     """Return the name of a dtype of `DTYPES`."""
     if text not in DTYPES:
         raise ValueError(f"there is no {text!r}; choose one of {', '.join(DTYPES)}")
+    return text
+
+
+def layout(text: str) -> str:
+    """Return the name of a layout that any project may save in."""
+    if text not in ASKED_LAYOUTS:
+        raise ValueError(f"there is no {text!r}; choose one of {', '.join(ASKED_LAYOUTS)}")
     return text
 
 
@@ -115,7 +126,7 @@ def rank_counts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 < int(part) <= MOST_RANKS for part in parts):
         raise ValueError(
-            f"{text!r} is no number of processes from 2 to {MOST_RANKS:,}; give one as 2, or with --plan a list as 8,64"
+            f"{text!r} is no number of processes from 2 to {MOST_RANKS:,}; give one as 2, or a list as 8,64"
         )
     return tuple(dict.fromkeys(map(int, parts)))
 

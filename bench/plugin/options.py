@@ -10,7 +10,7 @@ from bench.meters.driver.card import CardSettings
 from bench.plugin import option_texts
 from bench.plugin.option import Option, option
 from bench.plugin.option_combinations import require_combination
-from bench.plugin.option_texts import DEFAULT_RANKS, names
+from bench.plugin.option_texts import ASKED_LAYOUTS, DEFAULT_RANKS, names
 from bench.strategies import PEERS, STRATEGIES
 from bench.versus.side_comparison import FEWEST_ROUNDS
 from model.architecture import DTYPES
@@ -136,8 +136,8 @@ class Options:
     ranks: tuple[int, ...] | None = option(
         None,
         "LIST",
-        "number of processes that load a model together; for a plan a comma list, such as 8,64,1024 (default: those "
-        f"of torchrun, else one per GPU, else {DEFAULT_RANKS})",
+        "number of processes that load a model together, or a comma list, such as 8,64,1024 (default: those of "
+        f"torchrun, else one per GPU, else {DEFAULT_RANKS})",
         option_texts.rank_counts,
     )
     parallelism: tuple[str, ...] = option(
@@ -167,6 +167,13 @@ class Options:
         f"dtype that floating-point weights end in, whatever the checkpoint has: {', '.join(DTYPES)} (default: the "
         f"checkpoint's)",
         option_texts.dtype,
+    )
+    layout: str | None = option(
+        None,
+        "LAYOUT",
+        f"layout to save the checkpoint in, once: {', '.join(ASKED_LAYOUTS)}; strategies that cannot load it are left "
+        "out (default: that of your checkpoint if the strategy loads it, else the strategy's own)",
+        option_texts.layout,
     )
     checkpoints: Path | None = option(
         None,

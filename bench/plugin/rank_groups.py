@@ -19,7 +19,7 @@ def rank_groups(options: Options, device: str, environment: Mapping[str, str]) -
             raise ValueError(f"torchrun has started {started.count} processes that would do the same; add --sharded")
         return ()
     if not options.plan:
-        return (_measured(options.ranks or (), started, device, environment),)
+        return _measured(options.ranks or (), started, device, environment)
     if started:
         raise ValueError("--plan: one process plans all ranks; start it without torchrun")
     return tuple(RankGroup(count, (0,), min(count, NODE_RANKS)) for count in options.ranks or (NODE_RANKS,))
@@ -32,10 +32,8 @@ def rank_prefix(environment: Mapping[str, str]) -> str:
 
 def _measured(
     counts: tuple[int, ...], started: RankGroup | None, device: str, environment: Mapping[str, str]
-) -> RankGroup:
-    """Return the rank group whose loads are measured, of which there is one in a run."""
-    if len(counts) > 1:
-        raise ValueError("--ranks: one number at a time is measured; give a list with --plan")
+) -> tuple[RankGroup, ...]:
+    """Return the rank groups whose loads are measured: that of torchrun, or one for each number of ranks."""
     if kind_of(device).is_numbered and ":" in device:
         raise ValueError(f"--device {device}: every rank has a device of its own; use --device cuda")
     if kind_of(device).is_gpu and CARD in environment:
@@ -43,14 +41,15 @@ def _measured(
             "--sharded: ranks on cuda need NCCL, which the stand-in for a GPU has not; use --device sim or cpu"
         )
     if started and counts and counts != (started.count,):
-        raise ValueError(f"--ranks {counts[0]}: torchrun has started {started.count}; leave it out")
+        raise ValueError(f"--ranks {','.join(map(str, counts))}: torchrun has started {started.count}; leave it out")
     gpus = torch.cuda.device_count() if kind_of(device).is_gpu else 0
-    team = started or local_group(*(counts or (max(gpus, DEFAULT_RANKS),)))
-    if team.count < DEFAULT_RANKS:
-        raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
-    if kind_of(device).is_gpu and team.node_count > gpus:
-        raise ValueError(
-            f"{team.node_count} ranks of this machine, and {gpus} CUDA devices: every rank has one of its own; start "
-            "fewer, or use --device sim or cpu"
-        )
-    return team
+    teams = (started,) if started else tuple(map(local_group, counts or (max(gpus, DEFAULT_RANKS),)))
+    for team in teams:
+        if team.count < DEFAULT_RANKS:
+            raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
+        if kind_of(device).is_gpu and team.node_count > gpus:
+            raise ValueError(
+                f"{team.node_count} ranks of this machine, and {gpus} CUDA devices: every rank has one of its own; "
+                "start fewer, or use --device sim or cpu"
+            )
+    return teams

@@ -79,7 +79,7 @@ def settings(options: Options) -> Settings:
     return Settings(
         options=options,
         sizes=(model.label,) if model else options.sizes,
-        strategies=(*_strategies(options), *loaders),
+        strategies=_that_load(options, (*_strategies(options), *loaders), loaders),
         device=device,
         real_device=real_device,
         dtype=model.dtype if model else options.dtype,
@@ -99,6 +99,18 @@ def _strategies(options: Options) -> tuple[str, ...]:
         return names(known, groups)(options.strategies)
     except ValueError as error:
         raise ValueError(f"--strategies: {error}") from None
+
+
+def _that_load(options: Options, named: tuple[str, ...], loaders: Mapping[str, Strategy]) -> tuple[str, ...]:
+    """Return the strategies that load the layout of `--layout`. Raises `ValueError` if none of them does."""
+    layout = options.layout
+    if layout is None:
+        return named
+    known: dict[str, Strategy] = dict(SHARDED) if options.sharded else {**KNOWN, **loaders}
+    if found := tuple(name for name in named if known[name].loads(layout)):
+        return found
+    able = ",".join(name for name, one in known.items() if one.loads(layout))
+    raise ValueError(f"--layout {layout}: {', '.join(named)} cannot load it; choose from --strategies {able}")
 
 
 def _devices(asked: str, *, planned: bool) -> tuple[str, str | None]:

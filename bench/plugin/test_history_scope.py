@@ -42,6 +42,10 @@ OF_TWO = {"ranks": 2, "parallelism": "fsdp"}
         # A limit.
         ({}, {"strategy": None, "device": "cpu", "bytes_per_second": 1e9}, True),
         ({"strategies": "baseline"}, {"strategy": None, "device": "cpu", "bytes_per_second": 1e9}, False),
+        # One in a layout that was asked for.
+        ({}, {"asked_layout": "safetensors"}, False),
+        ({"layout": "safetensors"}, {}, False),
+        ({"layout": "safetensors"}, {"asked_layout": "safetensors"}, True),
         # One of many processes.
         ({}, OF_TWO, False),
         ({"sharded": True}, {}, False),

@@ -45,6 +45,7 @@ def test_one_process_that_loads_by_itself_is_no_team(environment: dict[str, str]
         ({"ranks": "3"}, "sim", {}, [local_group(3)]),
         ({"ranks": "4"}, "cuda", {}, [local_group(4)]),
         ({"ranks": " 5 "}, "sim", {}, [local_group(5)]),
+        ({"ranks": "4,2"}, "cpu", {}, [local_group(4), local_group(2)]),
         ({}, "cpu", TORCHRUN, [STARTED]),
         ({}, "cuda", TORCHRUN, [STARTED]),
         ({"ranks": "8"}, "cpu", TORCHRUN, [STARTED]),
@@ -111,18 +112,23 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
             "--plan: one process plans all ranks; start it without torchrun",
         ),
         (
-            {"sharded": True, "ranks": "8,64"},
-            "sim",
+            {"sharded": True, "ranks": "2,8"},
+            "cpu",
+            TORCHRUN,
+            "--ranks 2,8: torchrun has started 8; leave it out",
+        ),
+        (
+            {"sharded": True, "ranks": "2,4"},
+            "cuda",
             {},
-            "--ranks: one number at a time is measured; give a list with --plan",
+            "4 ranks of this machine, and 3 CUDA devices: every rank has one of its own; start fewer, or use ",
         ),
         *(
             (
                 {"sharded": True, "ranks": ranks, "plan": plan},
                 "sim",
                 {},
-                f"--ranks: {ranks!r} is no number of processes from 2 to 1,048,576; give one as 2, or with --plan a "
-                "list as 8,64",
+                f"--ranks: {ranks!r} is no number of processes from 2 to 1,048,576; give one as 2, or a list as 8,64",
             )
             for ranks in ("", "0", "1", "-1", "two", "2.5", "8,,64", str(2**20 + 1))
             for plan in (False, True)

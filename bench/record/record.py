@@ -52,6 +52,15 @@ Fields = dict[str, Any]
 
 _SERIES = nullable(of_equal_lengths({"seconds": NUMBER, "bytes": NUMBER}))
 _ALLOCATION = fields({"bytes": NUMBER, "tensors": NUMBER, "line": TEXT, "code": TEXT})
+_SAVED_WITH = fields(
+    {
+        "ranks": COUNT,
+        "async": FLAG,
+        "dedup_save_to_lowest_rank": FLAG,
+        "thread_count": COUNT,
+        "single_file_per_rank": FLAG,
+    }
+)
 _PEER = fields(
     {"versions": fields({}, rest=nullable(TEXT)), "backend": nullable(TEXT)}
     | dict.fromkeys(("settings", "destination", "formats", "devices"), TEXT)
@@ -95,6 +104,14 @@ class Record:
     )
     size: str | None = text("the GPT-2 size, or the name of your model", key=True)
     layout: str | None = text("how the checkpoint lies on disk, such as `torch` or `safetensors`", key=True)
+    asked_layout: str | None = text(
+        "the layout of `--layout`; null: that of the strategy, or of your checkpoint", key=True
+    )
+    saved_with: dict[str, Any] | None = declared(
+        "for a checkpoint of torch.distributed.checkpoint: the number of `ranks` that saved it, whether `async`, and "
+        "its settings `dedup_save_to_lowest_rank`, `thread_count` and `single_file_per_rank`; null for other layouts",
+        nullable(_SAVED_WITH),
+    )
     dtype: str = declared("the dtype of the checkpoint", TEXT, default="", key=True)
     cast: str | None = text("the dtype that floating-point weights were cast to; null without a cast", key=True)
     device: str | None = text("where the weights were loaded to; `sim` is simulated CUDA", key=True)

@@ -6,10 +6,10 @@ not send.
 """
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, overload
 from unittest.mock import patch
 
 import torch
@@ -33,10 +33,32 @@ def _unheard(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _chunks(tensor: torch.Tensor, count: int, dim: int) -> list[torch.Tensor]:
-    """Return the shards of a tensor as FSDP2 makes them, but all empty ones as one."""
-    chunks = list(torch.chunk(tensor, count, dim=dim))
-    return chunks + [chunks[0].new_empty(0)] * (count - len(chunks))
+class Chunks(Sequence[torch.Tensor]):
+    """The shards of a tensor as FSDP2 makes them, each made when it is asked for: it asks for two of a thousand."""
+
+    def __init__(self, tensor: torch.Tensor, count: int, dim: int) -> None:
+        self._tensor, self._count, self._dim = tensor, count, dim
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[torch.Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> torch.Tensor | list[torch.Tensor]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self._count))]
+        place = range(self._count)[index]
+        size = self._tensor.shape[self._dim]
+        step = -(-size // self._count)
+        start = place * step
+        if size and start >= size:
+            # As FSDP2 pads the list.
+            return self._tensor.new_empty(0)
+        return self._tensor.narrow(self._dim, start, min(step, size - start))
 
 
 @contextmanager
@@ -70,7 +92,7 @@ def simulated_ranks(rank: int, store: Callable[[], "distributed.Store"]) -> Iter
         # Not every version has all of them by these names; what is missing then is refused, as what wants values is.
         for owner, name in (one for one in quiet if hasattr(*one)):
             stack.enter_context(patch.object(owner, name, _unheard(getattr(owner, name))))
-        stack.enter_context(patch.object(_fsdp_param, "_chunk_with_empty", _chunks))
+        stack.enter_context(patch.object(_fsdp_param, "_chunk_with_empty", Chunks))
         stack.enter_context(patch.object(_DistWrapper, "__init__", join_alone))
         stack.enter_context(patch.object(distributed, "broadcast_object_list", broadcast_object_list))
         yield

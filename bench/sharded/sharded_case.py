@@ -50,7 +50,15 @@ class ShardedCase(Case):
         return self.division.parallelism
 
     def __str__(self) -> str:
-        return f"{self.strategy_name}-{self.parallelism}-{self.size}-x{self.group.count}-{self.device}"
+        names = (
+            self.strategy_name,
+            self.parallelism,
+            self.size,
+            f"x{self.group.count}",
+            self.device,
+            self.asked_layout,
+        )
+        return "-".join(filter(None, names))
 
     @property
     def row_key(self) -> RowKey:
@@ -103,14 +111,23 @@ class ShardedCase(Case):
         if not self.planned:
             return self.group.local
         first: dict[Share, int] = {}
-        for rank, one in enumerate(self.shares):
+        for rank, one in enumerate(self._tasks):
             first.setdefault(one, rank)
         return tuple(first.values())
 
     def representatives(self, measured: Iterable[int]) -> list[int]:
         """Return, for every rank of the group, a measured one that has the same to do."""
-        kinds = {self.shares[rank]: rank for rank in measured} if self.planned else {}
-        return [kinds.get(one, rank) for rank, one in enumerate(self.shares)]
+        tasks = self._tasks
+        kinds = {tasks[rank]: rank for rank in measured} if self.planned else {}
+        return [kinds.get(one, rank) for rank, one in enumerate(tasks)]
+
+    @property
+    def _tasks(self) -> list[Share]:
+        """The share of every rank, equal where ranks have the same to do: rank 0 leads only where a strategy has it."""
+        if self.strategy.has_leader:
+            return self.shares
+        first, *others = self.shares
+        return [replace(first, leads=False), *others]
 
     def device_of(self, rank: int) -> str:
         """Return the device of a rank of this process."""
@@ -123,8 +140,6 @@ class ShardedCase(Case):
 
 @skip_reason.register
 def _(case: ShardedCase) -> str | None:
-    if case.planned and not case.strategy.plannable:
-        return f"{case.strategy_name} cannot be planned: its reader wants bytes"
     if reason := case.strategy.skip_reason:
         return reason
     return f"refused: {case.parallelism}: {case.objection}" if case.objection else None

@@ -109,6 +109,10 @@ class Strategy:
         """All that it loads, of `LAYOUTS`."""
         return self.layout, *self.extra_layouts.split()
 
+    def loads(self, layout: str) -> bool:
+        """Return True if it loads a checkpoint in a layout of `ALL_LAYOUTS` that the suite has saved."""
+        return self.any_layout or layout in self.layouts
+
     def with_layout(self, layout: str) -> "Strategy":
         """Return the same for a checkpoint in one of its layouts: a peer may map no file but its own."""
         if self.peer and layout != self.layout and layout.startswith("torch"):

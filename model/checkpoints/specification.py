@@ -141,8 +141,10 @@ class Specification:
 
     def _written_by(self) -> dict[str, Any]:
         """Return the versions and settings that decide how the same weights lie on disk."""
-        if library := ALL_LAYOUTS[self.layout].library:
-            return {"written_by": f"{library} {version(library)}"}
+        layout = ALL_LAYOUTS[self.layout]
+        if library := layout.library:
+            settings = {"saved_with": dict(layout.saved_with)} if layout.saved_with else {}
+            return {"written_by": f"{library} {version(library)}"} | settings
         return {
             "torch_format": {
                 "container": "zip",

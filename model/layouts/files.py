@@ -130,6 +130,12 @@ def save_sparse(content: object, path: Path) -> None:
         file.truncate()
 
 
+def written(path: Path, folder: Path, save: Save[Saved]) -> dict[str, Saved]:
+    """Return what `save` returns for the files that a foreign library has written at `path`, a file or a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return {str(file.relative_to(folder)): save(WRITTEN, file) for file in files}
+
+
 def map_torch(path: Path) -> Any:
     """Return the content of a `torch.save` file, mapped: values are read when they are used."""
     with warnings.catch_warnings(action="ignore"):  # torch warns of sparse and quantised tensors beside a state dict.

@@ -4,45 +4,15 @@ Only its library can read such a file. So a digest of every saved tensor is kept
 that.
 """
 
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from model.layouts.files import WRITTEN, Save, Saved
+from model.layouts.dcp import PLANNED, SAVED, save_dcp, save_sparse_dcp
+from model.layouts.files import Save, Saved, written
 from model.layouts.layouts import LAYOUTS, Layout
-
-
-def save_dcp(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
-    """Save with torch.distributed.checkpoint, without a process group: a folder with one file and its metadata."""
-    from torch.distributed.checkpoint import state_dict_saver  # noqa: PLC0415 - half a second
-
-    with warnings.catch_warnings():
-        # It warns that there is no process group, as `no_dist` asks.
-        warnings.simplefilter("ignore", UserWarning)
-        state_dict_saver.save(dict(state_dict), checkpoint_id=folder / "dcp", no_dist=True)
-    return _written(folder / "dcp", folder, save)
-
-
-def save_sparse_dcp(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
-    """Save fake tensors for torch.distributed.checkpoint, each in a file of its own with holes for the bytes."""
-    from torch.distributed.checkpoint.default_planner import DefaultSavePlanner  # noqa: PLC0415 - half a second
-    from torch.distributed.checkpoint.filesystem import _StorageInfo  # noqa: PLC0415
-
-    planner = DefaultSavePlanner()
-    planner.set_up_planner(state_dict, is_coordinator=True)
-    plans, metadata = planner.create_global_plan([planner.create_local_plan()])
-    (folder / "dcp").mkdir()
-    saved, metadata.storage_data = {}, {}
-    for number, item in enumerate(plans[0].items):
-        file = folder / "dcp" / f"{number}.distcp"
-        saved[f"dcp/{file.name}"] = save(state_dict[item.index.fqn], file)
-        metadata.storage_data[item.index] = _StorageInfo(file.name, 0, file.stat().st_size)
-    (folder / "dcp" / ".metadata").write_bytes(pickle.dumps(metadata))
-    return saved
 
 
 def save_flashpack(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) -> dict[str, Saved]:
@@ -50,12 +20,7 @@ def save_flashpack(state_dict: dict[str, Any], folder: Path, save: Save[Saved]) 
     from flashpack import pack_to_file  # noqa: PLC0415 - of an extra
 
     pack_to_file(dict(state_dict), str(folder / "model.flashpack"), None)
-    return _written(folder / "model.flashpack", folder, save)
-
-
-def _written(path: Path, folder: Path, save: Save[Saved]) -> dict[str, Saved]:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return {str(file.relative_to(folder)): save(WRITTEN, file) for file in files}
+    return written(folder / "model.flashpack", folder, save)
 
 
 def _unreadable(path: Path) -> Any:
@@ -79,7 +44,7 @@ class TensorizerLayout(Layout):
             serializer.write_module(model if _is_of(model, state_dict) else _module(model, state_dict))
         finally:
             serializer.close()
-        return _written(folder / self.entrance, folder, save)
+        return written(folder / self.entrance, folder, save)
 
 
 def _is_of(model: nn.Module, state_dict: Mapping[str, Any]) -> bool:
@@ -110,13 +75,15 @@ def _module(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
 
 
 FOREIGN: dict[str, Layout] = {
-    "dcp": Layout("dcp", save_dcp, _unreadable, "torch"),
+    "dcp": Layout("dcp", save_dcp, _unreadable, "torch", SAVED.as_record()),
     "tensorizer": TensorizerLayout("model.tensors", _unsaveable, _unreadable, "tensorizer"),
     "flashpack": Layout("model.flashpack", save_flashpack, _unreadable, "flashpack"),
 }
 
 # Functions that write a layout without bytes, where its own `save` cannot.
 SPARSE = {"dcp": save_sparse_dcp}
+# And the settings that it then has.
+PLANNED_SETTINGS = {"dcp": PLANNED.as_record()}
 
 # Every layout that a checkpoint can be made in.
 ALL_LAYOUTS = LAYOUTS | FOREIGN

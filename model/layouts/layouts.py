@@ -1,6 +1,6 @@
 """Layouts that this suite writes, and reads back tensor by tensor for the check after a load."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,13 +98,14 @@ class Layout:
 
     `save(state_dict, folder, save)` calls `save(content, path)` for every file, and returns its results by the path
     below the folder; `entrance` is the path below the folder that a strategy is given. `library` is the distribution
-    that writes it, if it is not the suite itself.
+    that writes it, if it is not the suite itself, and `saved_with` are its settings that a load depends on.
     """
 
     entrance: str
     save: Callable[[dict[str, Tensor], Path, Save[Any]], dict[str, Any]]
     read: Callable[[Path], Iterator[tuple[str, Tensor]]]
     library: str = ""
+    saved_with: Mapping[str, int | bool] | None = None
 
     def save_of(
         self, model: nn.Module, state_dict: dict[str, Any], folder: Path, save: Save[Saved]

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from torch import nn
 
 from model.checkpoints import specification
 from model.checkpoints.checkpoint import Checkpoint
-from model.checkpoints.making import make
-from model.checkpoints.manifest import misfit
+from model.checkpoints.making import make, make_sparse
+from model.checkpoints.manifest import MANIFEST, misfit
 from model.checkpoints.specification import Specification
 from model.digest import TensorDigest, digests
 from model.gpt2 import REHEARSAL
+from model.layouts import dcp
+from model.layouts.dcp import PLANNED, SAVED, DcpSettings
 from model.layouts.files import save_plain
 from model.layouts.foreign import ALL_LAYOUTS, FOREIGN
 from model.verification.verify import WrongModel, check_model, check_structure
@@ -54,6 +57,34 @@ def test_one_by_another_version_of_the_library_is_made_again(
 ) -> None:
     monkeypatch.setattr(specification, "version", lambda _: "0.0.1")
     assert misfit(checkpoint.specification, checkpoint.folder) == "its written_by differs"
+
+
+def test_one_that_was_saved_with_other_settings_is_made_again(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = json.loads((checkpoint.folder / MANIFEST).read_bytes())
+    assert manifest["saved_with"] == SAVED.as_record()
+    other = replace(ALL_LAYOUTS["dcp"], saved_with=replace(SAVED, ranks=8).as_record())
+    monkeypatch.setitem(ALL_LAYOUTS, "dcp", other)
+    assert misfit(checkpoint.specification, checkpoint.folder) == "its saved_with differs"
+
+
+@pytest.mark.parametrize("settings", [SAVED, replace(SAVED, threads=2), replace(SAVED, one_file_each_tensor=True)])
+def test_a_distributed_checkpoint_is_saved_with_the_settings_that_are_recorded(
+    settings: DcpSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dcp, "SAVED", settings)
+    state_dict = {name: torch.ones(4) for name in "abc"}
+    dcp.save_dcp(state_dict, tmp_path, save_plain)
+    files = len(state_dict) if settings.one_file_each_tensor else settings.ranks * settings.threads
+    assert len(list((tmp_path / "dcp").glob("*.distcp"))) == files
+
+
+def test_a_planned_one_has_a_file_for_each_tensor(tmp_path: Path) -> None:
+    make_sparse(Specification(REHEARSAL, "float32", "dcp"), tmp_path / "sparse")
+    tensors = Specification(REHEARSAL, "float32", "dcp").footprint.tensors
+    assert PLANNED.as_record()["single_file_per_rank"] is False
+    assert len(list((tmp_path / "sparse" / "dcp").glob("*.distcp"))) == tensors
 
 
 def test_a_changed_file_is_found(checkpoint: Checkpoint) -> None:

@@ -2,18 +2,24 @@
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from io import FileIO
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from bench.meters.simulated.ledger import DEVICE_ADDRESSES, HOST_ADDRESSES
 from bench.meters.simulated.storages import Replacement
+from bench.strategies.reading.threads import Reader
 
 # The most bytes that Linux reads in one call: see read(2).
 MOST_READ_BYTES = 0x7FFFF000
 
 
 def replacements() -> list[Replacement]:
-    """Return the replacement of `os.preadv`. An address of the device it refuses by itself, as it does CUDA's."""
+    """Return the replacements of `os.preadv`, and of the suite's own reader, which calls it.
+
+    Both refuse an address of the device by themselves, as they do CUDA's.
+    """
     # Not every system has it.
     preadv = getattr(os, "preadv", None)
     if preadv is None:
@@ -34,7 +40,26 @@ def replacements() -> list[Replacement]:
         return done
 
     # Nothing is read, so threads for every core would only wait for each other.
-    return [(os, "preadv", read), (os, "cpu_count", lambda: 1)]
+    return [(os, "preadv", read), (Reader, "read", _unread()), (os, "cpu_count", lambda: 1)]
+
+
+def _unread() -> Callable[..., None]:
+    """Return a replacement of `Reader.read` that makes no call where there is nothing to read to.
+
+    A rank reads a matrix that is divided along its rows in a million parts: so many calls would take ten seconds.
+    """
+    original, sizes = Reader.read, WeakKeyDictionary[FileIO, int]()
+
+    def read(reader: Reader, opened: FileIO, start: int, end: int, address: int) -> None:
+        if HOST_ADDRESSES <= address < DEVICE_ADDRESSES:
+            size = sizes.get(opened)
+            if size is None:
+                size = sizes[opened] = os.fstat(opened.fileno()).st_size
+            if end <= size:
+                return
+        original(reader, opened, start, end, address)
+
+    return read
 
 
 def _address(buffer: Any) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.meters.host import file_backed
 from bench.meters.simulated.conftest import CUDA, DEVICE, held, peak
 from bench.meters.simulated.ledger import FILE, HOST, PINNED, Ledger
 from bench.meters.simulated.simulated_device import SimulatedDevice
@@ -81,6 +82,15 @@ def test_a_part_of_a_tensor_is_a_view_of_it(world: SimulatedDevice, file: Path) 
     assert (half.shape, world.place(half)) == ((2, 10), FILE)
     moved = half.to(CUDA)
     assert (moved.nbytes, held(world), peak(world, FILE)) == (80, 80, 80)
+
+
+def test_a_real_part_of_a_tensor_lies_in_the_mapped_file(tmp_path: Path) -> None:
+    """What the plan assumes of the library: no part of a tensor is a copy, whatever it skips."""
+    safetensors_torch.save_file({"a": torch.arange(10_000.0).view(100, 100)}, tmp_path / "a.safetensors")
+    with safetensors.safe_open(tmp_path / "a.safetensors", framework="pt") as opened:
+        parts = [opened.get_slice("a")[part] for part in ((slice(20, 40), slice(None)), (slice(None), slice(20, 40)))]
+    assert [part.shape for part in parts] == [(20, 100), (100, 20)]
+    assert file_backed(part.data_ptr() for part in parts) == [True, True]
 
 
 def test_the_reader_is_as_it_was_afterwards(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 import ctypes
 import os
 from collections.abc import Iterator
+from contextlib import closing
+from io import FileIO
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,10 +17,17 @@ from bench.meters.simulated.ledger import PINNED, Ledger
 from bench.meters.simulated.reads import MOST_READ_BYTES
 from bench.meters.simulated.simulated_device import SimulatedDevice
 from bench.meters.simulated.simulation import simulation
+from bench.strategies.reading.threads import Reader, ReadFailed
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs os.preadv")
 
 CONTENT = bytes(range(100))
+
+
+class File(NamedTuple):
+    """A file as a reader is given it."""
+
+    opened: FileIO
 
 
 @pytest.fixture
@@ -93,3 +103,25 @@ def test_advice_about_made_up_addresses_is_an_error_and_no_crash(world: Simulate
     advise = ctypes.CDLL(None).madvise
     assert advise(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(tensor.nbytes), ctypes.c_int(4)) == -1
     assert (world.ledger.held_bytes(DEVICE), world.ledger.held_bytes(PINNED)) == (2**21, 0)
+
+
+def test_the_suites_own_reader_makes_no_call_where_nothing_is_to_be_read_to(
+    world: SimulatedDevice, descriptor: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del descriptor
+    calls = 0
+    preadv = os.preadv
+
+    def counted(*args: Any) -> int:
+        nonlocal calls
+        calls += 1
+        return preadv(*args)
+
+    monkeypatch.setattr(os, "preadv", counted)
+    with (tmp_path / "weights").open("rb", buffering=0) as opened, closing(Reader([File(opened)], direct=False)) as own:
+        tensor = torch.empty(40, dtype=torch.uint8)
+        own.read_runs(opened, [(0, 10), (20, 50)], tensor)
+        assert calls == (0 if world.planned else 2)
+        # What the file lacks is told in a plan too.
+        with pytest.raises(ReadFailed, match="the file ends there"):
+            own.read_runs(opened, [(0, 10), (80, 101)], tensor)

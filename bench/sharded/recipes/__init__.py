@@ -16,14 +16,18 @@ from model.user.reference import Reference
 class ShardedStrategy(Strategy):
     """A recipe, and the peaks that theory gives it in one of N ranks: see `Share` for its terms.
 
-    `a | b` is `a` in rank 0, and `b` in others. `needs` are modules that it wants beside PyTorch, and `plannable` tells
-    whether it can be planned. `reads_folder`: it takes every .safetensors file that is beside its checkpoint for a part
-    of it.
+    `a | b` is `a` in rank 0, and `b` in others. `needs` are modules that it wants beside PyTorch. `reads_folder`: it
+    takes every .safetensors file that is beside its checkpoint for a part of it.
     """
 
     needs: str = ""
-    plannable: bool = True
     reads_folder: bool = False
+
+    @property
+    def has_leader(self) -> bool:
+        """True if rank 0 does something else than other ranks with the same share."""
+        bounds = (self.bounds.of_peaks(on_host=on_host).values() for on_host in (False, True))
+        return any("|" in expression for of_device in bounds for expression in of_device)
 
     @property
     def skip_reason(self) -> str | None:
@@ -71,7 +75,7 @@ SHARDED = {
             _recipe("dcp", "dcp_safetensors"), "safetensors",
             Bounds("S/N",         "0",     "S/N",                 "T",     "0"),
             Bounds("S/N",         "V",     "S/N",                 "T",     "0"),
-            extra_layouts="safetensors_sharded", needs="numpy safetensors", plannable=False, reads_folder=True,
+            extra_layouts="safetensors_sharded", needs="numpy safetensors", reads_folder=True,
         ),
         ShardedStrategy(
             _recipe("streamed"), "torch",
