@@ -141,6 +141,11 @@ class Record:
         key=True,
         sharded=(Column("split", "parallelism", as_text),),
     )
+    blocks: str | None = text(
+        "for loads of your model by many processes, or with `--wrap`: the blocks that FSDP2 shards one by one, such as "
+        "`LlamaDecoderLayer x 80`; null elsewhere",
+        key=True,
+    )
     ranks: int | None = declared(
         "for loads by many processes: their number; null elsewhere. Peaks, bounds and `retained_bytes` are then the "
         "highest of any rank, times those of the slowest",

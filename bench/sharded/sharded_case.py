@@ -20,7 +20,8 @@ from model.architecture import DTYPES, Architecture
 from model.byte_sizes import gigabytes
 from model.casting import Dtypes
 from model.checkpoints.specification import Specification
-from model.parallel.division import BY_FSDP, Division
+from model.parallel.blocks import blocks_in_words
+from model.parallel.division import BY_FSDP, FSDP, Division
 
 ALONE = local_group(1)
 
@@ -178,7 +179,16 @@ def _(case: ShardedCase) -> Record:
         blank_record.dispatch(Case)(case),
         ranks=count,
         parallelism=case.parallelism,
+        blocks=_blocks(case),
         share_bytes=max(one.held_bytes for one in case.shares),
         device_bound_ratio=ratio(bound_bytes(case, "device_requested_peak_bytes"), case.state_bytes),
         limit=None,
     )
+
+
+def _blocks(case: ShardedCase) -> str | None:
+    """Return the blocks that FSDP2 shards, in words; None for GPT-2's own, and for other divisions."""
+    wrap = case.division.wrap
+    if case.parallelism != FSDP or not (case.user_model or wrap):
+        return None
+    return blocks_in_words(case.specification.architecture.skeleton(), wrap) or None

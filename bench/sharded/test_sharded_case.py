@@ -110,7 +110,7 @@ def test_a_plan_of_the_users_model_says_what_a_cast_takes(
     load, record = MeteredRanks(case, RankRendezvous(case.group), checkpoint, rehearsal), blank_record(case)
     found = findings(load, record, load.measure(), lambda _: {}, explain=False)
     assert (found.problems, found.grown) == ([], [])
-    assert record.cast == "bfloat16"
+    assert (record.cast, record.blocks) == ("bfloat16", "Block x 3")
     assert record.share_bytes == case.shares[0].held_bytes < case.state_bytes
 
 
@@ -184,7 +184,7 @@ def test_a_plan_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_record_begins_with_how_many_divide_it_how() -> None:
     record = blank_record(planned(64))
-    assert (record.ranks, record.parallelism, record.limit) == (64, "fsdp", None)
+    assert (record.ranks, record.parallelism, record.limit, record.blocks) == (64, "fsdp", None, None)
     # Both masks whole, 786 rows of 64 numbers of the embedding and of the head, and a 64th of the rest.
     masks, row = 2 * 4 * 1024**2, 64 * 4
     share = masks + 2 * 786 * row + (34_782_720 - masks - 2 * 50257 * row) // 64
