@@ -55,11 +55,15 @@ def factory_of(text: str) -> Factory:
     if found := TensorsOfFiles.of(text) or PretrainedFolder.of(text):
         return found
     if ":" not in text:
-        raise ValueError(
-            f"{one_line(repr(text))} names nothing; write package.module:function or file.py:function, or the folder "
-            f"of a Hugging Face model"
-        )
+        raise ValueError(names_nothing(text))
     return Reference.of(text)
+
+
+def names_nothing(text: str) -> str:
+    return (
+        f"{one_line(repr(text))} names nothing; write package.module:function or file.py:function, or the folder of a "
+        f"Hugging Face model"
+    )
 
 
 @cache

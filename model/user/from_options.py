@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from model.casting import floating, retyped
 from model.user.conversion_request import AS_IT_IS, ConversionRequest
-from model.user.factory import Factory, build, factory_of, on_meta, skeleton
+from model.user.factory import Factory, build, factory_of, names_nothing, on_meta, skeleton
 from model.user.fitting import NO_CONVERSION
 from model.user.from_config import NoClass
 from model.user.pretrained_folder import PretrainedFolder
@@ -79,6 +79,8 @@ def user_model(
 
 def _factory(named: Named) -> tuple[Factory, tuple[str, ...]]:
     """Return the factory of a model, and notes on it. Raises `ValueError`, in a line, if there is none."""
+    if TensorsOfFiles.of(named.text):  # The text of a plan's own.
+        raise ValueError(names_nothing(named.text))
     factory = factory_of(named.text)
     if isinstance(factory, PretrainedFolder) and named.shown:
         factory = replace(factory, shown=named.shown)

@@ -91,7 +91,8 @@ def _of(subject: str) -> Iterator[None]:
     try:
         yield
     except UntrustedCheckpoint as error:
-        raise ValueError(f"{subject}: {error.file.name}: {one_line(error.reason)}") from None
+        key = f"{error.key} " if error.key is not None else ""
+        raise ValueError(f"{subject}: {error.file.name}: {one_line(f'{key}{error.reason}')}") from None
     except HubRefusal as error:
         raise ValueError(f"{subject}: {error}") from None
 
@@ -187,7 +188,7 @@ def _place(commit: _Commit, name: str) -> tuple[int, int]:
     with _of_file(name):
         received = fetch_part(commit.url(name), 0, _LENGTH_BYTES)
         length, size = int.from_bytes(received.content, "little"), received.file_bytes
-        if size < 0:
+        if size is None:
             raise HubRefusal("the server does not tell the size of the file: check HF_ENDPOINT")
         if len(received.content) < _LENGTH_BYTES or length > min(MOST_HEADER_BYTES, size - _LENGTH_BYTES):
             raise HubRefusal(_wrong(fetch_part(commit.url(name), 0, FIRST_BYTES).content, length))

@@ -29,7 +29,7 @@ _CODES = {
     "RevisionNotFound": "there is no such revision: name a branch, a tag or a commit after the @",
     "EntryNotFound": "the file is missing, though it is listed: name another revision",
 }
-_OF_PART = re.compile(r"bytes \d+-\d+/(\d+)")
+_OF_PART = re.compile(r"bytes \d+-\d+/(\d{1,18})")
 
 
 class HubRefusal(ValueError):
@@ -38,10 +38,10 @@ class HubRefusal(ValueError):
 
 @dataclass(frozen=True)
 class Received:
-    """Bytes of a file, and its size."""
+    """Bytes of a file, and its size; None: the server does not tell it."""
 
     content: bytes
-    file_bytes: int
+    file_bytes: int | None
 
 
 def hub_library(module: str = "") -> Any:
@@ -106,9 +106,15 @@ def _content(response: Any, start: int, count: int) -> Received:
         content += chunk
         if len(content) >= skipped + count:
             break
-    part = _OF_PART.fullmatch(response.headers.get("Content-Range", ""))
-    size = part[1] if part else response.headers.get("Content-Length", "")
-    return Received(bytes(content[skipped : skipped + count]), int(size) if size.isdecimal() else -1)
+    return Received(bytes(content[skipped : skipped + count]), _file_bytes(status, response.headers))
+
+
+def _file_bytes(status: int, headers: Any) -> int | None:
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        part = _OF_PART.fullmatch(headers.get("Content-Range", ""))
+        return int(part[1]) if part else None
+    size = headers.get("Content-Length", "")
+    return int(size) if size.isdecimal() else None
 
 
 def _in_time(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from typing import Any
+from unittest.mock import patch
 from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -28,7 +31,7 @@ class LocalHub:
 
     repositories: dict[str, Path]
     url: str = ""
-    faults: dict[str, Callable[["Handler"], None]] = field(default_factory=dict)
+    faults: dict[str, Callable[["Handler"], object]] = field(default_factory=dict)
     sent: Counter[str] = field(default_factory=Counter)
     last: Counter[str] = field(default_factory=Counter)
 
@@ -53,7 +56,8 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(self.path.partition("?")[0])
         for end, fault in self.hub.faults.items():
             if path.endswith(end):
-                return fault(self)
+                fault(self)
+                return None
         if found := _API.fullmatch(self.path):
             return self._describe(*map(unquote, found.groups()))
         if found := _FILE.fullmatch(path):
@@ -137,3 +141,20 @@ def local_hub(repositories: dict[str, Path]) -> Iterator[LocalHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def in_place_of_the_hub(repositories: dict[str, Path]) -> Iterator[LocalHub]:
+    """Serve repositories, and have `huggingface_hub` ask for them in this process, in this block."""
+    # It has read its environment by now.
+    constants = import_module("huggingface_hub.constants")
+    with local_hub(repositories) as hub, patch.dict(os.environ, hub.environment):
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        changed: dict[str, Any] = {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_OFFLINE": False,
+        }
+        with patch.multiple(constants, **changed):
+            yield hub
+        import_module("huggingface_hub").close_session()
