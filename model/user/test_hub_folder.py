@@ -72,6 +72,8 @@ def test_a_server_that_knows_no_parts_is_not_listened_to_for_long(hub: LocalHub,
     hub.faults["model.safetensors"] = lambda handler: handler.answer(file.read_bytes())
     here = fetched(tmp_path)
     assert read_header(here.folder / file.name) == read_header(file)
+    # No answer was taken to its end.
+    assert not [path for path in hub.sent if path.endswith(file.name)]
 
 
 def test_of_many_files_one_after_the_other_is_fetched(hub: LocalHub, tmp_path: Path) -> None:
