@@ -55,7 +55,8 @@ class Options:
         None,
         "MODEL",
         "your model: a function without arguments that builds it, package.module:function or file.py:function; or a "
-        "folder of Hugging Face with its config.json and weights, or the config.json alone (default: GPT-2)",
+        "folder of Hugging Face with its config.json and weights, or the config.json alone; or, with --plan, "
+        "hub:ORG/NAME[@REVISION] on the Hugging Face hub, of which the headers are fetched (default: GPT-2)",
     )
     checkpoint: str | None = option(
         None,

@@ -61,7 +61,8 @@ def title(chosen: Settings) -> str:
 
 
 def notes(chosen: Settings) -> list[str]:
-    """Return a line for each thing to say of the user's checkpoint."""
-    if not chosen.own or not chosen.own.source or not (note := chosen.own.source.note):
+    """Return a line for each thing to say of the user's model and checkpoint."""
+    if not chosen.own:
         return []
-    return [f"{chosen.own.label}: {note}"]
+    of_checkpoint = chosen.own.source.note if chosen.own.source else None
+    return [f"{chosen.own.label}: {note}" for note in (*chosen.own.notes, of_checkpoint) if note]

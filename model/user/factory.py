@@ -13,6 +13,7 @@ from model.examine.trust import one_line
 from model.state_dict import state_digest
 from model.user.pretrained_folder import PretrainedFolder
 from model.user.reference import Reference
+from model.user.tensors_of_files import TensorsOfFiles
 from model.user.user_code import UserCodeFailed, naming_failures
 
 
@@ -51,14 +52,18 @@ class Factory(Hashable, Protocol):
 
 def factory_of(text: str) -> Factory:
     """Return the factory of this name. Raises `ValueError`, in a line, if it names no function and no folder."""
-    if found := PretrainedFolder.of(text):
+    if found := TensorsOfFiles.of(text) or PretrainedFolder.of(text):
         return found
     if ":" not in text:
-        raise ValueError(
-            f"{one_line(repr(text))} names nothing; write package.module:function or file.py:function, or the folder "
-            f"of a Hugging Face model"
-        )
+        raise ValueError(names_nothing(text))
     return Reference.of(text)
+
+
+def names_nothing(text: str) -> str:
+    return (
+        f"{one_line(repr(text))} names nothing; write package.module:function or file.py:function, or the folder of a "
+        f"Hugging Face model"
+    )
 
 
 @cache

@@ -38,6 +38,21 @@ LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_encoder
 MOST = dict.fromkeys((*LAYERS, "encoder_layers", "decoder_layers"), 100_000) | {"num_labels": 10_000_000}
 
 
+class NoClass(ValueError):
+    """No installed library builds the model of a sound configuration: `reason` says why, in a few words."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason)
+        self.message, self.reason = message, reason
+
+    def __str__(self) -> str:
+        return self.message
+
+    def of(self, display_name: str) -> "NoClass":
+        """Return the same, with the name of the configuration."""
+        return NoClass(f"{display_name}: {self.message}", self.reason)
+
+
 @dataclass(frozen=True, eq=False)
 class FromConfig:
     """Builds a model of `model_class` from `config`, as its `from_pretrained` does before it loads."""
@@ -69,7 +84,10 @@ class FromConfig:
 
 
 def from_config(file: Path) -> FromConfig:
-    """Read a configuration. Raises `ValueError`, in a line, if no installed library has its model."""
+    """Read a configuration.
+
+    Raises `NoClass`, in a line, if no installed library has its model, and `ValueError` if it is not sound.
+    """
     try:
         described = _read(file)
     except OSError as error:
@@ -121,9 +139,13 @@ def _require_few(described: dict[str, Any]) -> None:
 
 
 def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
+    _require_unquantised(described)
     names = described.get("architectures")
     if not (isinstance(names, list) and names):
-        raise ValueError('it names no architecture: add one, such as "architectures": ["LlamaForCausalLM"]')
+        raise NoClass(
+            'it names no architecture: add one, such as "architectures": ["LlamaForCausalLM"]',
+            "no architecture is named",
+        )
     library, model_class = _class("transformers", "PreTrainedModel", names[0], described)
     if model_class.config_class is None:
         raise ValueError(f"{names[0]} is the base of all models: name the class of this one")
@@ -131,10 +153,19 @@ def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
     own = model_class.config_class.model_type
     if kind is not None and kind != own and not (isinstance(kind, str) and kind in library.CONFIG_MAPPING):
         raise _unknown(library, "model_type", kind, described)
-    if "quantization_config" in described:
-        raise ValueError("it has a quantization_config: write a factory that builds the quantised model")
     with naming_failures(f"it is no configuration of {names[0]}"), _alone():
         return FromConfig(model_class, model_class.config_class.from_pretrained(str(file), local_files_only=True))
+
+
+def _require_unquantised(described: Mapping[str, Any]) -> None:
+    if "quantization_config" in described:
+        settings = described["quantization_config"]
+        method = settings.get("quant_method") if isinstance(settings, dict) else None
+        raise NoClass(
+            "it has a quantization_config: write a factory that builds the quantised model, or have --plan count the "
+            "tensors of its .safetensors files, in the folder that --model names then",
+            printable(method) if isinstance(method, str) else "quantised",
+        )
 
 
 def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -143,11 +174,13 @@ def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) 
     try:
         library: Any = import_module(package)
     except ImportError as error:
-        raise ValueError(f"{text} wants {package}, which cannot be imported ({error}): {INSTALL}") from None
+        message = f"{text} wants {package}, which cannot be imported ({error}): {INSTALL}"
+        raise NoClass(message, f"{package} cannot be imported") from None
     if package == "transformers" and int(library.__version__.partition(".")[0]) < LEAST_TRANSFORMERS:
-        raise ValueError(
+        raise NoClass(
             f"{text} wants transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is here: pip install "
-            f"'transformers>={LEAST_TRANSFORMERS}'"
+            f"'transformers>={LEAST_TRANSFORMERS}'",
+            f"transformers {library.__version__} is too old",
         )
     found = None
     if isinstance(name, str):
@@ -156,14 +189,15 @@ def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) 
     if isinstance(found, type) and issubclass(found, getattr(library, kind)):
         return library, found
     if backends := getattr(found, "_backends", None):
-        raise ValueError(f"{text} of {package} wants {', '.join(backends)}: install it")
+        wants = f"{text} of {package} wants {', '.join(backends)}"
+        raise NoClass(f"{wants}: install it", wants)
     raise _unknown(library, "model", name, described)
 
 
-def _unknown(library: Any, what: str, name: object, described: Mapping[str, Any]) -> ValueError:
+def _unknown(library: Any, what: str, name: object, described: Mapping[str, Any]) -> NoClass:
     code = ", and code that lies beside a configuration is not run here" if "auto_map" in described else ""
     has_none = f"{library.__name__} {library.__version__} has no {what} {one_line(repr(name))}"
-    return ValueError(f"{has_none}{code}: write a factory that builds the model")
+    return NoClass(f"{has_none}{code}: write a factory that builds the model", f"{has_none}{code}")
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:

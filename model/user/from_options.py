@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,42 @@ from torch.nn.parameter import is_lazy
 
 from model.casting import floating, retyped
 from model.user.conversion_request import AS_IT_IS, ConversionRequest
-from model.user.factory import Factory, build, factory_of, on_meta, skeleton
+from model.user.factory import Factory, build, factory_of, names_nothing, on_meta, skeleton
 from model.user.fitting import NO_CONVERSION
+from model.user.from_config import NoClass
 from model.user.pretrained_folder import PretrainedFolder
 from model.user.reference import Reference
 from model.user.saved_dtypes import require_convertible
 from model.user.source import recognised
+from model.user.tensors_of_files import TensorsOfFiles
 from model.user.user_model import UserModel
 
 
+@dataclass(frozen=True)
+class Named:
+    """A model as `--model` names it: `text` for `factory_of`, and `shown` in messages and records if that differs.
+
+    `headers` is the .safetensors file, or the index of some, whose tensors a plan counts where no class builds the
+    model; None: there is no such plan. `notes` are lines for the user.
+    """
+
+    text: str
+    shown: str = ""
+    headers: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
 def user_model(
-    model: str,
+    model: str | Named,
     checkpoint: str | None = None,
     state_key: str | None = None,
     example: str | None = None,
     wanted: ConversionRequest = AS_IT_IS,
 ) -> UserModel:
     """Make the model of the options of these names. Raises `ValueError` with one line: the fault and the remedy."""
+    named = model if isinstance(model, Named) else Named(model)
     with _naming_option("--model"):
-        factory = factory_of(model)
-        factory.without_arguments()
+        factory, notes = _factory(named)
         if isinstance(factory, PretrainedFolder) and not example:
             factory = factory.with_example()
         expected = skeleton(factory).state_dict()
@@ -41,6 +57,9 @@ def user_model(
         make_input = Reference.of(example) if example else None
         if make_input:
             make_input.without_arguments()
+    if isinstance(factory, TensorsOfFiles):
+        _require_as_they_lie(state_key, wanted)
+        checkpoint = None
     if state_key is not None and checkpoint is None:
         raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
     if checkpoint is None and (options := wanted.name_options):
@@ -54,9 +73,36 @@ def user_model(
     if cast_to:
         require_convertible(floating(retyped(expected, dict(conversion.dtypes))).values(), cast_to)
     # Processes may be in other folders.
-    return UserModel(
-        factory, make_input, replace(source, path=source.path.absolute()) if source else None, conversion, cast_to
-    )
+    source = replace(source, path=source.path.absolute()) if source else None
+    return UserModel(factory, make_input, source, conversion, cast_to, notes)
+
+
+def _factory(named: Named) -> tuple[Factory, tuple[str, ...]]:
+    """Return the factory of a model, and notes on it. Raises `ValueError`, in a line, if there is none."""
+    if TensorsOfFiles.of(named.text):  # The text of a plan's own.
+        raise ValueError(names_nothing(named.text))
+    factory = factory_of(named.text)
+    if isinstance(factory, PretrainedFolder) and named.shown:
+        factory = replace(factory, shown=named.shown)
+    try:
+        factory.without_arguments()
+    except NoClass as error:
+        if named.headers is None:
+            raise
+        files = TensorsOfFiles(str(named.headers.absolute()), factory.name, factory.display_name)
+        files.without_arguments()
+        unseen = "no first forward pass, and tied weights count once for each tensor that is saved"
+        return files, (*named.notes, f"planned as its files have it: {error.reason}; there is {unseen}")
+    return factory, named.notes
+
+
+def _require_as_they_lie(state_key: str | None, wanted: ConversionRequest) -> None:
+    """Raise `ValueError`, in a line, for options that change tensors of which only the files are known."""
+    given = [*wanted.name_options, *(["--cast"] if wanted.cast else []), *(["--state-key"] if state_key else [])]
+    if given:
+        raise ValueError(
+            f"{given[0]}: the model is planned as its files have it, because no installed class builds it; leave it out"
+        )
 
 
 def _require_measurable(factory: Factory, expected: Mapping[str, Any]) -> None:

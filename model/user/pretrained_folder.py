@@ -1,5 +1,6 @@
 """Folders as `save_pretrained` writes them, as factories of their models: the user writes no code."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from model.user.example_inputs import ExampleInput, example_inputs
-from model.user.from_config import FromConfig, from_config
+from model.user.from_config import FromConfig, NoClass, from_config
 from model.user.reference import in_surroundings
 from model.user.user_code import UserCodeFailed, naming_failures
 
@@ -28,10 +29,14 @@ ENDINGS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
 
 @dataclass(frozen=True)
 class PretrainedFolder:
-    """The model of a configuration, by the absolute path of the file, with example inputs if any were found."""
+    """The model of a configuration, by the absolute path of the file, with example inputs if any were found.
+
+    `shown` is its name in messages and records, if that is not the file's.
+    """
 
     text: str
     inputs: tuple[ExampleInput, ...] = ()
+    shown: str = ""
 
     @classmethod
     def of(cls, text: str) -> "PretrainedFolder | None":
@@ -46,7 +51,7 @@ class PretrainedFolder:
             return None
         if is_folder:
             if not (path / CONFIG).is_file():
-                raise ValueError(f"{path.name} {_why_no_config(path)}")
+                raise ValueError(f"{path.name} {why_no_config({file.name for file in path.iterdir()})}")
             return cls(str(path / CONFIG))
         if is_file and path.suffix == ".gguf":
             raise ValueError(f"{path.name} is GGUF, {_GGUF}")
@@ -71,7 +76,7 @@ class PretrainedFolder:
 
     @property
     def display_name(self) -> str:
-        return f"{self.name}/{self.path.name}"
+        return self.shown or f"{self.name}/{self.path.name}"
 
     @property
     def files(self) -> list[Path]:
@@ -125,6 +130,15 @@ def weights_of(model: str) -> str | None:
     return str(found.weights()) if found and found.folder.samefile(model) else None
 
 
+def headers_of(model: str) -> Path | None:
+    """Return the .safetensors file, or the index of some, in a folder that `--model` names; None if there is none."""
+    try:
+        weights = weights_of(model)
+    except ValueError:
+        return None
+    return Path(weights) if weights and ".safetensors" in Path(weights).name and Path(weights).is_file() else None
+
+
 @dataclass(frozen=True)
 class PretrainedFactory:
     """Builds the model; `example` makes the input of its first forward pass."""
@@ -152,8 +166,8 @@ def _whole(text: str) -> Path:
     return path.resolve() if ".." in path.parts else path
 
 
-def _why_no_config(folder: Path) -> str:
-    names = {file.name for file in folder.iterdir()}
+def why_no_config(names: Collection[str]) -> str:
+    """Return what a folder with these files is, if it holds no configuration; the text follows its name."""
     if "adapter_config.json" in names:
         return "is an adapter of PEFT, which is no model by itself: write a factory that builds the model with it"
     if "model_index.json" in names:
@@ -169,5 +183,7 @@ def _from_config(text: str, display_name: str) -> FromConfig:
     try:
         with in_surroundings("transformers", display_name):
             return from_config(Path(text))
+    except NoClass as error:
+        raise error.of(display_name) from None
     except ValueError as error:
         raise ValueError(f"{display_name}: {error}") from None

@@ -35,7 +35,7 @@ class UserModel:
     `example()` makes the input of its first forward pass: a tensor, a tuple of positional arguments, or a dict of
     keyword arguments. Without it, an attribute `example` of the factory does; without both, there is no forward pass,
     and the weights are only read. `conversion` is that of the checkpoint to the model's state dict, `cast` the dtype of
-    `DTYPES` that floating-point weights end in.
+    `DTYPES` that floating-point weights end in. `notes` are lines for the user on where the model comes from.
     """
 
     factory: Factory
@@ -43,6 +43,7 @@ class UserModel:
     source: Source | None = None
     conversion: Conversion = NO_CONVERSION
     cast: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

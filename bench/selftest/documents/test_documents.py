@@ -137,7 +137,7 @@ def test_a_command_in_a_sentence_is_one_of_the_blocks(name: str) -> None:
 def test_every_option_exists(name: str, pytestconfig: pytest.Config) -> None:
     known = {option for action in pytestconfig._parser.optparser._actions for option in action.option_strings}
     command_line = (ROOT / "bench" / "report" / "__main__.py").read_text()
-    theirs = {"--check", "--standalone", "--nproc-per-node", "--nnodes", "--storage", "--dist"}
+    theirs = {"--check", "--standalone", "--nproc-per-node", "--nnodes", "--storage", "--dist", "--local-dir"}
     text = re.sub(r"<!--.*?-->", "", DOCUMENTS[name], flags=re.DOTALL)
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert {one for one in used - known - theirs if f'"{one}"' not in command_line} == set()

@@ -13,13 +13,16 @@ from bench.selftest.documents.markdown import ROOT, documents, snippets
 from bench.strategies import STRATEGIES
 from model.checkpoints.making import make
 from model.checkpoints.specification import Specification
+from model.examine.safetensors_file import file_parts
 from model.examine.trust import UntrustedCheckpoint
+from model.user.local_hub import local_hub
 
 TAGGER = (
     "pytest bench --model mine.py:tagger --checkpoint run.ckpt --state-key model --example mine.py:example "
     '--strategy mine.py:usual --bound S -k "not equivalence"'
 )
 LLAMA = "pytest bench --model my-llama --strategies all,transformers"
+QWEN = "pytest bench --plan --model hub:Qwen/Qwen3-8B --device-memory 23GiB"
 
 if not Path("/proc/self/clear_refs").exists():
     pytest.skip("needs Linux's /proc", allow_module_level=True)
@@ -71,6 +74,41 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pyte
     printed = typed("pytest bench --plan --model my-llama/config.json --device-memory 23GiB")
     advice = printed[printed.index("Use ") :].partition("\nIts code")[0]
     assert f"```text\n{advice}\n```" in documents()["README.md"]
+
+
+@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install 'transformers>=5'")
+def test_a_name_on_the_hub_of_hugging_face(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    with local_hub({"Qwen/Qwen3-8B": qwen(tmp_path / "qwen")}) as hub:
+        for name, value in hub.environment.items():
+            monkeypatch.setenv(name, value)
+        # It has the environment of the moment when it is made.
+        typed = request.getfixturevalue("typed")
+        printed = typed(QWEN, "--strategies mmap_assign")
+    shown = documents()["bench/README.md"]
+    [sizes] = [line for line in printed.splitlines() if line.startswith("Qwen3-8B: S = ")]
+    assert sizes in shown
+    said = columns(shown.partition(sizes)[2].partition("Best here")[0], "budget", "device", "private", "verdict")
+    assert said.keys() == STRATEGIES.keys()
+    assert columns(printed, "budget", "device", "private", "verdict") == {"mmap_assign": said["mmap_assign"]}
+
+
+def qwen(folder: Path) -> Path:
+    """Make the repository of a model: its configuration, and one file with its header and a hole for its weights."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415 - of an extra
+
+    sizes = {"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36}
+    sizes |= {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+    config = Qwen3Config(**sizes, dtype="bfloat16", tie_word_embeddings=False, architectures=["Qwen3ForCausalLM"])
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        state = Qwen3ForCausalLM._from_config(config, dtype=torch.bfloat16).state_dict()
+    header = b"".join(part for part in file_parts(state) if isinstance(part, bytes))
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + sum(tensor.nbytes for tensor in state.values()))
+    return folder
 
 
 def test_recorded_runs_are_read_by_the_suite_and_by_pytest_benchmark(checkout: Path, typed: Typed) -> None:
