@@ -74,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     process.preload([one.text for one in references(chosen)], libraries(chosen))
-    require_room(chosen.budget, chosen.device)
+    require_room(chosen.budget, chosen.device, min((team.node_count for team in chosen.teams), default=1))
     config.stash[RANK_MEETINGS] = {team: RankRendezvous(team) for team in chosen.teams}
     config.stash[CHECKPOINT_CACHE] = checkpoint_cache = CheckpointCache(
         chosen.checkpoints, partial(write_line, config), partial(progress_bar, config)

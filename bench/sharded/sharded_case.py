@@ -122,6 +122,7 @@ def _(case: ShardedCase) -> Record:
     return replace(
         blank_record.dispatch(Case)(case),
         ranks=count,
+        ranks_per_node=case.group.node_count,
         parallelism=case.parallelism,
         share_bytes=max(one.held_bytes for one in case.shares),
         device_bound_ratio=ratio(bound_bytes(case, "device_requested_peak_bytes"), case.state_bytes),
