@@ -20,7 +20,7 @@ from bench.plugin import hangs
 from bench.plugin.cases import cases, conformance_cases, judged_cases, roofline_cases, sharded_cases
 from bench.plugin.fixtures import find_checkpoint
 from bench.plugin.history_scope import belongs
-from bench.plugin.option import add_options
+from bench.plugin.option import add_options, typed
 from bench.plugin.options import OPTIONS, parsed
 from bench.plugin.preconditions import require_room, require_surroundings
 from bench.plugin.progress import progress_bar, write_line
@@ -82,7 +82,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     regression = RegressionPlugin(config, request, partial(belongs, chosen))
-    output = Reporter(config.rootpath, chosen, regression, versus) if chosen.has_rank_zero else SilentRank(config)
+    given = typed(config.option, OPTIONS)
+    output = (
+        Reporter(config.rootpath, chosen, regression, versus, given) if chosen.has_rank_zero else SilentRank(config)
+    )
     # pytest calls what is registered last first: of hooks that wrap others, Terminal's are the outermost.
     for plugin in (regression, versus, output, hangs, UnusableCheckpoints(checkpoint_cache.held), Terminal()):
         if plugin is not None:

@@ -12,12 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.casting import retype
 from model.user.example_inputs import ExampleInput, example_inputs
+from model.user.factory import on_meta
+from model.user.user_model import UserModel
 
 # The fields of an output that hold a cache, by versions and architectures of transformers.
 CACHES = ("past_key_values", "cache", "cache_params", "state", "mems")
 # Inputs whose last dimension is the number of tokens.
 TOKEN_INPUTS = ("input_ids", "decoder_input_ids")
+# Layers that compute keys and values, by models of transformers.
+KEYS_AND_VALUES = ("k_proj", "v_proj", "qkv_proj", "qkv", "key", "value", "query_key_value", "k", "v", "c_attn")
 # Tokens of the two sequences that are compared; beyond a window so many more.
 SHORT, LONG = 4, 6
 # Attributes of configurations that limit how far back some layers look, in tokens.
@@ -79,6 +84,26 @@ def kv_cache(model: nn.Module, inputs: Sequence[ExampleInput] = ()) -> KVCache |
         return _measured(model, inputs)
     except Exception:  # noqa: BLE001 - whatever the model itself raises: some operations have nothing on meta
         return None
+
+
+def cache_of(model: UserModel) -> KVCache | None:
+    """Return the cache of the user's model with its weights in the dtypes that a load ends in; None: it has none.
+
+    A model that cannot be built on meta is not run.
+    """
+    if any(tensor.device.type != "meta" for tensor in model.skeleton().parameters()):
+        return None
+    # The skeleton that others share keeps its dtypes.
+    built = on_meta(model.factory).eval()
+    retype(built, dict(model.conversion.dtypes))
+    with model.factory.running():
+        return kv_cache(model.as_loaded(built), getattr(model.factory, "inputs", ()))
+
+
+def divides_heads(model: nn.Module) -> bool:
+    """Return True if the tensor-parallel plan of a model of transformers divides its keys and values by heads."""
+    plan = getattr(model, "_tp_plan", None) or {}
+    return any(name.rpartition(".")[2] in KEYS_AND_VALUES and style == "colwise" for name, style in plan.items())
 
 
 def _may_cache(model: nn.Module) -> bool:
