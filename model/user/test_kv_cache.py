@@ -1,12 +1,15 @@
 """The cache of small models, counted on meta and compared with what their configurations come to."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from model.user.kv_cache import KVCache, kv_cache
+from model.user.from_options import user_model
+from model.user.kv_cache import KVCache, cache_of, divides_heads, kv_cache
 
 transformers = pytest.importorskip("transformers")
 
@@ -157,3 +160,29 @@ def test_a_model_of_seventy_billion_parameters_is_counted_on_meta() -> None:
     found = kv_cache(llama)
     assert found
     assert (found.sequence_bytes, found.token_bytes) == (0, 320 * 1024)
+
+
+def test_a_folder_is_counted_as_its_weights_end(tmp_path: Path) -> None:
+    transformers.LlamaConfig(**SMALL, **HEADS, architectures=["LlamaForCausalLM"], dtype="float32").save_pretrained(
+        tmp_path
+    )
+    model = user_model(str(tmp_path / "config.json"))
+    for cast, token_bytes in (("", 4 * LAYER), ("bfloat16", 2 * LAYER)):
+        found = cache_of(replace(model, cast=cast))
+        assert found
+        assert found.token_bytes == token_bytes
+
+
+def test_a_model_that_cannot_be_built_on_meta_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch import nn\n\ndef net():\n    torch.zeros(1).item()\n    return nn.Linear(2, 2)\n"
+    )
+    assert cache_of(user_model(f"{tmp_path / 'mine.py'}:net")) is None
+
+
+def test_a_plan_divides_heads_if_it_divides_keys_and_values() -> None:
+    llama: Any = skeleton("LlamaForCausalLM", "LlamaConfig", **SMALL, **HEADS)
+    assert divides_heads(llama)
+    assert not divides_heads(nn.Linear(2, 2))
+    llama._tp_plan = {"model.layers.*.self_attn.k_proj": "colwise_gather_output", "lm_head": "colwise"}
+    assert not divides_heads(llama)
