@@ -7,7 +7,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from bench.measure.budgets import budgeted_load, smallest_budgets, unexpected
+from bench.measure.budgets import as_fields, budgeted_load, smallest_budgets, tried, unexpected
 from bench.measure.case import Case
 from bench.meters.budget import Budget, BudgetOutcome
 from bench.plugin.failures import failures_reported
@@ -55,9 +55,8 @@ def test_budget(
 ) -> None:
     """A load fits or dies, which is recorded; it fails where theory says the other."""
     with failures_reported(case):
-        outcome: BudgetOutcome = benchmark.pedantic(budgeted_load(case, checkpoint, rehearsal).under, args=(budget,))
-    record.device_budget_bytes, record.host_budget_bytes = budget.device_bytes, budget.host_bytes
-    record.fits, record.fate = outcome.fits, outcome.failure_reason or None
+        outcome: BudgetOutcome = benchmark.pedantic(tried, args=(case, checkpoint, rehearsal, budget))
+    record.update(as_fields(budget, outcome))
     require(unexpected(case, budget, outcome))
 
 

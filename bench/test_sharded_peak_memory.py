@@ -7,7 +7,7 @@ from bench.measure.checks import Growth, findings
 from bench.plugin.failures import failures_reported
 from bench.plugin.problems import fail_for
 from bench.record.record import Record
-from bench.sharded.metered_ranks import MeteredRanks
+from bench.sharded.metered_ranks import MeteredRanks, RankPlans
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
 from model.checkpoints.checkpoint import Checkpoint
@@ -23,11 +23,12 @@ def test_sharded_peak_memory(
     benchmark: BenchmarkFixture,
     record: Record,
     find_regressions: Growth,
+    rank_plans: RankPlans,
     explain: bool,
 ) -> None:
     """In fresh processes, one a rank: every weight right, every peak at its bound, and nothing left behind."""
     load = MeteredRanks(case, rendezvous, checkpoint, rehearsal)
     with failures_reported(case):
-        measured = benchmark.pedantic(load.measure)
+        measured = benchmark.pedantic(rank_plans.measured, args=(load,))
         found = findings(load, record, measured, find_regressions, explain=explain)
     fail_for(found)

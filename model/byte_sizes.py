@@ -1,6 +1,6 @@
 """Sizes in bytes as text, in binary units (MiB, GiB) and in decimal ones (MB, GB)."""
 
-MIB, GIB = 2**20, 2**30
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 MB, GB = 10**6, 10**9
 
 
@@ -12,6 +12,13 @@ def binary_size(count: float, digits: int, few: float = 1.0) -> str:
 def short_size(count: int) -> str:
     """Return `count` in MiB or GiB with a digit, if that is not 0: `3.9 GiB`, `4 GiB`, `512 MiB`."""
     return binary_size(count, 1).replace(".0 ", " ")
+
+
+def fine_size(count: int) -> str:
+    """Return `count` as `short_size`, but in KiB or bytes where it is less than a MiB: `320 KiB`, `96 bytes`."""
+    if count >= MIB:
+        return short_size(count)
+    return f"{count / KIB:.1f} KiB".replace(".0 ", " ") if count >= KIB else f"{count} bytes"
 
 
 def decimal_size(count: int) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from model.byte_sizes import binary_size, decimal_size, gigabytes, megabytes, short_size
+from model.byte_sizes import binary_size, decimal_size, fine_size, gigabytes, megabytes, short_size
 
 MIB, GIB = 2**20, 2**30
 
@@ -11,6 +11,14 @@ MIB, GIB = 2**20, 2**30
 )
 def test_short_sizes_have_one_digit_at_most(count: int, text: str) -> None:
     assert short_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(96, "96 bytes"), (1024, "1 KiB"), (320 * 1024, "320 KiB"), (1536, "1.5 KiB"), (MIB, "1 MiB"), (GIB, "1 GiB")],
+)
+def test_fine_sizes_go_down_to_bytes(count: int, text: str) -> None:
+    assert fine_size(count) == text
 
 
 @pytest.mark.parametrize(

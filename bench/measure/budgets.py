@@ -1,17 +1,27 @@
 """Loads under budgets of memory: what theory lets them do, and the smallest that they finish with."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 
-from bench.measure.case import Case
+from bench.measure.case import TIMEOUT_SECONDS, Case
 from bench.measure.checks import FailedCheck
 from bench.measure.expected import bound_bytes
 from bench.measure.jobs import load_job
 from bench.measure.terms import host_slack_bytes
 from bench.meters import kind_of
-from bench.meters.budget import Budget, BudgetedLoad, BudgetOutcome, HostTooSmall, smallest
+from bench.meters.budget import (
+    Budget,
+    BudgetedLoad,
+    BudgetOutcome,
+    HostTooSmall,
+    empty_process_bytes,
+    smallest,
+)
 from bench.meters.cgroup import NoCgroup
 from bench.meters.page_cache import StillCached
 from bench.record.record import Fields
+from model.byte_sizes import short_size
 from model.checkpoints.checkpoint import Checkpoint
 
 # What an allocator takes for what is asked of it, at most.
@@ -27,6 +37,35 @@ def budgeted_load(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint) -> 
     """Return the load of a case, to be tried under budgets."""
     job = load_job(case, case.strategy.load, checkpoint, rehearsal)
     return BudgetedLoad(job, checkpoint.files, case.specification.footprint.sizes, case.timeout_seconds)
+
+
+def tried(case: Case, checkpoint: Checkpoint, rehearsal: Checkpoint, budget: Budget) -> BudgetOutcome:
+    """Load a case under a budget. What a plan takes of the host is counted, and compared with the budget after it.
+
+    Raises as `BudgetedLoad.under` does.
+    """
+    load = budgeted_load(case, checkpoint, rehearsal)
+    if not case.planned:
+        return load.under(budget)
+    outcome = load.under(replace(budget, host_bytes=None))
+    return _on_host(outcome, budget.host_bytes) if outcome.fits and budget.host_bytes is not None else outcome
+
+
+def _on_host(outcome: BudgetOutcome, host_bytes: int) -> BudgetOutcome:
+    """Return the outcome of a plan that fits its device, with the memory of a host of so many bytes."""
+    empty, taken = planned_empty_bytes(), outcome.planned_bytes or 0
+    reason = (
+        f"out of host memory: {short_size(taken)} and {short_size(empty)} of an empty process, of "
+        f"{short_size(host_bytes)}"
+    )
+    fits = taken + empty <= host_bytes
+    return replace(outcome, fits=fits, failure_reason="" if fits else reason, empty_bytes=empty)
+
+
+@cache
+def planned_empty_bytes() -> int:
+    """Return the private bytes of a process that has loaded nothing, the same for all plans of a run."""
+    return empty_process_bytes(TIMEOUT_SECONDS)
 
 
 def expected_to_fit(case: Case, budget: Budget, empty_bytes: int) -> bool | None:
@@ -47,6 +86,16 @@ def expected_to_fit(case: Case, budget: Budget, empty_bytes: int) -> bool | None
         fails |= takes is not None and takes > budget.device_bytes
         fits &= takes is not None and takes * MOST_RESERVED + SEGMENTS_BYTES <= budget.device_bytes
     return False if fails and case.strategy.is_stated else True if fits else None
+
+
+def as_fields(budget: Budget, outcome: BudgetOutcome) -> Fields:
+    """Return a budget, and how a load ended with it, as fields of a record."""
+    return {
+        "device_budget_bytes": budget.device_bytes,
+        "host_budget_bytes": budget.host_bytes,
+        "fits": outcome.fits,
+        "fate": outcome.failure_reason or None,
+    }
 
 
 def unexpected(case: Case, budget: Budget, outcome: BudgetOutcome) -> Sequence[FailedCheck]:

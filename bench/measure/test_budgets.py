@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from bench.conftest import Measure
+from bench.measure import budgets
 from bench.measure.budgets import (
     MOST_RESERVED,
     SEGMENTS_BYTES,
+    as_fields,
     budgeted_load,
     expected_to_fit,
     smallest_budgets,
+    tried,
     unexpected,
 )
 from bench.measure.case import Case
@@ -61,10 +64,6 @@ def test_an_amount_is_read_as_people_write_it(text: str, count: int) -> None:
             "--device-memory: with --device cpu weights end in the host's memory; say --host-memory",
         ),
         (
-            {"host_memory": "8GiB", "plan": True},
-            "--host-memory: a plan takes none; leave out --plan, or look at its column private",
-        ),
-        (
             {"find_minimum": True, "plan": True},
             "--find-minimum: a plan loads nothing; leave out --plan, or look at its column reserved",
         ),
@@ -80,13 +79,53 @@ def test_a_budget_that_is_no_longer_given_is_not_missed() -> None:
     def record(**fields: Any) -> Record:
         return blank_record(Case("baseline", "small", "sim", "float32")).with_fields(fields)
 
-    tried = record(device_budget_bytes=8 * GIB, fits=True)
-    assert not belongs(chosen(), tried)
-    assert belongs(chosen(device_memory="8GiB"), tried)
-    assert not belongs(chosen(device_memory="7GiB"), tried)
+    trial = record(device_budget_bytes=8 * GIB, fits=True)
+    assert not belongs(chosen(), trial)
+    assert belongs(chosen(device_memory="8GiB"), trial)
+    assert not belongs(chosen(device_memory="7GiB"), trial)
     assert not belongs(chosen(), record(smallest_tolerance_bytes=1))
     assert belongs(chosen(find_minimum=True), record(smallest_tolerance_bytes=1))
     assert belongs(chosen(device_memory="8GiB", find_minimum=True), record())
+
+
+@pytest.fixture(scope="module")
+def planned_trial(
+    planned_checkpoint: Callable[[Specification], Checkpoint], real_checkpoint: Callable[[Specification], Checkpoint]
+) -> Callable[[str, Budget], BudgetOutcome]:
+    """Plans a load of small, by a strategy and with a budget."""
+
+    def outcome(strategy: str, budget: Budget) -> BudgetOutcome:
+        case = Case(strategy, "small", "sim", "float32", planned=True)
+        return tried(case, planned_checkpoint(case.specification), real_checkpoint(case.rehearsal), budget)
+
+    return outcome
+
+
+def test_a_plan_fits_the_host_with_its_private_peak_and_an_empty_process_and_no_byte_less(
+    planned_trial: Callable[[str, Budget], BudgetOutcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`load_assign` holds the largest tensor of small, 147.2 MiB, on the host."""
+    monkeypatch.setattr(budgets, "planned_empty_bytes", lambda: EMPTY)
+    largest = 154_389_504
+    fitting = planned_trial("load_assign", Budget(GIB, EMPTY + largest))
+    assert (fitting.fits, fitting.failure_reason, fitting.planned_bytes) == (True, "", largest)
+    dying = planned_trial("load_assign", Budget(GIB, EMPTY + largest - 1))
+    assert not dying.fits
+    assert dying.failure_reason == ("out of host memory: 147.2 MiB and 200 MiB of an empty process, of 347.2 MiB")
+    assert as_fields(Budget(GIB, 300), dying) == {
+        "device_budget_bytes": GIB,
+        "host_budget_bytes": 300,
+        "fits": False,
+        "fate": dying.failure_reason,
+    }
+
+
+def test_a_plan_that_is_out_of_device_memory_says_so_whatever_its_host_has(
+    planned_trial: Callable[[str, Budget], BudgetOutcome],
+) -> None:
+    outcome = planned_trial("load_assign", Budget(400 * 2**20, GIB))
+    assert not outcome.fits
+    assert outcome.failure_reason.startswith("out of device memory at ")
 
 
 CPU, SIM = (Case("baseline", "small", device, "float32") for device in ("cpu", "sim"))
@@ -137,8 +176,8 @@ def test_the_smallest_budgets_are_found(
     load: Measure, real_checkpoint: Callable[[Specification], Checkpoint], with_cgroups: None
 ) -> None:
     case = Case("sequential", "tiny", "sim", "float32")
-    tried = budgeted_load(case, real_checkpoint(case.specification), real_checkpoint(case.rehearsal))
-    found = smallest_budgets(tried, STATE_BYTES, "sim")
+    loaded = budgeted_load(case, real_checkpoint(case.specification), real_checkpoint(case.rehearsal))
+    found = smallest_budgets(loaded, STATE_BYTES, "sim")
     tolerance = found["smallest_tolerance_bytes"]
     reserved, empty = load(case).device.reserved_bytes, empty_process_bytes(60.0)
     assert reserved is not None

@@ -45,12 +45,14 @@ class Budget:
 class BudgetOutcome:
     """The end of a load under a budget: it `fits`, or `failure_reason` tells how it ended ("": it fits).
 
-    `empty_bytes` are the private bytes of its process before the load.
+    `empty_bytes` are the private bytes of its process before the load. `planned_bytes` are the private bytes that a
+    plan counts beside those; None: the load was no plan, or did not return.
     """
 
     fits: bool
     failure_reason: str
     empty_bytes: int
+    planned_bytes: int | None = None
 
 
 @dataclass
@@ -104,7 +106,8 @@ class BudgetedLoad:
                 try:
                     if level and progress:
                         _watch(child, level, deadline, progress)
-                    for kind in (ChildStats, RetainedMemory, LoadTrace):
+                    stats = child.receive(ChildStats, deadline)
+                    for kind in (RetainedMemory, LoadTrace):
                         child.receive(kind, deadline)
                 except LoadDied as died:
                     how = "killed" if group and group.has_killed() else died.timed_out
@@ -116,7 +119,7 @@ class BudgetedLoad:
                     if (reason := _out_of_memory(str(failed), budget)) is None:
                         raise
                     return BudgetOutcome(False, f"{reason}{self._read(progress)}".removesuffix(","), empty)
-        return BudgetOutcome(True, "", empty)
+        return BudgetOutcome(True, "", empty, None if level else stats.host.private_bytes)
 
     def _read(self, progress: _Progress | None) -> str:
         """Return the share of tensors that had been read, in words; "" for a plan, which reads none."""
@@ -163,12 +166,13 @@ def _room(host_bytes: int, empty_bytes: int) -> int:
     return host_bytes - empty_bytes
 
 
-def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu") -> str:
-    """Return the message for a budget that leaves nothing to load to a device with."""
+def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu", processes: int = 1) -> str:
+    """Return the message for a budget that leaves nothing to load to a device with; so many processes share it."""
     context = ", with its CUDA context," if kind_of(device).is_gpu else ""
+    take = f"a process{context} takes before it loads" if processes == 1 else f"{processes} ranks take before they load"
     return (
-        f"{short_size(host_bytes)} are no more than the {short_size(empty_bytes)} that a process{context} takes before "
-        f"it loads anything; write an amount above that"
+        f"{short_size(host_bytes)} are no more than the {short_size(empty_bytes)} that {take} anything; write an "
+        f"amount above that"
     )
 
 

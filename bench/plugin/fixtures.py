@@ -19,6 +19,7 @@ from bench.plugin.progress import uncaptured
 from bench.plugin.run_state import CHECKPOINT_CACHE, RANK_MEETINGS, SETTINGS
 from bench.plugin.unusable_checkpoints import CheckpointUnusable
 from bench.record.record import Record
+from bench.sharded.metered_ranks import RankPlans
 from bench.sharded.rank_checks import RankChecks
 from bench.sharded.rank_group import RankGroup
 from bench.sharded.rendezvous import RankRendezvous
@@ -126,6 +127,12 @@ def isolated_runner() -> Iterator[IsolatedRunner]:
 def rendezvous(case: ShardedCase, pytestconfig: pytest.Config) -> RankRendezvous:
     """The rendezvous of the processes that measure the ranks of a case."""
     return pytestconfig.stash[RANK_MEETINGS][case.group]
+
+
+@pytest.fixture(scope="session")
+def rank_plans() -> RankPlans:
+    """The planned loads of ranks that this run has measured."""
+    return RankPlans()
 
 
 @pytest.fixture(scope="session")

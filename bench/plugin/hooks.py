@@ -22,7 +22,7 @@ from bench.plugin import hangs
 from bench.plugin.cases import cases, conformance_cases, judged_cases, roofline_cases, sharded_cases
 from bench.plugin.fixtures import find_checkpoint
 from bench.plugin.history_scope import belongs
-from bench.plugin.option import add_options
+from bench.plugin.option import add_options, typed
 from bench.plugin.options import OPTIONS, parsed
 from bench.plugin.preconditions import require_room, require_surroundings
 from bench.plugin.progress import progress_bar, write_line
@@ -77,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(f"{rank_prefix(os.environ)}{error}") from None
     process.preload([one.text for one in references(chosen)], libraries(chosen))
-    require_room(chosen.budget, chosen.device)
+    require_room(chosen.budget, chosen.device, min((team.node_count for team in chosen.teams), default=1))
     config.stash[RANK_MEETINGS] = {team: RankRendezvous(team) for team in chosen.teams}
     config.stash[CHECKPOINT_CACHE] = checkpoint_cache = CheckpointCache(
         chosen.checkpoints, partial(write_line, config), partial(progress_bar, config)
@@ -85,7 +85,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
     regression = RegressionPlugin(config, request, partial(belongs, chosen))
-    output = Reporter(config.rootpath, chosen, regression, versus) if chosen.has_rank_zero else SilentRank(config)
+    given = typed(config.option, OPTIONS)
+    output = (
+        Reporter(config.rootpath, chosen, regression, versus, given) if chosen.has_rank_zero else SilentRank(config)
+    )
     # pytest calls what is registered last first: of hooks that wrap others, Terminal's are the outermost.
     for plugin in (regression, versus, output, hangs, UnusableCheckpoints(checkpoint_cache.held), Terminal()):
         if plugin is not None:

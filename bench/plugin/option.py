@@ -77,6 +77,16 @@ def add_options(group: Any, options: Iterable[Option]) -> None:
         group.addoption(one.name, **form)
 
 
+def typed(given: Any, options: Iterable[Option]) -> dict[str, tuple[str, ...]]:
+    """Return the texts of the options that were given, by their names, from pytest's namespace; a flag has none."""
+    found = {one: getattr(given, one.attribute) for one in options}
+    there = {one: value for one, value in found.items() if value not in (None, False, [], one.default)}
+    return {
+        one.name: () if one.metavar is None else tuple(value) if one.repeated else (value,)
+        for one, value in there.items()
+    }
+
+
 def markdown_table(options: Iterable[Option]) -> str:
     """Return the table of options of `bench/README.md`."""
     rows = [f"| `{one.typed}` | {one.help_text} |" for one in options]

@@ -1,4 +1,4 @@
-"""Options that only go together, and options that exclude each other: two tables, read before any text is parsed.
+"""Options that only go together, and options that exclude each other: three tables, read before any text is parsed.
 
 An option is named as in pytest's namespace, or as `cache=cold`: with that value. It is there if it has another value
 than its default. Options of pytest-benchmark are among them.
@@ -10,15 +10,15 @@ from typing import Any
 from bench.meters import KINDS
 
 _OF_USER_MODEL = ("checkpoint", "state_key", "example", "rename", "allow_missing", "allow_surplus")
-_OF_ONE_PROCESS = (
-    *("strategy", "allow_missing", "device_memory", "host_memory", "find_minimum", "conformance", "versus"),
-)
+_OF_ONE_PROCESS = ("strategy", "allow_missing", "find_minimum", "conformance", "versus")
 _OF_ONE_RUN = (*("benchmark_compare", "require_comparison", "accept", "history", "benchmark_json", "export", "report"),)
 
 # An option, those of which one has to be there too, and the message.
 NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("ranks", ("sharded",), "--ranks: one process loads a model by itself; add --sharded"),
     *((name, ("sharded",), "{}: one process has all of a model; add --sharded") for name in ("wrap", "tp_plan")),
+    ("ranks_per_node", ("plan",), "--ranks-per-node: only a plan chooses its nodes; add --plan, or leave it out"),
+    ("ranks_per_node", ("sharded",), "--ranks-per-node: one process loads a model by itself; add --sharded"),
     *((name, ("model",), "{} is for a model of yours: say with --model what builds it") for name in _OF_USER_MODEL),
     ("bound", ("strategy",), "--bound is for a loader of yours: name it with --strategy"),
     ("tolerate", ("strategy",), "--tolerate is for a loader of yours: name it with --strategy"),
@@ -27,6 +27,17 @@ NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("benchmark_compare", "require_comparison", "accept"),
         "--benchmark-compare-fail: there is nothing to compare with; add --benchmark-compare",
     ),
+)
+
+# An option beside which a second one needs a third, and the message.
+BESIDE: tuple[tuple[str, str, str, str], ...] = tuple(
+    (
+        name,
+        "sharded",
+        "plan",
+        "{}: only planned ranks have a budget; add --plan, or leave it out",
+    )
+    for name in ("device_memory", "host_memory")
 )
 
 # Two options of which one may be there, and the message.
@@ -46,7 +57,6 @@ EXCLUDES: tuple[tuple[str, str, str], ...] = (
     *((name, "sharded", "{}: it is of loads by one process; leave it out, or --sharded") for name in _OF_ONE_PROCESS),
     ("cache=cold", "sharded", "--cache cold: ranks of one machine share its page cache; leave it out, or --sharded"),
     ("cache=cold", "plan", "--cache cold: a plan reads no file; leave out --plan to measure cold loads"),
-    ("host_memory", "plan", "--host-memory: a plan takes none; leave out --plan, or look at its column private"),
     ("find_minimum", "plan", "--find-minimum: a plan loads nothing; leave out --plan, or look at its column reserved"),
     *(
         (
@@ -72,6 +82,9 @@ def require_combination(given: Any, defaults: Mapping[str, Any]) -> None:
 
     for name, other, message in EXCLUDES:
         if is_there(name) and is_there(other):
+            raise ValueError(message.format(_as_typed(name)))
+    for name, beside, needed, message in BESIDE:
+        if is_there(name) and is_there(beside) and not is_there(needed):
             raise ValueError(message.format(_as_typed(name)))
     for name, others, message in NEEDS:
         if is_there(name) and not any(map(is_there, others)):

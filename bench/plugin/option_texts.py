@@ -131,6 +131,13 @@ def rank_counts(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
+def node_ranks(text: str) -> int:
+    """Return the number of processes of a node."""
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_RANKS:
+        raise ValueError(f"{text!r} is no number of processes from 1 to {MOST_RANKS:,}; give one as 8")
+    return int(text)
+
+
 def bound(text: str) -> str:
     """Return a bound on a peak, such as `S + L`, whose grammar is right."""
     Terms(state_bytes=1, largest_tensor_bytes=1).bound_bytes(text)

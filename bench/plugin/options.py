@@ -11,6 +11,7 @@ from bench.plugin import option_texts
 from bench.plugin.option import Option, option
 from bench.plugin.option_combinations import require_combination
 from bench.plugin.option_texts import ASKED_LAYOUTS, DEFAULT_RANKS, names
+from bench.sharded.rank_group import NODE_RANKS
 from bench.strategies import PEERS, STRATEGIES
 from bench.versus.side_comparison import FEWEST_ROUNDS
 from model.architecture import DTYPES
@@ -120,12 +121,16 @@ class Options:
         names(PROPERTIES, {}),
     )
     device_memory: int | None = option(
-        None, "BYTES", "device memory to run every load with, such as 8GiB (default: all)", option_texts.amount
+        None,
+        "BYTES",
+        "device memory to run or plan every load with, such as 8GiB; with --sharded that of each rank (default: all)",
+        option_texts.amount,
     )
     host_memory: int | None = option(
         None,
         "BYTES",
-        "host memory to run every load with, such as 4GiB; timed loads have all (default: all)",
+        "host memory to run or plan every load with, such as 4GiB; with --sharded that of each node; timed loads have "
+        "all (default: all)",
         option_texts.amount,
     )
     find_minimum: bool = option(
@@ -140,6 +145,12 @@ class Options:
         "number of processes that load a model together, or a comma list, such as 8,64,1024 (default: those of "
         f"torchrun, else one per GPU, else {DEFAULT_RANKS})",
         option_texts.rank_counts,
+    )
+    ranks_per_node: int | None = option(
+        None,
+        "NUMBER",
+        f"number of planned processes that share the host memory of a node (default: {NODE_RANKS})",
+        option_texts.node_ranks,
     )
     parallelism: tuple[str, ...] = option(
         "all",

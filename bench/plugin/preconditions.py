@@ -24,9 +24,9 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
         )
 
 
-def require_room(budget: Budget, device: str) -> None:
-    """Raise `UsageError` for a budget that leaves nothing to load to the device with."""
+def require_room(budget: Budget, device: str, processes: int = 1) -> None:
+    """Raise `UsageError` for a budget that leaves nothing to load to the device with; so many processes share it."""
     if budget.host_bytes is not None:
-        empty = empty_process_bytes(TIMEOUT_SECONDS, device)
+        empty = empty_process_bytes(TIMEOUT_SECONDS, device) * processes
         if budget.host_bytes <= empty:
-            raise pytest.UsageError(f"--host-memory: {too_small(budget.host_bytes, empty, device)}")
+            raise pytest.UsageError(f"--host-memory: {too_small(budget.host_bytes, empty, device, processes)}")

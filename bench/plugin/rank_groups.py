@@ -22,7 +22,8 @@ def rank_groups(options: Options, device: str, environment: Mapping[str, str]) -
         return _measured(options.ranks or (), started, device, environment)
     if started:
         raise ValueError("--plan: one process plans all ranks; start it without torchrun")
-    return tuple(RankGroup(count, (0,), min(count, NODE_RANKS)) for count in options.ranks or (NODE_RANKS,))
+    of_a_node = options.ranks_per_node or NODE_RANKS
+    return tuple(RankGroup(count, (0,), min(count, of_a_node)) for count in options.ranks or (NODE_RANKS,))
 
 
 def rank_prefix(environment: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ from bench.plugin.settings import Settings
 from bench.plugin.user_modules import folders as user_folders
 from bench.plugin.versus_plugin import Versus
 from bench.record.record import Record
-from bench.report.advice import Advice, advised
+from bench.report.advice.advice import Advice, advised
+from bench.report.advice.command import Typed
 from bench.report.export import export
 from bench.report.page import page_is_possible
 from bench.report.recorded import problems, recorded
@@ -37,8 +39,16 @@ from model.printable import LONGEST_LINE, printable
 class Reporter:
     """Reports the measurements of a run, its comparison with history, and that of `--versus`."""
 
-    def __init__(self, root: Path, chosen: Settings, regression: RegressionPlugin, versus: Versus | None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        chosen: Settings,
+        regression: RegressionPlugin,
+        versus: Versus | None,
+        typed: Typed = MappingProxyType({}),
+    ) -> None:
         self._root, self._chosen, self._regression, self._versus = root, chosen, regression, versus
+        self._typed = typed
         self._failures: list[FailedTest] = []
         self._cells: list[Cell] = []
         self._results: list[CaseResult] = []
@@ -86,7 +96,7 @@ class Reporter:
         ]
         output_json["problems"] = problems(self._results, folders)
         if advice := self._advice():
-            output_json["advice"] = [without_folders(line, folders) for line in advice.lines]
+            output_json["advice"] = [without_folders(line, folders) for line in advice.recorded().lines()]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -116,14 +126,14 @@ class Reporter:
     @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
     def _advice(self) -> Advice | None:
         """Return the advice for the budgets of the run: made once, when all its loads have been tried."""
-        return advised(rows(self._results), self._cases, plan, self._chosen.budget)
+        return advised(rows(self._results), self._cases, plan, self._chosen.budget, self._typed)
 
     def _write_code(self, folder: Path) -> None:
         """Write the module of the strategy that is advised."""
         advice = self._advice()
         code = advice.code() if advice else None
         if advice and code:
-            file = folder / f"load_{advice.strategy}.py"
+            file = folder / advice.code_file
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 file.write_text(code, encoding="utf-8")

@@ -10,7 +10,7 @@ from bench.plugin.history_scope import is_of_model
 from bench.plugin.regression import RegressionPlugin
 from bench.plugin.settings import Settings
 from bench.plugin.versus_plugin import Versus
-from bench.report.advice import Advice
+from bench.report.advice.advice import Advice
 from bench.report.rows import CaseResult
 from bench.report.sections import RunResults
 

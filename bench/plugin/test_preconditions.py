@@ -30,6 +30,16 @@ def test_a_budget_below_an_empty_process_is_a_usage_error() -> None:
     require_room(Budget(device_bytes=1), "cpu")
 
 
+def test_the_ranks_of_a_node_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.plugin.preconditions.empty_process_bytes", lambda *_: 200 * 2**20)
+    require_room(Budget(host_bytes=1600 * 2**20 + 1), "sim", 8)
+    said = (
+        r"^--host-memory: 1\.6 GiB are no more than the 1\.6 GiB that 8 ranks take before they load anything; write an "
+    )
+    with pytest.raises(pytest.UsageError, match=said):
+        require_room(Budget(host_bytes=1600 * 2**20), "sim", 8)
+
+
 def test_the_context_of_a_cuda_device_is_part_of_an_empty_process(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = {"cuda:1": 600 * 2**20, "sim": 200 * 2**20}
     monkeypatch.setattr("bench.plugin.preconditions.empty_process_bytes", lambda _, device: empty[device])

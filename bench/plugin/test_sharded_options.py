@@ -59,6 +59,13 @@ def test_one_process_that_loads_by_itself_is_no_team(environment: dict[str, str]
             [RankGroup(1024, (0,), 8), RankGroup(2, (0,), 2), RankGroup(64, (0,), 8)],
         ),
         ({"plan": True, "ranks": str(2**20)}, "sim", {}, [RankGroup(2**20, (0,), 8)]),
+        (
+            {"plan": True, "ranks": "2,64", "ranks_per_node": "4", "device_memory": "1GiB", "host_memory": "1TiB"},
+            "sim",
+            {},
+            [RankGroup(2, (0,), 2), RankGroup(64, (0,), 4)],
+        ),
+        ({"plan": True, "ranks": "2", "ranks_per_node": "1"}, "sim", {}, [RankGroup(2, (0,), 1)]),
     ],
 )
 def test_a_team_is_of_torchrun_or_of_this_machine(
@@ -86,12 +93,40 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
             for name, value in {
                 "strategy": ["mine.py:load"],
                 "allow_missing": ["head.*"],
-                "device_memory": "1GB",
-                "host_memory": "1GB",
                 "find_minimum": True,
                 "conformance": True,
                 "versus": "main",
             }.items()
+        ),
+        *(
+            (
+                {"sharded": True, name: "1GB"},
+                "sim",
+                {},
+                f"--{name.replace('_', '-')}: only planned ranks have a budget; add --plan, or leave it out",
+            )
+            for name in ("device_memory", "host_memory")
+        ),
+        (
+            {"sharded": True, "ranks_per_node": "4"},
+            "sim",
+            {},
+            "--ranks-per-node: only a plan chooses its nodes; add --plan, or leave it out",
+        ),
+        (
+            {"plan": True, "ranks_per_node": "4"},
+            "sim",
+            {},
+            "--ranks-per-node: one process loads a model by itself; add --sharded",
+        ),
+        *(
+            (
+                {"sharded": True, "plan": True, "ranks_per_node": count},
+                "sim",
+                {},
+                f"--ranks-per-node: {count!r} is no number of processes from 1 to 1,048,576; give one as 8",
+            )
+            for count in ("", "0", "-1", "eight", "2.5", "8,4", str(2**20 + 1))
         ),
         (
             {"sharded": True},

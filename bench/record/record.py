@@ -153,6 +153,11 @@ class Record:
         key=True,
         sharded=(Column("ranks", "ranks", as_count),),
     )
+    ranks_per_node: int | None = declared(
+        "how many of them share the host memory of a node, or as many as there are; null elsewhere",
+        nullable(COUNT),
+        key=True,
+    )
 
     # The terms of bounds.
     state_bytes: int = number(
@@ -203,9 +208,11 @@ class Record:
 
     # Budgets.
     device_budget_bytes: int | None = number(
-        "the device memory that the load was given; null without a budget", key=True
+        "the device memory that the load was given, by many processes that of each; null without a budget", key=True
     )
-    host_budget_bytes: int | None = number("the host memory that the load was given; null without a budget", key=True)
+    host_budget_bytes: int | None = number(
+        "the host memory that the load was given, by many processes that of a node; null without a budget", key=True
+    )
     fits: bool | None = declared(
         "whether the load finished within its budgets",
         nullable(FLAG),
@@ -215,6 +222,7 @@ class Record:
             as_fit,
             about="whether the load fits into `--device-memory` and `--host-memory`: `fits` or `dies`",
         ),
+        sharded=(Column("budget", "with the budget", as_fit),),
     )
     fate: str | None = text("how the load ended that did not")
     smallest_device_bytes: int | None = number(

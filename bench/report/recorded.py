@@ -30,7 +30,12 @@ _CELL = fields(
     {"example": TEXT, "why": TEXT, "checks": each(TEXT), "named": FLAG, "is_own": FLAG},
 )
 _SHOWN = fields(
-    {"benchmarks": each(fields({"extra_info": _MEASURED})), "problems": each(_PROBLEM), "conformance": each(_CELL)}
+    {
+        "benchmarks": each(fields({"extra_info": _MEASURED})),
+        "problems": each(_PROBLEM),
+        "conformance": each(_CELL),
+        "advice": each(TEXT),
+    }
 )
 
 
@@ -38,7 +43,8 @@ _SHOWN = fields(
 class Recorded:
     """`content` is what is in the file; `changes` are its figures that are worse than in the runs before.
 
-    `failed` names the tests that failed, `complaints` says what else failed the run.
+    `failed` names the tests that failed, `complaints` says what else failed the run. `advice` are the lines of the
+    advice for its memory budget; none without one.
     """
 
     run: Run
@@ -48,6 +54,7 @@ class Recorded:
     changes: tuple[Change, ...]
     failed: tuple[str, ...]
     complaints: tuple[str, ...]
+    advice: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> bool:
@@ -81,7 +88,7 @@ def recorded(file: Path) -> Recorded:
     data = json_of(content)
     run = run_of(file, compared(data))
     ours = [bench for bench in data["benchmarks"] if "schema" in bench["extra_info"]]
-    shown = {"problems": data.get("problems", []), "conformance": data.get("conformance", []), "benchmarks": ours}
+    shown = {name: data.get(name, []) for name in ("problems", "conformance", "advice")} | {"benchmarks": ours}
     require(_SHOWN, shown)
     history = data.get("history", {})
     return Recorded(
@@ -92,6 +99,7 @@ def recorded(file: Path) -> Recorded:
         changes=tuple(_changes(history)),
         failed=tuple(history.get("failed", ())),
         complaints=tuple(history.get("complaints", ())),
+        advice=tuple(shown["advice"]),
     )
 
 

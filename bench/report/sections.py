@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.conformance.sweep import Cell
 from bench.history.comparison import Comparison
 from bench.history.runs import Run
-from bench.report.advice import Advice
+from bench.report.advice.advice import Advice
 from bench.report.alive import explanation
 from bench.report.comparison_section import (
     RemarkKind,
@@ -22,11 +22,12 @@ from bench.report.history_section import history_lines, history_markdown
 from bench.report.peers import version_lines
 from bench.report.rows import CaseResult, rows
 from bench.report.table import markdown, terminal_lines
+from bench.report.text_table import wrapped
 from bench.report.versus_section import versus_lines, versus_markdown
 from bench.versus.side_comparison import SideComparison
 
-# Of a page that wraps by itself.
-JOB_PAGE_COLUMNS = 1000
+# Of a page that wraps by itself, and of a block of code on it.
+JOB_PAGE_COLUMNS, CODE_COLUMNS = 1000, 120
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def sections(results: RunResults, width: int) -> Iterator[tuple[str, list[str]]]
         if changed := version_lines(table, results.earlier_runs):
             yield "other versions", changed
     if lines := _advice(results):
-        yield "advice", lines
+        yield "advice", wrapped(lines, width)
     if comparison and results.compared:
         yield comparison_title(comparison), comparison_lines(comparison, results.recorded, width)
     elif comparison and (line := quiet_line(comparison)):
@@ -86,8 +87,7 @@ def _where(results: RunResults) -> str:
 
 
 def _advice(results: RunResults) -> list[str]:
-    advice = results.advice
-    return [*advice.lines, *advice.how_to_use(results.advice_file)] if advice else []
+    return results.advice.lines(str(results.advice_file or "")) if results.advice else []
 
 
 def job_page(results: RunResults) -> Iterator[str]:
@@ -96,7 +96,7 @@ def job_page(results: RunResults) -> Iterator[str]:
         yield markdown(table)
         yield from (f"- {line}\n" for line in version_lines(table, results.earlier_runs))
     if lines := _advice(results):
-        yield "\n".join(["```text", *lines, "```", ""])
+        yield "\n".join(["```text", *wrapped(lines, CODE_COLUMNS), "```", ""])
     if results.comparison and results.compared:
         yield comparison_markdown(results.comparison, results.recorded)
     if results.cells:

@@ -36,11 +36,25 @@ def test_what_a_user_asks_first_fits_a_terminal(loads: list[CaseResult], asked: 
 
 
 def test_where_there_is_room_every_column_is_shown() -> None:
-    table = rows(run(2))
+    table = rows([*run(2), *given_memory()])
     names = [column.heading for _, column in sharded.columns(table)]
     assert heading(terminal_lines(table, 1000)) == ["strategy", "size", *names, "verdict"]
     [line] = [line for line in markdown(table).splitlines() if line.startswith("| ---")]
     assert line == "| --- | --- | --- |" + " ---: |" * (len(names) - 1) + " --- |"
+
+
+def given_memory() -> list[CaseResult]:
+    """Loads that were tried with a budget."""
+    return [taken("streamed", "fsdp", 2, 1.0, fits=True), taken("broadcast", "fsdp", 2, 1.0, fits=False, fate="gone")]
+
+
+def test_the_budget_stands_beside_the_ranks() -> None:
+    lines = terminal_lines(rows(given_memory()), 80)
+    assert heading(lines)[:4] == ["strategy", "size", "split", "budget"]
+    found = {line.split()[0]: line.split()[3] for line in lines if line.startswith(("streamed  ", "broadcast  "))}
+    assert found["streamed"] == "fits"
+    assert found["broadcast"] == "dies"
+    assert "broadcast fsdp x2-small: gone" in lines
 
 
 def test_a_rank_is_shown_in_bytes_and_as_a_part_of_its_share() -> None:

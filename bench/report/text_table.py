@@ -1,8 +1,24 @@
 """Tables in a terminal, and the same in Markdown."""
 
-from collections.abc import Collection, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
 
 Cells = Sequence[Sequence[str]]
+
+
+def wrapped(lines: Iterable[str], width: int) -> list[str]:
+    """Break lines at blanks, so that each has `width` columns at most; lines that begin with four blanks stay whole.
+
+    What goes on with an item of a list, which begins with two blanks, begins with four.
+    """
+    found = []
+    for line in lines:
+        if line.startswith("    ") or not line:
+            found.append(line)
+            continue
+        indent = "    " if line.startswith("  ") else ""
+        found += textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return found
 
 
 def aligned(cells: Cells, figures: Collection[int]) -> list[str]:

@@ -1,7 +1,7 @@
 """A load by many ranks whose memory is metered."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.measure.checks import MeteredProcess
 from bench.measure.peak_fields import peaks
@@ -40,3 +40,18 @@ class MeteredRanks:
         for rank, one in measured.items():
             of_rank = record.with_fields(peaks(one, self.case.state_bytes))
             yield MeteredProcess(self.case, of_rank, one, self.case.shares[rank], rank)
+
+
+@dataclass(frozen=True)
+class RankPlans:
+    """Planned loads of a run, each measured once: its peaks are compared with theory, and with a budget."""
+
+    known: dict[ShardedCase, dict[int, Measurement]] = field(default_factory=dict)
+
+    def measured(self, load: MeteredRanks) -> dict[int, Measurement]:
+        """Return the measurements of a load; what is no plan is measured each time. Raises `RankFailed`."""
+        if not load.case.planned:
+            return load.measure()
+        if load.case not in self.known:
+            self.known[load.case] = load.measure()
+        return self.known[load.case]

@@ -178,6 +178,7 @@ def _(case: ShardedCase) -> Record:
     return replace(
         blank_record.dispatch(Case)(case),
         ranks=count,
+        ranks_per_node=case.group.node_count,
         parallelism=case.parallelism,
         blocks=_blocks(case),
         share_bytes=max(one.held_bytes for one in case.shares),

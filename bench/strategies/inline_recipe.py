@@ -49,9 +49,17 @@ def pasteable(strategy: Strategy) -> str:
     """
     gathered = _Gathered()
     _gather(Path(strategy.source), strategy.name, gathered)
-    first = f'"""Loads a checkpoint into a model: `model = {strategy.name}(build, path, device)`."""'
+    first = f'"""Loads a checkpoint into a model: `model = {strategy.name}({_arguments(gathered, strategy.name)})`."""'
     blocks = [one.text for one in gathered.definitions.values()]
     return "\n".join([first, "", *_imports(gathered.imports), "", "", "\n\n\n".join(blocks), ""])
+
+
+def _arguments(gathered: _Gathered, name: str) -> str:
+    """Return the arguments that a recipe needs, as it names them."""
+    [function] = ast.parse(gathered.definitions[name].text).body
+    assert isinstance(function, ast.FunctionDef)
+    needed = len(function.args.args) - len(function.args.defaults)
+    return ", ".join(one.arg for one in function.args.args[:needed])
 
 
 def _gather(file: Path, name: str, gathered: _Gathered) -> None:

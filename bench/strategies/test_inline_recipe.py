@@ -91,6 +91,11 @@ def test_what_is_pasted_keeps_the_comments_of_its_constants() -> None:
     assert "# What is worth a call at least.\nREAD_PAGES = " in pasteable(STRATEGIES["streamed"])
 
 
+def test_what_is_pasted_says_how_it_is_called() -> None:
+    first = pasteable(STRATEGIES["streamed"]).splitlines()[0]
+    assert first == '"""Loads a checkpoint into a model: `model = streamed(build, path, device)`."""'
+
+
 def test_two_definitions_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "reading").mkdir()
     (tmp_path / "reading" / "one.py").write_text("def helper():\n    return 1\n\n\ndef first():\n    return helper()\n")

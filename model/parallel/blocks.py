@@ -23,6 +23,21 @@ def blocks_in_words(model: nn.Module, classes: Sequence[str] = ()) -> str:
     return ", ".join(f"{name} x {count}" for name, count in counts.items())
 
 
+def block_lists(model: nn.Module, classes: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Return the modules that hold the blocks, by their names, with the classes of the blocks in each.
+
+    None are named where all that a module holds is a block.
+    """
+    lists: dict[str, list[str]] = {}
+    found = blocks(model, classes)
+    for path, block in found.items():
+        lists.setdefault(path.rpartition(".")[0], []).append(type(block).__name__)
+    return {
+        path: () if len(names) == len(list(model.get_submodule(path).children())) else tuple(dict.fromkeys(names))
+        for path, names in lists.items()
+    }
+
+
 def block_units(model: nn.Module, found: Mapping[str, nn.Module]) -> Units:
     """Return the names of the tensors of each block, buffers included, then all others."""
     names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]

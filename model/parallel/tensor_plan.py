@@ -37,13 +37,14 @@ HEADS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "query", "
 
 @dataclass(frozen=True)
 class Style:
-    """A style of a plan: `kind` of `DIMENSIONS`, and PyTorch's own, which `make` makes.
+    """A style of a plan: `kind` of `DIMENSIONS`, and PyTorch's own, which `make` makes, and `code` in a script.
 
     `is_local`: a rank goes on with its part of the outputs, or of the inputs.
     """
 
     kind: str
     make: Callable[[], Any]
+    code: str
     is_local: bool = False
 
 
@@ -53,11 +54,15 @@ def styles() -> Mapping[str, Style]:
     from torch.distributed.tensor import Replicate  # noqa: PLC0415 - it takes a second
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel  # noqa: PLC0415
 
-    gathered = Style(COLUMNS, lambda: ColwiseParallel(output_layouts=Replicate()))
-    split = Style(ROWS, lambda: RowwiseParallel(input_layouts=Replicate()))
+    gathered = Style(
+        COLUMNS, lambda: ColwiseParallel(output_layouts=Replicate()), "ColwiseParallel(output_layouts=Replicate())"
+    )
+    split = Style(
+        ROWS, lambda: RowwiseParallel(input_layouts=Replicate()), "RowwiseParallel(input_layouts=Replicate())"
+    )
     return {
-        "colwise": Style(COLUMNS, ColwiseParallel, is_local=True),
-        "rowwise": Style(ROWS, RowwiseParallel, is_local=True),
+        "colwise": Style(COLUMNS, ColwiseParallel, "ColwiseParallel()", is_local=True),
+        "rowwise": Style(ROWS, RowwiseParallel, "RowwiseParallel()", is_local=True),
         "colwise_gather_output": gathered,
         "colwise_rep": gathered,
         "rowwise_split_input": split,
@@ -107,6 +112,18 @@ def divided_layers(model: nn.Module, reference: Reference | None) -> dict[str, t
             found[name] = modules[name], style
     tied = _tied(model)
     return {name: one for name, one in found.items() if not tied & {id(each) for each in one[0].parameters()}}
+
+
+def plan_in_code(model: nn.Module, reference: Reference | None) -> dict[str, str] | None:
+    """Return PyTorch's own styles in code, by the names of a plan; None for a plan that is not made of names.
+
+    Left out is what the model has no layers for, and what stays whole.
+    """
+    divided = divided_layers(model, reference)
+    used = {pattern: style for pattern, style in plan_of(model, reference).items() if set(_matching(pattern, divided))}
+    if not all(isinstance(style, str) for style in used.values()):
+        return None
+    return {pattern: styles()[style].code for pattern, style in used.items()}
 
 
 def tensor_parallel(model: nn.Module, mesh: "DeviceMesh", reference: Reference | None) -> nn.Module:

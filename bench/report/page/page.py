@@ -4,7 +4,9 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -69,6 +71,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "of_ranks": any(row.key.parallelism for row in table),
         "columns": heading,
         "problems": notes(table),
+        "advice": list(advice_parts(recorded.advice)),
         "rows": list(_rows(table, lines)),
         "changes": list(_changes(recorded)),
         "sections": [section for section in _sections(recorded, runs) if section.figures],
@@ -82,6 +85,15 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         + (ASSETS / "sortable.a11y.min.js").read_text(encoding="utf-8"),
         "base64": lambda text: base64.b64encode(text.encode()).decode(),
     }
+
+
+def advice_parts(lines: Sequence[str]) -> Iterator[tuple[bool, str]]:
+    """Yield the lines of an advice, those to be copied, which begin with four blanks, together as a block of code."""
+    for is_code, group in groupby(lines, lambda line: line.startswith("    ") or not line):
+        if is_code:
+            yield True, dedent("\n".join(group))
+        else:
+            yield from ((False, line) for line in group)
 
 
 def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[ChartSection]:

@@ -123,6 +123,39 @@ def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, ca
     assert "with the budget" in text
 
 
+ADVICE = [
+    "Use streamed for small on one device: it fits.",
+    "This checks it:",
+    "    pytest bench --rename '<b>=x'",
+    "Its code: load_streamed.py, 3 lines",
+    "    import os",
+    "",
+    "    def parallelize(model):",
+    "        return model",
+]
+
+
+def test_the_advice_is_on_it_as_it_was_recorded(tmp_path: Path, cache: Path) -> None:
+    one = recorded(Runs(tmp_path).write(1, advice=ADVICE))
+    text = write_page(one, [one.run], tmp_path, cache).read_text()
+    [section] = re.findall(r'<section aria-labelledby="advice">(.*?)</section>', text, re.DOTALL)
+    assert re.findall(r"<p>(.*?)</p>", section) == [ADVICE[0], ADVICE[1], ADVICE[3]]
+    assert [html.unescape(one) for one in re.findall(r"<pre>(.*?)</pre>", section, re.DOTALL)] == [
+        "pytest bench --rename '<b>=x'",
+        "import os\n\ndef parallelize(model):\n    return model",
+    ]
+    assert "<b>" not in section
+    elements = Elements()
+    elements.feed(text)
+    assert len(elements.ids) == len(set(elements.ids))
+    assert set(elements.targets) <= set(elements.ids)
+
+
+def test_without_advice_there_is_no_section(text: str) -> None:
+    assert 'id="advice"' not in text
+    assert "#advice" not in text
+
+
 def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cache: Path) -> None:
     one = recorded(Runs(tmp_path).write(1, benchmarks=sharded_run.benchmarks(), problems=[], conformance=[]))
     text = write_page(one, [one.run], tmp_path, cache).read_text()

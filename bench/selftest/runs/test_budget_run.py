@@ -45,13 +45,53 @@ def test_who_lives_and_who_dies_is_in_the_table_and_the_best_of_those_who_live_i
     assert row.split()[2] == "dies"
     assert row.endswith("  ok")
     assert f"baseline-tiny: {tried['baseline']['fate']}" in lines
-    advice = next(line for line in lines if line.startswith("Use "))
     # Nothing is timed here: it takes least.
-    assert advice.startswith("Use mmap_assign for tiny: it fits, taking ")
-    assert "baseline, sequential, meta_sequential, streamed do not fit." in lines
-    assert last_record(folder)["advice"][0] == advice
+    advice = last_record(folder)["advice"]
+    assert advice[0].startswith("Use mmap_assign for tiny on one device: it fits, taking ")
+    shown = " ".join(run.stdout.split())
+    # Where the code lies is said in the terminal alone.
+    [code] = [line for line in advice if line.startswith("Its code")]
+    assert all(" ".join(line.split()) in shown for line in advice if line != code)
+    assert advice[0].endswith("baseline, sequential, meta_sequential, streamed do not fit.")
+    assert " stay free for activations. " in advice[0]
+    assert (
+        f"    pytest bench --sizes tiny --strategies mmap_assign --device-memory 60MiB --host-memory {host}" in advice
+    )
     spec = importlib.util.spec_from_file_location("pasted", folder / "results" / "report" / "load_mmap_assign.py")
     assert spec
     assert spec.loader
     spec.loader.exec_module(pasted := importlib.util.module_from_spec(spec))
     assert pasted.mmap_assign.__doc__ == STRATEGIES["mmap_assign"].load.__doc__
+
+
+def test_planned_ranks_fit_their_devices_and_nodes_or_die(bench: Bench, folder: Path) -> None:
+    """Of two ranks of tiny each takes segments of 42 MiB to stream its share, and 70 MiB to load all and divide it."""
+    budgets = ("--device-memory", "44MiB", "--host-memory", "2TiB", "--ranks-per-node", "4")
+    options = ("--strategies", "load_then_shard,streamed", "--parallelism", "fsdp")
+    run = bench("--sharded", "--plan", "--ranks", "2,8", *options, *budgets)
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = [one["extra_info"] for one in last_record(folder)["benchmarks"] if "budget" in one["name"]]
+    assert {(one["strategy"], one["ranks"]): one["fits"] for one in found} == {
+        ("load_then_shard", 2): False,
+        ("streamed", 2): True,
+        ("load_then_shard", 8): False,
+        ("streamed", 8): True,
+    }
+    assert {one["ranks_per_node"] for one in found} == {2, 4}
+    assert {(one["device_budget_bytes"], one["host_budget_bytes"]) for one in found} == {(44 * MIB, 2**41)}
+    assert [one["fate"] for one in found if not one["fits"]] == [
+        f"out of device memory: rank 0 takes {taken} MiB of 44 MiB" for taken in (70, 50)
+    ]
+    advice = last_record(folder)["advice"]
+    assert advice[0].startswith("Use streamed for tiny on 2 devices, divided by fsdp: it fits, taking ")
+    assert "    return fully_shard(model, mesh=mesh)" in [line.removeprefix("    ") for line in advice]
+    assert (folder / "results" / "report" / "load_streamed.py").is_file()
+
+
+def test_where_no_planned_rank_fits_the_run_fails_and_says_what_would(bench: Bench, folder: Path) -> None:
+    run = bench("--sharded", "--plan", "--ranks", "2", "--strategies", "streamed", "--device-memory", "12MiB")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "ERROR: no strategy loads the model with the memory that it was given" in run.stdout
+    assert "more devices: each of 8 takes S/N + B = 11.1 MiB, which fits" in run.stdout
+    checks = "pytest bench --sharded --plan --ranks 8 --parallelism fsdp --sizes tiny --device-memory 12MiB"
+    assert f"    {checks}" in run.stdout.splitlines()

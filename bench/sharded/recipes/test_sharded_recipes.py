@@ -40,6 +40,7 @@ def test_a_recipe_wants_torch_and_the_standard_library_only(strategy: ShardedStr
     others = {name for name in imported(path) if not name.startswith(READING)}
     assert others <= {"torch", *sys.stdlib_module_names}
     assert "bench" not in pasteable(strategy)
+    assert f"`model = {strategy.name}(build, path, device, parallelize)`" in pasteable(strategy).splitlines()[0]
     assert strategy.function.__doc__
     assert len(getsource(strategy.function).splitlines()) < 50
 

@@ -1,0 +1,117 @@
+"""The command that checks an advice on the machine where the model is to be loaded, with the options of the run."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+
+from bench.report.rows import Row
+from bench.sharded.rank_group import NODE_RANKS
+
+# The texts of the options that a run was given, by their names: `--model`.
+Typed = Mapping[str, Sequence[str]]
+
+# Options that say what is loaded, and those that say with how much memory.
+_MODEL = (
+    *("--model", "--checkpoint", "--state-key", "--rename", "--allow-missing", "--allow-surplus", "--example"),
+    *("--tp-plan", "--wrap", "--dtype", "--cast"),
+)
+_BUDGETS = ("--device-memory", "--host-memory")
+_LOADERS = ("--strategy", "--bound", "--tolerate")
+_PLACES = ("--model", "--checkpoint", "--example", "--strategy", "--tp-plan")
+CONFIG = "config.json"
+HUB = "hub:"
+
+
+def without_places(typed: Typed) -> dict[str, tuple[str, ...]]:
+    """Return the same options with the names of files and folders, and not where on this machine they are."""
+    return {name: tuple(map(_name, texts)) if name in _PLACES else tuple(texts) for name, texts in typed.items()}
+
+
+def _name(text: str) -> str:
+    path = PurePath(text)
+    if text.startswith(HUB) or not (path.is_absolute() or ".." in path.parts or text.startswith("~")):
+        return text
+    return str(PurePath(*path.parts[-2:])) if path.name == CONFIG else path.name
+
+
+def check_of(best: Row, typed: Typed) -> str:
+    """Return the command that loads a model as an advice says: by one process with its budget, or by ranks."""
+    key = best.key
+    if key.parallelism:
+        words = ["--sharded", *_model(best, typed), "--strategies", key.strategy, "--parallelism", key.parallelism]
+        return _command([*_started(key.ranks, best.record.ranks_per_node or NODE_RANKS), *words], typed)
+    return _command(["pytest", "bench", *_model(best, typed), *_strategy(best, typed), *_budgets(typed)], typed)
+
+
+def check_of_cast(tried: Row, strategy: str, dtype: str, typed: Typed) -> str:
+    """Return the command that loads a model cast to a dtype, which fits where nothing else does."""
+    words = [*_model(tried, {**typed, "--cast": [dtype]}), "--strategies", strategy, *_budgets(typed)]
+    return _command(["pytest", "bench", *words], typed)
+
+
+def check_of_ranks(tried: Row, ranks: int, typed: Typed) -> str:
+    """Return the command that plans the same load for so many ranks."""
+    nodes = _repeated(("--ranks-per-node",), typed)
+    model = _model(tried, typed, planned=True)
+    words = ["--sharded", "--plan", "--ranks", str(ranks), "--parallelism", "fsdp", *nodes, *model, *_budgets(typed)]
+    return shlex.join(["pytest", "bench", *words])
+
+
+def _command(words: Sequence[str], typed: Typed) -> str:
+    """Return a line for a shell; what is on the hub has to be downloaded first."""
+    [name] = typed.get("--model", ("",))
+    if not name.startswith(HUB):
+        return shlex.join(words)
+    repository, _, revision = name.removeprefix(HUB).partition("@")
+    at = ["--revision", revision] if revision else []
+    download = ["hf", "download", repository, *at, "--local-dir", PurePath(repository).name]
+    return f"{shlex.join(download)} && {shlex.join(words)}"
+
+
+def _started(ranks: int, of_a_node: int) -> Iterator[str]:
+    """Yield how torchrun starts ranks; on several nodes each of them runs it."""
+    each = max(count for count in range(1, min(ranks, of_a_node) + 1) if ranks % count == 0)
+    yield from ("torchrun", *(("--standalone",) if each == ranks else ("--nnodes", str(ranks // each))))
+    yield from ("--nproc-per-node", str(each))
+    if each != ranks:
+        yield from ("--rdzv-backend", "c10d", "--rdzv-endpoint", "FIRST_NODE:29500")
+    yield from ("-m", "pytest", "bench")
+
+
+def _model(row: Row, typed: Typed, *, planned: bool = False) -> Iterator[str]:
+    if "--model" not in typed:
+        yield from ("--sizes", row.size)
+    for name, text in _pairs(_MODEL, typed):
+        yield from (name, _loadable(text) if name == "--model" and not planned else text)
+    device = typed.get("--device", ("auto",))[-1]
+    # What is simulated or planned is checked on the device that it stands for.
+    if device not in ("auto", "sim") and not planned:
+        yield from ("--device", device)
+
+
+def _loadable(name: str) -> str:
+    """Return the model with its weights, of which a plan wants the configuration alone."""
+    if name.startswith(HUB):
+        return PurePath(name.removeprefix(HUB).partition("@")[0]).name
+    path = PurePath(name)
+    return str(path.parent) if path.name == CONFIG else name
+
+
+def _strategy(best: Row, typed: Typed) -> Iterator[str]:
+    """Yield what measures one strategy: of the user's loaders all are named, and one is selected."""
+    if best.record.loader:
+        yield from (*_repeated(_LOADERS, typed), "-k", best.key.strategy)
+    else:
+        yield from ("--strategies", best.key.strategy)
+
+
+def _budgets(typed: Typed) -> list[str]:
+    return _repeated(_BUDGETS, typed)
+
+
+def _repeated(names: Sequence[str], typed: Typed) -> list[str]:
+    return [word for pair in _pairs(names, typed) for word in pair]
+
+
+def _pairs(names: Sequence[str], typed: Typed) -> Iterator[tuple[str, str]]:
+    return ((name, text) for name in names for text in typed.get(name, ()))

@@ -1,0 +1,100 @@
+"""The strategy to use of those that fit a budget, and the sentences that say why."""
+
+from collections.abc import Iterator, Sequence
+
+from bench.meters import kind_of
+from bench.report.recommendation import EQUAL_MEMORY, EQUAL_TIMES, fastest, least_memory
+from bench.report.rows import Row, listed
+from model.byte_sizes import short_size
+
+
+def to_use(fitting: Sequence[Row]) -> list[Row]:
+    """Return the rows that take least memory: of the fastest if times are of the device asked for, or else of all.
+
+    What a CPU copies is no reason to choose for a GPU. Of loads by many processes these are of the fewest ranks. Those
+    that take as little come after the best.
+    """
+    if fitting[0].key.parallelism:
+        fewest = min(row.key.ranks for row in fitting)
+        return _least_of_ranks([row for row in fitting if row.key.ranks == fewest])
+    timed = [row for row in fitting if _is_timed_there(row)]
+    return least_memory(fastest(timed) if timed else fitting)
+
+
+def _least_of_ranks(candidates: Sequence[Row]) -> list[Row]:
+    """Return the rows whose worst rank takes least of its device, and of these those whose node takes least.
+
+    Ways to divide a model leave ranks with shares of other sizes, so bytes are compared.
+    """
+    for figure in ("device_requested_peak_bytes", "node_private_peak_bytes"):
+        least = min(_taken(row, figure) for row in candidates)
+        equal = EQUAL_MEMORY * min(row.record.share_bytes or row.record.state_bytes for row in candidates)
+        candidates = [row for row in candidates if _taken(row, figure) <= least + equal]
+    return list(candidates)
+
+
+def _taken(row: Row, figure: str) -> int:
+    found: int | None = row.record.value(figure)
+    return found or 0
+
+
+def sentences(best: Row, equal: Sequence[Row], fitting: Sequence[Row], tried: Sequence[Row]) -> Iterator[str]:
+    """Yield why the best is to be used, where its weights end, and what does not fit."""
+    on = f" on {best.key.ranks:,} devices, divided by {best.key.parallelism}" if best.key.parallelism else _on_one(best)
+    yield f"Use {best.key.strategy} for {best.size}{on}: it fits{_takes(best)}{_speed(best, equal, fitting)}."
+    if best.record.ownership == "mapped":
+        yield "Its weights stay in the pages of the file, which has to stay as it is while the model is used."
+    if best.key.parallelism and (fewer := sorted({row.key.ranks for row in tried if row.key.ranks < best.key.ranks})):
+        yield f"On {' or '.join(f'{count:,}' for count in fewer)} devices nothing fits."
+    alike = [row for row in tried if row.key.ranks == best.key.ranks]
+    if dying := [_name(row) for row in alike if not row.record.fits]:
+        yield f"{listed(dying)} {'does' if len(dying) == 1 else 'do'} not fit."
+    if broken := [_name(row) for row in alike if row.record.fits and row.has_failed]:
+        yield f"{listed(broken)} failed otherwise."
+
+
+def _on_one(row: Row) -> str:
+    return "" if kind_of(row.record.device or "cpu").is_host else " on one device"
+
+
+def _name(row: Row) -> str:
+    """Return the name of a row among others of as many ranks."""
+    return f"{row.key.strategy} {row.key.parallelism}".rstrip()
+
+
+def _is_timed_there(row: Row) -> bool:
+    record = row.record
+    return bool(record.first_logits_seconds) and row.timed_on == record.device
+
+
+def _takes(row: Row) -> str:
+    record, parts = row.record, []
+    device, host = record.device_reserved_peak_bytes, record.host_private_peak_bytes
+    if device is not None and record.device_budget_bytes:
+        whole = short_size(record.device_budget_bytes)
+        parts.append(f"{short_size(device)} of {f'each {whole}' if record.ranks else f'{whole} of the device'}")
+    if record.ranks and record.host_budget_bytes and record.node_private_peak_bytes is not None:
+        parts.append(
+            f"{short_size(record.node_private_peak_bytes)} of the {short_size(record.host_budget_bytes)} of a node "
+            f"beside its {record.ranks_per_node} empty processes"
+        )
+    elif host is not None and record.host_budget_bytes:
+        parts.append(f"{short_size(host)} of the host's {short_size(record.host_budget_bytes)} beside an empty process")
+    return f", taking {' and '.join(parts)}" if parts else ""
+
+
+def _speed(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> str:
+    if not _is_timed_there(best):
+        alike = f", as {listed([_name(row) for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
+        count = sum(row.key.ranks == best.key.ranks for row in fitting)
+        return "" if count == 1 else f", and takes least of the {count} that do{alike}"
+    seconds = best.seconds
+    speed = f"; first logits come after {seconds:.2f} s"
+    others = [row for row in fitting if row is not best and _is_timed_there(row)]
+    if not others:
+        return speed
+    next_best = min(others, key=lambda row: row.seconds)
+    times = next_best.seconds / seconds
+    if times <= EQUAL_TIMES:
+        return f"{speed}, as soon as with {next_best.name}{'' if next_best in equal else ', which takes more'}"
+    return f"{speed}, {times:.1f} times as fast as with {next_best.name}, the next"

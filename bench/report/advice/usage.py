@@ -1,0 +1,86 @@
+"""The lines that use the pasted code of a strategy: a call, and for many processes what divides the model."""
+
+from collections.abc import Iterator, Sequence
+
+from bench.measure.case import Case
+from bench.meters import kind_of
+from bench.report.rows import Row
+from bench.sharded.recipes import SHARDED
+from bench.sharded.sharded_case import ShardedCase
+from bench.strategies import STRATEGIES
+from model.parallel.blocks import block_lists
+from model.parallel.division import FSDP
+from model.parallel.tensor_plan import plan_in_code
+
+CHECKPOINT = '"checkpoint.pt"'
+BUILD = "  # build() makes your model"
+
+
+def usage(best: Row, case: Case | None) -> Iterator[str]:
+    """Yield the lines that load a model as an advice says; none for a loader of the user's, whose code is theirs."""
+    strategy, on = best.key.strategy, kind_of(case.device if case else best.record.device or "sim").torch_type
+    if strategy not in (SHARDED if best.key.parallelism else STRATEGIES):
+        return
+    if isinstance(case, ShardedCase):
+        yield from _of_ranks(strategy, case, on, _given(best, case))
+    else:
+        yield f"from load_{strategy} import {strategy}"
+        arguments = ", ".join([CHECKPOINT, f'torch.device("{on}")', *_given(best, case)])
+        yield f"model = {strategy}(build, {arguments}){BUILD}"
+    source = case.user_model.source if case and case.user_model else None
+    if case and source and not case.specification.in_place and (changed := "; ".join(source.conversion.notes)):
+        yield f"# It was given a copy of the checkpoint, {changed}"
+
+
+def _given(best: Row, case: Case | None) -> list[str]:
+    missing = case.specification.missing if case else ()
+    cast = [f"dtype=torch.{best.record.cast}"] if best.record.cast else []
+    return [*cast, *([f"missing={list(missing)!r}"] if missing else [])]
+
+
+def _of_ranks(strategy: str, case: ShardedCase, on: str, given: Sequence[str]) -> Iterator[str]:
+    """Yield the script of every rank, which torchrun starts."""
+    yield from ("import os", "", "import torch", "from torch import distributed")
+    yield "from torch.distributed.device_mesh import init_device_mesh"
+    if case.parallelism == FSDP:
+        yield "from torch.distributed.fsdp import fully_shard"
+    else:
+        yield "from torch.distributed.tensor import Replicate"
+        yield "from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module"
+    yield from (f"from load_{strategy} import {strategy}", "", "distributed.init_process_group()")
+    yield from _device(on)
+    yield f'mesh = init_device_mesh("{on}", (distributed.get_world_size(),))'
+    yield from ("", "def parallelize(model):", *(f"    {line}" for line in _division(case)), "")
+    yield f"model = {strategy}(build, {', '.join([CHECKPOINT, 'device', 'parallelize', *given])}){BUILD}"
+
+
+def _device(on: str) -> Iterator[str]:
+    if on == "cpu":
+        yield 'device = torch.device("cpu")'
+        return
+    yield f'device = torch.device("{on}", int(os.environ["LOCAL_RANK"]))'
+    yield f"torch.{on}.set_device(device)"
+
+
+def _division(case: ShardedCase) -> Iterator[str]:
+    model, division = case.specification.architecture.skeleton(), case.division
+    if case.parallelism != FSDP:
+        plan = plan_in_code(model, division.tp_plan)
+        if plan is not None:
+            yield from ("plan = {", *(f'    "{name}": {style},' for name, style in plan.items()), "}")
+        what = "" if plan is not None else "  # plan: that of --tp-plan"
+        yield f"return parallelize_module(model, mesh, plan, src_data_rank=None){what}"
+        return
+    for path, classes in block_lists(model, division.wrap).items():
+        yield f"for block in {_expression(path)}{'.children()' if classes else ''}:"
+        if classes:
+            yield f"    if type(block).__name__ in {classes!r}:"
+        yield f"    {'    ' if classes else ''}fully_shard(block, mesh=mesh)"
+    yield "return fully_shard(model, mesh=mesh)"
+
+
+def _expression(path: str) -> str:
+    if not path:
+        return "model"
+    whole = all(part.isidentifier() for part in path.split("."))
+    return f"model.{path}" if whole else f'model.get_submodule("{path}")'
