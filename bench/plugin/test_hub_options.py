@@ -78,9 +78,7 @@ def test_what_the_files_have_counts(hub: LocalHub, tmp_path: Path) -> None:
     """The configuration says another dtype than the files, and no head is saved."""
     folder = changed(saved(tmp_path / "llama-bf16"), dtype="float32", architectures=["LlamaForSequenceClassification"])
     said = refusal(planned, "hub:acme/llama-bf16")
-    assert said.startswith(
-        "--checkpoint: hub:acme/llama-bf16@0123456789ab/model.safetensors.index.json is of another m"
-    )
+    assert said.startswith("--model: hub:acme/llama-bf16@0123456789ab/model.safetensors.index.json is of another mode")
     options: dict[str, Any] = {"allow_missing": ["score.*"], "allow_surplus": ["lm_head.*"]}
     said = refusal(planned, "hub:acme/llama-bf16", **options)
     assert "index.json holds bfloat16, and the model is built in float32: add --cast float32" in said

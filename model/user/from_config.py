@@ -158,8 +158,9 @@ def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
 
 
 def _require_unquantised(described: Mapping[str, Any]) -> None:
-    if "quantization_config" in described:
-        settings = described["quantization_config"]
+    # That of a part, such as the text model beside a vision model, is in the configuration of the part.
+    sections = [described, *(one for one in described.values() if isinstance(one, dict))]
+    for settings in (one["quantization_config"] for one in sections if one.get("quantization_config") is not None):
         method = settings.get("quant_method") if isinstance(settings, dict) else None
         raise NoClass(
             "it has a quantization_config: write a factory that builds the quantised model, or have --plan count the "

@@ -53,7 +53,9 @@ class HubFolder:
         try:
             yield
         except ValueError as error:
-            raise ValueError(str(error).replace(str(self.folder), self.display_name)) from None
+            # The files are those that --model names.
+            said = str(error).replace(f"--checkpoint: {self.folder}", f"--model: {self.folder}")
+            raise ValueError(said.replace(str(self.folder), self.display_name)) from None
 
 
 @dataclass(frozen=True)

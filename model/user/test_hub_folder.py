@@ -118,4 +118,4 @@ def test_errors_name_the_repository_in_place_of_the_folder(hub: LocalHub, tmp_pa
         with here.named():
             raise ValueError(f"--checkpoint: {here.weights} is of another model")
 
-    assert refusal(fail) == f"--checkpoint: {NET}/model.safetensors.index.json is of another model"
+    assert refusal(fail) == f"--model: {NET}/model.safetensors.index.json is of another model"

@@ -1,6 +1,7 @@
 """The model that is planned as its files have it: its tensors are theirs, and numbered modules are lists."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,20 @@ def test_every_process_finds_it_by_its_text(tmp_path: Path) -> None:
     assert again
     assert again.get() is factory.get()
     assert TensorsOfFiles.of("net") is None
+
+
+def test_the_part_that_is_quantised_may_be_one_of_several(tmp_path: Path) -> None:
+    part = {"quantization_config": {"quant_method": "awq"}}
+    [note] = planned(folder_of(tmp_path, FP8, text_config=part, quantization_config=None)).notes
+    assert note.startswith("planned as its files have it: awq; there is no first forward pass")
+
+
+def test_without_transformers_it_is_planned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path, FP8)
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    [note] = planned(folder).notes
+    assert note.startswith("planned as its files have it: transformers cannot be imported; there is no first")
 
 
 def test_without_headers_a_quantised_model_is_refused_as_before(tmp_path: Path) -> None:
