@@ -42,6 +42,7 @@ def test_what_ended_before_anything_was_measured_is_shown(tmp_path: Path) -> Non
         (json.dumps(content(1) | {"conformance": [CELLS[0] | {"property": "gone"}]}).encode(), "no property 'gone'"),
         (json.dumps(content(1) | {"problems": [{}]}).encode(), "is no run of this suite"),
         (json.dumps(problem(verdict=None)).encode(), "problems.0..verdict is null, and not a text"),
+        (json.dumps(content(1) | {"advice": [3]}).encode(), "advice.0. is 3, and not a text"),
         (
             json.dumps(problem(record=metered("streamed") | {"state_bytes": 0})).encode(),
             "problems.0..record.state_bytes is 0",

@@ -66,9 +66,13 @@ def test_who_lives_and_who_dies_is_in_the_table_and_the_best_of_those_who_live_i
 
 def test_planned_ranks_fit_their_devices_and_nodes_or_die(bench: Bench, folder: Path) -> None:
     """Of two ranks of tiny each takes segments of 42 MiB to stream its share, and 70 MiB to load all and divide it."""
-    budgets = ("--device-memory", "44MiB", "--host-memory", "2TiB", "--ranks-per-node", "4")
+    of_nodes = (
+        "pytest bench --sharded --plan --sizes xl --ranks 2,8 --ranks-per-node 8 --device-memory 4GiB "
+        "--host-memory 16GiB"
+    )
+    budgets = ("--ranks-per-node", "4", "--device-memory", "44MiB", "--host-memory", "2TiB")
     options = ("--strategies", "load_then_shard,streamed", "--parallelism", "fsdp")
-    run = bench("--sharded", "--plan", "--ranks", "2,8", *options, *budgets)
+    run = bench(*documented_options(of_nodes), "--sizes", "tiny", *options, *budgets)
     assert run.returncode == 0, run.stdout + run.stderr
     found = [one["extra_info"] for one in last_record(folder)["benchmarks"] if "budget" in one["name"]]
     assert {(one["strategy"], one["ranks"]): one["fits"] for one in found} == {
