@@ -197,7 +197,10 @@ def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
         return path, _layout(path)
     files = sorted(file for file in path.iterdir() if file.is_file())
     if path / ".metadata" in files:
-        raise ValueError(f"--checkpoint: {path} is of torch.distributed.checkpoint; convert it to one file: {DCP}")
+        raise ValueError(
+            f"--checkpoint: {path} is of torch.distributed.checkpoint; convert it to one file: {DCP}; "
+            "--layout dcp measures that as a folder again"
+        )
     names = {tensor_name(file.name) for file in files}
     if not names.isdisjoint(expected):
         return path, "per_tensor"

@@ -26,6 +26,15 @@ aten = torch.ops.aten
 # Operations that read what they are given last.
 _COPIES = (aten._to_copy.default, aten.copy_.default)
 
+# Operations that return a view, always: nothing is made, read or written.
+_VIEWS = frozenset(
+    (
+        *(aten.detach.default, aten.alias.default, aten.view.default, aten.as_strided.default, aten.expand.default),
+        *(aten.slice.Tensor, aten.select.int, aten.split.Tensor, aten.t.default, aten.transpose.int),
+        *(aten.permute.default, aten.unsqueeze.default),
+    )
+)
+
 # Operations that put values into a tensor, and do nothing else.
 _FILLS = (
     aten.uniform_.default,
@@ -54,10 +63,16 @@ class DispatchInterceptor(TorchDispatchMode):
         # An operation on a distributed tensor is intercepted on its local one.
         if any(map(is_distributed, types)):
             return NotImplemented
-        world, kwargs = self._world, kwargs or {}
-        effects = _effects(func)
+        if func in _VIEWS:
+            return func(*args, **(kwargs or {}))
+        return self._run(func, args, kwargs or {})
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation, and enter what it makes."""
+        world, effects = self._world, _effects(func)
         inputs = tensors((*args, *kwargs.values()))
-        places = [world.place(tensor) for tensor in inputs]
+        storages = [storage_of(tensor) for tensor in inputs]
+        places = [world.place_of(storage) for storage in storages]
         on_device = next((place for place in places if place.startswith("cuda")), None)
         # A tensor is made contiguous for a copy where it is.
         named = None if func is aten.clone.default else world.named
@@ -65,7 +80,10 @@ class DispatchInterceptor(TorchDispatchMode):
         # Without bytes there is nothing to fill, which PyTorch takes a millisecond to find out.
         out = args[0] if effects.fills and is_meta(args[0]) else func(*brought, **kwargs)
         changed = tensors(args[at] if at < len(args) else kwargs.get(name) for at, name in effects.written)
-        known = {storage_of(tensor)._cdata for tensor in inputs}
+        if effects.written:
+            # It may have given a tensor another storage.
+            storages = [storage_of(tensor) for tensor in inputs]
+        known = {storage._cdata for storage in storages}
         fresh = [tensor for tensor in tensors((out,)) if storage_of(tensor)._cdata not in known]
         if not (fresh or changed):
             return out

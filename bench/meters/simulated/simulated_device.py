@@ -26,6 +26,7 @@ META = torch.device("meta")
 CPU = torch.device("cpu")
 
 _SEQUENCES = (list, tuple)
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 # The place of what costs nothing.
 SKELETON = "skeleton"
@@ -194,6 +195,9 @@ class _CublasHandle:
 
 def storage_of(tensor: Tensor) -> Storage:
     """Return the storage of a tensor, and of a distributed one that of this rank."""
+    if type(tensor) in _PLAIN:
+        # Nearly all are: they are asked some hundred thousand times in a load.
+        return tensor.untyped_storage()
     if is_lazy(tensor):
         # It has no memory yet, and raises when it is asked: until a module's first call gives it some.
         with torch._C.DisableTorchFunctionSubclass():
