@@ -15,6 +15,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.util import Finalize
+from threading import RLock
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -88,6 +89,10 @@ def telling_failures(connection: Connection) -> Iterator[None]:
         connection.send(ChildFailure(type(error).__name__, str(error), traceback.format_exc()))
 
 
+# Held while a process is started, or ended: some threads may have loads of their own.
+_CHANGING = RLock()
+
+
 @dataclass(frozen=True)
 class ProcessSurroundings:
     """Files in the folder of shared memory, and processes below the fork server, before a process was started."""
@@ -125,8 +130,10 @@ class Child:
     def end(self) -> None:
         """End it, and wait until it is gone, with its processes and its shared memory."""
         self.kill()
-        self.process.join()
-        end_orphans(self.before.processes)
+        # A process that another thread is starting is nobody's orphan.
+        with _CHANGING:
+            self.process.join()
+            end_orphans(self.before.processes)
         self.outside_watcher.remove(self.before.names)
 
     def deadline(self) -> float:
@@ -269,7 +276,8 @@ def _own_environment() -> Iterator[None]:
     resource_tracker.ensure_running()
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with patch.dict(os.environ, QUIET | os.environ | own):
+        # All threads have one environment.
+        with _CHANGING, patch.dict(os.environ, QUIET | os.environ | own):
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)

@@ -1,5 +1,6 @@
 """Fixtures of the benchmark tests: the checkpoints of a case, its record, and the processes that measure it."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -17,9 +18,10 @@ from bench.meters.budget import Budget
 from bench.plugin.options import Options
 from bench.plugin.progress import uncaptured
 from bench.plugin.run_state import CHECKPOINT_CACHE, RANK_MEETINGS, SETTINGS
+from bench.plugin.selection import case_of
 from bench.plugin.unusable_checkpoints import CheckpointUnusable
 from bench.record.record import Record
-from bench.sharded.metered_ranks import RankPlans
+from bench.sharded.metered_ranks import MeteredRanks, RankPlans
 from bench.sharded.rank_checks import RankChecks
 from bench.sharded.rank_group import RankGroup
 from bench.sharded.rendezvous import RankRendezvous
@@ -130,9 +132,22 @@ def rendezvous(case: ShardedCase, pytestconfig: pytest.Config) -> RankRendezvous
 
 
 @pytest.fixture(scope="session")
-def rank_plans() -> RankPlans:
-    """The planned loads of ranks that this run has measured."""
-    return RankPlans()
+def rank_plans(
+    request: pytest.FixtureRequest,
+    pytestconfig: pytest.Config,
+    planned_checkpoint: Callable[[Specification], Checkpoint],
+) -> Iterator[RankPlans]:
+    """The planned loads of ranks that this run measures, some of them at a time."""
+
+    def coming() -> Iterator[MeteredRanks]:
+        found = dict.fromkeys(case_of(item) for item in request.session.items)
+        for case in (one for one in found if isinstance(one, ShardedCase) and one.planned and not skip_reason(one)):
+            rehearsal = find_checkpoint(pytestconfig, case.rehearsal)
+            rendezvous = pytestconfig.stash[RANK_MEETINGS][case.group]
+            yield MeteredRanks(case, rendezvous, planned_checkpoint(case.specification), rehearsal)
+
+    with RankPlans(coming, os.cpu_count() or 1) as plans:
+        yield plans
 
 
 @pytest.fixture(scope="session")

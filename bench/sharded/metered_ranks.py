@@ -1,7 +1,8 @@
 """A load by many ranks whose memory is metered."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from bench.measure.checks import MeteredProcess
 from bench.measure.peak_fields import peaks
@@ -42,16 +43,35 @@ class MeteredRanks:
             yield MeteredProcess(self.case, of_rank, one, self.case.shares[rank], rank)
 
 
-@dataclass(frozen=True)
 class RankPlans:
-    """Planned loads of a run, each measured once: its peaks are compared with theory, and with a budget."""
+    """Planned loads of a run, each measured once: its peaks are compared with theory, and with a budget.
 
-    known: dict[ShardedCase, dict[int, Measurement]] = field(default_factory=dict)
+    A plan keeps one core busy. Those that are to come are measured beside the one that is waited for.
+    """
+
+    def __init__(self, coming: Callable[[], Iterable[MeteredRanks]], beside: int) -> None:
+        """`coming` returns the planned loads of the run in their order; `beside` of them are measured at a time."""
+        self._coming, self._pool = coming, ThreadPoolExecutor(beside)
+        self._known: dict[ShardedCase, Future[dict[int, Measurement]]] = {}
+
+    def __enter__(self) -> "RankPlans":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
     def measured(self, load: MeteredRanks) -> dict[int, Measurement]:
         """Return the measurements of a load; what is no plan is measured each time. Raises `RankFailed`."""
         if not load.case.planned:
             return load.measure()
-        if load.case not in self.known:
-            self.known[load.case] = load.measure()
-        return self.known[load.case]
+        if not self._known:
+            self._begin(self._coming())
+        self._begin([load])
+        return self._known[load.case].result()
+
+    def _begin(self, loads: Iterable[MeteredRanks]) -> None:
+        for load in loads:
+            if load.case not in self._known:
+                # Before any thread asks for it: all of them have to find the same store.
+                assert load.rendezvous.address
+                self._known[load.case] = self._pool.submit(load.measure)

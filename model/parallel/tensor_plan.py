@@ -32,7 +32,8 @@ DIMENSIONS: Mapping[tuple[type[nn.Module], str], Mapping[str, int | None]] = {
     (nn.Embedding, ROWS): {"weight": 0},
 }
 # Layers that compute each head by itself, by the end of their names: their ranks need whole heads.
-HEADS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "query", "key", "value")
+KEYS_AND_VALUES = ("k_proj", "v_proj", "qkv_proj", "qkv", "key", "value", "query_key_value", "k", "v", "c_attn")
+HEADS = ("q_proj", "query", "q", *KEYS_AND_VALUES)
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,12 @@ def objection_to_plan(model: nn.Module, reference: Reference | None, ranks: int)
     except ValueError as error:
         return str(error)
     return next(_uneven(model, layers, ranks), None)
+
+
+def divides_heads(model: nn.Module, reference: Reference | None) -> bool:
+    """Return True if a plan gives each rank the keys and values of some heads."""
+    layers = divided_layers(model, reference)
+    return any(name.rpartition(".")[2] in KEYS_AND_VALUES and _is_local(style) for name, (_, style) in layers.items())
 
 
 def _uneven(model: nn.Module, layers: Mapping[str, tuple[nn.Module, Any]], ranks: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ from bench.selftest import decoder
 from bench.selftest.decoder import BLOCKS, PLAN, Decoder
 from model.gpt2 import CONFIGS, GPT2
 from model.parallel.division import Division
-from model.parallel.tensor_plan import divided_layers, plan_of, tensor_parallel_dimensions
+from model.parallel.tensor_plan import divided_layers, divides_heads, plan_of, tensor_parallel_dimensions
 from model.user.reference import Reference
 
 OWN = Reference("bench.selftest.decoder:PLAN")
@@ -149,3 +149,12 @@ def test_only_what_follows_a_plan_has_a_dimension() -> None:
     found = tensor_parallel_dimensions(model, None)
     assert not any("norm" in name or "mask" in name for name in found)
     assert found["tok_emb.weight"] == found["out_head.weight"] == 0
+
+
+def test_a_cache_is_divided_where_keys_and_values_are() -> None:
+    assert divides_heads(Decoder(), OWN)
+    assert divides_heads(brings(PLAN), None)
+    assert not divides_heads(Decoder(), None)
+    assert not divides_heads(brings({"blocks.*.q_proj": "colwise", "blocks.*.o_proj": "rowwise"}), None)
+    # Each rank has those of all heads.
+    assert not divides_heads(brings({"blocks.*.k_proj": "colwise_gather_output"}), None)

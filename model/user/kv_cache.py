@@ -21,8 +21,6 @@ from model.user.user_model import UserModel
 CACHES = ("past_key_values", "cache", "cache_params", "state", "mems")
 # Inputs whose last dimension is the number of tokens.
 TOKEN_INPUTS = ("input_ids", "decoder_input_ids")
-# Layers that compute keys and values, by models of transformers.
-KEYS_AND_VALUES = ("k_proj", "v_proj", "qkv_proj", "qkv", "key", "value", "query_key_value", "k", "v", "c_attn")
 # Tokens of the two sequences that are compared; beyond a window so many more.
 SHORT, LONG = 4, 6
 # Attributes of configurations that limit how far back some layers look, in tokens.
@@ -98,12 +96,6 @@ def cache_of(model: UserModel) -> KVCache | None:
     retype(built, dict(model.conversion.dtypes))
     with model.factory.running():
         return kv_cache(model.as_loaded(built), getattr(model.factory, "inputs", ()))
-
-
-def divides_heads(model: nn.Module) -> bool:
-    """Return True if the tensor-parallel plan of a model of transformers divides its keys and values by heads."""
-    plan = getattr(model, "_tp_plan", None) or {}
-    return any(name.rpartition(".")[2] in KEYS_AND_VALUES and style == "colwise" for name, style in plan.items())
 
 
 def _may_cache(model: nn.Module) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model.user.from_options import user_model
-from model.user.kv_cache import KVCache, cache_of, divides_heads, kv_cache
+from model.user.kv_cache import KVCache, cache_of, kv_cache
 
 transformers = pytest.importorskip("transformers")
 
@@ -178,11 +178,3 @@ def test_a_model_that_cannot_be_built_on_meta_is_not_run(tmp_path: Path) -> None
         "import torch\nfrom torch import nn\n\ndef net():\n    torch.zeros(1).item()\n    return nn.Linear(2, 2)\n"
     )
     assert cache_of(user_model(f"{tmp_path / 'mine.py'}:net")) is None
-
-
-def test_a_plan_divides_heads_if_it_divides_keys_and_values() -> None:
-    llama: Any = skeleton("LlamaForCausalLM", "LlamaConfig", **SMALL, **HEADS)
-    assert divides_heads(llama)
-    assert not divides_heads(nn.Linear(2, 2))
-    llama._tp_plan = {"model.layers.*.self_attn.k_proj": "colwise_gather_output", "lm_head": "colwise"}
-    assert not divides_heads(llama)

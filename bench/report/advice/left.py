@@ -10,7 +10,9 @@ from bench.record.record import Record
 from bench.report.rows import Row
 from bench.sharded.sharded_case import ShardedCase
 from model.byte_sizes import fine_size, short_size
-from model.user.kv_cache import KVCache, cache_of, divides_heads
+from model.parallel.division import TENSOR
+from model.parallel.tensor_plan import divides_heads
+from model.user.kv_cache import KVCache, cache_of
 from model.user.user_model import UserModel
 
 
@@ -57,8 +59,9 @@ def _cache_of(model: UserModel) -> KVCache | None:
 def _cache_of_rank(model: UserModel, case: Case) -> KVCache | None:
     """Return what the cache takes of one device: ranks divide it if they divide the heads."""
     kept = _cache_of(model)
-    if kept and isinstance(case, ShardedCase) and case.parallelism == "tensor" and divides_heads(model.skeleton()):
-        return kept.divided(case.group.count)
+    if kept and isinstance(case, ShardedCase) and case.parallelism == TENSOR:
+        divided = divides_heads(model.skeleton(), case.division.tp_plan)
+        return kept.divided(case.group.count) if divided else kept
     return kept
 
 

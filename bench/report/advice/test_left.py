@@ -93,7 +93,7 @@ def test_ranks_divide_the_cache_if_they_divide_the_heads(
     parallelism: str, divides: bool, said: str, model: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(left, "cache_of", lambda _: KVCache(0, 320 * KIB))
-    monkeypatch.setattr(left, "divides_heads", lambda _: divides)
+    monkeypatch.setattr(left, "divides_heads", lambda *_: divides)
     left._cache_of.cache_clear()
     table_row = rank_row("streamed", 8, parallelism)
     [sentence] = left_free(table_row, case_of(model, parallelism))
