@@ -38,10 +38,10 @@ OF_A_RANK = {
     "B": "plain_bytes",
     "U": "unit_bytes",
     "T": "touched_bytes",
-    "M": "largest_held_bytes",
+    "M": "largest_pair_bytes",
+    "V": "largest_made_bytes",
     # Of casts.
     "C": "checkpoint_bytes",
-    "V": "largest_converted_to_bytes",
     "Y": "converted_to_bytes",
     "D": "conversion_slot_bytes",
 }

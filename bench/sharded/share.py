@@ -1,8 +1,9 @@
 """Terms of the bounds of a rank: the share of a model that it holds, and what a load takes beside it there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,15 @@ class Share:
     S are the model's state bytes, and L those of its largest tensor. S/N is what the rank holds in the end, to the
     byte: its shards, and what every rank has whole. B is what of that are plain tensors with names in the checkpoint. U
     is what it takes beyond S/N to move what is sharded in one go to the device, whole, and to shard it there. T are the
-    bytes of pages of the checkpoint that hold something of its shards, and M those of the largest tensor that it has a
-    shard of, as it is saved. R is a ring, see `terms`.
+    bytes of pages of the checkpoint that hold something of its shards.
 
-    C is the checkpoint. Of what a cast converts, Y is all, V the largest shard of the rank, and D what a stream
-    converts at once. Buffers that no checkpoint has, `beside_bytes`, are in S/N, and in no other term. FSDP2 brings
-    shards to one size, those that are smaller by a copy: so much more, `pads`, may be there. Rank 0 `leads`.
+    M are the largest two tensors, as they are saved, whose names follow each other and that it has shards of:
+    `torch.distributed.checkpoint` reads in that order, and holds one tensor until it has the next. V is the largest
+    shard that is made on the host, on its way to a device: it is cast, or lies in strips. R is a ring, see `terms`. C
+    is the checkpoint. Of what a cast converts, Y is all, and D what a stream converts at once.
+
+    Buffers that no checkpoint has, `beside_bytes`, are in S/N, and in no other term. FSDP2 brings shards to one size,
+    those that are smaller by a copy: so much more, `pads`, may be there. Rank 0 `leads`.
     """
 
     state_bytes: int
@@ -35,13 +39,13 @@ class Share:
     plain_bytes: int
     unit_bytes: int
     touched_bytes: int
-    largest_held_bytes: int
+    largest_pair_bytes: int
     pads: int
     leads: bool = False
     checkpoint_bytes: int = 0
     held_saved_bytes: int = 0
     converted_to_bytes: int = 0
-    largest_converted_to_bytes: int = 0
+    largest_made_bytes: int = 0
     conversion_slot_bytes: int = 0
     beside_bytes: int = 0
 
@@ -70,11 +74,16 @@ class Share:
         left = (record.value(BUILT[figure]) or 0) if figure in BUILT else 0
         # To build the model may take more than to load it.
         built = max(0, (record.build_peak_bytes or 0) - 2 * self.state_bytes) if figure in BUILT else 0
-        return host_slack_bytes(self.state_bytes, record.tensors) + left + built
+        # A plan has no libraries that take memory of their own.
+        return host_slack_bytes(0 if record.planned else self.state_bytes, record.tensors) + left + built
 
     def unseen_bytes(self, expression: str, figure: str, _record: Record) -> int:
-        """Return how much of a bound need not show: FSDP2's padding, and buffers that come when all else is over."""
+        """Return how much of a bound need not show.
+
+        That are FSDP2's padding, buffers that come when all else is over, and what is made on the host for a moment.
+        """
         unseen = self.most_bytes(expression) - self.bound_bytes(expression)
+        unseen += self.largest_made_bytes if "V" in expression else 0
         return unseen + (self.beside_bytes if figure == "host_private_peak_bytes" or "D" in expression else 0)
 
 
@@ -85,6 +94,8 @@ class Sizes:
     ends: Mapping[str, int]
     saved: Mapping[str, int]
     converted: frozenset[str]
+    # Of every name in the state dict, sorted, the name of its tensor.
+    names: Sequence[str]
 
     @classmethod
     def of(cls, model: nn.Module, saved_dtypes: Mapping[str, torch.dtype], to: torch.dtype | None) -> "Sizes":
@@ -93,7 +104,11 @@ class Sizes:
         `saved_dtypes` are those that differ from the model's, and `to` is what floating-point weights are cast to.
         """
         tensors = dict((*model.named_parameters(), *model.named_buffers()))
-        state = {id(value): name for name, value in reversed(model.state_dict(keep_vars=True).items())}
+        own = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+        firsts = {id(tensor): name for name, tensor in tensors.items()}
+        state: dict[int, str] = {}
+        for name, value in own.items():
+            state.setdefault(id(value), name)
         ends, saved, converted = {}, {}, set()
         for name, tensor in tensors.items():
             kind = saved_dtypes.get(state.get(id(tensor), ""), tensor.dtype)
@@ -102,7 +117,8 @@ class Sizes:
             saved[name] = tensor.numel() * kind.itemsize if id(tensor) in state else 0
             if saved[name] and kind != final:
                 converted.add(name)
-        return cls(ends, saved, frozenset(converted))
+        names = [firsts[id(own[name])] for name in sorted(own) if id(own[name]) in firsts]
+        return cls(ends, saved, frozenset(converted), names)
 
 
 def shares(  # noqa: PLR0913 - what a load is of
@@ -144,6 +160,7 @@ def shares(  # noqa: PLR0913 - what a load is of
             taken += sum(padded[name] for name in unit)
         total, passing = sum(held.values()), sum(held_saved.values())
         converting = [held_saved[name] for name in sizes.converted]
+        strips = [name for name, dimension in divided.items() if dimension and 0 < held[name] < ends[name]]
         return Share(
             state_bytes=state,
             largest_tensor_bytes=max(count for name, count in ends.items() if saved[name]),
@@ -151,12 +168,12 @@ def shares(  # noqa: PLR0913 - what a load is of
             plain_bytes=sum(count for name, count in ends.items() if name not in dimensions and saved[name]),
             unit_bytes=max(0, peak - total),
             touched_bytes=sum(touched.values()),
-            largest_held_bytes=max(saved[name] for name, count in held.items() if count),
+            largest_pair_bytes=_largest_pair([saved[name] for name in sizes.names if held[name]]),
             pads=sum(padded[name] for name in tensors if padded[name] != held[name]),
             checkpoint_bytes=sum(saved.values()),
             held_saved_bytes=passing,
             converted_to_bytes=sum(ends[name] for name in sizes.converted),
-            largest_converted_to_bytes=max((held[name] for name in sizes.converted), default=0),
+            largest_made_bytes=max((held[name] for name in (*sizes.converted, *strips)), default=0),
             conversion_slot_bytes=conversion_slot_bytes(passing, max(converting, default=0), on_host=on_host),
             beside_bytes=sum(count for name, count in ends.items() if not saved[name]),
         )
@@ -165,6 +182,10 @@ def shares(  # noqa: PLR0913 - what a load is of
     return [
         replace(of(tuple(_chunk(length, ranks, rank) for length in distinct)), leads=rank == 0) for rank in range(ranks)
     ]
+
+
+def _largest_pair(sizes: Sequence[int]) -> int:
+    return max(map(sum, pairwise((0, *sizes))), default=0)
 
 
 def _chunk(size: int, ranks: int, rank: int) -> int:

@@ -90,19 +90,20 @@ def test_the_terms_of_a_cast_by_hand() -> None:
     assert one.state_bytes == 2 * (embedding + BLOCKS * block)
     assert one.converted_to_bytes == 2 * BLOCKS * block
     # Half of the rows of the largest layer of a block; of 37 rows of the embedding the first rank has one more.
-    assert one.largest_converted_to_bytes == 2 * 2 * WIDTH * WIDTH
+    assert one.largest_made_bytes == 2 * 2 * WIDTH * WIDTH
     assert one.held_bytes == 2 * (19 * WIDTH + BLOCKS * block // 2) + positions
     assert two.held_bytes == one.held_bytes - 2 * WIDTH
     assert one.held_saved_bytes == 2 * 19 * WIDTH + 4 * BLOCKS * block // 2
-    assert one.largest_held_bytes == 4 * 4 * WIDTH * WIDTH
+    # A bias comes before its weight.
+    assert one.largest_pair_bytes == 4 * (4 * WIDTH + 4 * WIDTH * WIDTH)
     assert one.bound_bytes("S/N + D") == one.held_bytes + min(4 * 2 * WIDTH * WIDTH, one.bound_bytes("R") // 16)
-    assert one.peak_bound("host_private_peak_bytes", "V") == one.largest_converted_to_bytes + positions
+    assert one.peak_bound("host_private_peak_bytes", "V") == one.largest_made_bytes + positions
     assert one.peak_bound("host_private_peak_bytes", "S/N") == one.held_bytes
     assert one.peak_bound("device_requested_peak_bytes", "S/N") == one.held_bytes
     [on_host, _] = shares(decoder(), Division("fsdp"), 2, saved, torch.bfloat16, on_host=True)
     assert on_host.conversion_slot_bytes == one.bound_bytes("R")
     [as_saved, _] = shares(decoder(), Division("fsdp"), 2)
-    assert as_saved.conversion_slot_bytes == as_saved.converted_to_bytes == as_saved.largest_converted_to_bytes == 0
+    assert as_saved.conversion_slot_bytes == as_saved.converted_to_bytes == as_saved.largest_made_bytes == 0
 
 
 def test_the_terms_of_a_model_by_hand() -> None:
@@ -139,15 +140,18 @@ def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
     assert two.touched_bytes == two.held_bytes + 4 * (8 + 32)
     # Positions, three norms, and a mask.
     assert one.plain_bytes == 4 * (3 * 4 + 3 * 2 * 4 + 9)
-    # A tensor counts whole, however little of it a rank has.
-    assert one.largest_held_bytes == 4 * 64
+    # A tensor counts whole, however little of it a rank has, and its bias is held when it is read.
+    assert one.largest_pair_bytes == 4 * (16 + 64)
+    # The strips of the weights that are divided by rows are put together on the host.
+    assert one.largest_made_bytes == 4 * 64 // 2
+    assert shares(small(layers=1), Division("fsdp"), 2)[0].largest_made_bytes == 0
 
 
 def test_a_rank_may_have_nothing_but_what_all_have() -> None:
     """No tensor has 17 rows."""
     *_, last = shares(small(layers=1), Division("fsdp"), 17)
     mask = 4 * 9
-    assert (last.held_bytes, last.touched_bytes, last.largest_held_bytes) == (mask, mask, mask)
+    assert (last.held_bytes, last.touched_bytes, last.largest_pair_bytes) == (mask, mask, mask)
     *_, last = shares(small(layers=1), Division("tensor"), 17)
     assert last.touched_bytes == last.held_bytes
 
@@ -159,7 +163,7 @@ ONE = Share(
     plain_bytes=7,
     unit_bytes=30,
     touched_bytes=600,
-    largest_held_bytes=90,
+    largest_pair_bytes=90,
     pads=11,
     leads=True,
     checkpoint_bytes=1000,

@@ -1,5 +1,6 @@
 """The examples of the documents work as they stand there, and print what stands beside them."""
 
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,10 +54,11 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pyte
     monkeypatch.chdir(checkout)
     [llama] = snippets("README.md")
     exec(llama, {})  # noqa: S102 - as it stands in the document
-    taken = ("sequential", "mmap_assign", "transformers")
+    taken = ("baseline", "mmap_assign", "transformers")
     printed = typed(LLAMA, f"-k 'peak_memory and ({' or '.join(taken)})'")
     shown = columns(documents()["README.md"].partition("Run 0019 printed:")[2], "device", "private", "verdict")
-    assert shown.keys() == STRATEGIES.keys() | {"transformers"}
+    # Without three rows, to be short.
+    assert shown.keys() == (STRATEGIES.keys() | {"transformers"}) - {"per_tensor", "sequential", "meta_sequential"}
     for name, (device, private, verdict) in columns(printed, "device", "private", "verdict").items():
         assert (device, verdict) == (shown[name][0], shown[name][2])
         # What Python and libraries allocate is not the same in every run.
@@ -66,6 +68,8 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pyte
         "--strategies mmap_assign -k test_budget",
     )
     assert columns(printed, "budget") == {"mmap_assign": ["fits"]}
+    printed = typed("pytest bench --sharded --model my-llama", "--strategies streamed -k 'peak_memory and fsdp'")
+    assert columns(printed, "verdict") == {"streamed": ["ok"]}
     # As Llama 3 8B has it.
     sizes = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
     sizes |= {"num_attention_heads": 32, "num_key_value_heads": 8}
@@ -74,6 +78,39 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pyte
     printed = typed("pytest bench --plan --model my-llama/config.json --device-memory 23GiB")
     advice = printed[printed.index("Use ") :].partition("\nIts code")[0]
     assert f"```text\n{advice}\n```" in documents()["README.md"]
+
+
+RANKS = (
+    "pytest bench --sharded --plan --model my-llama/config.json --ranks 8,64 --device-memory 80GiB --host-memory 512GiB"
+)
+
+
+@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install 'transformers>=5'")
+def test_a_plan_of_ranks_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaConfig  # noqa: PLC0415 - of an extra
+
+    monkeypatch.chdir(checkout)
+    # As Llama 3 70B has it.
+    sizes = {"vocab_size": 128256, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80}
+    sizes |= {"num_attention_heads": 64, "num_key_value_heads": 8}
+    LlamaConfig(**sizes, dtype="bfloat16", architectures=["LlamaForCausalLM"]).save_pretrained(checkout / "my-llama")
+    printed = typed(RANKS, "--strategies load_then_shard,streamed --parallelism fsdp")
+    shown = documents()["README.md"].partition("it takes a minute and prints, among others:")[2].partition("```\n\n")[0]
+    known = [row for row in ranked(printed) if row["ranks"] == "8" or row["strategy"] == "streamed"]
+    assert known == [row for row in ranked(shown) if row["strategy"] != "broadcast"]
+    assert "8 devices, divided by fsdp: it fits, taking 16.4 GiB of each 80 GiB" in " ".join(printed.split())
+    free = "stay free for activations and the KV cache, which takes 320 KiB for each token of a sequence: at most about"
+    for text in (printed, shown):
+        assert f"63.6 GiB of each 80 GiB {free} 200,000 tokens on each device." in " ".join(text.split())
+
+
+def ranked(text: str) -> list[dict[str, str]]:
+    """Return the columns of a table of ranks that the README shows."""
+    shown = ("strategy", "size", "split", "ranks", "budget", "device", "of S/N", "node", "verdict")
+    lines = [re.split(r" {2,}", line) for line in text.splitlines()]
+    [heading] = [line for line in lines if line[:2] == ["strategy", "size"] and set(shown) <= set(line)]
+    rows = (dict(zip(heading, line, strict=True)) for line in lines if len(line) == len(heading) and line != heading)
+    return [{name: row[name] for name in shown} for row in rows]
 
 
 @pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install 'transformers>=5'")

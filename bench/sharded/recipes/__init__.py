@@ -61,19 +61,16 @@ SHARDED = {
         ),
         ShardedStrategy(
             _recipe("mmap_shards"), "torch",
-            Bounds("S/N",         "0",     "S/N",                 "T",     "0"),
             Bounds("S/N",         "V",     "S/N",                 "T",     "0"),
             extra_layouts=EXTRA_LAYOUTS,
         ),
         ShardedStrategy(
             _recipe("dcp"), "dcp",
-            Bounds("S/N",         "M",     "S/N + M",             "0",     "0"),
             Bounds("S/N",         "M + V", "S/N + M",             "0",     "0"),
             needs="numpy",
         ),
         ShardedStrategy(
             _recipe("dcp", "dcp_safetensors"), "safetensors",
-            Bounds("S/N",         "0",     "S/N",                 "T",     "0"),
             Bounds("S/N",         "V",     "S/N",                 "T",     "0"),
             extra_layouts="safetensors_sharded", needs="numpy safetensors", reads_folder=True,
         ),
