@@ -22,7 +22,10 @@ from bench.strategies.inline_recipe import pasteable
 from model.architecture import RandomGPT2
 from model.parallel.division import Division
 from model.user.from_options import user_model
+from model.user.pretrained_folder import PretrainedFolder
 from model.user.reference import Reference
+from model.user.source import Source
+from model.user.user_model import UserModel
 
 # The model that is loaded, and the tensor-parallel plan of its user.
 BEFORE = """
@@ -129,6 +132,17 @@ def test_one_process_calls_a_function(tmp_path: Path) -> None:
     lacking = replace(model, conversion=replace(model.conversion, missing=("bias",)))
     missing = call.format("cuda", ", missing=['bias']")
     assert list(usage(row("streamed"), replace(on_sim, user_model=lacking))) == [imports, missing]
+
+
+def test_of_a_folder_its_weights_are_named(tmp_path: Path) -> None:
+    folder = PretrainedFolder(str(tmp_path / "my-llama" / "config.json"))
+    source = Source(tmp_path / "my-llama" / "model.safetensors", "safetensors")
+    for model, file in (
+        (UserModel(folder, None, source), "model.safetensors"),
+        (UserModel(folder), "model.safetensors.index.json"),
+    ):
+        [_, call] = usage(row("mmap_assign"), Case("mmap_assign", "my-llama", "cpu", "float32", user_model=model))
+        assert call.startswith(f'model = mmap_assign(build, "my-llama/{file}", ')
 
 
 def test_of_a_loader_of_the_users_there_are_no_lines() -> None:

@@ -1,5 +1,6 @@
 """The lines that use the pasted code of a strategy: a call, and for many processes what divides the model."""
 
+import json
 from collections.abc import Iterator, Sequence
 
 from bench.measure.case import Case
@@ -11,8 +12,11 @@ from bench.strategies import STRATEGIES
 from model.parallel.blocks import block_lists
 from model.parallel.division import FSDP
 from model.parallel.tensor_plan import plan_in_code
+from model.user.pretrained_folder import PretrainedFolder
 
-CHECKPOINT = '"checkpoint.pt"'
+CHECKPOINT = "checkpoint.pt"
+# Of a folder of Hugging Face whose weights nobody has seen yet.
+WEIGHTS = "model.safetensors.index.json"
 BUILD = "  # build() makes your model"
 
 
@@ -25,11 +29,20 @@ def usage(best: Row, case: Case | None) -> Iterator[str]:
         yield from _of_ranks(strategy, case, on, _given(best, case))
     else:
         yield f"from load_{strategy} import {strategy}"
-        arguments = ", ".join([CHECKPOINT, f'torch.device("{on}")', *_given(best, case)])
+        arguments = ", ".join([_path(case), f'torch.device("{on}")', *_given(best, case)])
         yield f"model = {strategy}(build, {arguments}){BUILD}"
     source = case.user_model.source if case and case.user_model else None
     if case and source and not case.specification.in_place and (changed := "; ".join(source.conversion.notes)):
         yield f"# It was given a copy of the checkpoint, {changed}"
+
+
+def _path(case: Case | None) -> str:
+    """Return the path of the checkpoint, as code: of a folder of Hugging Face that of its weights."""
+    user_model = case.user_model if case else None
+    if user_model is None or not isinstance(user_model.factory, PretrainedFolder):
+        return json.dumps(CHECKPOINT)
+    source = user_model.source
+    return json.dumps(f"{user_model.factory.name}/{source.path.name if source else WEIGHTS}")
 
 
 def _given(best: Row, case: Case | None) -> list[str]:
@@ -51,7 +64,7 @@ def _of_ranks(strategy: str, case: ShardedCase, on: str, given: Sequence[str]) -
     yield from _device(on)
     yield f'mesh = init_device_mesh("{on}", (distributed.get_world_size(),))'
     yield from ("", "def parallelize(model):", *(f"    {line}" for line in _division(case)), "")
-    yield f"model = {strategy}(build, {', '.join([CHECKPOINT, 'device', 'parallelize', *given])}){BUILD}"
+    yield f"model = {strategy}(build, {', '.join([_path(case), 'device', 'parallelize', *given])}){BUILD}"
 
 
 def _device(on: str) -> Iterator[str]:
