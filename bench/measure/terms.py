@@ -38,6 +38,7 @@ OF_A_RANK = {
     "B": "plain_bytes",
     "U": "unit_bytes",
     "T": "touched_bytes",
+    "F": "file_touched_bytes",
     "M": "largest_pair_bytes",
     "V": "largest_made_bytes",
     # Of casts.

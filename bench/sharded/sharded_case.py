@@ -18,7 +18,6 @@ from bench.sharded.recipes import SHARDED, ShardedStrategy
 from bench.sharded.share import Share, shares
 from model.architecture import DTYPES, Architecture
 from model.byte_sizes import gigabytes
-from model.casting import Dtypes
 from model.checkpoints.specification import Specification
 from model.parallel.blocks import blocks_in_words
 from model.parallel.division import BY_FSDP, FSDP, Division
@@ -27,10 +26,11 @@ ALONE = local_group(1)
 
 
 @cache
-def _shares(  # noqa: PLR0913 - what a load is of
-    architecture: Architecture, division: Division, count: int, dtypes: Dtypes, to: str, *, on_host: bool
-) -> list[Share]:
-    return shares(architecture.skeleton(), division, count, dict(dtypes), DTYPES.get(to), on_host=on_host)
+def _shares(specification: Specification, division: Division, count: int, *, on_host: bool) -> list[Share]:
+    user_model = specification.user_model
+    model, to = specification.architecture.skeleton(), DTYPES.get(specification.cast)
+    dtypes = dict(user_model.conversion.dtypes) if user_model else {}
+    return shares(model, division, count, dtypes, to, files=specification.files, on_host=on_host)
 
 
 @cache
@@ -91,15 +91,7 @@ class ShardedCase(Case):
     @property
     def shares(self) -> list[Share]:
         """The terms of bounds for every rank."""
-        model = self.user_model
-        return _shares(
-            self.specification.architecture,
-            self.division,
-            self.group.count,
-            model.conversion.dtypes if model else (),
-            self.cast,
-            on_host=self.kind.is_host,
-        )
+        return _shares(self.specification, self.division, self.group.count, on_host=self.kind.is_host)
 
     @property
     def objection(self) -> str | None:

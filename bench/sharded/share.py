@@ -22,7 +22,7 @@ class Share:
     S are the model's state bytes, and L those of its largest tensor. S/N is what the rank holds in the end, to the
     byte: its shards, and what every rank has whole. B is what of that are plain tensors with names in the checkpoint. U
     is what it takes beyond S/N to move what is sharded in one go to the device, whole, and to shard it there. T are the
-    bytes of pages of the checkpoint that hold something of its shards.
+    bytes of pages of the checkpoint that hold something of its shards, and F those of the file with the most of them.
 
     M are the largest two tensors, as they are saved, whose names follow each other and that it has shards of:
     `torch.distributed.checkpoint` reads in that order, and holds one tensor until it has the next. V is the largest
@@ -42,6 +42,8 @@ class Share:
     largest_pair_bytes: int
     pads: int
     leads: bool = False
+    file_touched_bytes: int = 0
+    largest_file_bytes: int = 0
     checkpoint_bytes: int = 0
     held_saved_bytes: int = 0
     converted_to_bytes: int = 0
@@ -59,6 +61,8 @@ class Share:
         """Return the same at most: with what brings shards to one size, and all pages that the kernel maps around."""
         if "T" in expression:
             return self.checkpoint_bytes
+        if "F" in expression:
+            return self.largest_file_bytes
         # What is sharded where it is, is made in that size.
         is_padded = "S/N" in expression.replace(" ", "") and "U" not in expression
         return self.bound_bytes(expression) + (self.pads if is_padded else 0)
@@ -95,7 +99,7 @@ class Sizes:
     saved: Mapping[str, int]
     converted: frozenset[str]
     # Of every name in the state dict, sorted, the name of its tensor.
-    names: Sequence[str]
+    names: Mapping[str, str]
 
     @classmethod
     def of(cls, model: nn.Module, saved_dtypes: Mapping[str, torch.dtype], to: torch.dtype | None) -> "Sizes":
@@ -117,7 +121,7 @@ class Sizes:
             saved[name] = tensor.numel() * kind.itemsize if id(tensor) in state else 0
             if saved[name] and kind != final:
                 converted.add(name)
-        names = [firsts[id(own[name])] for name in sorted(own) if id(own[name]) in firsts]
+        names = {name: firsts[id(own[name])] for name in sorted(own) if id(own[name]) in firsts}
         return cls(ends, saved, frozenset(converted), names)
 
 
@@ -128,9 +132,13 @@ def shares(  # noqa: PLR0913 - what a load is of
     saved_dtypes: Mapping[str, torch.dtype] | None = None,
     to: torch.dtype | None = None,
     *,
+    files: Sequence[Sequence[str]] = (),
     on_host: bool = False,
 ) -> list[Share]:
-    """Return what each of some ranks has of a skeleton that is divided so; see `Sizes.of` for the dtypes."""
+    """Return what each of some ranks has of a skeleton that is divided so; see `Sizes.of` for the dtypes.
+
+    `files` has the names in each file of the checkpoint; none: there is one.
+    """
     tensors: dict[str, Tensor] = dict((*model.named_parameters(), *model.named_buffers()))
     sizes = Sizes.of(model, saved_dtypes or {}, to)
     ends, saved = sizes.ends, sizes.saved
@@ -158,6 +166,11 @@ def shares(  # noqa: PLR0913 - what a load is of
         for unit in units:
             peak = max(peak, taken + sum(ends[name] + (padded[name] if name in divided else 0) for name in unit))
             taken += sum(padded[name] for name in unit)
+        in_files = [
+            [sum(each[name] for name in {sizes.names[one] for one in part if one in sizes.names}) for part in files]
+            or [sum(each.values())]
+            for each in (touched, saved)
+        ]
         total, passing = sum(held.values()), sum(held_saved.values())
         converting = [held_saved[name] for name in sizes.converted]
         strips = [name for name, dimension in divided.items() if dimension and 0 < held[name] < ends[name]]
@@ -168,8 +181,10 @@ def shares(  # noqa: PLR0913 - what a load is of
             plain_bytes=sum(count for name, count in ends.items() if name not in dimensions and saved[name]),
             unit_bytes=max(0, peak - total),
             touched_bytes=sum(touched.values()),
-            largest_pair_bytes=_largest_pair([saved[name] for name in sizes.names if held[name]]),
+            largest_pair_bytes=_largest_pair([saved[name] for name in sizes.names.values() if held[name]]),
             pads=sum(padded[name] for name in tensors if padded[name] != held[name]),
+            file_touched_bytes=max(in_files[0]),
+            largest_file_bytes=max(in_files[1]),
             checkpoint_bytes=sum(saved.values()),
             held_saved_bytes=passing,
             converted_to_bytes=sum(ends[name] for name in sizes.converted),

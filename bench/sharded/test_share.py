@@ -122,6 +122,18 @@ def test_the_terms_of_a_model_by_hand() -> None:
     assert one.bound_bytes("S/N + U") == block + mask + block // 2
 
 
+def test_a_reader_of_files_in_turn_maps_one_at_a_time() -> None:
+    """Two ranks, and two files: one has the tied head, which is the embedding."""
+    blocks = [name for name in decoder().state_dict() if name.startswith("blocks")]
+    one, two = shares(decoder(), Division("fsdp"), 2, files=[["head.weight"], blocks])
+    embedding, blocks_bytes = 4 * VOCABULARY * WIDTH, one.checkpoint_bytes - 4 * VOCABULARY * WIDTH
+    assert one.largest_file_bytes == max(embedding, blocks_bytes) == blocks_bytes
+    assert one.file_touched_bytes == blocks_bytes // 2
+    assert two.touched_bytes == two.file_touched_bytes + 4 * 18 * WIDTH
+    [whole, _] = shares(decoder(), Division("fsdp"), 2)
+    assert (whole.file_touched_bytes, whole.largest_file_bytes) == (whole.touched_bytes, whole.checkpoint_bytes)
+
+
 def small(layers: int) -> GPT2:
     with torch.device("meta"):
         return GPT2(Config(emb_dim=4, layers=layers, heads=1, vocabulary=5, context=3))
@@ -166,6 +178,8 @@ ONE = Share(
     largest_pair_bytes=90,
     pads=11,
     leads=True,
+    file_touched_bytes=300,
+    largest_file_bytes=400,
     checkpoint_bytes=1000,
     held_saved_bytes=500,
 )
@@ -184,6 +198,7 @@ ONE = Share(
         ("R", 2**17, 2**17),
         # Pages around others are mapped with them.
         ("T", 600, 1000),
+        ("F", 300, 400),
         ("S | 0", 1000, 1000),
     ],
 )
@@ -195,7 +210,7 @@ def test_other_ranks_have_what_is_behind_the_bar() -> None:
     assert Share(**vars(ONE) | {"leads": False}).bound_bytes("S | 3L") == 300
 
 
-@pytest.mark.parametrize("text", ["", "N", "S/M", "S//N", "S - L", "L/N", "F"])
+@pytest.mark.parametrize("text", ["", "N", "S/M", "S//N", "S - L", "L/N", "Z"])
 def test_what_is_no_bound_is_refused_in_a_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"^'.*' is no bound: give a sum of multiples of S, L and R, "):
         ONE.bound_bytes(text)

@@ -129,17 +129,20 @@ def _files(
     layout: str, in_place: Source | None, saved: Mapping[str, Any], to: torch.dtype | None
 ) -> list[tuple[int, bool]]:
     """Return for each file the bytes of its tensors, and whether a load keeps any of them unconverted."""
-    parts: Iterable[Iterable[Any]] = [saved.values()]
-    if layout.endswith("_sharded"):
-        read = READERS[layout](in_place.path, False).values() if in_place else shards(saved)
-        parts = [part.values() for part in read]
     files = []
-    for part in parts:
-        tensors = [one for one in part if isinstance(one, Tensor | SavedTensor)]
+    for part in files_of(layout, in_place, saved):
+        tensors = [one for one in part.values() if isinstance(one, Tensor | SavedTensor)]
         sizes = dict(map(_storage, tensors))
         stays = any(to in {None, one.dtype} or not one.dtype.is_floating_point for one in tensors)
         files.append((sum(sizes.values()), stays))
     return files
+
+
+def files_of(layout: str, in_place: Source | None, saved: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what each file of a checkpoint in a layout has, or of the user's checkpoint `in_place`, by its names."""
+    if not layout.endswith("_sharded"):
+        return [saved]
+    return list(READERS[layout](in_place.path, False).values() if in_place else shards(dict(saved)))
 
 
 def _storage(tensor: Tensor | SavedTensor) -> tuple[object, int]:

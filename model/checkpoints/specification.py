@@ -12,7 +12,7 @@ from torch.utils.serialization import config as serialization
 
 from model.architecture import DTYPES, Architecture, RandomGPT2
 from model.casting import Dtypes, retyped
-from model.checkpoints.footprint import Footprint, SavedFootprint, footprint, saved_footprint
+from model.checkpoints.footprint import Footprint, SavedFootprint, files_of, footprint, saved_footprint
 from model.layouts.foreign import ALL_LAYOUTS
 from model.pretrained_gpt2 import PretrainedGPT2
 from model.state_dict import without
@@ -110,6 +110,11 @@ class Specification:
     def saved(self) -> SavedFootprint:
         """Bytes of the tensors in the checkpoint."""
         return saved_footprint(self.architecture, self._dtypes, self.missing, self.cast, self.layout, self.in_place)
+
+    @property
+    def files(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the tensors in each file of the checkpoint."""
+        return tuple(tuple(part) for part in files_of(self.layout, self.in_place, self.saved_state))
 
     @property
     def checkpoint_bytes(self) -> int:

@@ -93,6 +93,7 @@ def bounds(name: str, *places: int) -> dict[str, list[str]]:
 
 def test_the_bounds_of_ranks_are_those_that_are_asserted() -> None:
     files = {"0": "", "S | 0": ", and S file-backed in rank 0", "T": ", and file-backed pages with its shards"}
+    files["F"] = f"{files['T']} in one file"
     assert bounds("bench/sharded/README.md", 2, 3) == {
         one.name: [one.bounds.device, one.bounds.host + files[one.bounds.file]] for one in SHARDED.values()
     }

@@ -71,7 +71,7 @@ SHARDED = {
         ),
         ShardedStrategy(
             _recipe("dcp", "dcp_safetensors"), "safetensors",
-            Bounds("S/N",         "V",     "S/N",                 "T",     "0"),
+            Bounds("S/N",         "V",     "S/N",                 "F",     "0"),
             extra_layouts="safetensors_sharded", needs="numpy safetensors", reads_folder=True,
         ),
         ShardedStrategy(
