@@ -22,7 +22,9 @@ def of_all_ranks(case: ShardedCase, measured: Mapping[int, Measurement]) -> Fiel
     return highest | {
         "device_peak_ratio": ratio(highest["device_requested_peak_bytes"], case.state_bytes),
         "host_peak_ratio": ratio(highest["host_private_peak_bytes"], case.state_bytes),
-        "read_bytes": _sum(ranks, representative, range(case.group.count), "read_bytes", "host_file_peak_bytes"),
+        "read_bytes": None
+        if _maps_in_turn(case)
+        else _sum(ranks, representative, range(case.group.count), "read_bytes", "host_file_peak_bytes"),
         "node_private_peak_bytes": _of_a_node(case, ranks, representative, "host_private_peak_bytes"),
         "node_file_peak_bytes": _of_a_node(case, ranks, representative, "host_file_peak_bytes"),
         "timeline": ranks[0]["timeline"],
@@ -32,6 +34,11 @@ def of_all_ranks(case: ShardedCase, measured: Mapping[int, Measurement]) -> Fiel
             for rank, figures in ranks.items()
         ],
     }
+
+
+def _maps_in_turn(case: ShardedCase) -> bool:
+    """Return True if a load maps several files one after the other: their peak is not what was read of all."""
+    return case.strategy.bounds.file == "F" and len(case.specification.files) > 1
 
 
 def _highest(ranks: Mapping[int, Fields], name: str) -> int | None:

@@ -12,6 +12,7 @@ from bench.measure.refusals import skip_reason
 from bench.meters.cuda import CudaMeter
 from bench.sharded.metered_ranks import MeteredRanks
 from bench.sharded.rank_group import RankGroup, local_group
+from bench.sharded.rank_peaks import HIGHEST, OF_A_RANK, of_all_ranks
 from bench.sharded.recipes import SHARDED
 from bench.sharded.rendezvous import RankRendezvous
 from bench.sharded.sharded_case import ShardedCase
@@ -191,3 +192,23 @@ def test_a_record_begins_with_how_many_divide_it_how() -> None:
     assert record.share_bytes == share
     # The last rank has 47 rows less, and may have a copy of either in the size of the others.
     assert record.device_bound_ratio == (share - 2 * 47 * row + 2 * 786 * row) / 34_782_720
+
+
+@pytest.mark.parametrize(
+    ("layout", "strategy", "known"),
+    [
+        ("safetensors", "dcp_safetensors", True),
+        ("safetensors_sharded", "dcp_safetensors", False),
+        ("safetensors_sharded", "mmap_shards", True),
+    ],
+)
+def test_what_is_mapped_in_turn_is_not_what_was_read(
+    layout: str, strategy: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peak of mapped pages is that of one file."""
+    case = ShardedCase(strategy, "tiny", "cpu", "float32", asked_layout=layout, group=local_group(2))
+    names = dict.fromkeys((*OF_A_RANK, *HIGHEST)) | {"timeline": None}
+    of_a_rank = names | {"read_bytes": 5, "host_file_peak_bytes": 7, "host_private_peak_bytes": 0}
+    monkeypatch.setattr("bench.sharded.rank_peaks.peaks", lambda *_: of_a_rank)
+    found = of_all_ranks(case, dict.fromkeys(range(2)))  # type: ignore[arg-type]
+    assert found["read_bytes"] == (24 if known else None)
