@@ -64,5 +64,5 @@ def notes(chosen: Settings) -> list[str]:
     """Return a line for each thing to say of the user's model and checkpoint."""
     if not chosen.own:
         return []
-    of_checkpoint = chosen.own.source.note if chosen.own.source else None
+    of_checkpoint = chosen.own.source.note(planned=chosen.options.plan) if chosen.own.source else None
     return [f"{chosen.own.label}: {note}" for note in (*chosen.own.notes, of_checkpoint) if note]

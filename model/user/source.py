@@ -67,14 +67,14 @@ class Source:
         """The layout for a strategy that loads any: that of the file, also for a copy if it can hold the tensors."""
         return "torch" if self.conversion.strided and "safetensors" in self.layout else self.layout
 
-    @property
-    def note(self) -> str | None:
-        """A line for the user on a copy or on missing tensors; None if there is neither."""
+    def note(self, *, planned: bool = False) -> str | None:
+        """Return a line on a copy, which a plan does not make, and on what is missing; None if there is neither."""
         notes = []
         if not self.is_plain:
             what = f"its {'.'.join(map(str, self.keys))!r}" if self.keys else "its tensors"
             changed = f": {'; '.join(self.conversion.notes)}" if self.conversion.notes else ""
-            notes.append(f"of {self.path.name}, {what} saved as a checkpoint of its own{changed}")
+            made = "planned as a checkpoint of its own" if planned else "saved as a checkpoint of its own"
+            notes.append(f"of {self.path.name}, {what} {made}{changed}")
         if self.conversion.missing:
             names = listed([*self.conversion.missing])
             notes.append(f"the model keeps what it starts with in {names}, and its outputs are not compared")

@@ -127,7 +127,7 @@ def test_names_that_training_has_changed_are_taken_and_told(
     state["norm.num_batches_tracked"] -= state["norm.num_batches_tracked"]
     source = found(saved(change(dict(state)), tmp_path), make)
     assert source.conversion.notes == said
-    assert source.note == f"of weights.pt, its tensors saved as a checkpoint of its own: {'; '.join(said)}"
+    assert source.note() == f"of weights.pt, its tensors saved as a checkpoint of its own: {'; '.join(said)}"
     assert not source.is_plain
     require_equal({name.removeprefix("body."): one for name, one in loaded(source, make).items()}, state)
 

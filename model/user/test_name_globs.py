@@ -71,7 +71,7 @@ def test_what_may_be_missing_is_named_and_the_rest_is_loaded_as_it_lies(tmp_path
     source = found(path, missing=["head.*", "again.*"])
     assert source.is_plain
     assert source.conversion.missing == HEAD
-    assert source.note == (
+    assert source.note() == (
         "the model keeps what it starts with in 'head.weight', 'head.bias', 'again.weight', and its outputs are not "
         "compared"
     )

@@ -113,7 +113,7 @@ def test_what_an_earlier_version_wrote_fits(tmp_path: Path) -> None:
     found = model.saved(lambda _: None).state_dict()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     assert model.source
-    assert "names of earlier versions of transformers" in str(model.source.note)
+    assert "names of earlier versions of transformers" in str(model.source.note())
 
 
 def test_a_base_model_fits_the_architecture_with_a_head(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_base_model_fits_the_architecture_with_a_head(tmp_path: Path) -> None:
     found = model.saved(lambda _: None).state_dict()
     assert all(torch.equal(found[f"transformer.{key}"], value) for key, value in base.state_dict().items())
     assert model.source
-    assert "names with 'transformer.'" in str(model.source.note)
+    assert "names with 'transformer.'" in str(model.source.note())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_weights_are_those_that_from_pretrained_takes(tmp_path: Path, beside: di
         torch.save(content, folder / name)
     source = of(folder).source
     assert source
-    assert (source.path, source.note) == (folder / taken, None)
+    assert (source.path, source.note()) == (folder / taken, None)
 
 
 def test_a_folder_is_found_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

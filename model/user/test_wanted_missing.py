@@ -162,4 +162,4 @@ def test_the_outputs_of_a_random_head_are_not_compared(model: UserModel, tmp_pat
     assert len(checkpoint.outputs()) == 1
     assert checkpoint.reference_outputs().difference([torch.zeros(2, 16)]) is None
     assert model.source
-    assert str(model.source.note).endswith("and its outputs are not compared")
+    assert str(model.source.note()).endswith("and its outputs are not compared")
