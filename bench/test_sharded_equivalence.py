@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from bench.plugin.failures import failures_reported
 from bench.sharded.rank_checks import DrawnGPT2, RankChecks, kinds
-from bench.sharded.rendezvous import RankFailed
 from bench.sharded.sharded_case import ShardedCase
 
 # Of the models that a profile draws, those of one strategy and one way to divide them.
@@ -19,13 +19,11 @@ def test_sharded_equivalence(
     case: ShardedCase, measurable: None, rank_checks: RankChecks, request: pytest.FixtureRequest
 ) -> None:
     """Names, order, dtypes, shapes, bits, ties and logits: of the user's model, or of drawn ones of all sizes."""
-    try:
+    with failures_reported(case):
         if case.user_model:
             rank_checks.run_user_model(case, request.getfixturevalue("checkpoint"))
         else:
             _of_drawn_models(case, rank_checks)
-    except RankFailed as error:
-        raise pytest.fail.Exception(error.message, pytrace=False) from None
 
 
 def _of_drawn_models(case: ShardedCase, rank_checks: RankChecks) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from bench.measure.case import Case
+from bench.measure.planning import reserved_bytes
 from model.architecture import DTYPES
 from model.casting import cast_dtypes, retyped
 
@@ -16,14 +17,22 @@ BITS_OF_A_BYTE = 8
 
 @dataclass(frozen=True)
 class DivisibleBytes:
-    """Bytes of a model: those that FSDP divides among ranks, and those that each rank holds `whole`: its buffers."""
+    """Bytes of a model: those that FSDP divides among ranks, and those that each rank holds `whole`: its buffers.
+
+    `sizes` are those of its tensors; empty: they are not known.
+    """
 
     divided: int
     whole: int
+    sizes: tuple[int, ...] = ()
 
     def of_rank(self, ranks: int) -> int:
         """Return S/N + B: what one of some ranks holds, the first if it is one more element than others."""
         return -(-self.divided // ranks) + self.whole
+
+    def reserved_of_rank(self, ranks: int) -> int:
+        """Return what the allocator of a device takes for that, as far as the sizes of its tensors are known."""
+        return max(self.of_rank(ranks), reserved_bytes(-(-size // ranks) for size in self.sizes))
 
 
 def divisible(case: Case) -> DivisibleBytes:
@@ -32,7 +41,7 @@ def divisible(case: Case) -> DivisibleBytes:
     names = {name for name, _ in model.named_buffers(remove_duplicate=False)}
     buffers = {name: tensor for name, tensor in _ends(case, model).items() if name in names}
     whole = _nbytes(buffers.values()) + footprint.nonpersistent_bytes
-    return DivisibleBytes(footprint.state_bytes + footprint.nonpersistent_bytes - whole, whole)
+    return DivisibleBytes(footprint.state_bytes + footprint.nonpersistent_bytes - whole, whole, footprint.sizes)
 
 
 def quantised(case: Case, bits: int) -> DivisibleBytes:
@@ -47,7 +56,7 @@ def quantised(case: Case, bits: int) -> DivisibleBytes:
     count = sum({tensor.untyped_storage(): tensor.numel() for tensor in linear.values()}.values())
     sizes = divisible(case)
     kept = sizes.divided - _nbytes(linear.values())
-    return replace(sizes, divided=kept + -(-count * bits // BITS_OF_A_BYTE))
+    return replace(sizes, divided=kept + -(-count * bits // BITS_OF_A_BYTE), sizes=())
 
 
 def _ends(case: Case, model: nn.Module) -> dict[str, Tensor]:

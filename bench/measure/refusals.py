@@ -30,23 +30,24 @@ def states_refusal(case: Case) -> bool:
 
     Or since there is no skeleton of the model, where the strategy wants one.
     """
-    return bool(_obstacles(case, case.strategy))
+    return bool(obstacles(case, case.strategy))
 
 
 def remedy(case: Case) -> str:
     """Return what to do where the strategy refuses the user's model: use another of the suite, or change the model."""
     names = able(case)
     use = f"use {', '.join(names[:-1])}{' or ' if names[1:] else ''}{names[-1]}" if names else None
-    changes = [OBSTACLES[one] for one in sorted(_obstacles(case, case.strategy))]
+    changes = [OBSTACLES[one] for one in sorted(obstacles(case, case.strategy))]
     return ", or ".join(filter(None, (use, *changes)))
 
 
+@singledispatch
 def able(case: Case) -> list[str]:
     """Return the strategies of the suite that nothing of the user's model keeps from loading it, by their rows."""
-    return [name for name, strategy in STRATEGIES.items() if not _obstacles(case, strategy)]
+    return [name for name, strategy in STRATEGIES.items() if not obstacles(case, strategy)]
 
 
-def _obstacles(case: Case, strategy: Strategy) -> set[str]:
+def obstacles(case: Case, strategy: Strategy) -> set[str]:
     """Return what of the user's model, of `OBSTACLES`, keeps a strategy from loading it, by its row in the table."""
     if case.user_model is None or strategy.is_users:
         return set()

@@ -35,7 +35,7 @@ OF_A_RANK = {
     "S": "state_bytes",
     "L": "largest_tensor_bytes",
     "S/N": "held_bytes",
-    "B": "plain_bytes",
+    "B": "sent_bytes",
     "U": "unit_bytes",
     "T": "touched_bytes",
     "F": "file_touched_bytes",

@@ -18,12 +18,14 @@ def divisions(options: Options, own: UserModel | None) -> tuple[Division, ...]:
     if not options.sharded:
         return ()
     model = own.skeleton() if own else RandomGPT2("tiny", "float32").skeleton()
-    plan = Reference.of(options.tp_plan) if options.tp_plan else None
+    plan = Reference.of(options.tp_plan) if options.tp_plan is not None else None
     found = {FSDP: Division(FSDP, wrap=options.wrap), TENSOR: Division(TENSOR, tp_plan=plan)}
     for name in options.wrap:
         if not blocks(model, (name,)):
             classes = listed_names({type(one).__name__ for one in model.modules()})
-            raise ValueError(f"--wrap: the model has no module of a class {name}; it has {classes}")
+            raise ValueError(f"--wrap: the model has no module of a class {name!r}; it has {classes}")
+    if plan and TENSOR not in options.parallelism:
+        raise ValueError("--tp-plan is for tensor parallelism: leave it out, or name tensor with --parallelism")
     if plan:
         try:
             divided_layers(model, plan)
@@ -49,16 +51,16 @@ def division_notes(chosen: tuple[Division, ...], own: UserModel | None) -> list[
             found = blocks_in_words(own.skeleton(), division.wrap)
             lines.append(f"fsdp: FSDP2 shards {f'{found}, one by one' if found else 'the model as one block'}")
         else:
-            layers = layers_in_words(own, division)
-            lines.append(f"tensor: the plan of {'--tp-plan' if division.tp_plan else 'the model'} divides {layers}")
+            whose = "--tp-plan" if division.tp_plan else "the model"
+            lines.append(f"tensor: the plan of {whose} {layers_in_words(own, division)}")
     if chosen and all(division.parallelism == FSDP for division in chosen) and not plan_of(own.skeleton(), None):
         lines.append("tensor: not measured, for the model brings no tensor-parallel plan; --tp-plan gives one")
     return lines
 
 
 def layers_in_words(own: UserModel, division: Division) -> str:
-    """Return the number of layers that a plan divides, in words."""
+    """Return how many layers a plan divides, or that it cannot be followed, in words."""
     try:
-        return f"{len(divided_layers(own.skeleton(), division.tp_plan))} layers"
+        return f"divides {len(divided_layers(own.skeleton(), division.tp_plan))} layers"
     except ValueError:  # The rows of the table say why.
-        return "nothing"
+        return "cannot be followed"

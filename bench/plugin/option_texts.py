@@ -13,7 +13,7 @@ from model.byte_sizes import short_size
 from model.layouts.layouts import LAYOUTS
 
 # What an allocator takes at once.
-LEAST_BYTES = 2 * 2**20
+LEAST_BYTES, MOST_BYTES = 2 * 2**20, 2**50
 # The least memory of a stand-in for a GPU.
 LEAST_CARD_BYTES = 2 * 2**30
 DEFAULT_RANKS, MOST_RANKS = 2, 2**20
@@ -104,6 +104,10 @@ def amount(text: str) -> int:
     units = {name.lower(): count for name, count in _UNITS.items()}
     if match is None or match[2].lower() not in units:
         raise ValueError(f"{text!r} is no amount of memory; write it as 8GiB or 800MB")
+    if float(match[1]) * units[match[2].lower()] > MOST_BYTES:
+        raise ValueError(
+            f"{text!r} is more than any machine has; give at most {short_size(MOST_BYTES).replace(' ', '')}"
+        )
     if (count := int(float(match[1]) * units[match[2].lower()])) < LEAST_BYTES:
         least = short_size(LEAST_BYTES).replace(" ", "")
         raise ValueError(f"nothing can be loaded with {count:,} bytes; the least is {least}")

@@ -98,7 +98,8 @@ def _strategies(options: Options) -> tuple[str, ...]:
     try:
         return names(known, groups)(options.strategies)
     except ValueError as error:
-        raise ValueError(f"--strategies: {error}") from None
+        of_ranks = "of the strategies of ranks " if options.sharded else ""
+        raise ValueError(f"--strategies: {of_ranks}{error}") from None
 
 
 def _that_load(options: Options, named: tuple[str, ...], loaders: Mapping[str, Strategy]) -> tuple[str, ...]:

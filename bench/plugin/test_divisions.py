@@ -46,7 +46,7 @@ def test_every_way_is_a_case_of_every_strategy() -> None:
     [
         (
             {"model": MODEL, "wrap": ["Blocks"]},
-            "--wrap: the model has no module of a class Blocks; it has Block, Decoder, Embedding, LayerNorm, Linear, "
+            "--wrap: the model has no module of a class 'Blocks'; it has Block, Decoder, Embedding, LayerNorm, Linear, "
             "ModuleList",
         ),
         (
@@ -90,7 +90,7 @@ def test_a_line_says_how_the_users_model_is_divided(monkeypatch: pytest.MonkeyPa
         "tensor: the plan of --tp-plan divides 18 layers",
     ]
     monkeypatch.setattr(decoder.Decoder, "tp_plan", {"blocks.0.norm": "colwise"}, raising=False)
-    assert notes(model=MODEL)[1] == "tensor: the plan of the model divides nothing"
+    assert notes(model=MODEL)[1] == "tensor: the plan of the model cannot be followed"
 
 
 def test_a_file_of_the_users_has_its_plan(tmp_path: Path) -> None:

@@ -44,10 +44,15 @@ def _of_hub(options: Options, model: str) -> HubFolder | None:
 
 
 def _weights(options: Options, model: str, hub: HubFolder | None) -> str | None:
-    """Return the checkpoint that lies with a model. A plan needs no weights, but for what is said of their names."""
+    """Return the checkpoint that lies with a model. A plan needs none, and takes its names if it is there."""
     if hub:
         return str(hub.weights) if hub.weights else None
-    return weights_of(model) if _request(options).name_options or not options.plan else None
+    try:
+        return weights_of(model)
+    except ValueError:
+        if _request(options).name_options or not options.plan:
+            raise
+        return None
 
 
 def _request(options: Options) -> ConversionRequest:

@@ -42,6 +42,8 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
         self.head.weight = self.embedding.weight
+        # Of no dimension, as CLIP has one: FSDP2 does not shard it.
+        self.scale = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("positions", torch.linspace(-1, 1, CONTEXT * WIDTH).view(CONTEXT, WIDTH), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ class Decoder(nn.Module):
         x = x + self.positions[: tokens.shape[1]].to(x.dtype)
         for block in self.blocks:
             x = block(x)
-        return self.head(x)
+        return self.head(x) * self.scale
 
 
 def decoder() -> Decoder:

@@ -8,6 +8,7 @@ not send.
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, overload
 from unittest.mock import patch
@@ -15,6 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import distributed
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_map
 
 
 @contextmanager
@@ -61,6 +63,28 @@ class Chunks(Sequence[torch.Tensor]):
         return self._tensor.narrow(self._dim, start, min(step, size - start))
 
 
+@dataclass(frozen=True)
+class SentTensor:
+    """Stands for a tensor that is sent as an object: a plan has none of its values."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(sent: Any) -> Any:
+        """Return what stands for a tensor without a value; anything else as it is."""
+        if not isinstance(sent, torch.Tensor):
+            return sent
+        # Interceptors say of a planned tensor that it is on the host.
+        with unheard():
+            return SentTensor(sent.shape, sent.dtype) if sent.is_meta else sent
+
+    @staticmethod
+    def received(sent: Any) -> Any:
+        """Return the tensor that was sent."""
+        return torch.zeros(sent.shape, dtype=sent.dtype) if isinstance(sent, SentTensor) else sent
+
+
 @contextmanager
 def simulated_ranks(rank: int, store: Callable[[], "distributed.Store"]) -> Iterator[None]:
     """Let a fake process group do for recipes: others find in a store what rank 0 sends as objects."""
@@ -74,9 +98,10 @@ def simulated_ranks(rank: int, store: Callable[[], "distributed.Store"]) -> Iter
         # Every rank has sent as many by now.
         key = f"objects-{store().add(f'objects-of-{rank}', 1)}"
         if rank == 0:
-            store().set(key, pickle.dumps(objects))  # type: ignore[arg-type]  # of bytes too
+            store().set(key, pickle.dumps(tree_map(SentTensor.of, objects)))  # type: ignore[arg-type]  # of bytes too
         else:
-            objects[:] = pickle.loads(store().get(key))  # noqa: S301 - of a process of this run
+            sent = pickle.loads(store().get(key))  # noqa: S301 - of a process of this run
+            objects[:] = tree_map(SentTensor.received, sent)
 
     join = _DistWrapper.__init__
 

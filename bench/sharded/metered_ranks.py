@@ -8,6 +8,7 @@ from bench.measure.checks import MeteredProcess
 from bench.measure.peak_fields import peaks
 from bench.meters.allocations import Alive
 from bench.meters.measure import Measurement
+from bench.meters.process_tree import end_below, server_pid
 from bench.record.record import Fields, Record
 from bench.sharded.measure_ranks import measure_ranks
 from bench.sharded.rank_jobs import rank_jobs
@@ -58,7 +59,12 @@ class RankPlans:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        server = server_pid()
+        if server and any(not future.done() for future in self._known.values()):
+            # The run ends early: nobody waits for what is measured.
+            end_below(server)
+        self._pool.shutdown()
 
     def measured(self, load: MeteredRanks) -> dict[int, Measurement]:
         """Return the measurements of a load; what is no plan is measured each time. Raises `RankFailed`."""

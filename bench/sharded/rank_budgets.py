@@ -24,7 +24,7 @@ def _of_device(measured: Mapping[int, Measurement], budget: int | None) -> Itera
     reserved = {rank: one.device.reserved_bytes or 0 for rank, one in measured.items()}
     worst = max(reserved, key=lambda rank: reserved[rank])
     if budget is not None and reserved[worst] > budget:
-        yield f"out of device memory: rank {worst} takes {short_size(reserved[worst])} of {short_size(budget)}"
+        yield f"out of device memory: rank {worst} needs {short_size(reserved[worst])}, and has {short_size(budget)}"
 
 
 def _of_host(
@@ -37,6 +37,6 @@ def _of_host(
     if budget is not None and total > budget:
         worst, share = max(taken[rank] for rank in node), budget // len(node)
         yield (
-            f"out of host memory: the {len(node)} ranks of a node take {short_size(total)} of {short_size(budget)}, "
-            f"with their empty processes; one takes up to {short_size(worst)}, and its share is {short_size(share)}"
+            f"out of host memory: the {len(node)} ranks of a node need {short_size(total)} with their empty processes, "
+            f"and have {short_size(budget)}; one needs up to {short_size(worst)}, and its share is {short_size(share)}"
         )

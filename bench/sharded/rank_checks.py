@@ -206,7 +206,9 @@ def try_out(check: RankCheck, device: torch.device) -> None:
             raise WrongModel(f"{name} is on {tensor.device}, not on {device}")
     gathered, wanted = gathered_state_dict(loaded), saved.state_dict()
     if list(gathered) != list(wanted):
-        raise WrongModel(f"the names are {sorted(gathered)}, where {sorted(wanted)} were saved")
+        changes = [f"{name} is missing" for name in wanted if name not in gathered]
+        changes += [f"{name} is new" for name in gathered if name not in wanted]
+        raise WrongModel(f"the names are not those that were saved: {[*changes, 'their order is another one'][0]}")
     gathered |= dict(loaded.named_buffers())
     for name, value in {**wanted, **dict(saved.named_buffers())}.items():
         if isinstance(value, Tensor):
@@ -214,9 +216,33 @@ def try_out(check: RankCheck, device: torch.device) -> None:
                 raise WrongModel(f"{name} {differing}")
         elif not same_value(gathered[name], value):
             raise WrongModel(f"{name} is {gathered[name]!r}, saved as {value!r}")
-    if (ties := first_names(loaded.state_dict())) != first_names(wanted):
-        raise WrongModel(f"tied are {ties}, where {first_names(wanted)} were saved")
+    _require_same_ties(first_names(loaded.state_dict()), first_names(wanted))
+    _require_same_modes(loaded, saved)
     check.model.check_outputs(loaded, saved, exact=check.exact)
+
+
+def _require_same_ties(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    for name, first in wanted.items():
+        if found[name] != first:
+            was, now = (
+                "a tensor of its own" if one == name else f"one tensor with {one}" for one in (first, found[name])
+            )
+            raise WrongModel(f"{name} was {was}, and is {now}")
+
+
+def _require_same_modes(loaded: nn.Module, saved: nn.Module) -> None:
+    """Raise `WrongModel` for parameters that are frozen, or modules that are trained, where the saved ones are not."""
+    trained = {name: parameter.requires_grad for name, parameter in saved.named_parameters()}
+    for name, parameter in loaded.named_parameters():
+        if parameter.requires_grad != trained[name]:
+            raise WrongModel(
+                f"{name} {'requires' if trained[name] else 'does not require'} gradients in the saved model"
+            )
+    modes = {name: module.training for name, module in saved.named_modules()}
+    for name, module in loaded.named_modules():
+        if module.training != modes.get(name, module.training):
+            mode = "training" if modes[name] else "evaluation"
+            raise WrongModel(f"{name or 'the model'} is in {mode} mode in the saved model, and in the other one here")
 
 
 def gathered_state_dict(model: nn.Module) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import cast
 
 import psutil
 
+from bench.conformance.traits import OBSTACLES, properties_of
 from bench.measure.case import Case
 from bench.measure.expected import blank_record, bound_bytes, shortage
-from bench.measure.refusals import skip_reason
+from bench.measure.refusals import able, obstacles, skip_reason
 from bench.meters import device_meter
 from bench.record.record import Record, ratio
 from bench.record.row_key import RowKey
@@ -23,6 +24,8 @@ from model.parallel.blocks import blocks_in_words
 from model.parallel.division import BY_FSDP, FSDP, Division
 
 ALONE = local_group(1)
+# More are not read.
+MOST_NAMES = 3
 
 
 @cache
@@ -135,7 +138,18 @@ class ShardedCase(Case):
 def _(case: ShardedCase) -> str | None:
     if reason := case.strategy.skip_reason:
         return reason
-    return f"refused: {case.parallelism}: {case.objection}" if case.objection else None
+    if case.objection:
+        return f"refused: {case.parallelism}: {case.objection}"
+    found = properties_of(case.user_model.skeleton()) if case.user_model else {}
+    for name in sorted(case.strategy.refused(case.device) & found.keys()):
+        what = f"{name.replace('_', ' ')} ({', '.join(found[name][:MOST_NAMES])})"
+        return f"refused: {case.strategy_name} cannot load {what}: {OBSTACLES[name]}"
+    return None
+
+
+@able.register
+def _(case: ShardedCase) -> list[str]:
+    return [name for name, strategy in SHARDED.items() if not obstacles(case, strategy)]
 
 
 @bound_bytes.register

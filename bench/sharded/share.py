@@ -20,8 +20,9 @@ class Share:
     """The terms of a bound for one rank of N, in bytes.
 
     S are the model's state bytes, and L those of its largest tensor. S/N is what the rank holds in the end, to the
-    byte: its shards, and what every rank has whole. B is what of that are plain tensors with names in the checkpoint. U
-    is what it takes beyond S/N to move what is sharded in one go to the device, whole, and to shard it there. T are the
+    byte: its shards, and what every rank has whole. B is what it takes beyond that to be sent all tensors, in the order
+    of the state dict: one that is divided, whole, and those before it that are not divided, a second time. U is what it
+    takes beyond S/N to move what is sharded in one go to the device, whole, and to shard it there. T are the
     bytes of pages of the checkpoint that hold something of its shards, and F those of the file with the most of them.
 
     M are the largest two tensors, as they are saved, whose names follow each other and that it has shards of:
@@ -36,7 +37,7 @@ class Share:
     state_bytes: int
     largest_tensor_bytes: int
     held_bytes: int
-    plain_bytes: int
+    sent_bytes: int
     unit_bytes: int
     touched_bytes: int
     largest_pair_bytes: int
@@ -98,8 +99,9 @@ class Sizes:
     ends: Mapping[str, int]
     saved: Mapping[str, int]
     converted: frozenset[str]
-    # Of every name in the state dict, sorted, the name of its tensor.
+    # Of every name in the state dict, sorted, the name of its tensor; and these in the order of the state dict.
     names: Mapping[str, str]
+    saved_names: Sequence[str]
 
     @classmethod
     def of(cls, model: nn.Module, saved_dtypes: Mapping[str, torch.dtype], to: torch.dtype | None) -> "Sizes":
@@ -122,7 +124,7 @@ class Sizes:
             if saved[name] and kind != final:
                 converted.add(name)
         names = {name: firsts[id(own[name])] for name in sorted(own) if id(own[name]) in firsts}
-        return cls(ends, saved, frozenset(converted), names)
+        return cls(ends, saved, frozenset(converted), names, [names[name] for name in own if name in names])
 
 
 def shares(  # noqa: PLR0913 - what a load is of
@@ -146,6 +148,12 @@ def shares(  # noqa: PLR0913 - what a load is of
     divided = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
     lengths = {name: tensors[name].shape[dimension] for name, dimension in divided.items()}
     state = sum(count for name, count in ends.items() if saved[name])
+
+    kept = sent = 0
+    for name in sizes.saved_names:
+        # What is no distributed tensor stays until all are there.
+        kept += ends[name] if name not in dimensions and tensors[name].ndim else 0
+        sent = max(sent, kept + (ends[name] if name in dimensions else 0))
 
     @cache
     def of(slices: tuple[int, ...]) -> Share:
@@ -178,7 +186,7 @@ def shares(  # noqa: PLR0913 - what a load is of
             state_bytes=state,
             largest_tensor_bytes=max(count for name, count in ends.items() if saved[name]),
             held_bytes=total,
-            plain_bytes=sum(count for name, count in ends.items() if name not in dimensions and saved[name]),
+            sent_bytes=sent,
             unit_bytes=max(0, peak - total),
             touched_bytes=sum(touched.values()),
             largest_pair_bytes=_largest_pair([saved[name] for name in sizes.names.values() if held[name]]),

@@ -14,7 +14,7 @@ from bench.sharded.sharded_case import ShardedCase
 MIB = 2**20
 EMPTY = 200 * MIB
 # Rank 0 leads, others are alike, and the last of 64 has less of the vocabulary.
-CASE = ShardedCase("streamed", "tiny", "sim", "float32", planned=True, group=RankGroup(64, (0,), 8))
+CASE = ShardedCase("broadcast", "tiny", "sim", "float32", planned=True, group=RankGroup(64, (0,), 8))
 
 
 def taken(device: int, host: int) -> Any:
@@ -33,16 +33,16 @@ NODE = 8 * EMPTY + 100 * MIB
         (Budget(60 * MIB, NODE), ""),
         (Budget(60 * MIB), ""),
         (Budget(None, NODE), ""),
-        (Budget(60 * MIB - 1, NODE), "out of device memory: rank 0 takes 60 MiB of 60 MiB"),
+        (Budget(60 * MIB - 1, NODE), "out of device memory: rank 0 needs 60 MiB, and has 60 MiB"),
         (
             Budget(60 * MIB, NODE - 8 * MIB),
-            "out of host memory: the 8 ranks of a node take 1.7 GiB of 1.7 GiB, with their empty processes; one takes "
-            "up to 230 MiB, and its share is 211.5 MiB",
+            "out of host memory: the 8 ranks of a node need 1.7 GiB with their empty processes, and have 1.7 GiB; one "
+            "needs up to 230 MiB, and its share is 211.5 MiB",
         ),
         (
             Budget(30 * MIB, 1000 * MIB),
-            "out of device memory: rank 0 takes 60 MiB of 30 MiB; out of host memory: the 8 ranks of a node take "
-            "1.7 GiB of 1000 MiB, with their empty processes; one takes up to 230 MiB, and its share is 125 MiB",
+            "out of device memory: rank 0 needs 60 MiB, and has 30 MiB; out of host memory: the 8 ranks of a node need "
+            "1.7 GiB with their empty processes, and have 1000 MiB; one needs up to 230 MiB, and its share is 125 MiB",
         ),
     ],
 )

@@ -85,6 +85,14 @@ def a_tie(model: nn.Module) -> None:
     embedding.weight = nn.Parameter(embedding.weight.detach().clone())
 
 
+def frozen(model: nn.Module) -> None:
+    model.get_parameter("blocks.0.up_proj.bias").requires_grad = False
+
+
+def evaluated(model: nn.Module) -> None:
+    model.get_submodule("blocks.0").eval()
+
+
 def another_place(model: nn.Module) -> None:
     model.register_buffer("positions", model.get_buffer("positions").to("meta"), persistent=False)
 
@@ -94,8 +102,10 @@ def another_place(model: nn.Module) -> None:
     [
         (one_value, r"^blocks\.1\.up_proj\.weight differs in 1 of 1,024 values"),
         (a_buffer, r"^positions differs in 1 of 128 values"),
-        (a_name, r"^the names are .*'more'"),
-        (a_tie, r"^tied are "),
+        (a_name, r"^the names are not those that were saved: more is new$"),
+        (a_tie, r"^head\.weight was one tensor with embedding\.weight, and is a tensor of its own$"),
+        (frozen, r"^blocks\.0\.up_proj\.bias requires gradients in the saved model$"),
+        (evaluated, r"^blocks\.0 is in training mode in the saved model, and in the other one here$"),
         (another_place, r"^positions is on meta, not on cpu"),
     ],
 )
@@ -106,7 +116,7 @@ def test_a_wrong_load_is_told(fault: Callable[[nn.Module], object], message: str
 
 def test_a_load_without_its_cast_is_told(checked: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Specification, "keywords", {})
-    with pytest.raises(WrongModel, match=r"^embedding\.weight is torch\.float32, saved as torch\.bfloat16"):
+    with pytest.raises(WrongModel, match=r"^\w+ is torch\.float32, saved as torch\.bfloat16"):
         checked(lambda _: None, "bfloat16")
 
 

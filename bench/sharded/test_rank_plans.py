@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from threading import Barrier, Event, Timer
+from threading import Barrier, Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,8 +73,11 @@ def test_an_error_is_that_of_its_load(asked: list[int]) -> None:
         assert plans.measured(right) == 64  # type: ignore[comparison-overlap]
 
 
-def test_a_run_that_ends_early_leaves_out_what_has_not_begun(asked: list[int]) -> None:
+def test_a_run_that_ends_early_ends_what_it_measures(asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins nothing, and ends the processes that nobody waits for."""
     begun, go = Event(), Event()
+    monkeypatch.setattr("bench.sharded.metered_ranks.server_pid", lambda: 7)
+    monkeypatch.setattr("bench.sharded.metered_ranks.end_below", lambda pid: go.set() if pid == 7 else None)
 
     def waits() -> int:
         begun.set()
@@ -85,5 +88,5 @@ def test_a_run_that_ends_early_leaves_out_what_has_not_begun(asked: list[int]) -
     with RankPlans(lambda: loads, 1) as plans:
         plans._begin(loads)
         begun.wait(30)
-        Timer(0.1, go.set).start()
+    assert go.is_set()
     assert asked == []

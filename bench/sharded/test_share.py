@@ -47,10 +47,6 @@ def test_a_rank_holds_what_pytorch_gives_it(way: str, size: str, ranks: int) -> 
         made = [tensor.untyped_storage().nbytes() for tensor in tensors]
         larger = sum(size for size, tensor in zip(made, tensors, strict=True) if size != tensor.nbytes)
         assert expected[rank].pads == (larger if Division(way).pads else 0)
-        plain = sum(
-            tensor.nbytes for tensor in (*model.parameters(), *model.buffers()) if not hasattr(tensor, "placements")
-        )
-        assert expected[rank].plain_bytes == plain
         distributed.destroy_process_group()
 
 
@@ -86,14 +82,15 @@ def test_the_terms_of_a_cast_by_hand() -> None:
     one, two = shares(decoder(), Division("fsdp"), 2, saved, torch.bfloat16)
     embedding, positions = VOCABULARY * WIDTH, CONTEXT * WIDTH * 4
     block = 4 * (WIDTH * WIDTH + WIDTH) + 2 * WIDTH + 2 * 4 * WIDTH * WIDTH + 5 * WIDTH
-    assert one.checkpoint_bytes == 2 * embedding + 4 * BLOCKS * block
-    assert one.state_bytes == 2 * (embedding + BLOCKS * block)
-    assert one.converted_to_bytes == 2 * BLOCKS * block
+    # A scalar is whole in each rank.
+    assert one.checkpoint_bytes == 2 * embedding + 4 * BLOCKS * block + 4
+    assert one.state_bytes == 2 * (embedding + BLOCKS * block + 1)
+    assert one.converted_to_bytes == 2 * (BLOCKS * block + 1)
     # Half of the rows of the largest layer of a block; of 37 rows of the embedding the first rank has one more.
     assert one.largest_made_bytes == 2 * 2 * WIDTH * WIDTH
-    assert one.held_bytes == 2 * (19 * WIDTH + BLOCKS * block // 2) + positions
+    assert one.held_bytes == 2 * (19 * WIDTH + BLOCKS * block // 2 + 1) + positions
     assert two.held_bytes == one.held_bytes - 2 * WIDTH
-    assert one.held_saved_bytes == 2 * 19 * WIDTH + 4 * BLOCKS * block // 2
+    assert one.held_saved_bytes == 2 * 19 * WIDTH + 4 * BLOCKS * block // 2 + 4
     # A bias comes before its weight.
     assert one.largest_pair_bytes == 4 * (4 * WIDTH + 4 * WIDTH * WIDTH)
     assert one.bound_bytes("S/N + D") == one.held_bytes + min(4 * 2 * WIDTH * WIDTH, one.bound_bytes("R") // 16)
@@ -113,7 +110,8 @@ def test_the_terms_of_a_model_by_hand() -> None:
     one, two = shares(model, Division("fsdp"), 2)
     block, outside, mask = 4 * (12 * 16 + 13 * 4), 4 * (13 * 4 + 2 * 4), 4 * 9
     assert (one.state_bytes, one.largest_tensor_bytes) == (block + outside + mask, 4 * 64)
-    assert one.plain_bytes == mask
+    # The largest of a block after its mask, or the embedding before: what is divided is sent whole.
+    assert one.sent_bytes == mask + 4 * 64
     # Of 5 rows of the vocabulary, and 3 positions, the first rank has one more than the second.
     assert one.held_bytes == block // 2 + mask + 4 * (3 + 2 + 3) * 4 + 4 * 4
     assert two.held_bytes == one.held_bytes - 3 * 16
@@ -126,10 +124,10 @@ def test_a_reader_of_files_in_turn_maps_one_at_a_time() -> None:
     """Two ranks, and two files: one has the tied head, which is the embedding."""
     blocks = [name for name in decoder().state_dict() if name.startswith("blocks")]
     one, two = shares(decoder(), Division("fsdp"), 2, files=[["head.weight"], blocks])
-    embedding, blocks_bytes = 4 * VOCABULARY * WIDTH, one.checkpoint_bytes - 4 * VOCABULARY * WIDTH
+    embedding, blocks_bytes = 4 * VOCABULARY * WIDTH, one.checkpoint_bytes - 4 * (VOCABULARY * WIDTH + 1)
     assert one.largest_file_bytes == max(embedding, blocks_bytes) == blocks_bytes
     assert one.file_touched_bytes == blocks_bytes // 2
-    assert two.touched_bytes == two.file_touched_bytes + 4 * 18 * WIDTH
+    assert two.touched_bytes == two.file_touched_bytes + 4 * (18 * WIDTH + 1)
     [whole, _] = shares(decoder(), Division("fsdp"), 2)
     assert (whole.file_touched_bytes, whole.largest_file_bytes) == (whole.touched_bytes, whole.checkpoint_bytes)
 
@@ -151,7 +149,8 @@ def test_what_is_divided_by_columns_lies_in_all_of_its_pages() -> None:
     assert one.touched_bytes == one.held_bytes + 4 * (8 + 32)
     assert two.touched_bytes == two.held_bytes + 4 * (8 + 32)
     # Positions, three norms, and a mask.
-    assert one.plain_bytes == 4 * (3 * 4 + 3 * 2 * 4 + 9)
+    # The largest layer is sent after the positions and the mask.
+    assert one.sent_bytes == 4 * (3 * 4 + 9 + 64)
     # A tensor counts whole, however little of it a rank has, and its bias is held when it is read.
     assert one.largest_pair_bytes == 4 * (16 + 64)
     # The strips of the weights that are divided by rows are put together on the host.
@@ -172,7 +171,7 @@ ONE = Share(
     state_bytes=1000,
     largest_tensor_bytes=100,
     held_bytes=500,
-    plain_bytes=7,
+    sent_bytes=107,
     unit_bytes=30,
     touched_bytes=600,
     largest_pair_bytes=90,
@@ -191,7 +190,7 @@ ONE = Share(
         ("0", 0, 0),
         ("2S", 2000, 2000),
         ("S/N", 500, 511),
-        ("S/N + B + L", 607, 618),
+        ("S/N + B", 607, 618),
         # What is divided where it is, is made in the size that all have.
         ("S/N + U", 530, 530),
         ("M", 90, 90),

@@ -17,19 +17,22 @@ def fully_sharded(model: nn.Module, mesh: "DeviceMesh", wrap: Sequence[str]) -> 
     """Shard a model with FSDP2, block by block, then the rest."""
     from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - it takes a second
 
+    # Every rank has them whole: FSDP2 refuses to shard them.
+    whole = {parameter for parameter in model.parameters() if not parameter.ndim}
     for block in blocks(model, wrap).values():
-        fully_shard(block, mesh=mesh)
-    return cast("nn.Module", fully_shard(model, mesh=mesh))
+        fully_shard(block, mesh=mesh, ignored_params=whole)
+    return cast("nn.Module", fully_shard(model, mesh=mesh, ignored_params=whole))
 
 
 def fully_sharded_dimensions(model: nn.Module) -> Mapping[str, int]:
     """Return the dimension along which each parameter is divided, by its name."""
-    return {name: 0 for name, _ in model.named_parameters()}
+    return {name: 0 for name, parameter in model.named_parameters() if parameter.ndim}
 
 
 def fully_sharded_units(model: nn.Module, wrap: Sequence[str]) -> Units:
     """Return the names of each block, buffers included, then all others."""
-    return block_units(model, blocks(model, wrap))
+    whole = {name for name, parameter in model.named_parameters() if not parameter.ndim}
+    return [[name for name in unit if name not in whole] for unit in block_units(model, blocks(model, wrap))]
 
 
 def objection_to_sharding(model: nn.Module, wrap: Sequence[str], *, one_dtype: bool) -> str | None:
@@ -43,8 +46,6 @@ def objection_to_sharding(model: nn.Module, wrap: Sequence[str], *, one_dtype: b
 def _objections(model: nn.Module, wrap: Sequence[str], *, one_dtype: bool) -> Iterator[str]:
     found = blocks(model, wrap)
     for name, parameter in model.named_parameters():
-        if not parameter.ndim:
-            yield f"FSDP2 shards no scalars, and {name} is one: give it a dimension"
         if not parameter.is_contiguous():
             yield f"FSDP2 shards contiguous tensors only, and {name} has the strides {parameter.stride()}"
     if tied := tied_across(model, found):

@@ -154,7 +154,7 @@ def objection_to_plan(model: nn.Module, reference: Reference | None, ranks: int)
     try:
         layers = divided_layers(model, reference)
     except ValueError as error:
-        return str(error)
+        return f"{error}; divide it by fsdp alone, or give another plan with --tp-plan"
     return next(_uneven(model, layers, ranks), None)
 
 
@@ -169,6 +169,10 @@ def _uneven(model: nn.Module, layers: Mapping[str, tuple[nn.Module, Any]], ranks
         for name, heads in _heads(model).items():
             if heads % ranks:
                 yield f"{ranks:,} ranks cannot share {heads:,} heads ({name}): give a number that divides it"
+    for path, (module, _) in layers.items():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.is_contiguous():
+                yield f"a plan divides contiguous tensors only, and {path}.{name} has the strides {parameter.stride()}"
     for path, (module, style) in layers.items():
         dimension = _dimensions(path, module, style).get("weight")
         if dimension is None or not _is_local(style):

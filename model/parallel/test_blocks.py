@@ -112,7 +112,7 @@ def frozen() -> nn.Module:
     [
         (Decoder, None),
         (frozen, None),
-        (scalar, "FSDP2 shards no scalars, and scale is one: give it a dimension"),
+        (scalar, None),
         (transposed, "FSDP2 shards contiguous tensors only, and extra has the strides (1, 2)"),
         (
             mixed,
@@ -140,3 +140,8 @@ def test_ties_across_blocks_are_refused() -> None:
     )
     # Nothing is a block then.
     assert Division("fsdp", wrap=("Embedding",)).objection(Decoder(), 2) is not None
+
+
+def test_a_scalar_stays_whole() -> None:
+    assert "scale" not in Division("fsdp").dimensions(scalar())
+    assert not any("scale" in unit for unit in Division("fsdp").units(scalar()))

@@ -91,7 +91,8 @@ def test_a_plan_that_cannot_be_followed_is_refused_in_a_line(
     with pytest.raises(ValueError, match=r"the plan|names no module") as caught:
         divided_layers(Decoder(), OWN)
     assert str(caught.value) == message
-    assert Division("tensor", tp_plan=OWN).objection(Decoder(), 2) == message
+    objection = Division("tensor", tp_plan=OWN).objection(Decoder(), 2)
+    assert objection == f"{message}; divide it by fsdp alone, or give another plan with --tp-plan"
 
 
 @pytest.mark.parametrize("plan", [{}, [], None, 3, {1: "colwise"}])

@@ -26,11 +26,12 @@ def _least_of_ranks(candidates: Sequence[Row]) -> list[Row]:
 
     Ways to divide a model leave ranks with shares of other sizes, so bytes are compared.
     """
-    for figure in ("device_requested_peak_bytes", "node_private_peak_bytes"):
+    figures = ("device_requested_peak_bytes", "node_private_peak_bytes")
+    for figure in figures:
         least = min(_taken(row, figure) for row in candidates)
         equal = EQUAL_MEMORY * min(row.record.share_bytes or row.record.state_bytes for row in candidates)
         candidates = [row for row in candidates if _taken(row, figure) <= least + equal]
-    return list(candidates)
+    return sorted(candidates, key=lambda row: [_taken(row, figure) for figure in figures])
 
 
 def _taken(row: Row, figure: str) -> int:

@@ -48,5 +48,5 @@ def _cast(case: ShardedCase, ranks: int, device_bytes: int) -> Iterator[str]:
     """Yield the share of a rank in half as many bytes."""
     if half := halved(case):
         each = divisible(half).of_rank(ranks)
-        fits = fits_or_not(each <= device_bytes)
-        yield f"--cast {half.cast}: each of {ranks:,} takes S/N + B = {short_size(each)}, which {fits}"
+        fits = fits_or_not(divisible(half).reserved_of_rank(ranks) <= device_bytes)
+        yield f"--cast {half.cast}: each of {ranks:,} takes {short_size(each)}, which {fits}"

@@ -132,7 +132,7 @@ def _quantising(case: Case, ranks: int, device_bytes: int) -> str:
 def fewest_ranks(sizes: DivisibleBytes, tried: int, device_bytes: int) -> int | None:
     """Return the smallest power of two of ranks, above those tried, whose shares fit a device; None: none does."""
     counts = (2**power for power in range(tried.bit_length(), MOST_RANKS.bit_length()))
-    return next((count for count in counts if sizes.of_rank(count) <= device_bytes), None)
+    return next((count for count in counts if sizes.reserved_of_rank(count) <= device_bytes), None)
 
 
 def _more_ranks(sizes: DivisibleBytes, tried: int, device_bytes: int) -> str:
@@ -142,7 +142,7 @@ def _more_ranks(sizes: DivisibleBytes, tried: int, device_bytes: int) -> str:
             f"more devices: {short_size(sizes.whole)} are not divided and lie on each of them, which does not fit "
             f"{short_size(device_bytes)}"
         )
-    return f"more devices: each of {ranks:,} takes S/N + B = {short_size(sizes.of_rank(ranks))}, which fits"
+    return f"more devices: each of {ranks:,} takes {short_size(sizes.of_rank(ranks))}, which fits"
 
 
 def _offloading(case: Case, device_bytes: int) -> str:

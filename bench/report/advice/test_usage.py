@@ -179,5 +179,5 @@ def test_a_plan_is_written_in_pytorchs_own_styles(monkeypatch: pytest.MonkeyPatc
     monkeypatch.undo()
     own = Division("tensor", tp_plan=Reference("bench.selftest.decoder:torch_plan"))
     assert division_of(Decoder(), own, monkeypatch) == [
-        "    return parallelize_module(model, mesh, plan, src_data_rank=None)  # plan: that of --tp-plan",
+        "    return parallelize_module(model, mesh, plan, src_data_rank=None)  # plan: the dict of --tp-plan",
     ]

@@ -1,7 +1,7 @@
 """The lines that use the pasted code of a strategy: a call, and for many processes what divides the model."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from bench.measure.case import Case
 from bench.meters import kind_of
@@ -58,13 +58,20 @@ def _of_ranks(strategy: str, case: ShardedCase, on: str, given: Sequence[str]) -
     if case.parallelism == FSDP:
         yield "from torch.distributed.fsdp import fully_shard"
     else:
-        yield "from torch.distributed.tensor import Replicate"
-        yield "from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module"
+        yield from _imports_of_plan(plan_in_code(case.specification.architecture.skeleton(), case.division.tp_plan))
     yield from (f"from load_{strategy} import {strategy}", "", "distributed.init_process_group()")
     yield from _device(on)
     yield f'mesh = init_device_mesh("{on}", (distributed.get_world_size(),))'
     yield from ("", "def parallelize(model):", *(f"    {line}" for line in _division(case)), "")
     yield f"model = {strategy}(build, {', '.join([_path(case), 'device', 'parallelize', *given])}){BUILD}"
+
+
+def _imports_of_plan(plan: Mapping[str, str] | None) -> Iterator[str]:
+    styles = " ".join((plan or {}).values())
+    if "Replicate" in styles:
+        yield "from torch.distributed.tensor import Replicate"
+    names = [name for name in ("ColwiseParallel", "RowwiseParallel") if name in styles]
+    yield f"from torch.distributed.tensor.parallel import {', '.join([*names, 'parallelize_module'])}"
 
 
 def _device(on: str) -> Iterator[str]:
@@ -81,7 +88,7 @@ def _division(case: ShardedCase) -> Iterator[str]:
         plan = plan_in_code(model, division.tp_plan)
         if plan is not None:
             yield from ("plan = {", *(f'    "{name}": {style},' for name, style in plan.items()), "}")
-        what = "" if plan is not None else "  # plan: that of --tp-plan"
+        what = "" if plan is not None else "  # plan: the dict of --tp-plan"
         yield f"return parallelize_module(model, mesh, plan, src_data_rank=None){what}"
         return
     for path, classes in block_lists(model, division.wrap).items():

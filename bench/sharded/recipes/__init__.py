@@ -41,6 +41,9 @@ def _recipe(module: str, function: str = "") -> LazyRecipe:
     return LazyRecipe(Reference(f"{__name__}.{module}:{function or module}"))
 
 
+# Ranks give every tensor memory of its own.
+VIEWS = "views gaps"
+
 # PyTorch's collectives of objects want NumPy.
 SHARDED = {
     strategy.name: strategy
@@ -51,34 +54,35 @@ SHARDED = {
             _recipe("load_then_shard"), "torch",
             Bounds("S/N + U",     "2S",    "2S",                  "0",     "0"),
             Bounds("S/N + U",     "S + C", "S + C",               "0",     "0"),
-            extra_layouts=EXTRA_LAYOUTS, builds=True,
+            refuses=VIEWS, extra_layouts=EXTRA_LAYOUTS, builds=True,
         ),
         ShardedStrategy(
             _recipe("broadcast"), "torch",
-            Bounds("S/N + B + L", "0",     "S/N | S/N + B + L",   "S | 0", "0"),
-            Bounds("S/N + B + L", "Y | 0", "S/N + Y | S/N + B + L", "C | 0", "0"),
-            extra_layouts=EXTRA_LAYOUTS, needs="numpy",
+            Bounds("S/N + B",     "0",     "S/N | S/N + B",       "S | 0", "0"),
+            Bounds("S/N + B",     "Y | 0", "S/N + Y | S/N + B",   "C | 0", "0"),
+            refuses=VIEWS, extra_layouts=EXTRA_LAYOUTS, needs="numpy",
         ),
         ShardedStrategy(
             _recipe("mmap_shards"), "torch",
             Bounds("S/N",         "V",     "S/N",                 "T",     "0"),
-            extra_layouts=EXTRA_LAYOUTS,
+            refuses=VIEWS, extra_layouts=EXTRA_LAYOUTS,
         ),
         ShardedStrategy(
             _recipe("dcp"), "dcp",
             Bounds("S/N",         "M + V", "S/N + M",             "0",     "0"),
-            needs="numpy",
+            refuses=VIEWS, needs="numpy",
         ),
         ShardedStrategy(
             _recipe("dcp", "dcp_safetensors"), "safetensors",
             Bounds("S/N",         "V",     "S/N",                 "F",     "0"),
-            extra_layouts="safetensors_sharded", needs="numpy safetensors", reads_folder=True,
+            refuses=f"{VIEWS} extra_state", extra_layouts="safetensors_sharded", needs="numpy safetensors",
+            reads_folder=True,
         ),
         ShardedStrategy(
             _recipe("streamed"), "torch",
             Bounds("S/N",         "R",     "S/N",                 "0",     "R"),
             Bounds("S/N + D",     "R",     "S/N + D",             "0",     "R"),
-            extra_layouts=EXTRA_LAYOUTS,
+            refuses=VIEWS, extra_layouts=EXTRA_LAYOUTS,
         ),
     )
 }  # fmt: skip
