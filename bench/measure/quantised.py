@@ -19,12 +19,13 @@ BITS_OF_A_BYTE = 8
 class DivisibleBytes:
     """Bytes of a model: those that FSDP divides among ranks, and those that each rank holds `whole`: its buffers.
 
-    `sizes` are those of its tensors; empty: they are not known.
+    `sizes` are those of the tensors that are divided, and `whole_sizes` those of the others; empty: not known.
     """
 
     divided: int
     whole: int
     sizes: tuple[int, ...] = ()
+    whole_sizes: tuple[int, ...] = ()
 
     def of_rank(self, ranks: int) -> int:
         """Return S/N + B: what one of some ranks holds, the first if it is one more element than others."""
@@ -32,16 +33,27 @@ class DivisibleBytes:
 
     def reserved_of_rank(self, ranks: int) -> int:
         """Return what the allocator of a device takes for that, as far as the sizes of its tensors are known."""
-        return max(self.of_rank(ranks), reserved_bytes(-(-size // ranks) for size in self.sizes))
+        sizes = [*(-(-size // ranks) for size in self.sizes), *self.whole_sizes]
+        return max(self.of_rank(ranks), reserved_bytes(sizes))
 
 
 def divisible(case: Case) -> DivisibleBytes:
     """Return the bytes that ranks would divide."""
     footprint, model = case.specification.footprint, case.specification.architecture.skeleton()
     names = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    buffers = {name: tensor for name, tensor in _ends(case, model).items() if name in names}
+    ends = _ends(case, model)
+    buffers = {name: tensor for name, tensor in ends.items() if name in names}
     whole = _nbytes(buffers.values()) + footprint.nonpersistent_bytes
-    return DivisibleBytes(footprint.state_bytes + footprint.nonpersistent_bytes - whole, whole, footprint.sizes)
+    return DivisibleBytes(
+        footprint.state_bytes + footprint.nonpersistent_bytes - whole,
+        whole,
+        _sizes(tensor for name, tensor in ends.items() if name not in names),
+        (*_sizes(buffers.values()), footprint.nonpersistent_bytes),
+    )
+
+
+def _sizes(tensors: Iterable[Tensor]) -> tuple[int, ...]:
+    return tuple(storage.nbytes() for storage in dict.fromkeys(one.untyped_storage() for one in tensors))
 
 
 def quantised(case: Case, bits: int) -> DivisibleBytes:
@@ -56,7 +68,7 @@ def quantised(case: Case, bits: int) -> DivisibleBytes:
     count = sum({tensor.untyped_storage(): tensor.numel() for tensor in linear.values()}.values())
     sizes = divisible(case)
     kept = sizes.divided - _nbytes(linear.values())
-    return replace(sizes, divided=kept + -(-count * bits // BITS_OF_A_BYTE), sizes=())
+    return replace(sizes, divided=kept + -(-count * bits // BITS_OF_A_BYTE), sizes=(), whole_sizes=())
 
 
 def _ends(case: Case, model: nn.Module) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ def test_the_documented_commands_write_the_documents_as_they_are(tmp_path: Path)
         documented("python -m bench.report 0010"),
         documented("python -m bench.report 0010 --readme"),
         documented("python -m bench.report --peers 0011 0012 0013 0014 0016 0015"),
-        documented("python -m bench.report --sharded 0018 0017"),
+        documented("python -m bench.report --sharded 0018 0017 0021"),
         documented("python -m bench.report --tables"),
     ):
         assert words[:3] == ["python", "-m", "bench.report"]

@@ -35,7 +35,7 @@ def figures(case: ShardedCase, checkpoint: Checkpoint, rehearsal: Checkpoint, *n
 
 
 @every_way
-@pytest.mark.parametrize("strategy", ["dcp", "dcp_safetensors"])
+@pytest.mark.parametrize("strategy", [name for name in ("dcp", "dcp_safetensors") if not SHARDED[name].skip_reason])
 def test_a_planned_rank_takes_what_a_measured_one_takes_of_the_device(
     strategy: str, way: str, planned_checkpoint: Make, real_checkpoint: Make
 ) -> None:
@@ -51,7 +51,7 @@ def test_a_planned_rank_takes_what_a_measured_one_takes_of_the_device(
 
 
 @every_way
-@pytest.mark.parametrize("strategy", [name for name, one in SHARDED.items() if not one.has_leader])
+@pytest.mark.parametrize("strategy", [name for name, one in SHARDED.items() if not (one.has_leader or one.skip_reason)])
 def test_rank_0_takes_what_another_one_with_its_share_takes_where_it_does_not_lead(
     strategy: str, way: str, planned_checkpoint: Make, real_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bench.meters.simulated.peaks import host_held
 from bench.meters.simulated.simulation import simulation
 from bench.selftest.held_models import CPU, CUDA, DEVICE, PAGE_BYTES, Extra, Holder, saved, small_parts, some
 from bench.strategies.reading.records import unzip
+from bench.strategies.reading.threads import Reader, ReadFailed
 from bench.strategies.streamed import streamed
 
 
@@ -60,6 +62,9 @@ def test_after_a_failed_load_nothing_is_pinned_and_nothing_left(
     with simulation(ledger, planned=planned):
         if how == "read":
             monkeypatch.setattr(os, "preadv", unreadable_from(0))
+            if planned:
+                # A plan calls the system for nothing.
+                monkeypatch.setattr(Reader, "read", unreadable)
         with pytest.raises(expected) as caught:
             streamed(builds[how], path, CUDA, dtype=dtype, threads=2)
         # As long as the error is held its frames are, and what is on the device with them; nothing stays pinned.
@@ -69,6 +74,10 @@ def test_after_a_failed_load_nothing_is_pinned_and_nothing_left(
         builds.clear()
         gc.collect()
         assert ledger.held_bytes(PINNED) == ledger.held_bytes(DEVICE) == 0
+
+
+def unreadable(_: Reader, opened: FileIO, start: int, _end: int, _address: int) -> None:
+    raise ReadFailed(opened, start, "Input/output error")
 
 
 def unreadable_from(first: int) -> Callable[..., int]:

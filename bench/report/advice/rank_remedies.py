@@ -1,4 +1,4 @@
-"""What would load a model among ranks where nothing fits their devices and nodes, by theory."""
+"""Remedies by theory where no load by ranks fits their devices and nodes."""
 
 from collections.abc import Iterator, Sequence
 

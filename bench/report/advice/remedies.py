@@ -1,4 +1,4 @@
-"""What would load a model that nothing loads with a budget: each remedy, its bytes, and whether they fit."""
+"""Remedies where nothing loads a model with a budget: each with its bytes, and whether they fit."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -138,10 +138,8 @@ def fewest_ranks(sizes: DivisibleBytes, tried: int, device_bytes: int) -> int | 
 def _more_ranks(sizes: DivisibleBytes, tried: int, device_bytes: int) -> str:
     """Return what each of several devices takes of the weights, by theory."""
     if (ranks := fewest_ranks(sizes, tried, device_bytes)) is None:
-        return (
-            f"more devices: {short_size(sizes.whole)} are not divided and lie on each of them, which does not fit "
-            f"{short_size(device_bytes)}"
-        )
+        least = short_size(sizes.reserved_of_rank(MOST_RANKS))
+        return f"more devices: each takes {least} or more, whatever their number, which does not fit"
     return f"more devices: each of {ranks:,} takes {short_size(sizes.of_rank(ranks))}, which fits"
 
 

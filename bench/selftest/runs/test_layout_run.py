@@ -1,5 +1,6 @@
 """A run of `--layout`: one distributed checkpoint, loaded by two numbers of ranks."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ LAYOUT = "pytest bench --sharded --layout dcp --ranks 2,4"
 
 
 @pytest.mark.ranks
+@pytest.mark.skipif(not find_spec("numpy"), reason="wants numpy: pip install '.[sharded]'")
 def test_one_checkpoint_is_saved_and_loaded_by_every_number_of_ranks(bench: Bench, folder: Path) -> None:
     done = bench(*documented_options(LAYOUT), "-k", "peak_memory and fsdp")
     assert done.returncode == 0, done.stdout + done.stderr
