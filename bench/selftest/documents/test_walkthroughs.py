@@ -56,7 +56,7 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pyte
     exec(llama, {})  # noqa: S102 - as it stands in the document
     taken = ("baseline", "mmap_assign", "transformers")
     printed = typed(LLAMA, f"-k 'peak_memory and ({' or '.join(taken)})'")
-    shown = columns(documents()["README.md"].partition("Run 0019 printed:")[2], "device", "private", "verdict")
+    shown = columns(documents()["README.md"].partition("Run 0019 printed")[2], "device", "private", "verdict")
     # Without three rows, to be short.
     assert shown.keys() == (STRATEGIES.keys() | {"transformers"}) - {"per_tensor", "sequential", "meta_sequential"}
     for name, (device, private, verdict) in columns(printed, "device", "private", "verdict").items():
