@@ -1,5 +1,6 @@
 """Refusals of a case: the reason why it cannot be measured, and what of the user's model keeps a strategy from it."""
 
+from collections.abc import Mapping
 from functools import cache, singledispatch
 
 from bench.conformance.traits import OBSTACLES, properties_of
@@ -52,12 +53,18 @@ def obstacles(case: Case, strategy: Strategy) -> set[str]:
     if case.user_model is None or strategy.is_users:
         return set()
     model = case.user_model.skeleton()
-    found = set(properties_of(model)) & strategy.refused(case.device)
+    found = set(properties(case.user_model)) & strategy.refused(case.device)
     if strategy.builds:
         return found
     if compiled_modules(model):
         return found | {"scripted"}
     return found | _obstacles_of_skeleton(case.user_model)
+
+
+@cache
+def properties(model: UserModel) -> Mapping[str, list[str]]:
+    """Return the properties of the user's model, looked up once in a run; see `properties_of`."""
+    return properties_of(model.skeleton())
 
 
 @cache

@@ -1,16 +1,16 @@
 """One measurement of many processes: which strategy loads which checkpoint, divided how among how many ranks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
 
 import psutil
 
-from bench.conformance.traits import OBSTACLES, properties_of
+from bench.conformance.traits import OBSTACLES
 from bench.measure.case import Case
 from bench.measure.expected import blank_record, bound_bytes, shortage
-from bench.measure.refusals import able, obstacles, skip_reason
+from bench.measure.refusals import able, obstacles, properties, skip_reason
 from bench.meters import device_meter
 from bench.record.record import Record, ratio
 from bench.record.row_key import RowKey
@@ -22,7 +22,6 @@ from model.byte_sizes import gigabytes
 from model.checkpoints.specification import Specification
 from model.parallel.blocks import blocks_in_words
 from model.parallel.division import BY_FSDP, FSDP, Division
-from model.user.user_model import UserModel
 
 ALONE = local_group(1)
 # More are not read.
@@ -40,11 +39,6 @@ def _shares(specification: Specification, division: Division, count: int, *, on_
 @cache
 def _objection(architecture: Architecture, division: Division, count: int, to: str) -> str | None:
     return division.objection(architecture.skeleton(), count, one_dtype=bool(to))
-
-
-@cache
-def _properties(user_model: UserModel) -> Mapping[str, list[str]]:
-    return properties_of(user_model.skeleton())
 
 
 @dataclass(frozen=True)
@@ -146,7 +140,7 @@ def _(case: ShardedCase) -> str | None:
         return reason
     if case.objection:
         return f"refused: {case.parallelism}: {case.objection}"
-    found = _properties(case.user_model) if case.user_model else {}
+    found = properties(case.user_model) if case.user_model else {}
     for name in sorted(case.strategy.refused(case.device) & found.keys()):
         what = f"{name.replace('_', ' ')} ({', '.join(found[name][:MOST_NAMES])})"
         return f"refused: {case.strategy_name} cannot load {what}: {OBSTACLES[name]}"

@@ -155,6 +155,8 @@ def shares(  # noqa: PLR0913 - what a load is of
         kept += ends[name] if name not in dimensions and tensors[name].ndim else 0
         sent = max(sent, kept + (ends[name] if name in dimensions else 0))
 
+    parts = [{sizes.names[one] for one in part if one in sizes.names} for part in files] or [set(saved)]
+
     @cache
     def of(slices: tuple[int, ...]) -> Share:
         """`slices` are how much of each of the lengths a rank has."""
@@ -174,11 +176,7 @@ def shares(  # noqa: PLR0913 - what a load is of
         for unit in units:
             peak = max(peak, taken + sum(ends[name] + (padded[name] if name in divided else 0) for name in unit))
             taken += sum(padded[name] for name in unit)
-        in_files = [
-            [sum(each[name] for name in {sizes.names[one] for one in part if one in sizes.names}) for part in files]
-            or [sum(each.values())]
-            for each in (touched, saved)
-        ]
+        in_files = [[sum(each[name] for name in part) for part in parts] for each in (touched, saved)]
         total, passing = sum(held.values()), sum(held_saved.values())
         converting = [held_saved[name] for name in sizes.converted]
         strips = [name for name, dimension in divided.items() if dimension and 0 < held[name] < ends[name]]

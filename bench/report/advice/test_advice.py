@@ -162,11 +162,11 @@ def test_what_a_load_gives_back_is_free_after_it() -> None:
 
 
 def test_the_command_and_all_lines_are_of_one_text() -> None:
-    typed = {"--model": ["/home/me/my llama/config.json"], "--plan": [], "--device-memory": ["2GiB"]}
+    typed = {"--model": ["/models/my llama/config.json"], "--plan": [], "--device-memory": ["2GiB"]}
     advice = advised([row("streamed")], [], never, Budget(2 * GIB), typed)
     assert advice
     checks = "    pytest bench --model {} --strategies streamed --device-memory 2GiB"
-    assert advice.lines()[:3] == [advice.paragraph, "This checks it:", checks.format("'/home/me/my llama'")]
+    assert advice.lines()[:3] == [advice.paragraph, "This checks it:", checks.format("'/models/my llama'")]
     assert advice.recorded().lines() == [
         advice.paragraph,
         "This checks it:",

@@ -92,9 +92,9 @@ def test_remedies_are_checked_by_a_load_or_a_plan() -> None:
 @pytest.mark.parametrize(
     ("text", "recorded"),
     [
-        ("/home/me/my llama/config.json", "my llama/config.json"),
-        ("/home/me/my llama", "my llama"),
-        ("/home/me/x.py:net", "x.py:net"),
+        ("/models/my llama/config.json", "my llama/config.json"),
+        ("/models/my llama", "my llama"),
+        ("/models/x.py:net", "x.py:net"),
         ("../me/x.py:net", "x.py:net"),
         ("~/x.py:net", "x.py:net"),
         ("models/llama", "models/llama"),
