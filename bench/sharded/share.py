@@ -200,9 +200,8 @@ def shares(  # noqa: PLR0913 - what a load is of
         )
 
     distinct = tuple(dict.fromkeys(lengths.values()))
-    return [
-        replace(of(tuple(_chunk(length, ranks, rank) for length in distinct)), leads=rank == 0) for rank in range(ranks)
-    ]
+    first, *others = (of(tuple(_chunk(length, ranks, rank) for length in distinct)) for rank in range(ranks))
+    return [replace(first, leads=True), *others]
 
 
 def _largest_pair(sizes: Sequence[int]) -> int:
