@@ -122,7 +122,7 @@ def bench(folder: Path) -> Bench:
     ) -> "subprocess.CompletedProcess[str]":
         environment = environment_of(folder, (plugin or "") + ("" if page else WITHOUT_ALTAIR)) | dict(env)
         options = ("-p", "injected", *options)
-        where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
+        where = ("--checkpoint-dir", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
         which = () if "--model" in options else ("--sizes", "tiny")
         command = (sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", *which, *where)
         return subprocess.run(  # noqa: S603 - what a user would type

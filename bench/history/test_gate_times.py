@@ -64,7 +64,9 @@ def test_a_gain_that_is_lost_again_is_a_slow_down(suite: Suite) -> None:
     suite.record(WINDOW, lambda number: night(draw, {} if number <= 22 else {"streamed": 0.8}))
     result = suite(night(draw, {}), "--benchmark-compare")
     assert len(lines(result, "SLOWER  streamed")) == 2
-    assert lines(result, "REGRESSION: 2 figures are worse. Every run fails until a run with --accept accepts it")
+    assert lines(
+        result, "REGRESSION: 2 figures are worse. Every run fails until a run with --accept-regressions accepts it"
+    )
     assert lines(result, "ERROR: 2 times are longer than in their recent runs, or gone")
 
 
@@ -99,7 +101,7 @@ def test_times_are_not_judged_before_their_spread_is_known(suite: Suite) -> None
 def test_an_accepted_slow_down_begins_a_new_window(suite: Suite) -> None:
     draw = random.Random(8)
     suite.record(WINDOW, lambda _: night(draw, {}))
-    assert suite(night(draw, {"streamed": 1.5}), "--accept").ret == pytest.ExitCode.OK
+    assert suite(night(draw, {"streamed": 1.5}), "--accept-regressions").ret == pytest.ExitCode.OK
     result = suite(night(draw, {"streamed": 1.5}), "--benchmark-compare")
     assert result.ret == pytest.ExitCode.OK
     assert lines(result, "NOT JUDGED: the times of 1 benchmark")

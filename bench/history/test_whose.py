@@ -75,7 +75,7 @@ def test_what_is_accepted_or_worse_of_one_model_is_nothing_to_another(suite: Sui
     assert suite.history("0003_run")["changes"][0]["key"][4:6] == ["one.py:net", "1"]
     assert lines(suite({"one": load(**OTHER, **grown)}, "--benchmark-compare"), "GREW")
     # Of the other, and someone does.
-    assert lines(suite({"one": load(**OTHER, **grown)}, "--accept"), "ACCEPTED: 1 figure")
+    assert lines(suite({"one": load(**OTHER, **grown)}, "--accept-regressions"), "ACCEPTED: 1 figure")
     assert suite({"one": load(**OTHER, **grown)}, "--benchmark-compare").ret == pytest.ExitCode.OK
     assert suite({"one": load(**ONE, **grown)}, "--benchmark-compare").ret == pytest.ExitCode.TESTS_FAILED
 

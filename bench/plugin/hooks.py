@@ -174,7 +174,7 @@ def _require_disk(config: pytest.Config, measured: Sequence[Case]) -> None:
     except DiskTooSmall as error:
         raise pytest.UsageError(f"{error}, or count the peaks with --plan") from None
     except OSError as error:
-        raise pytest.UsageError(f"checkpoints cannot be kept: {error}; name a folder with --checkpoints") from None
+        raise pytest.UsageError(f"checkpoints cannot be kept: {error}; name a folder with --checkpoint-dir") from None
 
 
 def _prepare_user_model(config: pytest.Config, case: Case) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from bench.meters import KINDS
 
-_OF_USER_MODEL = ("checkpoint", "state_key", "example", "rename", "allow_missing", "allow_surplus")
-_OF_ONE_PROCESS = ("strategy", "allow_missing", "find_minimum", "conformance", "versus")
-_OF_ONE_RUN = (*("benchmark_compare", "require_comparison", "accept", "history", "benchmark_json", "export", "report"),)
+_OF_USER_MODEL = ("checkpoint", "state_key", "example_input", "rename", "allow_missing", "allow_surplus")
+_OF_ONE_PROCESS = ("loader", "allow_missing", "find_minimum", "conformance", "versus")
+_OF_ONE_RUN = (
+    *("benchmark_compare", "require_comparison", "accept_regressions", "history", "benchmark_json", "export", "report"),
+)
 
 # An option, those of which one has to be there too, and the message.
 NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -20,11 +22,11 @@ NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("ranks_per_node", ("plan",), "--ranks-per-node: only a plan chooses its nodes; add --plan, or leave it out"),
     ("ranks_per_node", ("sharded",), "--ranks-per-node: one process loads a model by itself; add --sharded"),
     *((name, ("model",), "{} is for a model of yours: say with --model what builds it") for name in _OF_USER_MODEL),
-    ("bound", ("strategy",), "--bound is for a loader of yours: name it with --strategy"),
-    ("tolerate", ("strategy",), "--tolerate is for a loader of yours: name it with --strategy"),
+    ("loader_bound", ("loader",), "--loader-bound is for a loader of yours: name it with --loader"),
+    ("tolerate", ("loader",), "--tolerate is for a loader of yours: name it with --loader"),
     (
         "benchmark_compare_fail",
-        ("benchmark_compare", "require_comparison", "accept"),
+        ("benchmark_compare", "require_comparison", "accept_regressions"),
         "--benchmark-compare-fail: there is nothing to compare with; add --benchmark-compare",
     ),
 )

@@ -88,12 +88,13 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-def existing_folder(text: str) -> Path:
-    """Return a folder that is there, and can be written to."""
-    path = Path(text)
-    if not text or not path.is_dir():
-        raise ValueError(f"{text!r} is not a folder; name one that exists")
-    if not os.access(path, os.W_OK | os.X_OK):
+def writable_folder(text: str) -> Path:
+    """Return a folder that can be written to, or that can be made where its nearest parent is."""
+    path = folder(text)
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise ValueError(f"{text!r} is below {there.name}, which is a file; name another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{text} cannot be written to; name a folder that can")
     return path
 

@@ -92,20 +92,20 @@ class Options:
         "repeated (default: none)",
         repeated=True,
     )
-    example: str | None = option(
+    example_input: str | None = option(
         None,
         "FUNCTION",
         "function that returns a first input for your model: a tensor, a tuple, or a dict of arguments (default: "
         "attribute example of the factory, or what config.json says of the inputs; without it, outputs are not "
         "compared)",
     )
-    strategy: tuple[str, ...] = option(
+    loader: tuple[str, ...] = option(
         None,
         "FUNCTION",
         "loader of yours, a function (build, path, device), measured like a strategy; may be repeated (default: none)",
         repeated=True,
     )
-    bound: tuple[str, ...] = option(
+    loader_bound: tuple[str, ...] = option(
         None,
         "BOUND",
         "most device memory that your loader may take, such as S + L; once for each loader, or once for all (default: "
@@ -187,11 +187,11 @@ class Options:
         "out (default: that of your checkpoint if the strategy loads it, else the strategy's own)",
         option_texts.layout,
     )
-    checkpoints: Path | None = option(
+    checkpoint_dir: Path | None = option(
         None,
         "FOLDER",
-        "existing folder to keep checkpoints in (default: weight-loading/ in your cache folder)",
-        option_texts.existing_folder,
+        "folder to keep checkpoints in; made if it is not there (default: weight-loading/ in your cache folder)",
+        option_texts.writable_folder,
     )
     cache: str = option(
         "warm",
@@ -229,7 +229,9 @@ class Options:
         option_texts.fraction,
     )
     require_comparison: bool = option(False, None, "compare, and fail if there is nothing to compare with")
-    accept: bool = option(False, None, "compare, and accept what is worse: later runs are compared with this one")
+    accept_regressions: bool = option(
+        False, None, "compare, and accept what is worse: later runs are compared with this one"
+    )
     history: bool = option(False, None, "run nothing, and show at which recorded runs a figure changed")
     versus: str | None = option(
         None,

@@ -38,11 +38,11 @@ def comparison_request(options: Options, pytests: Any) -> ComparisonRequest:
     if pytests.benchmark_compare == "":
         raise ValueError("--benchmark-compare=: no run is named; name one, or leave out the =")
     return ComparisonRequest(
-        compare=pytests.benchmark_compare or options.require_comparison or options.accept or False,
+        compare=pytests.benchmark_compare or options.require_comparison or options.accept_regressions or False,
         memory_threshold=options.memory_compare_fail,
         time_threshold=options.time_compare_fail,
         required=options.require_comparison,
-        accept=options.accept,
+        accept=options.accept_regressions,
         show=options.history,
     )
 
@@ -137,7 +137,10 @@ class RegressionPlugin:
         assert self.comparison
         self.comparison.vanished[key] = run
         if not self._request.accept:
-            pytest.fail(f"vanished: {run.number} has it, and it is no longer there; --accept lets it go", pytrace=False)
+            pytest.fail(
+                f"vanished: {run.number} has it, and it is no longer there; --accept-regressions lets it go",
+                pytrace=False,
+            )
 
     @pytest.fixture
     def find_regressions(self, benchmark: BenchmarkFixture) -> Callable[[Record], dict[str, str]]:

@@ -83,7 +83,7 @@ def settings(options: Options) -> Settings:
         device=device,
         real_device=real_device,
         dtype=model.dtype if model else options.dtype,
-        checkpoints=options.checkpoints or cache_folder(),
+        checkpoints=options.checkpoint_dir or cache_folder(),
         budget=Budget(options.device_memory, options.host_memory),
         own=model,
         own_strategies=loaders,

@@ -92,9 +92,12 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
             "--cache cold: a plan reads no file; leave out --plan to measure cold loads$",
         ),
         ({"cache": "hot", "plan": True}, "--cache: there is no 'hot'; choose warm or cold$"),
-        ({"checkpoints": "/nowhere/at/all"}, "--checkpoints: '/nowhere/at/all' is not a folder; name one that exists"),
-        ({"checkpoints": __file__}, "--checkpoints: .*test_options.py' is not a folder"),
-        ({"checkpoints": ""}, "--checkpoints: '' is not a folder"),
+        (
+            {"checkpoint_dir": f"{__file__}/below/it"},
+            "--checkpoint-dir: .*test_options.py/below/it' is below test_options.py, which is a file; name ",
+        ),
+        ({"checkpoint_dir": __file__}, "--checkpoint-dir: .*test_options.py' is not a folder"),
+        ({"checkpoint_dir": ""}, "--checkpoint-dir: '' is not a folder"),
         ({"export": __file__}, "--export: .*test_options.py' is not a folder; name one, it is made"),
         ({"export": ""}, "--export: '' is not a folder"),
         ({"parallelism": "zero"}, "--parallelism: there is no 'zero'; choose from fsdp, tensor, all$"),
@@ -111,7 +114,7 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
         *(
             ({"versus": "main", name: value}, "--versus: leave out what is about one run")
             for name, value in (
-                *(("accept", True), ("require_comparison", True), ("history", True)),
+                *(("accept_regressions", True), ("require_comparison", True), ("history", True)),
                 *(("benchmark_compare", "0001"), ("benchmark_json", "x.json"), ("export", "x"), ("report", "x")),
             )
         ),
@@ -146,7 +149,8 @@ def test_checkpoints_are_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert chosen().checkpoints == tmp_path / "weight-loading"
     assert list(tmp_path.iterdir()) == []
-    assert chosen(checkpoints=str(tmp_path)).checkpoints == tmp_path
+    for given in (tmp_path, tmp_path / "to be" / "made"):
+        assert chosen(checkpoint_dir=str(given)).checkpoints == given
 
 
 def test_a_plan_is_made_whatever_warm_means(gpus: Any) -> None:

@@ -46,7 +46,7 @@ def test_a_regression_stays_one_until_it_is_accepted(suite: Suite) -> None:
     # Not even a run that compares nothing makes it a baseline.
     assert suite(grown).ret == pytest.ExitCode.OK
     assert suite(grown, "--benchmark-compare").ret == pytest.ExitCode.TESTS_FAILED
-    accepting = suite(grown, "--accept")
+    accepting = suite(grown, "--accept-regressions")
     assert accepting.ret == pytest.ExitCode.OK
     assert lines(accepting, "ACCEPTED: 1 figure is worse. Later runs are held against this one")
     history = suite.history("0006_run")
@@ -112,7 +112,7 @@ def test_a_vanished_benchmark_fails_until_it_is_let_go_and_a_new_one_is_named(su
         result, "VANISHED: test_load[old], last recorded in 0001; new is new and takes the same bytes: renamed"
     )
     assert lines(result, "NEW: test_load[new]")
-    accepting = suite(renamed, "--accept")
+    accepting = suite(renamed, "--accept-regressions")
     assert accepting.ret == pytest.ExitCode.OK
     assert lines(accepting, "VANISHED: test_load[old], last recorded in 0001, and let go")
     assert suite(renamed, "--benchmark-compare").ret == pytest.ExitCode.OK
@@ -177,7 +177,7 @@ def test_a_figure_that_is_no_longer_measured_is_missed(suite: Suite, figure: str
     result = suite({"one": load(**{figure: None})}, "--benchmark-compare")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert len(lines(result, "GONE  one")) == 1
-    assert suite({"one": load(**{figure: None})}, "--accept").ret == pytest.ExitCode.OK
+    assert suite({"one": load(**{figure: None})}, "--accept-regressions").ret == pytest.ExitCode.OK
     assert suite({"one": load(**{figure: None})}, "--benchmark-compare").ret == pytest.ExitCode.OK
 
 
@@ -194,6 +194,6 @@ def test_a_benchmark_that_failed_or_was_skipped_is_said_to_be_missing(suite: Sui
 def test_nothing_is_accepted_with_a_run_that_fails(suite: Suite) -> None:
     suite({"one": load(), "two": load()})
     loads = {"one": load(device_requested_peak_bytes=2 * 10**9), "two": load()}
-    result = suite(loads, "--accept", broken=["two"])
+    result = suite(loads, "--accept-regressions", broken=["two"])
     assert lines(result, "NOT ACCEPTED: 1 figure is worse, but this run did not pass, or is not recorded")
     assert suite(loads, "--benchmark-compare").ret == pytest.ExitCode.TESTS_FAILED

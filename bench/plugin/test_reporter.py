@@ -170,7 +170,7 @@ def test_quiet_makes_checkpoints_in_silence(
 def test_no_folder_of_this_machine_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "of my own").mkdir()
     (tmp_path / "of my own" / "z.py").write_text("def load(build, path, device): pass")
-    settings = chosen(strategy=[f"{tmp_path}/of my own/z.py:load"])
+    settings = chosen(loader=[f"{tmp_path}/of my own/z.py:load"])
     settings = replace(settings, checkpoints=tmp_path / "checkpoints")
     reporter = Reporter(tmp_path / "project", settings, SimpleNamespace(), None)  # type: ignore[arg-type]
     why = f"ValueError: {tmp_path}/checkpoints/a b/x.pt, {tmp_path}/project/y.py, {tmp_path}/of my own/z.py"

@@ -91,7 +91,7 @@ def test_a_team_is_of_torchrun_or_of_this_machine(
                 f"--{name.replace('_', '-')}: it is of loads by one process; leave it out, ",
             )
             for name, value in {
-                "strategy": ["mine.py:load"],
+                "loader": ["mine.py:load"],
                 "allow_missing": ["head.*"],
                 "find_minimum": True,
                 "conformance": True,

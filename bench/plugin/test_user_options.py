@@ -61,7 +61,7 @@ def test_a_model_is_measured_with_every_strategy_under_its_own_name(file: Path) 
 
 
 def test_a_loader_stands_beside_the_others(file: Path) -> None:
-    settings = chosen(strategies="baseline", strategy=[f"{file}:mine", f"{file}:sharded"], bound=["S + L", "2S"])
+    settings = chosen(strategies="baseline", loader=[f"{file}:mine", f"{file}:sharded"], loader_bound=["S + L", "2S"])
     assert settings.strategies == ("baseline", "mine", "sharded")
     mine, sharded = (settings.own_strategies[name] for name in ("mine", "sharded"))
     assert mine.bounds == Bounds(device="S + L", cpu="S + L")
@@ -75,7 +75,7 @@ def test_a_loader_stands_beside_the_others(file: Path) -> None:
 
 
 def test_one_bound_is_for_all(file: Path) -> None:
-    settings = chosen(strategy=[f"{file}:mine", f"{file}:sharded"], bound=["S"])
+    settings = chosen(loader=[f"{file}:mine", f"{file}:sharded"], loader_bound=["S"])
     assert [one.bounds.device for one in settings.own_strategies.values()] == ["S", "S"]
 
 
@@ -83,7 +83,7 @@ def test_one_bound_is_for_all(file: Path) -> None:
 def test_a_loader_is_given_the_checkpoint_as_it_is(file: Path, tmp_path: Path, layout: str, given: str) -> None:
     LAYOUTS[layout].save(torch.nn.Linear(3, 2).state_dict(), tmp_path, save_plain)
     path = tmp_path / LAYOUTS[layout].entrance
-    options = {"model": f"{file}:make", "checkpoint": str(path), "strategy": [f"{file}:mine", f"{file}:sharded"]}
+    options = {"model": f"{file}:make", "checkpoint": str(path), "loader": [f"{file}:mine", f"{file}:sharded"]}
     by_name = {case.strategy_name: case for case in cases(chosen(**options), real=False)}
     assert {name: case.layout for name, case in by_name.items()} == dict.fromkeys(STRATEGIES, given) | {
         "per_tensor": "per_tensor",
@@ -98,18 +98,18 @@ def test_a_loader_is_given_the_checkpoint_as_it_is(file: Path, tmp_path: Path, l
 
 
 def test_the_conformance_of_strategies_that_are_not_the_users_is_not_asked_of_the_users_model(file: Path) -> None:
-    options: dict[str, Any] = {"model": f"{file}:make", "strategy": [f"{file}:mine"]}
+    options: dict[str, Any] = {"model": f"{file}:make", "loader": [f"{file}:mine"]}
     for asked, tried in (
         (options, {"mine"}),
         (options | {"conformance": True}, {*STRATEGIES, "mine"}),
-        ({"strategy": [f"{file}:mine"]}, {*STRATEGIES, "mine"}),
+        ({"loader": [f"{file}:mine"]}, {*STRATEGIES, "mine"}),
     ):
         assert {case.strategy_name for case in conformance_cases(chosen(**asked))} == tried
     assert conformance_cases(chosen(**options))[0].strategy.name == "mine"
 
 
 def test_a_loader_of_the_users_is_judged_whatever_the_model_and_may_have_properties_tolerated(file: Path) -> None:
-    options: dict[str, Any] = {"strategies": "baseline", "strategy": [f"{file}:mine"], "tolerate": "dtype, moved"}
+    options: dict[str, Any] = {"strategies": "baseline", "loader": [f"{file}:mine"], "tolerate": "dtype, moved"}
     settings = chosen(**options)
     assert [str(case) for case in judged_cases(settings)] == ["mine-small-cpu"]
     assert [str(case) for case in judged_cases(chosen(**options, model=f"{file}:make"))] == [
@@ -133,7 +133,7 @@ def test_a_checkpoint_becomes_the_models_as_it_is_wanted(file: Path, tmp_path: P
         "allow_missing": ["bias"],
         "allow_surplus": ["epoch.*"],
     }
-    settings = chosen(**options, strategy=[f"{file}:mine"])
+    settings = chosen(**options, loader=[f"{file}:mine"])
     assert settings.own
     assert settings.own.missing == ("bias",)
     [note] = notes(settings)
@@ -152,13 +152,13 @@ def test_a_checkpoint_becomes_the_models_as_it_is_wanted(file: Path, tmp_path: P
 def test_what_is_the_users_is_known_by_its_folders(file: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "run" / "weights")
-    settings = chosen(model=f"{file}:make", checkpoint=str(tmp_path / "run"), strategy=[f"{file}:mine"])
+    settings = chosen(model=f"{file}:make", checkpoint=str(tmp_path / "run"), loader=[f"{file}:mine"])
     assert set(folders(settings)) == {tmp_path, tmp_path / "run"}
     assert folders(chosen()) == []
 
 
 def test_of_a_benchmark_of_the_users_that_is_gone_something_is_missed(file: Path) -> None:
-    settings = chosen(strategy=[f"{file}:mine"])
+    settings = chosen(loader=[f"{file}:mine"])
     record = blank_record(Case("mine", "small", "sim", "float32", user_strategy=settings.own_strategies["mine"]))
     assert belongs(settings, record)
     assert not belongs(chosen(strategies="baseline"), record)
@@ -210,7 +210,7 @@ def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tm
     [
         ({"checkpoint": "x"}, "--checkpoint is for a model of yours: say with --model what builds it"),
         ({"state_key": "x"}, "--state-key is for a model of yours: say with --model what builds it"),
-        ({"example": "x"}, "--example is for a model of yours: say with --model what builds it"),
+        ({"example_input": "x"}, "--example-input is for a model of yours: say with --model what builds it"),
         ({"model": "{}:make", "state_key": "x"}, "--state-key is for what --checkpoint names; leave it out, or name a"),
         ({"rename": ["a=b"]}, "--rename is for a model of yours: say with --model what builds it"),
         ({"allow_missing": ["a"]}, "--allow-missing is for a model of yours: say with --model what builds it"),
@@ -227,34 +227,37 @@ def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tm
         ),
         ({"model": "{}:make", "checkpoint": "no"}, "--checkpoint: there is no "),
         ({"model": "make"}, "--model: 'make' names nothing; write package.module:function or file.py:function"),
-        ({"model": "{}:make", "example": "{}:mine"}, "--example: mine.py:mine needs arguments (build, path, device)"),
         (
-            {"strategy": ["{}:make"]},
-            "--strategy: mine.py:make cannot be called with (build, path, device), as a loader",
+            {"model": "{}:make", "example_input": "{}:mine"},
+            "--example-input: mine.py:mine needs arguments (build, path, device)",
         ),
         (
-            {"strategy": ["{}:two"]},
-            "--strategy: mine.py:two cannot be called with (build, path, device), as a loader is",
+            {"loader": ["{}:make"]},
+            "--loader: mine.py:make cannot be called with (build, path, device), as a loader",
         ),
-        ({"strategy": ["{}:streamed"]}, "--strategy: mine.py:streamed: there is a strategy 'streamed' already"),
         (
-            {"strategy": ["{}:other"]},
-            "--strategy: mine.py:other has the layout 'zarr'; choose one of torch, per_tensor, ",
+            {"loader": ["{}:two"]},
+            "--loader: mine.py:two cannot be called with (build, path, device), as a loader is",
         ),
-        ({"strategy": ["{}:mine", "{}:mine"]}, "--strategy: there are two functions 'mine'; rename one of them"),
-        ({"tolerate": "dtype"}, "--tolerate is for a loader of yours: name it with --strategy"),
+        ({"loader": ["{}:streamed"]}, "--loader: mine.py:streamed: there is a strategy 'streamed' already"),
         (
-            {"strategy": ["{}:mine"], "tolerate": "dtype,dtyp"},
+            {"loader": ["{}:other"]},
+            "--loader: mine.py:other has the layout 'zarr'; choose one of torch, per_tensor, ",
+        ),
+        ({"loader": ["{}:mine", "{}:mine"]}, "--loader: there are two functions 'mine'; rename one of them"),
+        ({"tolerate": "dtype"}, "--tolerate is for a loader of yours: name it with --loader"),
+        (
+            {"loader": ["{}:mine"], "tolerate": "dtype,dtyp"},
             "--tolerate: there is no 'dtyp'; choose from plain, dtypes, buffers, ",
         ),
-        ({"bound": ["S"]}, "--bound is for a loader of yours: name it with --strategy"),
+        ({"loader_bound": ["S"]}, "--loader-bound is for a loader of yours: name it with --loader"),
         (
-            {"strategy": ["{}:mine"], "bound": ["S", "L"]},
-            "--bound is there 2 times, --strategy 1: once for each, or for",
+            {"loader": ["{}:mine"], "loader_bound": ["S", "L"]},
+            "--loader-bound is there 2 times, --loader 1: once for each, or for",
         ),
         (
-            {"strategy": ["{}:mine"], "bound": ["S - L"]},
-            "--bound: 'S - L' is no bound: give a sum of multiples of S, L",
+            {"loader": ["{}:mine"], "loader_bound": ["S - L"]},
+            "--loader-bound: 'S - L' is no bound: give a sum of multiples of S, L",
         ),
     ],
 )

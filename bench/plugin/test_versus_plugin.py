@@ -119,10 +119,10 @@ def test_both_sides_get_what_the_user_wrote_less_what_is_for_this_process(
     (tmp_path / "bench" / "test_load_time.py").touch()
     monkeypatch.chdir(tmp_path / "bench")
     given = ["test_load_time.py::test_load_time", str(tmp_path / "bench"), "--sizes", "xl", "-k", "streamed or limit"]
-    ours = ["--versus", "main", "--versus-rounds=8", "--checkpoints", "there", "--time-compare-fail=2%"]
+    ours = ["--versus", "main", "--versus-rounds=8", "--checkpoint-dir", "there", "--time-compare-fail=2%"]
     there = tmp_path / "checkpoints"
     assert forwarded([*ours, *given], tmp_path, there) == [
-        *("--checkpoints", str(there)),
+        *("--checkpoint-dir", str(there)),
         *("bench/test_load_time.py::test_load_time", "bench", "--sizes", "xl", "-k", "streamed or limit"),
     ]
 
@@ -132,8 +132,8 @@ def test_what_is_the_users_is_found_by_both_sides(tmp_path: Path, monkeypatch: p
     (tmp_path / "mine.py").touch()
     (tmp_path / "weights.pt").touch()
     monkeypatch.chdir(tmp_path)
-    given = ["--model", "mine.py:make", "--checkpoint=weights.pt", "--strategy", "package.module:load"]
+    given = ["--model", "mine.py:make", "--checkpoint=weights.pt", "--loader", "package.module:load"]
     assert forwarded(given, tmp_path / "root", tmp_path)[2:] == [
         *("--model", f"{tmp_path}/mine.py:make", "--checkpoint", f"{tmp_path}/weights.pt"),
-        *("--strategy", "package.module:load"),
+        *("--loader", "package.module:load"),
     ]

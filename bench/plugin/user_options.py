@@ -60,21 +60,23 @@ def _request(options: Options) -> ConversionRequest:
 
 
 def _made(options: Options, named: Named, checkpoint: str | None) -> UserModel:
-    return from_options.user_model(named, checkpoint, options.state_key, options.example, _request(options))
+    return from_options.user_model(named, checkpoint, options.state_key, options.example_input, _request(options))
 
 
 def user_strategies(options: Options) -> dict[str, Strategy]:
     """Return the user's loaders by their names, each with its bound. Raises as `user_model` does."""
-    texts, bounds = options.strategy, options.bound
+    texts, bounds = options.loader, options.loader_bound
     if len(bounds) not in (0, 1, len(texts)):
-        raise ValueError(f"--bound is there {len(bounds)} times, --strategy {len(texts)}: once for each, or for all")
+        raise ValueError(
+            f"--loader-bound is there {len(bounds)} times, --loader {len(texts)}: once for each, or for all"
+        )
     found: dict[str, Strategy] = {}
     for place, text in enumerate(texts):
         try:
             strategy = user_strategy(text, bounds[place % len(bounds)] if bounds else None)
         except ValueError as error:
-            raise ValueError(f"--strategy: {error}") from None
+            raise ValueError(f"--loader: {error}") from None
         if strategy.name in found:
-            raise ValueError(f"--strategy: there are two functions {strategy.name!r}; rename one of them")
+            raise ValueError(f"--loader: there are two functions {strategy.name!r}; rename one of them")
         found[strategy.name] = strategy
     return found

@@ -20,11 +20,11 @@ from model.run_folder import run_folder
 # Options of this process, and not of the runs that it starts. A value follows each.
 _OURS = (
     *("--versus", "--versus-rounds", "--memory-compare-fail", "--time-compare-fail", "--benchmark-storage"),
-    *("--checkpoints", "--benchmark-save"),
+    *("--checkpoint-dir", "--benchmark-save"),
 )
 
 # Options that name a path of the user's, which is no part of either side.
-_USERS = ("--model", "--checkpoint", "--example", "--strategy")
+_USERS = ("--model", "--checkpoint", "--example-input", "--loader")
 
 
 class Versus:
@@ -76,7 +76,7 @@ class Versus:
 
 def forwarded(arguments: Sequence[str], root: Path, checkpoints: Path) -> list[str]:
     """Return the arguments of a run of either side: the same, less those of this process; it starts in its checkout."""
-    kept, rest = ["--checkpoints", str(checkpoints.resolve())], iter(arguments)
+    kept, rest = ["--checkpoint-dir", str(checkpoints.resolve())], iter(arguments)
     for argument in rest:
         name, _, value = argument.partition("=")
         if name in _OURS:

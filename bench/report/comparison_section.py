@@ -222,7 +222,9 @@ def _conclusion(comparison: Comparison, recorded: Path | None) -> Iterator[Remar
     elif comparison.accepted:
         yield Remark(RemarkKind.NOT_ACCEPTED, f"{worse}, but this run did not pass, or is not recorded")
     else:
-        yield Remark(RemarkKind.REGRESSION, f"{worse}. Every run fails until a run with --accept accepts it")
+        yield Remark(
+            RemarkKind.REGRESSION, f"{worse}. Every run fails until a run with --accept-regressions accepts it"
+        )
 
 
 def _all_well(comparison: Comparison, compared: int) -> Iterator[Remark]:

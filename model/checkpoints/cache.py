@@ -98,7 +98,7 @@ class CheckpointCache:
             if missing > 0 and not (self.folder / specification.name).exists():
                 raise DiskTooSmall(
                     f"{specification.name} needs {decimal_size(_space_for(specification))} of disk, "
-                    f"{decimal_size(self._free_bytes())} are free under --checkpoints: "
+                    f"{decimal_size(self._free_bytes())} are free under --checkpoint-dir: "
                     f"free {decimal_size(missing)} more, or name a folder on another disk"
                 )
 

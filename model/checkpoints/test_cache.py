@@ -147,7 +147,7 @@ def test_too_small_a_disk_is_said_before_anything_is_written(
 ) -> None:
     disk(ONE.disk_bytes - 1)
     for ask in (lambda: cache.require_space([ONE]), lambda: cache.get(ONE)):
-        with pytest.raises(DiskTooSmall, match=rf"{ONE.name} needs .* free under --checkpoints: free .* more"):
+        with pytest.raises(DiskTooSmall, match=rf"{ONE.name} needs .* free under --checkpoint-dir: free .* more"):
             ask()
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 

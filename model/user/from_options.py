@@ -1,4 +1,4 @@
-"""Makes a `UserModel` from the options `--model`, `--checkpoint`, `--state-key`, `--example` and their like."""
+"""Makes a `UserModel` from the options `--model`, `--checkpoint`, `--state-key`, `--example-input` and their like."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -53,7 +53,7 @@ def user_model(
             factory = factory.with_example()
         expected = skeleton(factory).state_dict()
         _require_measurable(factory, expected)
-    with _naming_option("--example"):
+    with _naming_option("--example-input"):
         make_input = Reference.of(example) if example else None
         if make_input:
             make_input.without_arguments()

@@ -65,7 +65,7 @@ def file(tmp_path: Path) -> Path:
         ("lazy_buffers", None, "--model: mine.py:lazy_buffers makes a lazy model, whose running_mean is not initial"),
         ("quantised", None, "--model: mine.py:quantised makes a model whose weight is of the type Odd: oth"),
         ("CODE", None, "--model: mine.py:CODE: mine.py has no 'CODE'; it has "),
-        ("make", "needs", "--example: mine.py:needs needs arguments (width)"),
+        ("make", "needs", "--example-input: mine.py:needs needs arguments (width)"),
     ],
 )
 def test_what_is_no_factory_is_told(file: Path, factory: str, example: str | None, said: str) -> None:

@@ -159,8 +159,8 @@ def test_an_example_that_does_not_fit_is_told_in_a_line(project: Path) -> None:
         "import torch\n\ndef two(): return torch.ones(1, 8), 3\n\ndef none(): raise SystemExit"
     )
     for name, said in {
-        "two": "--example: other.py:two does not fit script.py:net: TypeError: Linear.forward() takes 2 posit",
-        "none": "--example: other.py:none fails: SystemExit",
+        "two": "--example-input: other.py:two does not fit script.py:net: TypeError: Linear.forward() takes 2 posit",
+        "none": "--example-input: other.py:none fails: SystemExit",
     }.items():
         model = user_model(f"{project}/script.py:net", example=f"{project}/other.py:{name}")
         with pytest.raises(UserCodeFailed) as caught:

@@ -156,9 +156,9 @@ class UserModel:
     @property
     def _example_name(self) -> str:
         return (
-            f"--example: {self.example.display_name}"
+            f"--example-input: {self.example.display_name}"
             if self.example
-            else f"--model: the example of {self.factory.display_name} (--example names another)"
+            else f"--model: the example of {self.factory.display_name} (--example-input names another)"
         )
 
     def identity(self) -> dict[str, Any]:

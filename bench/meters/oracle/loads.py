@@ -36,7 +36,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--strategies", type=partial(names, known=STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="that of the checkpoints")
     parser.add_argument("--cast", choices=DTYPES, default="", help="the dtype that weights end in")
-    parser.add_argument("--checkpoints", type=Path, default=cache_folder(), help="where they are kept")
+    parser.add_argument("--checkpoint-dir", type=Path, default=cache_folder(), help="where they are kept")
     parser.add_argument(
         "--sparse",
         action="store_true",

@@ -132,7 +132,7 @@ def finish(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     file = folder / "commands.json"
 
     def command(number: int, run: Run, environ: dict[str, str]) -> dict[str, Any]:
-        where = ("--checkpoints", str(checkpoints)) if run.command.startswith("loads") else ()
+        where = ("--checkpoint-dir", str(checkpoints)) if run.command.startswith("loads") else ()
         options = ("--settings", *run.settings, "--json", str(folder / f"{number}.json"), "--at-once", "1", *where)
         return {"arguments": [*shlex.split(run.command), *options], "environ": environ, "before": run.fault}
 

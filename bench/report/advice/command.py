@@ -12,12 +12,12 @@ Typed = Mapping[str, Sequence[str]]
 
 # Options that say what is loaded, and those that say with how much memory.
 _MODEL = (
-    *("--model", "--checkpoint", "--state-key", "--rename", "--allow-missing", "--allow-surplus", "--example"),
+    *("--model", "--checkpoint", "--state-key", "--rename", "--allow-missing", "--allow-surplus", "--example-input"),
     *("--tp-plan", "--wrap", "--dtype", "--cast"),
 )
 _BUDGETS = ("--device-memory", "--host-memory")
-_LOADERS = ("--strategy", "--bound", "--tolerate")
-_PLACES = ("--model", "--checkpoint", "--example", "--strategy", "--tp-plan")
+_LOADERS = ("--loader", "--loader-bound", "--tolerate")
+_PLACES = ("--model", "--checkpoint", "--example-input", "--loader", "--tp-plan")
 CONFIG = "config.json"
 HUB = "hub:"
 

@@ -19,8 +19,8 @@ from model.examine.trust import UntrustedCheckpoint
 from model.user.local_hub import local_hub
 
 TAGGER = (
-    "pytest bench --model mine.py:tagger --checkpoint run.ckpt --state-key model --example mine.py:example "
-    '--strategy mine.py:usual --bound S -k "not equivalence"'
+    "pytest bench --model mine.py:tagger --checkpoint run.ckpt --state-key model --example-input mine.py:example "
+    '--loader mine.py:usual --loader-bound S -k "not equivalence"'
 )
 LLAMA = "pytest bench --model my-llama --strategies all,transformers"
 QWEN = "pytest bench --plan --model hub:Qwen/Qwen3-8B --device-memory 23GiB"

@@ -152,7 +152,7 @@ def test_a_run_casts_the_users_model_and_tells_whose_loader_does_not(bench: Benc
     weights = ("--model", f"{mine}:net", "--checkpoint", str(mine.with_name("half.pt")))
     run = bench(
         *(*weights, "--cast", "float16", "--device", "cpu", "--strategies", "mmap_assign,per_tensor"),
-        *("--strategy", f"{mine}:kept", "--strategy", f"{mine}:told"),
+        *("--loader", f"{mine}:kept", "--loader", f"{mine}:told"),
         *("-k", "peak_memory or own_equivalence"),
     )
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr

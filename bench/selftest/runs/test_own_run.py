@@ -132,9 +132,9 @@ def whole_run(bench: Bench, folder: Path, file: Path) -> "subprocess.CompletedPr
     """The user's model with its checkpoint, recipes of the suite, and three loaders of the user's: two are faulty."""
     return bench(
         *("--model", f"{file}:tied", "--checkpoint", str(folder / "training.pt"), "--state-key", "model"),
-        *("--example", f"{file}:example", "--strategies", "baseline,mmap_assign,streamed,per_tensor"),
-        *("--strategy", f"{file}:theirs", "--strategy", f"{file}:wrong", "--strategy", f"{file}:greedy"),
-        *("--bound", "S", "--bound", "3S", "--bound", "0"),
+        *("--example-input", f"{file}:example", "--strategies", "baseline,mmap_assign,streamed,per_tensor"),
+        *("--loader", f"{file}:theirs", "--loader", f"{file}:wrong", "--loader", f"{file}:greedy"),
+        *("--loader-bound", "S", "--loader-bound", "3S", "--loader-bound", "0"),
         *("--tolerate", "untied"),
         *("-k", "peak_memory or load_time or own_equivalence or -plain- or -dtype- or -untied-"),
     )
@@ -242,7 +242,7 @@ def test_what_comes_from_weights_is_refused_by_name_and_a_budget_that_is_too_sma
 
 def test_what_the_model_itself_keeps_is_not_called_the_strategys(bench: Bench, folder: Path, file: Path) -> None:
     peaks = ("-k", "peak_memory", "--device", "cpu")
-    loader = ("--strategy", f"{file}:leaky", "--bound", "20S")
+    loader = ("--loader", f"{file}:leaky", "--loader-bound", "20S")
     run = bench("--model", f"{file}:keeping", "--strategies", "sequential,load_assign", *loader, *peaks)
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     [problem] = last_record(folder)["problems"]

@@ -104,9 +104,9 @@ def test_a_run_says_what_is_missing_and_holds_a_loader_to_it(bench: Bench, folde
         *("--allow-missing", "head.*", "--allow-missing", "norm.*"),
         *("-k", "own_equivalence or (peak_memory and (mmap or dcp))"),
         *(
-            "--strategy",
+            "--loader",
             f"{file}:loose",
-            "--strategy",
+            "--loader",
             f"{file}:emptied",
             "--strategies",
             "mmap_assign,per_tensor,dcp",

@@ -48,7 +48,7 @@ def torchrun(folder: Path) -> "subprocess.CompletedProcess[str]":
     environment = environment_of(folder, DYING + WITHOUT_ALTAIR) | {"TOLD": str(folder / "told"), "COLUMNS": "80"}
     torchrun, *arguments = documented(TORCHRUN)
     assert torchrun == "torchrun"
-    where = ("--checkpoints", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
+    where = ("--checkpoint-dir", str(folder / "checkpoints"), "--benchmark-storage", str(folder / "results"))
     which = ("--sizes", "tiny", "--parallelism", "fsdp", "--strategies", "streamed,dying", "-k", "not equivalence")
     plugins = ("-p", "injected", "-p", "no:cacheprovider")
     command = (sys.executable, "-m", "torch.distributed.run", *arguments, *where, *which, *plugins)

@@ -77,8 +77,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_project_of_the_users_is_measured_as_it_is(bench: Bench, file: Path) -> None:
     run = bench(
-        *("--model", f"{file}:net", "--example", f"{file}:example", "--strategies", "mmap_assign"),
-        *("--strategy", f"{file}:usual", "--strategy", f"{file}:unlike"),
+        *("--model", f"{file}:net", "--example-input", f"{file}:example", "--strategies", "mmap_assign"),
+        *("--loader", f"{file}:usual", "--loader", f"{file}:unlike"),
         *("-k", "peak_memory or load_time or own_equivalence"),
         plugin=PLUGIN,
     )
@@ -98,7 +98,9 @@ def test_a_project_of_the_users_is_measured_as_it_is(bench: Bench, file: Path) -
 
 
 def test_an_example_that_does_not_fit_ends_the_run_before_anything_is_measured(bench: Bench, file: Path) -> None:
-    run = bench("--model", f"{file}:net", "--example", f"{file}:misfit", "-k", "peak_memory")
+    run = bench("--model", f"{file}:net", "--example-input", f"{file}:misfit", "-k", "peak_memory")
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
-    said = "ERROR: --example: train.py:misfit does not fit train.py:net: TypeError: GPT.forward() got an unexpected "
+    said = (
+        "ERROR: --example-input: train.py:misfit does not fit train.py:net: TypeError: GPT.forward() got an unexpected "
+    )
     assert [line.startswith(said) for line in run.stderr.splitlines() if line] == [True], run.stdout + run.stderr
