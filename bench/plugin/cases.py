@@ -1,4 +1,4 @@
-"""The cases that follow from settings: every measurement of a run. `real`: those that need values."""
+"""Cases of a run, made from its settings. `real`: the cases that need tensor values."""
 
 from bench.conformance.conformance_case import ConformanceCase
 from bench.conformance.properties import columns

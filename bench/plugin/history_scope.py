@@ -1,4 +1,4 @@
-"""The recorded benchmarks that belong to a run: those that it measures, if they are still there."""
+"""Recorded benchmarks that belong to a run: those that it would measure."""
 
 from bench.meters.budget import Budget
 from bench.plugin.settings import Settings

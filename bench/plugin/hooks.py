@@ -1,4 +1,4 @@
-"""The hooks of a run: its options are checked, its plugins registered, its tests parametrized and put in order."""
+"""Hooks of a run: check options, register plugins, parametrize tests and sort them."""
 
 import os
 import sys

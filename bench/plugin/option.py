@@ -1,4 +1,4 @@
-"""A row of the table of options, and what is made of all rows: pytest's options, and a table in Markdown."""
+"""A row of the table of options. Pytest's options and the Markdown table are made from these rows."""
 
 import dataclasses
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""The command line: one table of all options. Each field of `Options` is an option, with its row of the table."""
+"""The command line: one table of all options. Each field of `Options` is an option."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Usage errors for what the suite cannot run under: `python -O`, neighbours beside a measurement, too little memory."""
+"""Usage errors for runs that cannot work: `python -O`, parallel measurements, too little memory."""
 
 from collections.abc import Mapping
 

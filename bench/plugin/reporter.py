@@ -1,4 +1,4 @@
-"""A pytest plugin that gathers what a run finds, and reports it: in the terminal, as files, and to GitHub."""
+"""A pytest plugin that collects the results of a run and reports them: in the terminal, as files, and to GitHub."""
 
 import os
 from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""The measurements that a command line asks for: its options, and what they mean on this machine."""
+"""Settings of a run: the options of its command line, resolved for this machine."""
 
 import os
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""Tests of `--versus` in a run of pytest. The sides are made up: they are measured elsewhere."""
+"""Tests of `--versus` in a run of pytest, with made-up sides."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Makes the page of a recorded run again, and the tables of documents: `python -m bench.report --help`."""
+"""Writes the page of a recorded run and the tables of documents: `python -m bench.report --help`."""
 
 import argparse
 import os

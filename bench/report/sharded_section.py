@@ -1,4 +1,4 @@
-"""The tables of `results/sharded.md`: measured loads as the run printed them, and planned loads by number of ranks."""
+"""The tables of `results/sharded.md`: measured loads as printed, planned loads by number of ranks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

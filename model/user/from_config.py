@@ -1,4 +1,4 @@
-"""Models of a `config.json`, whose class is one of transformers or diffusers.
+"""Models from a `config.json`, built by a class of transformers or diffusers.
 
 Nothing is downloaded, and code beside a configuration is never run.
 """

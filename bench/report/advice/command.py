@@ -1,4 +1,4 @@
-"""The command that checks an advice on the machine where the model is to be loaded, with the options of the run."""
+"""The command that checks the advice on another machine, with the options of the run."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
