@@ -68,81 +68,82 @@ class Options:
     state_key: str | None = option(
         None,
         "KEY",
-        "where the checkpoint holds the state dict, such as model or states.ema (default: the checkpoint is one)",
+        "key of the state dict in the checkpoint, such as model or states.ema (default: the checkpoint is a "
+        "state dict)",
     )
     rename: tuple[tuple[str, str], ...] = option(
         None,
         "REGEX=REPLACEMENT",
-        "regular expression and what replaces it in every name of the checkpoint, such as 'bert\\.(.*)=\\1'; may be "
-        "repeated, they apply in order (default: none)",
+        "regular expression and its replacement, for every name in the checkpoint, such as 'bert\\.(.*)=\\1'; "
+        "may be repeated, applied in order (default: none)",
         rule,
         repeated=True,
     )
     allow_missing: tuple[str, ...] = option(
         None,
         "GLOB",
-        "names of the model that the checkpoint may lack, such as 'head.*': they keep what the model starts with; may "
-        "be repeated (default: none)",
+        "names of the model that the checkpoint may lack, such as 'head.*': these keep the model's initial "
+        "values; may be repeated (default: none)",
         repeated=True,
     )
     allow_surplus: tuple[str, ...] = option(
         None,
         "GLOB",
-        "names in the checkpoint, as they are after --rename, that are left out, such as 'bert.pooler.*'; may be "
-        "repeated (default: none)",
+        "names in the checkpoint (after --rename) to leave out, such as 'bert.pooler.*'; may be repeated "
+        "(default: none)",
         repeated=True,
     )
     example_input: str | None = option(
         None,
         "FUNCTION",
-        "function that returns a first input for your model: a tensor, a tuple, or a dict of arguments (default: "
-        "attribute example of the factory, or what config.json says of the inputs; without it, outputs are not "
-        "compared)",
+        "function that returns a first input for your model: a tensor, a tuple, or a dict of arguments "
+        "(default: attribute example of the factory, or an input made from config.json; without one, outputs "
+        "are not compared)",
     )
     loader: tuple[str, ...] = option(
         None,
         "FUNCTION",
-        "loader of yours, a function (build, path, device), measured like a strategy; may be repeated (default: none)",
+        "your own loader, a function (build, path, device), measured like a strategy; may be repeated (default: none)",
         repeated=True,
     )
     loader_bound: tuple[str, ...] = option(
         None,
         "BOUND",
-        "most device memory that your loader may take, such as S + L; once for each loader, or once for all (default: "
-        "no bound)",
+        "largest peak of device memory that your loader may have, such as S + L; once for each loader, or "
+        "once for all (default: no bound)",
         option_texts.bound,
         repeated=True,
     )
     tolerate: tuple[str, ...] | None = option(
         None,
         "LIST",
-        "properties of models that your loader need not keep, as bench/conformance/ lists them, such as "
+        "properties in which your loader may fail, from the table in bench/conformance/README.md, such as "
         "dtype,untied,moved (default: a warning for each)",
         names(PROPERTIES, {}),
     )
     device_memory: int | None = option(
         None,
         "BYTES",
-        "device memory to run or plan every load with, such as 8GiB; with --sharded that of each rank (default: all)",
+        "budget of device memory for every load or plan, such as 8GiB; with --sharded for each rank (default: none)",
         option_texts.amount,
     )
     host_memory: int | None = option(
         None,
         "BYTES",
-        "host memory to run or plan every load with, such as 4GiB; with --sharded that of each node; timed loads have "
-        "all (default: all)",
+        "budget of host memory for every load or plan, such as 4GiB; with --sharded for each node; timed "
+        "loads have none (default: none)",
         option_texts.amount,
     )
     find_minimum: bool = option(
-        False, None, "find the smallest device and host memory that each strategy loads with, by bisection"
+        False, None, "find the smallest device and host memory that each strategy needs, by bisection"
     )
     sharded: bool = option(
-        False, None, "measure loads that many processes do together, started by torchrun or by this run"
+        False, None, "measure loads of one model by many processes, started by torchrun or by this run"
     )
     ranks: tuple[int, ...] | None = option(
         None,
         "LIST",
-        "number of processes that load a model together, or a comma list, such as 8,64,1024 (default: those of "
+        "number of processes that load a model together, or a comma list, such as 8,64,1024 (default: that of "
         f"torchrun, else one per GPU, else {DEFAULT_RANKS})",
         option_texts.rank_counts,
     )
@@ -176,8 +177,7 @@ class Options:
     cast: str | None = option(
         None,
         "DTYPE",
-        f"dtype that floating-point weights end in, whatever the checkpoint has: {', '.join(DTYPES)} (default: the "
-        f"checkpoint's)",
+        f"dtype to convert floating-point weights to: {', '.join(DTYPES)} (default: the checkpoint's)",
         option_texts.dtype,
     )
     layout: str | None = option(
@@ -190,18 +190,18 @@ class Options:
     checkpoint_dir: Path | None = option(
         None,
         "FOLDER",
-        "folder to keep checkpoints in; made if it is not there (default: weight-loading/ in your cache folder)",
+        "folder to keep checkpoints in, created if missing (default: weight-loading/ in your cache folder)",
         option_texts.writable_folder,
     )
     cache: str = option(
         "warm",
         "STATE",
-        "where the checkpoint is before each load: warm, in the page cache; cold, evicted from it",
+        "state of the checkpoint before each load: warm, in the page cache; cold, evicted from it",
         option_texts.cache_state,
     )
     plan: bool = option(False, None, "compute the peaks without loading: needs no weights, no memory and no GPU")
     conformance: bool = option(
-        False, None, "print which kinds of models each strategy loads correctly, as tables to paste"
+        False, None, "print which kinds of models each strategy loads correctly, as Markdown tables"
     )
     export: Path | None = option(
         None,
@@ -217,7 +217,7 @@ class Options:
     )
     require_all: bool = option(False, None, "fail if a strategy refuses the model, or is skipped")
     explain: bool = option(
-        False, None, "show what was alive at every peak: bytes and tensors by the line that allocated them"
+        False, None, "list the memory in use at every peak: bytes and tensors, by the line that allocated them"
     )
     memory_compare_fail: float | None = option(
         "1%", "PERCENT", "how much a peak may grow with --benchmark-compare; off: any amount", option_texts.fraction
@@ -230,7 +230,7 @@ class Options:
     )
     require_comparison: bool = option(False, None, "compare, and fail if there is nothing to compare with")
     accept_regressions: bool = option(
-        False, None, "compare, and accept what is worse: later runs are compared with this one"
+        False, None, "compare, and accept regressions: later runs are compared with this one"
     )
     history: bool = option(False, None, "run nothing, and show at which recorded runs a figure changed")
     versus: str | None = option(
@@ -239,7 +239,9 @@ class Options:
         "commit (main, HEAD~3) or pip requirement (torch==2.12.*) to measure in turn with this checkout; A..B: measure "
         "two of them (default: none)",
     )
-    versus_rounds: int = option("6", "NUMBER", "how often --versus runs each side", option_texts.rounds(FEWEST_ROUNDS))
+    versus_rounds: int = option(
+        "6", "NUMBER", "number of times that --versus measures each side", option_texts.rounds(FEWEST_ROUNDS)
+    )
 
 
 OPTIONS: tuple[Option, ...] = tuple(Option.of(one) for one in fields(Options))
