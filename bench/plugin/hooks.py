@@ -52,7 +52,7 @@ profiles.register()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    add_options(parser.getgroup("weight loading"), OPTIONS)
+    add_options(parser, OPTIONS)
 
 
 @pytest.hookimpl(tryfirst=True)

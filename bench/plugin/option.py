@@ -1,14 +1,15 @@
 """A row of the table of options, and what is made of all rows: pytest's options, and a table in Markdown."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option by its `name`, as it is typed. A `metavar` of None: a flag.
+    """An option by its `name`, as it is typed, below a `heading` of --help. A `metavar` of None: a flag.
 
     `default` is a text like that of a user. `parse` makes a value of a text, or raises `ValueError` with one line. Of
     an option that may be `repeated` the value is a tuple.
@@ -20,6 +21,7 @@ class Option:
     meaning: str
     parse: Callable[[str], Any]
     repeated: bool
+    heading: str = ""
 
     @classmethod
     def of(cls, field: "dataclasses.Field[Any]") -> "Option":
@@ -66,9 +68,20 @@ def option(
     return dataclasses.field(metadata=row)
 
 
-def add_options(group: Any, options: Iterable[Option]) -> None:
-    """Add options to an option group of pytest."""
+def with_headings(options: Iterable[Option], headings: Mapping[str, str]) -> Iterator[Option]:
+    """Yield options with the heading that begins at each, or before it; `headings` are by the first option below."""
+    heading = ""
     for one in options:
+        heading = headings.get(one.attribute, heading)
+        yield dataclasses.replace(one, heading=heading)
+
+
+def add_options(parser: Any, options: Iterable[Option]) -> None:
+    """Add options to a parser of pytest's, in groups by their headings, before the groups of other plugins."""
+    after = "general"
+    for one in options:
+        title = f"weight loading: {one.heading}"
+        group, after = parser.getgroup(title, after=after), title
         form: dict[str, Any] = {"default": one.default, "help": one.help_text.replace("%", "%%")}
         if one.metavar is None:
             form["action"] = "store_true"
@@ -88,6 +101,8 @@ def typed(given: Any, options: Iterable[Option]) -> dict[str, tuple[str, ...]]:
 
 
 def markdown_table(options: Iterable[Option]) -> str:
-    """Return the table of options of `bench/README.md`."""
-    rows = [f"| `{one.typed}` | {one.help_text} |" for one in options]
-    return "\n".join(["| option | meaning |", "|---|---|", *rows])
+    """Return the table of options of `bench/README.md`, with a row for each heading."""
+    rows = ["| option | meaning |", "|---|---|"]
+    for heading, below in groupby(options, key=lambda one: one.heading):
+        rows += [f"| **{heading}** | |", *(f"| `{one.typed}` | {one.help_text} |" for one in below)]
+    return "\n".join(rows)

@@ -98,11 +98,10 @@ def _loadable(name: str) -> str:
 
 
 def _strategy(best: Row, typed: Typed) -> Iterator[str]:
-    """Yield what measures one strategy: of the user's loaders all are named, and one is selected."""
+    """Yield what measures one strategy. All loaders of the user's are named, and one of them is selected."""
     if best.record.loader:
-        yield from (*_repeated(_LOADERS, typed), "-k", best.key.strategy)
-    else:
-        yield from ("--strategies", best.key.strategy)
+        yield from _repeated(_LOADERS, typed)
+    yield from ("--strategies", best.key.strategy)
 
 
 def _budgets(typed: Typed) -> list[str]:

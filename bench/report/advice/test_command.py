@@ -52,7 +52,7 @@ def test_one_process_loads_with_the_options_of_the_run(options: Typed, command: 
 def test_a_loader_of_the_users_is_selected_by_its_name() -> None:
     options: Typed = {"--loader": ["mine.py:fast"], "--loader-bound": ["S"], "--sizes": ["small,xl"]}
     assert check_of(row("fast", loader="mine.py:fast"), options) == (
-        "pytest bench --sizes small --loader mine.py:fast --loader-bound S -k fast"
+        "pytest bench --sizes small --loader mine.py:fast --loader-bound S --strategies fast"
     )
 
 
