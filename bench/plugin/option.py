@@ -1,9 +1,11 @@
 """A row of the table of options, and what is made of all rows: pytest's options, and a table in Markdown."""
 
 import dataclasses
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -88,6 +90,26 @@ def add_options(parser: Any, options: Iterable[Option]) -> None:
         else:
             form |= {"metavar": one.metavar, "action": "append" if one.repeated else "store"}
         group.addoption(one.name, **form)
+
+
+def command_help(program: str, options: Iterable[Option]) -> str:
+    """Return the help of a command that takes these options, and those of pytest."""
+    parser = ArgumentParser(
+        program,
+        f"{program} --model FOLDER [OPTION ...]",
+        epilog="It takes the options of pytest and pytest-benchmark too, such as -k: see pytest --help.",
+        add_help=False,
+    )
+
+    groups: dict[str, SimpleNamespace] = {}
+
+    def getgroup(title: str, **_: str) -> SimpleNamespace:
+        if title not in groups:
+            groups[title] = SimpleNamespace(addoption=parser.add_argument_group(title).add_argument)
+        return groups[title]
+
+    add_options(SimpleNamespace(getgroup=getgroup), options)
+    return parser.format_help()
 
 
 def typed(given: Any, options: Iterable[Option]) -> dict[str, tuple[str, ...]]:
