@@ -21,9 +21,9 @@ def pip_install(extra: str) -> str:
     return f"pip install '{'.' if here else NAME}[{extra}]'"
 
 
-def started() -> tuple[str, ...]:
-    """Return the words that start a run from the current folder, such as `pytest bench`."""
+def started(root: Path) -> tuple[str, ...]:
+    """Return the words that start a run of the tree in `root` from the current folder, such as `pytest bench`."""
     if is_installed():
         return (NAME,)
-    folder = ROOT / "bench"
+    folder = root / "bench"
     return ("pytest", min(os.path.relpath(folder), str(folder), key=len))

@@ -93,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = records_folder(config.rootpath, config.invocation_params.dir, chosen)
         config.option.benchmark_storage = f"file://{folder}"
     regression = RegressionPlugin(config, request, partial(belongs, chosen))
-    given = {PROGRAM: started(), **typed(config.option, OPTIONS)}
+    given = {PROGRAM: started(config.rootpath), **typed(config.option, OPTIONS)}
     output = (
         Reporter(config.rootpath, chosen, regression, versus, given) if chosen.has_rank_zero else SilentRank(config)
     )

@@ -78,12 +78,12 @@ def test_what_a_user_types_follows_from_the_folder_and_the_installation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert (started(), pip_install("report")) == (("pytest", "bench"), "pip install '.[report]'")
+    assert (started(ROOT), pip_install("report")) == (("pytest", "bench"), "pip install '.[report]'")
     monkeypatch.chdir(ROOT / "model")
-    assert started() == ("pytest", "../bench")
+    assert started(ROOT) == ("pytest", "../bench")
     assert pip_install("report") == "pip install 'weight-loading-bench[report]'"
     monkeypatch.chdir(tmp_path)
-    assert Path(started()[1]).resolve() == ROOT / "bench"
+    assert Path(started(ROOT)[1]).resolve() == ROOT / "bench"
     monkeypatch.setattr(installation, "ROOT", tmp_path / PACKAGE)
-    assert started() == ("weight-loading-bench",)
+    assert started(ROOT) == ("weight-loading-bench",)
     assert pip_install("report") == "pip install 'weight-loading-bench[report]'"
