@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,39 +17,32 @@ STARTED_AGAIN = "WEIGHT_LOADING_STARTED_AGAIN"
 
 # Options that a path follows.
 _OF_PATHS = (
-    *(
-        "--model",
-        "--checkpoint",
-        "--example-input",
-        "--loader",
-        "--tp-plan",
-        "--checkpoint-dir",
-        "--report",
-        "--export",
-    ),
-    *("--benchmark-storage", "--benchmark-json"),
+    *("--model", "--checkpoint", "--example-input", "--loader", "--tp-plan"),
+    *("--checkpoint-dir", "--report", "--export", "--benchmark-storage", "--benchmark-json"),
 )
 
 
 def main() -> int:
-    """Run pytest on the benchmarks with the arguments of the command line, which the caller's folder completes."""
+    """Run pytest on the benchmarks with the arguments of the command line, and return its exit status."""
     arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        return print_help()
+    if information := _information({*arguments}):
+        sys.stdout.write(information)
+        return 0
     # Installed files are not written to.
     sys.argv[1:] = with_own_settings([str(ROOT / "bench"), "-p", "no:cacheprovider", *arguments])
     return int(pytest.console_main())
 
 
-def print_help() -> int:
-    """Print the suite's options alone."""
+def _information(arguments: set[str]) -> str:
+    """Return what `--help` and `--version` print, without all that pytest has to say; "": neither is there."""
+    if not {"-h", "--help", "-V", "--version"} & arguments:
+        return ""
     sys.path.insert(0, str(ROOT))
     from bench.plugin.option import command_help  # noqa: PLC0415 - found by now
     from bench.plugin.options import OPTIONS  # noqa: PLC0415
     from model.installation import NAME  # noqa: PLC0415
 
-    sys.stdout.write(command_help(NAME, OPTIONS))
-    return 0
+    return command_help(NAME, OPTIONS) if {"-h", "--help"} & arguments else f"{NAME} {version(NAME)}\n"
 
 
 def with_own_settings(arguments: Sequence[str]) -> list[str]:

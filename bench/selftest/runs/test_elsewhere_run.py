@@ -1,5 +1,6 @@
 """Runs from a project of the user's, which has settings for pytest, and folders like those of the suite."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,5 @@ def test_the_command_needs_nothing_of_the_project(project: Path) -> None:
     for name in ("bench", "model"):
         there = [sys.executable, "-P", "-c", f"import importlib.util as u; assert u.find_spec({name!r}) is None"]
         assert subprocess.run(there, cwd=project, check=False).returncode == 0
+    said = subprocess.run([str(COMMAND), "--version"], cwd=project, text=True, capture_output=True, check=True)
+    assert re.fullmatch(rf"{NAME} \d+\.\d+\.\d+\n", said.stdout)
