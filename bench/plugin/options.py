@@ -1,4 +1,4 @@
-"""The command line: one table of all options. Each field of `Options` is an option."""
+"""The command line: one table of all options. Each field of `Options` is an option, with its row of the table."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,7 +8,7 @@ from bench.conformance.properties import PROPERTIES
 from bench.meters import KINDS
 from bench.meters.driver.card import CardSettings
 from bench.plugin import option_texts
-from bench.plugin.option import Option, option
+from bench.plugin.option import Option, option, with_headings
 from bench.plugin.option_combinations import require_combination
 from bench.plugin.option_texts import ASKED_LAYOUTS, DEFAULT_RANKS, names
 from bench.sharded.rank_group import NODE_RANKS
@@ -21,37 +21,23 @@ from model.user.renaming import rule
 
 ALL_SIZES = ("small", "medium", "large", "xl")
 
+# The headings of --help, by the first option below each.
+HEADINGS = {
+    "model": "your model",
+    "plan": "does it fit",
+    "strategies": "strategies, and loaders of yours",
+    "device": "what is loaded, and where",
+    "sharded": "many GPUs",
+    "explain": "what a run writes",
+    "memory_compare_fail": "does it still hold",
+    "versus": "two versions in turn",
+}
+
 
 @dataclass(frozen=True)
 class Options:
     """The options of a run, each parsed by itself. None: the option is not there, and has no default."""
 
-    sizes: tuple[str, ...] = option(
-        "small",
-        "LIST",
-        f"GPT-2 sizes, a comma list of {', '.join(SIZES)}; all: small to xl",
-        names(SIZES, {"all": ALL_SIZES}),
-    )
-    device: str = option(
-        "auto",
-        "DEVICE",
-        f"device to load to: {', '.join(kind.help for kind in KINDS.values())}; auto: CUDA if there is one, else sim "
-        "for memory and cpu for time",
-        option_texts.device,
-    )
-    # Its names depend on --sharded.
-    strategies: str = option(
-        "all",
-        "LIST",
-        f"a comma list of {', '.join(STRATEGIES)}; all: these; peers: the loaders of other projects, which are "
-        f"{', '.join(PEERS)}",
-    )
-    stand_in: CardSettings | None = option(
-        None,
-        "BYTES",
-        "run on a stand-in for a GPU with this much memory, such as 80GiB; a comma list for several (default: none)",
-        option_texts.card,
-    )
     model: str | None = option(
         None,
         "MODEL",
@@ -64,6 +50,12 @@ class Options:
         "PATH",
         "checkpoint of your model, a file or a folder (default: the weights in the folder of --model; without one, "
         "random weights are saved)",
+    )
+    cast: str | None = option(
+        None,
+        "DTYPE",
+        f"dtype to convert floating-point weights to: {', '.join(DTYPES)} (default: the checkpoint's)",
+        option_texts.dtype,
     )
     state_key: str | None = option(
         None,
@@ -100,6 +92,30 @@ class Options:
         "(default: attribute example of the factory, or an input made from config.json; without one, outputs "
         "are not compared)",
     )
+    plan: bool = option(False, None, "compute the peaks without loading: needs no weights, no memory and no GPU")
+    device_memory: int | None = option(
+        None,
+        "BYTES",
+        "budget of device memory for every load or plan, such as 8GiB; with --sharded for each rank (default: none)",
+        option_texts.amount,
+    )
+    host_memory: int | None = option(
+        None,
+        "BYTES",
+        "budget of host memory for every load or plan, such as 4GiB; with --sharded for each node; timed "
+        "loads have none (default: none)",
+        option_texts.amount,
+    )
+    find_minimum: bool = option(
+        False, None, "find the smallest device and host memory that each strategy needs, by bisection"
+    )
+    # Its names depend on --sharded.
+    strategies: str = option(
+        "all",
+        "LIST",
+        f"a comma list of {', '.join(STRATEGIES)}, and names of your loaders; all: these; mine: your loaders alone; "
+        f"peers: the loaders of other projects, which are {', '.join(PEERS)}",
+    )
     loader: tuple[str, ...] = option(
         None,
         "FUNCTION",
@@ -121,21 +137,48 @@ class Options:
         "dtype,untied,moved (default: a warning for each)",
         names(PROPERTIES, {}),
     )
-    device_memory: int | None = option(
+    require_all: bool = option(False, None, "fail if a strategy refuses the model, or is skipped")
+    conformance: bool = option(
+        False, None, "print which kinds of models each strategy loads correctly, as Markdown tables"
+    )
+    device: str = option(
+        "auto",
+        "DEVICE",
+        f"device to load to: {', '.join(kind.help for kind in KINDS.values())}; auto: CUDA if there is one, else sim "
+        "for memory and cpu for time",
+        option_texts.device,
+    )
+    stand_in: CardSettings | None = option(
         None,
         "BYTES",
-        "budget of device memory for every load or plan, such as 8GiB; with --sharded for each rank (default: none)",
-        option_texts.amount,
+        "run on a stand-in for a GPU with this much memory, such as 80GiB; a comma list for several (default: none)",
+        option_texts.card,
     )
-    host_memory: int | None = option(
+    cache: str = option(
+        "warm",
+        "STATE",
+        "state of the checkpoint before each load: warm, in the page cache; cold, evicted from it",
+        option_texts.cache_state,
+    )
+    layout: str | None = option(
         None,
-        "BYTES",
-        "budget of host memory for every load or plan, such as 4GiB; with --sharded for each node; timed "
-        "loads have none (default: none)",
-        option_texts.amount,
+        "LAYOUT",
+        f"layout to save the checkpoint in, once: {', '.join(ASKED_LAYOUTS)}; strategies that cannot load it are left "
+        "out (default: that of your checkpoint if the strategy loads it, else the strategy's own)",
+        option_texts.layout,
     )
-    find_minimum: bool = option(
-        False, None, "find the smallest device and host memory that each strategy needs, by bisection"
+    sizes: tuple[str, ...] = option(
+        "small",
+        "LIST",
+        f"GPT-2 sizes, a comma list of {', '.join(SIZES)}; all: small to xl",
+        names(SIZES, {"all": ALL_SIZES}),
+    )
+    dtype: str = option("float32", "DTYPE", f"dtype of the checkpoint: {', '.join(DTYPES)}", option_texts.dtype)
+    checkpoint_dir: Path | None = option(
+        None,
+        "FOLDER",
+        "folder to keep checkpoints in, created if missing (default: weight-loading/ in your cache folder)",
+        option_texts.writable_folder,
     )
     sharded: bool = option(
         False, None, "measure loads of one model by many processes, started by torchrun or by this run"
@@ -173,41 +216,8 @@ class Options:
         "may have a *, and styles, or a function that returns one (default: attribute tp_plan of the model, as many of "
         "transformers have it)",
     )
-    dtype: str = option("float32", "DTYPE", f"dtype of the checkpoint: {', '.join(DTYPES)}", option_texts.dtype)
-    cast: str | None = option(
-        None,
-        "DTYPE",
-        f"dtype to convert floating-point weights to: {', '.join(DTYPES)} (default: the checkpoint's)",
-        option_texts.dtype,
-    )
-    layout: str | None = option(
-        None,
-        "LAYOUT",
-        f"layout to save the checkpoint in, once: {', '.join(ASKED_LAYOUTS)}; strategies that cannot load it are left "
-        "out (default: that of your checkpoint if the strategy loads it, else the strategy's own)",
-        option_texts.layout,
-    )
-    checkpoint_dir: Path | None = option(
-        None,
-        "FOLDER",
-        "folder to keep checkpoints in, created if missing (default: weight-loading/ in your cache folder)",
-        option_texts.writable_folder,
-    )
-    cache: str = option(
-        "warm",
-        "STATE",
-        "state of the checkpoint before each load: warm, in the page cache; cold, evicted from it",
-        option_texts.cache_state,
-    )
-    plan: bool = option(False, None, "compute the peaks without loading: needs no weights, no memory and no GPU")
-    conformance: bool = option(
-        False, None, "print which kinds of models each strategy loads correctly, as Markdown tables"
-    )
-    export: Path | None = option(
-        None,
-        "FOLDER",
-        "folder to write figures for github-action-benchmark and Bencher into (default: none)",
-        option_texts.folder,
+    explain: bool = option(
+        False, None, "list the memory in use at every peak: bytes and tensors, by the line that allocated them"
     )
     report: Path | None = option(
         None,
@@ -215,9 +225,11 @@ class Options:
         "folder to write the page of the run into (default: report/ beside the recorded runs: results/report/)",
         option_texts.folder,
     )
-    require_all: bool = option(False, None, "fail if a strategy refuses the model, or is skipped")
-    explain: bool = option(
-        False, None, "list the memory in use at every peak: bytes and tensors, by the line that allocated them"
+    export: Path | None = option(
+        None,
+        "FOLDER",
+        "folder to write figures for github-action-benchmark and Bencher into (default: none)",
+        option_texts.folder,
     )
     memory_compare_fail: float | None = option(
         "1%", "PERCENT", "how much a peak may grow with --benchmark-compare; off: any amount", option_texts.fraction
@@ -244,7 +256,7 @@ class Options:
     )
 
 
-OPTIONS: tuple[Option, ...] = tuple(Option.of(one) for one in fields(Options))
+OPTIONS: tuple[Option, ...] = tuple(with_headings(map(Option.of, fields(Options)), HEADINGS))
 
 
 def parsed(given: Any) -> Options:

@@ -24,6 +24,22 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
         )
 
 
+# Options that only benchmarks know of.
+_OF_BENCHMARKS = ("model", "loader", "plan", "sharded", "device_memory", "host_memory", "history", "versus")
+
+
+def require_benchmarks(config: pytest.Config) -> None:
+    """Raise `UsageError` where `pytest` alone, which tests the suite, is given an option of the benchmarks."""
+    if config.args_source != pytest.Config.ArgsSource.TESTPATHS:
+        return
+    if name := next((name for name in _OF_BENCHMARKS if getattr(config.option, name)), None):
+        typed = " ".join(("pytest bench", *config.invocation_params.args))
+        raise pytest.UsageError(
+            f"--{name.replace('_', '-')} is for the benchmarks, and pytest alone tests the suite itself: add bench, as "
+            f"in {typed}"
+        )
+
+
 def require_room(budget: Budget, device: str, processes: int = 1) -> None:
     """Raise `UsageError` for a budget that leaves nothing to load to the device with; so many processes share it."""
     if budget.host_bytes is not None:

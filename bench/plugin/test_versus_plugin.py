@@ -21,7 +21,7 @@ from bench.plugin.versus_plugin import Versus
 
 
 def pytest_addoption(parser):
-    add_options(parser.getgroup("weight loading"), OPTIONS)
+    add_options(parser, OPTIONS)
 
 
 @pytest.hookimpl(tryfirst=True)
