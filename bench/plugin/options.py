@@ -24,12 +24,12 @@ ALL_SIZES = ("small", "medium", "large", "xl")
 # The headings of --help, by the first option below each.
 HEADINGS = {
     "model": "your model",
-    "plan": "does it fit",
-    "strategies": "strategies, and loaders of yours",
-    "device": "what is loaded, and where",
+    "plan": "memory budgets",
+    "strategies": "strategies, and your own loaders",
+    "device": "device and checkpoint",
     "sharded": "many GPUs",
     "explain": "what a run writes",
-    "memory_compare_fail": "does it still hold",
+    "memory_compare_fail": "comparison with earlier runs",
     "versus": "two versions in turn",
 }
 
@@ -222,7 +222,8 @@ class Options:
     report: Path | None = option(
         None,
         "FOLDER",
-        "folder to write the page of the run into (default: report/ beside the recorded runs: results/report/)",
+        "folder to write the page of the run into (default: report/ beside the recorded runs, in results/, or in "
+        "weight-loading/ for a model or loader of yours)",
         option_texts.folder,
     )
     export: Path | None = option(
