@@ -15,12 +15,12 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
     """
     if optimised:
         raise pytest.UsageError(
-            "python -O drops assertions, and this suite asserts: leave out -O, or unset PYTHONOPTIMIZE"
+            "python -O drops assertions, and this suite checks by them; leave out -O, or unset PYTHONOPTIMIZE"
         )
     if options.get("dist", "no") != "no" and not options.get("benchmark_disable"):
         raise pytest.UsageError(
-            "pytest-xdist: loads that are measured beside each other disturb each other: leave out -n and --dist, "
-            "or add --benchmark-disable to test without timing"
+            "pytest-xdist: loads that run beside each other disturb each other; leave out -n and --dist, or add "
+            "--benchmark-disable to test without timing"
         )
 
 

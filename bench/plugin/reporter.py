@@ -105,7 +105,7 @@ class Reporter:
         done = yield
         advice = self._advice()
         if advice and advice.strategy is None:
-            self._regression.complain("no strategy loads the model with the memory that it was given")
+            self._regression.complain("no strategy fits in the given memory")
         if self._chosen.options.require_all:
             for line in coverage(rows(self._results)):
                 self._regression.complain(f"--require-all: {line}")
@@ -122,7 +122,9 @@ class Reporter:
             self._page = self._write_page(storage.saved, folder)
             self._write_code(folder)
         elif storage and storage.unsaved:
-            self._page = "No page: it is made of the recorded run; --benchmark-storage names another folder for both"
+            self._page = (
+                "No page, because the run is not recorded; name another folder for both with --benchmark-storage"
+            )
 
     @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
     def _advice(self) -> Advice | None:

@@ -46,7 +46,7 @@ def test_the_model_of_a_user(checkout: Path, typed: Typed) -> None:
     assert measured == {name: said[name] for name in measured}
 
 
-@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install 'transformers>=5'")
+@pytest.mark.skipif(not find_spec("transformers"), reason="needs transformers: pip install 'transformers>=5'")
 @pytest.mark.skipif(not find_spec("accelerate"), reason="wants accelerate: pip install accelerate")
 def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import LlamaConfig  # noqa: PLC0415 - of an extra
@@ -88,7 +88,7 @@ RANKS = (
 )
 
 
-@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install 'transformers>=5'")
+@pytest.mark.skipif(not find_spec("transformers"), reason="needs transformers: pip install 'transformers>=5'")
 def test_a_plan_of_ranks_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import LlamaConfig  # noqa: PLC0415 - of an extra
 
@@ -116,7 +116,7 @@ def ranked(text: str) -> list[dict[str, str]]:
     return [{name: row[name] for name in shown} for row in rows]
 
 
-@pytest.mark.skipif(not find_spec("transformers"), reason="wants transformers: pip install 'transformers>=5'")
+@pytest.mark.skipif(not find_spec("transformers"), reason="needs transformers: pip install 'transformers>=5'")
 def test_a_name_on_the_hub_of_hugging_face(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -70,7 +70,7 @@ def test_quantised_tensors_are_planned_as_they_lie(bench: Bench, folder: Path, h
         (
             "hub:acme/llama",
             "1",
-            "ERROR: --model: hub:acme/llama: HF_HUB_OFFLINE is set, and nothing was fetched: uns",
+            "ERROR: --model: hub:acme/llama: HF_HUB_OFFLINE is set, so nothing was fetched; uns",
         ),
     ],
 )
