@@ -35,8 +35,9 @@ def require_benchmarks(config: pytest.Config) -> None:
     if name := next((name for name in _OF_BENCHMARKS if getattr(config.option, name)), None):
         typed = " ".join(("pytest bench", *config.invocation_params.args))
         raise pytest.UsageError(
-            f"--{name.replace('_', '-')} is for the benchmarks, and pytest alone tests the suite itself: add bench, as "
-            f"in {typed}"
+            f"--{name.replace('_', '-')} is for the benchmarks, and pytest alone runs the tests of the "
+            f"suite; add bench: "
+            f"{typed}"
         )
 
 

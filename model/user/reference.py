@@ -108,7 +108,7 @@ def _module(place: str) -> ModuleType:
             try:
                 return import_module(place)
             except ModuleNotFoundError as error:
-                if remedy := _taken(place) or _beside(place, error):
+                if remedy := _taken(place) or _absent(place, error):
                     raise ModuleNotFoundError(f"{error}{remedy}") from error
                 raise
     file = Path(place)
@@ -192,10 +192,7 @@ def _taken(place: str) -> str:
     return f", and {name} is a package of this suite; name yours as a file, FOLDER/{name}.py:FUNCTION"
 
 
-def _beside(place: str, error: ModuleNotFoundError) -> str:
+def _absent(place: str, error: ModuleNotFoundError) -> str:
     """Return a remedy if the module itself is what is missing; "" if it is one that it imports."""
-    if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-        return ""
-    return (
-        f"; write {place}.py:FUNCTION" if Path(f"{place}.py").is_file() else "; install it, or write file.py:function"
-    )
+    is_it = error.name is not None and f"{place}.".startswith(f"{error.name}.")
+    return "; install it, or write file.py:function" if is_it else ""

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
 from importlib.machinery import ModuleSpec
@@ -19,7 +19,7 @@ from bench.meters.driver.variables import CARD
 from bench.plugin import preconditions, versus_plugin
 from bench.plugin.option import add_options
 from bench.plugin.options import OPTIONS, parsed
-from bench.plugin.preconditions import require_room, require_surroundings
+from bench.plugin.preconditions import require_benchmarks, require_room, require_surroundings
 from bench.plugin.rank_groups import rank_prefix
 from bench.plugin.regression import comparison_request
 from bench.plugin.settings import settings
@@ -30,6 +30,7 @@ from bench.versus import uv
 ROOT = Path(__file__).parents[3]
 EMPTY_PROCESS_BYTES = 215 * 2**20
 UNOPTIMISED = "Python without assertions"
+OWN_TESTS = "pytest without bench"
 
 # What `torchrun --nnodes 2 --nproc-per-node 4` tells the second process of the second node.
 TORCHRUN = {
@@ -106,6 +107,7 @@ SITUATIONS: Mapping[str, Callable[[Patch], None]] = {
     "a CUDA build of torch without a GPU": partial(_gpus, 0, cuda="13.0"),
     "a folder that may not be written to": _without_writing,
     UNOPTIMISED: partial(_gpus, 0),
+    OWN_TESTS: partial(_gpus, 0),
     "a system that evicts no files": _without_eviction,
     "no uv": _without_uv,
     "a stand-in for 2 GPUs": partial(_environment, {CARD: "name"}, gpus=2),
@@ -128,7 +130,8 @@ NEEDS = {"transformers": "transformers"}
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(add_help=False)
-    add_options(Namespace(addoption=parser.add_argument), OPTIONS)
+    group = SimpleNamespace(addoption=parser.add_argument)
+    add_options(SimpleNamespace(getgroup=lambda *_, **__: group), OPTIONS)
     # Of pytest-benchmark, and of pytest-xdist.
     parser.add_argument("--benchmark-compare", nargs="?", default=False, const=True)
     parser.add_argument("--benchmark-compare-fail", action="append")
@@ -148,14 +151,14 @@ def message(row: Row, folder: Path) -> str:
         # A test of it replaces this.
         patch.setattr(versus_plugin, "require_uv", uv.require_uv)
         patch.chdir(folder)
-        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(sys, "path", [*sys.path, str(folder)])
         patch.setattr(preconditions, "empty_process_bytes", lambda *_: EMPTY_PROCESS_BYTES)
         SITUATIONS[row.situation](patch)
         words = shlex.split(row.command)
         while "=" in words[0] and not words[0].startswith("-"):
             patch.setenv(*words.pop(0).split("=", 1))
         try:
-            _check(words, optimised=row.situation == UNOPTIMISED)
+            _check(words, row.situation)
         except (ValueError, pytest.UsageError) as error:
             return _without_versions(f"{rank_prefix(os.environ)}{error}".replace(f"{folder}/", ""))
     return ""
@@ -167,10 +170,13 @@ def _without_versions(text: str) -> str:
     return reduce(lambda line, version: line.replace(version, "VERSION") if version else line, versions, text)
 
 
-def _check(arguments: list[str], *, optimised: bool) -> None:
+def _check(arguments: list[str], situation: str) -> None:
     """Do as the run does before it collects: see `pytest_configure` in `bench/plugin/hooks.py`."""
     given = _parser().parse_args(arguments)
-    require_surroundings(vars(given), optimised)
+    require_surroundings(vars(given), situation == UNOPTIMISED)
+    source = pytest.Config.ArgsSource.TESTPATHS if situation == OWN_TESTS else pytest.Config.ArgsSource.ARGS
+    config = {"args_source": source, "option": given, "invocation_params": SimpleNamespace(args=arguments)}
+    require_benchmarks(cast(Any, SimpleNamespace(**config)))
     options = parsed(given)
     chosen = settings(options)
     comparison_request(options, given)

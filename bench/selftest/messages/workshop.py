@@ -86,7 +86,6 @@ def furnish(folder: Path) -> None:
     """Write the code, the checkpoints and the folders; those of transformers if that is installed."""
     for name, text in {
         "mine.py": CODE,
-        "alone.py": CODE,
         "broken.py": "import no_such_module\n",
         "exits.py": "import sys\n\nsys.exit('no licence')\n",
     }.items():
