@@ -49,7 +49,8 @@ class RunSteps:
 
     def pytest_report_collectionfinish(self, config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:
         """Return a line with what is going to be measured, and how often."""
-        if config.option.benchmark_disable or config.option.benchmark_skip:
+        option = config.option
+        if option.benchmark_disable or option.benchmark_skip or option.benchmark_quiet:
             return None
         found = [step for item in items if case_of(item) and (step := step_of(item))]
         counts = {step.what: sum(one.what == step.what for one in found) for step in found}

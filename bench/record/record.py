@@ -244,7 +244,7 @@ class Record:
             "GPU {unit}",
             in_unit,
             about="peak of the GPU memory that live tensors asked for while the model loads, in GiB, or in MiB for "
-            "small models; `!` marks what is more than `--device-memory`",
+            "small models; `!`: a GPU with `--device-memory` is too small",
             budget="device_budget_bytes",
         ),
         sharded=(Column("GPU {unit}", "GPU {unit}, worst rank", in_unit, budget="device_budget_bytes"),),
@@ -307,8 +307,8 @@ class Record:
             "RAM {unit}",
             "RAM {unit}",
             in_unit,
-            about="peak of the host memory that the kernel cannot take back; `!` marks what is more than "
-            "`--host-memory`",
+            about="peak of the host memory that the kernel cannot take back; `!`: a host with "
+            "`--host-memory` is too small",
             budget="host_budget_bytes",
         ),
         sharded=(Column("RAM {unit}", "RAM {unit}, worst rank", in_unit, 2),),

@@ -49,11 +49,15 @@ def heading(text: str, column: Column, table: Sequence[Row], unit: Unit) -> str:
 
 
 def mark(record: Record, name: str, column: Column) -> str:
-    """Return what stands before a figure of a load that does not fit: the mark, if the figure says why, or nothing."""
-    if record.fits is not False or not column.budget:
+    """Return what stands before a figure of a load that does not fit: the mark, if it is why, or nothing.
+
+    The empty process takes some of the host's memory, so that is too small wherever the device's is not.
+    """
+    if record.fits is not False or not column.budget or record.value(column.budget) is None:
         return ""
-    of_device = ("device_reserved_peak_bytes",) if name == _DEVICE else ()
-    return MARK if any(_exceeds(record, one, column.budget) for one in (name, *of_device)) else ""
+    device = any(_exceeds(record, one, "device_budget_bytes") for one in (_DEVICE, "device_reserved_peak_bytes"))
+    is_why = device if name == _DEVICE else not device or _exceeds(record, name, column.budget)
+    return MARK if is_why else ""
 
 
 def verdict(row: Row) -> str:

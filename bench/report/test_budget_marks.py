@@ -69,6 +69,16 @@ def test_a_verdict_says_whether_a_load_fits_unless_something_is_wrong_with_it() 
     assert shown(rows([failed]))["baseline"][-1] == "FAILED"
 
 
+def test_host_memory_is_too_small_with_an_empty_process_though_the_figure_is_not() -> None:
+    """Its figure does not count the empty process, which was 200 MiB here."""
+    one = LOADS[1].record.with_fields(fits=False, device_budget_bytes=GIB, host_budget_bytes=GIB // 4)
+    for more, marked in (({}, ["0.65", "! 0.07"]), ({"device_budget_bytes": S - 1}, ["! 0.65", "0.07"])):
+        [line] = cells(rows([CaseResult(LOADS[1].key, one.with_fields(more))]))[1:]
+        assert [cell for cell in line if cell.removeprefix("! ") in ("0.65", "0.07")] == marked
+    table = rows([CaseResult(LOADS[1].key, one.with_fields(host_budget_bytes=None, device_budget_bytes=S - 1))])
+    assert "0.07" in cells(table)[1]
+
+
 def test_ranks_share_the_memory_of_their_node() -> None:
     loads = [taken("load_then_shard", "fsdp", 8), taken("streamed", "fsdp", 8, node_private_peak_bytes=0)]
     lines = shown(with_budget(rows(loads), Budget(GIB, 4 * GIB)))
