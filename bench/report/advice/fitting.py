@@ -40,9 +40,11 @@ def _taken(row: Row, figure: str) -> int:
 
 
 def sentences(best: Row, equal: Sequence[Row], fitting: Sequence[Row], tried: Sequence[Row]) -> Iterator[str]:
-    """Yield why the best is to be used, where its weights end, and what does not fit."""
+    """Yield which strategy is the best, what it takes, why it is the best, and what does not fit."""
     on = f" on {best.key.ranks:,} devices, divided by {best.key.parallelism}" if best.key.parallelism else _on_one(best)
-    yield f"Use {best.key.strategy} for {best.size}{on}: it fits{_takes(best)}{_speed(best, equal, fitting)}."
+    yield f"Use {best.key.strategy} for {best.size}{on}."
+    yield _takes(best)
+    yield from _comparison(best, equal, fitting)
     if best.record.ownership == "mapped":
         yield "Its weights stay in the pages of the file, which has to stay as it is while the model is used."
     if best.key.parallelism and (fewer := sorted({row.key.ranks for row in tried if row.key.ranks < best.key.ranks})):
@@ -72,30 +74,38 @@ def _takes(row: Row) -> str:
     record, parts = row.record, []
     device, host = record.device_reserved_peak_bytes, record.host_private_peak_bytes
     if device is not None and record.device_budget_bytes:
-        whole = short_size(record.device_budget_bytes)
-        parts.append(f"{short_size(device)} of {f'each {whole}' if record.ranks else f'{whole} of the device'}")
+        which = "each" if record.ranks else "the"
+        parts.append(f"{short_size(device)} of the {short_size(record.device_budget_bytes)} of {which} device")
     if record.ranks and record.host_budget_bytes and record.node_private_peak_bytes is not None:
         parts.append(
-            f"{short_size(record.node_private_peak_bytes)} of the {short_size(record.host_budget_bytes)} of a node "
-            f"beside its {record.ranks_per_node} empty processes"
+            f"{short_size(record.node_private_peak_bytes)} of the {short_size(record.host_budget_bytes)} of each node, "
+            f"beside {record.ranks_per_node} empty processes"
         )
     elif host is not None and record.host_budget_bytes:
-        parts.append(f"{short_size(host)} of the host's {short_size(record.host_budget_bytes)} beside an empty process")
-    return f", taking {' and '.join(parts)}" if parts else ""
+        parts.append(
+            f"{short_size(host)} of the {short_size(record.host_budget_bytes)} of the host, beside an empty process"
+        )
+    return f"It takes {' and '.join(parts)}." if parts else "It fits."
 
 
-def _speed(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> str:
+def _comparison(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> Iterator[str]:
+    """Yield how soon the first output comes, beside the next strategy; without times, that it takes least memory."""
     if not _is_timed_there(best):
-        alike = f", as {listed([_name(row) for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
         count = sum(row.key.ranks == best.key.ranks for row in fitting)
-        return "" if count == 1 else f", and takes least of the {count} that do{alike}"
+        if count > 1:
+            take = f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little"
+            yield f"Of the {count} that fit, it takes the least memory{take if equal else ''}."
+        return
     seconds = best.seconds
-    speed = f"; first logits come after {seconds:.2f} s"
+    speed = f"The first output comes after {seconds:.2f} s"
     others = [row for row in fitting if row is not best and _is_timed_there(row)]
     if not others:
-        return speed
+        yield f"{speed}."
+        return
     next_best = min(others, key=lambda row: row.seconds)
     times = next_best.seconds / seconds
     if times <= EQUAL_TIMES:
-        return f"{speed}, as soon as with {next_best.name}{'' if next_best in equal else ', which takes more'}"
-    return f"{speed}, {times:.1f} times as fast as with {next_best.name}, the next"
+        more = "" if next_best in equal else ", which takes more memory"
+        yield f"{speed}, as soon as with {next_best.name}{more}."
+    else:
+        yield f"{speed}, {times:.1f} times as fast as with {next_best.name}, the next."

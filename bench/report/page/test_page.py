@@ -125,7 +125,7 @@ def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, ca
 
 ADVICE = [
     "Use streamed for small on one device: it fits.",
-    "This checks it:",
+    "Check it:",
     "    pytest bench --rename '<b>=x'",
     "Its code: load_streamed.py, 3 lines",
     "    import os",
