@@ -73,6 +73,7 @@ def test_a_stand_in_is_another_machine_than_a_gpu_and_than_one_of_other_memory(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "stand-in for a GPU")
+    monkeypatch.setattr("bench.history.fingerprint._gpu_memory_bytes", lambda: [80 * 2**30])
     found = []
     for memory in ("80GiB", "24GiB"):
         monkeypatch.setenv(MEMORY, memory)

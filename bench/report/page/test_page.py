@@ -10,6 +10,7 @@ import pytest
 from bench.report.recorded import Recorded, recorded
 from bench.selftest import sharded_run
 from bench.selftest.recorded_run import HOSTILE, LOADS, MACHINE, Runs, content, metered
+from bench.selftest.small_suite import STATS
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")
@@ -119,8 +120,52 @@ def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, ca
     file = Runs(tmp_path).write(1, benchmarks=[tried | {"extra_info": record}], problems=[])
     one = recorded(file)
     text = write_page(one, [one.run], tmp_path, cache).read_text()
-    assert "streamed-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in text
+    assert "<strong>streamed-small</strong><pre>killed at 3.9 GiB of 4 GiB after 61 % of the tensors</pre>" in text
     assert "with the budget" in text
+
+
+def answered(text: str) -> str:
+    """Return the section that answers the question of the page; it is the first."""
+    first = text.index("<section")
+    assert text[first:].startswith('<section class="answer"')
+    return text[first : text.index("</section>")]
+
+
+def copied(section: str) -> list[str]:
+    """Return the blocks that are there to be copied."""
+    assert section.count("data-copy=") == section.count("<pre ")
+    return [html.unescape(one) for one in re.findall(r"<pre [^>]*>(.*?)</pre>", section, re.DOTALL)]
+
+
+def test_without_a_budget_the_page_recommends_what_takes_least_with_its_command_and_code(text: str) -> None:
+    section = answered(text)
+    assert '<p class="choice">streamed</p>' in section
+    command, lines, code = copied(section)
+    assert command == "pytest bench --sizes small --strategies streamed"
+    assert lines.startswith("from load_streamed import streamed\nmodel = streamed(build, ")
+    assert "def streamed(" in code
+    assert re.findall(r"<dt>(.*?)</dt><dd>([^<]*)", section) == [("device", "0.93 GiB"), ("host memory", "0.09 GiB")]
+
+
+def test_what_a_load_needs_is_held_against_what_is_there(tmp_path: Path, cache: Path) -> None:
+    there = MACHINE | {"memory_bytes": 2**34, "gpu_memory_bytes": [2**35, 24 * 2**30]}
+    one = recorded(Runs(tmp_path).write(1, machine_info=there))
+    section = answered(write_page(one, [one.run], tmp_path, cache).read_text())
+    assert re.findall(r"<dt>(.*?)</dt><dd>([^<]*)", section) == [
+        ("device", "0.93 GiB of 24.0 GiB"),
+        ("host memory", "0.09 GiB of 16.0 GiB"),
+    ]
+    assert re.findall(r"width: (\d+)%", section) == ["4", "1"]
+
+
+def test_where_nothing_can_be_used_nothing_is_recommended(tmp_path: Path, cache: Path) -> None:
+    record = metered("streamed") | {"fits": False, "fate": "killed"}
+    [tried, *_] = content(1)["benchmarks"]
+    file = Runs(tmp_path).write(1, benchmarks=[tried | {"extra_info": record}], problems=[])
+    one = recorded(file)
+    section = answered(write_page(one, [one.run], tmp_path, cache).read_text())
+    assert "This run has no load that could be recommended." in section
+    assert "choice" not in section
 
 
 ADVICE = [
@@ -138,9 +183,9 @@ ADVICE = [
 def test_the_advice_is_on_it_as_it_was_recorded(tmp_path: Path, cache: Path) -> None:
     one = recorded(Runs(tmp_path).write(1, advice=ADVICE))
     text = write_page(one, [one.run], tmp_path, cache).read_text()
-    [section] = re.findall(r'<section aria-labelledby="advice">(.*?)</section>', text, re.DOTALL)
+    section = answered(text)
     assert re.findall(r"<p>(.*?)</p>", section) == [ADVICE[0], ADVICE[1], ADVICE[3]]
-    assert [html.unescape(one) for one in re.findall(r"<pre>(.*?)</pre>", section, re.DOTALL)] == [
+    assert copied(section)[:2] == [
         "pytest bench --rename '<b>=x'",
         "import os\n\ndef parallelize(model):\n    return model",
     ]
@@ -149,11 +194,6 @@ def test_the_advice_is_on_it_as_it_was_recorded(tmp_path: Path, cache: Path) -> 
     elements.feed(text)
     assert len(elements.ids) == len(set(elements.ids))
     assert set(elements.targets) <= set(elements.ids)
-
-
-def test_without_advice_there_is_no_section(text: str) -> None:
-    assert 'id="advice"' not in text
-    assert "#advice" not in text
 
 
 def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cache: Path) -> None:
@@ -195,10 +235,44 @@ def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path, cache:
     file = Runs(tmp_path).write(1, benchmarks=[], problems=[], conformance=[])
     one = recorded(file)
     text = write_page(one, [one.run], tmp_path, cache).read_text()
-    assert headings(text) == ["Table", "Machine"]
+    assert headings(text) == ["Recommendation", "Results", "Machine"]
     assert headings(page.read_text()) == [
-        *("Table", "Time and memory", "Memory while a load runs", "Alive at the peaks"),
-        *("Conformance", "History", "Machine"),
+        *("Recommendation", "Time and memory", "Failed loads", "Results", "Memory over time"),
+        *("Memory alive at the peak", "Conformance", "History", "Machine"),
+    ]
+
+
+def test_the_machine_has_no_row_without_a_value(text: str) -> None:
+    machine = text[text.index('id="machine"') :]
+    assert re.findall(r'<th scope="row">(.*?)</th>', machine) == ["torch", "python version", "cores", "cpu"]
+
+
+def test_a_model_without_earlier_runs_says_so_in_one_sentence(tmp_path: Path, cache: Path) -> None:
+    runs = Runs(tmp_path)
+    file = runs.write(1)
+    text = write_page(recorded(file), runs.read(), tmp_path, cache).read_text()
+    history = text[text.index('id="history"') : text.index('id="machine"')]
+    assert "<p>No earlier run measured these loads of this model.</p>" in history
+    assert "data-chart" not in history
+
+
+def test_loads_by_many_numbers_of_ranks_are_grouped(tmp_path: Path, cache: Path) -> None:
+    counts = (2, 8)
+    benchmarks = [
+        {"fullname": f"t.py::t[{name}-{way}-small-x{ranks}-sim]", "extra_info": record, "stats": STATS}
+        for name in ("streamed", "broadcast")
+        for way in ("fsdp", "tensor")
+        for ranks in counts
+        for record in [sharded_run.of_ranks(name, way, ranks, planned=True)]
+    ]
+    one = recorded(Runs(tmp_path).write(1, benchmarks=benchmarks, problems=[], conformance=[]))
+    text = write_page(one, [one.run], tmp_path, cache).read_text()
+    [pivot] = re.findall(r'<table class="pivot">(.*?)</table>', text, re.DOTALL)
+    assert re.findall(r"<th scope=\"col\">(.*?)</th>", pivot) == ["2 ranks", "8 ranks"] * 2
+    assert len(re.findall(r'<th scope="row">', pivot)) == 4
+    # Every load with every figure is there, in a part that is closed.
+    assert re.findall(r"<summary>(small on .*?)</summary>", text) == [
+        f"small on {count} ranks: 4 loads with every figure" for count in counts
     ]
 
 
