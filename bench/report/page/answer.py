@@ -53,8 +53,8 @@ class Answer:
 
 def answer(recorded: Recorded) -> Answer:
     """Return the answer of a run: the advice that it recorded for its budget, or else that of its rows."""
-    best = chosen(recorded.rows)[:1]
-    advice = suggested(recorded.rows)
+    best = chosen(recorded.rows, recorded.cells)[:1]
+    advice = suggested(recorded.rows, recorded.cells)
     lines = recorded.advice or (advice.lines() if advice else ())
     if not best:
         return Answer("", (), list(advice_parts(lines)))

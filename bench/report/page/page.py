@@ -31,6 +31,7 @@ from bench.report.recorded import Recorded
 from bench.report.rows import Row, stand_ins
 from bench.report.run_verdict import verdict
 from bench.report.table import above, cells
+from model.byte_sizes import short_size
 
 ASSETS = Path(__file__).parent / "assets"
 NAME = "index.html"
@@ -102,7 +103,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "kinds": _kinds(table),
         "grid": grid(recorded.cells),
         "conformance": list(summary(recorded.cells)),
-        "fingerprint": [(name, text) for name, value in run.machine.items() if (text := _plain(value))],
+        "fingerprint": list(_machine(run)),
         "raw": base64.b64encode(recorded.content).decode(),
         "style": (ASSETS / "page.css").read_text(encoding="utf-8"),
         "page_script": (ASSETS / "page.js").read_text(encoding="utf-8"),
@@ -205,6 +206,19 @@ def _changes(recorded: Recorded) -> Iterator[list[str]]:
         figure = change.figure or ""
         values = (format_figure(figure, change.before), format_figure(figure, change.after)) if figure else ("", "")
         yield [change.key.title, title(figure) if figure else "the benchmark", *values, change.percent, change.replaces]
+
+
+def _machine(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield what is known of the machine."""
+    for name, value in run.machine.items():
+        is_bytes = name.endswith("_bytes")
+        text = ", ".join(map(short_size, _listed(value))) if is_bytes else _plain(value)
+        if text:
+            yield name.removesuffix("_bytes").replace("_", " "), text
+
+
+def _listed(value: Any) -> list[int]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _plain(value: Any) -> str:

@@ -157,15 +157,15 @@ def test_it_prints_on_white_within_the_paper(browser: "Browser", page: Path) -> 
     context.close()
 
 
-def test_code_is_copied_without_a_network(browser: "Browser", page: Path) -> None:
+def test_code_is_copied_without_a_network(browser: "Browser", pages: dict[str, Path]) -> None:
     context = browser.new_context(viewport=DESKTOP, offline=True, permissions=["clipboard-read", "clipboard-write"])
-    opened = Opened(context.new_page(), page).page
+    opened = Opened(context.new_page(), pages["small"]).page
     button = opened.get_by_role("button", name="copy the lines to copy").first
     button.click()
     opened.wait_for_function("document.querySelector('[data-copy]').textContent == 'copied'")
-    assert opened.evaluate("navigator.clipboard.readText()") == "pytest bench --sizes small --strategies streamed"
-    opened.get_by_text("The code of load_streamed.py").click()
-    assert "def streamed(" in opened.locator("#code").inner_text()
+    assert opened.evaluate("navigator.clipboard.readText()") == "pytest bench --sizes small --strategies mmap_assign"
+    opened.get_by_text("The code of load_mmap_assign.py").click()
+    assert "def mmap_assign(" in opened.locator("#code").inner_text()
     context.close()
 
 

@@ -21,7 +21,7 @@ MOST_RUNS = 300
 # Of points, in square pixels: those of more runs would be a band.
 LARGE, SMALL, FEW_RUNS = 45, 8, 60
 # Letters of a name of which two have room beside each other on a phone.
-SHORT_NAME = 19
+SHORT_NAME = 22
 
 
 def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: Run, size: str) -> list[Chart]:
