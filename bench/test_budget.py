@@ -1,4 +1,4 @@
-"""Promise: with so much memory and no more, those loads come to their end that theory lets, and no others."""
+"""Loads with limited memory: each one fits, or runs out of memory, as theory says."""
 
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ LEAST_ROOM_BYTES = 32 * 2**20
 @pytest.mark.not_in_table
 @pytest.mark.limited
 def test_short_memory(case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint) -> None:
-    """With room for half of the model: a load that maps it answers a prompt, and one that has to hold it is killed."""
+    """Load with host memory for half of the model: a mapped load answers a prompt, one that copies is killed."""
     room = case.specification.footprint.state_bytes // 2
     if room < LEAST_ROOM_BYTES:
         pytest.skip(f"{case.size} is too small to tell: half of it is less than what is read ahead of a mapped file")
@@ -53,7 +53,7 @@ def test_budget(
     benchmark: BenchmarkFixture,
     record: Record,
 ) -> None:
-    """A load fits or dies, which is recorded; it fails where theory says the other."""
+    """Record whether a load fits or dies. The test fails where theory says the other."""
     with failures_reported(case):
         outcome: BudgetOutcome = benchmark.pedantic(tried, args=(case, checkpoint, rehearsal, budget))
     record.update(as_fields(budget, outcome))
@@ -64,7 +64,7 @@ def test_budget(
 def test_smallest_budget(
     case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record
 ) -> None:
-    """The smallest memory that a load lives with, of the device and of the host, each with all of the other."""
+    """Find the smallest device memory and host memory that a load works with, each with all of the other."""
     load, state_bytes = budgeted_load(case, checkpoint, rehearsal), case.specification.footprint.state_bytes
     with failures_reported(case):
         record.update(benchmark.pedantic(smallest_budgets, args=(load, state_bytes, case.device)))

@@ -1,4 +1,4 @@
-"""Promise: what a strategy loads is what was saved, whatever the model; what it cannot load it refuses by name."""
+"""Loaded weights equal the saved ones, for any model; a strategy refuses by name what it cannot load."""
 
 from functools import partial
 
@@ -45,7 +45,7 @@ def test_own_equivalence(case: Case, request: pytest.FixtureRequest) -> None:
 def test_equivalence(
     conformance_case: ConformanceCase, isolated_runner: IsolatedRunner, conformance_cells: list[Cell]
 ) -> None:
-    """Names, order, dtypes, shapes, strides, bits, ties, gradients, modes, optimizers, second loads, and logits."""
+    """Compare names, order, dtypes, shapes, strides, bits, ties, gradients, modes, optimizers, reloads, logits."""
     if reason := conformance_case.skip_reason or conformance_case.stop_reason(conformance_cells):
         pytest.skip(reason)
     try:

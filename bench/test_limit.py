@@ -1,4 +1,4 @@
-"""Benchmark: the best that this machine can do for the bytes of a checkpoint, which loads are held against."""
+"""The fastest possible speed of this machine for the bytes of a checkpoint: loads are compared with it."""
 
 from statistics import median
 
@@ -14,7 +14,7 @@ from model.checkpoints.checkpoint import Checkpoint
 @pytest.mark.real_device
 @pytest.mark.limit
 def test_limit(case: RooflineCase, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record) -> None:
-    """Measure by itself what is measured beside every timed load."""
+    """Measure the limit alone; it is also measured beside every timed load."""
     rates: list[float] = []
     limit = roofline(case, checkpoint)
     benchmark.pedantic(lambda: rates.append(limit.bytes_per_second()), setup=limit.settle, rounds=case.rounds)

@@ -1,4 +1,4 @@
-"""Benchmark: how long a load takes until the model's first logits, beside what the machine can do at best."""
+"""The time of a load until the model's first output, beside the fastest possible one on this machine."""
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -18,7 +18,7 @@ from model.checkpoints.checkpoint import Checkpoint
 def test_load_time(
     case: Case, rehearsal: Checkpoint, checkpoint: Checkpoint, benchmark: BenchmarkFixture, record: Record
 ) -> None:
-    """Several loads in one process of their own, the model of each one checked; no memory meter runs."""
+    """Time several loads in one new process, and check the model of each one. No memory meter runs."""
     make, judge = clock_of(case, case.strategy.load, checkpoint, rehearsal), outside_judge(case, checkpoint)
     with failures_reported(case), remote_clock(make, case.timeout_seconds, judge) as clock:
         benchmark.pedantic(clock.load_and_use, setup=clock.begin_round, rounds=case.rounds)

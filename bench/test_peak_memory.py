@@ -1,4 +1,4 @@
-"""Promise: the peak memory of a load is what theory says of its strategy, no more and no less."""
+"""The peak memory of a load equals the bound of its strategy, from both sides."""
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -20,7 +20,7 @@ def test_peak_memory(
     find_regressions: Growth,
     explain: bool,
 ) -> None:
-    """In a fresh process: every weight right, every peak at its bound and not above history, nothing left behind."""
+    """Load in a new process: every weight is right, every peak at its bound, not above history, no memory leaks."""
     load = MeteredLoad(case, checkpoint, rehearsal)
     load.prepare()
     with failures_reported(case):

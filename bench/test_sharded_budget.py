@@ -1,4 +1,4 @@
-"""Promise: planned ranks fit the memory of their devices and nodes where their peaks say so."""
+"""Planned ranks with limited memory: each load fits its devices and nodes, or does not, as its peaks say."""
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -27,7 +27,7 @@ def test_sharded_budget(
     record: Record,
     rank_plans: RankPlans,
 ) -> None:
-    """A planned load fits or dies, which is recorded. It is planned again only if its peaks were not measured."""
+    """Record whether a planned load fits or dies. It is planned again only if its peaks were not measured."""
     load = MeteredRanks(case, rendezvous, checkpoint, rehearsal)
     with failures_reported(case):
         measured = benchmark.pedantic(rank_plans.measured, args=(load,))

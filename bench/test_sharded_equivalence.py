@@ -1,4 +1,4 @@
-"""Promise: what many processes load together is, gathered, what was saved; and it computes what one device does."""
+"""Weights that many processes load together equal the saved ones when gathered, and give the outputs of one device."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +18,7 @@ SHARE = 1 / 20
 def test_sharded_equivalence(
     case: ShardedCase, measurable: None, rank_checks: RankChecks, request: pytest.FixtureRequest
 ) -> None:
-    """Names, order, dtypes, shapes, bits, ties and logits: of the user's model, or of drawn ones of all sizes."""
+    """Compare names, order, dtypes, shapes, bits, ties and logits of the user's model, or of drawn models."""
     with failures_reported(case):
         if case.user_model:
             rank_checks.run_user_model(case, request.getfixturevalue("checkpoint"))

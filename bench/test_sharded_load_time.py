@@ -1,4 +1,4 @@
-"""Benchmark: how long many processes take to load a model together, until all of them have its first logits."""
+"""The time of a load by many processes, until all of them have the model's first output."""
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -25,7 +25,7 @@ def test_sharded_load_time(
     benchmark: BenchmarkFixture,
     record: Record,
 ) -> None:
-    """Several loads in one process a rank, every shard of the model checked after each one; no memory meter runs."""
+    """Time several loads in one process a rank, and check every shard after each one. No memory meter runs."""
     clocks_of = rank_clocks(case, rendezvous, checkpoint, rehearsal)
     with failures_reported(case), clocks_apart(rendezvous, clocks_of, case.timeout_seconds) as clocks:
         benchmark.pedantic(clocks.load_and_use, setup=clocks.begin_round, rounds=case.rounds)

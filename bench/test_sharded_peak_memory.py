@@ -1,4 +1,4 @@
-"""Promise: what a load by many processes takes in each of them is what theory says, no more and no less."""
+"""The peak memory of each process of a sharded load equals the bound of its strategy, from both sides."""
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -26,7 +26,7 @@ def test_sharded_peak_memory(
     rank_plans: RankPlans,
     explain: bool,
 ) -> None:
-    """In fresh processes, one a rank: every weight right, every peak at its bound, and nothing left behind."""
+    """Load in new processes, one a rank: every weight is right, every peak at its bound, and no memory leaks."""
     load = MeteredRanks(case, rendezvous, checkpoint, rehearsal)
     with failures_reported(case):
         measured = benchmark.pedantic(rank_plans.measured, args=(load,))

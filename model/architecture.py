@@ -1,4 +1,4 @@
-"""Models whose weights a checkpoint holds; each is built again, the same, in every process."""
+"""The interface of models: each can be built again, the same, in every process."""
 
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Files and folders that are whole after a power cut or a killed run, and locks between runs at the same time."""
+"""Atomic writes of files and folders, and locks between runs at the same time."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""GPT-2 as the specimen whose weights are loaded.
+"""GPT-2, the model whose weights are loaded by default.
 
 The architecture, the hyper-parameters and the names in the state dict are those of the `GPTModel`
 in Sebastian Raschka's "Build a Large Language Model (From Scratch)", with biases on the query, key

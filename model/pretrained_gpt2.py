@@ -1,7 +1,7 @@
-"""GPT-2 as a model of transformers: its class and names, with the suite's random weights.
+"""GPT-2 as a model of transformers: its class and names, with the random weights of this suite.
 
-There one projection makes query, key and value, weights of projections are transposed, and the causal mask is no
-buffer: the state dict has fewer bytes.
+In transformers, one projection makes query, key and value, the weights of projections are transposed, and the causal
+mask is not a buffer. So the state dict is smaller.
 """
 
 from collections.abc import Mapping

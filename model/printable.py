@@ -1,4 +1,4 @@
-"""Text of unknown origin as one printable line of limited length."""
+"""Converts text of unknown origin to one printable line of limited length."""
 
 from pathlib import PurePath
 

@@ -1,4 +1,4 @@
-"""Casts: what shares memory shares it afterwards, what no checkpoint holds stays, and what cannot be cast is told."""
+"""Casts: shared memory stays shared, buffers outside the checkpoint keep their dtype, impossible casts are errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing

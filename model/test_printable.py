@@ -1,4 +1,4 @@
-"""Tests of text that a file may have made up."""
+"""Tests of text from a hostile file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tests of the folder that a run writes to while it lasts: it is gone at the end, and what a dead run left as well."""
+"""Tests of the temporary folder of a run: it is removed at the end, and so are the folders of killed runs."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Random weights, the same on every machine: GPT-2 xl's 1.6 billion values take seconds."""
+"""Random weights, the same on every machine. GPT-2 xl's 1.6 billion values take seconds."""
 
 import mmap
 from collections.abc import Callable

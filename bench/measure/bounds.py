@@ -1,4 +1,4 @@
-"""Peaks of a load held against what theory says of them."""
+"""Comparison of a load's peaks with their bounds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

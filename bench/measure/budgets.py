@@ -1,4 +1,4 @@
-"""Loads under budgets of memory: what theory lets them do, and the smallest that they finish with."""
+"""Loads with a memory budget: whether their bounds fit it, and the smallest budget that works."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Memory that building a model of the user's takes: more than the model, if its factory makes more than that."""
+"""Memory to build the user's model, which can be more than the model itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

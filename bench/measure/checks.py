@@ -1,6 +1,6 @@
-"""Checks of a load whose memory was metered, by one process or by many ranks: a table of them, and their order.
+"""Checks of a metered load, by one process or by many ranks: a table of them, in order.
 
-A check is a function of a `MeteredProcess`, which returns what is wrong as problems, and a row of `CHECKS`.
+A check is a function that takes a `MeteredProcess` and returns its problems, and a row of `CHECKS`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Expectations of a case, before anything is measured: its bounds, the memory that it needs, its blank record."""
+"""Values of a case that are known before the load: its bounds, the memory that it needs, its blank record."""
 
 from dataclasses import asdict, replace
 from functools import singledispatch

@@ -1,4 +1,4 @@
-"""Bounds as tables of strategies write them: sums of multiples of terms, such as `2S`, `S + L`, `1.5 S / N` or `0`."""
+"""Expressions of bounds: sums of multiples of terms, such as `2S`, `S + L`, `1.5 S / N` or `0`."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The work of a case: the job of the process that meters its load, the clock that times it, and its roofline."""
+"""Jobs of a case: the metered load, the timed load, and the roofline."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Judgement of a load before anything is measured: on the model and the checkpoint that the run is about."""
+"""Check of a loader before the measurements, with the model and the checkpoint of the run."""
 
 from collections.abc import Callable
 from dataclasses import replace

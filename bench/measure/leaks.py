@@ -1,4 +1,4 @@
-"""Memory and processes that a load leaves behind when its model is dropped."""
+"""Memory and processes that remain after a load, when its model is deleted."""
 
 from bench.meters.child import RetainedMemory
 from bench.meters.outside_memory import OutsideMemory

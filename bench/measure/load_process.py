@@ -1,4 +1,4 @@
-"""Work in the process of a load: the load itself, what comes before it, and what times it."""
+"""Steps in the process of a load: preparation, the load itself, and its timing."""
 
 from collections.abc import Callable
 from contextlib import suppress

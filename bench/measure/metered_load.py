@@ -1,4 +1,4 @@
-"""A load by one process whose memory is metered."""
+"""A metered load by one process."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Models of the user's that a loader of another project does not load, as its row in the table of strategies says."""
+"""Models that a loader of another project is known to refuse, or to load wrongly."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Loads that are only planned: of a case as it is, and of what it might be instead."""
+"""Planned loads: of a case, and of its alternatives (a cast, other devices)."""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Bytes of a model that nobody loaded: quantised, or divided among ranks."""
+"""Sizes of a model if it were quantised or divided among ranks."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Refusals of a case: the reason why it cannot be measured, and what of the user's model keeps a strategy from it."""
+"""Refusals: the reasons why a case cannot be measured, such as properties of the user's model."""
 
 from collections.abc import Mapping
 from functools import cache, singledispatch

@@ -1,4 +1,4 @@
-"""Cases of the machine's own limit, which loads are held against."""
+"""Cases that measure the machine's own limit."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Terms of bounds: their letters in the tables of strategies, and the values that they have for a load."""
+"""Terms of bounds: the letters in the tables of strategies, and their values for a load."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

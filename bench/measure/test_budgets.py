@@ -1,4 +1,4 @@
-"""Budgets on a command line, and loads that theory lets fit into them."""
+"""Tests of budgets on a command line, and of loads whose bounds fit them."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The order of a metered load's checks: figures are explained by a second load, and only where one is wrong or grew."""
+"""The order of a metered load's checks. A second load explains a figure, but only if it is wrong or grew."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tests of memory that a process of a timed load keeps from one load to the next."""
+"""Tests of memory that a timed load's process keeps from one load to the next."""
 
 import weakref
 from types import SimpleNamespace

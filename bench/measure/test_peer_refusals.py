@@ -1,4 +1,4 @@
-"""Messages for models of the user's that loaders of other projects do not load."""
+"""Messages for models that loaders of other projects do not load."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The pytest plugin: options, fixtures, selection and output. All that knows pytest is here."""
+"""The pytest plugin: options, fixtures, selection and output. Only this folder imports pytest."""

@@ -1,4 +1,4 @@
-"""Failures as workflow commands of GitHub, which shows them beside the lines of a change."""
+"""Failures as workflow commands of GitHub Actions, which shows them beside the changed lines."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""pytest-benchmark's session: what of it the suite reads and replaces. It has no public name."""
+"""Access to pytest-benchmark's session, which has no public name: the parts that the suite reads and replaces."""
 
 from collections.abc import Callable
 from pathlib import Path

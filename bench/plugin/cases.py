@@ -1,4 +1,4 @@
-"""The cases that follow from settings: every measurement of a run. `real`: those that need values."""
+"""Cases of a run, made from its settings. `real`: the cases that need tensor values."""
 
 from bench.conformance.conformance_case import ConformanceCase
 from bench.conformance.properties import columns
@@ -83,7 +83,8 @@ def conformance_cases(chosen: Settings) -> list[ConformanceCase]:
     if chosen.sharded or device is None:
         return []
     tolerated = chosen.options.tolerate or ()
-    tried = chosen.own_strategies if chosen.own and not chosen.options.conformance else chosen.strategies
+    own_only = chosen.own is not None and not chosen.options.conformance
+    tried = [name for name in chosen.strategies if name in chosen.own_strategies or not own_only]
     return [
         ConformanceCase(strategy, row, device, chosen.own_strategies.get(strategy), is_tolerated=row in tolerated)
         for strategy in tried

@@ -1,4 +1,4 @@
-"""The colours of verdicts, where the terminal has any."""
+"""Colours of verdicts in a terminal."""
 
 import re
 from collections.abc import Mapping

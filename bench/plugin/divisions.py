@@ -1,4 +1,4 @@
-"""The ways in which a run divides a model among ranks, as its options say."""
+"""Divisions of a model among ranks, made from the options of a run."""
 
 from bench.plugin.option_texts import listed_names
 from bench.plugin.options import Options

@@ -1,4 +1,4 @@
-"""The end of a measurement that has no result: a failure, or a skip with the reason."""
+"""Ends of a measurement without a result: a failure, or a skip with the reason."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

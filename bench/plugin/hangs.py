@@ -1,4 +1,4 @@
-"""A pytest plugin that skips loads that hung before: a run waits for each once, and not once a test."""
+"""A pytest plugin that skips a load that hung in an earlier test, so a run waits for it only once."""
 
 import re
 from collections.abc import Generator

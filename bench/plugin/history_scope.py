@@ -1,10 +1,26 @@
-"""The recorded benchmarks that belong to a run: those that it measures, if they are still there."""
+"""Recorded benchmarks that belong to a run: those that it would measure."""
+
+from pathlib import Path
 
 from bench.meters.budget import Budget
 from bench.plugin.settings import Settings
 from bench.record.record import Record
 from bench.sharded.recipes import SHARDED
 from bench.strategies import PEERS, STRATEGIES
+
+# The folder of runs with something of the user's, in the folder that they are started in.
+USERS_RECORDS = "weight-loading"
+
+
+def records_folder(root: Path, caller: Path, chosen: Settings) -> Path:
+    """Return the folder that a run is recorded in, and compared with.
+
+    Runs of the suite's own models and strategies, started in its checkout, are kept there, in `results/`. All others
+    are kept in the folder of the `caller`: the user's models and loaders have a history of their own.
+    """
+    if caller.is_relative_to(root) and not (chosen.own or chosen.own_strategies):
+        return root / "results"
+    return caller / USERS_RECORDS
 
 
 def belongs(chosen: Settings, record: Record) -> bool:

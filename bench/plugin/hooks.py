@@ -1,4 +1,4 @@
-"""The hooks of a run: its options are checked, its plugins registered, its tests parametrized and put in order."""
+"""Hooks of a run: check options, register plugins, parametrize tests and sort them."""
 
 import os
 import sys
@@ -20,11 +20,12 @@ from bench.measure.refusals import skip_reason
 from bench.meters import process
 from bench.plugin import hangs
 from bench.plugin.cases import cases, conformance_cases, judged_cases, roofline_cases, sharded_cases
+from bench.plugin.command import require_own_settings
 from bench.plugin.fixtures import find_checkpoint
-from bench.plugin.history_scope import belongs
+from bench.plugin.history_scope import belongs, records_folder
 from bench.plugin.option import add_options, typed
 from bench.plugin.options import OPTIONS, parsed
-from bench.plugin.preconditions import require_room, require_surroundings
+from bench.plugin.preconditions import require_benchmarks, require_room, require_surroundings
 from bench.plugin.progress import progress_bar, write_line
 from bench.plugin.rank_groups import rank_prefix
 from bench.plugin.regression import RegressionPlugin, comparison_request
@@ -39,8 +40,10 @@ from bench.plugin.unusable_checkpoints import UnusableCheckpoints
 from bench.plugin.user_modules import libraries, references
 from bench.plugin.user_warnings import UserWarnings
 from bench.plugin.versus_plugin import Versus
+from bench.report.advice.command import PROGRAM
 from bench.sharded.rendezvous import RankRendezvous
 from model.checkpoints.cache import CheckpointCache, DiskTooSmall, cache_folder
+from model.installation import started
 from model.run_folder import begin_run_folder
 from model.user.user_code import UserCodeFailed
 
@@ -52,7 +55,7 @@ profiles.register()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    add_options(parser.getgroup("weight loading"), OPTIONS)
+    add_options(parser, OPTIONS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,8 +64,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.option.help:
         interrupts.interrupt_the_run()
     require_surroundings(vars(config.option), sys.flags.optimize)
+    require_own_settings(config)
+    require_benchmarks(config)
     if hasattr(config, "workerinput"):
         interrupts.forget_xdist_worker()
+    # Modules of the caller's are found there, after all others.
+    sys.path.append(str(config.invocation_params.dir))
     try:
         options = parsed(config.option)
         require_stand_in(config, options)
@@ -83,9 +90,10 @@ def pytest_configure(config: pytest.Config) -> None:
         chosen.checkpoints, partial(write_line, config), partial(progress_bar, config)
     )
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
-        config.option.benchmark_storage = f"file://{config.rootpath / 'results'}"
+        folder = records_folder(config.rootpath, config.invocation_params.dir, chosen)
+        config.option.benchmark_storage = f"file://{folder}"
     regression = RegressionPlugin(config, request, partial(belongs, chosen))
-    given = typed(config.option, OPTIONS)
+    given = {PROGRAM: started(config.rootpath), **typed(config.option, OPTIONS)}
     output = (
         Reporter(config.rootpath, chosen, regression, versus, given) if chosen.has_rank_zero else SilentRank(config)
     )

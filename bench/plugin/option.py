@@ -1,14 +1,17 @@
-"""A row of the table of options, and what is made of all rows: pytest's options, and a table in Markdown."""
+"""A row of the table of options. Pytest's options and the Markdown table are made from these rows."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option by its `name`, as it is typed. A `metavar` of None: a flag.
+    """An option by its `name`, as it is typed, below a `heading` of --help. A `metavar` of None: a flag.
 
     `default` is a text like that of a user. `parse` makes a value of a text, or raises `ValueError` with one line. Of
     an option that may be `repeated` the value is a tuple.
@@ -20,6 +23,7 @@ class Option:
     meaning: str
     parse: Callable[[str], Any]
     repeated: bool
+    heading: str = ""
 
     @classmethod
     def of(cls, field: "dataclasses.Field[Any]") -> "Option":
@@ -66,15 +70,46 @@ def option(
     return dataclasses.field(metadata=row)
 
 
-def add_options(group: Any, options: Iterable[Option]) -> None:
-    """Add options to an option group of pytest."""
+def with_headings(options: Iterable[Option], headings: Mapping[str, str]) -> Iterator[Option]:
+    """Yield options with the heading that begins at each, or before it; `headings` are by the first option below."""
+    heading = ""
     for one in options:
+        heading = headings.get(one.attribute, heading)
+        yield dataclasses.replace(one, heading=heading)
+
+
+def add_options(parser: Any, options: Iterable[Option]) -> None:
+    """Add options to a parser of pytest's, in groups by their headings, before the groups of other plugins."""
+    after = "general"
+    for one in options:
+        title = f"weight loading: {one.heading}"
+        group, after = parser.getgroup(title, after=after), title
         form: dict[str, Any] = {"default": one.default, "help": one.help_text.replace("%", "%%")}
         if one.metavar is None:
             form["action"] = "store_true"
         else:
             form |= {"metavar": one.metavar, "action": "append" if one.repeated else "store"}
         group.addoption(one.name, **form)
+
+
+def command_help(program: str, options: Iterable[Option]) -> str:
+    """Return the help of a command that takes these options, and those of pytest."""
+    parser = ArgumentParser(
+        program,
+        f"{program} --model FOLDER [OPTION ...]",
+        epilog="It takes the options of pytest and pytest-benchmark too, such as -k: see pytest --help.",
+        add_help=False,
+    )
+
+    groups: dict[str, SimpleNamespace] = {}
+
+    def getgroup(title: str, **_: str) -> SimpleNamespace:
+        if title not in groups:
+            groups[title] = SimpleNamespace(addoption=parser.add_argument_group(title).add_argument)
+        return groups[title]
+
+    add_options(SimpleNamespace(getgroup=getgroup), options)
+    return parser.format_help()
 
 
 def typed(given: Any, options: Iterable[Option]) -> dict[str, tuple[str, ...]]:
@@ -88,6 +123,8 @@ def typed(given: Any, options: Iterable[Option]) -> dict[str, tuple[str, ...]]:
 
 
 def markdown_table(options: Iterable[Option]) -> str:
-    """Return the table of options of `bench/README.md`."""
-    rows = [f"| `{one.typed}` | {one.help_text} |" for one in options]
-    return "\n".join(["| option | meaning |", "|---|---|", *rows])
+    """Return the table of options of `bench/README.md`, with a row for each heading."""
+    rows = ["| option | meaning |", "|---|---|"]
+    for heading, below in groupby(options, key=lambda one: one.heading):
+        rows += [f"| **{heading}** | |", *(f"| `{one.typed}` | {one.help_text} |" for one in below)]
+    return "\n".join(rows)

@@ -1,7 +1,7 @@
-"""Options that only go together, and options that exclude each other: three tables, read before any text is parsed.
+"""Options that need each other or exclude each other, in three tables. Checked before the options are parsed.
 
-An option is named as in pytest's namespace, or as `cache=cold`: with that value. It is there if it has another value
-than its default. Options of pytest-benchmark are among them.
+Options have their names in pytest's namespace; `cache=cold` is an option with that value. An option counts as given if
+its value is not the default. Options of pytest-benchmark are included.
 """
 
 from collections.abc import Mapping

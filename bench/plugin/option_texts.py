@@ -1,4 +1,4 @@
-"""Parsers of the texts of options. Each raises `ValueError` with one line: what is wrong, and what would be right."""
+"""Parsers of option values. Each raises `ValueError` with one line: what is wrong, and what would be right."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Usage errors for what the suite cannot run under: `python -O`, neighbours beside a measurement, too little memory."""
+"""Usage errors for runs that cannot work: `python -O`, parallel measurements, too little memory."""
 
 from collections.abc import Mapping
 
@@ -21,6 +21,22 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
         raise pytest.UsageError(
             "pytest-xdist: loads that are measured beside each other disturb each other: leave out -n and --dist, "
             "or add --benchmark-disable to test without timing"
+        )
+
+
+# Options that only benchmarks know of.
+_OF_BENCHMARKS = ("model", "loader", "plan", "sharded", "device_memory", "host_memory", "history", "versus")
+
+
+def require_benchmarks(config: pytest.Config) -> None:
+    """Raise `UsageError` where `pytest` alone, which tests the suite, is given an option of the benchmarks."""
+    if config.args_source != pytest.Config.ArgsSource.TESTPATHS:
+        return
+    if name := next((name for name in _OF_BENCHMARKS if getattr(config.option, name)), None):
+        typed = " ".join(("pytest bench", *config.invocation_params.args))
+        raise pytest.UsageError(
+            f"--{name.replace('_', '-')} is for the benchmarks, and pytest alone tests the suite itself: add bench, as "
+            f"in {typed}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Problems of a measurement, in words: how its test fails."""
+"""Failures of a test, from the problems of a measurement."""
 
 from collections.abc import Iterable, Iterator, Mapping
 

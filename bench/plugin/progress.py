@@ -1,4 +1,4 @@
-"""Output of a run while its tests run: a progress bar for checkpoints, and lines between those of pytest."""
+"""Output of a run while its tests run: a progress bar for checkpoints, and lines between the lines of pytest."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext

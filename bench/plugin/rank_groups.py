@@ -1,4 +1,4 @@
-"""The rank groups of a run, of `torchrun` or of this machine."""
+"""Rank groups of a run, started by `torchrun` or by the run itself."""
 
 from collections.abc import Mapping
 

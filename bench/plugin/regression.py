@@ -1,4 +1,4 @@
-"""A pytest plugin that holds a run against history, fails it where it has to, and records its outcome."""
+"""A pytest plugin that compares a run with earlier runs, fails it for regressions, and records its outcome."""
 
 from collections.abc import Callable, Generator
 from functools import partial

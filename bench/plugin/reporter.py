@@ -1,4 +1,4 @@
-"""A pytest plugin that gathers what a run finds, and reports it: in the terminal, as files, and to GitHub."""
+"""A pytest plugin that collects the results of a run and reports them: in the terminal, as files, and to GitHub."""
 
 import os
 from collections.abc import Generator
@@ -33,6 +33,7 @@ from bench.report.recorded import problems, recorded
 from bench.report.redact import known_folders, without_folders
 from bench.report.rows import CaseResult, Problem, Status, coverage, rows
 from bench.report.sections import RunResults, job_page, not_compared, sections
+from model.installation import pip_install
 from model.printable import LONGEST_LINE, printable
 
 
@@ -157,7 +158,7 @@ class Reporter:
         """Write the page of this run, and return a line that says where it is, or why there is none."""
         name = os.path.relpath(folder)
         if not page_is_possible():
-            return f"For a page of this run, in {name}/: pip install '.[report]'"
+            return f"For a page of this run, in {name}/: {pip_install('report')}"
         from bench.report.page.page import write_page  # noqa: PLC0415 - Altair takes half a second, and is an extra
 
         try:

@@ -1,4 +1,4 @@
-"""The results of a run, gathered from the plugins as data for the report."""
+"""The results of a run, collected from the plugins as data for the report."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""The tests that a run has collected: which measurement each one is of, and the order they are run in."""
+"""Collected tests of a run: the measurement of each one, and their order."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""The measurements that a command line asks for: its options, and what they mean on this machine."""
+"""Settings of a run: the options of its command line, resolved for this machine."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -23,7 +23,10 @@ from model.parallel.division import Division
 from model.user.user_model import UserModel
 
 # What a default run measures needs nothing but torch.
-STRATEGY_GROUPS: Mapping[str, Collection[str]] = {"all": STRATEGIES, "peers": PEERS}
+STRATEGY_GROUPS: dict[str, Collection[str]] = {"all": STRATEGIES, "peers": PEERS}
+
+# The user's loaders, and no others.
+MINE = "mine"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def settings(options: Options) -> Settings:
     return Settings(
         options=options,
         sizes=(model.label,) if model else options.sizes,
-        strategies=_that_load(options, (*_strategies(options), *loaders), loaders),
+        strategies=_that_load(options, _strategies(options, loaders), loaders),
         device=device,
         real_device=real_device,
         dtype=model.dtype if model else options.dtype,
@@ -93,13 +96,18 @@ def settings(options: Options) -> Settings:
     )
 
 
-def _strategies(options: Options) -> tuple[str, ...]:
-    known, groups = (SHARDED, {"all": SHARDED}) if options.sharded else (KNOWN, STRATEGY_GROUPS)
+def _strategies(options: Options, loaders: Mapping[str, Strategy]) -> tuple[str, ...]:
+    """Return the strategies that `--strategies` names; all loaders of the user's too, unless it names one of them."""
+    known: Collection[str] = SHARDED if options.sharded else (*KNOWN, *loaders)
+    groups = {"all": SHARDED} if options.sharded else STRATEGY_GROUPS
     try:
-        return names(known, groups)(options.strategies)
+        found = names(known, groups | ({MINE: loaders} if loaders else {}))(options.strategies)
     except ValueError as error:
-        of_ranks = "of the strategies of ranks " if options.sharded else ""
-        raise ValueError(f"--strategies: {of_ranks}{error}") from None
+        if options.sharded:
+            raise ValueError(f"--strategies: of the strategies of ranks {error}") from None
+        remedy = "; name your loader with --loader" if MINE in options.strategies and not loaders else ""
+        raise ValueError(f"--strategies: {error}{remedy}") from None
+    return found if loaders.keys() & set(found) else (*found, *loaders)
 
 
 def _that_load(options: Options, named: tuple[str, ...], loaders: Mapping[str, Strategy]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A pytest plugin of a process that measures ranks, but not rank 0: it prints nothing and writes no files."""
+"""A pytest plugin for ranks other than 0: they print nothing and write no files."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The option `--stand-in`: pytest starts once more, on a stand-in for as many GPUs as there are amounts of memory."""
+"""The option `--stand-in`: starts pytest again, on a stand-in with one GPU for each amount of memory."""
 
 import os
 import sys

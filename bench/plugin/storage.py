@@ -1,4 +1,4 @@
-"""pytest-benchmark's storage on the suite's files of runs."""
+"""Adapter of pytest-benchmark's storage to the suite's run files."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The way to the terminal: control characters of a file, or of a library's message, are shown and have no effect."""
+"""Escapes control characters from files and libraries before they are printed to the terminal."""
 
 import re
 from collections.abc import Generator

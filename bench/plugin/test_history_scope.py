@@ -1,9 +1,10 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.meters.driver.variables import MEMORY
-from bench.plugin.history_scope import belongs
+from bench.plugin.history_scope import belongs, records_folder
 from bench.plugin.test_options import chosen
 from bench.record.record import Record
 
@@ -76,3 +77,15 @@ def test_a_stand_in_misses_no_time_of_a_gpu(
     named = {"strategy": "streamed", "size": "small", "dtype": "float32", "device": "cuda", "cache": "warm"}
     recorded = Record.read(named | {"bytes_per_second": seconds})
     assert belongs(chosen(), recorded) == (memory is None or seconds is None)
+
+
+def test_what_is_of_the_users_is_recorded_in_the_folder_of_the_caller(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "import torch\n\ndef net():\n    return torch.nn.Linear(2, 2)\n\ndef load(build, path, device): ...\n"
+    )
+    suite, model, loader = chosen(), chosen(model=f"{mine}:net"), chosen(loader=[f"{mine}:load"])
+    root, elsewhere = tmp_path / "suite", tmp_path / "project"
+    assert records_folder(root, root, suite) == records_folder(root, root / "bench", suite) == root / "results"
+    assert {records_folder(root, elsewhere, one) for one in (suite, model, loader)} == {elsewhere / "weight-loading"}
+    assert {records_folder(root, root, one) for one in (model, loader)} == {root / "weight-loading"}

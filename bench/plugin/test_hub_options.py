@@ -1,4 +1,4 @@
-"""A model of the hub is planned as the folder that it would be downloaded to, and says where it comes from."""
+"""A model on the hub is planned like the folder that it would be downloaded to, and the run names its source."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -11,7 +11,7 @@ from bench.meters.driver.variables import MEMORY
 from bench.plugin.cases import cases, roofline_cases, sharded_cases
 from bench.plugin.option import add_options
 from bench.plugin.option_combinations import EXCLUDES, NEEDS
-from bench.plugin.options import OPTIONS, parsed
+from bench.plugin.options import HEADINGS, OPTIONS, parsed
 from bench.plugin.run_results import title
 from bench.plugin.settings import Settings, settings
 from bench.strategies import PEERS, STRATEGIES
@@ -85,6 +85,11 @@ def test_lists_are_in_their_own_order_and_each_name_counts_once() -> None:
         ({"device": "cuda"}, "--device cuda: torch .* finds no CUDA device; use --device sim or cpu"),
         ({"device": "cuda", "plan": True}, "--device cuda: a plan is made for sim or cpu; leave out --plan"),
         ({"device": "cuda:0"}, "--device cuda:0: torch .* finds no CUDA device"),
+        ({"strategies": "mine"}, "--strategies: there is no 'mine'; choose from .*; name your loader with --loader$"),
+        (
+            {"strategies": "mine", "sharded": True},
+            "--strategies: of the strategies of ranks there is no 'mine'; choose from [a-z_, ]*$",
+        ),
         ({"cache": "hot"}, "--cache: there is no 'hot'; choose warm or cold$"),
         ({"cache": ""}, "--cache: there is no ''; choose warm or cold$"),
         (
@@ -198,7 +203,14 @@ def test_so_have_the_loads_of_many_processes(gpus: Any, monkeypatch: pytest.Monk
 
 def test_every_option_is_in_the_help_with_its_default() -> None:
     parser = ArgumentParser(add_help=False)
-    add_options(Namespace(addoption=parser.add_argument), OPTIONS)
+    groups: dict[str, Any] = {}
+
+    def getgroup(title: str, after: str) -> Any:
+        assert after in ("general", *groups), "a group stands below the one before it"
+        return groups.setdefault(title, Namespace(addoption=parser.add_argument))
+
+    add_options(Namespace(getgroup=getgroup), OPTIONS)
+    assert list(groups) == [f"weight loading: {heading}" for heading in HEADINGS.values()]
     for option in OPTIONS:
         assert "(default: " in option.help_text, option
     assert "".join(parser.format_help().split()).count("(default:") == len(OPTIONS)

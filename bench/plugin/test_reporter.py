@@ -252,7 +252,7 @@ def test_without_the_extra_a_run_says_how_to_get_a_page(
 ) -> None:
     monkeypatch.setitem(sys.modules, "altair", None)
     ended = Ended(reporter, Runs(in_folder).write(1), in_folder / "there")
-    assert ended.said == "For a page of this run, in there/: pip install '.[report]'"
+    assert ended.said == "For a page of this run, in there/: pip install 'weight-loading-bench[report]'"
     assert ended.complaints == []
     assert not (in_folder / "there").exists()
 

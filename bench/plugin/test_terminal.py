@@ -1,4 +1,4 @@
-"""Tests of the way to the terminal: what a file made up is shown there, and does nothing else."""
+"""Tests that control characters from a file are shown in the terminal without effect."""
 
 from io import StringIO
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Tests of a checkpoint that is no longer sound while a run uses it: a run within the test, with cases made up."""
+"""Tests of checkpoints that change during a run, in an inner run with made-up cases."""
 
 import re
 from pathlib import Path

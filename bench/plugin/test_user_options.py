@@ -108,6 +108,25 @@ def test_the_conformance_of_strategies_that_are_not_the_users_is_not_asked_of_th
     assert conformance_cases(chosen(**options))[0].strategy.name == "mine"
 
 
+@pytest.mark.parametrize(
+    ("strategies", "measured"),
+    [
+        ("baseline", ["baseline", "mine", "sharded"]),
+        ("mine", ["mine", "sharded"]),
+        ("sharded", ["sharded"]),
+        ("streamed,sharded", ["streamed", "sharded"]),
+    ],
+)
+def test_strategies_may_name_the_users_loaders_and_then_no_others_of_them_run(
+    file: Path, strategies: str, measured: list[str]
+) -> None:
+    loaders = [f"{file}:sharded", f"{file}:mine"]
+    settings = chosen(strategies=strategies, loader=loaders, model=f"{file}:make")
+    assert sorted(settings.strategies) == sorted(measured)
+    own = {case.strategy.name for case in conformance_cases(settings)}
+    assert own == {"mine", "sharded"} & set(measured)
+
+
 def test_a_loader_of_the_users_is_judged_whatever_the_model_and_may_have_properties_tolerated(file: Path) -> None:
     options: dict[str, Any] = {"strategies": "baseline", "loader": [f"{file}:mine"], "tolerate": "dtype, moved"}
     settings = chosen(**options)

@@ -1,4 +1,4 @@
-"""Tests of `--versus` in a run of pytest. The sides are made up: they are measured elsewhere."""
+"""Tests of `--versus` in a run of pytest, with made-up sides."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ from bench.plugin.versus_plugin import Versus
 
 
 def pytest_addoption(parser):
-    add_options(parser.getgroup("weight loading"), OPTIONS)
+    add_options(parser, OPTIONS)
 
 
 @pytest.hookimpl(tryfirst=True)

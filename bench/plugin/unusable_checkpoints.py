@@ -1,4 +1,4 @@
-"""A checkpoint that is no longer sound while a run uses it: one test fails for it, with one line."""
+"""Checkpoints that change during a run: the first test that reads one fails with one line, the others are skipped."""
 
 from collections.abc import Callable, Generator, Iterable
 

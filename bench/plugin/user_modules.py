@@ -1,4 +1,4 @@
-"""The code of the user in a run, and the folders and libraries that it is in."""
+"""Modules of the user's code in a run, and the folders and libraries that contain it."""
 
 import sys
 from pathlib import Path

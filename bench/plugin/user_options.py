@@ -1,4 +1,4 @@
-"""The user's model with its checkpoint, and the user's loaders, as the options name them."""
+"""The user's model, checkpoint and loaders, made from the options."""
 
 from pathlib import Path
 from tempfile import mkdtemp

@@ -1,4 +1,4 @@
-"""A pytest plugin that prints the warnings of the user's code: those of all processes of the run, each once."""
+"""A pytest plugin that prints each warning of the user's code once, from all processes of the run."""
 
 import os
 from tempfile import NamedTemporaryFile

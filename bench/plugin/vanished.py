@@ -1,4 +1,4 @@
-"""A benchmark that was recorded and is no longer there, as a test that fails unless it was deselected."""
+"""A test for a recorded benchmark that no longer exists: it fails unless it is deselected."""
 
 from collections.abc import Callable
 from pathlib import Path

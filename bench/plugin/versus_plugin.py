@@ -1,4 +1,4 @@
-"""A pytest plugin that measures two sides in turn where `--versus` asks for it, and nothing else."""
+"""A pytest plugin for `--versus`: it measures two sides in turn, in place of the tests."""
 
 import os
 from collections.abc import Generator, Sequence

@@ -88,131 +88,121 @@ class Record:
 
     strategy: str | None = text("the strategy, or the name of your loader", key=True)
     loader: str | None = text(
-        "the function of your loader, `file.py:function` without folders; `strategy` is then the function's name; null "
-        "for strategies",
+        "the function of your loader, `file.py:function` without folders; `strategy` has its name",
         key=True,
     )
     model: str | None = text(
         "the function that built your model, `file.py:function` without folders, or `NAME/config.json` of a Hugging "
-        "Face folder; `size` is then the name of the function or the folder; null for GPT-2",
+        "Face folder; `size` has the name of the function or the folder",
         key=True,
     )
     state_digest: str | None = text(
         "SHA-256 of the names, dtypes, shapes and ties of your model's state dict, and of the names that its "
-        "checkpoint lacks; null for GPT-2",
+        "checkpoint lacks",
         key=True,
     )
     size: str | None = text("the GPT-2 size, or the name of your model", key=True)
-    layout: str | None = text("how the checkpoint lies on disk, such as `torch` or `safetensors`", key=True)
-    asked_layout: str | None = text(
-        "the layout of `--layout`; null: that of the strategy, or of your checkpoint", key=True
-    )
+    layout: str | None = text("the layout of the checkpoint on disk, such as `torch` or `safetensors`", key=True)
+    asked_layout: str | None = text("the layout that `--layout` asked for", key=True)
     saved_with: dict[str, Any] | None = declared(
-        "for a checkpoint of torch.distributed.checkpoint: the number of `ranks` that saved it, whether `async`, and "
-        "its settings `dedup_save_to_lowest_rank`, `thread_count` and `single_file_per_rank`; null for other layouts",
+        "for a checkpoint of torch.distributed.checkpoint: the number of `ranks` that saved it, whether `async`, "
+        "and its settings `dedup_save_to_lowest_rank`, `thread_count` and `single_file_per_rank`",
         nullable(_SAVED_WITH),
     )
     dtype: str = declared("the dtype of the checkpoint", TEXT, default="", key=True)
-    cast: str | None = text("the dtype that floating-point weights were cast to; null without a cast", key=True)
+    cast: str | None = text("the dtype that floating-point weights were cast to", key=True)
     device: str | None = text("where the weights were loaded to; `sim` is simulated CUDA", key=True)
     stand_in: str | None = text(
-        "the memory of each device of the stand-in for a GPU that `cuda` was, such as `80 GiB`; null elsewhere: then "
-        "`cuda` is a GPU",
+        "the memory of each device if `cuda` was a stand-in for a GPU, such as `80 GiB`",
         key=True,
     )
     planned: bool | None = declared(
-        "whether the load was planned: then host figures count what tensors asked for", nullable(FLAG), key=True
+        "whether the load was planned; if so, host figures are the requested sizes of tensors", nullable(FLAG), key=True
     )
     cache: str = declared("the state of the page cache before the load: `warm` or `cold`", TEXT, default="", key=True)
     ownership: str | None = text(
-        "`owned`: the weights end in memory of their own; `mapped`: in pages of the checkpoint"
+        "`owned`: the model owns the memory of its weights; `mapped`: its weights are pages of the checkpoint"
     )
     first_use: str | None = text(
-        "`logits`, or `weights`: your model has no example, so its weights were read once instead", key=True
+        "`logits`, or `weights` if your model has no example input and each weight was read once instead", key=True
     )
     peer: dict[str, Any] | None = declared(
-        "for a loader of another project: the `versions` it needs, its `settings`, the `backend` it chose, the "
-        "`destination` it loads into, its `formats` and `devices`; null elsewhere",
+        "for a loader of another project: the `versions` of its packages, its `settings`, its `backend`, the "
+        "`destination` it loads into, its `formats` and `devices`",
         nullable(_PEER),
         key=True,
     )
     parallelism: str | None = text(
-        "for loads by many processes: how the model is divided; null elsewhere",
+        "for sharded loads: how the model is divided, `fsdp` or `tensor`",
         key=True,
         sharded=(Column("split", "parallelism", as_text),),
     )
     blocks: str | None = text(
-        "for loads of your model by many processes, or with `--wrap`: the blocks that FSDP2 shards one by one, such as "
-        "`LlamaDecoderLayer x 80`; null elsewhere",
+        "for sharded loads of your model, or with `--wrap`: the blocks that FSDP2 shards one by one, such as "
+        "`LlamaDecoderLayer x 80`",
         key=True,
     )
     ranks: int | None = declared(
-        "for loads by many processes: their number; null elsewhere. Peaks, bounds and `retained_bytes` are then the "
-        "highest of any rank, times those of the slowest",
+        "for sharded loads: the number of processes. Peaks, bounds and `retained_bytes` are the highest of any "
+        "rank, times those of the slowest rank",
         nullable(COUNT),
         key=True,
         sharded=(Column("ranks", "ranks", as_count),),
     )
     ranks_per_node: int | None = declared(
-        "how many of them share the host memory of a node, or as many as there are; null elsewhere",
+        "the number of processes that share the host memory of a node",
         nullable(COUNT),
         key=True,
     )
 
     # The terms of bounds.
     state_bytes: int = number(
-        "S: the bytes of the state dict, shared memory counted once",
+        "S: the size of the state dict, shared memory counted once",
         default=0,
         compared=Compared(anywhere=True, of_model=True),
     )
     largest_tensor_bytes: int = number(
-        "L: the bytes of its largest tensor", default=0, compared=Compared(anywhere=True, of_model=True)
+        "L: the size of the largest tensor in the state dict",
+        default=0,
+        compared=Compared(anywhere=True, of_model=True),
     )
-    largest_file_bytes: int | None = number(
-        "F: the bytes of the tensors in the checkpoint's largest file; S where one file holds all"
-    )
-    tensors: int = number("how many tensors the state dict holds, shared memory counted once", default=0)
+    largest_file_bytes: int | None = number("F: the size of the tensors in the largest file of the checkpoint")
+    tensors: int = number("the number of tensors in the state dict, shared memory counted once", default=0)
     checkpoint_bytes: int | None = number(
-        "C: the bytes of the tensors in the checkpoint; S without a cast, if all is in it"
+        "C: the size of the tensors in the checkpoint; equals S without a cast, if no tensor is missing"
     )
-    missing_bytes: int | None = number("M: the bytes of the tensors that the model has and its checkpoint lacks")
+    missing_bytes: int | None = number("M: the size of the tensors of the model that the checkpoint lacks")
     largest_saved_bytes: int | None = number(
-        "K: the bytes of the largest tensor in the checkpoint; L without a cast, if all is in it"
+        "K: the size of the largest tensor in the checkpoint; equals L without a cast, if no tensor is missing"
     )
-    converted_bytes: int | None = number("X: the bytes in the checkpoint of the tensors that a cast converts")
-    converted_to_bytes: int | None = number("Y: the bytes that those end as")
+    converted_bytes: int | None = number("X: the size of the tensors that a cast converts, before the cast")
+    converted_to_bytes: int | None = number("Y: the size of the same tensors after the cast")
     mapped_bytes: int | None = number(
-        "W: the pages of the files that are mapped at once, if the weights stay in them on the CPU unless they are cast"
+        "W: the most bytes of files mapped at the same time, if a file is unmapped once all of it is converted"
     )
-    largest_converted_to_bytes: int | None = number(
-        "V: the bytes of the largest tensor that a cast converts, as it ends"
-    )
-    largest_conversion_bytes: int | None = number(
-        "P: the most bytes that one tensor takes as it is saved and as it ends together"
-    )
+    largest_converted_to_bytes: int | None = number("V: the size of the largest converted tensor after the cast")
+    largest_conversion_bytes: int | None = number("P: the largest sum of one tensor's sizes before and after the cast")
     conversion_slot_bytes: int | None = number(
-        "D: the bytes that `streamed` converts in; on a device less `beside_bytes`"
+        "D: the buffer that `streamed` converts in; on a device without `beside_bytes`"
     )
     build_peak_bytes: int | None = signed(
-        "for your model, and with `cast`: the host memory that building it and casting it takes, for strategies that "
-        "build it; 0 or null elsewhere"
+        "for your model, and with `cast`: the peak of host memory while the model is built and cast, for strategies "
+        "that build it"
     )
     built_private_bytes: int | None = signed(
-        "for your model: the private host memory that stays when the model is built and deleted, and what building its "
-        "skeleton takes for strategies that build that; null elsewhere"
+        "for your model: the private host memory that stays after the model was built and deleted; for strategies "
+        "with a skeleton also the memory to build that"
     )
-    built_file_bytes: int | None = signed("the same of file-backed host memory")
+    built_file_bytes: int | None = signed("the same for file-backed host memory")
     beside_bytes: int | None = signed(
-        "the bytes of buffers that no state dict holds, for strategies that build the model; null elsewhere"
+        "B: the size of the buffers that no state dict holds, for strategies that build the model"
     )
 
     # Budgets.
     device_budget_bytes: int | None = number(
-        "the device memory that the load was given, by many processes that of each; null without a budget", key=True
+        "the budget of device memory; for sharded loads that of each rank", key=True
     )
-    host_budget_bytes: int | None = number(
-        "the host memory that the load was given, by many processes that of a node; null without a budget", key=True
-    )
+    host_budget_bytes: int | None = number("the budget of host memory; for sharded loads that of a node", key=True)
     fits: bool | None = declared(
         "whether the load finished within its budgets",
         nullable(FLAG),
@@ -224,7 +214,7 @@ class Record:
         ),
         sharded=(Column("budget", "with the budget", as_fit),),
     )
-    fate: str | None = text("how the load ended that did not")
+    fate: str | None = text("how the load ended if it did not finish within its budgets")
     smallest_device_bytes: int | None = number(
         "the smallest device budget that the load finished with (`--find-minimum`), by bisection",
         column=Column(
@@ -245,12 +235,12 @@ class Record:
             about="the smallest host memory that the load works with (`--find-minimum`)",
         ),
     )
-    smallest_tolerance_bytes: int | None = number("how much too large those may be", key=True)
+    smallest_tolerance_bytes: int | None = number("the tolerance of both: they may be too large by this much", key=True)
 
     # Peaks.
     device_requested_peak_bytes: int | None = peak(
         Peak(DEVICE, "requested", "device_peak_ratio", "device_bound_ratio", "device_requested_bytes", exact=True),
-        "the peak of what live tensors asked for, until the load returned",
+        "the peak of the memory that live tensors requested, until the load returned",
         charted=True,
         compared=Compared(anywhere=True, simulated=0.0),
         column=Column("GiB", "device GiB", as_gib, 10, about=TO_THE_RIGHT),
@@ -278,7 +268,7 @@ class Record:
     # What the allocator makes of the same requests differs a little by version.
     device_allocated_peak_bytes: int | None = peak(
         Peak(DEVICE, "allocated"),
-        "the peak of the blocks that the allocator made of that",
+        "the peak of the blocks that the allocator handed out",
         compared=Compared(simulated=0.005),
         column=Column(
             "alloc.", "allocated", OF_STATE, 9, about="peak of the blocks that PyTorch's caching allocator handed out"
@@ -299,17 +289,19 @@ class Record:
     )
     device_driver_peak_bytes: int | None = signed(
         "the peak that the driver reports, above the level before the load; it includes other allocators and other "
-        "processes; null without a driver",
+        "processes",
         of_a_rank=True,
         highest=True,
     )
     host_pinned_peak_bytes: int | None = peak(
-        Peak(HOST, "pinned", timeline="host_pinned_bytes", exact=True), "page-locked memory", compared=Compared()
+        Peak(HOST, "pinned", timeline="host_pinned_bytes", exact=True),
+        "the peak of page-locked host memory",
+        compared=Compared(),
     )
     host_private_peak_bytes: int | None = peak(
         Peak(HOST, "private", "host_peak_ratio", "host_bound_ratio", "host_private_bytes"),
-        "anonymous and shared memory that the kernel cannot take back, that of processes which the load starts "
-        "included, above the level before the load",
+        "the peak of anonymous and shared memory, which the kernel cannot take back, above the level before the load; "
+        "it includes processes that the load starts",
         charted=True,
         compared=Compared(slack_bytes=HOST_SLACK_BYTES),
         column=Column("GiB", "private GiB", as_gib, 11, about=TO_THE_RIGHT),
@@ -326,7 +318,7 @@ class Record:
     )
     host_file_peak_bytes: int | None = peak(
         Peak(HOST, "file-backed", bound="host_file_bound_ratio", timeline="host_file_bytes"),
-        "resident pages of mapped files, above that level",
+        "the peak of resident pages of mapped files, above the level before the load",
         compared=Compared(slack_bytes=HOST_SLACK_BYTES),
         column=Column(
             "file",
@@ -341,7 +333,7 @@ class Record:
         column=Column("bound", "file-backed bound", bound_of("host_file_peak_bytes"), 12, about=TO_THE_LEFT),
     )
     host_total_peak_bytes: int | None = number(
-        "the kernel's high-water mark of both together, above that level",
+        "the kernel's high-water mark of private and file-backed memory together, above the level before the load",
         compared=Compared(slack_bytes=HOST_SLACK_BYTES),
         of_a_rank=True,
         highest=True,
@@ -351,11 +343,11 @@ class Record:
         sharded=(Column("node", "private {unit}, node", in_unit),),
     )
     node_file_peak_bytes: int | None = number(
-        "the same of file-backed peaks; a page that several ranks map counts in each",
+        "the same for file-backed peaks; a page that several ranks map counts once for each",
         sharded=(Column("file", "file-backed {unit}, node", in_unit, 6),),
     )
     read_bytes: int | None = signed(
-        "what all ranks together read from files, mapped pages included; null in a plan",
+        "the bytes that all ranks together read from files, mapped pages included",
         of_a_rank=True,
         sharded=(Column("read", "read by all", OF_STATE),),
     )
@@ -381,8 +373,8 @@ class Record:
     )
     forward_seconds: float | None = number("median time of a later forward pass alone")
     bytes_per_second: float | None = number(
-        "the bytes in the checkpoint (S without a cast) over the median time of the load; a mapped load is also "
-        "charged for what its first forward pass takes longer than a later one",
+        "the bytes in the checkpoint (S without a cast) over the median time of the load; for a mapped load this time "
+        "includes what its first forward pass takes longer than a later one",
         key=True,
         column=Column(
             "GB/s",
@@ -394,8 +386,8 @@ class Record:
         sharded=(Column("GB/s", "GB/s", as_gigabytes, 7),),
     )
     limit: str | None = text(
-        "what the load is compared with: `memory`, `mapping`, `pinned` or `disk`, see "
-        "[the limit](../bench/meters/README.md#the-limit)"
+        "the limit that the load is compared with: `memory`, `mapping`, `pinned` or `disk`, "
+        "[see there](../bench/meters/README.md#the-limit)"
     )
     # The speed of the machine beside the load: no strategy changes it, and so it is not compared.
     limit_bytes_per_second: float | None = positive(
@@ -414,7 +406,7 @@ class Record:
     )
 
     retained_bytes: int | None = signed(
-        "private host and device memory that the process held beside the model after the load",
+        "private host and device memory that the process still holds beside the model after the load",
         of_a_rank=True,
         highest=True,
         column=Column(
@@ -440,22 +432,26 @@ class Record:
         of_a_rank=True,
         column=Column("faults", "page faults", as_page_faults, 7, about="page faults until the first logits"),
     )
-    major_faults: int | None = number("page faults until then that read from the disk", of_a_rank=True)
+    major_faults: int | None = number(
+        "page faults until the first logits that read from the disk; for timed loads the median", of_a_rank=True
+    )
 
     per_rank: list[dict[str, Any]] | None = declared(
-        "for every `rank` its own peaks, `share_bytes`, `read_bytes` and page faults, or its `load_seconds`; in a plan "
+        "for each `rank` its peaks, `share_bytes`, `read_bytes` and page faults, or its `load_seconds`; in a plan "
         "one entry for each group of ranks that are `alike`",
         nullable(each(fields({}, rest=PLAIN))),
     )
     alive_at_peak: dict[str, list[dict[str, Any]]] | None = declared(
-        "for every peak the bytes and the number of live tensors, by the line of code that allocated them: always on "
-        "`sim` and in a plan, elsewhere with `--explain` or for a peak that grew or broke its bound; with many "
-        "processes of rank 0",
+        "for each peak the bytes and the number of live tensors, by the line of code that allocated them. Always "
+        "known on `sim` and in a plan, otherwise with `--explain` or for a peak that grew or broke its bound. For "
+        "sharded loads that of rank 0",
         nullable(fields({}, rest=each(_ALLOCATION))),
         drawn=True,
     )
     timeline: dict[str, Any] | None = declared(
-        "what the load held over time, see below; with many processes of rank 0", nullable(_TIMELINE), drawn=True
+        "the memory of the load over time, [see below](#timeline); for sharded loads that of rank 0",
+        nullable(_TIMELINE),
+        drawn=True,
     )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Runs for people: what a run's records say, in a terminal and on a CI page."""
+"""Reports of a run, in a terminal and on a CI page."""
 
 import warnings
 

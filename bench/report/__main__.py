@@ -1,4 +1,4 @@
-"""Makes the page of a recorded run again, and the tables of documents: `python -m bench.report --help`."""
+"""Writes the page of a recorded run and the tables of documents: `python -m bench.report --help`."""
 
 import argparse
 import os
@@ -19,6 +19,7 @@ from bench.report.recorded import Recorded, recorded
 from bench.report.recorded_section import RecordedSection
 from bench.report.sharded_section import SHARDED
 from model.checkpoints.cache import cache_folder
+from model.installation import pip_install
 from model.printable import LONGEST_LINE, printable
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
     if options.peers or options.sharded or options.tables:
         return
     if not page_is_possible():
-        parser.error("a page wants more than is installed: pip install '.[report]'")
+        parser.error(f"a page wants more than is installed: {pip_install('report')}")
     from bench.report.page.page import NAME, write_page  # noqa: PLC0415 - of an extra
 
     try:

@@ -1,4 +1,4 @@
-"""Allocations that were alive at a peak, by the line of the recipe that asked for them."""
+"""Live allocations at a peak, by the line of the recipe that allocated them."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""The report of a comparison with history: a table of changes, and remarks."""
+"""The report of a comparison with earlier runs: a table of changes, and notes."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum

@@ -1,4 +1,4 @@
-"""Tables of documents that are made from declared fields and from `STRATEGIES`: `python -m bench.report --tables`."""
+"""Tables of documents that are generated from declared fields and `STRATEGIES`: `python -m bench.report --tables`."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A run for other people's dashboards: files that github-action-benchmark and Bencher read."""
+"""Export of a run for dashboards: files for github-action-benchmark and Bencher."""
 
 import json
 from collections import defaultdict

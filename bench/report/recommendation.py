@@ -1,4 +1,4 @@
-"""Strategies to recommend by one run: by memory, and separately by time."""
+"""Strategies that a run recommends: by memory, and separately by time."""
 
 from collections.abc import Callable, Sequence
 

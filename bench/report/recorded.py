@@ -1,4 +1,4 @@
-"""A recorded run, read from its file, for its page and for documents."""
+"""A recorded run, read from its file for its page and for documents."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Sections of documents that are written from recorded runs."""
+"""Sections of documents that are generated from recorded runs."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence

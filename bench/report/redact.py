@@ -1,4 +1,4 @@
-"""Messages without where files are on this machine: they are recorded, and read elsewhere."""
+"""Removes paths of this machine from messages, because records are read elsewhere."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""A run's records, one row a strategy and size."""
+"""Rows of a run's table: one for each strategy and size."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

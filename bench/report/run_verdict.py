@@ -1,4 +1,4 @@
-"""Verdict on a run, in some sentences."""
+"""The verdict on a run, in a few sentences."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Everything that a run reports, in a terminal and on the page of a CI job."""
+"""All sections of a run's report, in a terminal and in the summary of a CI job."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The columns of loads by many processes: what the rank takes that takes most, what a node does, what all read."""
+"""Columns of sharded loads: peaks of the worst rank, memory of a node, bytes read by all ranks."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The tables of `results/sharded.md`: measured loads as the run printed them, and planned loads by number of ranks."""
+"""The tables of `results/sharded.md`: measured loads as printed, planned loads by number of ranks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -60,9 +60,9 @@ def _planned(table: Sequence[Row]) -> Iterator[str]:
             body.append([f"`{strategy}`", way, *device, *node])
     [state, *_] = shown(found.values(), "state_bytes")
     yield (
-        f"**{table[0].size}, planned**: S is {state} {unit.name}. `device` is the peak of the rank that needs most, "
-        f"in {unit.name}, by the number of ranks. `node` is the private host memory of all ranks of a node, of which "
-        f"there are up to {NODE_RANKS}. The rows S/N show what a rank holds after the load."
+        f"**{table[0].size}, planned**: S is {state} {unit.name}. `device` is the highest peak of any rank, in "
+        f"{unit.name}, by the number of ranks. `node` is the private host memory of all ranks of a node, up to "
+        f"{NODE_RANKS}. The rows S/N show the memory of a rank after the load."
     )
     yield from ("", *markdown_table([heading, *body], range(2, len(heading))), "")
     if lines := problems(table):

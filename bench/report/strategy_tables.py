@@ -1,4 +1,4 @@
-"""Tables of documents that list strategies: the words of their rows stay, bounds and promises follow `STRATEGIES`."""
+"""Tables of documents that list strategies. Bounds follow `STRATEGIES`; the text of existing rows is kept."""
 
 import inspect
 import re

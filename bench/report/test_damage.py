@@ -1,6 +1,6 @@
-"""Files in the folder of the runs that are damaged, hostile or no runs: each is named in a line, and all others count.
+"""Run files that are damaged or hostile: each is named in a line, and all others are used.
 
-What is read nevertheless can be shown by everything. With `--hypothesis-profile nightly` 100,000 files are read.
+Whatever is read can be rendered. With `--hypothesis-profile nightly` 100,000 files are read.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Every recorded run renders as before. A change on purpose is written by `python -m bench.report.test_rendered`."""
+"""Every recorded run renders as before. Accept a change with `python -m bench.report.test_rendered`."""
 
 import json
 from collections.abc import Sequence

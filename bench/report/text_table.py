@@ -1,4 +1,4 @@
-"""Tables in a terminal, and the same in Markdown."""
+"""Tables for a terminal, and for Markdown."""
 
 import textwrap
 from collections.abc import Collection, Iterable, Sequence

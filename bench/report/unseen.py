@@ -1,4 +1,4 @@
-"""Slow-downs that a comparison could not have found, for people."""
+"""Lines about slow-downs that a comparison could not have detected."""
 
 from collections.abc import Sequence
 

@@ -25,7 +25,7 @@ WORLD = json.loads(Path(__file__).with_name("figures.json").read_text())
 
 
 def pytest_addoption(parser):
-    add_options(parser.getgroup("weight loading"), OPTIONS)
+    add_options(parser, OPTIONS)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from model.installation import pip_install
+
 # uv says so where no versions fit together. No other versions mend other errors.
 _UNRESOLVABLE = "No solution found"
 
@@ -23,7 +25,7 @@ class UvFailed(Exception):
 def require_uv() -> None:
     """Raise `ValueError` with the remedy where uv is not installed."""
     if find_spec("uv") is None:
-        raise ValueError("--versus: uv, which makes the environments, is not installed: pip install '.[versus]'")
+        raise ValueError(f"--versus: uv, which makes the environments, is not installed: {pip_install('versus')}")
 
 
 def pins(without: Collection[str]) -> list[str]:

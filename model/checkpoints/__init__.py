@@ -1,1 +1,1 @@
-"""Checkpoints on disk: their identity, how they are made, and the folder that keeps them."""
+"""Checkpoints on disk: their identity, their files, and the folder that keeps them."""

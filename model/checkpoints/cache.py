@@ -1,4 +1,4 @@
-"""A folder that keeps checkpoints between runs: each is made once, and runs at the same time share it."""
+"""A folder that keeps checkpoints between runs. Each is made once; runs at the same time share it."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Checkpoints on disk, with the digests, outputs and initial values recorded when they were made."""
+"""A checkpoint on disk, with the digests, outputs and initial values recorded when it was made."""
 
 import hashlib
 import json

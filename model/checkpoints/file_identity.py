@@ -1,4 +1,4 @@
-"""Identities of files, by which a change since they were found to be sound is noticed."""
+"""Identities of files, which show whether a file changed after it was examined."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

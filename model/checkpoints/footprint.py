@@ -1,4 +1,4 @@
-"""Bytes of the tensors of a model and of its checkpoint, from which bounds are computed."""
+"""Sizes of a model's and a checkpoint's tensors, from which bounds are computed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

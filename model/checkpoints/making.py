@@ -1,4 +1,4 @@
-"""Writes checkpoints: with weights, or with holes in place of them."""
+"""Writes checkpoints: with weights, or as sparse files."""
 
 import json
 import os

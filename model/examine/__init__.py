@@ -1,1 +1,1 @@
-"""Examines a checkpoint before anything of it is loaded."""
+"""Examines a checkpoint before it is loaded."""

@@ -1,6 +1,6 @@
-"""Limits of the time and memory that a reader takes, in proportion to the size of the file.
+"""Limits of a reader's time and memory, in proportion to the size of the file.
 
-Content that would take more is refused before it is built.
+Content that would take more is refused before it is read.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Files that a mishap left in place of a checkpoint, recognised by their first bytes."""
+"""Files in place of a checkpoint (a git-lfs pointer, a web page), recognised by their first bytes."""
 
 import re
 

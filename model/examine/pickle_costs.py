@@ -1,6 +1,6 @@
-"""Memory that the instructions of a pickle take, in bytes: here, and in torch, which reads it afterwards.
+"""Memory of a pickle's instructions, in bytes: in this reader, and in torch, which reads it afterwards.
 
-Upper estimates for Python 3.11 to 3.14 on 64 bits: plain values count twice, values that only the memo holds once.
+Upper estimates for Python 3.11 to 3.14 on 64 bits: plain values count twice, values in the memo only count once.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Descriptions of the objects in a checkpoint's pickle: tensors without values, and objects beside them.
+"""Descriptions of the objects in a checkpoint's pickle: tensors without values, and other objects.
 
-The calls are those that `torch.load(weights_only=True)` allows, as `torch.save` writes them. None of them is made here,
-and one that would take more memory in torch than its arguments do is refused.
+The pickle may contain the calls that `torch.load(weights_only=True)` allows and `torch.save` writes. This module makes
+none of them. It refuses a call that would take more memory in torch than its arguments do.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Reader of the pickle of a checkpoint, which does not run it.
+"""Reader of a checkpoint's pickle. It does not run the pickle.
 
-A pickle is a program that may import and call anything. This reads what `torch.load(weights_only=True)` takes: plain
-values, and calls that make tensors and a few objects, which become descriptions. Nothing is imported, nothing is
-called, and no more memory is taken than `ReadAllowance` leaves.
+A pickle is a program that can import and call anything. This reader accepts what `torch.load(weights_only=True)`
+accepts: plain values, and calls that make tensors and a few objects. It returns descriptions of these objects. It
+imports nothing, calls nothing, and takes no more memory than `ReadAllowance` allows.
 """
 
 import pickletools

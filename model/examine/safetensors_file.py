@@ -1,4 +1,4 @@
-"""Reader and writer of .safetensors files: a JSON header with the place of every tensor, then their bytes.
+"""Reader and writer of .safetensors files: a JSON header with the offset of every tensor, then their bytes.
 
 Layout: https://huggingface.co/docs/safetensors/index#format
 """

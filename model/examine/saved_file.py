@@ -1,4 +1,4 @@
-"""Reader of a file of `torch.save`, which describes its content without loading it."""
+"""Reader of a `torch.save` file, which describes its content without loading it."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Checkpoints in several files, with an index of their keys, as Hugging Face writes it."""
+"""Checkpoints in several files with an index of their keys, in the format of Hugging Face."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Names of files in a folder that has one file for each tensor."""
+"""File names in a folder with one file per tensor."""
 
 from collections.abc import Mapping
 from urllib.parse import quote, unquote

@@ -1,6 +1,6 @@
-"""Examination of a checkpoint from its headers, before anything of it is loaded.
+"""Examination of a checkpoint from its headers, before it is loaded.
 
-Nothing here runs what a checkpoint holds, or waits for what is no file. Values are read only on request.
+No code in the checkpoint is run, and only regular files are opened. Values are read only on request.
 """
 
 import stat

@@ -1,4 +1,4 @@
-"""The layout of torch.distributed.checkpoint: a folder of files, and metadata that say what lies where in them."""
+"""The layout of torch.distributed.checkpoint: a folder of files, and metadata with the place of each tensor."""
 
 import pickle
 import warnings

@@ -1,4 +1,4 @@
-"""Files of a checkpoint, written one at a time: plainly, with their SHA-256, or with holes for the bytes."""
+"""Writers of checkpoint files: plain, with their SHA-256, or sparse."""
 
 import hashlib
 import os

@@ -1,7 +1,7 @@
-"""Layouts of other libraries: each checkpoint is written by its own library, from the same weights.
+"""Layouts of other libraries: each library writes its checkpoint, from the same weights.
 
-Only its library can read such a file. So a digest of every saved tensor is kept beside it, and a load is compared with
-that.
+Only the library itself can read such a file. So the suite keeps a digest of every saved tensor, and compares loads with
+these digests.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Repeated blocks of a model: FSDP2 gathers the weights of one after the other."""
+"""Repeated blocks of a model, which FSDP2 shards and gathers one by one."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

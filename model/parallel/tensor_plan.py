@@ -1,6 +1,6 @@
-"""Division by tensor parallelism: a plan has a style for the names of modules, as transformers writes it.
+"""Division by tensor parallelism: a plan maps names of modules to styles, in the format of transformers.
 
-https://docs.pytorch.org/docs/stable/distributed.tensor.parallel.html has what PyTorch makes of a style, and
+https://docs.pytorch.org/docs/stable/distributed.tensor.parallel.html describes the styles of PyTorch, and
 https://arxiv.org/abs/1909.08053 the idea.
 """
 

@@ -1,1 +1,1 @@
-"""The user's model, its checkpoint, and how one becomes the other."""
+"""The user's model and checkpoint, and the conversion of one to the other."""

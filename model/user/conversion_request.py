@@ -1,4 +1,4 @@
-"""Requests of a user for a conversion of a checkpoint: other names, a part of it, another dtype."""
+"""The conversion of a checkpoint that the user asks for: other names, a part of it, another dtype."""
 
 from dataclasses import dataclass
 

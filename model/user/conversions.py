@@ -1,4 +1,4 @@
-"""Conversions by a model's own code: hooks of `load_state_dict`, and `from_pretrained` of transformers."""
+"""Conversions by the model's own code: hooks of `load_state_dict`, and `from_pretrained` of transformers."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Factories that `--model` names, functions of the user's or configurations, and the models that they build."""
+"""Factories of `--model`, which are functions of the user or configurations, and the models that they build."""
 
 from collections.abc import Hashable
 from contextlib import AbstractContextManager

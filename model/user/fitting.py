@@ -1,4 +1,4 @@
-"""Conversion of a user's checkpoint to the state dict of a model: which saved name becomes which, and notes on it."""
+"""Conversion of a user's checkpoint to the model's state dict: the mapping of names, and notes on it."""
 
 import re
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Models of a `config.json`, whose class is one of transformers or diffusers.
+"""Models from a `config.json`, built by a class of transformers or diffusers.
 
 Nothing is downloaded, and code beside a configuration is never run.
 """
@@ -23,11 +23,10 @@ from model.examine.limits import ReadAllowance, json_bytes
 from model.examine.saved_file import open_regular
 from model.examine.trust import one_line
 from model.examine.zip_directory import MalformedFile, pread
+from model.installation import pip_install
 from model.printable import printable
 from model.user.user_code import naming_failures
 
-# The packages with the extra that installs them.
-INSTALL = "install it: pip install '.[models]'"
 # The first major version whose models list the parameters that stay in float32.
 LEAST_TRANSFORMERS = 5
 
@@ -175,7 +174,7 @@ def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) 
     try:
         library: Any = import_module(package)
     except ImportError as error:
-        message = f"{text} wants {package}, which cannot be imported ({error}): {INSTALL}"
+        message = f"{text} wants {package}, which cannot be imported ({error}): install it: {pip_install('models')}"
         raise NoClass(message, f"{package} cannot be imported") from None
     if package == "transformers" and int(library.__version__.partition(".")[0]) < LEAST_TRANSFORMERS:
         raise NoClass(

@@ -1,4 +1,4 @@
-"""Makes a `UserModel` from the options `--model`, `--checkpoint`, `--state-key`, `--example-input` and their like."""
+"""Makes a `UserModel` from options such as `--model`, `--checkpoint`, `--state-key` and `--example-input`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress

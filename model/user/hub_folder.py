@@ -1,7 +1,7 @@
-"""A folder that looks like that of a model on the Hugging Face hub, without its weights.
+"""A folder with the files of a model on the Hugging Face hub, without its weights.
 
-It has the `config.json`, the index, and for each `.safetensors` file one with the same header and a hole for the bytes:
-what reads headers reads the true names, dtypes and shapes.
+It has `config.json`, the index, and for each `.safetensors` file a sparse file with the same header. So the names,
+dtypes and shapes in the headers are correct.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Names of models on the Hugging Face hub, as `--model` takes them: `hub:ORG/NAME[@REVISION]`."""
+"""Names of models on the Hugging Face hub for `--model`: `hub:ORG/NAME[@REVISION]`."""
 
 import re
 from dataclasses import dataclass

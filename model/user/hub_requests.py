@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from model.examine.trust import one_line
-from model.user.from_config import INSTALL
+from model.installation import pip_install
 
 # Seconds that any answer may take, and what a connection has to carry beyond those.
 PATIENCE_SECONDS = 20.0
@@ -49,7 +49,7 @@ def hub_library(module: str = "") -> Any:
     try:
         return import_module(f"huggingface_hub{module}")
     except ImportError as error:
-        raise HubRefusal(f"huggingface_hub cannot be imported ({error}): {INSTALL}") from None
+        raise HubRefusal(f"huggingface_hub cannot be imported ({error}): install it: {pip_install('models')}") from None
 
 
 def fetch(url: str, most_bytes: int) -> bytes:

@@ -1,7 +1,7 @@
-"""Bytes that a model keeps for a sequence between its tokens: a KV cache, or the state of a recurrent model.
+"""Size of a model's KV cache, or of the state of a recurrent model, for one sequence.
 
-No architecture is known here: a skeleton on meta runs with sequences of several lengths, and the tensors of what it
-returns as its cache are counted.
+This works for any architecture: a skeleton on meta runs with sequences of several lengths, and the tensors in the cache
+that it returns are counted.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""A server on this machine that answers what is asked of the Hugging Face hub here, for tests."""
+"""A local server that answers requests to the Hugging Face hub, for tests."""
 
 import json
 import os

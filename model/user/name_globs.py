@@ -1,4 +1,4 @@
-"""Globs of names that a checkpoint may lack or have in addition: matched, checked and proposed."""
+"""Globs for names that a checkpoint may lack or have in addition: matched, checked and suggested."""
 
 import glob
 import re

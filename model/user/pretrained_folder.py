@@ -1,4 +1,4 @@
-"""Folders as `save_pretrained` writes them, as factories of their models: the user writes no code."""
+"""Folders of `save_pretrained` as factories of their models: the user writes no code."""
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""References to functions of the user, by their names on a command line."""
+"""References to the user's functions, as a command line names them."""
 
 import sys
 from contextlib import AbstractContextManager, nullcontext

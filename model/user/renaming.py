@@ -1,4 +1,4 @@
-"""Renaming of a checkpoint's names to a model's: wrappers of training and prefixes are removed or added."""
+"""Renaming of a checkpoint's names to the model's: prefixes and names of training wrappers are added or removed."""
 
 import re
 from collections import Counter

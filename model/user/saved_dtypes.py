@@ -1,4 +1,4 @@
-"""Dtypes in a checkpoint that differ from those of the model: found, and refused where no cast converts them."""
+"""Dtypes in a checkpoint that differ from the model's. They are refused unless a cast converts them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path

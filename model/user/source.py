@@ -1,4 +1,4 @@
-"""Recognition of a user's checkpoint: its layout, the state dict in it, and its conversion to the model's.
+"""Recognition of a user's checkpoint: its layout, its state dict, and the conversion to the model's names.
 
 Only headers are read.
 """

@@ -1,4 +1,4 @@
-"""Keys that lead to the state dict of a model in the content of a file of torch."""
+"""Keys of the state dict in a `torch.save` file."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

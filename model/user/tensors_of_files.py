@@ -1,4 +1,4 @@
-"""The model that `.safetensors` files hold, as their headers describe it: for plans, where no class builds it."""
+"""A model made from the headers of `.safetensors` files, for plans without a class that builds it."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext

@@ -1,4 +1,4 @@
-"""Tests of names and tensors that transformers writes otherwise than the model has them."""
+"""Tests of names and tensors that transformers saves in another form than the model has."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checkpoints whose names or memory are not the model's: taken and told, or refused with what differs."""
+"""Checkpoints whose names or memory differ from the model's: converted with a note, or refused."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Tests of configurations: only transformers interprets them, and each fault of a folder is one line."""
+"""Tests of configurations: only transformers interprets them, and each fault of a folder is a one-line error."""
 
 import os
 import sys

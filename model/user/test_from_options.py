@@ -1,4 +1,4 @@
-"""Tests of factories that options may not name: each is refused in a line."""
+"""Tests of factories that options refuse, each with one line."""
 
 from pathlib import Path
 

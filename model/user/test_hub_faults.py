@@ -1,4 +1,4 @@
-"""Faults of a server that stands for the hub: each ends in one line, in a limited time."""
+"""Faults of a local hub server: each ends in a one-line error, in a limited time."""
 
 import json
 import sys

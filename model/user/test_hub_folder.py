@@ -1,4 +1,4 @@
-"""What is fetched of a model on the hub: its headers as they are, none of its weights, and each fault in one line."""
+"""Requests for a model on the hub: its headers are fetched, its weights are not, and each fault is a one-line error."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The cache of small models, counted on meta and compared with what their configurations come to."""
+"""KV caches of small models, counted on meta and compared with the sizes in their configurations."""
 
 from dataclasses import replace
 from pathlib import Path

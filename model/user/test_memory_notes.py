@@ -1,4 +1,4 @@
-"""Tests of tensors that lie otherwise in a file than in the model: strides, shared storages and ties."""
+"""Tests of tensors whose memory differs in file and model: strides, shared storages and ties."""
 
 from pathlib import Path
 from typing import Any

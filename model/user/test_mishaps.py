@@ -1,4 +1,4 @@
-"""Tests of files that a mishap left in place of a checkpoint: the error names what they are."""
+"""Tests of files in place of a checkpoint: the error says what they are."""
 
 from pathlib import Path
 

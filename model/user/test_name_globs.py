@@ -1,4 +1,4 @@
-"""Checkpoints that hold a part of a model, or more than it, or have names of their own: what is asked for is done."""
+"""Checkpoints with a part of a model, with more than it, or with other names: the options convert them."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A folder that `save_pretrained` wrote is built, loaded and asked as `from_pretrained` of its library does it."""
+"""A folder of `save_pretrained` is built, loaded and called as `from_pretrained` of its library does it."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Names that wrappers or a prefix have changed, and those that only seem so."""
+"""Names that wrappers or a prefix have changed, and names that only look like that."""
 
 import pytest
 

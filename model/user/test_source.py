@@ -1,4 +1,4 @@
-"""Checkpoints as people have them, recognised by what is in them."""
+"""Checkpoints as people have them, recognised by their content."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The model that is planned as its files have it: its tensors are theirs, and numbered modules are lists."""
+"""A model from `.safetensors` headers has the tensors of the files, and numbered modules are lists."""
 
 import json
 import sys

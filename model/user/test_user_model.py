@@ -1,4 +1,4 @@
-"""A model of the user's: what it is asked, what its checkpoint holds, and what identifies it."""
+"""The user's model: its inputs, its checkpoint, and its identity."""
 
 import random
 import sys

@@ -1,4 +1,4 @@
-"""A checkpoint that lacks a head: what is made of it, and which loaded models are held to be right."""
+"""A checkpoint without a head: the values of the missing tensors, and the loaded models that pass."""
 
 import sys
 from collections.abc import Callable

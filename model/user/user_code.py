@@ -1,4 +1,4 @@
-"""Surroundings for the user's code: it runs as in a program of its own, and cannot end the run."""
+"""The environment of the user's code: it runs as in a program of its own, and cannot end the run."""
 
 import os
 import sys

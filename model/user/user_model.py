@@ -1,4 +1,4 @@
-"""A model of the user's: its factory, its example input, and its checkpoint."""
+"""The user's model: its factory, its example input, and its checkpoint."""
 
 import hashlib
 import inspect

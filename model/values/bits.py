@@ -1,4 +1,4 @@
-"""Comparison to the bit: of tensors on any device, NaNs and infinities included, and of values made of them."""
+"""Bitwise comparison of tensors on any device, NaNs and infinities included, and of containers of tensors."""
 
 from typing import Any
 

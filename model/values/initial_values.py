@@ -1,4 +1,4 @@
-"""Initial values of tensors that a checkpoint lacks: recorded, and compared with those of a loaded model."""
+"""Initial values of tensors that a checkpoint lacks: recorded, and compared with a loaded model's."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""Non-persistent buffers: no checkpoint has them, and a load has to leave them as the model is built."""
+"""Non-persistent buffers: no checkpoint has them, and a load must keep the values of the built model."""
 
 from collections.abc import Callable, Mapping
 

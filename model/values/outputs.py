@@ -1,4 +1,4 @@
-"""Outputs of a model: compared with those of the saved one, and the changes that a forward pass makes."""
+"""Outputs of a model, compared with those of the saved model, and buffers that a forward pass changes."""
 
 import zlib
 from collections.abc import Callable, Iterator

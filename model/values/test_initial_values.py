@@ -1,4 +1,4 @@
-"""Tensors that a checkpoint lacks: what a model starts with passes, and nothing that happens to be there does."""
+"""Tensors that a checkpoint lacks: initial values pass, and uninitialised memory does not."""
 
 import json
 from collections.abc import Callable

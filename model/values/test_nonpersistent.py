@@ -1,4 +1,4 @@
-"""Tests of non-persistent buffers: wrong values are found, those of the model itself are not."""
+"""Tests of non-persistent buffers: wrong values are found, and correct ones pass."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Tests of the comparison of outputs: values that are not finite, and models whose outputs vary."""
+"""Tests of the comparison of outputs: infinities, NaNs, and models whose outputs vary."""
 
 import random
 from typing import Any

@@ -1,1 +1,1 @@
-"""Compares a loaded model with the one that was saved."""
+"""Compares a loaded model with the saved model."""

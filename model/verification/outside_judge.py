@@ -1,7 +1,7 @@
-"""Check of a loaded model from outside its process: digests of its memory are compared with those of the checkpoint.
+"""Check of a loaded model from another process: it compares digests of its memory with the checkpoint's.
 
-The loader may have replaced whatever compares tensors in its own process, and may have written to the file. The digests
-were made before, of a checkpoint that was sound.
+A loader can replace the functions that compare tensors in its own process, and can write to the file. So the digests
+were computed when the checkpoint was made.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Tensors in the memory of another process, read from outside where the system allows it."""
+"""Tensors in the memory of another process, read from outside if the system allows it."""
 
 import os
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Places of a model's tensors in memory, stated by its process without a function that can be patched.
+"""Addresses of a model's tensors, stated by its process without functions that a loader can patch.
 
 The loader of a model runs in the same process, and may replace `torch.equal`, `hashlib.sha256` or a method of
-`nn.Module`. So a teller calls functions in C only, held since this module was imported, and compares nothing: another
-process reads the memory. A loader that forges such a statement can still name the places of a right copy.
+`nn.Module`. So this code calls only C functions that were looked up when this module was imported, and another process
+reads and compares the memory. A loader that forges this statement can still name the places of a correct copy.
 """
 
 import _thread

@@ -1,4 +1,4 @@
-"""Right models are not accused, whatever they are made of; for what hides what is wrong see `bench/selftest/`."""
+"""Correct models of all kinds pass. For models that hide errors see `bench/selftest/`."""
 
 import multiprocessing
 import os

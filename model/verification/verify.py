@@ -1,4 +1,4 @@
-"""Check that a loaded model is the saved one: every bit of every tensor, and its outputs."""
+"""Check that a loaded model equals the saved one: every bit of every tensor, and its outputs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

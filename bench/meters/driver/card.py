@@ -1,8 +1,8 @@
 """The card: a process that owns the memory of the devices, counts what is used of it, and computes in it.
 
-It serves two kinds of connections on one socket: of the library (`native/connection.c`), whose messages are of fixed
-size, and of `kernels.py`, whose messages are pickled. It ends when its standard input does, which is that of whoever
-started it, and nothing of it stays behind: memory is in files without a name.
+It serves two kinds of connections on one socket: of the library (`native/connection.c`), with messages of fixed size,
+and of `card_kernels.py`, with pickled messages. It ends when its standard input is closed, by the process that started
+it. Its memory is in files without a name, so nothing is left behind.
 """
 
 import ctypes

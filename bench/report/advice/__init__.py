@@ -1,1 +1,1 @@
-"""Advice for a memory budget: the strategy to use, what it leaves free, and what would fit where nothing does."""
+"""Advice for a memory budget: the strategy to use, the memory that stays free, and remedies if nothing fits."""

@@ -1,4 +1,4 @@
-"""The advice of a run under a memory budget: a paragraph, a command that checks it, and code to paste."""
+"""The advice of a run with a memory budget: a paragraph, a command that checks it, and code to paste."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

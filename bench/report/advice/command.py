@@ -1,4 +1,4 @@
-"""The command that checks an advice on the machine where the model is to be loaded, with the options of the run."""
+"""The command that checks the advice on another machine, with the options of the run."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,8 +7,9 @@ from pathlib import PurePath
 from bench.report.rows import Row
 from bench.sharded.rank_group import NODE_RANKS
 
-# The texts of the options that a run was given, by their names: `--model`.
+# The texts of the options that a run was given, by their names: `--model`; by PROGRAM the words before them.
 Typed = Mapping[str, Sequence[str]]
+PROGRAM = ""
 
 # Options that say what is loaded, and those that say with how much memory.
 _MODEL = (
@@ -24,7 +25,8 @@ HUB = "hub:"
 
 def without_places(typed: Typed) -> dict[str, tuple[str, ...]]:
     """Return the same options with the names of files and folders, and not where on this machine they are."""
-    return {name: tuple(map(_name, texts)) if name in _PLACES else tuple(texts) for name, texts in typed.items()}
+    there = {name: texts for name, texts in typed.items() if name != PROGRAM or len(texts) == 1}
+    return {name: tuple(map(_name, texts)) if name in _PLACES else tuple(texts) for name, texts in there.items()}
 
 
 def _name(text: str) -> str:
@@ -53,14 +55,14 @@ def check_of(best: Row, typed: Typed) -> str:
     key = best.key
     if key.parallelism:
         words = ["--sharded", *_model(best, typed), "--strategies", key.strategy, "--parallelism", key.parallelism]
-        return _command([*_started(key.ranks, best.record.ranks_per_node or NODE_RANKS), *words], typed)
-    return _command(["pytest", "bench", *_model(best, typed), *_strategy(best, typed), *_budgets(typed)], typed)
+        return _command([*_started(key.ranks, best.record.ranks_per_node or NODE_RANKS, typed), *words], typed)
+    return _command([*_program(typed), *_model(best, typed), *_strategy(best, typed), *_budgets(typed)], typed)
 
 
 def check_of_cast(tried: Row, strategy: str, dtype: str, typed: Typed) -> str:
     """Return the command that loads a model cast to a dtype, which fits where nothing else does."""
     words = [*_model(tried, {**typed, "--cast": [dtype]}), "--strategies", strategy, *_budgets(typed)]
-    return _command(["pytest", "bench", *words], typed)
+    return _command([*_program(typed), *words], typed)
 
 
 def check_of_ranks(tried: Row, ranks: int, typed: Typed) -> str:
@@ -68,7 +70,11 @@ def check_of_ranks(tried: Row, ranks: int, typed: Typed) -> str:
     nodes = _repeated(("--ranks-per-node",), typed)
     model = _model(tried, typed, planned=True)
     words = ["--sharded", "--plan", "--ranks", str(ranks), "--parallelism", "fsdp", *nodes, *model, *_budgets(typed)]
-    return shlex.join(["pytest", "bench", *words])
+    return shlex.join([*_program(typed), *words])
+
+
+def _program(typed: Typed) -> Sequence[str]:
+    return typed.get(PROGRAM, ("pytest", "bench"))
 
 
 def _command(words: Sequence[str], typed: Typed) -> str:
@@ -82,14 +88,16 @@ def _command(words: Sequence[str], typed: Typed) -> str:
     return f"{shlex.join(download)} && {shlex.join(words)}"
 
 
-def _started(ranks: int, of_a_node: int) -> Iterator[str]:
+def _started(ranks: int, of_a_node: int, typed: Typed) -> Iterator[str]:
     """Yield how torchrun starts ranks; on several nodes each of them runs it."""
     each = max(count for count in range(1, min(ranks, of_a_node) + 1) if ranks % count == 0)
     yield from ("torchrun", *(("--standalone",) if each == ranks else ("--nnodes", str(ranks // each))))
     yield from ("--nproc-per-node", str(each))
     if each != ranks:
         yield from ("--rdzv-backend", "c10d", "--rdzv-endpoint", "FIRST_NODE:29500")
-    yield from ("-m", "pytest", "bench")
+    program = _program(typed)
+    # torchrun starts a script as it is, or a module.
+    yield from ("--no-python" if len(program) == 1 else "-m", *program)
 
 
 def _model(row: Row, typed: Typed, *, planned: bool = False) -> Iterator[str]:
@@ -112,11 +120,10 @@ def _loadable(name: str) -> str:
 
 
 def _strategy(best: Row, typed: Typed) -> Iterator[str]:
-    """Yield what measures one strategy: of the user's loaders all are named, and one is selected."""
+    """Yield what measures one strategy. All loaders of the user's are named, and one of them is selected."""
     if best.record.loader:
-        yield from (*_repeated(_LOADERS, typed), "-k", best.key.strategy)
-    else:
-        yield from ("--strategies", best.key.strategy)
+        yield from _repeated(_LOADERS, typed)
+    yield from ("--strategies", best.key.strategy)
 
 
 def _budgets(typed: Typed) -> list[str]:

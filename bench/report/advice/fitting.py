@@ -1,4 +1,4 @@
-"""The strategy to use of those that fit a budget, and the sentences that say why."""
+"""The recommended strategy among those that fit a budget, and the sentences that explain it."""
 
 from collections.abc import Iterator, Sequence
 

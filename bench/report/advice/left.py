@@ -1,4 +1,4 @@
-"""Memory that a loaded model leaves free, for its activations and its KV cache."""
+"""Memory that stays free after the load, for activations and the KV cache."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -1,4 +1,4 @@
-"""Remedies by theory where no load by ranks fits their devices and nodes."""
+"""Remedies, from bounds, if no load by ranks fits their devices and nodes."""
 
 from collections.abc import Iterator, Sequence
 

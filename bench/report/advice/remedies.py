@@ -1,4 +1,4 @@
-"""Remedies where nothing loads a model with a budget: each with its bytes, and whether they fit."""
+"""Remedies if no load fits a budget: each with its bytes, and whether they fit."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -8,7 +8,7 @@ import pytest
 from bench.plugin.option import typed
 from bench.plugin.options import OPTIONS
 from bench.plugin.test_options import given
-from bench.report.advice.command import Typed, check_of, check_of_cast, check_of_ranks, without_places
+from bench.report.advice.command import PROGRAM, Typed, check_of, check_of_cast, check_of_ranks, without_places
 from bench.report.advice.table_rows import rank_row, row
 
 
@@ -52,7 +52,7 @@ def test_one_process_loads_with_the_options_of_the_run(options: Typed, command: 
 def test_a_loader_of_the_users_is_selected_by_its_name() -> None:
     options: Typed = {"--loader": ["mine.py:fast"], "--loader-bound": ["S"], "--sizes": ["small,xl"]}
     assert check_of(row("fast", loader="mine.py:fast"), options) == (
-        "pytest bench --sizes small --loader mine.py:fast --loader-bound S -k fast"
+        "pytest bench --sizes small --loader mine.py:fast --loader-bound S --strategies fast"
     )
 
 
@@ -71,6 +71,24 @@ def test_ranks_are_started_by_torchrun(ranks: int, of_a_node: int, started: str)
     assert found == (
         f"torchrun {started} -m pytest bench --sharded --sizes small --strategies streamed --parallelism tensor"
     )
+
+
+def test_a_command_begins_as_the_run_was_started() -> None:
+    installed: Typed = {PROGRAM: ["weight-loading-bench"], "--model": ["x"]}
+    checkout: Typed = {PROGRAM: ["pytest", "../suite/bench"], "--model": ["x"]}
+    found = [check_of(row("streamed"), options) for options in (installed, checkout, without_places(checkout))]
+    assert found == [
+        "weight-loading-bench --model x --strategies streamed",
+        "pytest ../suite/bench --model x --strategies streamed",
+        "pytest bench --model x --strategies streamed",
+    ]
+    ranks = rank_row("streamed", 2, "tensor", ranks_per_node=2)
+    of_ranks = [check_of(ranks, options).partition(" --sharded")[0] for options in (installed, checkout)]
+    assert of_ranks == [
+        "torchrun --standalone --nproc-per-node 2 --no-python weight-loading-bench",
+        "torchrun --standalone --nproc-per-node 2 -m pytest ../suite/bench",
+    ]
+    assert without_places(installed)[PROGRAM] == ("weight-loading-bench",)
 
 
 def test_remedies_are_checked_by_a_load_or_a_plan() -> None:

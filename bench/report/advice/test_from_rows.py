@@ -30,7 +30,7 @@ def test_of_a_users_model_the_command_names_it_and_the_users_loaders() -> None:
         [measured("mine", loader="mine.py:mine", **own), measured("baseline", device_peak_ratio=2.0, **own)]
     )
     assert advice
-    assert advice.command == "pytest bench --model mine.py:net --loader mine.py:mine -k mine"
+    assert advice.command == "pytest bench --model mine.py:net --loader mine.py:mine --strategies mine"
     assert advice.code() is None
 
 

@@ -1,4 +1,4 @@
-"""Sentences of what a load leaves free, for caches of all kinds."""
+"""Sentences about the memory that stays free, for caches of all kinds."""
 
 from pathlib import Path
 from typing import Any

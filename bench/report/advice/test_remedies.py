@@ -1,4 +1,4 @@
-"""The advice for a budget that no load fits: what would."""
+"""The remedies in the advice, if no load fits a budget."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The lines that use pasted code, run where nothing of this suite can be imported."""
+"""The example code runs without this suite on the path."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The lines that use the pasted code of a strategy: a call, and for many processes what divides the model."""
+"""Example code that calls a pasted strategy; for many processes it also divides the model."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -114,13 +114,23 @@ def test_a_command_is_in_a_block_of_commands(name: str) -> None:
     text = DOCUMENTS[name]
     left = prose(text)
     assert not re.search(r"```|~~~|<pre|^[ >]*\$ |\n\n {4,}[^ -]", left)
-    assert set(re.findall(r"^```(\w+)", text, re.MULTILINE)) <= {"sh", "text", "python"}
+    assert set(re.findall(r"^```(\w+)", text, re.MULTILINE)) <= {"sh", "text", "python", "yaml"}
     printed = [line for block in code(text, "text") for line in block.splitlines()]
     assert [line for line in printed if re.match(r"(\$|%|>>>) |(pytest|pip|python\d?|torchrun) ", line)] == []
 
 
 def test_all_python_code_is_run() -> None:
     assert {name for name, text in DOCUMENTS.items() if code(text, "python")} == set(called_with("snippets"))
+
+
+@each_document
+def test_the_steps_of_a_workflow_name_inputs_of_the_action(name: str) -> None:
+    action = (ROOT / ".github" / "actions" / "measure" / "action.yml").read_text()
+    inputs = re.findall(r"^  (\w+):$", action.partition("\ninputs:\n")[2].partition("\nruns:")[0], re.MULTILINE)
+    for block in code(DOCUMENTS[name], "yaml"):
+        used, given = block.partition("/.github/actions/measure@main\n  with:\n")[::2]
+        assert re.search(r"^- uses: OWNER/REPOSITORY$", used, re.MULTILINE)
+        assert {"model"} <= set(re.findall(r"^    (\w+): ", given, re.MULTILINE)) <= set(inputs)
 
 
 @each_document
@@ -137,7 +147,8 @@ def test_a_command_in_a_sentence_is_one_of_the_blocks(name: str) -> None:
 def test_every_option_exists(name: str, pytestconfig: pytest.Config) -> None:
     known = {option for action in pytestconfig._parser.optparser._actions for option in action.option_strings}
     command_line = (ROOT / "bench" / "report" / "__main__.py").read_text()
-    theirs = {"--check", "--standalone", "--nproc-per-node", "--nnodes", "--storage", "--dist", "--local-dir"}
+    theirs = {"--check", "--standalone", "--nproc-per-node", "--nnodes", "--no-python", "--storage", "--dist"}
+    theirs |= {"--local-dir"}
     text = re.sub(r"<!--.*?-->", "", DOCUMENTS[name], flags=re.DOTALL)
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert {one for one in used - known - theirs if f'"{one}"' not in command_line} == set()

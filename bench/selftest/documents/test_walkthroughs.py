@@ -68,6 +68,9 @@ def test_a_llama_of_hugging_face(checkout: Path, typed: Typed, monkeypatch: pyte
         "--strategies mmap_assign -k test_budget",
     )
     assert columns(printed, "budget") == {"mmap_assign": ["fits"]}
+    printed = typed("weight-loading-bench --model my-llama", "--strategies streamed -k peak_memory")
+    assert columns(printed, "verdict") == {"streamed": ["ok"]}
+    assert len([*checkout.glob("weight-loading/*/*.json")]) == 3
     printed = typed("pytest bench --sharded --model my-llama", "--strategies streamed -k 'peak_memory and fsdp'")
     assert columns(printed, "verdict") == {"streamed": ["ok"]}
     # As Llama 3 8B has it.

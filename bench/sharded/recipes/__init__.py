@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from bench.strategies.lazy_recipe import LazyRecipe
 from bench.strategies.strategy import EXTRA_LAYOUTS, Bounds, Strategy
+from model.installation import pip_install
 from model.user.reference import Reference
 
 
@@ -33,7 +34,7 @@ class ShardedStrategy(Strategy):
     def skip_reason(self) -> str | None:
         """The reason why it cannot be measured here; None: it can."""
         missing = [name for name in self.needs.split() if find_spec(name) is None]
-        return f"{self.name} needs {', '.join(missing)}: pip install '.[sharded]'" if missing else None
+        return f"{self.name} needs {', '.join(missing)}: {pip_install('sharded')}" if missing else None
 
 
 def _recipe(module: str, function: str = "") -> LazyRecipe:

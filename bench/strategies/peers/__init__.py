@@ -16,10 +16,8 @@ from typing import Any
 import torch
 
 from bench.strategies.peers.finding import by_path
+from model.installation import pip_install
 from model.user.source import Source
-
-# What pip installs them by.
-EXTRA = "pip install '.[peers]'"
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,9 @@ class Peer:
     def skip_reason(self, device: str, *, planned: bool = False) -> str | None:
         """Return why it cannot load to a device here; None if it can, as far as that is known without trying."""
         if missing := [name for name, found in self.versions.items() if found is None]:
-            return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: {EXTRA}"
+            return (
+                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: {pip_install('peers')}"
+            )
         if planned and "sim" not in self.devices.split():
             return "it cannot be planned: its own code reads the file; leave out --plan"
         kind = device.partition(":")[0]
