@@ -15,7 +15,6 @@ from bench.selftest.small_suite import STATS
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")
 
-from bench.report.page import libraries
 from bench.report.page.page import write_page
 
 
@@ -124,81 +123,6 @@ def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, ca
     assert "with the budget" in text
 
 
-def answered(text: str) -> str:
-    """Return the section that answers the question of the page; it is the first."""
-    first = text.index("<section")
-    assert text[first:].startswith('<section class="answer"')
-    return text[first : text.index("</section>")]
-
-
-def copied(section: str) -> list[str]:
-    """Return the blocks that are there to be copied."""
-    assert section.count("data-copy=") == section.count("<pre ")
-    return [html.unescape(one) for one in re.findall(r"<pre [^>]*>(.*?)</pre>", section, re.DOTALL)]
-
-
-def test_without_a_budget_the_page_recommends_what_takes_least_with_its_command_and_code(
-    tmp_path: Path, cache: Path
-) -> None:
-    one = recorded(Runs(tmp_path).write(1, conformance=[], benchmarks=content(1)["benchmarks"][:4]))
-    section = answered(write_page(one, [one.run], tmp_path, cache).read_text())
-    assert '<p class="choice">streamed</p>' in section
-    command, lines, code = copied(section)
-    assert command == "pytest bench --sizes small --strategies streamed"
-    assert lines.startswith("from load_streamed import streamed\nmodel = streamed(build, ")
-    assert "def streamed(" in code
-    assert re.findall(r"<dt>(.*?)</dt><dd>([^<]*)", section) == [("device", "0.93 GiB"), ("host memory", "0.09 GiB")]
-
-
-def test_what_a_load_needs_is_held_against_what_is_there(tmp_path: Path, cache: Path) -> None:
-    there = MACHINE | {"memory_bytes": 2**34, "gpu_memory_bytes": [2**35, 24 * 2**30]}
-    one = recorded(Runs(tmp_path).write(1, machine_info=there, conformance=[], benchmarks=content(1)["benchmarks"][:4]))
-    section = answered(write_page(one, [one.run], tmp_path, cache).read_text())
-    assert re.findall(r"<dt>(.*?)</dt><dd>([^<]*)", section) == [
-        ("device", "0.93 GiB of 24.0 GiB"),
-        ("host memory", "0.09 GiB of 16.0 GiB"),
-    ]
-    assert re.findall(r"width: (\d+)%", section) == ["4", "1"]
-
-
-def test_where_nothing_can_be_used_nothing_is_recommended(tmp_path: Path, cache: Path) -> None:
-    record = metered("streamed") | {"fits": False, "fate": "killed"}
-    [tried, *_] = content(1)["benchmarks"]
-    file = Runs(tmp_path).write(1, benchmarks=[tried | {"extra_info": record}], problems=[])
-    one = recorded(file)
-    section = answered(write_page(one, [one.run], tmp_path, cache).read_text())
-    assert "This run has no load that could be recommended." in section
-    assert "choice" not in section
-
-
-ADVICE = [
-    "Use streamed for small on one device: it fits.",
-    "This checks it:",
-    "    pytest bench --rename '<b>=x'",
-    "Its code: load_streamed.py, 3 lines",
-    "    import os",
-    "",
-    "    def parallelize(model):",
-    "        return model",
-]
-
-
-def test_the_advice_is_on_it_as_it_was_recorded(tmp_path: Path, cache: Path) -> None:
-    one = recorded(Runs(tmp_path).write(1, advice=ADVICE))
-    text = write_page(one, [one.run], tmp_path, cache).read_text()
-    section = answered(text)
-    assert re.findall(r"<p>(.*?)</p>", section) == [ADVICE[0], ADVICE[1], ADVICE[3]]
-    assert copied(section)[:2] == [
-        "pytest bench --rename '<b>=x'",
-        "import os\n\ndef parallelize(model):\n    return model",
-    ]
-    assert "<b>" not in section
-    elements = Elements()
-    elements.feed(text)
-    assert len(elements.ids) == len(set(elements.ids))
-    assert set(elements.targets) <= set(elements.ids)
-
-
 def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cache: Path) -> None:
     one = recorded(Runs(tmp_path).write(1, benchmarks=sharded_run.benchmarks(), problems=[], conformance=[]))
     text = write_page(one, [one.run], tmp_path, cache).read_text()
@@ -277,40 +201,6 @@ def test_loads_by_many_numbers_of_ranks_are_grouped(tmp_path: Path, cache: Path)
     assert re.findall(r"<summary>(small on .*?)</summary>", text) == [
         f"small on {count} ranks: 4 loads with every figure" for count in counts
     ]
-
-
-def test_the_libraries_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with libraries.bundle(tmp_path) as script:
-        made = script()
-    assert "vegaEmbed" in made
-    assert "</script" not in made
-    [kept] = tmp_path.iterdir()
-    monkeypatch.setattr("sys.executable", "/nowhere")
-    with libraries.bundle(tmp_path) as script:
-        assert script() == made
-    # What is not the whole of it is made again.
-    kept.write_text(made[:100])
-    with pytest.raises(FileNotFoundError), libraries.bundle(tmp_path) as script:
-        script()
-
-
-def test_libraries_cannot_end_the_script_that_they_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "_BUNDLE", "print('</script><b>')")
-    with libraries.bundle(tmp_path) as script:
-        assert script() == "<\\/script><b>\n"
-
-
-def test_a_cache_that_cannot_be_written_to_costs_time_only(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with libraries.bundle(tmp_path / "file") as script:
-        assert libraries.MARK in script()
-
-
-def test_libraries_that_cannot_be_made_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "_BUNDLE", "raise SystemExit(3)")
-    with pytest.raises(RuntimeError, match="status 3"), libraries.bundle(tmp_path) as script:
-        script()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(
