@@ -93,7 +93,7 @@ def test_a_quantised_model_is_loaded_right_or_refused_with_the_name_of_its_tenso
         loaded = run_load(strategy.load, checkpoint, CPU)
     except UntrustedCheckpoint as error:
         # It need not be raised.
-        assert (error.key, "imports torch" in error.reason) == ("0.weight", True)  # noqa: PT017
+        assert (error.key, "uses torch" in error.reason) == ("0.weight", True)  # noqa: PT017
     else:
         for found, expected in zip(model.outputs(loaded), model.outputs(saved), strict=True):
             assert torch.equal(found, expected)
@@ -101,5 +101,5 @@ def test_a_quantised_model_is_loaded_right_or_refused_with_the_name_of_its_tenso
 
 def test_as_a_model_of_the_users_it_is_refused_beforehand() -> None:
     require("torchao")
-    with pytest.raises(ValueError, match=r"^--model: .*:quantised makes a model whose 0\.weight is of the type Int8T"):
+    with pytest.raises(ValueError, match=r"^--model: .*:quantised returns a model whose 0\.weight is of type Int8T"):
         user_model(f"{real_models.__name__}:quantised", None, None, None)

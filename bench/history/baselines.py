@@ -110,9 +110,9 @@ def named_baselines(name: str, files: Sequence[Path], runs: Sequence[Run], machi
             for run in runs
             if run.outcome != PASSED and (asked == run.number or f"{run.name}_".startswith(f"{asked}_"))
         ]
-        reason = f"is a run that {unfit[0]}, and none is compared with it" if unfit else "is not recorded"
-        last = f"the last that passed is {passed[-1].number}" if passed else "no run is"
-        raise ValueError(f"{name} {reason}; {last}")
+        reason = f"did not pass ({unfit[0]})" if unfit else "is not recorded"
+        remedy = f"name one that passed, such as {passed[-1].number}" if passed else "record a run that passes first"
+        raise ValueError(f"{name} {reason}; {remedy}")
     last_named = max(named, key=lambda run: run.moment)
     earlier = [run for run in passed if run.moment <= last_named.moment and run.name not in {one.name for one in named}]
     return Baselines((*earlier, *named), machine, named)

@@ -99,11 +99,11 @@ class Comparison:
         """
         found = []
         if self.slower and not request.accept:
-            found.append(f"{self.slower} times are longer than in their recent runs, or gone")
+            found.append(f"{self.slower} times became longer than in their recent runs, or are missing")
         if not request.accept:
             found.extend(failed_checks)
         if request.required and not self.whole:
-            found.append("--require-comparison: not everything could be compared")
+            found.append("--require-comparison: some benchmarks could not be compared")
         return found
 
     @property

@@ -138,7 +138,7 @@ def growth_message(finding: Finding, threshold: float) -> str:
     change = finding.change
     assert change.figure
     if change.after is None:
-        return f"{title(change.figure)} was measured in {finding.against}, and is not any more"
+        return f"{title(change.figure)} was measured in {finding.against}, and is missing now"
     return (
         f"{title(change.figure)} grew from {format_figure(change.figure, change.before)} ({finding.against}) to "
         f"{format_figure(change.figure, change.after)}: {change.percent}, where {100 * threshold:.3g} % are allowed"

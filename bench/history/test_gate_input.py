@@ -15,9 +15,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Not saving anything")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--benchmark-compare=no/such/run.json",), "--benchmark-compare: no/such/run.json is not recorded; the last"),
+        (("--benchmark-compare=no/such/run.json",), "--benchmark-compare: no/such/run.json is not recorded; name one"),
         (("--benchmark-compare=",), "--benchmark-compare=: no run is named; name one, or leave out the ="),
-        (("--benchmark-compare=0009",), "--benchmark-compare: 0009 is not recorded; the last that passed is 0001"),
+        (
+            ("--benchmark-compare=0009",),
+            "--benchmark-compare: 0009 is not recorded; name one that passed, such as 0001",
+        ),
     ],
 )
 def test_bad_input_is_one_line(suite: Suite, options: tuple[str, ...], message: str) -> None:

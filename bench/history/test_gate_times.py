@@ -67,7 +67,7 @@ def test_a_gain_that_is_lost_again_is_a_slow_down(suite: Suite) -> None:
     assert lines(
         result, "REGRESSION: 2 figures are worse. Every run fails until a run with --accept-regressions accepts it"
     )
-    assert lines(result, "ERROR: 2 times are longer than in their recent runs, or gone")
+    assert lines(result, "ERROR: 2 times became longer than in their recent runs, or are missing")
 
 
 def test_a_busy_machine_is_no_regression_and_no_excuse(suite: Suite) -> None:

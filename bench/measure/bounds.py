@@ -32,11 +32,11 @@ class PeakCheck:
         if -self.slack - self.unseen <= off <= self.slack:
             return None
         side = "above" if off > 0 else "below"
-        doubt = "" if off > 0 else "; the meter missed it, or the strategy takes less than its bound says"
+        doubt = "" if off > 0 else ": the meter missed it, or the bound is too large"
         figure = self.figure.removesuffix("_bytes").replace("_", " ")
         return (
-            f"{figure} is {self._format(self.measured)}: {self._format(abs(off))} {side} its bound "
-            f"{self.expression} = {self._format(self.bound)}, where {self.slack / 1e6:.1f} MB are slack{doubt}"
+            f"{figure} is {self._format(self.measured)}, which is {self._format(abs(off))} {side} its bound "
+            f"{self.expression} = {self._format(self.bound)}; the slack is {self.slack / 1e6:.1f} MB{doubt}"
         )
 
     def _format(self, count: int) -> str:
@@ -74,4 +74,4 @@ def _stated_breach(strategy: Strategy, record: Record) -> str | None:
     stated, measured = STATED_DEVICE_RATIO.get(strategy.name), record.device_peak_ratio
     if stated is None or measured is None or (record.device_bound_ratio or 0) > stated or measured <= stated:
         return None
-    return f"device peak is {measured:.2f}x, where {strategy.name} is stated to take at most {stated}x"
+    return f"device peak is {measured:.2f}x, above the {stated}x that is stated for {strategy.name}"

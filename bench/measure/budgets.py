@@ -55,7 +55,7 @@ def _on_host(outcome: BudgetOutcome, host_bytes: int) -> BudgetOutcome:
     """Return the outcome of a plan that fits its device, with the memory of a host of so many bytes."""
     empty, taken = planned_empty_bytes(), outcome.planned_bytes or 0
     reason = (
-        f"out of host memory: {short_size(taken)} and {short_size(empty)} of an empty process, of "
+        f"out of host memory: the load takes {short_size(taken)} and an empty process {short_size(empty)}, of "
         f"{short_size(host_bytes)}"
     )
     fits = taken + empty <= host_bytes
@@ -102,9 +102,9 @@ def unexpected(case: Case, budget: Budget, outcome: BudgetOutcome) -> Sequence[F
     """Return a problem if the load fitted, or failed, where its bounds say the other."""
     expected = expected_to_fit(case, budget, outcome.empty_bytes)
     if expected and not outcome.fits:
-        return [FailedCheck(f"by its bounds it has to live: {outcome.failure_reason}")]
+        return [FailedCheck(f"it ran out of memory, and by its bounds it fits: {outcome.failure_reason}")]
     if expected is False and outcome.fits:
-        return [FailedCheck("it lived, where by its bounds it takes more: a bound, or the limit, is wrong")]
+        return [FailedCheck("it finished, and by its bounds it does not fit: a bound or the limit is wrong")]
     return []
 
 

@@ -84,7 +84,7 @@ def shortage(case: Case) -> str | None:
         ("device", bound_bytes(case, "device_requested_peak_bytes"), device_meter(case.device).free_bytes()),
     ):
         if takes is not None and free is not None and takes > free:
-            return f"takes {takes / 1e9:.1f} GB of {kind} memory, {free / 1e9:.1f} GB are free"
+            return f"needs {takes / 1e9:.1f} GB of {kind} memory, and {free / 1e9:.1f} GB are free"
     return None
 
 

@@ -17,7 +17,9 @@ def evaluate(expression: str, terms: Mapping[str, int]) -> int:
         match = _MULTIPLE.fullmatch(text.strip())
         name = f"{match['letter']}{'/N' * bool(match['share'])}" if match and match["letter"] else None
         if match is None or (name and name not in terms):
-            raise ValueError(f"{expression!r} is no bound: give a sum of multiples of S, L and R, as in 2S or S + L")
+            raise ValueError(
+                f"{expression!r} is not a bound; give a sum of multiples of S, L and R, such as 2S or S + L"
+            )
         total += int(Fraction(match["count"] or 1) * terms[name]) if name else 0
     return total
 

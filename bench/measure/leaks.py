@@ -19,7 +19,7 @@ def leaks(kept: RetainedMemory, record: Record, by_itself: RetainedMemory | None
     host_slack = max(LEAK_SLACK_BYTES, LEAK_SLACK_BYTES_PER_TENSOR * record.tensors)
     host_slack += int(LEAK_SLACK_OF_STATE * record.state_bytes)
     return left_outside(kept.outside, by_itself.outside if by_itself else OutsideMemory()) + [
-        f"{count / 1e6:,.1f} MB of {kind} memory are still held after the model was dropped: the strategy keeps them"
+        f"leak: {count / 1e6:,.1f} MB of {kind} memory are still allocated after the model was deleted"
         for kind, count, slack, other in (
             ("device", kept.device_bytes, 0, by_itself and by_itself.device_bytes),
             ("page-locked host", kept.pinned_bytes, 0, by_itself and by_itself.pinned_bytes),
@@ -36,12 +36,13 @@ def left_outside(left: OutsideMemory, by_itself: OutsideMemory) -> list[str]:
     if count > len(by_itself.processes):
         running = "process is" if count == 1 else "processes are"
         lines.append(
-            f"{count} {running} still running after the load, with {left.process_bytes / 1e6:,.1f} MB: "
-            "end what the loader starts before it returns"
+            f"leak: {count} {running} still running after the load, with {left.process_bytes / 1e6:,.1f} MB; end what "
+            "the loader starts before it returns"
         )
     if left.shared_bytes > SHARED_SLACK_BYTES + by_itself.shared_bytes:
         lines.append(
-            f"{left.shared_bytes / 1e6:,.1f} MB of shared memory are still there after the model was dropped: "
+            f"leak: {left.shared_bytes / 1e6:,.1f} MB of shared memory are still allocated after the model "
+            f"was deleted; "
             "close and unlink it before the loader returns"
         )
     return lines

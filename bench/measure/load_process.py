@@ -104,7 +104,9 @@ def run_load(
         raise
     if isinstance(model, nn.Module):
         return model
-    raise TypeError(f"the loader returned something of the type {type(model).__name__}, and no torch.nn.Module")
+    raise TypeError(
+        f"the loader returned an object of type {type(model).__name__}, not a torch.nn.Module; return the model"
+    )
 
 
 def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:

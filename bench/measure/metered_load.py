@@ -49,5 +49,5 @@ class MeteredLoad:
     def processes(self, measured: Measurement, record: Record) -> Iterator[MeteredProcess]:
         """Return the only one. Raises `NothingTold`."""
         if self.case.strategy.is_stated and not peak_checks(self.case.strategy, record):
-            raise NothingTold(f"this system does not tell what a load to {self.case.device} takes")
+            raise NothingTold(f"this system does not report the memory of a load to {self.case.device}")
         yield MeteredProcess(self.case, record, measured, Terms.of(record))

@@ -44,7 +44,7 @@ def misfit(own: UserModel, strategy: Strategy, specification: Specification) -> 
     architecture, model = strategy.peer.architecture, own.skeleton()
     if architecture and not _is_of(model, architecture):
         return (
-            f"{strategy.name} loads models of {architecture} only, and {own.label} makes a {type(model).__name__}: "
+            f"{strategy.name} loads models of {architecture} only, and {own.label} is a {type(model).__name__}; "
             f"use accelerate"
         )
     if specification.layout == "safetensors" and not specification.in_place:

@@ -20,9 +20,9 @@ def skip_reason(case: Case) -> str | None:
     if reason := peer.skip_reason(case.device, planned=case.planned):
         return reason
     if case.cast and not case.strategy.takes("dtype"):
-        return f"{case.strategy_name} takes no dtype to cast to: leave out --cast"
+        return f"{case.strategy_name} cannot cast; leave out --cast"
     if case.user_model and case.user_model.missing and not case.strategy.takes("missing"):
-        return f"{case.strategy_name} takes no names that are missing: leave out --allow-missing"
+        return f"{case.strategy_name} loads whole checkpoints only; leave out --allow-missing"
     return misfit(case.user_model, case.strategy, case.specification) if case.user_model else None
 
 

@@ -68,7 +68,7 @@ def test_page_locked_memory_is_exact_and_need_not_be_the_processs_on_a_gpu(on: s
     "expression", ["", "Z", "S L", "S - L", "1.S", "S +", "2", "-S", "S*2", "S / 2", "S / L", "S | L"]
 )
 def test_what_is_no_bound_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match="is no bound: give a sum of multiples of S, L and R"):
+    with pytest.raises(ValueError, match="is not a bound; give a sum of multiples of S, L and R"):
         bound_bytes(expression, 100, 10)
 
 
@@ -187,4 +187,4 @@ def test_the_notebooks_own_figure_is_held_where_s_and_l_allow_it(
 ) -> None:
     filled = record("cuda", device_peak_ratio=measured, device_bound_ratio=bound)
     breaches = list(peak_breaches(STRATEGIES[strategy], filled).values())
-    assert breaches == (["device peak is 1.11x, where sequential is stated to take at most 1.1x"] if breached else [])
+    assert breaches == (["device peak is 1.11x, above the 1.1x that is stated for sequential"] if breached else [])

@@ -30,9 +30,9 @@ from model.user.user_model import UserModel
     ("strategy", "host", "message"),
     [
         ("baseline", 13_506_832_384, None),
-        ("baseline", 13_506_832_383, "takes 13.5 GB of host memory, 13.5 GB are free"),
+        ("baseline", 13_506_832_383, "needs 13.5 GB of host memory, and 13.5 GB are free"),
         ("per_tensor", 7_075_060_992, None),
-        ("per_tensor", 7_000_000_000, "takes 7.1 GB of host memory, 7.0 GB are free"),
+        ("per_tensor", 7_000_000_000, "needs 7.1 GB of host memory, and 7.0 GB are free"),
         ("mmap_assign", 0, None),
     ],
 )
@@ -46,7 +46,7 @@ def test_what_memory_cannot_hold_is_told_beforehand(
 def test_so_is_what_the_device_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaMeter, "free_bytes", lambda _: 1_404_960_767)
     case = Case("baseline", "small", "cuda", "float32")
-    assert shortage(case) == "takes 1.4 GB of device memory, 1.4 GB are free"
+    assert shortage(case) == "needs 1.4 GB of device memory, and 1.4 GB are free"
     assert shortage(Case("sequential", "small", "cuda", "float32")) is None
 
 
@@ -194,7 +194,7 @@ def test_the_checkpoint_is_blamed_where_it_is_at_fault(tmp_path: Path, error: Ba
     with pytest.raises(UntrustedCheckpoint if blamed else type(error)) as caught:
         run_load(load, checkpoint, torch.device("cpu"))
     if blamed:
-        assert str(caught.value) == f"{checkpoint.path}: is empty: download or copy it again"
+        assert str(caught.value) == f"{checkpoint.path} is empty: download or copy it again"
         assert caught.value.__cause__ is error
     else:
         assert caught.value is error

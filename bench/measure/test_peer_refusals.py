@@ -180,7 +180,7 @@ def test_a_library_with_models_of_its_own_is_given_no_others(mine: Path) -> None
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     assert skip_reason(case_of(mine, "transformers", "model")) == (
-        "transformers loads models of transformers only, and model makes a Model: use accelerate"
+        "transformers loads models of transformers only, and model is a Model; use accelerate"
     )
     assert skip_reason(Case("transformers", "small", "cpu", "float32")) is None
 

@@ -44,7 +44,7 @@ class AllocatorSettings:
 def settings_of(environ: Mapping[str, str]) -> AllocatorSettings:
     """Return the settings of an environment. Raises `ValueError`, in one line, for settings that are not modelled."""
     if environ.get("PYTORCH_NO_CUDA_MEMORY_CACHING"):
-        raise ValueError("allocator settings: PYTORCH_NO_CUDA_MEMORY_CACHING is not modelled; unset it")
+        raise ValueError("PYTORCH_NO_CUDA_MEMORY_CACHING: simulated CUDA does not model it; unset it")
     return allocator_settings(next((environ[name] for name in VARIABLES if name in environ), None))
 
 
@@ -56,7 +56,7 @@ def allocator_settings(text: str | None) -> AllocatorSettings:
     compact = re.sub(r"\s", "", text or "")
     pairs = dict(_SETTING.findall(compact))
     if ",".join(f"{name}:{value}" for name, value in pairs.items()) != compact.removesuffix(","):
-        raise ValueError(f"allocator settings: {text!r} is not a comma list of name:value, each name once")
+        raise ValueError(f"allocator settings: {text!r} is not a comma list of name:value; write each name once")
     # Others have it as their default, so it is read first.
     large_segment = _mib(pairs, "large_segment_size_mb", "20", above=10)
     settings = AllocatorSettings(large_segment_bytes=large_segment, max_non_split_rounding_bytes=large_segment)
@@ -82,19 +82,19 @@ def _with(settings: AllocatorSettings, name: str, value: str, pairs: Mapping[str
         return settings
     # There it is refused too: it does not count what tensors ask for.
     elsewhere = "" if name == "backend" else ", or measure with --device cuda"
-    raise ValueError(f"allocator settings: {name}:{value} is not modelled; unset it{elsewhere}")
+    raise ValueError(f"allocator settings: simulated CUDA does not model {name}:{value}; unset it{elsewhere}")
 
 
 def _mib(pairs: Mapping[str, str], name: str, default: str, above: int) -> int:
     value = pairs.get(name, default)
     if not value.isdecimal() or int(value) <= above:
-        raise ValueError(f"allocator settings: {name}:{value} must be a number of MiB above {above}")
+        raise ValueError(f"allocator settings: {name}:{value} is out of range; give a number of MiB above {above}")
     return int(value) * MIB
 
 
 def _flag(name: str, value: str) -> bool:
     if value not in ("True", "False"):
-        raise ValueError(f"allocator settings: {name}:{value} must be True or False")
+        raise ValueError(f"allocator settings: {name}:{value} is no flag; give True or False")
     return value == "True"
 
 
@@ -123,5 +123,7 @@ def _divisions(value: str) -> tuple[int, ...]:
 
 def _power_of_two(text: str) -> int:
     if not text.isdecimal() or int(text).bit_count() != 1:
-        raise ValueError(f"allocator settings: {text!r} in roundup_power2_divisions must be a power of two")
+        raise ValueError(
+            f"allocator settings: roundup_power2_divisions has {text!r}, which is not a power of two; give one"
+        )
     return int(text)

@@ -168,11 +168,12 @@ def _room(host_bytes: int, empty_bytes: int) -> int:
 
 def too_small(host_bytes: int, empty_bytes: int, device: str = "cpu", processes: int = 1) -> str:
     """Return the message for a budget that leaves nothing to load to a device with; so many processes share it."""
-    context = ", with its CUDA context," if kind_of(device).is_gpu else ""
-    take = f"a process{context} takes before it loads" if processes == 1 else f"{processes} ranks take before they load"
+    idle = "an idle process" if processes == 1 else f"{processes} idle processes"
+    context = " with a CUDA context" if kind_of(device).is_gpu else ""
+    least = empty_bytes // MIB + 1
     return (
-        f"{short_size(host_bytes)} are no more than the {short_size(empty_bytes)} that {take} anything; write an "
-        f"amount above that"
+        f"{short_size(host_bytes)} is not above the {empty_bytes / MIB:,.0f} MiB of {idle}{context}; give at least "
+        f"{least:,} MiB"
     )
 
 

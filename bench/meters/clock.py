@@ -94,7 +94,7 @@ class LoadClock:
             # A load in a fresh process finds neither freed memory nor a filled cache of the device's allocator.
             release_memory()
             if model() is not None or self._meter.held_bytes():
-                raise ModelKept("the strategy keeps the model of the round before, or some of its memory")
+                raise ModelKept("leak: the strategy keeps the model of the previous round, or some of its memory")
         self._meter.start()
 
     def _time_forward(self, model: nn.Module) -> None:

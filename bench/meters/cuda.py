@@ -181,10 +181,13 @@ def require_present(text: str) -> None:
     """Raise `ValueError` unless this machine has the CUDA device that `text` names."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not gpus:
-        raise ValueError(f"--device {text}: torch {torch.__version__} finds no CUDA device; use --device sim or cpu")
+        lack = "finds no GPU" if torch.version.cuda else "is built without CUDA"
+        repair = "check nvidia-smi" if torch.version.cuda else "install a CUDA build"
+        raise ValueError(f"--device {text}: torch {torch.__version__} {lack}; {repair}, or use --device sim or cpu")
     index = text.partition(":")[2]
     if index and int(index) >= gpus:
-        raise ValueError(f"--device {text}: there are {gpus} CUDA devices, the last is cuda:{gpus - 1}")
+        there = "1 GPU; use --device cuda:0" if gpus == 1 else f"{gpus} GPUs; use --device cuda:0 to cuda:{gpus - 1}"
+        raise ValueError(f"--device {text}: this machine has {there}")
 
 
 def require_counts() -> None:
@@ -192,8 +195,8 @@ def require_counts() -> None:
     if (backend := torch.cuda.get_allocator_backend()) != "native":
         variable = next((name for name in VARIABLES if "backend" in os.environ.get(name, "")), VARIABLES[-1])
         raise ValueError(
-            f"{variable}: backend:{backend} does not count what tensors ask for, which peaks are made of; leave the "
-            "backend out"
+            f"{variable}: backend:{backend} does not count the bytes that tensors request, and peaks need them; leave "
+            "out the backend"
         )
 
 

@@ -32,7 +32,7 @@ def device_named(text: str) -> str:
     kind = KINDS.get(name)
     if kind is None or (colon and not (kind.is_numbered and index.isdecimal())):
         known = ", ".join(spelling for one in KINDS.values() for spelling in one.spellings)
-        raise ValueError(f"there is no {text!r}; choose from auto, {known}")
+        raise ValueError(f"{text!r} is unknown; choose from auto, {known}")
     return f"{name}:{int(index)}" if colon else name
 
 

@@ -38,8 +38,8 @@ def _evict(file: Path, descriptor: int) -> None:
             return
         if time.monotonic() > deadline:
             raise StillCached(
-                f"{resident:,} bytes of {file.name} stay in the page cache: something holds them, as a process that "
-                f"has mapped the file, or its file system keeps all of it in memory"
+                f"{resident:,} bytes of {file.name} stay in the page cache: a process has mapped the file, or its file "
+                f"system is in memory; end that process, or name another folder with --checkpoint-dir"
             )
         time.sleep(0.05)
 

@@ -136,9 +136,7 @@ def test_who_maps_needs_next_to_nothing(file: Path) -> None:
 
 @pytest.mark.usefixtures("cgroups")
 def test_a_budget_below_an_empty_process_is_told(file: Path) -> None:
-    with pytest.raises(
-        HostTooSmall, match=r"100 MiB are no more than the [\d.]+ MiB that a process takes before it loads"
-    ):
+    with pytest.raises(HostTooSmall, match=r"100 MiB is not above the [\d,]+ MiB of an idle process; give at least"):
         trial(read_it, file).under(Budget(host_bytes=100 * MIB))
 
 

@@ -154,7 +154,7 @@ def test_a_strategy_that_keeps_the_model_of_the_round_before_fails() -> None:
 
     clock = LoadClock(load_and_keep, lambda _: None, lambda _: None, CountingMeter())
     clock.load_and_use()
-    with pytest.raises(ModelKept, match="the strategy keeps the model of the round before"):
+    with pytest.raises(ModelKept, match="leak: the strategy keeps the model of the previous round"):
         clock.finish_round()
 
 

@@ -37,8 +37,8 @@ def test_a_row_is_all_that_a_new_kind_needs(host_copy: DeviceKind) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plan": True}, "^--device hostcopy: a plan is made for sim or cpu; leave out --plan to measure on hostcopy$"),
-        ({"device_memory": "1GiB"}, "^--device-memory: with --device hostcopy weights end in the host's memory"),
+        ({"plan": True}, "^--device hostcopy: a plan runs on sim or cpu; leave out --device or --plan$"),
+        ({"device_memory": "1GiB"}, "^--device-memory: --device hostcopy loads into host memory"),
     ],
 )
 def test_what_a_kind_cannot_is_refused(host_copy: DeviceKind, options: dict[str, object], message: str) -> None:
@@ -49,7 +49,7 @@ def test_what_a_kind_cannot_is_refused(host_copy: DeviceKind, options: dict[str,
 def test_a_name_without_a_row_is_refused_with_those_that_have_one(host_copy: DeviceKind) -> None:
     for name in ("tpu", "cpu:0", "cuda:", "sim:1", "hostcopy:1"):
         with pytest.raises(
-            ValueError, match=f"there is no '{name}'; choose from auto, cpu, cuda, cuda:N, sim, hostcopy$"
+            ValueError, match=f"'{name}' is unknown; choose from auto, cpu, cuda, cuda:N, sim, hostcopy$"
         ):
             device_named(name)
 

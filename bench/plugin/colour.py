@@ -14,6 +14,8 @@ WRONG = {"red": True, "bold": True}
 WORDS: Mapping[str, Mapping[str, bool]] = {
     # of a test, or of a cell of the conformance table
     "ok": RIGHT,
+    "fits": RIGHT,
+    "too big": UNTOLD,
     "skipped": UNTOLD,
     "refused": UNTOLD,
     "FAILED": WRONG,
@@ -34,7 +36,7 @@ WORDS: Mapping[str, Mapping[str, bool]] = {
     "same": RIGHT,
     "undecided": UNTOLD,
     # of a whole run
-    "Best here": BETTER,
+    "Least memory": BETTER,
     "Fastest on this CPU": BETTER,
     "Fastest on this GPU": BETTER,
     "GAIN": BETTER,

@@ -23,9 +23,9 @@ def divisions(options: Options, own: UserModel | None) -> tuple[Division, ...]:
     for name in options.wrap:
         if not blocks(model, (name,)):
             classes = listed_names({type(one).__name__ for one in model.modules()})
-            raise ValueError(f"--wrap: the model has no module of a class {name!r}; it has {classes}")
+            raise ValueError(f"--wrap: the model has no module of class {name!r}; choose from {classes}")
     if plan and TENSOR not in options.parallelism:
-        raise ValueError("--tp-plan is for tensor parallelism: leave it out, or name tensor with --parallelism")
+        raise ValueError("--tp-plan is for tensor parallelism; leave it out, or add tensor to --parallelism")
     if plan:
         try:
             divided_layers(model, plan)
@@ -34,8 +34,8 @@ def divisions(options: Options, own: UserModel | None) -> tuple[Division, ...]:
     elif not plan_of(model, None):
         if options.parallelism == (TENSOR,):
             raise ValueError(
-                "--parallelism tensor: the model brings no tensor-parallel plan; give one with --tp-plan, or divide it "
-                "by fsdp"
+                "--parallelism tensor: the model has no tensor-parallel plan; give one with --tp-plan, or use "
+                "--parallelism fsdp"
             )
         del found[TENSOR]
     return tuple(found[name] for name in options.parallelism if name in found)
@@ -54,7 +54,7 @@ def division_notes(chosen: tuple[Division, ...], own: UserModel | None) -> list[
             whose = "--tp-plan" if division.tp_plan else "the model"
             lines.append(f"tensor: the plan of {whose} {layers_in_words(own, division)}")
     if chosen and all(division.parallelism == FSDP for division in chosen) and not plan_of(own.skeleton(), None):
-        lines.append("tensor: not measured, for the model brings no tensor-parallel plan; --tp-plan gives one")
+        lines.append("tensor: not measured, because the model has no tensor-parallel plan; give one with --tp-plan")
     return lines
 
 

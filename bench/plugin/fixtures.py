@@ -88,7 +88,7 @@ def checkpoint(
         return planned_checkpoint(case.specification)
     limited = request.node.get_closest_marker("limited")
     if not limited and (objection := _agreed(pytestconfig, case, shortage(case))):
-        pytest.skip(f"{objection}; --plan counts the peaks of such a load")
+        pytest.skip(f"{objection}; add --plan to compute its peaks")
     return _get(pytestconfig, case, case.specification)
 
 

@@ -35,6 +35,7 @@ from bench.plugin.selection import arranged, case_of
 from bench.plugin.settings import settings
 from bench.plugin.silent_rank import SilentRank
 from bench.plugin.stand_in import require_stand_in
+from bench.plugin.status_line import StatusLine
 from bench.plugin.terminal import Terminal
 from bench.plugin.unusable_checkpoints import UnusableCheckpoints
 from bench.plugin.user_modules import libraries, references
@@ -97,6 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
     output = (
         Reporter(config.rootpath, chosen, regression, versus, given) if chosen.has_rank_zero else SilentRank(config)
     )
+    config.pluginmanager.register(StatusLine(config), StatusLine.NAME)
     # pytest calls what is registered last first: of hooks that wrap others, Terminal's are the outermost.
     for plugin in (regression, versus, output, hangs, UnusableCheckpoints(checkpoint_cache.held), Terminal()):
         if plugin is not None:

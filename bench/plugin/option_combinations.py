@@ -10,6 +10,7 @@ from typing import Any
 from bench.meters import KINDS
 
 _OF_USER_MODEL = ("checkpoint", "state_key", "example_input", "rename", "allow_missing", "allow_surplus")
+_OF_MANY_PROCESSES = ("ranks", "wrap", "tp_plan", "ranks_per_node")
 _OF_ONE_PROCESS = ("loader", "allow_missing", "find_minimum", "conformance", "versus")
 _OF_ONE_RUN = (
     *("benchmark_compare", "require_comparison", "accept_regressions", "history", "benchmark_json", "export", "report"),
@@ -17,58 +18,58 @@ _OF_ONE_RUN = (
 
 # An option, those of which one has to be there too, and the message.
 NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("ranks", ("sharded",), "--ranks: one process loads a model by itself; add --sharded"),
-    *((name, ("sharded",), "{}: one process has all of a model; add --sharded") for name in ("wrap", "tp_plan")),
-    ("ranks_per_node", ("plan",), "--ranks-per-node: only a plan chooses its nodes; add --plan, or leave it out"),
-    ("ranks_per_node", ("sharded",), "--ranks-per-node: one process loads a model by itself; add --sharded"),
-    *((name, ("model",), "{} is for a model of yours: say with --model what builds it") for name in _OF_USER_MODEL),
-    ("loader_bound", ("loader",), "--loader-bound is for a loader of yours: name it with --loader"),
-    ("tolerate", ("loader",), "--tolerate is for a loader of yours: name it with --loader"),
+    *((name, ("sharded",), "{} is for loads by many processes; add --sharded") for name in _OF_MANY_PROCESSES),
+    ("ranks_per_node", ("plan",), "--ranks-per-node is for plans; add --plan, or leave it out"),
+    *((name, ("model",), "{} is for your own model; name it with --model") for name in _OF_USER_MODEL),
+    *((name, ("loader",), "{} is for your own loader; name it with --loader") for name in ("loader_bound", "tolerate")),
     (
         "benchmark_compare_fail",
         ("benchmark_compare", "require_comparison", "accept_regressions"),
-        "--benchmark-compare-fail: there is nothing to compare with; add --benchmark-compare",
+        "--benchmark-compare-fail: nothing is compared; add --benchmark-compare",
     ),
 )
 
 # An option beside which a second one needs a third, and the message.
 BESIDE: tuple[tuple[str, str, str, str], ...] = tuple(
-    (
-        name,
-        "sharded",
-        "plan",
-        "{}: only planned ranks have a budget; add --plan, or leave it out",
-    )
+    (name, "sharded", "plan", "{} limits ranks in a plan only; add --plan, or leave it out")
     for name in ("device_memory", "host_memory")
 )
 
 # Two options of which one may be there, and the message.
 EXCLUDES: tuple[tuple[str, str, str], ...] = (
-    ("stand_in", "plan", "--stand-in: a plan is made for sim or cpu; leave out --stand-in or --plan"),
+    ("stand_in", "plan", "--stand-in: a plan runs on sim or cpu; leave out --stand-in or --plan"),
     *(
         (
             "stand_in",
             f"device={name}",
-            f"--stand-in: it stands in for a GPU, and --device is {name}; leave one of them out",
+            f"--stand-in replaces a GPU, and --device {name} is none; leave one of them out",
         )
         for name, kind in KINDS.items()
         if not kind.is_gpu
     ),
-    ("sizes", "model", "--sizes names GPT-2s: leave it out beside --model"),
-    ("dtype", "model", "--dtype is GPT-2's, yours has the one that it is built with: leave it out beside --model"),
-    *((name, "sharded", "{}: it is of loads by one process; leave it out, or --sharded") for name in _OF_ONE_PROCESS),
-    ("cache=cold", "sharded", "--cache cold: ranks of one machine share its page cache; leave it out, or --sharded"),
-    ("cache=cold", "plan", "--cache cold: a plan reads no file; leave out --plan to measure cold loads"),
-    ("find_minimum", "plan", "--find-minimum: a plan loads nothing; leave out --plan, or look at its column reserved"),
+    ("sizes", "model", "--sizes chooses a GPT-2, and --model names your own model; leave one of them out"),
+    ("dtype", "model", "--dtype is for GPT-2, and your model has its own; leave --dtype out, or convert with --cast"),
+    *((name, "sharded", "{} is for loads by one process; leave out {} or --sharded") for name in _OF_ONE_PROCESS),
+    (
+        "cache=cold",
+        "sharded",
+        "--cache cold: the ranks of a machine share its page cache; leave out --cache or --sharded",
+    ),
+    ("cache=cold", "plan", "--cache cold: a plan reads no file; leave out --cache or --plan"),
+    (
+        "find_minimum",
+        "plan",
+        "--find-minimum: a plan loads nothing; leave out --plan, or read the plan's column reserved",
+    ),
     *(
         (
             *(name, "versus"),
-            "--versus: leave out what is about one run: comparisons with history, JSON, exports and pages",
+            "{} is for one run, and --versus makes many; leave one of them out",
         )
         for name in _OF_ONE_RUN
     ),
     *(
-        (f"{name}=off", "versus", "--versus: a threshold cannot be off here; give a percentage, 0% for any change")
+        (f"{name}=off", "versus", "{}: --versus needs a threshold; give a percentage, such as 0% for any change")
         for name in ("memory_compare_fail", "time_compare_fail")
     ),
 )
@@ -84,15 +85,18 @@ def require_combination(given: Any, defaults: Mapping[str, Any]) -> None:
 
     for name, other, message in EXCLUDES:
         if is_there(name) and is_there(other):
-            raise ValueError(message.format(_as_typed(name)))
+            raise ValueError(message.replace("{}", _as_typed(name)))
     for name, beside, needed, message in BESIDE:
         if is_there(name) and is_there(beside) and not is_there(needed):
-            raise ValueError(message.format(_as_typed(name)))
+            raise ValueError(message.replace("{}", _as_typed(name)))
     for name, others, message in NEEDS:
         if is_there(name) and not any(map(is_there, others)):
-            raise ValueError(message.format(_as_typed(name)))
+            raise ValueError(message.replace("{}", _as_typed(name)))
     if is_there("require_comparison") and is_there("memory_compare_fail=off") and is_there("time_compare_fail=off"):
-        raise ValueError("--require-comparison: with both thresholds off there is none; leave out one of them")
+        raise ValueError(
+            "--require-comparison: both thresholds are off; give --memory-compare-fail or "
+            "--time-compare-fail a percentage"
+        )
 
 
 def _as_typed(name: str) -> str:

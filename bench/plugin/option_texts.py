@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from bench.measure.terms import Terms
@@ -39,13 +40,20 @@ def names(known: Collection[str], groups: Mapping[str, Collection[str]]) -> Call
         for name in (part.strip() for part in text.split(",")):
             if name in groups:
                 found |= dict.fromkeys(groups[name])
-            elif name in known:
-                found[name] = None
             else:
-                raise ValueError(f"there is no {name!r}; choose from {', '.join((*known, *groups))}")
+                found[one_of((*known, *groups), name)] = None
         return tuple(found)
 
     return parse
+
+
+def one_of(choices: Sequence[str], text: str) -> str:
+    """Return a text that is one of some choices. Raises `ValueError` with the choices, and the one that is like it."""
+    if text in choices:
+        return text
+    alike = get_close_matches(text, choices, 1, cutoff=0.75)
+    meant = f"did you mean {alike[0]}? C" if alike else "c"
+    raise ValueError(f"{text!r} is unknown; {meant}hoose from {', '.join(choices)}")
 
 
 def listed_names(names: Collection[str]) -> str:
@@ -57,23 +65,17 @@ def listed_names(names: Collection[str]) -> str:
 
 def dtype(text: str) -> str:
     """Return the name of a dtype of `DTYPES`."""
-    if text not in DTYPES:
-        raise ValueError(f"there is no {text!r}; choose one of {', '.join(DTYPES)}")
-    return text
+    return one_of((*DTYPES,), text)
 
 
 def layout(text: str) -> str:
     """Return the name of a layout that any project may save in."""
-    if text not in ASKED_LAYOUTS:
-        raise ValueError(f"there is no {text!r}; choose one of {', '.join(ASKED_LAYOUTS)}")
-    return text
+    return one_of(ASKED_LAYOUTS, text)
 
 
 def cache_state(text: str) -> str:
     """Return `warm` or `cold`."""
-    if text not in ("warm", "cold"):
-        raise ValueError(f"there is no {text!r}; choose warm or cold")
-    return text
+    return one_of(("warm", "cold"), text)
 
 
 def device(text: str) -> str:
@@ -83,8 +85,10 @@ def device(text: str) -> str:
 
 def folder(text: str) -> Path:
     """Return a folder that may have to be made."""
-    if not text or (Path(text).exists() and not Path(text).is_dir()):
-        raise ValueError(f"{text!r} is not a folder; name one, it is made if it is not there")
+    if not text:
+        raise ValueError("the name is empty; name a folder")
+    if Path(text).exists() and not Path(text).is_dir():
+        raise ValueError(f"{text!r} is a file; name a folder")
     return Path(text)
 
 
@@ -93,9 +97,9 @@ def writable_folder(text: str) -> Path:
     path = folder(text)
     there = next(one for one in (path, *path.absolute().parents) if one.exists())
     if not there.is_dir():
-        raise ValueError(f"{text!r} is below {there.name}, which is a file; name another folder")
+        raise ValueError(f"{text!r} is below the file {there.name}; name another folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{text} cannot be written to; name a folder that can")
+        raise ValueError(f"{text!r} cannot be written to; name another folder")
     return path
 
 
@@ -104,14 +108,12 @@ def amount(text: str) -> int:
     match = _AMOUNT.fullmatch(text.strip())
     units = {name.lower(): count for name, count in _UNITS.items()}
     if match is None or match[2].lower() not in units:
-        raise ValueError(f"{text!r} is no amount of memory; write it as 8GiB or 800MB")
+        raise ValueError(f"{text!r} is not an amount of memory; write a number and a unit, such as 8GiB or 800MB")
     if float(match[1]) * units[match[2].lower()] > MOST_BYTES:
-        raise ValueError(
-            f"{text!r} is more than any machine has; give at most {short_size(MOST_BYTES).replace(' ', '')}"
-        )
+        raise ValueError(f"{text!r} is more than any machine has; give at most {MOST_BYTES // 2**40}TiB")
     if (count := int(float(match[1]) * units[match[2].lower()])) < LEAST_BYTES:
-        least = short_size(LEAST_BYTES).replace(" ", "")
-        raise ValueError(f"nothing can be loaded with {count:,} bytes; the least is {least}")
+        more = f"give at least {short_size(LEAST_BYTES)}" if match[2] else "add a unit, such as GiB"
+        raise ValueError(f"{count:,} bytes are too little for any load; {more}")
     return count
 
 
@@ -120,8 +122,8 @@ def card(text: str) -> CardSettings:
     settings = CardSettings(tuple(map(amount, text.split(","))))
     if min(settings.memory_bytes) < LEAST_CARD_BYTES:
         raise ValueError(
-            f"{text} is too little: pytest and a load have a context of CUDA each, of "
-            f"{settings.context_bytes // 2**20} MiB; give at least 2GiB"
+            f"{text} is too little: pytest and the load take {settings.context_bytes // 2**20} MiB each for a CUDA "
+            f"context; give at least 2GiB"
         )
     return settings
 
@@ -131,7 +133,8 @@ def rank_counts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 < int(part) <= MOST_RANKS for part in parts):
         raise ValueError(
-            f"{text!r} is no number of processes from 2 to {MOST_RANKS:,}; give one as 2, or a list as 8,64"
+            f"{text!r} is not a number of processes from 2 to {MOST_RANKS:,}; give one such as 8, or a list such as "
+            f"8,64"
         )
     return tuple(dict.fromkeys(map(int, parts)))
 
@@ -139,7 +142,7 @@ def rank_counts(text: str) -> tuple[int, ...]:
 def node_ranks(text: str) -> int:
     """Return the number of processes of a node."""
     if not text.isdecimal() or not 1 <= int(text) <= MOST_RANKS:
-        raise ValueError(f"{text!r} is no number of processes from 1 to {MOST_RANKS:,}; give one as 8")
+        raise ValueError(f"{text!r} is not a number of processes from 1 to {MOST_RANKS:,}; give one such as 8")
     return int(text)
 
 
@@ -154,7 +157,7 @@ def fraction(text: str) -> float | None:
     if text == "off":
         return None
     if not re.fullmatch(r"\d+(\.\d+)?%", text):
-        raise ValueError(f"{text!r} is no percentage; give one such as 1% or 0.5%, or off")
+        raise ValueError(f"{text!r} is not a percentage; give one such as 1% or 0.5%, or off")
     return float(text.removesuffix("%")) / 100
 
 
@@ -163,7 +166,8 @@ def rounds(least: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise ValueError(f"{text!r} rounds say nothing of their spread; make {least} or more")
+            few = f"{int(text)} rounds have no spread" if text.isdecimal() else f"{text!r} is not a number"
+            raise ValueError(f"{few}; give at least {least}")
         return int(text)
 
     return parse

@@ -15,12 +15,12 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
     """
     if optimised:
         raise pytest.UsageError(
-            "python -O drops assertions, and this suite asserts: leave out -O, or unset PYTHONOPTIMIZE"
+            "python -O drops assertions, and this suite checks by them; leave out -O, or unset PYTHONOPTIMIZE"
         )
     if options.get("dist", "no") != "no" and not options.get("benchmark_disable"):
         raise pytest.UsageError(
-            "pytest-xdist: loads that are measured beside each other disturb each other: leave out -n and --dist, "
-            "or add --benchmark-disable to test without timing"
+            "pytest-xdist: loads that run beside each other disturb each other; leave out -n and --dist, or add "
+            "--benchmark-disable to test without timing"
         )
 
 
@@ -35,8 +35,9 @@ def require_benchmarks(config: pytest.Config) -> None:
     if name := next((name for name in _OF_BENCHMARKS if getattr(config.option, name)), None):
         typed = " ".join(("pytest bench", *config.invocation_params.args))
         raise pytest.UsageError(
-            f"--{name.replace('_', '-')} is for the benchmarks, and pytest alone tests the suite itself: add bench, as "
-            f"in {typed}"
+            f"--{name.replace('_', '-')} is for the benchmarks, and pytest alone runs the tests of the "
+            f"suite; add bench: "
+            f"{typed}"
         )
 
 

@@ -1,4 +1,7 @@
-"""Output of a run while its tests run: a progress bar for checkpoints, and lines between the lines of pytest."""
+"""Output of a run while its tests run: a progress bar for checkpoints, and lines between the lines of pytest.
+
+`StatusLine` says meanwhile what is being measured.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -7,6 +10,7 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
+from bench.plugin.status_line import StatusLine
 from model.printable import LONGEST_LINE, printable
 
 # Shorter work needs no bar.
@@ -43,6 +47,9 @@ def write_line(config: pytest.Config, line: str) -> None:
 
 
 def _end_line(reporter: Any) -> None:
+    status = reporter.config.pluginmanager.getplugin(StatusLine.NAME)
+    if isinstance(status, StatusLine):
+        status.erase()
     reporter.ensure_newline()
     # It knows nothing of dots that follow a line of this suite, nor of those of `-q`.
     if reporter._tw.width_of_current_line:  # noqa: SLF001

@@ -16,12 +16,12 @@ def rank_groups(options: Options, device: str, environment: Mapping[str, str]) -
     started = torchrun_group(environment)
     if not options.sharded:
         if started and started.count > 1:
-            raise ValueError(f"torchrun has started {started.count} processes that would do the same; add --sharded")
+            raise ValueError(f"torchrun started {started.count} processes, and each would do the same; add --sharded")
         return ()
     if not options.plan:
         return _measured(options.ranks or (), started, device, environment)
     if started:
-        raise ValueError("--plan: one process plans all ranks; start it without torchrun")
+        raise ValueError("--plan: one process plans all ranks; start pytest without torchrun")
     of_a_node = options.ranks_per_node or NODE_RANKS
     return tuple(RankGroup(count, (0,), min(count, of_a_node)) for count in options.ranks or (NODE_RANKS,))
 
@@ -39,18 +39,18 @@ def _measured(
         raise ValueError(f"--device {device}: every rank has a device of its own; use --device cuda")
     if kind_of(device).is_gpu and CARD in environment:
         raise ValueError(
-            "--sharded: ranks on cuda need NCCL, which the stand-in for a GPU has not; use --device sim or cpu"
+            "--sharded: ranks on cuda need NCCL, which the stand-in for a GPU does not have; use --device sim or cpu"
         )
     if started and counts and counts != (started.count,):
-        raise ValueError(f"--ranks {','.join(map(str, counts))}: torchrun has started {started.count}; leave it out")
+        raise ValueError(f"--ranks {','.join(map(str, counts))}: torchrun started {started.count}; leave out --ranks")
     gpus = torch.cuda.device_count() if kind_of(device).is_gpu else 0
     teams = (started,) if started else tuple(map(local_group, counts or (max(gpus, DEFAULT_RANKS),)))
     for team in teams:
         if team.count < DEFAULT_RANKS:
-            raise ValueError("--sharded: torchrun has started one process, which has nobody to share with; start more")
+            raise ValueError("--sharded: torchrun started one process; start at least 2")
         if kind_of(device).is_gpu and team.node_count > gpus:
             raise ValueError(
-                f"{team.node_count} ranks of this machine, and {gpus} CUDA devices: every rank has one of its own; "
-                "start fewer, or use --device sim or cpu"
+                f"--sharded: {team.node_count} ranks need a CUDA device each, and this machine has {gpus}; start "
+                "fewer, or use --device sim or cpu"
             )
     return teams

@@ -138,7 +138,8 @@ class RegressionPlugin:
         self.comparison.vanished[key] = run
         if not self._request.accept:
             pytest.fail(
-                f"vanished: {run.number} has it, and it is no longer there; --accept-regressions lets it go",
+                f"vanished: run {run.number} has this benchmark, and it is gone now; accept that with "
+                f"--accept-regressions",
                 pytrace=False,
             )
 
@@ -180,7 +181,9 @@ class RegressionPlugin:
         if self.comparison:
             self._conclude(self.comparison)
         elif self._request.required and self.history is None:
-            self.complain("--require-comparison: benchmarks are disabled, so nothing was compared")
+            self.complain(
+                "--require-comparison: benchmarks are disabled, so nothing was compared; leave out --benchmark-disable"
+            )
         if self._complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.storage:

@@ -20,6 +20,7 @@ from bench.plugin.colour import write_coloured
 from bench.plugin.divisions import division_notes
 from bench.plugin.regression import RegressionPlugin
 from bench.plugin.run_results import notes, run_results
+from bench.plugin.run_steps import RunSteps
 from bench.plugin.selection import case_of
 from bench.plugin.settings import Settings
 from bench.plugin.user_modules import folders as user_folders
@@ -27,6 +28,7 @@ from bench.plugin.versus_plugin import Versus
 from bench.record.record import Record
 from bench.report.advice.advice import Advice, advised
 from bench.report.advice.command import Typed
+from bench.report.budget_marks import with_budget
 from bench.report.export import export
 from bench.report.page import page_is_possible
 from bench.report.recorded import problems, recorded
@@ -49,13 +51,16 @@ class Reporter:
         typed: Typed = MappingProxyType({}),
     ) -> None:
         self._root, self._chosen, self._regression, self._versus = root, chosen, regression, versus
-        self._typed = typed
+        self._steps, self._typed = RunSteps(), typed
         self._failures: list[FailedTest] = []
         self._cells: list[Cell] = []
         self._results: list[CaseResult] = []
         self._cases: list[Case] = []
         self._page: str | None = None
         self._advice_file: Path | None = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        session.config.pluginmanager.register(self._steps)
 
     def pytest_report_header(self) -> list[str]:
         """Return lines about a stand-in for a GPU, and about the user's checkpoint, before anything is measured."""
@@ -105,7 +110,7 @@ class Reporter:
         done = yield
         advice = self._advice()
         if advice and advice.strategy is None:
-            self._regression.complain("no strategy loads the model with the memory that it was given")
+            self._regression.complain("no strategy fits in the given memory")
         if self._chosen.options.require_all:
             for line in coverage(rows(self._results)):
                 self._regression.complain(f"--require-all: {line}")
@@ -122,12 +127,20 @@ class Reporter:
             self._page = self._write_page(storage.saved, folder)
             self._write_code(folder)
         elif storage and storage.unsaved:
-            self._page = "No page: it is made of the recorded run; --benchmark-storage names another folder for both"
+            self._page = (
+                "No page, because the run is not recorded; name another folder for both with --benchmark-storage"
+            )
 
     @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
     def _advice(self) -> Advice | None:
         """Return the advice for the budgets of the run: made once, when all its loads have been tried."""
-        return advised(rows(self._results), self._cases, plan, self._chosen.budget, self._typed)
+        table = rows(self._results)
+        if self._steps.was_interrupted:
+            table = with_budget(table, self._chosen.budget)
+            # What was not tried yet may fit: nothing is said of it, nor planned after an interrupt.
+            if not any(row.record.fits for row in table):
+                return None
+        return advised(table, self._cases, plan, self._chosen.budget, self._typed)
 
     def _write_code(self, folder: Path) -> None:
         """Write the module of the strategy that is advised."""
@@ -185,6 +198,7 @@ class Reporter:
                 *(self._chosen, self._regression, self._versus, self._results, self._cells),
                 advice=self._advice(),
                 advice_file=self._advice_file,
+                interrupted=self._interruption(),
             )
             if not config.option.benchmark_quiet:
                 self._write_sections(terminalreporter, results)
@@ -198,11 +212,19 @@ class Reporter:
                 with Path(page).open("a", encoding="utf-8") as file:
                     file.writelines(job_page(results))
 
+    def _interruption(self) -> str:
+        if not self._steps.was_interrupted:
+            return ""
+        storage = self._regression.storage
+        return self._steps.interruption(is_recorded=bool(storage and storage.saved))
+
     @property
     def _complaints(self) -> list[str]:
         return [*self._regression.complaints, *(self._versus.complaints if self._versus else ())]
 
     def _write_sections(self, terminal: pytest.TerminalReporter, results: RunResults) -> None:
+        # A section does not end the line of dots.
+        terminal.ensure_newline()
         for title, lines in sections(results, terminal.config.get_terminal_writer().fullwidth):
             terminal.section(title)
             for line in lines:

@@ -24,6 +24,7 @@ def run_results(  # noqa: PLR0913 - who found it
     *,
     advice: Advice | None,
     advice_file: Path | None,
+    interrupted: str,
 ) -> RunResults:
     """Return what a run found, and what of it was asked for."""
     history = regression.history
@@ -47,6 +48,8 @@ def run_results(  # noqa: PLR0913 - who found it
         versus=versus.result if versus else None,
         advice=advice,
         advice_file=advice_file,
+        budget=chosen.budget,
+        interrupted=interrupted,
     )
 
 

@@ -74,9 +74,9 @@ def settings(options: Options) -> Settings:
     device, real_device = _devices(options.device, planned=options.plan)
     kind_of(device).require_counts()
     if options.device_memory is not None and kind_of(device).is_host:
-        raise ValueError(f"--device-memory: with --device {device} weights end in the host's memory; say --host-memory")
+        raise ValueError(f"--device-memory: --device {device} loads into host memory; use --host-memory")
     if options.cache == "cold" and not hasattr(os, "posix_fadvise"):
-        raise ValueError("--cache cold: this system does not let a file be evicted; leave it out")
+        raise ValueError("--cache cold: this system cannot evict a file from its page cache; leave out --cache")
     teams = rank_groups(options, device, os.environ)
     model, loaders = user_model(options), user_strategies(options)
     return Settings(
@@ -103,10 +103,14 @@ def _strategies(options: Options, loaders: Mapping[str, Strategy]) -> tuple[str,
     try:
         found = names(known, groups | ({MINE: loaders} if loaders else {}))(options.strategies)
     except ValueError as error:
-        if options.sharded:
-            raise ValueError(f"--strategies: of the strategies of ranks {error}") from None
-        remedy = "; name your loader with --loader" if MINE in options.strategies and not loaders else ""
-        raise ValueError(f"--strategies: {error}{remedy}") from None
+        others = (KNOWN.keys() | STRATEGY_GROUPS if options.sharded else SHARDED.keys()) - {*known, *groups}
+        if of_others := next((one for one in options.strategies.split(",") if one.strip() in others), None):
+            whose = "one process; leave out --sharded, or choose from" if options.sharded else "many processes; add"
+            which = ", ".join(SHARDED) if options.sharded else "--sharded"
+            raise ValueError(f"--strategies {of_others.strip()} is for loads by {whose} {which}") from None
+        if MINE in options.strategies and not options.sharded and not loaders:
+            raise ValueError(f"--strategies {MINE} is for your own loaders; name one with --loader") from None
+        raise ValueError(f"--strategies: {error}") from None
     return found if loaders.keys() & set(found) else (*found, *loaders)
 
 
@@ -119,7 +123,7 @@ def _that_load(options: Options, named: tuple[str, ...], loaders: Mapping[str, S
     if found := tuple(name for name in named if known[name].loads(layout)):
         return found
     able = ",".join(name for name, one in known.items() if one.loads(layout))
-    raise ValueError(f"--layout {layout}: {', '.join(named)} cannot load it; choose from --strategies {able}")
+    raise ValueError(f"--layout {layout}: {', '.join(named)} cannot load it; use --strategies {able}")
 
 
 def _devices(asked: str, *, planned: bool) -> tuple[str, str | None]:
@@ -128,7 +132,7 @@ def _devices(asked: str, *, planned: bool) -> tuple[str, str | None]:
         plannable = [name for name, kind in KINDS.items() if kind.is_plannable]
         if asked not in ("auto", *plannable):
             known = " or ".join(reversed(plannable))
-            raise ValueError(f"--device {asked}: a plan is made for {known}; leave out --plan to measure on {asked}")
+            raise ValueError(f"--device {asked}: a plan runs on {known}; leave out --device or --plan")
         return ("sim" if asked == "auto" else asked), None
     if asked == "auto" and not torch.cuda.is_available():
         return "sim", "cpu"

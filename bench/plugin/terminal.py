@@ -40,6 +40,11 @@ class SafeFile:
         over = "\r" if text.startswith("\r") and self._file.isatty() else ""
         return self._file.write(over + safe(text.removeprefix(over)))
 
+    def write_raw(self, text: str) -> None:
+        """Write text that moves the cursor, and which is this suite's own."""
+        self._file.write(text)
+        self._file.flush()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 

@@ -59,7 +59,9 @@ def test_pytest_starts_again_where_it_read_the_settings_of_another_project(
 
 def test_pytest_alone_says_that_the_benchmarks_want_bench() -> None:
     words = ["--model", "my-llama", "--plan"]
-    with pytest.raises(pytest.UsageError, match=r"^--model is for .*: add bench, as in pytest bench --model my-llama "):
+    with pytest.raises(
+        pytest.UsageError, match=r"^--model is for .*; add bench: pytest bench --model " r"my-llama --plan$"
+    ):
         require_benchmarks(config_of(words, source="TESTPATHS", model="my-llama", plan=True))
     require_benchmarks(config_of(["bench", *words], model="my-llama", plan=True))
     require_benchmarks(config_of(["--sizes", "tiny"], source="TESTPATHS"))

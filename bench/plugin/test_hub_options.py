@@ -81,7 +81,7 @@ def test_what_the_files_have_counts(hub: LocalHub, tmp_path: Path) -> None:
     assert said.startswith("--model: hub:acme/llama-bf16@0123456789ab/model.safetensors.index.json is of another mode")
     options: dict[str, Any] = {"allow_missing": ["score.*"], "allow_surplus": ["lm_head.*"]}
     said = refusal(planned, "hub:acme/llama-bf16", **options)
-    assert "index.json holds bfloat16, and the model is built in float32: add --cast float32" in said
+    assert "index.json holds bfloat16, and the model is built in float32; add --cast float32" in said
     of_hub = planned("hub:acme/llama-bf16", **options, cast="float32")
     assert of_hub.dtype == "bfloat16"
     assert figures(of_hub) == figures(planned(folder, **options, cast="float32"))
@@ -95,7 +95,7 @@ def test_without_safetensors_it_is_planned_from_its_configuration(hub: LocalHub,
     of_hub = planned("hub:acme/llama")
     assert figures(of_hub) == figures(planned(folder / "config.json"))
     [note] = notes(of_hub)
-    assert note.endswith("planned from it alone")
+    assert note.endswith("no .safetensors file that transformers loads")
 
 
 def test_a_checkpoint_of_the_users_counts_in_place_of_that_of_the_hub(hub: LocalHub, tmp_path: Path) -> None:
@@ -115,14 +115,16 @@ def test_a_model_that_no_class_builds_is_planned_from_its_files(hub: LocalHub, t
     sizes = [[sorted(footprint.sizes) for _, footprint, *_ in figures(one).values()] for one in (unknown, known)]
     assert sizes[0] == sizes[1]
     assert (unknown.sizes, unknown.dtype) == (known.sizes, known.dtype)
-    assert f"as its files have it: transformers {transformers.__version__} has no model" in notes(unknown)[1]
+    assert f"because transformers {transformers.__version__} has no model" in notes(unknown)[1]
     assert notes(planned(folder)) == [notes(unknown)[1]]
 
 
 def test_without_a_plan_nothing_is_fetched(hub: LocalHub) -> None:
     said = refusal(chosen, model="hub:acme/llama")
     assert said.startswith(
-        "--model: hub:acme/llama: weights are not downloaded here; add --plan, or run hf download ac"
+        "--model: hub:acme/llama is planned only, since no weights are downloaded here; add --plan, or"
     )
-    assert refusal(chosen, model="hub:llama", plan=True).startswith("--model: 'hub:llama' names no model of the hub; ")
+    assert refusal(chosen, model="hub:llama", plan=True).startswith(
+        "--model: 'hub:llama' is not the name of a model on the hub; "
+    )
     assert not hub.sent

@@ -12,7 +12,6 @@ from bench.plugin.option_texts import ASKED_LAYOUTS
 from bench.plugin.test_options import chosen
 from bench.sharded.recipes import SHARDED
 from bench.strategies import KNOWN, STRATEGIES
-from model.conftest import refusal
 from model.layouts.dcp import PLANNED, SAVED
 from model.layouts.files import save_plain
 from model.layouts.layouts import LAYOUTS
@@ -64,23 +63,6 @@ def test_the_users_checkpoint_is_saved_in_it(gpus: Any, tmp_path: Path) -> None:
     assert (there.layout, saved.layout) == ("torch", "safetensors")
     assert there.specification.in_place is not None
     assert saved.specification.in_place is None
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"layout": "zarr"}, "--layout: there is no 'zarr'; choose one of torch, per_tensor, "),
-        ({"layout": "dcp"}, "streamed cannot load it; choose from --strategies dcp"),
-        ({"layout": "dcp", "strategies": "baseline"}, "--layout dcp: baseline cannot load it; choose from"),
-        (
-            {"layout": "dcp", "strategies": "streamed", "sharded": True},
-            "--layout dcp: streamed cannot load it; choose from --strategies dcp",
-        ),
-    ],
-)
-def test_a_layout_that_nothing_loads_is_one_line(gpus: Any, options: dict[str, Any], message: str) -> None:
-    gpus(0)
-    assert message in refusal(chosen, **options)
 
 
 def test_a_record_has_the_layout_that_was_asked_for_and_how_it_was_saved(gpus: Any) -> None:

@@ -97,7 +97,11 @@ def test_a_stand_in_for_a_gpu_is_named_first_and_where_versions_are_compared(
 def test_sections_come_before_complaints(summary: Summary) -> None:
     title, *lines = summary.lines()
     assert " weight loading: float32 to cpu, page cache warm " in title
-    assert lines[-2:] == ["streamed-small: took too much", "ERROR: nothing was compared"]
+    assert lines[-3:] == [
+        "streamed-small: took too much",
+        "To look into what failed, repeat with: -k streamed --explain",
+        "ERROR: nothing was compared",
+    ]
 
 
 def test_quiet_leaves_the_complaints_and_the_page_of_a_job(summary: Summary, tmp_path: Path) -> None:
@@ -243,7 +247,9 @@ def test_a_run_that_is_not_recorded_has_no_page(reporter: Reporter, in_folder: P
 
 def test_where_a_run_cannot_be_recorded_it_says_how_to_get_a_page(reporter: Reporter, in_folder: Path) -> None:
     ended = Ended(reporter, None, in_folder / "report", unsaved="the disk is full")
-    assert ended.said == "No page: it is made of the recorded run; --benchmark-storage names another folder for both"
+    assert (
+        ended.said == "No page, because the run is not recorded; name another folder for both with --benchmark-storage"
+    )
     assert (ended.complaints, list(in_folder.iterdir())) == ([], [])
 
 

@@ -79,7 +79,7 @@ def test_it_is_told_once_and_what_else_needs_it_is_skipped(pytester: pytest.Pyte
     assert not result.errlines
     # The reference is to the test, not to what was wrong.
     skipped = [line for line in result.outlines if line.startswith("SKIPPED")]
-    assert all("test_load[streamed-tiny-cpu] says why" in line for line in skipped)
+    assert all("test_load[streamed-tiny-cpu] says" in line for line in skipped)
     assert "Traceback" not in result.stdout.str().partition("nothing is wrong")[0]
 
 
@@ -94,7 +94,7 @@ def test_it_is_told_once_and_what_else_needs_it_is_skipped(pytester: pytest.Pyte
 def test_whatever_a_load_says_of_a_file_that_was_changed(pytester: pytest.Pytester, change: str, told: str) -> None:
     result = _run(pytester, f"{DIED}, RuntimeError('one\\ntwo')", "streamed", "mmap_assign", change=change)
     result.assert_outcomes(failed=1, skipped=3)
-    assert [line for line in result.outlines if line.startswith("checkpoint/model.pt: ") and told in line]
+    assert [line for line in result.outlines if line.startswith("checkpoint/model.pt ") and told in line]
     assert len([line for line in result.outlines if told in line]) == 2
     assert "SIGBUS" not in result.stdout.str()
 
@@ -106,7 +106,7 @@ def test_a_load_that_fails_with_a_sound_checkpoint_says_why_itself(pytester: pyt
 
 
 def test_a_fault_is_one_line_however_long_a_key_is() -> None:
-    told = str(CheckpointUnusable(f"UntrustedCheckpoint: {Path('x.pt')}: a\x1b[2J\n{'b' * 900_000}: is missing"))
+    told = str(CheckpointUnusable(f"UntrustedCheckpoint: {Path('x.pt')}: a\x1b[2J\n{'b' * 900_000} is missing"))
     assert told.startswith(r"x.pt: a\x1b[2J\nbbb")
-    assert told.endswith("b: is missing")
+    assert told.endswith("b is missing")
     assert len(told) < 2000

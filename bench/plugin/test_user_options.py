@@ -157,7 +157,7 @@ def test_a_checkpoint_becomes_the_models_as_it_is_wanted(file: Path, tmp_path: P
     assert settings.own.missing == ("bias",)
     [note] = notes(settings)
     assert note == (
-        "make: of weights.pt, its tensors saved as a checkpoint of its own: names by --rename old=new; names by "
+        "make: the state dict of weights.pt is saved as a checkpoint of its own: names by --rename old=new; names by "
         "--rename new\\.(.*)=\\1; without 'epoch.mean'; the model keeps what it starts with in 'bias', and its outputs "
         "are not compared"
     )
@@ -214,7 +214,7 @@ def test_of_another_model_of_the_same_name_nothing_is_missed(file: Path, tmp_pat
 def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["None"]}')
     for options, said in (
-        ({}, f"--model: {tmp_path.name} has no weights, such as model.safetensors or "),
+        ({}, f"--model: {tmp_path.name} has no weights, such as model.safetensors; "),
         ({"plan": True}, f"--model: {tmp_path.name}/config.json: "),
         # What is missing in them, they say.
         ({"plan": True, "allow_missing": ["head.*"]}, f"--model: {tmp_path.name} has no weights, such as "),
@@ -222,69 +222,3 @@ def test_weights_in_a_folder_are_wanted_but_for_a_plan_or_beside_a_checkpoint(tm
     ):
         with pytest.raises(ValueError, match=rf"^{re.escape(said)}"):
             chosen(model=str(tmp_path), **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"checkpoint": "x"}, "--checkpoint is for a model of yours: say with --model what builds it"),
-        ({"state_key": "x"}, "--state-key is for a model of yours: say with --model what builds it"),
-        ({"example_input": "x"}, "--example-input is for a model of yours: say with --model what builds it"),
-        ({"model": "{}:make", "state_key": "x"}, "--state-key is for what --checkpoint names; leave it out, or name a"),
-        ({"rename": ["a=b"]}, "--rename is for a model of yours: say with --model what builds it"),
-        ({"allow_missing": ["a"]}, "--allow-missing is for a model of yours: say with --model what builds it"),
-        ({"allow_surplus": ["a"]}, "--allow-surplus is for a model of yours: say with --model what builds it"),
-        ({"model": "{}:make", "rename": ["a=b"]}, "--rename is for what --checkpoint names; leave it out, or name a"),
-        ({"model": "{}:make", "allow_missing": ["bias"]}, "--allow-missing is for what --checkpoint names; leave it"),
-        ({"model": "{}:make", "allow_surplus": ["bias"]}, "--allow-surplus is for what --checkpoint names; leave it"),
-        ({"model": "{}:make", "rename": ["bias"]}, "--rename: 'bias' is no REGEX=REPLACEMENT; write what names have"),
-        ({"model": "{}:make", "rename": ["(=b"]}, "--rename: '(=b' cannot be used: missing ), unterminated subpatt"),
-        ({"model": "{}:make", "sizes": "tiny"}, "--sizes names GPT-2s: leave it out beside --model"),
-        (
-            {"model": "{}:make", "dtype": "float16"},
-            "--dtype is GPT-2's, yours has the one that it is built with: leave",
-        ),
-        ({"model": "{}:make", "checkpoint": "no"}, "--checkpoint: there is no "),
-        ({"model": "make"}, "--model: 'make' names nothing; write package.module:function or file.py:function"),
-        (
-            {"model": "{}:make", "example_input": "{}:mine"},
-            "--example-input: mine.py:mine needs arguments (build, path, device)",
-        ),
-        (
-            {"loader": ["{}:make"]},
-            "--loader: mine.py:make cannot be called with (build, path, device), as a loader",
-        ),
-        (
-            {"loader": ["{}:two"]},
-            "--loader: mine.py:two cannot be called with (build, path, device), as a loader is",
-        ),
-        ({"loader": ["{}:streamed"]}, "--loader: mine.py:streamed: there is a strategy 'streamed' already"),
-        (
-            {"loader": ["{}:other"]},
-            "--loader: mine.py:other has the layout 'zarr'; choose one of torch, per_tensor, ",
-        ),
-        ({"loader": ["{}:mine", "{}:mine"]}, "--loader: there are two functions 'mine'; rename one of them"),
-        ({"tolerate": "dtype"}, "--tolerate is for a loader of yours: name it with --loader"),
-        (
-            {"loader": ["{}:mine"], "tolerate": "dtype,dtyp"},
-            "--tolerate: there is no 'dtyp'; choose from plain, dtypes, buffers, ",
-        ),
-        ({"loader_bound": ["S"]}, "--loader-bound is for a loader of yours: name it with --loader"),
-        (
-            {"loader": ["{}:mine"], "loader_bound": ["S", "L"]},
-            "--loader-bound is there 2 times, --loader 1: once for each, or for",
-        ),
-        (
-            {"loader": ["{}:mine"], "loader_bound": ["S - L"]},
-            "--loader-bound: 'S - L' is no bound: give a sum of multiples of S, L",
-        ),
-    ],
-)
-def test_an_unusable_option_is_one_line(file: Path, options: dict[str, Any], said: str) -> None:
-    def named(value: Any) -> Any:
-        return [named(one) for one in value] if isinstance(value, list) else value.format(file)
-
-    with pytest.raises(ValueError, match=r".") as caught:
-        chosen(**{name: named(value) for name, value in options.items()})
-    assert str(caught.value).startswith(said)
-    assert "\n" not in str(caught.value)

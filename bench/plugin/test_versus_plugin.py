@@ -94,8 +94,8 @@ def test_the_documented_commands_compare_a_version_and_a_commit(versus: pytest.P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("main", "--benchmark-json=x.json"), "--versus: leave out what is about one run"),
-        (("nonsense",), "--versus: 'nonsense' is neither a commit here nor a requirement of a version"),
+        (("main", "--benchmark-json=x.json"), "--benchmark-json is for one run, and --versus makes many"),
+        (("nonsense",), "--versus: 'nonsense' is neither a commit of this repository nor a requirement with a version"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(versus: pytest.Pytester, options: tuple[str, ...], message: str) -> None:
@@ -109,7 +109,7 @@ def test_both_sides_would_begin_again(versus: pytest.Pytester, monkeypatch: pyte
     monkeypatch.setenv("PYTEST_ADDOPTS", "--versus main")
     result = versus.runpytest_inprocess()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "--versus: both sides would be given it by PYTEST_ADDOPTS" in result.stderr.str()
+    assert "--versus: PYTEST_ADDOPTS passes it on to both sides" in result.stderr.str()
 
 
 def test_both_sides_get_what_the_user_wrote_less_what_is_for_this_process(

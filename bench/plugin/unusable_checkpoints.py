@@ -83,4 +83,4 @@ def _needed(specification: Specification) -> object:
 
 
 def _reference(first: str) -> str:
-    return f"its checkpoint is not sound: {first} says why"
+    return f"the checkpoint is not sound, as {first} says"

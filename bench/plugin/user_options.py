@@ -1,5 +1,6 @@
 """The user's model, checkpoint and loaders, made from the options."""
 
+import re
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -28,7 +29,11 @@ def user_model(options: Options) -> UserModel | None:
     except ValueError as error:
         raise ValueError(f"--model: {error}") from None
     if hub is None:
-        return _made(options, Named(options.model, headers=headers), checkpoint)
+        try:
+            return _made(options, Named(options.model, headers=headers), checkpoint)
+        except ValueError as error:
+            given = "--model: " if options.checkpoint is None else "--checkpoint: "
+            raise ValueError(re.sub("^--checkpoint: ", given, str(error))) from None
     with hub.named():
         return _made(options, Named(str(hub.folder), hub.display_name, hub.weights, (hub.note,)), checkpoint)
 
@@ -68,7 +73,8 @@ def user_strategies(options: Options) -> dict[str, Strategy]:
     texts, bounds = options.loader, options.loader_bound
     if len(bounds) not in (0, 1, len(texts)):
         raise ValueError(
-            f"--loader-bound is there {len(bounds)} times, --loader {len(texts)}: once for each, or for all"
+            f"--loader-bound is given {len(bounds)} times, and --loader {len(texts)} times; give one bound for each "
+            f"loader, or one for all"
         )
     found: dict[str, Strategy] = {}
     for place, text in enumerate(texts):
@@ -77,6 +83,6 @@ def user_strategies(options: Options) -> dict[str, Strategy]:
         except ValueError as error:
             raise ValueError(f"--loader: {error}") from None
         if strategy.name in found:
-            raise ValueError(f"--loader: there are two functions {strategy.name!r}; rename one of them")
+            raise ValueError(f"--loader: two functions are called {strategy.name!r}; rename one of them")
         found[strategy.name] = strategy
     return found

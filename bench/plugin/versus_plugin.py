@@ -38,7 +38,7 @@ class Versus:
         require_uv()
         self._rounds = options.versus_rounds
         if "--versus" in os.environ.get("PYTEST_ADDOPTS", ""):
-            raise ValueError("--versus: both sides would be given it by PYTEST_ADDOPTS; write it on the command line")
+            raise ValueError("--versus: PYTEST_ADDOPTS passes it on to both sides; write it on the command line")
         # No threshold is off beside --versus.
         assert options.time_compare_fail is not None
         assert options.memory_compare_fail is not None

@@ -17,10 +17,10 @@ DEVICE, HOST = "device", "host"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its short heading, and its title where there is room; `{unit}` in it is that of the table.
+    """A column of a table: its short heading, and its title where there is room; `{unit}` in them is that of the table.
 
     In a narrow terminal the columns with the highest `spare` are left out first; 0: never. `about` explains it to
-    readers of the table; empty: as its field does.
+    readers of the table; empty: as its field does. `budget` names the field of the memory that was given for it.
     """
 
     heading: str
@@ -28,6 +28,7 @@ class Column:
     text: Format
     spare: int = 0
     about: str = ""
+    budget: str = ""
 
 
 @dataclass(frozen=True)

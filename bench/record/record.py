@@ -29,8 +29,6 @@ from bench.record.field import (
 from bench.record.formats import (
     as_amount,
     as_count,
-    as_fit,
-    as_gib,
     as_gigabytes,
     as_number,
     as_page_faults,
@@ -73,8 +71,8 @@ _TIMELINE = fields(
 OF_STATE = multiple_of("state_bytes")
 
 # Of columns.
-TO_THE_RIGHT = "the peak to its right, in GiB"
-TO_THE_LEFT = "the peak that theory predicts for the column to its left"
+OF_MODEL = "the figure to its left, as a multiple of the model's bytes"
+THEORY = "what theory predicts for the figure to its left; another figure fails"
 
 
 @dataclass(kw_only=True)
@@ -203,36 +201,24 @@ class Record:
         "the budget of device memory; for sharded loads that of each rank", key=True
     )
     host_budget_bytes: int | None = number("the budget of host memory; for sharded loads that of a node", key=True)
-    fits: bool | None = declared(
-        "whether the load finished within its budgets",
-        nullable(FLAG),
-        column=Column(
-            "budget",
-            "with the budget",
-            as_fit,
-            about="whether the load fits into `--device-memory` and `--host-memory`: `fits` or `dies`",
-        ),
-        sharded=(Column("budget", "with the budget", as_fit),),
-    )
+    fits: bool | None = declared("whether the load finished within its budgets", nullable(FLAG))
     fate: str | None = text("how the load ended if it did not finish within its budgets")
     smallest_device_bytes: int | None = number(
         "the smallest device budget that the load finished with (`--find-minimum`), by bisection",
         column=Column(
-            "min. dev.",
-            "smallest device",
+            "least GPU",
+            "least GPU",
             as_amount,
-            1,
-            about="the smallest device memory that the load works with (`--find-minimum`)",
+            about="the least GPU memory that the load works with (`--find-minimum`)",
         ),
     )
     smallest_host_bytes: int | None = number(
         "the smallest host budget that the load finished with (`--find-minimum`), by bisection",
         column=Column(
-            "min. host",
-            "smallest host",
+            "least RAM",
+            "least RAM",
             as_amount,
-            1,
-            about="the smallest host memory that the load works with (`--find-minimum`)",
+            about="the least host memory that the load works with (`--find-minimum`)",
         ),
     )
     smallest_tolerance_bytes: int | None = number("the tolerance of both: they may be too large by this much", key=True)
@@ -243,27 +229,28 @@ class Record:
         "the peak of the memory that live tensors requested, until the load returned",
         charted=True,
         compared=Compared(anywhere=True, simulated=0.0),
-        column=Column("GiB", "device GiB", as_gib, 10, about=TO_THE_RIGHT),
-        sharded=(Column("device", "device {unit}, worst rank", in_unit),),
+        column=Column(
+            "GPU {unit}",
+            "GPU {unit}",
+            in_unit,
+            about="peak of the GPU memory that live tensors asked for while the model loads, in GiB, or in MiB for "
+            "small models; `!`: a GPU with `--device-memory` is too small",
+            budget="device_budget_bytes",
+        ),
+        sharded=(Column("GPU {unit}", "GPU {unit}, worst rank", in_unit, budget="device_budget_bytes"),),
     )
     device_peak_ratio: float | None = number(
         "the requested peak over S",
-        column=Column(
-            "device",
-            "device",
-            as_ratio,
-            about="peak of what live tensors asked for on the device, without the blocks and segments that the "
-            "allocator makes of it",
-        ),
+        column=Column("x model", "GPU x model", as_ratio, 2, about=OF_MODEL),
     )
     device_bound_ratio: float | None = number(
         "the bound of the requested peak over S",
-        column=Column("bound", "device bound", bound_of("device_requested_peak_bytes"), 1, about=TO_THE_LEFT),
-        sharded=(Column("bound", "device bound", bound_in_unit("device_requested_peak_bytes"), 5),),
+        column=Column("theory", "GPU theory", bound_of("device_requested_peak_bytes"), 4, about=THEORY),
+        sharded=(Column("theory", "GPU theory, {unit}", bound_in_unit("device_requested_peak_bytes"), 5),),
     )
     share_bytes: int | None = number(
         "S/N: the bytes that a rank holds after the load; the most of any rank",
-        sharded=(Column("of S/N", "device of S/N", of_share("device_requested_peak_bytes"), 1),),
+        sharded=(Column("x share", "GPU x share", of_share("device_requested_peak_bytes"), 1),),
     )
     # What the allocator makes of the same requests differs a little by version.
     device_allocated_peak_bytes: int | None = peak(
@@ -271,7 +258,11 @@ class Record:
         "the peak of the blocks that the allocator handed out",
         compared=Compared(simulated=0.005),
         column=Column(
-            "alloc.", "allocated", OF_STATE, 9, about="peak of the blocks that PyTorch's caching allocator handed out"
+            "allocated",
+            "allocated",
+            OF_STATE,
+            12,
+            about="peak of the blocks that PyTorch's caching allocator handed out, as a multiple of the model's bytes",
         ),
     )
     device_reserved_peak_bytes: int | None = peak(
@@ -282,8 +273,8 @@ class Record:
             "reserved",
             "reserved",
             OF_STATE,
-            8,
-            about="peak of the segments that the caching allocator took from the driver",
+            7,
+            about="peak of the segments that the caching allocator took from the driver: what a GPU has to have",
         ),
         sharded=(Column("reserved", "reserved {unit}", in_unit, 9),),
     )
@@ -304,33 +295,40 @@ class Record:
         "it includes processes that the load starts",
         charted=True,
         compared=Compared(slack_bytes=HOST_SLACK_BYTES),
-        column=Column("GiB", "private GiB", as_gib, 11, about=TO_THE_RIGHT),
-        sharded=(Column("private", "private {unit}, worst rank", in_unit, 2),),
+        column=Column(
+            "RAM {unit}",
+            "RAM {unit}",
+            in_unit,
+            about="peak of the host memory that the kernel cannot take back; `!`: a host with "
+            "`--host-memory` is too small",
+            budget="host_budget_bytes",
+        ),
+        sharded=(Column("RAM {unit}", "RAM {unit}, worst rank", in_unit, 2),),
     )
     host_peak_ratio: float | None = number(
         "the private peak over S",
-        column=Column("private", "private", as_ratio, about="peak of host memory that the kernel cannot take back"),
+        column=Column("x model", "RAM x model", as_ratio, 6, about=OF_MODEL),
     )
     host_bound_ratio: float | None = number(
         "the bound of the private peak over S",
-        column=Column("bound", "private bound", bound_of("host_private_peak_bytes"), 4, about=TO_THE_LEFT),
-        sharded=(Column("bound", "private bound", bound_in_unit("host_private_peak_bytes"), 8),),
+        column=Column("theory", "RAM theory", bound_of("host_private_peak_bytes"), 8, about=THEORY),
+        sharded=(Column("theory", "RAM theory, {unit}", bound_in_unit("host_private_peak_bytes"), 8),),
     )
     host_file_peak_bytes: int | None = peak(
         Peak(HOST, "file-backed", bound="host_file_bound_ratio", timeline="host_file_bytes"),
         "the peak of resident pages of mapped files, above the level before the load",
         compared=Compared(slack_bytes=HOST_SLACK_BYTES),
         column=Column(
-            "file",
-            "file-backed",
+            "mapped",
+            "mapped",
             OF_STATE,
-            5,
+            9,
             about="peak of mapped pages of the checkpoint; the kernel takes them back when memory is short",
         ),
     )
     host_file_bound_ratio: float | None = number(
         "the bound of file-backed memory over S",
-        column=Column("bound", "file-backed bound", bound_of("host_file_peak_bytes"), 12, about=TO_THE_LEFT),
+        column=Column("theory", "mapped theory", bound_of("host_file_peak_bytes"), 13, about=THEORY),
     )
     host_total_peak_bytes: int | None = number(
         "the kernel's high-water mark of private and file-backed memory together, above the level before the load",
@@ -340,11 +338,11 @@ class Record:
     )
     node_private_peak_bytes: int | None = number(
         "the sum of private peaks over the ranks of the node with the highest sum",
-        sharded=(Column("node", "private {unit}, node", in_unit),),
+        sharded=(Column("node {unit}", "RAM {unit}, node", in_unit, budget="host_budget_bytes"),),
     )
     node_file_peak_bytes: int | None = number(
         "the same for file-backed peaks; a page that several ranks map counts once for each",
-        sharded=(Column("file", "file-backed {unit}, node", in_unit, 6),),
+        sharded=(Column("mapped {unit}", "mapped {unit}, node", in_unit, 6),),
     )
     read_bytes: int | None = signed(
         "the bytes that all ranks together read from files, mapped pages included",
@@ -356,7 +354,7 @@ class Record:
     load_seconds: float | None = positive(
         "median time until the load returned",
         compared=Compared(),
-        column=Column("load s", "load, s", as_number, 6, about="seconds until the load returned"),
+        column=Column("load s", "load, s", as_number, 10, about="seconds until the load returned"),
         sharded=(Column("load s", "load, s", as_number, 3),),
     )
     first_logits_seconds: float | None = positive(
@@ -364,12 +362,13 @@ class Record:
         charted=True,
         compared=Compared(),
         column=Column(
-            "logits s",
-            "first logits, s",
+            "output s",
+            "first output, s",
             as_number,
-            about="seconds until the loaded model had answered its first prompt",
+            1,
+            about="seconds from the start of the load until the model's first output",
         ),
-        sharded=(Column("logits s", "first logits, s", as_number),),
+        sharded=(Column("output s", "first output, s", as_number),),
     )
     forward_seconds: float | None = number("median time of a later forward pass alone")
     bytes_per_second: float | None = number(
@@ -377,13 +376,13 @@ class Record:
         "includes what its first forward pass takes longer than a later one",
         key=True,
         column=Column(
-            "GB/s",
-            "GB/s",
+            "load GB/s",
+            "load GB/s",
             as_gigabytes,
-            3,
-            about="S over the time of the load; a mapped load is charged for what the first prompt fetches",
+            8,
+            about="S over the time of the load; a mapped load is charged for what the first output fetches",
         ),
-        sharded=(Column("GB/s", "GB/s", as_gigabytes, 7),),
+        sharded=(Column("load GB/s", "load GB/s", as_gigabytes, 7),),
     )
     limit: str | None = text(
         "the limit that the load is compared with: `memory`, `mapping`, `pinned` or `disk`, "
@@ -396,10 +395,10 @@ class Record:
     limit_fraction: float | None = number(
         "`bytes_per_second` over that limit",
         column=Column(
-            "limit",
-            "of the limit",
+            "of max",
+            "of max",
             as_number,
-            2,
+            3,
             about="speed of the load, divided by the fastest possible speed on this machine "
             "([limits](../meters/README.md#the-limit))",
         ),
@@ -410,27 +409,27 @@ class Record:
         of_a_rank=True,
         highest=True,
         column=Column(
-            "kept",
-            "kept beside the model",
+            "left over",
+            "left over",
             OF_STATE,
-            13,
+            14,
             about="what the process still holds beside the model, after one load",
         ),
     )
     retained_again_bytes: int | None = signed(
         "the same after a second load, for loaders that are not the suite's own",
         column=Column(
-            "again",
-            "kept after a second load",
+            "left over twice",
+            "left over after a second load",
             OF_STATE,
-            13,
+            14,
             about="what the process still holds beside the model, after a second load",
         ),
     )
     minor_faults: int | None = number(
         "page faults until the first logits that read nothing; for timed loads the median",
         of_a_rank=True,
-        column=Column("faults", "page faults", as_page_faults, 7, about="page faults until the first logits"),
+        column=Column("page faults", "page faults", as_page_faults, 11, about="page faults until the first output"),
     )
     major_faults: int | None = number(
         "page faults until the first logits that read from the disk; for timed loads the median", of_a_rank=True

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.history.run_files import write_whole
+from bench.record.formats import GIB
 from bench.record.record import FIELDS
 from bench.report.strategy_tables import DOCUMENTS, with_strategies
 from bench.report.table import COLUMNS
@@ -26,9 +27,15 @@ def document_tables() -> dict[str, list[str]]:
 def _columns() -> Iterator[list[str]]:
     """Yield the heading of every column with its meaning; those that have both alike once."""
     yield ["`strategy`, `size`", "the strategy, and the GPT-2 size or the name of your model"]
-    rows = [(f"`{column.heading}`", column.about or FIELDS[name].about) for name, column in COLUMNS]
+    rows = [
+        (f"`{column.heading.format(unit=GIB.name)}`", column.about or FIELDS[name].about) for name, column in COLUMNS
+    ]
     yield from map(list, dict.fromkeys(rows))
-    yield ["`verdict`", "`ok`, `FAILED`, `refused` (the strategy says why it cannot load this model) or `skipped`"]
+    verdict = (
+        "`ok`: all checks passed, or with a budget `fits` or `too big`; `FAILED`; `refused` (the strategy says why it "
+        "cannot load this model) or `skipped`"
+    )
+    yield ["`verdict`", verdict]
 
 
 def with_table(text: str, lines: list[str]) -> str:

@@ -101,17 +101,17 @@ def _kept(loader: Loader) -> str:
 
 # heading, and what stands under it
 COLUMNS: tuple[tuple[str, Callable[[Loader], str]], ...] = (
-    ("device", lambda one: _ratio(_on_device(one, "device_peak_ratio"))),
-    ("host beside a GPU", lambda one: _ratio(_on_device(one, "host_peak_ratio"))),
-    ("host on the CPU", lambda one: _ratio(one.figure("host_peak_ratio", device="cpu"))),
-    ("file-backed", lambda one: _ratio(_of_state(one, "host_file_peak_bytes", device="cpu"))),
+    ("GPU", lambda one: _ratio(_on_device(one, "device_peak_ratio"))),
+    ("RAM beside a GPU", lambda one: _ratio(_on_device(one, "host_peak_ratio"))),
+    ("RAM on the CPU", lambda one: _ratio(one.figure("host_peak_ratio", device="cpu"))),
+    ("mapped", lambda one: _ratio(_of_state(one, "host_file_peak_bytes", device="cpu"))),
     ("load s", lambda one: _seconds(one.figure("load_seconds", cache="warm"))),
-    ("logits s", lambda one: _seconds(one.figure("first_logits_seconds", cache="warm"))),
-    ("of the limit", lambda one: _seconds(one.figure("limit_fraction", cache="warm"))),
+    ("output s", lambda one: _seconds(one.figure("first_logits_seconds", cache="warm"))),
+    ("of max", lambda one: _seconds(one.figure("limit_fraction", cache="warm"))),
     ("cold: load s", lambda one: _seconds(one.figure("load_seconds", cache="cold"))),
-    ("logits s", lambda one: _seconds(one.figure("first_logits_seconds", cache="cold"))),
-    ("of the limit", lambda one: _seconds(one.figure("limit_fraction", cache="cold"))),
-    ("kept, MB", _kept),
+    ("output s", lambda one: _seconds(one.figure("first_logits_seconds", cache="cold"))),
+    ("of max", lambda one: _seconds(one.figure("limit_fraction", cache="cold"))),
+    ("left over, MB", _kept),
 )
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from bench.meters import recorded_kind
+from bench.record.formats import in_three_digits
 from bench.report.rows import Row, listed, peak_ratio
+from bench.report.unit import unit
 from bench.sharded.recipes import SHARDED
 from bench.strategies import STRATEGIES
 
@@ -24,7 +26,7 @@ def best(table: Sequence[Row]) -> list[str]:
     usable = [row for row in table if row.fits and not row.has_failed and row.record.state_bytes]
     lines = []
     if metered := _largest([row for row in usable if _is_metered(row)]):
-        lines.append(f"Best here: {_chosen(metered, least_memory, _peaks, lambda row: row.record.ownership)}")
+        lines.append(f"Least memory: {_chosen(metered, least_memory, _peaks, lambda row: row.record.ownership)}")
     if timed := _largest([row for row in usable if row.record.first_logits_seconds]):
         where = "GPU" if recorded_kind(timed[0].timed_on).is_gpu else "CPU"
         lines.append(f"Fastest on this {where}: {_chosen(timed, fastest, _seconds, lambda row: row.timed_ownership)}")
@@ -104,20 +106,20 @@ def _praise(chosen: Sequence[Row], figures: str) -> str:
 
 
 def _peaks(chosen: Sequence[Row]) -> str:
-    device = _span([peak_ratio(row.record, "device_peak_ratio") for row in chosen], "x")
-    host = _span([row.record.host_peak_ratio for row in chosen], "x")
-    if device and chosen[0].key.parallelism:
-        return f"{device} of S/N"
-    return ", ".join(f"{span} {name}" for span, name in ((device, "device"), (host, "private")) if span)
+    of_bytes, of_ranks = unit(chosen), bool(chosen[0].key.parallelism)
+    figures = {"GPU": "device_requested_peak_bytes", "RAM": "host_private_peak_bytes"}
+    found = {place: [row.record.value(name) for row in chosen] for place, name in figures.items()}
+    spans = {place: _span([one and one / of_bytes.size for one in taken]) for place, taken in found.items()}
+    # Ranks are compared by their devices.
+    shown = {"GPU": spans["GPU"]} if of_ranks and spans["GPU"] else spans
+    return ", ".join(f"{place} {span} {of_bytes.name}" for place, span in shown.items() if span)
 
 
 def _seconds(chosen: Sequence[Row]) -> str:
-    return _span([row.seconds for row in chosen], " s")
+    return f"{_span([row.seconds for row in chosen])} s"
 
 
-def _span(figures: Sequence[float | None], unit: str) -> str:
+def _span(figures: Sequence[float | None]) -> str:
     """Write the least and the most of some figures, or the one that all have; empty if none is known."""
-    ends = (
-        [f"{find(known):.2f}" for find in (min, max)] if (known := [one for one in figures if one is not None]) else []
-    )
-    return f"{' to '.join(dict.fromkeys(ends))}{unit}" if ends else ""
+    known = [figure for figure in figures if figure is not None]
+    return " to ".join(dict.fromkeys(in_three_digits(find(known)) for find in (min, max))) if known else ""

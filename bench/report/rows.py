@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from bench.record.record import Record
 from bench.record.row_key import RowKey
+from model.byte_sizes import fine_size
 
 # More names are for the table.
 MOST_NAMES = 6
 
 # Where a model is asked nothing, for nobody said what.
-UNASKED = "; without an example, its first logits are when every weight was read once"
+UNASKED = "; without an example, its first output is when every weight was read once"
 
 
 class Status(StrEnum):
@@ -197,15 +198,16 @@ def stand_ins(table: Iterable[Row]) -> list[str]:
 
 def _in_checkpoint(record: Record) -> str:
     """Explain C, the bytes in the checkpoint, where weights were cast."""
-    known = record.cast and record.checkpoint_bytes is not None
-    return f", C = {record.checkpoint_bytes:,} bytes in the checkpoint" if known else ""
+    count = record.checkpoint_bytes
+    return f", C = {fine_size(count)} in the checkpoint" if record.cast and count is not None else ""
 
 
 def scales(table: list[Row]) -> list[str]:
     """Explain S and L of the bounds, and C of loads that cast, a line a size."""
     records = {row.size: row.record for row in table if row.record.state_bytes}
     return [
-        f"{size}: S = {record.state_bytes:,} bytes of state, L = {record.largest_tensor_bytes:,} bytes in its "
-        f"largest tensor{_in_checkpoint(record)}{UNASKED if record.first_use == 'weights' else ''}"
+        f"{size}: model S = {fine_size(record.state_bytes)} ({record.state_bytes:,} bytes), largest tensor "
+        f"L = {fine_size(record.largest_tensor_bytes)}{_in_checkpoint(record)}"
+        f"{UNASKED if record.first_use == 'weights' else ''}"
         for size, record in records.items()
     ]

@@ -7,8 +7,10 @@ from pathlib import Path
 from bench.conformance.sweep import Cell
 from bench.history.comparison import Comparison
 from bench.history.runs import Run
+from bench.meters.budget import Budget
 from bench.report.advice.advice import Advice
 from bench.report.alive import explanation
+from bench.report.budget_marks import with_budget
 from bench.report.comparison_section import (
     RemarkKind,
     comparison_lines,
@@ -38,7 +40,8 @@ class RunResults:
     taken on. `earlier_runs` were recorded before this run, which is in the file `recorded`. `comparison` holds this run
     against them, and is reported as a whole if it was `compared` on request. `history` is what `--history` shows, of
     the user's model alone if it has a name in `history_of`; `passed_over` has the files that are no runs.
-    `advice_file` has the code of the advice. None: there is no such thing.
+    `advice_file` has the code of the advice. `budget` is the memory that was given. `interrupted` says what is
+    missing of a run that was interrupted. None: there is no such thing.
     """
 
     title: str
@@ -58,6 +61,8 @@ class RunResults:
     versus: SideComparison | None = None
     advice: Advice | None = None
     advice_file: Path | None = None
+    budget: Budget | None = None
+    interrupted: str = ""
 
 
 def sections(results: RunResults, width: int) -> Iterator[tuple[str, list[str]]]:
@@ -65,13 +70,15 @@ def sections(results: RunResults, width: int) -> Iterator[tuple[str, list[str]]]
     outcomes, comparison = results.outcomes, results.comparison
     if results.cells:
         yield "conformance", conformance_lines(results.cells, width, whole=results.whole_conformance)
-    if table := rows(outcomes):
+    if table := with_budget(rows(outcomes), results.budget):
         explained = [line for outcome in outcomes for line in explanation(outcome)] if results.explain else []
         yield f"weight loading: {results.title}", [*explained, *results.notes, *terminal_lines(table, width)]
         if changed := version_lines(table, results.earlier_runs):
             yield "other versions", changed
     if lines := _advice(results):
         yield "advice", wrapped(lines, width)
+    if results.interrupted:
+        yield "interrupted", wrapped([results.interrupted], width)
     if comparison and results.compared:
         yield comparison_title(comparison), comparison_lines(comparison, results.recorded, width)
     elif comparison and (line := quiet_line(comparison)):
@@ -92,11 +99,13 @@ def _advice(results: RunResults) -> list[str]:
 
 def job_page(results: RunResults) -> Iterator[str]:
     """Yield the same in Markdown, for `$GITHUB_STEP_SUMMARY`."""
-    if table := rows(results.outcomes):
+    if table := with_budget(rows(results.outcomes), results.budget):
         yield markdown(table)
         yield from (f"- {line}\n" for line in version_lines(table, results.earlier_runs))
     if lines := _advice(results):
         yield "\n".join(["```text", *wrapped(lines, CODE_COLUMNS), "```", ""])
+    if results.interrupted:
+        yield f"{results.interrupted}\n"
     if results.comparison and results.compared:
         yield comparison_markdown(results.comparison, results.recorded)
     if results.cells:

@@ -11,6 +11,7 @@ from bench.report.recorded_section import RecordedSection
 from bench.report.rows import Row, rows
 from bench.report.table import problems, terminal_lines
 from bench.report.text_table import markdown_table
+from bench.report.unit import unit
 from bench.sharded.rank_group import NODE_RANKS
 
 
@@ -39,17 +40,17 @@ SHARDED = RecordedSection("sharded", "results/sharded.md", _lines)
 
 def _planned(table: Sequence[Row]) -> Iterator[str]:
     """Render one size: a row a strategy and parallelism, two figures a number of ranks."""
-    unit = sharded.unit(table)
+    of_bytes = unit(table)
     found = {row.key: row.record for row in table if row.key.parallelism and row.record.share_bytes is not None}
     counts = sorted({one.ranks for one in found})
     shares = {(one.parallelism, one.ranks): record for one, record in found.items()}
 
     def shown(records: Iterable[Record | None], name: str) -> list[str]:
         values = [record.value(name) if record else None for record in records]
-        return ["-" if value is None else in_three_digits(value / unit.size) for value in values]
+        return ["-" if value is None else in_three_digits(value / of_bytes.size) for value in values]
 
     columns = [f"{count:,}" for count in counts]
-    heading = ["strategy", sharded.SPLIT, f"device: {columns[0]}", *columns[1:], f"node: {columns[0]}", *columns[1:]]
+    heading = ["strategy", sharded.SPLIT, f"GPU: {columns[0]}", *columns[1:], f"node: {columns[0]}", *columns[1:]]
     body = []
     for way in dict.fromkeys(one.parallelism for one in found):
         ends = shown((shares.get((way, count)) for count in counts), "share_bytes")
@@ -60,8 +61,8 @@ def _planned(table: Sequence[Row]) -> Iterator[str]:
             body.append([f"`{strategy}`", way, *device, *node])
     [state, *_] = shown(found.values(), "state_bytes")
     yield (
-        f"**{table[0].size}, planned**: S is {state} {unit.name}. `device` is the highest peak of any rank, in "
-        f"{unit.name}, by the number of ranks. `node` is the private host memory of all ranks of a node, up to "
+        f"**{table[0].size}, planned**: S is {state} {of_bytes.name}. `GPU` is the highest peak of any rank, in "
+        f"{of_bytes.name}, by the number of ranks. `node` is the private host memory of all ranks of a node, up to "
         f"{NODE_RANKS}. The rows S/N show the memory of a rank after the load."
     )
     yield from ("", *markdown_table([heading, *body], range(2, len(heading))), "")

@@ -50,7 +50,9 @@ def test_the_readme_gets_the_table_and_the_picture(tmp_path: Path, monkeypatch: 
     (tmp_path / "README.md").write_text(readme)
     main(["0001", "--readme"], tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert text.startswith("# Title\n<!-- run failed-0001_run -->\n```text\nsmall: S = 1,000,000,000 bytes")
+    assert text.startswith(
+        "# Title\n<!-- run failed-0001_run -->\n```text\nsmall: model S = 953.7 MiB (1,000,000,000 bytes)"
+    )
     assert text.endswith("<!-- end of run -->\nrest\n")
     assert "](results/picture.svg)" in text
     picture = (tmp_path / "results" / "picture.svg").read_text()
@@ -76,7 +78,9 @@ def test_the_sharded_loads_of_a_run_are_written_into_their_document(
     assert document.read_text() == text
     main(["--sharded", "0001"], tmp_path)
     text = document.read_text()
-    assert text.startswith("# Title\n<!-- sharded failed-0001_run -->\n```text\nsmall: S = 1,000,000,000 bytes")
+    assert text.startswith(
+        "# Title\n<!-- sharded failed-0001_run -->\n```text\nsmall: model S = 953.7 MiB (1,000,000,000 bytes)"
+    )
     assert text.endswith("<!-- end of sharded -->\nrest\n")
 
 

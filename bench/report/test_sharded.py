@@ -8,6 +8,7 @@ from bench.record import formats
 from bench.report import sharded
 from bench.report.rows import CaseResult, rows
 from bench.report.table import markdown, terminal_lines
+from bench.report.unit import unit
 from bench.selftest.recorded_run import S
 from bench.selftest.sharded_run import plan, run, seconds, skipped, taken
 
@@ -23,8 +24,8 @@ def heading(lines: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("loads", "asked"),
     [
-        (run(64), {"device", "of S/N", "node", "read", "logits s"}),
-        (plan(8, 64, 1024), {"ranks", "device", "of S/N", "private", "node"}),
+        (run(64), {"GPU MiB", "x share", "node MiB", "read", "output s"}),
+        (plan(8, 64, 1024), {"ranks", "GPU MiB", "x share", "RAM MiB", "node MiB"}),
     ],
     ids=["run", "plan"],
 )
@@ -37,7 +38,7 @@ def test_what_a_user_asks_first_fits_a_terminal(loads: list[CaseResult], asked: 
 
 def test_where_there_is_room_every_column_is_shown() -> None:
     table = rows([*run(2), *given_memory()])
-    names = [column.heading for _, column in sharded.columns(table)]
+    names = [column.heading.format(unit="GiB") for _, column in sharded.columns(table)]
     assert heading(terminal_lines(table, 1000)) == ["strategy", "size", *names, "verdict"]
     [line] = [line for line in markdown(table).splitlines() if line.startswith("| ---")]
     assert line == "| --- | --- | --- |" + " ---: |" * (len(names) - 1) + " --- |"
@@ -48,12 +49,12 @@ def given_memory() -> list[CaseResult]:
     return [taken("streamed", "fsdp", 2, 1.0, fits=True), taken("broadcast", "fsdp", 2, 1.0, fits=False, fate="gone")]
 
 
-def test_the_budget_stands_beside_the_ranks() -> None:
+def test_the_verdict_says_whether_ranks_fit() -> None:
     lines = terminal_lines(rows(given_memory()), 80)
-    assert heading(lines)[:4] == ["strategy", "size", "split", "budget"]
-    found = {line.split()[0]: line.split()[3] for line in lines if line.startswith(("streamed  ", "broadcast  "))}
-    assert found["streamed"] == "fits"
-    assert found["broadcast"] == "dies"
+    found = {
+        line.split()[0]: re.split("  +", line)[-1] for line in lines if line.startswith(("streamed  ", "broadcast  "))
+    }
+    assert found == {"streamed": "fits", "broadcast": "too big"}
     assert "broadcast fsdp x2-small: gone" in lines
 
 
@@ -75,27 +76,30 @@ def test_a_rank_is_shown_in_bytes_and_as_a_part_of_its_share() -> None:
     [line] = [line for line in lines if line.startswith("streamed ")]
     assert dict(zip(heading(lines)[3:], line.split()[3:], strict=True)) == {
         "ranks": "4",
-        "device": "2.50",
-        "bound": "3.00",
-        "of S/N": "1.25x",
-        "private": "0.00",
-        "node": "101",
-        "file": "0.01",
+        "GPU GiB": "2.50",
+        "theory": "3.00",
+        "x share": "1.25x",
+        "RAM GiB": "0.00",
+        "node GiB": "101",
+        "mapped GiB": "0.01",
         "read": "1.01x",
         "verdict": "ok",
     }
-    assert "In GiB: the rank with the highest peak; node, file: all ranks of a node; read: all ranks, in S" in lines
+    assert (
+        "GPU, RAM: the rank that takes most; node, mapped: all ranks of a node; read: by all ranks, x model"
+        in "\n".join(lines)
+    )
 
 
 def test_all_bytes_of_a_table_have_the_unit_in_which_its_least_rank_has_digits() -> None:
     """They are compared with each other: here and on the page, which sorts them."""
     small = taken("streamed", "fsdp", 1024)
     table = rows([taken("load_then_shard", "fsdp", 2, 4.0), small])
-    assert sharded.unit(table) == formats.MIB
+    assert unit(table) == formats.MIB
     lines = terminal_lines(table, 1000)
     figures = [line.split()[4] for line in lines if line.startswith(("load_then_shard", "streamed"))]
     assert figures == [f"{4 * S / 2 / 2**20:.0f}", f"{S / 1024 / 2**20:.2f}"]
-    assert sharded.unit(rows([taken("streamed", "fsdp", 2)])) == formats.GIB
+    assert unit(rows([taken("streamed", "fsdp", 2)])) == formats.GIB
 
 
 def test_loads_that_are_compared_stand_beside_each_other_and_none_hides_another() -> None:
@@ -107,8 +111,8 @@ def test_loads_that_are_compared_stand_beside_each_other_and_none_hides_another(
 def test_what_a_rank_holds_in_the_end_is_said_for_each_number_of_ranks() -> None:
     lines = terminal_lines(rows([*run(2), taken("streamed", "tensor", 1024)]), 80)
     assert lines[1:3] == [
-        "small: after the load, one rank of 2 holds S/N = 500,000,000 (fsdp), 500,000,000 (tensor) bytes",
-        "small: after the load, one rank of 1,024 holds S/N = 976,562 (tensor) bytes",
+        "small: after the load, one rank of 2 holds S/N = 476.8 MiB (fsdp), 476.8 MiB (tensor)",
+        "small: after the load, one rank of 1,024 holds S/N = 953.7 KiB (tensor)",
     ]
 
 
@@ -124,7 +128,7 @@ def test_who_is_best_is_told_apart_by_how_the_model_is_divided() -> None:
     ]
     results = [*(load for load, _ in loads), *(seconds(*load) for load in loads)]
     assert terminal_lines(rows(results), 120)[-2:] == [
-        "Best here: frugal fsdp x8 (1.00x of S/N); equal tensor x8, slow tensor x8 (1.00 to 1.01x of S/N)",
+        "Least memory: frugal fsdp x8 (GPU 0.12 GiB); equal tensor x8, slow tensor x8 (GPU 0.12 GiB)",
         "Fastest on this CPU: quick fsdp x8 (1.00 s); equal tensor x8 (1.00 s)",
     ]
 
@@ -133,10 +137,8 @@ def test_what_was_skipped_is_named_and_said_once_where_it_is_true_of_all() -> No
     all_of_it = [skipped("dcp", "fsdp", 8), skipped("dcp", "tensor", 64)]
     results = [*run(8), *all_of_it, skipped("streamed", "fsdp", 64, "takes 13.5 GB of host memory in all ranks")]
     lines = terminal_lines(rows(results), 80)
-    assert [line.split()[:4] for line in lines if line.startswith("dcp ")] == [
-        ["dcp", "small", "fsdp", "8"],
-        ["dcp", "small", "tensor", "64"],
-    ]
+    shown = [line.split()[:3] for line in lines if line.startswith("dcp ")]
+    assert shown == [["dcp", "fsdp", "8"], ["dcp", "tensor", "64"]]
     assert [line for line in lines if "skipped:" in line] == [
         "dcp-small: skipped: its reader wants bytes",
         "streamed fsdp x64-small: skipped: takes 13.5 GB of host memory in all ranks",

@@ -37,7 +37,7 @@ def test_plans_are_a_row_a_strategy_and_a_column_a_number_of_ranks() -> None:
     assert lines[1].startswith(f"**small, planned**: S is {S / 2**20:.0f} MiB. ")
     node, share, least = (f"{count / 2**20:.{digits}f}" for count, digits in ((16 * S, 0), (S / 8, 0), (S / 1024, 2)))
     assert [line for line in lines if line.startswith("|")] == [
-        "| strategy | split | device: 8 | 1,024 | node: 8 | 1,024 |",
+        "| strategy | split | GPU: 8 | 1,024 | node: 8 | 1,024 |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
         f"| S/N | fsdp | {share} | {least} |  |  |",
         f"| `load_then_shard` | fsdp | {3 * S / 8 / 2**20:.0f} | - | {node} | - |",
@@ -52,7 +52,7 @@ def test_plans_are_a_row_a_strategy_and_a_column_a_number_of_ranks() -> None:
 def test_what_was_measured_is_shown_as_the_run_printed_it() -> None:
     part = SHARDED.rendered([told(*run(2))])
     assert re.search(
-        r"^```text\nsmall: S .*^strategy +size +split .*^Best here: .*^```$", part, re.DOTALL | re.MULTILINE
+        r"^```text\nsmall: model S .*^strategy +split .*^Least memory: .*^```$", part, re.DOTALL | re.MULTILINE
     )
     assert "planned" not in part
 

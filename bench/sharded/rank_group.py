@@ -57,8 +57,11 @@ def torchrun_group(environment: Mapping[str, str] = os.environ) -> RankGroup | N
         rank, count, place, node_count, port = (int(environment[name]) for name in NUMBERS)
         address = environment["MASTER_ADDR"], port
     except KeyError as missing:
-        raise ValueError(f"RANK is set, but not {missing.args[0]}: start it with torchrun, or unset RANK") from None
+        raise ValueError(
+            f"RANK is set, and {missing.args[0]} is not; start pytest with torchrun, or unset RANK"
+        ) from None
     except ValueError:
-        values = ", ".join(f"{name} {environment[name]!r}" for name in NUMBERS)
-        raise ValueError(f"not all of {values} are numbers: start it with torchrun, or unset RANK") from None
+        name = next(name for name in NUMBERS if not environment[name].strip().isdecimal())
+        text = f"{name} is {environment[name]!r}, not a number"
+        raise ValueError(f"{text}; start pytest with torchrun, or unset RANK") from None
     return RankGroup(count, (rank,), node_count, place, address)

@@ -167,7 +167,7 @@ class RankRendezvous:
                 self._store.wait([f"{name}/{rank}"], timedelta(seconds=left))
                 results[rank] = pickle.loads(self._store.get(f"{name}/{rank}"))  # noqa: S301 - from a process of this run
             except distributed.DistError:
-                results[rank] = StepResult(error=RankError(f"nothing was heard of it within {seconds:g} s", (), 1))
+                results[rank] = StepResult(error=RankError(f"it sent nothing for {seconds:g} s", (), 1))
         return results
 
 

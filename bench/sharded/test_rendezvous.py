@@ -243,9 +243,9 @@ def test_one_that_says_nothing_is_named_after_the_limit(
 ) -> None:
     monkeypatch.setattr(rendezvous_module, "HEARING_SECONDS", 0.1)
     start = time.monotonic()
-    with pytest.raises(RankFailed, match=r"^rank 1 of 2: nothing was heard of it within 0\.5 s$"):
+    with pytest.raises(RankFailed, match=r"^rank 1 of 2: it sent nothing for 0\.5 s$"):
         two[0].together(children(answer("a")), ask, 0.5)
-    assert two[0].agree(None, 0.5) == "rank 1: nothing was heard of it within 0.5 s"
+    assert two[0].agree(None, 0.5) == "rank 1: it sent nothing for 0.5 s"
     assert 0.5 < time.monotonic() - start < 5.0
 
 

@@ -123,7 +123,8 @@ def test_ranks_that_cannot_share_the_users_model_refuse_it_in_a_line() -> None:
         group=local_group(3),
     )
     assert skip_reason(case) == (
-        "refused: tensor: 3 ranks cannot share the 16 rows of blocks.0.q_proj.weight: give a number that divides it"
+        "refused: tensor: 3 ranks cannot divide the 16 rows of blocks.0.q_proj.weight evenly; give --ranks "
+        "a divisor of that"
     )
     assert skip_reason(replace(case, group=local_group(2))) is None
 

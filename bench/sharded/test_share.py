@@ -211,7 +211,7 @@ def test_other_ranks_have_what_is_behind_the_bar() -> None:
 
 @pytest.mark.parametrize("text", ["", "N", "S/M", "S//N", "S - L", "L/N", "Z"])
 def test_what_is_no_bound_is_refused_in_a_line(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^'.*' is no bound: give a sum of multiples of S, L and R, "):
+    with pytest.raises(ValueError, match=r"^'.*' is not a bound; give a sum of multiples of S, L and R, "):
         ONE.bound_bytes(text)
 
 

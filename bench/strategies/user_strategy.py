@@ -24,7 +24,9 @@ def required_layout(function: Any) -> str | None:
     """Return the layout that a loader wants, by an attribute of that name. Raises `ValueError` for an unknown one."""
     layout = getattr(function, "layout", None)
     if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"has the layout {layout!r}; choose one of {', '.join(LAYOUTS)}, or give it none")
+        raise ValueError(
+            f"has the unknown layout {layout!r}; choose from {', '.join(LAYOUTS)}, or leave out the attribute"
+        )
     return layout
 
 
@@ -47,11 +49,11 @@ def user_strategy(text: str, bound: str | None) -> Strategy:
     reference = Reference.of(text)
     function = reference.get()
     if not takes_a_load(function):
-        raise ValueError(f"{reference.display_name} cannot be called with (build, path, device), as a loader is")
-    if reference.name in KNOWN:
         raise ValueError(
-            f"{reference.display_name}: there is a strategy {reference.name!r} already; rename the function"
+            f"{reference.display_name} does not take (build, path, device); write a function that takes these three"
         )
+    if reference.name in KNOWN:
+        raise ValueError(f"{reference.display_name} has the name of a strategy of the suite; rename the function")
     try:
         layout = required_layout(function)
     except ValueError as error:

@@ -36,10 +36,10 @@ def parse(text: str, root: Path) -> tuple[Side, Side]:
     """
     first, _, second = text.partition("..")
     if second.startswith(".") or ".." in second:
-        raise ValueError(f"--versus {text}: two dots, once, part the sides; write A or A..B")
+        raise ValueError(f"--versus {text}: '..' divides two sides, and stands once; write A or A..B")
     reference, candidate = _side(first.strip(), root), _side(second.strip(), root)
     if (reference.requirement, reference.commit) == (candidate.requirement, candidate.commit):
-        what = reference.commit[:12] if reference.commit else reference.requirement or "what is here"
+        what = reference.commit[:12] if reference.commit else reference.requirement or "this checkout"
         raise ValueError(f"--versus {text}: both sides are {what}; name two that differ: {_RIGHT}")
     return reference, candidate
 
@@ -64,18 +64,24 @@ def _commit(text: str, root: Path) -> str | None:
 
 def _requirement(text: str) -> str:
     """Return a requirement in one spelling for all that are equal."""
-    neither = f"--versus: {text!r} is neither a commit here nor a requirement of a version; name {_RIGHT}"
+    neither = (
+        f"--versus: {text!r} is neither a commit of this repository nor a requirement with a version; name {_RIGHT}"
+    )
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
         if not any(sign in text for sign in _OF_REQUIREMENTS):
             raise ValueError(neither) from None
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"--versus: {text!r} is no pip requirement ({reason}); write one as torch==2.12.*") from None
+        raise ValueError(
+            f"--versus: {text!r} is not a pip requirement ({reason}); write one such as torch==2.12.*"
+        ) from None
     # A bare name would be any version, and so the one that is here.
     if not requirement.specifier and "://" not in (requirement.url or ""):
         raise ValueError(neither)
     if requirement.marker:
-        raise ValueError(f"--versus: {text!r} may not be installed at all; leave out what follows the semicolon")
+        raise ValueError(
+            f"--versus: {text!r} is installed under a condition only; leave out what follows the semicolon"
+        )
     requirement.name = canonicalize_name(requirement.name)
     return str(requirement)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.versus import uv
 from bench.versus.conftest import AddWheel
-from bench.versus.uv import UvFailed, environment_python, pins, require_uv
+from bench.versus.uv import UvFailed, environment_python, pins
 
 # Makes an environment of what is wanted, as far as it is fixed; gives its Python and the message about it.
 Make = Callable[[list[str], list[str]], tuple[Path, str | None]]
@@ -80,9 +79,3 @@ def test_a_failure_that_other_versions_do_not_mend_is_not_tried_again(
     with pytest.raises(UvFailed, match=r"\Auv: Request failed: Failed to fetch this\Z"):
         make(["plain"], ["plain==1.0"])
     assert len(tried) == 1
-
-
-def test_where_uv_is_not_installed_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uv, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"\A--versus: uv, [^\n]* pip install '\.\[versus\]'\Z"):
-        require_uv()

@@ -25,7 +25,7 @@ class UvFailed(Exception):
 def require_uv() -> None:
     """Raise `ValueError` with the remedy where uv is not installed."""
     if find_spec("uv") is None:
-        raise ValueError(f"--versus: uv, which makes the environments, is not installed: {pip_install('versus')}")
+        raise ValueError(f"--versus: uv makes the environments, and is not installed; run {pip_install('versus')}")
 
 
 def pins(without: Collection[str]) -> list[str]:

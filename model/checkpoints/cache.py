@@ -98,7 +98,7 @@ class CheckpointCache:
             if missing > 0 and not (self.folder / specification.name).exists():
                 raise DiskTooSmall(
                     f"{specification.name} needs {decimal_size(_space_for(specification))} of disk, "
-                    f"{decimal_size(self._free_bytes())} are free under --checkpoint-dir: "
+                    f"{decimal_size(self._free_bytes())} are free under --checkpoint-dir; "
                     f"free {decimal_size(missing)} more, or name a folder on another disk"
                 )
 
@@ -139,7 +139,8 @@ class CheckpointCache:
         with written_aside(folder) as unfinished:
             if takes > free:
                 raise MemoryTooSmall(
-                    f"making its checkpoint takes {decimal_size(takes)} of memory, {decimal_size(free)} are free"
+                    f"making its checkpoint takes {decimal_size(takes)} of memory, and {decimal_size(free)} are free; "
+                    f"add --plan to compute its peaks"
                 )
             self._make_room(specification)
             work_bytes = takes * (1 if specification.in_place else 2)

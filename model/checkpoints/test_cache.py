@@ -147,7 +147,7 @@ def test_too_small_a_disk_is_said_before_anything_is_written(
 ) -> None:
     disk(ONE.disk_bytes - 1)
     for ask in (lambda: cache.require_space([ONE]), lambda: cache.get(ONE)):
-        with pytest.raises(DiskTooSmall, match=rf"{ONE.name} needs .* free under --checkpoint-dir: free .* more"):
+        with pytest.raises(DiskTooSmall, match=rf"{ONE.name} needs .* free under --checkpoint-dir; free .* more"):
             ask()
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
@@ -178,7 +178,9 @@ def test_too_little_memory_to_make_it_is_said_before_anything_is_written(
     cache: CheckpointCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(MemoryTooSmall, match=r"^making its checkpoint takes 0.0 MB of memory, 0.0 MB are free$"):
+    with pytest.raises(
+        MemoryTooSmall, match=r"^making its checkpoint takes 0.0 MB of memory, and 0.0 MB are free; add --plan"
+    ):
         cache.get(ONE)
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 
-from model.examine.mishaps import FIRST_BYTES, mishap
+from model.examine.mishaps import AGAIN, FIRST_BYTES, mishap
 from model.examine.zip_directory import (
     EXTRA,
     FULL32,
@@ -64,28 +64,28 @@ def read_archive(descriptor: int) -> dict[str, ZipRecord]:
     records, place = {}, 0
     for entry in entries:
         if entry.compressed:
-            raise MalformedFile(f"has a compressed record {entry.name}: torch.save compresses nothing")
+            raise MalformedFile(f"has a compressed record {entry.name}, and torch.save compresses none: save it again")
         if entry.marked:
             raise MalformedFile(f"has a record {entry.name} with marks that torch.save does not make")
         if entry.header != place:
             raise MalformedFile(
-                f"its record {entry.name} starts at byte {entry.header:,}, where {place:,} would be next"
+                f"has a record {entry.name} that starts at byte {entry.header:,}, where {place:,} would be next"
             )
         record = _read_header(descriptor, entry, start)
         place = _end_of(descriptor, entry, record)
         records[entry.name.removeprefix(root)] = record
     if place != start:
-        raise MalformedFile(f"bytes {place:,} to {start:,} belong to none of its records")
+        raise MalformedFile(f"has bytes {place:,} to {start:,} that belong to no record")
     return records
 
 
 def read_record(descriptor: int, record: ZipRecord, name: str) -> bytes:
     """Read a small record, and verify its CRC-32."""
     if record.bytes > MOST_INDEX_BYTES:
-        raise MalformedFile(f"its {name} has {record.bytes:,} bytes, more than any checkpoint's")
+        raise MalformedFile(f"has a {name} of {record.bytes:,} bytes, more than any checkpoint")
     content = pread(descriptor, record.bytes, record.start)
     if zlib.crc32(content) != record.crc32:
-        raise MalformedFile(f"its {name} is damaged: the CRC-32 is not the one that was written")
+        raise MalformedFile(f"has a damaged {name}, whose CRC-32 is not the one that was written: {AGAIN}")
     return content
 
 
@@ -105,16 +105,14 @@ def _check_beginning(first: bytes) -> None:
     if first.startswith(b"PK\3\4"):
         return
     if first.startswith(_LEGACY):
-        raise MalformedFile(
-            "is in the format of torch before 1.6, not a zip: load it where it is trusted, and save it again"
-        )
+        raise MalformedFile("is in the format of torch before 1.6: load it with torch.load, and save it again")
     if first.startswith(b"\x80"):
-        raise MalformedFile("is a bare pickle, not a zip as torch.save writes it")
+        raise MalformedFile("is a bare pickle, not a file of torch.save: save the state dict with torch.save")
     if first.startswith(b"PK\5\6"):
-        raise MalformedFile("is an empty zip")
+        raise MalformedFile(f"is an empty zip: {AGAIN}")
     if first[8:9] == b"{":
-        raise MalformedFile("is a safetensors file, by its looks, not a zip as torch.save writes it")
-    raise MalformedFile("does not start with the header of a zip as torch.save writes it")
+        raise MalformedFile(f"is a safetensors file, where one of torch.save is expected: {AGAIN}")
+    raise MalformedFile("does not start with the header of a file of torch.save: name another file")
 
 
 def _check_names(descriptor: int, entries: list[DirectoryEntry]) -> str:
@@ -122,14 +120,14 @@ def _check_names(descriptor: int, entries: list[DirectoryEntry]) -> str:
     names = [entry.name for entry in entries]
     root = names[0].partition("/")[0] + "/" if names else "/"
     if any(_TORCHSCRIPT.fullmatch(name) for name in names):
-        raise MalformedFile("is a TorchScript archive, which holds a program: save the state dict of the model instead")
+        raise MalformedFile("is a TorchScript archive, which holds a program: save the state dict of the model")
     if f"{root}data.pkl" not in names:
         for entry in entries:
             lengths = pread(descriptor, EXTRA.size, entry.header + _LOCAL.size - EXTRA.size)
             start = entry.header + _LOCAL.size + sum(EXTRA.unpack(lengths))
             if pread(descriptor, 4, start) == b"PK\3\4":
-                raise MalformedFile(f"is a zip around another one: take {entry.name} out of it")
-        raise MalformedFile("is a zip, but not one that torch.save wrote: it has no data.pkl")
+                raise MalformedFile(f"is a zip that holds the checkpoint {entry.name}: unpack it")
+        raise MalformedFile("is a zip that torch.save did not write, as it has no data.pkl: name another file")
     for name in names:
         if not name.startswith(root) or not _KNOWN.fullmatch(name.removeprefix(root)):
             raise MalformedFile(f"has a record {name}, which torch.save does not write")

@@ -15,12 +15,12 @@ AGAIN = "download or copy it again"
 ITSELF = "download the file itself"
 
 _MISHAPS = {
-    rb"version https://git-lfs\.github\.com/": "is a pointer of git-lfs, not the file: git lfs pull",
+    rb"version https://git-lfs\.github\.com/": "is a git-lfs pointer, not the file: run git lfs pull",
     rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b": f"is a web page, not a checkpoint: {ITSELF}",
     rb"(\xef\xbb\xbf)?\s*<[?!a-z]": f"is XML, as a server sends to tell an error, not a checkpoint: {ITSELF}",
     rb"\x1f\x8b": "is compressed by gzip: unpack it",
-    rb"GGUF": "is a GGUF file, which torch does not load: name a file of torch.save, or of safetensors",
-    rb"\x89HDF\r\n": "is an HDF5 file, which torch does not load: name a file of torch.save, or of safetensors",
+    rb"GGUF": "is a GGUF file, which torch does not load: name a .safetensors file, or one of torch.save",
+    rb"\x89HDF\r\n": "is an HDF5 file, which torch does not load: name a .safetensors file, or one of torch.save",
 }
 _MISHAPS_BY_PATTERN = {re.compile(pattern, re.IGNORECASE): text for pattern, text in _MISHAPS.items()}
 
@@ -41,7 +41,7 @@ def mishap(first: bytes) -> str | None:
         line = first.decode(errors="ignore").strip().partition("\n")[0].strip()[:LONGEST_LINE]
         return f"is text that begins with {line!r}, not a checkpoint: {ITSELF}"
     if len(first) < _SHORTEST_BYTES:
-        return f"is cut off: it has {len(first)} bytes, and no checkpoint is as short: {AGAIN}"
+        return f"is cut off at {len(first)} bytes, fewer than any checkpoint has: {AGAIN}"
     return None
 
 

@@ -30,10 +30,7 @@ from model.printable import printable
 # The last protocol all of whose instructions torch takes.
 LAST_PROTOCOL = 3
 
-ALONE = (
-    "where you trust the file, save its state dict by itself: "
-    "torch.save(torch.load(FILE, weights_only=False)[KEY], NEW)"
-)
+ALONE = "if you trust the file, load it with torch.load(..., weights_only=False), and save the state dict by itself"
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ class _Machine:
         # The name of Python 2, which protocol 2 is for.
         path = f"builtins.{name}" if (name := written.removeprefix("__builtin__.")) != written else written
         if path not in NAMES:
-            raise MalformedFile(f"has a pickle that imports {written}: {ALONE}")
+            raise MalformedFile(f"uses {written}, which no state dict needs: {ALONE}")
         self.push(GlobalName(path))
 
     def put(self, place: int) -> None:

@@ -131,9 +131,9 @@ def read_header(file: Path) -> dict[str, Extent]:
             raise UnsoundKey(name, f"starts at byte {extent.start:,} of the file, where {end:,} would be next")
         end = extent.end
     if end > size:
-        raise MalformedFile(f"is cut off: it has {size:,} bytes, where its tensors end at {end:,}: {AGAIN}")
+        raise MalformedFile(f"is cut off at {size:,} bytes, where its tensors end at {end:,}: {AGAIN}")
     if end < size:
-        raise MalformedFile(f"has {size:,} bytes, where its tensors end at {end:,}")
+        raise MalformedFile(f"has {size:,} bytes, where its tensors end at {end:,}: {AGAIN}")
     return dict(extents)
 
 
@@ -142,12 +142,12 @@ def _header_bytes(first: bytes, size: int) -> int:
     if text := mishap(first):
         raise MalformedFile(text)
     if first.startswith(b"PK\3\4"):
-        raise MalformedFile("is a zip, as torch.save writes it, not a file of safetensors")
+        raise MalformedFile("is a file of torch.save, where a .safetensors file is expected: rename it")
     length = int.from_bytes(first[:_LENGTH_BYTES], "little")
     if length > MOST_HEADER_BYTES:
-        raise MalformedFile(f"is no file of safetensors: by its first bytes, its header has {length:,} bytes: {AGAIN}")
+        raise MalformedFile(f"is no .safetensors file, because its header would have {length:,} bytes: {AGAIN}")
     if _LENGTH_BYTES + length > size:
-        raise MalformedFile(f"is cut off: it has {size:,} bytes, and a header of {length:,} bytes: {AGAIN}")
+        raise MalformedFile(f"is cut off at {size:,} bytes, within a header of {length:,} bytes: {AGAIN}")
     return length
 
 
@@ -185,9 +185,9 @@ def read_json(content: bytes, subject: str, room: ReadAllowance) -> dict[str, An
     except MalformedFile:
         raise
     except (ValueError, RecursionError):
-        raise MalformedFile(f"{subject} no JSON") from None
+        raise MalformedFile(f"{subject} no JSON: {AGAIN}") from None
     if not isinstance(value, dict):
-        raise MalformedFile(f"{subject} no JSON object")
+        raise MalformedFile(f"{subject} no JSON object: {AGAIN}")
     return value
 
 

@@ -52,7 +52,7 @@ def open_regular(file: Path, *, follow: bool) -> Iterator[IO[bytes]]:
     """Open a regular file; raise for anything else, without waiting for a writer."""
     mode = (file.stat() if follow else file.lstat()).st_mode
     if not stat.S_ISREG(mode):
-        raise MalformedFile(f"is {kind_of(mode)} where a file is to be")
+        raise MalformedFile(f"is {kind_of(mode)}, not a file")
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     with os.fdopen(os.open(file, flags), "rb", buffering=0) as opened:
         # It may have been replaced since it was looked at.
@@ -118,7 +118,7 @@ def _check_torch(opened: IO[bytes], saved: object, records: Mapping[str, ZipReco
         other = loaded[key] if isinstance(saved, dict) else loaded
         if _place_in_torch(other) != (*dtype_shape_stride(tensor), records[_record_name(tensor)].start):
             raise MalformedFile(
-                "is understood otherwise by torch: its records are not in the order that torch saves them in"
+                "is read differently by torch, since its records are in another order than torch saves: save it again"
             )
 
 

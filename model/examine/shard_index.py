@@ -63,19 +63,17 @@ def read_index(path: Path) -> dict[Path, list[str]]:
         content = read_json(pread(opened.fileno(), size, 0), "is", ReadAllowance.of(size))
     places = content.get("weight_map")
     if not isinstance(places, dict):
-        raise MalformedFile(
-            "has no weight_map, which says what is in which file: name the index, or a checkpoint itself"
-        )
+        raise MalformedFile("has no weight_map, and is no index: name the index, or a checkpoint")
     keys: dict[str, list[str]] = {}
     for key, file in places.items():
         if not isinstance(file, str) or not _is_name(file):
-            raise UnsoundKey(key, "is in the index with something else than the name of a file")
+            raise UnsoundKey(key, "is listed without the name of a file: correct the index")
         keys.setdefault(file, []).append(key)
         if len(keys) > MOST_FILES:
             raise MalformedFile(f"is an index of more than {MOST_FILES:,} files: save the checkpoint in fewer")
     for file, [key, *_] in keys.items():
         if _leads_elsewhere(file):
-            raise UnsoundKey(key, f"is in {printable(file)}, by the index: a name that leads out of the folder")
+            raise UnsoundKey(key, f"is listed in {printable(file)}, which leads out of the folder: correct the index")
     _require_different(path.parent, keys)
     return {path.parent / file: listed for file, listed in keys.items()}
 

@@ -132,7 +132,7 @@ def test_a_header_may_be_as_long_as_the_format_allows(surplus: int, tmp_path: Pa
     header = header if surplus else header.ljust(length)
     save_plain(RawContent([length.to_bytes(8, "little"), header, *tensors]), tmp_path / "long")
     if surplus:
-        with pytest.raises(MalformedFile, match="by its first bytes, its header has 100,000,001 bytes"):
+        with pytest.raises(MalformedFile, match="its header would have 100,000,001 bytes"):
             read_header(tmp_path / "long")
     else:
         assert list(read_header(tmp_path / "long")) == ["a"]

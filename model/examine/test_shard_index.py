@@ -62,9 +62,7 @@ def test_of_tied_tensors_safetensors_have_the_first(tmp_path: Path) -> None:
 )
 def test_an_index_leads_nowhere_else(file: object, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(json.dumps({"weight_map": {"a": file}}))
-    with pytest.raises(
-        MalformedFile, match=r"a name that leads out of the folder|something else than the name of a file"
-    ):
+    with pytest.raises(MalformedFile, match=r"leads out of the folder|without the name of a file"):
         read_index(tmp_path / "index.json")
 
 

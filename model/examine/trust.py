@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from model.examine.mishaps import AGAIN
 from model.examine.pickle_objects import SavedObject, SavedStorage, SavedTensor
 from model.examine.safetensors_file import Extent, contiguous_stride, read_header
 from model.examine.saved_file import dtype_shape_stride, kind_of, read_saved
@@ -29,7 +30,10 @@ FileContents = dict[Path, dict[str, Any]]
 
 
 class UntrustedCheckpoint(Exception):
-    """A file is not a sound checkpoint of the model: the `file`, the `key` that is concerned, and the `reason`."""
+    """A file is not a sound checkpoint of the model: the `file`, the `key` that is concerned, and the `reason`.
+
+    The reason is a predicate of the key, or of the file: `is empty`.
+    """
 
     def __init__(self, file: Path, key: str | None, reason: str) -> None:
         super().__init__(file, key, reason)
@@ -39,7 +43,7 @@ class UntrustedCheckpoint(Exception):
 
     def __str__(self) -> str:
         subject = f"{self.file}: {self.key}" if self.key is not None else str(self.file)
-        return f"{one_line(subject)}: {one_line(self.reason)}"
+        return f"{one_line(subject)} {one_line(self.reason)}"
 
 
 def one_line(text: str) -> str:
@@ -67,7 +71,7 @@ def naming(file: Path, key: str | None = None) -> Iterator[None]:
     except MalformedFile as error:
         raise UntrustedCheckpoint(file, key, str(error)) from None
     except FileNotFoundError:
-        raise UntrustedCheckpoint(file, key, "is missing") from None
+        raise UntrustedCheckpoint(file, key, f"is missing: {AGAIN}") from None
     except OSError as error:
         raise UntrustedCheckpoint(file, key, f"cannot be read: {error.strerror}") from None
 
@@ -79,7 +83,7 @@ def _torch(path: Path, contents: bool) -> FileContents:
 
 def _state_dict(path: Path, saved: object) -> dict[str, Any]:
     if not isinstance(saved, dict):
-        raise UntrustedCheckpoint(path, None, f"holds {_kind_of(saved)}, no state dict")
+        raise UntrustedCheckpoint(path, None, f"holds {_kind_of(saved)}, not a state dict: save model.state_dict()")
     for key in saved:
         if not isinstance(key, str):
             raise UntrustedCheckpoint(path, str(key), "is a key of the state dict, but no string")
@@ -123,7 +127,7 @@ def _examine_folder(path: Path, expected: Mapping[str, Any], contents: bool) -> 
     files = {file_name(key): key for key in untied(expected)}
     with naming(path):
         if not stat.S_ISDIR(mode := path.stat().st_mode):
-            raise MalformedFile(f"is {kind_of(mode)} where a folder is to be")
+            raise MalformedFile(f"is {kind_of(mode)}, not a folder")
         found = sorted(entry.name for entry in path.iterdir())
     for name in found:
         if name not in files:
@@ -192,7 +196,7 @@ def require_ties(parts: FileContents, expected: Mapping[str, Any]) -> None:
             continue
         if (file, value.storage.key) != (other_file, other.storage.key):
             raise UntrustedCheckpoint(
-                file, key, f"has its own memory, where in the model it shares its memory with {first}"
+                file, key, f"has its own memory, where the model ties it to {first}: save it from such a model"
             )
         as_in_model = not any(_difference_in_memory(one, saved[one][1], expected) for one in (key, first))
         same = dtype_shape_stride(wanted) == dtype_shape_stride(expected[first]) and dtype_shape_stride(
@@ -221,9 +225,9 @@ def _difference(key: str, saved: object, expected: Mapping[str, Any]) -> str | N
         return f"is {_kind_of(saved)}, where the model has {_kind_of(wanted)}"
     dtype, shape, _ = dtype_shape_stride(wanted)
     if saved.dtype != dtype:
-        return f"is {saved.dtype}, where the model has {dtype}: a copy would cast it"
+        return f"is {saved.dtype}, where the model has {dtype}"
     if saved.shape != shape:
-        return f"has the shape {list(saved.shape)}, where the model has {list(shape)}: a copy may broadcast it"
+        return f"has the shape {list(saved.shape)}, where the model has {list(shape)}"
     return None
 
 

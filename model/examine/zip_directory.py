@@ -64,7 +64,7 @@ def pread(descriptor: int, count: int, place: int) -> bytes:
     except OverflowError:
         raise MalformedFile(f"speaks of byte {place:,}, which no file has") from None
     if len(content) != count:
-        raise MalformedFile(f"is cut off at byte {place + len(content):,}, within what is still its own: {AGAIN}")
+        raise MalformedFile(f"is cut off at byte {place + len(content):,}: {AGAIN}")
     return content
 
 
@@ -111,7 +111,7 @@ def _explain_end(descriptor: int, size: int) -> None:
     surplus = tail - found - _END.size
     if found >= 0 and surplus > 0:
         raise MalformedFile(f"has {surplus:,} bytes behind the end of its zip")
-    raise MalformedFile(f"is cut off: the end of its zip is missing: {AGAIN}")
+    raise MalformedFile(f"is cut off, because the end of its zip is missing: {AGAIN}")
 
 
 def _read_entries(directory: bytes, count: int) -> list[DirectoryEntry]:

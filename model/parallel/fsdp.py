@@ -50,7 +50,7 @@ def _objections(model: nn.Module, wrap: Sequence[str], *, one_dtype: bool) -> It
             yield f"FSDP2 shards contiguous tensors only, and {name} has the strides {parameter.stride()}"
     if tied := tied_across(model, found):
         yield (
-            f"FSDP2 would untie {tied[0]} and {tied[1]}, which are one tensor in two blocks: name with --wrap a class "
+            f"FSDP2 would untie {tied[0]} and {tied[1]}, which are one tensor in two blocks; name with --wrap a class "
             "that has both in it, or neither"
         )
     if not one_dtype:
@@ -67,4 +67,4 @@ def _mixed(model: nn.Module, units: Units) -> Iterator[str]:
                 dtypes.setdefault(parameters[name].dtype, name)
         if len(dtypes) > 1:
             listed = " and ".join(f"{name} in {dtype_name(dtype)}" for dtype, name in dtypes.items())
-            yield f"FSDP2 gathers a block in one dtype, and one has {listed}: --cast bfloat16 gives it one"
+            yield f"FSDP2 gathers a block in one dtype, and one has {listed}; give it one with --cast bfloat16"

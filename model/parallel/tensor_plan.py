@@ -87,7 +87,7 @@ def plan_of(model: nn.Module, reference: Reference | None) -> Mapping[str, Any]:
         plan = found if isinstance(found, Mapping) or not callable(found) else found()
     if not (isinstance(plan, Mapping) and plan and all(isinstance(name, str) for name in plan)):
         raise ValueError(
-            f"{reference.display_name} is no plan, but of the type {type(plan).__name__}: write a dict of names of "
+            f"{reference.display_name} is of type {type(plan).__name__}, and not a plan; write a dict of names of "
             f"modules and styles, such as {{'layers.*.q_proj': 'colwise'}}"
         )
     return plan
@@ -104,7 +104,9 @@ def divided_layers(model: nn.Module, reference: Reference | None) -> dict[str, t
         names = _matching(pattern, modules)
         if not names and not _matching(pattern, dict(model.named_parameters())):
             if reference:
-                raise ValueError(f"{pattern!r} names no module of the model; it has {_some(modules)}")
+                raise ValueError(
+                    f"the plan names {pattern!r}, which the model does not have; choose from {_some(modules)}"
+                )
             continue
         if isinstance(style, str) and style in WHOLE:
             continue
@@ -154,7 +156,7 @@ def objection_to_plan(model: nn.Module, reference: Reference | None, ranks: int)
     try:
         layers = divided_layers(model, reference)
     except ValueError as error:
-        return f"{error}; divide it by fsdp alone, or give another plan with --tp-plan"
+        return f"{error}; use --parallelism fsdp, or give another plan with --tp-plan"
     return next(_uneven(model, layers, ranks), None)
 
 
@@ -168,18 +170,21 @@ def _uneven(model: nn.Module, layers: Mapping[str, tuple[nn.Module, Any]], ranks
     if any(name.rpartition(".")[2] in HEADS and _is_local(style) for name, (_, style) in layers.items()):
         for name, heads in _heads(model).items():
             if heads % ranks:
-                yield f"{ranks:,} ranks cannot share {heads:,} heads ({name}): give a number that divides it"
+                yield f"{ranks:,} ranks cannot divide {heads:,} heads ({name}) evenly; give --ranks a divisor of that"
     for path, (module, _) in layers.items():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.is_contiguous():
-                yield f"a plan divides contiguous tensors only, and {path}.{name} has the strides {parameter.stride()}"
+                yield f"{path}.{name} is not contiguous, and cannot be divided; leave it out of the plan"
     for path, (module, style) in layers.items():
         dimension = _dimensions(path, module, style).get("weight")
         if dimension is None or not _is_local(style):
             continue
         if (size := module.get_parameter("weight").shape[dimension]) % ranks:
             what = "rows" if dimension == 0 else "columns"
-            yield f"{ranks:,} ranks cannot share the {size:,} {what} of {path}.weight: give a number that divides it"
+            yield (
+                f"{ranks:,} ranks cannot divide the {size:,} {what} of {path}.weight evenly; give --ranks "
+                f"a divisor of that"
+            )
 
 
 def _heads(model: nn.Module) -> dict[str, int]:
@@ -195,8 +200,7 @@ def _dimensions(name: str, module: nn.Module | None, style: Any) -> Mapping[str,
     kind = styles()[style].kind if isinstance(style, str) and style in styles() else _kind_of_own(style)
     if kind is None:
         raise ValueError(
-            f"the plan has the style {style!r} for {name}, which torch.distributed.tensor.parallel has not: it has "
-            f"{', '.join(styles())}"
+            f"the plan gives {name} the style {style!r}, which PyTorch does not have; choose from {', '.join(styles())}"
         )
     if kind == AROUND:
         return {}
@@ -206,7 +210,9 @@ def _dimensions(name: str, module: nn.Module | None, style: Any) -> Mapping[str,
         if isinstance(module, layer):
             return {one: at for one, at in DIMENSIONS[layer, kind].items() if getattr(module, one, None) is not None}
     what = f"a {type(module).__name__}" if module else "a parameter"
-    raise ValueError(f"the plan divides {name}, which is {what}: PyTorch divides nn.Linear and nn.Embedding")
+    raise ValueError(
+        f"the plan divides {name}, which is {what}; leave it out: PyTorch divides nn.Linear and nn.Embedding"
+    )
 
 
 def _kind_of_own(style: object) -> str | None:

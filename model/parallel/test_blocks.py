@@ -117,7 +117,7 @@ def frozen() -> nn.Module:
         (
             mixed,
             "FSDP2 gathers a block in one dtype, and one has blocks.1.norm.weight in bfloat16 and "
-            "blocks.1.q_proj.weight in float32: --cast bfloat16 gives it one",
+            "blocks.1.q_proj.weight in float32; give it one with --cast bfloat16",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_ties_across_blocks_are_refused() -> None:
     model = Decoder()
     model.get_submodule("blocks.2.q_proj").weight = model.get_parameter("blocks.0.q_proj.weight")
     assert Division("fsdp").objection(model, 2) == (
-        "FSDP2 would untie blocks.0.q_proj.weight and blocks.2.q_proj.weight, which are one tensor in two blocks: name "
+        "FSDP2 would untie blocks.0.q_proj.weight and blocks.2.q_proj.weight, which are one tensor in two blocks; name "
         "with --wrap a class that has both in it, or neither"
     )
     # Nothing is a block then.

@@ -65,22 +65,24 @@ def test_what_a_model_brings_may_be_for_other_sizes_of_it() -> None:
     [
         (
             {"blocks.*.query": "colwise"},
-            "'blocks.*.query' names no module of the model; it has embedding, blocks.0.q_proj, blocks.0.k_proj, "
-            "blocks.0.v_proj and others",
+            "the plan names 'blocks.*.query', which the model does not have; choose from embedding, blocks.0.q_proj, "
+            "blocks.0.k_proj, blocks.0.v_proj and others",
         ),
         (
             {"blocks.0.q_proj": "columns"},
-            "the plan has the style 'columns' for blocks.0.q_proj, which torch.distributed.tensor.parallel has not: it "
-            "has colwise, rowwise, colwise_gather_output, colwise_rep, rowwise_split_input, rowwise_rep, "
+            "the plan gives blocks.0.q_proj the style 'columns', which PyTorch does not have; choose from colwise,"
+            " rowwise, colwise_gather_output, colwise_rep, rowwise_split_input, rowwise_rep, "
             "embedding_rowwise, embedding_colwise",
         ),
         (
             {"blocks.0.norm": "colwise"},
-            "the plan divides blocks.0.norm, which is a LayerNorm: PyTorch divides nn.Linear and nn.Embedding",
+            "the plan divides blocks.0.norm, which is a LayerNorm; leave it out: PyTorch divides nn.Linear "
+            "and nn.Embedding",
         ),
         (
             {"blocks.0.q_proj.weight": "colwise"},
-            "the plan divides blocks.0.q_proj.weight, which is a parameter: PyTorch divides nn.Linear and nn.Embedding",
+            "the plan divides blocks.0.q_proj.weight, which is a parameter; leave it out: PyTorch divides "
+            "nn.Linear and nn.Embedding",
         ),
     ],
 )
@@ -92,14 +94,14 @@ def test_a_plan_that_cannot_be_followed_is_refused_in_a_line(
         divided_layers(Decoder(), OWN)
     assert str(caught.value) == message
     objection = Division("tensor", tp_plan=OWN).objection(Decoder(), 2)
-    assert objection == f"{message}; divide it by fsdp alone, or give another plan with --tp-plan"
+    assert objection == f"{message}; use --parallelism fsdp, or give another plan with --tp-plan"
 
 
 @pytest.mark.parametrize("plan", [{}, [], None, 3, {1: "colwise"}])
 def test_what_is_no_plan_is_refused_in_a_line(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "PLAN", plan)
     with pytest.raises(
-        ValueError, match=r"^bench\.selftest\.decoder:PLAN is no plan, but of the type \w+: write a dict"
+        ValueError, match=r"^bench\.selftest\.decoder:PLAN is of type \w+, and not a plan; write a dict"
     ):
         plan_of(Decoder(), OWN)
 
@@ -118,12 +120,12 @@ def with_config(**counts: int) -> nn.Module:
         (
             brings(PLAN),
             3,
-            "3 ranks cannot share the 16 rows of blocks.0.q_proj.weight: give a number that divides it",
+            "3 ranks cannot divide the 16 rows of blocks.0.q_proj.weight evenly; give --ranks a divisor of that",
         ),
         (
             brings({"blocks.*.o_proj": "rowwise"}),
             32,
-            "32 ranks cannot share the 16 columns of blocks.0.o_proj.weight: give a number that divides it",
+            "32 ranks cannot divide the 16 columns of blocks.0.o_proj.weight evenly; give --ranks a divisor of that",
         ),
         # Each rank has the outputs of all.
         (brings({"blocks.*.q_proj": "colwise_gather_output", "blocks.*.o_proj": "rowwise_split_input"}), 3, None),
@@ -131,12 +133,12 @@ def with_config(**counts: int) -> nn.Module:
         (
             with_config(num_attention_heads=4, num_key_value_heads=2),
             4,
-            "4 ranks cannot share 2 heads (num_key_value_heads): give a number that divides it",
+            "4 ranks cannot divide 2 heads (num_key_value_heads) evenly; give --ranks a divisor of that",
         ),
         (
             with_config(num_attention_heads=4),
             8,
-            "8 ranks cannot share 4 heads (num_attention_heads): give a number that divides it",
+            "8 ranks cannot divide 4 heads (num_attention_heads) evenly; give --ranks a divisor of that",
         ),
     ],
 )

@@ -135,7 +135,7 @@ def load(model: Any, state_dict: dict[str, Any], *, converted: bool, missing: Co
 def _require_all_but(missing: Collection[str], taken: Any) -> None:
     """Raise `ValueError` unless a state dict has the names of the model, `missing` ones excepted."""
     if differing := [*taken.unexpected_keys, *sorted(set(taken.missing_keys) - set(missing))]:
-        raise ValueError(f"load_state_dict of the model does not take {', '.join(differing[:3])}")
+        raise ValueError(f"is not taken by load_state_dict of the model: {', '.join(differing[:3])}")
 
 
 def _from_pretrained(model: Any, state_dict: Mapping[str, Any], missing: Set[str]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from torch import nn
 
 from model.examine.trust import one_line
 from model.state_dict import state_digest
-from model.user.pretrained_folder import PretrainedFolder
+from model.user.hub_name import REPOSITORY as HUB_REPOSITORY
+from model.user.pretrained_folder import ENDINGS, PretrainedFolder
 from model.user.reference import Reference
 from model.user.tensors_of_files import TensorsOfFiles
 from model.user.user_code import UserCodeFailed, naming_failures
@@ -60,10 +61,26 @@ def factory_of(text: str) -> Factory:
 
 
 def names_nothing(text: str) -> str:
-    return (
-        f"{one_line(repr(text))} names nothing; write package.module:function or file.py:function, or the folder of a "
-        f"Hugging Face model"
-    )
+    """Return a line on a text that names no model: what it is, if that is known, and what to write."""
+    shown, path = one_line(repr(text)), Path(text)
+    if text.endswith(".py"):
+        return f"{shown} names no function; write {one_line(text)}:FUNCTION"
+    if path.suffix in ENDINGS and _is_file(path):
+        return (
+            f"{shown} is a checkpoint, not a model; name it with --checkpoint, and with --model what builds the model"
+        )
+    if path.suffix in {*ENDINGS, ".json", ".gguf"}:
+        return f"there is no {one_line(text)}; name a folder, or a function, file.py:function"
+    if HUB_REPOSITORY.fullmatch(text):
+        return f"{shown} is no folder here; name a folder, or plan the model of the hub: --plan --model hub:{text}"
+    return f"{shown} is neither a folder nor a function; write file.py:function, package.module:function, or a folder"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # No file can have this name.
+        return False
 
 
 @cache
@@ -89,7 +106,9 @@ def build(factory: Factory) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
     kind = type(model).__name__
-    raise UserCodeFailed(f"{factory.display_name} returns no torch.nn.Module, but something of the type {kind}")
+    raise UserCodeFailed(
+        f"{factory.display_name} returns an object of type {kind}, not a torch.nn.Module; return the model"
+    )
 
 
 @cache

@@ -108,19 +108,23 @@ def _read(file: Path) -> dict[str, Any]:
     with open_regular(file, follow=True) as opened:
         if (size := os.fstat(opened.fileno()).st_size) > MOST_BYTES:
             raise MalformedFile(
-                f"is no configuration: it has {size:,} bytes, and the largest has less than {MOST_BYTES:,}"
+                f"is too large for a configuration: it has {size:,} bytes of at most {MOST_BYTES:,}; name another file"
             )
         content = pread(opened.fileno(), size, 0)
     if (needed := json_bytes(content)) > (most := ReadAllowance.of(size).left):
         raise MalformedFile(
-            f"is no configuration: it takes {needed / 2**20:,.0f} MiB of memory, of at most {most >> 20:,}"
+            f"is too large for a configuration: it takes {needed / 2**20:,.0f} MiB of memory of at most "
+            f"{most >> 20:,}; "
+            f"name another file"
         )
     try:
         described = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise MalformedFile(f"is not JSON: {one_line(str(error))}") from None
+        raise MalformedFile(f"is not JSON ({one_line(str(error))}); correct it, or download it again") from None
     if not isinstance(described, dict):
-        raise MalformedFile(f"is no configuration: it holds a {type(described).__name__}, not an object")
+        raise MalformedFile(
+            f"is no configuration: it has a {type(described).__name__}, not an object; correct it, or download it again"
+        )
     return described
 
 
@@ -133,7 +137,7 @@ def _require_few(described: dict[str, Any]) -> None:
             continue
         for name in MOST.keys() & one.keys():
             if type(count := one[name]) is int and count > MOST[name]:
-                raise ValueError(f"its {name} is {printable(count)}, and here at most {MOST[name]:,}: correct it")
+                raise ValueError(f"its {name} is {printable(count)}, above the limit of {MOST[name]:,}; correct it")
         left += one.values()
 
 
@@ -142,12 +146,12 @@ def _of_transformers(file: Path, described: Mapping[str, Any]) -> FromConfig:
     names = described.get("architectures")
     if not (isinstance(names, list) and names):
         raise NoClass(
-            'it names no architecture: add one, such as "architectures": ["LlamaForCausalLM"]',
-            "no architecture is named",
+            'it names no architecture; add one, such as "architectures": ["LlamaForCausalLM"]',
+            "it names no architecture",
         )
     library, model_class = _class("transformers", "PreTrainedModel", names[0], described)
     if model_class.config_class is None:
-        raise ValueError(f"{names[0]} is the base of all models: name the class of this one")
+        raise ValueError(f"its architecture {names[0]} is the base of all models; name the class of this model")
     kind = described.get("model_type")
     own = model_class.config_class.model_type
     if kind is not None and kind != own and not (isinstance(kind, str) and kind in library.CONFIG_MAPPING):
@@ -162,9 +166,9 @@ def _require_unquantised(described: Mapping[str, Any]) -> None:
     for settings in (one["quantization_config"] for one in sections if one.get("quantization_config") is not None):
         method = settings.get("quant_method") if isinstance(settings, dict) else None
         raise NoClass(
-            "it has a quantization_config: write a factory that builds the quantised model, or have --plan count the "
-            "tensors of its .safetensors files, in the folder that --model names then",
-            printable(method) if isinstance(method, str) else "quantised",
+            "the model is quantised (quantization_config); write a function that builds it, or plan it from its "
+            ".safetensors files: --plan, with the folder as --model",
+            f"it is quantised by {printable(method)}" if isinstance(method, str) else "it is quantised",
         )
 
 
@@ -174,12 +178,12 @@ def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) 
     try:
         library: Any = import_module(package)
     except ImportError as error:
-        message = f"{text} wants {package}, which cannot be imported ({error}): install it: {pip_install('models')}"
+        message = f"{text} needs {package}, which cannot be imported ({error}); run {pip_install('models')}"
         raise NoClass(message, f"{package} cannot be imported") from None
     if package == "transformers" and int(library.__version__.partition(".")[0]) < LEAST_TRANSFORMERS:
         raise NoClass(
-            f"{text} wants transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is here: pip install "
-            f"'transformers>={LEAST_TRANSFORMERS}'",
+            f"{text} needs transformers {LEAST_TRANSFORMERS} or newer, and {library.__version__} is installed; run pip "
+            f"install 'transformers>={LEAST_TRANSFORMERS}'",
             f"transformers {library.__version__} is too old",
         )
     found = None
@@ -189,15 +193,15 @@ def _class(package: str, kind: str, name: object, described: Mapping[str, Any]) 
     if isinstance(found, type) and issubclass(found, getattr(library, kind)):
         return library, found
     if backends := getattr(found, "_backends", None):
-        wants = f"{text} of {package} wants {', '.join(backends)}"
-        raise NoClass(f"{wants}: install it", wants)
+        needs = f"{text} of {package} needs {', '.join(backends)}"
+        raise NoClass(f"{needs}; install it", needs)
     raise _unknown(library, "model", name, described)
 
 
 def _unknown(library: Any, what: str, name: object, described: Mapping[str, Any]) -> NoClass:
-    code = ", and code that lies beside a configuration is not run here" if "auto_map" in described else ""
+    code = ", and code beside a configuration is never run" if "auto_map" in described else ""
     has_none = f"{library.__name__} {library.__version__} has no {what} {one_line(repr(name))}"
-    return NoClass(f"{has_none}{code}: write a factory that builds the model", f"{has_none}{code}")
+    return NoClass(f"{has_none}{code}; write a function that builds the model", f"{has_none}{code}")
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:

@@ -61,9 +61,9 @@ def user_model(
         _require_as_they_lie(state_key, wanted)
         checkpoint = None
     if state_key is not None and checkpoint is None:
-        raise ValueError("--state-key is for what --checkpoint names; leave it out, or name a checkpoint")
+        raise ValueError("--state-key is for a checkpoint; name one with --checkpoint, or leave it out")
     if checkpoint is None and (options := wanted.name_options):
-        raise ValueError(f"{options[0]} is for what --checkpoint names; leave it out, or name a checkpoint")
+        raise ValueError(f"{options[0]} is for a checkpoint; name one with --checkpoint, or leave it out")
     source = (
         recognised(Path(checkpoint), expected, state_key, partial(on_meta, factory), wanted)
         if checkpoint is not None
@@ -91,8 +91,8 @@ def _factory(named: Named) -> tuple[Factory, tuple[str, ...]]:
             raise
         files = TensorsOfFiles(str(named.headers.absolute()), factory.name, factory.display_name)
         files.without_arguments()
-        unseen = "no first forward pass, and tied weights count once for each tensor that is saved"
-        return files, (*named.notes, f"planned as its files have it: {error.reason}; there is {unseen}")
+        unseen = "the plan has no first forward pass, and counts tied weights once for each tensor that is saved"
+        return files, (*named.notes, f"planned from the tensors of its files, because {error.reason}: {unseen}")
     return factory, named.notes
 
 
@@ -101,7 +101,8 @@ def _require_as_they_lie(state_key: str | None, wanted: ConversionRequest) -> No
     given = [*wanted.name_options, *(["--cast"] if wanted.cast else []), *(["--state-key"] if state_key else [])]
     if given:
         raise ValueError(
-            f"{given[0]}: the model is planned as its files have it, because no installed class builds it; leave it out"
+            f"{given[0]}: no installed class builds this model, so it is planned from the tensors of its files; leave "
+            f"out {given[0]}"
         )
 
 
@@ -109,22 +110,23 @@ def _require_measurable(factory: Factory, expected: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a model that cannot be built again and again, or compared; `expected` is its state."""
     if name := _shared(factory):
         raise ValueError(
-            f"{factory.display_name} returns the same {name} each time, which the next load would find changed: have "
-            f"it build a new model in each call"
+            f"{factory.display_name} returns the same {name} in each call, so a load would change it for the next one; "
+            f"build a new model in each call"
         )
     for name, value in expected.items():
         if is_lazy(value):
             raise ValueError(
-                f"{factory.display_name} makes a lazy model, whose {name} is not initialised yet: run it once, on an "
-                f"input of yours, before you return it"
+                f"{factory.display_name} returns a lazy model, whose {name} is not initialised; run it once "
+                f"on an input "
+                f"before you return it"
             )
         if kind := _other_kind(value):
             raise ValueError(
-                f"{factory.display_name} makes a model whose {name} is of the type {kind}: other tensors than torch's "
-                f"own dense ones cannot be compared bit by bit here"
+                f"{factory.display_name} returns a model whose {name} is of type {kind}, and only dense tensors of "
+                f"torch are compared bit by bit; build it without such tensors"
             )
     if not any(isinstance(value, Tensor) and value.nbytes for value in expected.values()):
-        raise ValueError(f"{factory.display_name} makes a model without weights")
+        raise ValueError(f"{factory.display_name} returns a model without weights; return one that has weights")
 
 
 @contextmanager

@@ -85,7 +85,9 @@ def fetch_folder(name: HubName, parent: Path, *, headers: bool = True) -> HubFol
         with _of(commit.display_name):
             return _fetched(commit, parent / name.name, headers=headers)
     except OSError as error:
-        raise ValueError(f"{name}: its headers cannot be kept: {error.strerror}") from None
+        raise ValueError(
+            f"{name}: its headers cannot be written ({error.strerror}); set TMPDIR to another folder"
+        ) from None
 
 
 @contextmanager
@@ -93,8 +95,8 @@ def _of(subject: str) -> Iterator[None]:
     try:
         yield
     except UntrustedCheckpoint as error:
-        key = f"{error.key} " if error.key is not None else ""
-        raise ValueError(f"{subject}: {error.file.name}: {one_line(f'{key}{error.reason}')}") from None
+        key = f": {error.key}" if error.key is not None else ""
+        raise ValueError(f"{subject}: {one_line(f'{error.file.name}{key} {error.reason}')}") from None
     except HubRefusal as error:
         raise ValueError(f"{subject}: {error}") from None
 
@@ -107,9 +109,9 @@ def _commit(name: HubName) -> _Commit:
         described = read_json(content, "is", ReadAllowance.of(len(content)))
         digest, files = described["sha"], frozenset(one["rfilename"] for one in described["siblings"])
     except (MalformedFile, KeyError, TypeError):
-        raise HubRefusal("the server does not describe a repository as the hub does: check HF_ENDPOINT") from None
+        raise HubRefusal("the server does not describe a repository as the hub does; check HF_ENDPOINT") from None
     if not _is_digest(digest) or not all(isinstance(one, str) for one in files):
-        raise HubRefusal("the server names no commit and files, as the hub does: check HF_ENDPOINT")
+        raise HubRefusal("the server does not name a commit and files as the hub does; check HF_ENDPOINT")
     return _Commit(name, digest, files)
 
 
@@ -125,8 +127,9 @@ def _fetched(commit: _Commit, folder: Path, *, headers: bool) -> HubFolder:
         (folder / CONFIG).write_bytes(fetch(commit.url(CONFIG), MOST_BYTES))
     entrance = _entrance(commit.files) if headers else None
     if entrance is None:
-        why = ", as it has no .safetensors that is named as transformers does: planned from it alone" if headers else ""
-        return HubFolder(folder, commit.display_name, None, f"{commit.display_name}: {CONFIG} was fetched{why}")
+        alone = ", and the plan uses it alone: the repository has no .safetensors file that transformers loads"
+        note = f"{commit.display_name}: {CONFIG} was fetched{alone if headers else ''}"
+        return HubFolder(folder, commit.display_name, None, note)
     weights = folder / entrance
     fetched = _headers(commit, folder, _files(commit, weights))
     count, size = len(fetched), sum(fetched)
@@ -165,11 +168,13 @@ def _of_file(name: str) -> Iterator[None]:
 def _headers(commit: _Commit, folder: Path, files: list[str]) -> list[int]:
     """Write every file with its header and a hole; return the bytes of the headers."""
     if missing := [name for name in files if name not in commit.files]:
-        raise HubRefusal(f"{one_line(missing[0])} is missing, though the index lists it: name another revision")
+        raise HubRefusal(f"{one_line(missing[0])} is listed by the index, and is missing; name another revision")
     # Not a byte behind a header is asked for: its length comes first.
     places = _parallel(lambda name: _place(commit, name), files)
     if (total := sum(length for length, _ in places)) > _MOST_HEADERS_BYTES:
-        raise HubRefusal(f"its headers have {total:,} bytes, and here at most {_MOST_HEADERS_BYTES:,}: save it again")
+        raise HubRefusal(
+            f"its headers have {total:,} bytes, above the limit of {_MOST_HEADERS_BYTES:,}; name another revision"
+        )
     _parallel(lambda one: _write(commit, folder, one[0], *one[1]), list(zip(files, places, strict=True)))
     return [_LENGTH_BYTES + length for length, _ in places]
 
@@ -191,7 +196,7 @@ def _place(commit: _Commit, name: str) -> tuple[int, int]:
         received = fetch_part(commit.url(name), 0, _LENGTH_BYTES)
         length, size = int.from_bytes(received.content, "little"), received.file_bytes
         if size is None:
-            raise HubRefusal("the server does not tell the size of the file: check HF_ENDPOINT")
+            raise HubRefusal("the server does not tell the size of the file; check HF_ENDPOINT")
         if len(received.content) < _LENGTH_BYTES or length > min(MOST_HEADER_BYTES, size - _LENGTH_BYTES):
             raise HubRefusal(_wrong(fetch_part(commit.url(name), 0, FIRST_BYTES).content, length))
         return length, size
@@ -199,7 +204,7 @@ def _place(commit: _Commit, name: str) -> tuple[int, int]:
 
 def _wrong(first: bytes, length: int) -> str:
     """Return what a file without a header is."""
-    is_what = (mishap(first) or f"is no file of safetensors: its header would have {length:,} bytes").partition(": ")
+    is_what = (mishap(first) or f"is no .safetensors file: its header would have {length:,} bytes").partition(": ")
     detail = f": {is_what[2]}" if is_what[2].startswith("its header") else ""
     return f"the file {is_what[0]}{detail}; name another revision"
 
@@ -208,7 +213,7 @@ def _write(commit: _Commit, folder: Path, name: str, length: int, size: int) -> 
     with _of_file(name):
         header = fetch_part(commit.url(name), _LENGTH_BYTES, length).content
         if len(header) < length:
-            raise HubRefusal(f"the header has {len(header):,} bytes of {length:,}: try again later")
+            raise HubRefusal(f"the header came with {len(header):,} of its {length:,} bytes; try again later")
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as opened:

@@ -9,7 +9,8 @@ PREFIX = "hub:"
 FORM = "hub:ORG/NAME or hub:ORG/NAME@REVISION, such as hub:Qwen/Qwen3-8B"
 # Those that the hub takes: letters, digits, and `-`, `_` or `.` between them.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_]|[-.](?![-.]))*(?<![-.])"
-_NAME = re.compile(rf"(?P<owner>{_PART})/(?P<name>{_PART})(?:@(?P<revision>[\w./+-]{{1,200}}))?", re.ASCII)
+REPOSITORY = re.compile(rf"(?P<owner>{_PART})/(?P<name>{_PART})", re.ASCII)
+_NAME = re.compile(rf"{REPOSITORY.pattern}(?:@(?P<revision>[\w./+-]{{1,200}}))?", re.ASCII)
 _MOST_CHARACTERS = 96
 
 
@@ -31,7 +32,7 @@ class HubName:
             return None
         found = _NAME.fullmatch(text.removeprefix(PREFIX))
         if not found or len(f"{found['owner']}/{found['name']}") > _MOST_CHARACTERS or found["name"].endswith(".git"):
-            raise ValueError(f"{one_line(repr(text))} names no model of the hub; write {FORM}")
+            raise ValueError(f"{one_line(repr(text))} is not the name of a model on the hub; write {FORM}")
         return cls(found["owner"], found["name"], found["revision"] or "")
 
     @property
@@ -46,6 +47,6 @@ class HubName:
         if not planned:
             at = f" --revision {self.revision}" if self.revision else ""
             raise ValueError(
-                f"{self}: weights are not downloaded here; add --plan, or run hf download {self.repository}{at} "
-                f"--local-dir {self.name}, then --model {self.name}"
+                f"{self} is planned only, since no weights are downloaded here; add --plan, or run hf download "
+                f"{self.repository}{at} --local-dir {self.name}, and then use --model {self.name}"
             )

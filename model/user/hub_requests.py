@@ -24,10 +24,11 @@ BUSY = {429, 500, 502, 503, 504}
 
 # The codes that the hub gives in its header X-Error-Code.
 _CODES = {
-    "GatedRepo": "the repository is gated: accept its terms on its page, and log in with hf auth login",
-    "RepoNotFound": "there is no such repository that you may read: correct the name, or log in with hf auth login",
-    "RevisionNotFound": "there is no such revision: name a branch, a tag or a commit after the @",
-    "EntryNotFound": "the file is missing, though it is listed: name another revision",
+    "GatedRepo": "the repository is gated; accept its terms on its page, and log in with hf auth login",
+    "RepoNotFound": "there is no such repository, or you may not read it; correct the name, or log in with "
+    "hf auth login",
+    "RevisionNotFound": "there is no such revision; name a branch, a tag or a commit after the @",
+    "EntryNotFound": "the file is listed, and is missing; name another revision",
 }
 _OF_PART = re.compile(r"bytes \d+-\d+/(\d{1,18})")
 
@@ -49,16 +50,14 @@ def hub_library(module: str = "") -> Any:
     try:
         return import_module(f"huggingface_hub{module}")
     except ImportError as error:
-        raise HubRefusal(f"huggingface_hub cannot be imported ({error}): install it: {pip_install('models')}") from None
+        raise HubRefusal(f"huggingface_hub cannot be imported ({error}); run {pip_install('models')}") from None
 
 
 def fetch(url: str, most_bytes: int) -> bytes:
     """Fetch all of a file, of at most `most_bytes`. Raises `HubRefusal`."""
     with_one_more = _request(url, {}, 0, most_bytes + 1).content
     if len(with_one_more) > most_bytes:
-        raise HubRefusal(
-            f"the file has more than {most_bytes:,} bytes, more than any of its kind: name another revision"
-        )
+        raise HubRefusal(f"the file has more than {most_bytes:,} bytes, the limit for its kind; name another revision")
     return with_one_more
 
 
@@ -76,11 +75,11 @@ def _request(url: str, headers: dict[str, str], start: int, count: int) -> Recei
     except HubRefusal:
         raise
     except errors.OfflineModeIsEnabled:
-        raise HubRefusal("HF_HUB_OFFLINE is set, and nothing was fetched: unset it, or name a folder") from None
+        raise HubRefusal("HF_HUB_OFFLINE is set, so nothing was fetched; unset it, or name a folder") from None
     except Exception as error:  # noqa: BLE001 - whatever the library raises for a connection
         reason = one_line(str(error)) or "no answer"
         raise HubRefusal(
-            f"the hub was not reached ({type(error).__name__}: {reason}): check the network, or HF_ENDPOINT"
+            f"the hub was not reached ({type(error).__name__}: {reason}); check the network, or HF_ENDPOINT"
         ) from None
 
 
@@ -124,7 +123,7 @@ def _in_time(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield chunk
         received += len(chunk)
         if time.monotonic() - began > PATIENCE_SECONDS + received / LEAST_BYTES_PER_SECOND:
-            raise HubRefusal(f"only {received:,} bytes came in {time.monotonic() - began:.0f} s: try again later")
+            raise HubRefusal(f"only {received:,} bytes came in {time.monotonic() - began:.0f} s; try again later")
 
 
 def _reason(status: int, code: str) -> str:
@@ -136,4 +135,4 @@ def _reason(status: int, code: str) -> str:
         return _CODES["RepoNotFound"]
     phrase = f" ({HTTPStatus(status).phrase})" if status in set(HTTPStatus) else ""
     again = "try again later" if status in BUSY else "check HF_ENDPOINT"
-    return f"the server answers {status}{phrase}: {again}"
+    return f"the server answers {status}{phrase}; {again}"

@@ -42,12 +42,12 @@ def require_effect(saved: Iterable[str], expected: Iterable[str], wanted: Conver
             to = by_rules(name, [(pattern, replacement)])
             if (before := befores.setdefault(to, name)) != name:
                 both = one_line(f"{before!r} and {name!r} both become {to!r}")
-                raise ValueError(f"--rename: {both} by {pattern!r}; write an expression that matches one of them")
+                raise ValueError(f"--rename: {both} by {pattern!r}; write a pattern that matches one of them")
         names = [*befores]
     _require_match("--allow-surplus", wanted.surplus, "checkpoint", names)
     if wanted.surplus and all(is_named(name, wanted.surplus) for name in names):
         globs = ", ".join(map(repr, wanted.surplus))
-        raise ValueError(f"--allow-surplus: {globs} matches all names in the checkpoint: nothing would be loaded")
+        raise ValueError(f"--allow-surplus: {globs} matches all names in the checkpoint; leave some of them to load")
 
 
 def require_lacking(names: Collection[str], wanted: ConversionRequest) -> None:
@@ -58,8 +58,8 @@ def require_lacking(names: Collection[str], wanted: ConversionRequest) -> None:
     if wanted.missing and not names:
         globs = ", ".join(map(repr, wanted.missing))
         raise ValueError(
-            f"--allow-missing: the checkpoint has all that {globs} matches; leave the option out to load it, or leave "
-            f"those tensors out with --allow-surplus"
+            f"--allow-missing: the checkpoint has all names that {globs} matches; leave out --allow-missing to load "
+            f"them, or leave them out of the load with --allow-surplus"
         )
 
 
@@ -80,8 +80,8 @@ def advice(differences: Collection[UntrustedCheckpoint], names: Mapping[str, str
     if max(len(left_out), len(missing)) > MOST_NAMES or any(_is_hostile(one) for one in (*left_out, *missing)):
         return ""
     options = [f"--allow-surplus {one!r}" for one in left_out] + [f"--allow-missing {one!r}" for one in missing]
-    does = ["leaves out what the model lacks"] * bool(surplus) + ["keeps what the model starts with"] * bool(missing)
-    return f"; {' '.join(options)} {' and '.join(does)}"
+    does = ["leave out what the model lacks"] * bool(surplus) + ["keep what the model starts with"] * bool(missing)
+    return f"; add {' '.join(options)} to {' and '.join(does)}"
 
 
 def _is_hostile(glob: str) -> bool:
@@ -105,4 +105,4 @@ def _require_match(option: str, globs: Iterable[str], whose: str, names: list[st
 
 
 def _unmatched(option: str, text: str, whose: str, names: list[str]) -> str:
-    return one_line(f"{option}: {text!r} matches no name of the {whose}, which has {listed(names)}")
+    return one_line(f"{option}: {text!r} matches no name of the {whose}; choose from {listed(names)}")

@@ -53,8 +53,10 @@ class PretrainedFolder:
             if not (path / CONFIG).is_file():
                 raise ValueError(f"{path.name} {why_no_config({file.name for file in path.iterdir()})}")
             return cls(str(path / CONFIG))
+        if is_file and path.name.endswith(".index.json"):
+            raise ValueError(f"{path.name} is the index of a checkpoint, not a model; name its folder")
         if is_file and path.suffix == ".gguf":
-            raise ValueError(f"{path.name} is GGUF, {_GGUF}")
+            raise ValueError(f"{path.name} is a GGUF file, {_GGUF}")
         return cls(str(path)) if is_file and path.suffix == ".json" else None
 
     @property
@@ -114,10 +116,10 @@ class PretrainedFolder:
         if endings & ENDINGS:
             return self.folder
         if ".gguf" in endings:
-            raise ValueError(f"{self.name} has its weights as GGUF, {_GGUF}")
+            raise ValueError(f"{self.name} has weights in GGUF files only, {_GGUF}")
         raise ValueError(
-            f"{self.name} has no weights, such as {WEIGHTS[0]} or {WEIGHTS[1]}: add them, or name them with "
-            f"--checkpoint; --plan needs none, and --model {self.display_name} takes random ones"
+            f"{self.name} has no weights, such as {WEIGHTS[0]}; add them, name them with --checkpoint, plan without "
+            f"them (--plan), or measure with random ones (--model {self.display_name})"
         )
 
 
@@ -127,7 +129,9 @@ def weights_of(model: str) -> str | None:
     Raises `ValueError`, in a line, if there is none.
     """
     found = PretrainedFolder.of(model)
-    return str(found.weights()) if found and found.folder.samefile(model) else None
+    if found is None or not found.folder.samefile(model):
+        return None
+    return str(Path(model) / found.weights().relative_to(found.folder))
 
 
 def headers_of(model: str) -> Path | None:
@@ -158,7 +162,12 @@ class PretrainedFactory:
         return {one.name: one.tensor() for one in self.inputs}
 
 
-_GGUF = "which is not loaded here: convert it to .safetensors"
+# What follows the name of an adapter.
+ADAPTER = (
+    "is a PEFT adapter, not a model; merge it into its base model (merge_and_unload), or write a "
+    "function that builds both"
+)
+_GGUF = "which PyTorch does not load; name a folder with .safetensors files"
 
 
 def _whole(text: str) -> Path:
@@ -169,12 +178,12 @@ def _whole(text: str) -> Path:
 def why_no_config(names: Collection[str]) -> str:
     """Return what a folder with these files is, if it holds no configuration; the text follows its name."""
     if "adapter_config.json" in names:
-        return "is an adapter of PEFT, which is no model by itself: write a factory that builds the model with it"
+        return ADAPTER
     if "model_index.json" in names:
-        return f"is a pipeline of diffusers: name a folder in it that has a {CONFIG}, or write a factory"
+        return f"is a diffusers pipeline, not a model; name a folder in it that has a {CONFIG}"
     if any(name.endswith(".gguf") for name in names):
-        return f"holds GGUF, {_GGUF}"
-    return f"holds no {CONFIG}; name the folder of a model of transformers, package.module:function or file.py:function"
+        return f"has GGUF files only, {_GGUF}"
+    return f"has no {CONFIG}; name the folder of a Hugging Face model, or a function, file.py:function"
 
 
 @cache

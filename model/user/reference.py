@@ -15,6 +15,9 @@ from zlib import crc32
 from model.run_folder import run_folder
 from model.user.user_code import OWN_MODULE, SUITE, SUITE_NAMES, naming_failures, surroundings
 
+# Names that a message lists.
+MOST_NAMES = 12
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -58,7 +61,7 @@ class Reference:
         """Return what the module has under this name. Raises `ValueError`, in a line, if there is nothing."""
         place, colon, name = self.text.rpartition(":")
         if not (place and colon and name):
-            raise ValueError(f"{self.text!r} names nothing; write package.module:function or file.py:function")
+            raise ValueError(f"{self.text!r} names no function; write file.py:function or package.module:function")
         module = _module(place)
         try:
             found = module
@@ -66,8 +69,8 @@ class Reference:
                 found = getattr(found, part)
         except AttributeError:
             functions = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
-            there = f"; it has {', '.join(sorted(functions))}" if functions else ""
-            raise ValueError(f"{self.display_name}: {Path(place).name} has no {name!r}{there}{_taken(place)}") from None
+            there = f"; choose from {', '.join(sorted(functions)[:MOST_NAMES])}" if functions else "; define it there"
+            raise ValueError(f"{Path(place).name} has no {name!r}{_taken(place) or there}") from None
         return found
 
     def get(self) -> Any:
@@ -75,16 +78,14 @@ class Reference:
         found = self.find()
         if callable(found):
             return found
-        raise ValueError(
-            f"{self.display_name} is not callable, but of the type {type(found).__name__}: name a function"
-        )
+        raise ValueError(f"{self.display_name} is of type {type(found).__name__}, and not a function; name a function")
 
     def without_arguments(self) -> Any:
         """Return the function, which can be called without arguments. Raises `ValueError`, in a line, if it cannot."""
         function = self.get()
         if needed := required(function):
             raise ValueError(
-                f"{self.display_name} needs arguments ({', '.join(needed)}): wrap it in a function that needs none"
+                f"{self.display_name} needs arguments ({', '.join(needed)}); wrap it in a function that needs none"
             )
         return function
 
@@ -107,12 +108,13 @@ def _module(place: str) -> ModuleType:
             try:
                 return import_module(place)
             except ModuleNotFoundError as error:
-                if remedy := _taken(place):
+                if remedy := _taken(place) or _absent(place, error):
                     raise ModuleNotFoundError(f"{error}{remedy}") from error
                 raise
     file = Path(place)
     if not file.is_file():
-        raise ValueError(f"there is no file {place}; write package.module:function or file.py:function")
+        shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+        raise ValueError(f"there is no file {shown}; write file.py:function or package.module:function")
     # Two files may have one name, in two folders.
     spec = spec_from_file_location(f"{OWN_MODULE}{crc32(bytes(file.resolve())):08x}_{file.stem}", file)
     assert spec
@@ -185,4 +187,12 @@ def _folder(package: str) -> Path | None:
 def _taken(place: str) -> str:
     """Return a remedy if a name of the user's is that of a module of the suite; "" if it is not."""
     name = place.partition(".")[0]
-    return f"; {name} is a package of this suite: name yours as a file, FOLDER/{name}.py" if name in SUITE_NAMES else ""
+    if name not in SUITE_NAMES:
+        return ""
+    return f", and {name} is a package of this suite; name yours as a file, FOLDER/{name}.py:FUNCTION"
+
+
+def _absent(place: str, error: ModuleNotFoundError) -> str:
+    """Return a remedy if the module itself is what is missing; "" if it is one that it imports."""
+    is_it = error.name is not None and f"{place}.".startswith(f"{error.name}.")
+    return "; install it, or write file.py:function" if is_it else ""

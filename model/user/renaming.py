@@ -42,11 +42,11 @@ def rule(text: str) -> tuple[str, str]:
     """
     pattern, _, replacement = text.rpartition("=")
     if not pattern:
-        raise ValueError(f"{text!r} is no REGEX=REPLACEMENT; write what names have, '=', and what they get")
+        raise ValueError(f"{text!r} is not REGEX=REPLACEMENT; write a pattern, '=', and what replaces it")
     try:
         re.compile(pattern).sub(replacement, "")
     except (re.error, IndexError, OverflowError) as error:
-        raise ValueError(f"{text!r} cannot be used: {error}") from None
+        raise ValueError(f"{text!r} is not a valid expression ({error}); correct it") from None
     return pattern, replacement
 
 

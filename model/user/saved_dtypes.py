@@ -39,15 +39,15 @@ def other_dtypes(
         more = f" (or {', '.join(others)})" if others else ""
         where = "" if len(differing) == len(found) else f" in {listed(list(differing))}"
         raise ValueError(
-            f"--checkpoint: {path} holds {_listed(have)}{where}, and the model is built in {_listed(has)}: add --cast "
+            f"--checkpoint: {path} holds {_listed(have)}{where}, and the model is built in {_listed(has)}; add --cast "
             f"{first}{more}, or build it in {_listed(have)}"
         )
     if names is None:
         return tuple(differing.items())
     if len(set(found.values())) > 1:
         raise ValueError(
-            f"--checkpoint: {path} holds {_listed(found.values())}, in tensors that from_pretrained makes others of: "
-            f"save the state dict of the model itself, to be cast"
+            f"--checkpoint: {path} holds {_listed(found.values())} in tensors that from_pretrained converts, which "
+            f"--cast cannot; save the state dict of the model itself"
         )
     return tuple((name, dtype) for name in names for dtype in set(found.values()))
 
@@ -61,8 +61,8 @@ def require_floating(path: Path, saved: Iterable[tuple[str, object]], expected: 
             if len({dtype.is_floating_point for dtype in kinds}) > 1:
                 found, asked = map(dtype_name, kinds)
                 raise ValueError(
-                    f"--checkpoint: {path}: {name} is {found}, where the model has {asked}: --cast converts "
-                    f"floating-point numbers only, to others"
+                    f"--checkpoint: {path}: {name} is {found}, and {asked} in the model; save it as {asked}, because "
+                    f"--cast converts floating-point dtypes only"
                 )
 
 
@@ -73,7 +73,7 @@ def require_convertible(dtypes: Iterable[torch.dtype], to: str) -> None:
             torch.empty(1, dtype=dtype).to(DTYPES[to])
         except (RuntimeError, NotImplementedError):
             raise ValueError(
-                f"--cast: torch {torch.__version__} converts no {dtype_name(dtype)}, which there is, to {to}"
+                f"--cast: torch {torch.__version__} cannot convert {dtype_name(dtype)} to {to}; leave out --cast"
             ) from None
 
 

@@ -35,12 +35,16 @@ from model.user.conversion_request import AS_IT_IS, ConversionRequest
 from model.user.conversions import taken_by
 from model.user.fitting import NO_CONVERSION, Conversion, TargetModel, memory_notes
 from model.user.name_globs import advice, require_effect, require_lacking
-from model.user.renaming import by_rules, listed
+from model.user.pretrained_folder import ADAPTER
+from model.user.renaming import MOST_NAMES, by_rules, listed
 from model.user.saved_dtypes import as_saved, other_dtypes, require_floating
-from model.user.state_keys import MOST_LISTED, Keys, found_keys
+from model.user.state_keys import Keys, found_keys
 
 # The note on shards with tensors that their index does not list: loaders would spend memory on them.
 UNLISTED = "without what its index does not list"
+
+# What to do about a checkpoint of another model where no option makes it fit.
+OTHERWISE = "; name another checkpoint, or build the model that this one is of"
 
 DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
 
@@ -71,10 +75,10 @@ class Source:
         """Return a line on a copy, which a plan does not make, and on what is missing; None if there is neither."""
         notes = []
         if not self.is_plain:
-            what = f"its {'.'.join(map(str, self.keys))!r}" if self.keys else "its tensors"
+            which = f" {'.'.join(map(str, self.keys))!r}" if self.keys else ""
             changed = f": {'; '.join(self.conversion.notes)}" if self.conversion.notes else ""
-            made = "planned as a checkpoint of its own" if planned else "saved as a checkpoint of its own"
-            notes.append(f"of {self.path.name}, {what} {made}{changed}")
+            made = f"{'planned' if planned else 'saved'} as a checkpoint of its own"
+            notes.append(f"the state dict{which} of {self.path.name} is {made}{changed}")
         if self.conversion.missing:
             names = listed([*self.conversion.missing])
             notes.append(f"the model keeps what it starts with in {names}, and its outputs are not compared")
@@ -121,9 +125,11 @@ def recognised(
     try:
         is_there = path.exists()
     except OSError as error:
-        raise ValueError(f"--checkpoint: {one_line(str(path))} cannot be looked at: {error.strerror}") from None
+        raise ValueError(
+            f"--checkpoint: {one_line(str(path))} cannot be read ({error.strerror}); name another file or folder"
+        ) from None
     if not is_there:
-        raise ValueError(f"--checkpoint: there is no {path}; name the file, or the folder, of a checkpoint")
+        raise ValueError(f"--checkpoint: there is no {path}; name the file or the folder of a checkpoint")
     target = TargetModel(expected, build, wanted)
     try:
         entrance, layout = _entrance(path, expected)
@@ -170,7 +176,9 @@ def _conversion(source: Source, parts: FileContents, target: TargetModel) -> Con
         notes = f", {'; '.join(conversion.notes)}" if conversion.notes else ""
         pairs = conversion.names or [(name, name) for name in saved]
         asked = {to: by_rules(name, target.wanted.renames) for name, to in pairs}
-        what = f"{_listed(differences)}{advice(differences, asked, wanted)}"
+        if any(".lora_" in name for name in saved) and not any(".lora_" in name for name in target.expected):
+            raise ValueError(f"--checkpoint: {source.path} {ADAPTER}")
+        what = f"{_listed(differences)}{advice(differences, asked, wanted) or OTHERWISE}"
         raise ValueError(f"--checkpoint: {source.path} is of another model{notes}: {what}")
     require_lacking(conversion.missing, target.wanted)
     require_ties(held, wanted)
@@ -198,8 +206,9 @@ def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
     files = sorted(file for file in path.iterdir() if file.is_file())
     if path / ".metadata" in files:
         raise ValueError(
-            f"--checkpoint: {path} is of torch.distributed.checkpoint; convert it to one file: {DCP}; "
-            "--layout dcp measures that as a folder again"
+            f"--checkpoint: {path} is a folder of torch.distributed.checkpoint; convert it to one file "
+            f"({DCP}), and add "
+            "--layout dcp to measure it as such a folder"
         )
     names = {tensor_name(file.name) for file in files}
     if not names.isdisjoint(expected):
@@ -208,8 +217,8 @@ def _entrance(path: Path, expected: Mapping[str, Any]) -> tuple[Path, str]:
     found = indexes or [file for file in files if _is_checkpoint(file)] or list(filter(_was_checkpoint, files))[:1]
     if len(found) == 1:
         return found[0], _layout(found[0])
-    several = f"several checkpoints: {', '.join(file.name for file in found)}; name one of them"
-    raise ValueError(f"--checkpoint: {path} holds {several if found else 'no checkpoint; name a file'}")
+    several = f"several checkpoints, {', '.join(file.name for file in found)}; name one of them"
+    raise ValueError(f"--checkpoint: {path} has {several if found else 'no checkpoint; name a file or another folder'}")
 
 
 def _is_checkpoint(file: Path) -> bool:
@@ -234,9 +243,9 @@ def _layout(file: Path) -> str:
         return "safetensors"
     if file.suffix == ".safetensors":
         if first.startswith((b"PK\3\4", b"\x80")):
-            reason = "is no file of safetensors, for which torch takes it: rename it"
+            reason = "is a file of torch.save, and its name ends in .safetensors: rename it"
         else:
-            reason = mishap(first) or f"is no file of safetensors, by its first bytes: {AGAIN}"
+            reason = mishap(first) or f"does not start with the header of a .safetensors file: {AGAIN}"
         raise UntrustedCheckpoint(file, None, reason)
     return "torch"
 
@@ -261,7 +270,7 @@ def _source(path: Path, layout: str, target: TargetModel, state_key: str | None)
             saved = saved[key]
         parts = {path: saved}
     elif state_key is not None:
-        raise ValueError(f"--state-key: {path} holds nothing but tensors; leave it out")
+        raise ValueError(f"--state-key: {path} has tensors only, and no keys that lead to them; leave out --state-key")
     elif layout.endswith("_sharded"):
         parts, has_unlisted = read_shards(layout, path, contents=False)
     else:
@@ -280,6 +289,6 @@ def _folder(path: Path, *, contents: bool = False) -> FileContents:
 
 
 def _listed(differences: list[UntrustedCheckpoint]) -> str:
-    first = [one_line(f"{one.key} {one.reason}") for one in differences[:MOST_LISTED]]
+    first = [one_line(f"{one.key} {one.reason}") for one in differences[:MOST_NAMES]]
     more = len(differences) - len(first)
     return f"{'; '.join(first)}{f'; and {more:,} more' if more else ''}"

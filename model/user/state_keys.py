@@ -27,11 +27,12 @@ def found_keys(path: Path, saved: object, target: TargetModel, state_key: str | 
         meant = [keys for keys in states if _dotted(keys) == state_key]
         if len(meant) > 1:
             raise ValueError(
-                f"--state-key: {state_key!r} leads to several state dicts of {path}: save the one you mean by itself"
+                f"--state-key: {state_key!r} leads to several state dicts of {path}; save the one that you "
+                f"mean by itself"
             )
         if meant and meant[0]:
             return meant[0]
-        there = f"it has {_largest(named, states)}" if named else "it holds one, and nothing else; leave it out"
+        there = f"choose from {_largest(named, states)}" if named else "it is one itself: leave out --state-key"
         raise ValueError(f"--state-key: {path} has no state dict {state_key!r}; {there}")
     # A dict with numbers in it has to be the model's, or the only one.
     if () in states and (not named or _holds_tensors_only(states[()]) or target.has_names_of(states[()])):
@@ -41,13 +42,13 @@ def found_keys(path: Path, saved: object, target: TargetModel, state_key: str | 
     fitting = [keys for keys in named if fits[id(states[keys])]]
     if fitting:
         offered = " or ".join(f"--state-key {printable(_dotted(keys))}" for keys in fitting[:MOST_LISTED])
-        raise ValueError(f"--checkpoint: {path} holds more than the state dict of the model: add {offered}")
+        raise ValueError(f"--checkpoint: {path} holds more than the state dict of the model; add {offered}")
     if named:
         raise ValueError(
-            f"--checkpoint: {path} holds state dicts of another model, {_largest(named, states)}: with "
-            f"--state-key NAME it says what differs"
+            f"--checkpoint: {path} has state dicts of another model, {_largest(named, states)}; add --state-key NAME "
+            f"to see what differs"
         )
-    raise ValueError(f"--checkpoint: {path} holds no state dict; save model.state_dict()")
+    raise ValueError(f"--checkpoint: {path} has no state dict; save model.state_dict()")
 
 
 def _dotted(keys: Keys) -> str:

@@ -124,7 +124,7 @@ def test_experts_that_are_not_all_there_are_told_by_the_names_of_the_file(tmp_pa
             {one: value for one, value in state.items() if one != name},
             f"is of another model, {WRITTEN}: {name} is missing",
         ),
-        (state | {name: state[name].float()}, f"holds float32 in '{name}', and the model is built in bfloat16: add"),
+        (state | {name: state[name].float()}, f"holds float32 in '{name}', and the model is built in bfloat16; add"),
     ):
         save_file(changed, tmp_path / "model.safetensors")
         with pytest.raises(ValueError, match=said):

@@ -127,7 +127,7 @@ def test_names_that_training_has_changed_are_taken_and_told(
     state["norm.num_batches_tracked"] -= state["norm.num_batches_tracked"]
     source = found(saved(change(dict(state)), tmp_path), make)
     assert source.conversion.notes == said
-    assert source.note() == f"of weights.pt, its tensors saved as a checkpoint of its own: {'; '.join(said)}"
+    assert source.note() == f"the state dict of weights.pt is saved as a checkpoint of its own: {'; '.join(said)}"
     assert not source.is_plain
     require_equal({name.removeprefix("body."): one for name, one in loaded(source, make).items()}, state)
 
@@ -201,7 +201,7 @@ def test_a_weight_of_another_kind_is_no_value_beside_the_others(tmp_path: Path) 
         (without("conv.bias", prefix="lm."), "conv.bias is missing"),
         (
             lambda state: without(prefix="lm.")(state | {"conv.bias": torch.ones(9)}),
-            "conv.bias has the shape [9], where the model has [8]: a copy may broadcast it",
+            "conv.bias has the shape [9], where the model has [8]",
         ),
         (lambda state: without(prefix="lm.")(state | {"conv.bias": 7}), "conv.bias is missing"),
     ],
@@ -213,7 +213,7 @@ def test_of_what_differs_beyond_a_prefix_both_are_told(tmp_path: Path, change: C
         return
     with pytest.raises(ValueError, match=r"is of another model, names without 'lm\.'") as caught:
         found(path)
-    assert str(caught.value).partition("; --allow")[0].endswith(f": {said}")
+    assert f": {said}; " in str(caught.value)
 
 
 def test_a_checkpoint_that_fits_as_it_lies_asks_nothing_of_the_model(tmp_path: Path) -> None:

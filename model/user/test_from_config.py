@@ -1,7 +1,6 @@
 """Tests of configurations: only transformers interprets them, and each fault of a folder is a one-line error."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,16 +50,9 @@ def test_code_beside_a_configuration_is_not_run(folder: Path, tmp_path: Path) ->
     assert type(of(folder).build()) is transformers.LlamaForCausalLM
     # What is found once is not read again.
     folder = changed(folder.rename(tmp_path / "theirs"), architectures=["TheirModel"])
-    with pytest.raises(ValueError, match=r"has no model 'TheirModel', and code that lies beside .*: write a factory"):
+    with pytest.raises(ValueError, match=r"has no model 'TheirModel', and code beside .*; write a function"):
         of(folder)
     assert not (tmp_path / "ran").exists()
-
-
-def test_an_older_transformers_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.user.from_config.LEAST_TRANSFORMERS", 99)
-    line = r"LlamaForCausalLM wants transformers 99 or newer, and \d+.* is here: pip install 'transformers>=99'"
-    with pytest.raises(ValueError, match=line):
-        from_config(folder / "config.json")
 
 
 def without(name: str) -> Spoil:
@@ -93,29 +85,21 @@ def only(name: str) -> Spoil:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (without("config.json"), "llama holds no config.json; name the folder of a model of transformers, "),
-        (only("adapter_config.json"), "llama is an adapter of PEFT, which is no model by itself: write a factory"),
-        (only("model_index.json"), "llama is a pipeline of diffusers: name a folder in it that has a config.json"),
-        (only("model.gguf"), "llama holds GGUF, which is not loaded here: convert it to .safetensors"),
-        (written("config.json", "{"), "llama/config.json: it is not JSON: "),
-        (written("config.json", "[" * 100_000), "llama/config.json: it is not JSON: "),
-        (written("config.json", "[]"), "llama/config.json: it is no configuration: it holds a list, not an object"),
-        (configured(architectures=None), "llama/config.json: it names no architecture: add one, such as "),
+        (written("config.json", "[" * 100_000), "llama/config.json: it is not JSON ("),
         (configured(architectures=["LamaForCausalLM"]), "llama/config.json: transformers {version} has no model 'Lama"),
-        (configured(architectures=[5]), "llama/config.json: transformers {version} has no model 5: write a factory"),
+        (configured(architectures=[5]), "llama/config.json: transformers {version} has no model 5; write a function"),
         (configured(architectures=["AutoModel"]), "llama/config.json: transformers {version} has no model 'AutoModel'"),
-        (configured(model_type="lama"), "llama/config.json: transformers {version} has no model_type 'lama': write a"),
-        (configured(model_type=["llama"]), "llama/config.json: transformers {version} has no model_type ['llama']: "),
-        (configured(num_hidden_layers=10**9), "llama/config.json: its num_hidden_layers is 1000000000, and here at "),
-        (configured(text_config={"num_labels": 10**8}), "llama/config.json: its num_labels is 100000000, and here at"),
-        (written("config.json", "[" + "[]," * 10**7 + "1]"), "llama/config.json: it is no configuration: it takes 1,"),
-        (sparse("config.json"), "llama/config.json: it is no configuration: it has 50,000,000,000 bytes, and the "),
+        (configured(model_type="lama"), "llama/config.json: transformers {version} has no model_type 'lama'; write a"),
+        (configured(model_type=["llama"]), "llama/config.json: transformers {version} has no model_type ['llama']; "),
+        (configured(text_config={"num_labels": 10**8}), "llama/config.json: its num_labels is 100000000, above the"),
+        (
+            written("config.json", "[" + "[]," * 10**7 + "1]"),
+            "llama/config.json: it is too large for a configuration: ",
+        ),
+        (sparse("config.json"), "llama/config.json: it is too large for a configuration: it has 50,"),
         (configured(dtype="\x1b[31m"), "llama/config.json: it is no configuration of LlamaForCausalLM: Attri"),
-        (configured(quantization_config={"quant_method": "gptq"}), "llama/config.json: it has a quantization_config: "),
-        (configured(hidden_size="wide"), "llama/config.json: it is no configuration of LlamaForCausalLM: "),
         (configured(dtype="float31"), "llama/config.json: it is no configuration of LlamaForCausalLM: "),
         (configured(_class_name="UNet9DModel"), "llama/config.json: diffusers "),
-        (without("model.safetensors"), "llama has no weights, such as model.safetensors or "),
     ],
 )
 def test_a_folder_that_is_no_model_is_told_in_a_line(folder: Path, spoil: Spoil, said: str) -> None:
@@ -130,7 +114,7 @@ def test_a_folder_that_is_no_model_is_told_in_a_line(folder: Path, spoil: Spoil,
 
 def test_a_configuration_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(ValueError, match=r"^it is a FIFO where a file is to be$"):
+    with pytest.raises(ValueError, match=r"^it is a FIFO, not a file$"):
         from_config(tmp_path / "config.json")
 
 
@@ -157,13 +141,6 @@ def test_weights_that_do_not_fit_the_configuration_are_told_in_a_line(folder: Pa
 
 @pytest.mark.parametrize("text", ["no-such-folder", "no/such/folder", "no/config.json", "x" * 5000, "a\0b"])
 def test_a_folder_that_is_not_there_is_told_in_a_line(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^--model: [^\n]*names nothing; write package") as caught:
+    with pytest.raises(ValueError, match=r"^--model: [^\n]*(is neither a folder nor|there is no )") as caught:
         of(text)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_library_that_is_not_installed_is_told_with_its_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r"^--model: .* wants transformers, .*: pip install '\.\[models\]'$") as caught:
-        of(folder)
     assert "\n" not in str(caught.value)

@@ -95,7 +95,7 @@ def test_without_safetensors_or_the_wish_for_it_the_configuration_is_all(hub: Lo
     here = fetched(tmp_path)
     assert here.weights is None
     assert [file.name for file in here.folder.iterdir()] == ["config.json"]
-    assert here.note.endswith("has no .safetensors that is named as transformers does: planned from it alone")
+    assert here.note.endswith("the plan uses it alone: the repository has no .safetensors file that transformers loads")
 
 
 @pytest.mark.parametrize(("names", "found"), [(("x",), "x.safetensors"), (("x", "y"), None)])

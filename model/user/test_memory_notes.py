@@ -106,12 +106,12 @@ FLAT = torch.rand(48)
         (
             FLAT[16:32].view(4, 4),
             torch.rand(4, 4),
-            "has its own memory, where in the model it shares its memory with fir",
+            "has its own memory, where the model ties it to fir",
         ),
         (
             torch.rand(4, 4),
             FLAT[:16].view(4, 4),
-            "has its own memory, where in the model it shares its memory with first",
+            "has its own memory, where the model ties it to first",
         ),
     ],
 )

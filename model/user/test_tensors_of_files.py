@@ -58,7 +58,9 @@ def test_the_tensors_are_those_of_the_files(tmp_path: Path, layout: str) -> None
     assert len(untied(built)) == len(FP8)
     assert (model.label, model.factory.display_name, model.source) == ("net", "net/config.json", None)
     [note] = model.notes
-    assert note.startswith("planned as its files have it: fp8; there is no first forward pass")
+    assert note.startswith(
+        "planned from the tensors of its files, because it is quantised by fp8: the plan has no first"
+    )
 
 
 def test_what_is_numbered_is_a_list_and_what_is_quantised_is_not_trained(tmp_path: Path) -> None:
@@ -82,7 +84,9 @@ def test_every_process_finds_it_by_its_text(tmp_path: Path) -> None:
 def test_the_part_that_is_quantised_may_be_one_of_several(tmp_path: Path) -> None:
     part = {"quantization_config": {"quant_method": "awq"}}
     [note] = planned(folder_of(tmp_path, FP8, text_config=part, quantization_config=None)).notes
-    assert note.startswith("planned as its files have it: awq; there is no first forward pass")
+    assert note.startswith(
+        "planned from the tensors of its files, because it is quantised by awq: the plan has no first"
+    )
 
 
 def test_without_transformers_it_is_planned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,12 +94,12 @@ def test_without_transformers_it_is_planned_too(tmp_path: Path, monkeypatch: pyt
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     monkeypatch.setitem(sys.modules, "transformers", None)
     [note] = planned(folder).notes
-    assert note.startswith("planned as its files have it: transformers cannot be imported; there is no first")
+    assert note.startswith("planned from the tensors of its files, because transformers cannot be imported: the plan")
 
 
 def test_without_headers_a_quantised_model_is_refused_as_before(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, FP8)
-    said = "--model: net/config.json: it has a quantization_config: write a factory that builds the quantised model, or"
+    said = "--model: net/config.json: the model is quantised (quantization_config); write a function that builds it, or"
     assert refusal(user_model, str(folder)).startswith(said)
     assert refusal(planned, folder / "config.json").startswith(said)
     (folder / "model.safetensors").rename(folder / "model.gguf")
@@ -104,16 +108,16 @@ def test_without_headers_a_quantised_model_is_refused_as_before(tmp_path: Path) 
 
 def test_it_is_only_planned(tmp_path: Path) -> None:
     text = planned(folder_of(tmp_path, FP8)).factory.text
-    assert "names nothing; write package.module:function" in refusal(user_model, text)
+    assert "there is no tensors-of:" in refusal(user_model, text)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"wanted": ConversionRequest(cast="bfloat16")}, "--cast: the model is planned as its files have it, because "),
-        ({"wanted": ConversionRequest(renames=(rule("a=b"),))}, "--rename: the model is planned as its files have it"),
-        ({"wanted": ConversionRequest(missing=("a",))}, "--allow-missing: the model is planned as its files have it"),
-        ({"state_key": "model"}, "--state-key: the model is planned as its files have it, because no installed class"),
+        ({"wanted": ConversionRequest(cast="bfloat16")}, "--cast: no installed class builds this model"),
+        ({"wanted": ConversionRequest(renames=(rule("a=b"),))}, "--rename: no installed class builds this model"),
+        ({"wanted": ConversionRequest(missing=("a",))}, "--allow-missing: no installed class builds this model"),
+        ({"state_key": "model"}, "--state-key: no installed class builds this model"),
     ],
 )
 def test_options_that_change_tensors_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
@@ -142,12 +146,12 @@ def test_names_that_no_modules_have_are_one_line(tmp_path: Path, names: tuple[st
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        (b'{"a":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}', "a: has the dtype F6_E2M3, which torch does "),
-        (b'{"a":{"dtype":"I32","shape":[4],"data_offsets":[0,3]}}', "a: has 3 bytes, where a torch.int32 of the sh"),
+        (b'{"a":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}', "a has the dtype F6_E2M3, which torch does "),
+        (b'{"a":{"dtype":"I32","shape":[4],"data_offsets":[0,3]}}', "a has 3 bytes, where a torch.int32 of the sh"),
         (b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}', "has 72 bytes, where its tensors end at 71"),
-        (b'{"error": "internal"}', "error: has something else in the header than its dtype, shape and data_offsets"),
+        (b'{"error": "internal"}', "error has something else in the header than its dtype, shape and data_offsets"),
         (b"{]", "has a header that is no JSON"),
-        (b"{}", "makes a model without weights"),
+        (b"{}", "returns a model without weights"),
     ],
 )
 def test_a_header_that_is_none_is_one_line(tmp_path: Path, header: bytes, said: str) -> None:

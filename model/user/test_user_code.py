@@ -139,10 +139,10 @@ def test_its_filters_of_warnings_are_in_force_for_it_alone(project: Path) -> Non
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
-        ("exits", "script.py:exits fails: SystemExit: no weights, which would end the run: put what a script"),
+        ("exits", "script.py:exits fails: SystemExit: no weights, which would end the run; put what a script"),
         ("stops", "script.py:stops fails: Stop: the first line that says something"),
-        ("same", "script.py:same returns the same weight each time, which the next load would find changed: have it"),
-        ("backbone", "script.py:backbone returns the same 0.weight each time, which the next load would find changed"),
+        ("same", "script.py:same returns the same weight in each call, so a load would change it for the next"),
+        ("backbone", "script.py:backbone returns the same 0.weight in each call, so a load would change it for the"),
     ],
 )
 def test_a_factory_that_is_none_is_told_in_a_line(project: Path, factory: str, said: str) -> None:
@@ -177,7 +177,7 @@ def test_a_file_that_ends_the_process_is_told_in_a_line(tmp_path: Path, code: st
 
 def test_a_package_that_is_the_suites_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(project)
-    said = "model is a package of this suite: name yours as a file, FOLDER/model.py"
+    said = "and model is a package of this suite; name yours as a file, FOLDER/model.py:FUNCTION"
     for text in ("model:GPT", "model.gpt:net"):
         with pytest.raises(ValueError, match=said):
             Reference(text).get()

@@ -45,10 +45,12 @@ def naming_failures(what: str) -> Iterator[None]:
     except (KeyboardInterrupt, UserCodeFailed, NotTheUsers):
         raise
     except BaseException as error:
-        line = printable(str(error).strip().partition("\n")[0], LONGEST_LINE)
-        reason = f"{type(error).__name__}: {line}".removesuffix(": ")
+        first, _, rest = str(error).strip().partition("\n")
+        # A heading says nothing without the line below it.
+        line = f"{first} {rest.strip().partition(chr(10))[0]}" if first.endswith(":") else first
+        reason = f"{type(error).__name__}: {printable(line, LONGEST_LINE)}".removesuffix(": ")
         if isinstance(error, SystemExit):
-            reason += ", which would end the run: put what a script does below if __name__ == '__main__'"
+            reason += ", which would end the run; put what a script does below if __name__ == '__main__'"
         raise UserCodeFailed(f"{what}: {reason}") from error
 
 

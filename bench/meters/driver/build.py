@@ -69,13 +69,13 @@ def require_parts() -> None:
         raise CannotBuild(f"the stand-in for a GPU runs on Linux, not on {sys.platform}; use --device sim")
     if torch.version.cuda is None:
         raise CannotBuild(
-            f"the stand-in for a GPU wants a CUDA build of torch, and {torch.__version__} is none; install one, or use "
+            f"the stand-in for a GPU needs a CUDA build of torch, and {torch.__version__} is none; install one, or use "
             "--device sim"
         )
     for tool in ("cc", "nm"):
         if shutil.which(tool) is None:
             raise CannotBuild(
-                f"the stand-in for a GPU is built with {tool}, which is not here; install gcc and binutils"
+                f"the stand-in for a GPU is built with {tool}, which is not installed; install gcc and binutils"
             )
 
 
@@ -114,7 +114,7 @@ def _headers() -> Path:
     for folder in folders:
         if all((folder / name).exists() for name in ("cuda.h", "cuda_runtime_api.h")):
             return folder
-    raise CannotBuild("the stand-in for a GPU wants cuda_runtime_api.h, which torch did not bring; set CUDA_HOME")
+    raise CannotBuild("the stand-in for a GPU needs cuda_runtime_api.h, which torch does not include; set CUDA_HOME")
 
 
 def _torch_libraries() -> list[Path]:

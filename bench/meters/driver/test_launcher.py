@@ -168,7 +168,7 @@ def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_a_torch_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
-    with pytest.raises(CannotBuild, match=r"wants a CUDA build of torch, and .* is none; install one"):
+    with pytest.raises(CannotBuild, match=r"needs a CUDA build of torch, and .* is none; install one"):
         library(tmp_path)
 
 

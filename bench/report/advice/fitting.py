@@ -66,7 +66,7 @@ def needs(best: Row, equal: Sequence[Row]) -> Iterator[str]:
     yield f"Use {best.key.strategy} for {best.size}{_on(best)}: it takes {' and '.join(parts) or 'least'}{alike}."
     if best.record.first_logits_seconds:
         where = "GPU" if recorded_kind(best.timed_on).is_gpu else "CPU"
-        yield f"On this {where}, first logits came after {best.seconds:.2f} s."
+        yield f"On this {where}, the first output came after {best.seconds:.2f} s."
     yield from _mapped(best)
 
 

@@ -74,17 +74,17 @@ def needs(row: Row, machine: Mapping[str, Any]) -> Iterator[Need]:
     here = {} if record.planned else machine
     device = _first(record.device_reserved_peak_bytes, record.device_requested_peak_bytes)
     if device is not None:
-        place = "each of the devices" if record.ranks else "device"
+        place = "memory of each GPU" if record.ranks else "GPU memory"
         yield Need(place, device, record.device_budget_bytes or _smallest_gpu(here))
     host = record.host_private_peak_bytes
     if record.ranks and record.node_private_peak_bytes is not None:
-        yield Need("host memory of a node", record.node_private_peak_bytes, record.host_budget_bytes)
+        yield Need("RAM of a node", record.node_private_peak_bytes, record.host_budget_bytes)
     elif host is not None:
         # The kernel's level before the load may be above that after it.
-        yield Need("host memory", max(host, 0), record.host_budget_bytes or here.get("memory_bytes"))
+        yield Need("RAM", max(host, 0), record.host_budget_bytes or here.get("memory_bytes"))
     # The kernel takes them back when memory is short.
     if record.ownership == "mapped" and record.host_file_peak_bytes:
-        yield Need("pages of the checkpoint in host memory", record.host_file_peak_bytes, here.get("memory_bytes"))
+        yield Need("pages of the checkpoint in RAM", record.host_file_peak_bytes, here.get("memory_bytes"))
 
 
 def _smallest_gpu(machine: Mapping[str, Any]) -> int | None:

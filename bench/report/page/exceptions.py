@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from bench.report.budget_marks import TOO_BIG
 from bench.report.rows import Row, Status, listed
 
-# A load that ran out of the memory that it was given.
-SHORT = "does not fit"
 # What loads with a status are called, failures first.
-WORDS = {Status.FAILED: "failed", SHORT: "too large", Status.REFUSED: "refused", Status.SKIPPED: "skipped"}
+WORDS = {Status.FAILED: "failed", TOO_BIG: TOO_BIG, Status.REFUSED: "refused", Status.SKIPPED: "skipped"}
 
 
 class ExceptionLine(NamedTuple):
@@ -47,7 +46,7 @@ def _reasons(row: Row) -> Iterator[tuple[str, str]]:
         if not any(other in reason for same, other in reasons[:number] if same == status):
             yield status, reason
     if row.record.fate:
-        yield SHORT, row.record.fate
+        yield TOO_BIG, row.record.fate
 
 
 def _name(row: Row, why: tuple[str, str], table: Sequence[Row]) -> str:

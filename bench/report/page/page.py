@@ -15,11 +15,12 @@ from bench.history.run_files import write_whole
 from bench.history.runs import Key, Run
 from bench.record.field import format_figure, title
 from bench.record.record import FIELDS
+from bench.report.budget_marks import TOO_BIG
 from bench.report.conformance import summary
 from bench.report.page.answer import answer
 from bench.report.page.charts.alive_chart import MARKS, alive_figures
 from bench.report.page.charts.figure import Chart
-from bench.report.page.charts.frontier import FAILED, KINDS, SHORT, frontier_figures
+from bench.report.page.charts.frontier import FAILED, KINDS, frontier_figures
 from bench.report.page.charts.history_chart import MOST_RUNS, history_figures
 from bench.report.page.charts.timelines import SERIES, timelines
 from bench.report.page.exceptions import exceptions, heading
@@ -30,7 +31,7 @@ from bench.report.peers import peer_lines
 from bench.report.recorded import Recorded
 from bench.report.rows import Row, stand_ins
 from bench.report.run_verdict import verdict
-from bench.report.table import above, cells
+from bench.report.table import above, cells, repeated
 from model.byte_sizes import short_size
 
 ASSETS = Path(__file__).parent / "assets"
@@ -89,6 +90,7 @@ def _context(recorded: Recorded, runs: Sequence[Run]) -> dict[str, Any]:
         "verdict": verdict(recorded),
         "answer": answer(recorded),
         "exceptions": (found := exceptions(table)),
+        "repeated": repeated(table),
         "exceptions_heading": heading(found) if found else "",
         "scales": above(table),
         "of_ranks": any(row.key.parallelism for row in table),
@@ -121,12 +123,8 @@ def _models(recorded: Recorded) -> str:
 
 def _kinds(table: Sequence[Row]) -> list[tuple[str, str, str]]:
     """Return the kinds of points with their shapes and colours, without those that no load of a run can have."""
-    missing = {
-        name
-        for name, there in ((FAILED, any(row.has_failed for row in table)), (SHORT, not all(row.fits for row in table)))
-        if not there
-    }
-    return [(name, *look) for name, look in KINDS.items() if name not in missing]
+    there = {FAILED: any(row.has_failed for row in table), TOO_BIG: not all(row.fits for row in table)}
+    return [(name, *look) for name, look in KINDS.items() if there.get(name, True)]
 
 
 def _sections(recorded: Recorded, runs: Sequence[Run]) -> Iterator[ChartSection]:

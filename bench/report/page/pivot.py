@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.record.formats import Unit, in_three_digits
+from bench.report.budget_marks import FITS, TOO_BIG
 from bench.report.rows import Row, Status
-from bench.report.sharded import unit
+from bench.report.unit import unit
 
 
 class PivotCell(NamedTuple):
     """Peaks of a load: of the rank that takes most of its device, and of a node's host memory; or what became of it.
 
-    `style` is a class: `fits`, `dies`, or the status of a load that was not measured; empty without a budget.
+    `style` is whether it fits, or the status of a load that was not measured; empty without a budget.
     """
 
     device: str
@@ -53,7 +54,7 @@ def _cell(row: Row | None, scale: Unit) -> PivotCell | None:
     if row.status != Status.OK:
         return PivotCell(str(row.status), "-", str(row.status).lower())
     record = row.record
-    style = "" if record.fits is None else "fits" if record.fits else "dies"
+    style = "" if record.fits is None else FITS if record.fits else TOO_BIG
     device, node = record.device_requested_peak_bytes, record.node_private_peak_bytes
     return PivotCell(_shown(device, scale), _shown(node, scale), style)
 

@@ -36,7 +36,7 @@ def test_without_a_budget_the_page_recommends_what_takes_least_with_its_command_
     assert command == "pytest bench --sizes small --strategies streamed"
     assert lines.startswith("from load_streamed import streamed\nmodel = streamed(build, ")
     assert "def streamed(" in code
-    assert re.findall(r"<dt>(.*?)</dt><dd>([^<]*)", section) == [("device", "0.93 GiB"), ("host memory", "0.09 GiB")]
+    assert re.findall(r"<dt>(.*?)</dt><dd>([^<]*)", section) == [("GPU memory", "0.93 GiB"), ("RAM", "0.09 GiB")]
 
 
 def test_what_a_load_needs_is_held_against_what_is_there(tmp_path: Path, cache: Path) -> None:
@@ -44,8 +44,8 @@ def test_what_a_load_needs_is_held_against_what_is_there(tmp_path: Path, cache: 
     one = recorded(Runs(tmp_path).write(1, machine_info=there, conformance=[], benchmarks=content(1)["benchmarks"][:4]))
     section = answered(write_page(one, [one.run], tmp_path, cache).read_text())
     assert re.findall(r"<dt>(.*?)</dt><dd>([^<]*)", section) == [
-        ("device", "0.93 GiB of 24.0 GiB"),
-        ("host memory", "0.09 GiB of 16.0 GiB"),
+        ("GPU memory", "0.93 GiB of 24.0 GiB"),
+        ("RAM", "0.09 GiB of 16.0 GiB"),
     ]
     assert re.findall(r"width: (\d+)%", section) == ["4", "1"]
 

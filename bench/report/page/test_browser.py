@@ -86,7 +86,7 @@ def heading(page: "Page", name: str) -> "Locator":
 def test_a_heading_sorts_by_pointer_and_by_keyboard(opened: Opened) -> None:
     page, by_seconds = opened.page, sorted((seconds, name) for name, (seconds, _, _) in LOADS.items())
     fastest_first = [name for _, name in by_seconds if name != "per_tensor"]
-    column = heading(page, "first logits")
+    column = heading(page, "first output")
     column.click()
     page.wait_for_function("document.querySelector('#results tbody th').textContent == 'streamed'")
     # What failed was not timed, and is last either way.

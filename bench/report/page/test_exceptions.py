@@ -1,6 +1,7 @@
 from bench.record.record import Record
 from bench.record.row_key import RowKey
-from bench.report.page.exceptions import SHORT, exceptions, heading
+from bench.report.budget_marks import TOO_BIG
+from bench.report.page.exceptions import exceptions, heading
 from bench.report.rows import Problem, Row, Status
 
 FAILED, REFUSED = Problem(Status.FAILED, "a.weight differs"), Problem(Status.REFUSED, "no <a>")
@@ -21,10 +22,10 @@ def test_loads_with_one_reason_share_a_line_and_failures_come_first() -> None:
     found = exceptions(table)
     assert [(line.status, line.names, line.reason) for line in found] == [
         (Status.FAILED, "d-small", "a.weight differs"),
-        (SHORT, "c-small", "killed"),
+        (TOO_BIG, "c-small", "killed"),
         (Status.REFUSED, "a-small, b-small", "no <a>"),
     ]
-    assert heading(found) == "Failed, too large and refused loads"
+    assert heading(found) == "Failed, too big and refused loads"
     assert heading(found[:1]) == "Failed loads"
 
 

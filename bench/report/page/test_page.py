@@ -120,16 +120,16 @@ def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, ca
     one = recorded(file)
     text = write_page(one, [one.run], tmp_path, cache).read_text()
     assert "<strong>streamed-small</strong><pre>killed at 3.9 GiB of 4 GiB after 61 % of the tensors</pre>" in text
-    assert "with the budget" in text
+    assert "too big" in text
 
 
 def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cache: Path) -> None:
     one = recorded(Runs(tmp_path).write(1, benchmarks=sharded_run.benchmarks(), problems=[], conformance=[]))
     text = write_page(one, [one.run], tmp_path, cache).read_text()
     assert [f"raw record of streamed {way} x2-small" in text for way in ("fsdp", "tensor")] == [True, True]
-    assert "one rank of 2 holds S/N = 500,000,000 (fsdp)" in text
+    assert "one rank of 2 holds S/N = 476.8 MiB (fsdp)" in text
     assert "Of many ranks, rank 0 is shown." in text
-    for said in ("Peaks are multiples of S.", "raw record of streamed-small"):
+    for said in ("Figures with an x are multiples of S.", "raw record of streamed-small"):
         assert said in page.read_text()
         assert said not in text
 
@@ -147,7 +147,7 @@ def test_a_stand_in_for_a_gpu_is_named(tmp_path: Path, page: Path, cache: Path) 
     text = write_page(recorded(file), runs.read(), tmp_path, cache).read_text()
     for said in (
         "torch 2.13.0, stand-in for a GPU (80 GiB).</p>",
-        "<p>small: S = 1,000,000,000 bytes of state",
+        "<p>small: model S = 953.7 MiB (1,000,000,000 bytes)",
         "stand-in for a GPU (80 GiB): bytes are of PyTorch&#39;s CUDA allocator, and no times are shown.<br>",
         "The GPU is a stand-in: seconds are not those of a GPU.",
         "2 cores, stand-in for a GPU (80 GiB)",
@@ -156,6 +156,10 @@ def test_a_stand_in_for_a_gpu_is_named(tmp_path: Path, page: Path, cache: Path) 
         assert (said in page.read_text()) == said.startswith("<p>")
     assert "Time and memory" not in headings(text)
     assert "Fastest" not in text
+
+
+def test_what_failed_has_the_options_that_explain_it(text: str) -> None:
+    assert "<p>To look into what failed, repeat with: -k per_tensor --explain</p>" in text
 
 
 def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path, cache: Path) -> None:

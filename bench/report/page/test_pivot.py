@@ -23,7 +23,7 @@ def test_a_cell_says_what_a_load_takes_whether_it_fits_and_what_became_of_it() -
     [pivot] = pivots([*loads, skipped])
     assert pivot.unit == "MiB"
     assert [row[2] for row in pivot.rows] == [
-        [PivotCell("119", "15259", "fits"), PivotCell("14.9", "15259", "dies")],
+        [PivotCell("119", "15259", "fits"), PivotCell("14.9", "15259", "too big")],
         [PivotCell("skipped", "-", "skipped"), None],
     ]
 

@@ -54,7 +54,7 @@ def typed(checkout: Path) -> Typed:
 def columns(printed: str, *names: str) -> dict[str, list[str]]:
     """Return some columns of the table that a run printed, or that a document shows, by strategy."""
     lines = [re.split(r" {2,}", line) for line in printed.splitlines()]
-    [heading] = [line for line in lines if line[:2] == ["strategy", "size"] and set(names) <= set(line)]
+    [heading] = [line for line in lines if line[0] == "strategy" and set(names) <= set(line)]
     places = [heading.index(name) for name in names]
     rows = [line for line in lines if len(line) == len(heading) and line != heading]
     return {row[0]: [row[place] for place in places] for row in rows}

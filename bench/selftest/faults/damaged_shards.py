@@ -147,12 +147,12 @@ _INDEX_FAULTS = {
     "number for a file": Fault(
         _index(lambda index: index["weight_map"].update({NAME: 7})), "something else than the name", NAME
     ),
-    "FIFO for a file": Fault(_shard(_fifo), "is a FIFO where a file is to be"),
+    "FIFO for a file": Fault(_shard(_fifo), "is a FIFO, not a file"),
     "file cut": Fault(_shard(lambda path: os.truncate(path, path.stat().st_size - 1)), "is cut off|tensors end at"),
 }
 
 TORCH_SHARD_FAULTS = _INDEX_FAULTS | {
-    "file that executes": Fault(_shard(executes), r"imports (posix|nt)\.mkdir", "final_norm.scale"),
+    "file that executes": Fault(_shard(executes), r"uses (posix|nt)\.mkdir", "final_norm.scale"),
     "file of a list": Fault(_shard(lambda path: torch.save([], path)), "holds a list, no state dict"),
     "dtype that would be cast": Fault(
         _shard(resaved(lambda part: part.update({NAME: part[NAME].half()}))), r"is torch\.float16", NAME

@@ -87,7 +87,7 @@ def test_a_failure_says_what_was_wrong(faulty_run: "subprocess.CompletedProcess[
         r"33\.17 MiB in 39 tensors: \w*meter_faults\.py:\d+ model\.stray = \[tensor\.clone\(\)", faulty_run.stdout
     )
     assert re.search(
-        r"load_and_look-tiny: NotSimulated: \w*meter_faults\.py:\d+ reads values back from the device "
+        r"load_and_look-tiny: NotSimulated: \w*meter_faults\.py:\d+ reads values from the device "
         r"\(torch\.Tensor\.item\): a simulated one has none; use --device cpu or cuda",
         faulty_run.stdout,
     )

@@ -25,9 +25,9 @@ def model(folder: Path) -> Path:
 def test_a_folder_is_measured_and_its_outputs_are_compared(bench: Bench, folder: Path, model: Path) -> None:
     run = bench("--model", str(model), "--strategies", "streamed", "--device", "cpu", "-k", "peak_memory or load_time")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "my own t5: S = " in run.stdout
+    assert "my own t5: model S = " in run.stdout
     assert "without an example" not in run.stdout
-    assert "Best here: streamed" in run.stdout
+    assert "Least memory: streamed" in run.stdout
     [memory, time] = (one["extra_info"] for one in last_record(folder)["benchmarks"])
     for record in (memory, time):
         assert (record["model"], record["size"]) == ("my own t5/config.json", "my own t5")

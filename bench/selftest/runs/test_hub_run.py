@@ -16,7 +16,7 @@ from model.user.local_hub import LocalHub, local_hub
 transformers = pytest.importorskip("transformers", minversion="5", reason="it builds the models")
 
 PLAN = ("--plan", "--strategies", "load_assign,streamed")
-COLUMNS = ("device", "bound", "private", "verdict")
+COLUMNS = ("GPU MiB", "theory", "RAM MiB", "verdict")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_quantised_tensors_are_planned_as_they_lie(bench: Bench, folder: Path, h
     run = bench("--model", "hub:acme/fp8", *PLAN, env=hub.environment)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "fp8: planned as its files have it: fp8; there is no first forward pass" in run.stdout
-    assert f"fp8: S = {3 * 64 * 64 + 12:,} bytes of state, L = 4,096 bytes in its largest tensor" in run.stdout
+    assert f"fp8: model S = 12 KiB ({3 * 64 * 64 + 12:,} bytes), largest tensor L = 4 KiB" in run.stdout
     assert last_record(folder)["benchmarks"][0]["extra_info"]["dtype"] == "float8_e4m3fn"
 
 
@@ -70,7 +70,7 @@ def test_quantised_tensors_are_planned_as_they_lie(bench: Bench, folder: Path, h
         (
             "hub:acme/llama",
             "1",
-            "ERROR: --model: hub:acme/llama: HF_HUB_OFFLINE is set, and nothing was fetched: uns",
+            "ERROR: --model: hub:acme/llama: HF_HUB_OFFLINE is set, so nothing was fetched; uns",
         ),
     ],
 )

@@ -143,7 +143,7 @@ def whole_run(bench: Bench, folder: Path, file: Path) -> "subprocess.CompletedPr
 def test_a_strangers_model_is_measured_as_gpt2_is(
     whole_run: "subprocess.CompletedProcess[str]", folder: Path, file: Path
 ) -> None:
-    said = "tied: of training.pt, its 'model' saved as a checkpoint of its own: names without 'module.'"
+    said = "tied: the state dict 'model' of training.pt is saved as a checkpoint of its own: names without 'module.'"
     # Before anything is measured, and beside the table.
     assert f"checkpoint: {said}" in whole_run.stdout, whole_run.stdout + whole_run.stderr
     assert whole_run.stdout.count(said) == 2
@@ -228,7 +228,7 @@ def test_what_comes_from_weights_is_refused_by_name_and_a_budget_that_is_too_sma
     run = bench(*weights, "--strategies", "sequential,mmap_assign", *budget)
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     assert " failed" not in run.stdout.splitlines()[-1]
-    assert "ERROR: no strategy loads the model with the memory that it was given" in run.stdout
+    assert "ERROR: no strategy fits in the given memory" in run.stdout
     assert "without an example" in run.stdout
     lines = [line for line in run.stdout.splitlines() if line.startswith("mmap_assign")]
     assert lines[0].endswith("refused")

@@ -119,7 +119,7 @@ def test_a_run_says_what_is_missing_and_holds_a_loader_to_it(bench: Bench, folde
     )
     said = "headed: the model keeps what it starts with in 'norm.weight', 'norm.bias', 'head.weight' and 1 more, and"
     assert done.stdout.count(said) == 2
-    assert "dcp takes no names that are missing: leave out --allow-missing" in done.stdout
+    assert "dcp loads whole checkpoints only; leave out --allow-missing" in done.stdout
     record = last_record(folder)["benchmarks"][0]["extra_info"]
     assert (record["checkpoint_bytes"], record["missing_bytes"]) == (BODY, HEAD + NORM)
 
@@ -139,4 +139,4 @@ def test_what_has_no_reset_parameters_is_refused_by_skeletons(file: Path) -> Non
 def test_a_peer_that_takes_no_missing_names_is_left_out(file: Path) -> None:
     # Of those that want another library, that it is not installed comes first.
     why = skip_reason(Case("dcp", "headed", "cpu", "float32", user_model=model(file)))
-    assert why == "dcp takes no names that are missing: leave out --allow-missing"
+    assert why == "dcp loads whole checkpoints only; leave out --allow-missing"

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.ranks,
     pytest.mark.skipif(
         not (find_spec("transformers") and find_spec("safetensors") and find_spec("numpy")),
-        reason="wants transformers, safetensors and numpy: pip install '.[models,sharded]'",
+        reason="needs transformers, safetensors and numpy: pip install '.[models,sharded]'",
     ),
 ]
 

@@ -90,8 +90,8 @@ class Peer:
         if kind in self.devices.split():
             return None
         if kind == "sim":
-            return "its own code cannot write to a simulated device: use --device cpu or cuda"
-        return f"it loads to {self.devices.replace(' ', ' and ')} only"
+            return "its own code cannot write to a simulated device; use --device cpu or cuda"
+        return f"it loads to {self.devices.replace(' ', ' and ')} only; choose with --device"
 
 
 @cache

@@ -162,9 +162,7 @@ class Unpickler(pickle.Unpickler):
             known = getattr(torch, STORAGE_DTYPES.get(name, name), None)
             known = known if isinstance(known, torch.dtype) else None
         if known is None:
-            raise ValueError(
-                f"{self._file} has a pickle that imports {module}.{name}, which is no part of a state dict"
-            )
+            raise ValueError(f"{self._file} uses {module}.{name}, which is no part of a state dict")
         return known
 
     def persistent_load(self, saved):

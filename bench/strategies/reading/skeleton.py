@@ -39,7 +39,7 @@ def skeleton(build):
         lost = lost or ["tensors that it holds somewhere"]
     if not lost:
         raise failure
-    raise ValueError(f"{lost} are in no checkpoint, and get their values from weights, which are not there yet")
+    raise ValueError(f"{lost} are in no checkpoint, and are computed from weights, which are not loaded yet")
 
 
 class OnMeta(TorchFunctionMode):

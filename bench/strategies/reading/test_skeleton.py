@@ -138,7 +138,7 @@ def sharing() -> nn.Module:
 
 @pytest.mark.parametrize("build", [normed, sharing])
 def test_what_comes_from_weights_is_refused_by_name(build: Any) -> None:
-    with pytest.raises(ValueError, match=r"^\['other'\] are in no checkpoint, and get their values from weights"):
+    with pytest.raises(ValueError, match=r"^\['other'\] are in no checkpoint, and are computed from weights"):
         skeleton(build)
 
 

@@ -8,6 +8,7 @@ import altair as alt
 
 from bench.record.field import DEVICE
 from bench.record.record import PEAKS
+from bench.report.budget_marks import TOO_BIG
 from bench.report.page.charts.figure import COLOURS, INK, NARROW, TICKS, Chart, filled, of, ratio_axis, specification
 from bench.report.page.charts.labels import LEADER, SPACE, Side, placed
 from bench.report.rows import Row, peak_ratio
@@ -16,12 +17,12 @@ from bench.report.rows import Row, peak_ratio
 HEIGHT, FEW, EACH = 240, 8, 12
 
 # What is said of a point: its shape and its colour.
-BEST, OTHER, SHORT, FAILED = "on the frontier", "not on the frontier", "does not fit", "failed"
+BEST, OTHER, FAILED = "on the frontier", "not on the frontier", "failed"
 CROSS = "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9"
 KINDS = {
     BEST: ("circle", COLOURS[2]),
     OTHER: ("circle", COLOURS[0]),
-    SHORT: ("square", COLOURS[1]),
+    TOO_BIG: ("square", COLOURS[1]),
     FAILED: (CROSS, COLOURS[5]),
 }
 
@@ -31,7 +32,7 @@ SIDES: tuple[tuple[Side, int], ...] = (("left", 1), ("right", -1))
 
 
 class Point(NamedTuple):
-    """A strategy in two figures: smaller is better in both. `kind` is `SHORT` or `FAILED` if it cannot be used."""
+    """A strategy in two figures: smaller is better in both. `kind` is `TOO_BIG` or `FAILED` if it cannot be used."""
 
     seconds: float
     ratio: float
@@ -74,7 +75,7 @@ def frontier_figures(table: Sequence[Row], size: str) -> list[Chart]:
 
 
 def _kind(row: Row) -> str:
-    return FAILED if row.has_failed else OTHER if row.fits else SHORT
+    return FAILED if row.has_failed else OTHER if row.fits else TOO_BIG
 
 
 def _figures(row: Row, field: str) -> tuple[Any, Any]:
@@ -85,10 +86,10 @@ def _figure(points: Sequence[Point], name: str, whose: str, scale: str) -> Chart
     best = frontier(points)
     known = [point._replace(kind=BEST) if point in best else point for point in points]
     title = f"{whose}: time and {name}"
-    text = f"Seconds until first logits, and {name} as multiples of {scale}. On the frontier: " + ", ".join(
+    text = f"Seconds until first output, and {name} as multiples of {scale}. On the frontier: " + ", ".join(
         f"{one.strategy} ({one.seconds:.2f} s, {one.ratio:.2f}x)" for one in best
     )
-    table = [["strategy", "first logits", name, ""]]
+    table = [["strategy", "first output", name, ""]]
     table += [[p.strategy, f"{p.seconds:.3f} s", f"{p.ratio:.3f}x", p.kind] for p in known]
     ends, height = _ends(points), HEIGHT + EACH * max(0, len(points) - FEW)
     names = list(_names(known, ends, height))
@@ -107,7 +108,7 @@ def _figure(points: Sequence[Point], name: str, whose: str, scale: str) -> Chart
 @cache
 def _specification(title: str) -> dict[str, Any]:
     x = alt.X("seconds:Q", scale=alt.Scale(nice=False)).axis(
-        alt.Axis(title="seconds until first logits", tickCount=TICKS)
+        alt.Axis(title="seconds until first output", tickCount=TICKS)
     )
     y = alt.Y("ratio:Q", scale=alt.Scale(nice=False)).axis(ratio_axis(title))
     at_name = alt.Y("at:Q", scale=alt.Scale(nice=False)).axis(ratio_axis(title))

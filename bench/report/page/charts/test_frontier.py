@@ -6,7 +6,8 @@ pytest.importorskip("altair", reason="pages want the extra: pip install '.[repor
 
 from bench.record.record import Record
 from bench.record.row_key import RowKey
-from bench.report.page.charts.frontier import BEST, FAILED, OTHER, SHORT, Point, frontier, frontier_figures
+from bench.report.budget_marks import TOO_BIG
+from bench.report.page.charts.frontier import BEST, FAILED, OTHER, Point, frontier, frontier_figures
 from bench.report.rows import Problem, Row, Status
 from bench.selftest.sharded_run import of_ranks
 
@@ -58,10 +59,10 @@ def test_what_failed_or_does_not_fit_is_shown_as_such_and_beats_nothing() -> Non
         "a": BEST,
         "b": OTHER,
         "wrong": FAILED,
-        "large": SHORT,
+        "large": TOO_BIG,
     }
     names = {one["name"] for side in ("left", "right") for one in values[f"named_{side}"]}
-    assert names == {"a", "b", "wrong (failed)", "large (does not fit)"}
+    assert names == {"a", "b", "wrong (failed)", "large (too big)"}
     assert frontier_figures(table[2:], "small") == []
 
 
