@@ -32,6 +32,7 @@ def fingerprint(machine_info: dict[str, Any], checkpoints: Path) -> dict[str, An
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "gpu_memory_bytes": _gpu_memory_bytes(),
         "stand_in": stand_in_memory(),
         "driver": _nvidia_driver(),
         "allocator_settings": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", os.environ.get("PYTORCH_ALLOC_CONF")),
@@ -84,6 +85,11 @@ def hardware(machine: Mapping[str, Any]) -> str:
 def _same_memory(name: str, one: Any, other: Any) -> bool:
     """Return True if both may be of the same machine: a kernel keeps a little more or less for itself."""
     return name == "memory_bytes" and None not in (one, other) and abs(one - other) < MEMORY_SLACK * one
+
+
+def _gpu_memory_bytes() -> list[int] | None:
+    """Return the memory of each GPU; None without one, as runs have it that were recorded before this entry."""
+    return [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())] or None
 
 
 def _nvidia_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:

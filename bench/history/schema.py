@@ -41,6 +41,7 @@ MACHINE = fields(
     {
         "memory_bytes": nullable(NUMBER),
         "gpus": nullable(each(TEXT)),
+        "gpu_memory_bytes": nullable(each(NUMBER)),
         "stand_in": nullable(TEXT),
         "cpu": nullable(fields({}, {"brand_raw": TEXT}, PLAIN)),
     },

@@ -1,6 +1,7 @@
 import json
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,11 +69,25 @@ def test_a_kernel_that_keeps_a_little_more_for_itself_makes_no_other_machine() -
     assert differences({"memory_bytes": 25_276_502_016}, {}) != []
 
 
+def test_the_memory_of_each_gpu_is_known_and_without_one_nothing_differs_from_earlier_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    now = fingerprint(MACHINE_INFO, tmp_path)
+    before = {name: value for name, value in now.items() if name != "gpu_memory_bytes"}
+    assert differences(before, now) == []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=2**30 + index))
+    assert fingerprint(MACHINE_INFO, tmp_path)["gpu_memory_bytes"] == [2**30, 2**30 + 1]
+
+
 def test_a_stand_in_is_another_machine_than_a_gpu_and_than_one_of_other_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "stand-in for a GPU")
+    monkeypatch.setattr("bench.history.fingerprint._gpu_memory_bytes", lambda: [80 * 2**30])
     found = []
     for memory in ("80GiB", "24GiB"):
         monkeypatch.setenv(MEMORY, memory)

@@ -9,7 +9,6 @@ from bench.report.comparison_section import changes_in_words
 from bench.report.recommendation import best
 from bench.report.recorded import Recorded
 from bench.report.rows import Row, coverage, listed
-from bench.report.table import refusals
 
 PARTIAL = "partial"
 
@@ -25,7 +24,10 @@ class RunVerdict(NamedTuple):
 
 
 def verdict(recorded: Recorded) -> RunVerdict:
-    """Return the verdict of a recorded run; if it passed without some strategies, the headline is how many worked."""
+    """Return the verdict of a recorded run; if it passed without some strategies, the headline is how many worked.
+
+    The page lists the reasons of those that did not.
+    """
     outcome, partial = recorded.run.outcome, coverage(recorded.rows)
     headline, style = f"{outcome.capitalize()}.", outcome
     if outcome == PASSED and partial:
@@ -48,7 +50,6 @@ def _sentences(recorded: Recorded, partial: Sequence[str]) -> Iterator[str]:
     if recorded.run.outcome == FAILED and not wrong and not recorded.complaints:
         yield "What failed it is not recorded."
     yield from (f"{line}." for line in partial)
-    yield from (f"{why}." for why in refusals(recorded.rows))
     if loads and not any(row.problems for row in loads):
         yield _all_well(loads)
 

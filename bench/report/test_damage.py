@@ -195,4 +195,4 @@ def show(shown: Recorded, sound: Run) -> None:
     from bench.report.page.page import _context  # noqa: PLC0415 - of an extra
 
     context = _context(shown, [sound, shown.run, shown.run])
-    json.dumps([figure.spec for section in context["sections"] for figure in section.figures], allow_nan=False)
+    json.dumps([figure.spec for section in context["sections"].values() for figure in section.figures], allow_nan=False)

@@ -36,6 +36,20 @@ def _name(text: str) -> str:
     return str(PurePath(*path.parts[-2:])) if path.name == CONFIG else path.name
 
 
+def options_of(best: Row, table: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """Return the options that a row was measured with, as far as its record knows them; `table` is that of its run."""
+    record = best.record
+    options = {
+        "--model": record.model,
+        "--device": record.device,
+        "--cast": record.cast,
+        # A model's own checkpoint has the dtype that it has.
+        "--dtype": None if record.model or record.dtype == "float32" else record.dtype,
+    }
+    loaders = tuple(dict.fromkeys(row.record.loader for row in table if row.record.loader))
+    return {name: (text,) for name, text in options.items() if text} | ({"--loader": loaders} if loaders else {})
+
+
 def check_of(best: Row, typed: Typed) -> str:
     """Return the command that loads a model as an advice says: by one process with its budget, or by ranks."""
     key = best.key

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from bench.meters import kind_of
+from bench.meters import recorded_kind
 from bench.report.recommendation import EQUAL_MEMORY, EQUAL_TIMES, fastest, least_memory
 from bench.report.rows import Row, listed
 from model.byte_sizes import short_size
@@ -41,12 +41,10 @@ def _taken(row: Row, figure: str) -> int:
 
 def sentences(best: Row, equal: Sequence[Row], fitting: Sequence[Row], tried: Sequence[Row]) -> Iterator[str]:
     """Yield which strategy is the best, what it takes, why it is the best, and what does not fit."""
-    on = f" on {best.key.ranks:,} devices, divided by {best.key.parallelism}" if best.key.parallelism else _on_one(best)
-    yield f"Use {best.key.strategy} for {best.size}{on}."
+    yield f"Use {best.key.strategy} for {best.size}{_on(best)}."
     yield _takes(best)
     yield from _comparison(best, equal, fitting)
-    if best.record.ownership == "mapped":
-        yield "Its weights stay in the pages of the file, which has to stay as it is while the model is used."
+    yield from _mapped(best)
     if best.key.parallelism and (fewer := sorted({row.key.ranks for row in tried if row.key.ranks < best.key.ranks})):
         yield f"On {' or '.join(f'{count:,}' for count in fewer)} devices nothing fits."
     alike = [row for row in tried if row.key.ranks == best.key.ranks]
@@ -56,8 +54,40 @@ def sentences(best: Row, equal: Sequence[Row], fitting: Sequence[Row], tried: Se
         yield f"{listed(broken)} failed otherwise."
 
 
+def needs(best: Row, equal: Sequence[Row]) -> Iterator[str]:
+    """Yield what the best takes, where no budget was given, and where its weights end."""
+    record, parts = best.record, []
+    each = " of each rank" if record.ranks else ""
+    if (device := record.device_reserved_peak_bytes) is not None:
+        parts.append(f"{short_size(device)} of {'each' if record.ranks else 'the'} device")
+    if record.ranks and record.node_private_peak_bytes is not None:
+        parts.append(f"{short_size(record.node_private_peak_bytes)} of a node's memory")
+    elif (host := record.host_private_peak_bytes) is not None:
+        parts.append(f"{short_size(max(host, 0))} of the host's memory{each}")
+    yield f"Use {best.key.strategy} for {best.size}{_on(best)}."
+    alike = (
+        f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little" if equal else ""
+    )
+    yield f"It takes {' and '.join(parts) or 'the least memory'}{alike}."
+    if best.record.first_logits_seconds:
+        where = "GPU" if recorded_kind(best.timed_on).is_gpu else "CPU"
+        yield f"On this {where}, the first output came after {best.seconds:.2f} s."
+    yield from _mapped(best)
+
+
+def _mapped(best: Row) -> Iterator[str]:
+    if best.record.ownership == "mapped":
+        yield "Its weights stay in the pages of the file, which has to stay as it is while the model is used."
+
+
+def _on(row: Row) -> str:
+    if row.key.parallelism:
+        return f" on {row.key.ranks:,} devices, divided by {row.key.parallelism}"
+    return _on_one(row)
+
+
 def _on_one(row: Row) -> str:
-    return "" if kind_of(row.record.device or "cpu").is_host else " on one device"
+    return "" if recorded_kind(row.record.device).is_host else " on one device"
 
 
 def _name(row: Row) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.measure.case import Case
-from bench.meters import kind_of
+from bench.meters import recorded_kind
 from bench.report.rows import Row
 from bench.sharded.recipes import SHARDED
 from bench.sharded.sharded_case import ShardedCase
@@ -22,7 +22,7 @@ BUILD = "  # build() makes your model"
 
 def usage(best: Row, case: Case | None) -> Iterator[str]:
     """Yield the lines that load a model as an advice says; none for a loader of the user's, whose code is theirs."""
-    strategy, on = best.key.strategy, kind_of(case.device if case else best.record.device or "sim").torch_type
+    strategy, on = best.key.strategy, recorded_kind(case.device if case else best.record.device or "sim").torch_type
     if strategy not in (SHARDED if best.key.parallelism else STRATEGIES):
         return
     if isinstance(case, ShardedCase):

@@ -1,55 +1,22 @@
 """The page in headless Chromium, as people see it: wide and narrow, light and dark, by pointer and keyboard."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.selftest.opened_page import Opened, contrast
 from bench.selftest.recorded_run import HOSTILE, LOADS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Dialog, Locator, Page, ViewportSize
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests want the extra: pip install '.[check]'")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
-    pytest.skip("there is no Chromium or Chrome on the PATH", allow_module_level=True)
-
-# As root it has no sandbox, and a virtual machine no graphics.
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+    from playwright.sync_api import Browser, Locator, Page, ViewportSize
 
 DESKTOP: "ViewportSize" = {"width": 1280, "height": 900}
 PHONE: "ViewportSize" = {"width": 390, "height": 844}
 # A4 within its margins.
 PAPER: "ViewportSize" = {"width": 718, "height": 1046}
-
-# Every text with its colour, and that of what is behind it: in a chart a mark that it stands on, or else the page.
-TEXTS = """() => {
-  const found = [], page = getComputedStyle(document.body).backgroundColor;
-  const inside = (text, mark) => text.left >= mark.left - 1 && text.right <= mark.right + 1
-    && text.top >= mark.top - 1 && text.bottom <= mark.bottom + 1;
-  for (const text of document.querySelectorAll('[data-chart] svg text')) {
-    if (!text.textContent.trim()) continue;
-    const box = text.getBoundingClientRect();
-    const bars = [...text.closest('svg').querySelectorAll('.mark-rect path')];
-    const behind = bars.find(bar => inside(box, bar.getBoundingClientRect()));
-    found.push([text.textContent, getComputedStyle(text).fill, behind ? getComputedStyle(behind).fill : page]);
-  }
-  for (const element of document.querySelectorAll('h1, h2, p, a, th, td, summary, button, figcaption, strong')) {
-    if (!element.textContent.trim() || !element.checkVisibility()) continue;
-    let behind = element;
-    while (behind && getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
-    found.push([
-      element.textContent.trim(), getComputedStyle(element).color,
-      behind ? getComputedStyle(behind).backgroundColor : page,
-    ]);
-  }
-  return found;
-}"""
 
 # Of every chart: its width and height on the page, how long its lines are, how many marks it has, and whether a mark is
 # nowhere.
@@ -64,32 +31,6 @@ CHARTS = """places => places.map(place => {
     lost: marks.some(mark => /NaN|undefined/.test(mark.outerHTML)),
   };
 })"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
-
-
-class Opened:
-    """A page that is open, and everything that it complained of or asked for."""
-
-    def __init__(self, page: "Page", file: Path) -> None:
-        self.page, self.said = page, list[str]()
-        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        page.on("dialog", self._dismiss)
-        page.on("request", lambda request: self.said.append(f"asks for {request.url}"))
-        page.goto(file.as_uri())
-        page.wait_for_function("[...document.querySelectorAll('[data-chart]')].every(one => one.querySelector('svg'))")
-        self.said.remove(f"asks for {file.as_uri()}")
-
-    def _dismiss(self, dialog: "Dialog") -> None:
-        self.said.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -179,7 +120,7 @@ def test_a_point_of_the_history_says_what_it_is(opened: Opened, label: str, word
 def test_a_name_from_a_record_stays_text(opened: Opened) -> None:
     assert HOSTILE in strategies(opened.page)
     assert opened.page.locator("b, i").count() == 0
-    figure = opened.page.locator("section[aria-labelledby=frontier] svg").first
+    figure = opened.page.locator("section[aria-labelledby=frontier] [data-chart] svg").first
     assert HOSTILE in "".join(figure.locator("text").all_text_contents())
     assert not any("dialog" in said for said in opened.said)
 
@@ -202,17 +143,6 @@ def test_every_chart_has_words_and_a_table(opened: Opened) -> None:
         assert figure.locator("table tbody tr").count() >= 1
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_is_legible(browser: "Browser", page: Path, scheme: Literal["light", "dark"]) -> None:
-    context = browser.new_context(viewport=DESKTOP, color_scheme=scheme)
-    opened = Opened(context.new_page(), page).page
-    texts: list[tuple[str, str, str]] = opened.evaluate(TEXTS)
-    assert len(texts) > 300
-    faint = {text for text, ink, ground in texts if contrast(ink, ground) < 4.5}
-    assert faint == set()
-    context.close()
-
-
 def test_it_prints_on_white_within_the_paper(browser: "Browser", page: Path) -> None:
     context = browser.new_context(viewport=DESKTOP, color_scheme="dark")
     opened = Opened(context.new_page(), page).page
@@ -224,18 +154,28 @@ def test_it_prints_on_white_within_the_paper(browser: "Browser", page: Path) -> 
     assert contrast(ground, opened.eval_on_selector("h1", "heading => getComputedStyle(heading).color")) > 7
     assert opened.locator("nav").is_hidden()
     assert opened.locator("[data-chart] svg").first.is_visible()
-    # What a part of a bar is stands in the data only, if there is no room for it in the bar.
-    assert opened.locator(".alive details td").first.is_visible()
     context.close()
 
 
-def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours as browsers write them, by WCAG 2."""
-    lights = sorted((luminance(one), luminance(other)))
-    return (lights[1] + 0.05) / (lights[0] + 0.05)
+def test_code_is_copied_without_a_network(browser: "Browser", pages: dict[str, Path]) -> None:
+    context = browser.new_context(viewport=DESKTOP, offline=True, permissions=["clipboard-read", "clipboard-write"])
+    opened = Opened(context.new_page(), pages["small"]).page
+    button = opened.get_by_role("button", name="copy the lines to copy").first
+    button.click()
+    opened.wait_for_function("document.querySelector('[data-copy]').textContent == 'copied'")
+    assert opened.evaluate("navigator.clipboard.readText()") == "pytest bench --sizes small --strategies mmap_assign"
+    opened.get_by_text("The code of load_mmap_assign.py").click()
+    assert "def mmap_assign(" in opened.locator("#code").inner_text()
+    context.close()
 
 
-def luminance(colour: str) -> float:
-    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+def test_a_chart_in_a_closed_part_is_drawn_when_it_is_opened(browser: "Browser", pages: dict[str, Path]) -> None:
+    context = browser.new_context(viewport=PHONE, offline=True)
+    opened = Opened(context.new_page(), pages["peers"]).page
+    part = opened.locator("details.more").first
+    chart = part.locator("[data-chart]").first
+    assert chart.locator("svg").count() == 0
+    part.locator("summary").first.click()
+    chart.locator("svg").wait_for()
+    assert opened.eval_on_selector_all("details.more[open] [data-chart]", CHARTS)[0]["width"] > 250
+    context.close()

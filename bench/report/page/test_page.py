@@ -10,11 +10,11 @@ import pytest
 from bench.report.recorded import Recorded, recorded
 from bench.selftest import sharded_run
 from bench.selftest.recorded_run import HOSTILE, LOADS, MACHINE, Runs, content, metered
+from bench.selftest.small_suite import STATS
 
 pytest.importorskip("altair", reason="pages want the extra: pip install '.[report]'")
 pytest.importorskip("vl_convert", reason="pages want the extra: pip install '.[report]'")
 
-from bench.report.page import libraries
 from bench.report.page.page import write_page
 
 
@@ -119,41 +119,8 @@ def test_how_a_load_ended_that_had_too_little_memory_is_on_it(tmp_path: Path, ca
     file = Runs(tmp_path).write(1, benchmarks=[tried | {"extra_info": record}], problems=[])
     one = recorded(file)
     text = write_page(one, [one.run], tmp_path, cache).read_text()
-    assert "streamed-small: killed at 3.9 GiB of 4 GiB after 61 % of the tensors" in text
+    assert "<strong>streamed-small</strong><pre>killed at 3.9 GiB of 4 GiB after 61 % of the tensors</pre>" in text
     assert "too big" in text
-
-
-ADVICE = [
-    "Use streamed for small on one device: it fits.",
-    "Check it:",
-    "    pytest bench --rename '<b>=x'",
-    "Its code: load_streamed.py, 3 lines",
-    "    import os",
-    "",
-    "    def parallelize(model):",
-    "        return model",
-]
-
-
-def test_the_advice_is_on_it_as_it_was_recorded(tmp_path: Path, cache: Path) -> None:
-    one = recorded(Runs(tmp_path).write(1, advice=ADVICE))
-    text = write_page(one, [one.run], tmp_path, cache).read_text()
-    [section] = re.findall(r'<section aria-labelledby="advice">(.*?)</section>', text, re.DOTALL)
-    assert re.findall(r"<p>(.*?)</p>", section) == [ADVICE[0], ADVICE[1], ADVICE[3]]
-    assert [html.unescape(one) for one in re.findall(r"<pre>(.*?)</pre>", section, re.DOTALL)] == [
-        "pytest bench --rename '<b>=x'",
-        "import os\n\ndef parallelize(model):\n    return model",
-    ]
-    assert "<b>" not in section
-    elements = Elements()
-    elements.feed(text)
-    assert len(elements.ids) == len(set(elements.ids))
-    assert set(elements.targets) <= set(elements.ids)
-
-
-def test_without_advice_there_is_no_section(text: str) -> None:
-    assert 'id="advice"' not in text
-    assert "#advice" not in text
 
 
 def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cache: Path) -> None:
@@ -162,7 +129,7 @@ def test_many_ranks_are_shown_by_what_they_hold(tmp_path: Path, page: Path, cach
     assert [f"raw record of streamed {way} x2-small" in text for way in ("fsdp", "tensor")] == [True, True]
     assert "one rank of 2 holds S/N = 476.8 MiB (fsdp)" in text
     assert "Of many ranks, rank 0 is shown." in text
-    for said in ("Peaks are multiples of S.", "raw record of streamed-small"):
+    for said in ("Figures with an x are multiples of S.", "raw record of streamed-small"):
         assert said in page.read_text()
         assert said not in text
 
@@ -191,49 +158,53 @@ def test_a_stand_in_for_a_gpu_is_named(tmp_path: Path, page: Path, cache: Path) 
     assert "Fastest" not in text
 
 
+def test_what_failed_has_the_options_that_explain_it(text: str) -> None:
+    assert "<p>To look into what failed, repeat with: -k per_tensor --explain</p>" in text
+
+
 def test_what_was_not_recorded_has_no_section(tmp_path: Path, page: Path, cache: Path) -> None:
     file = Runs(tmp_path).write(1, benchmarks=[], problems=[], conformance=[])
     one = recorded(file)
     text = write_page(one, [one.run], tmp_path, cache).read_text()
-    assert headings(text) == ["Table", "Machine"]
+    assert headings(text) == ["Recommendation", "Results", "Machine"]
     assert headings(page.read_text()) == [
-        *("Table", "Time and memory", "Memory while a load runs", "Alive at the peaks"),
-        *("Conformance", "History", "Machine"),
+        *("Recommendation", "Time and memory", "Failed loads", "Results", "Memory over time"),
+        *("Memory alive at the peak", "Conformance", "History", "Machine"),
     ]
 
 
-def test_the_libraries_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with libraries.bundle(tmp_path) as script:
-        made = script()
-    assert "vegaEmbed" in made
-    assert "</script" not in made
-    [kept] = tmp_path.iterdir()
-    monkeypatch.setattr("sys.executable", "/nowhere")
-    with libraries.bundle(tmp_path) as script:
-        assert script() == made
-    # What is not the whole of it is made again.
-    kept.write_text(made[:100])
-    with pytest.raises(FileNotFoundError), libraries.bundle(tmp_path) as script:
-        script()
+def test_the_machine_has_no_row_without_a_value(text: str) -> None:
+    machine = text[text.index('id="machine"') :]
+    assert re.findall(r'<th scope="row">(.*?)</th>', machine) == ["torch", "python version", "cores", "cpu"]
 
 
-def test_libraries_cannot_end_the_script_that_they_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "_BUNDLE", "print('</script><b>')")
-    with libraries.bundle(tmp_path) as script:
-        assert script() == "<\\/script><b>\n"
+def test_a_model_without_earlier_runs_says_so_in_one_sentence(tmp_path: Path, cache: Path) -> None:
+    runs = Runs(tmp_path)
+    file = runs.write(1)
+    text = write_page(recorded(file), runs.read(), tmp_path, cache).read_text()
+    history = text[text.index('id="history"') : text.index('id="machine"')]
+    assert "<p>No earlier run measured these loads of this model.</p>" in history
+    assert "data-chart" not in history
 
 
-def test_a_cache_that_cannot_be_written_to_costs_time_only(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with libraries.bundle(tmp_path / "file") as script:
-        assert libraries.MARK in script()
-
-
-def test_libraries_that_cannot_be_made_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "_BUNDLE", "raise SystemExit(3)")
-    with pytest.raises(RuntimeError, match="status 3"), libraries.bundle(tmp_path) as script:
-        script()
-    assert list(tmp_path.iterdir()) == []
+def test_loads_by_many_numbers_of_ranks_are_grouped(tmp_path: Path, cache: Path) -> None:
+    counts = (2, 8)
+    benchmarks = [
+        {"fullname": f"t.py::t[{name}-{way}-small-x{ranks}-sim]", "extra_info": record, "stats": STATS}
+        for name in ("streamed", "broadcast")
+        for way in ("fsdp", "tensor")
+        for ranks in counts
+        for record in [sharded_run.of_ranks(name, way, ranks, planned=True)]
+    ]
+    one = recorded(Runs(tmp_path).write(1, benchmarks=benchmarks, problems=[], conformance=[]))
+    text = write_page(one, [one.run], tmp_path, cache).read_text()
+    [pivot] = re.findall(r'<table class="pivot">(.*?)</table>', text, re.DOTALL)
+    assert re.findall(r"<th scope=\"col\">(.*?)</th>", pivot) == ["2 ranks", "8 ranks"] * 2
+    assert len(re.findall(r'<th scope="row">', pivot)) == 4
+    # Every load with every figure is there, in a part that is closed.
+    assert re.findall(r"<summary>(small on .*?)</summary>", text) == [
+        f"small on {count} ranks: 4 loads with every figure" for count in counts
+    ]
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(

@@ -17,6 +17,8 @@ INK = "currentColor"
 
 # Of a chart on a narrow page, and of a letter of its text, in pixels.
 NARROW, LETTER = 300, 7
+# About as many ticks has an axis, however wide it is.
+TICKS = 5
 
 Values = Sequence[Mapping[str, Any]]
 
@@ -71,8 +73,8 @@ def filled(spec: Mapping[str, Any], text: str, **values: Values) -> dict[str, An
 
 
 def ratio_axis(title: str | None) -> alt.Axis:
-    """An axis of multiples of S."""
-    return alt.Axis(title=title, format=".1f", labelExpr="datum.label + 'x'", tickCount=5)
+    """An axis of multiples of S: its labels have as many digits as tell its ticks apart."""
+    return alt.Axis(title=title, labelExpr="datum.label + 'x'", tickCount=TICKS)
 
 
 def looks(field: str, values: Sequence[str], legend: alt.Legend | None) -> dict[str, Any]:

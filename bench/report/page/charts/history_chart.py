@@ -11,7 +11,7 @@ from bench.history.fingerprint import gpus
 from bench.history.runs import Key, Run
 from bench.record.field import Field, format_figure
 from bench.record.record import FIELDS
-from bench.report.page.charts.figure import INK, Chart, filled, looks, of, specification
+from bench.report.page.charts.figure import INK, NARROW, Chart, filled, looks, of, specification
 
 # What is said of a run.
 ABOUT = ("run", "date", "commit", "torch", "python", "machine", "outcome")
@@ -20,6 +20,8 @@ ABOUT = ("run", "date", "commit", "torch", "python", "machine", "outcome")
 MOST_RUNS = 300
 # Of points, in square pixels: those of more runs would be a band.
 LARGE, SMALL, FEW_RUNS = 45, 8, 60
+# Letters of a name of which two have room beside each other on a phone.
+SHORT_NAME = 22
 
 
 def history_figures(runs: Sequence[Run], points: Sequence[ChangePoint], latest: Run, size: str) -> list[Chart]:
@@ -46,7 +48,10 @@ def _chart(
     text = f"{field.title} in {len(numbers)} recorded runs, a line a benchmark; {len(moved)} change points"
     table = [["benchmark", *ABOUT, field.title]]
     table += [[value["benchmark"], *(value[name] for name in ABOUT), value["shown"]] for value in values]
-    looked_at = tuple(dict.fromkeys(value["benchmark"] for value in values))
+    short = _without_shared_end(list(dict.fromkeys(value["benchmark"] for value in values)))
+    for value in values:
+        value["line"] = short[value["benchmark"]]
+    looked_at = tuple(short.values())
     spec = filled(
         _specification(unit, looked_at, LARGE if len(numbers) <= FEW_RUNS else SMALL),
         text,
@@ -62,8 +67,10 @@ def _specification(unit: str, benchmarks: tuple[str, ...], size: int) -> dict[st
     axis = alt.Axis(title="run", labelExpr="split(datum.value, '_')[0]", labelAngle=0, labelOverlap=True)
     x = alt.X("run:N", sort=None, axis=axis)
     y = alt.Y("value:Q", scale=alt.Scale(zero=True)).title(unit)
-    legend = alt.Legend(title=None, columns=2, labelLimit=150, symbolSize=60)
-    style = looks("benchmark", benchmarks, legend)
+    # In one column a name has room on a phone.
+    columns = 2 if max(map(len, benchmarks)) <= SHORT_NAME else 1
+    legend = alt.Legend(title=None, columns=columns, labelLimit=NARROW, symbolSize=60)
+    style = looks("line", benchmarks, legend)
     hover = [f"{name}:N" for name in ("benchmark", "shown", *ABOUT)]
     moved = [f"{name}:N" for name in ("benchmark", "change", "before", "since", *ABOUT)]
     layers = [
@@ -78,6 +85,15 @@ def _specification(unit: str, benchmarks: tuple[str, ...], size: int) -> dict[st
         .encode(x=x, y=y, tooltip=moved, description="label:N"),
     ]
     return specification(alt.layer(*layers), 220)
+
+
+def _without_shared_end(titles: Sequence[str]) -> dict[str, str]:
+    """Return each title without the parts, such as `-small-cpu`, that all of them end in."""
+    parts = [title.split("-")[1:] for title in titles]
+    shared = 0
+    while all(len(one) > shared for one in parts) and len({one[-1 - shared] for one in parts}) == 1:
+        shared += 1
+    return {title: "-".join(title.split("-")[: -shared or None]) for title in titles}
 
 
 def _values(runs: Sequence[Run], key: Key, figure: str, divisor: int) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,3 @@
-from itertools import combinations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +6,8 @@ pytest.importorskip("altair", reason="pages want the extra: pip install '.[repor
 
 from bench.record.record import Record
 from bench.record.row_key import RowKey
-from bench.report.page.charts.frontier import Point, _box, _ends, _names, _shared, frontier, frontier_figures
+from bench.report.budget_marks import TOO_BIG
+from bench.report.page.charts.frontier import BEST, FAILED, OTHER, Point, frontier, frontier_figures
 from bench.report.rows import Problem, Row, Status
 from bench.selftest.sharded_run import of_ranks
 
@@ -28,36 +27,43 @@ def test_no_strategy_beats_one_on_the_frontier_and_one_on_it_beats_each_other(dr
         assert point in best or set(beaten_by) & set(best)
 
 
-def test_names_do_not_meet_where_there_is_room() -> None:
-    """Points of a recorded run, in which four strategies have the same peak."""
-    seconds = {"baseline": 2.24, "sequential": 2.04, "meta_sequential": 0.85, "load_assign": 0.54, "mmap_assign": 0.12}
-    seconds |= {"streamed": 0.22, "per_tensor": 0.69}
-    device = {"baseline": 2.0, "sequential": 1.22, "meta_sequential": 2.0}
-    drawn = [Point(at, device.get(name, 1.0), name) for name, at in seconds.items()]
-    ends = _ends(drawn)
-    by_name = {point.strategy: point for point in drawn}
-    boxes = [_box(by_name[one["strategy"]], ends, place) for place, names in _names(drawn).items() for one in names]
-    assert len(boxes) == len(drawn)
-    assert not [pair for pair in combinations(boxes, 2) if _shared(*pair) > 0]
-
-
 def row(strategy: str, size: str = "small", problem: Problem | None = None, **record: float) -> Row:
     return Row(RowKey(strategy, size), Record.read(record), (problem,) if problem else ())
 
 
-def test_a_chart_has_what_was_measured_whole_and_is_right() -> None:
+def test_a_chart_has_what_was_measured_whole() -> None:
     table = [
         row("a", first_logits_seconds=1.0, host_peak_ratio=0.5, device_peak_ratio=1.0),
         row("b", first_logits_seconds=2.0, host_peak_ratio=0.25),
-        row("c", problem=Problem(Status.FAILED, "no"), first_logits_seconds=0.1, host_peak_ratio=0.0),
+        row("c", problem=Problem(Status.REFUSED, "no"), first_logits_seconds=0.1, host_peak_ratio=0.0),
         row("d", host_peak_ratio=0.1),
         row("e", "xl", first_logits_seconds=0.1, host_peak_ratio=0.1),
     ]
     device, host = frontier_figures(table, "small")
     assert [p["strategy"] for p in device.spec["datasets"]["points"]] == ["a"]
     assert [p["strategy"] for p in host.spec["datasets"]["points"]] == ["a", "b"]
-    assert [line[-1] for line in host.table] == ["on the frontier", "yes", "yes"]
+    assert [line[-1] for line in host.table[1:]] == [BEST, BEST]
     assert frontier_figures(table, "medium") == []
+
+
+def test_what_failed_or_does_not_fit_is_shown_as_such_and_beats_nothing() -> None:
+    table = [
+        row("a", first_logits_seconds=1.0, host_peak_ratio=0.5),
+        row("b", first_logits_seconds=2.0, host_peak_ratio=0.5),
+        row("wrong", problem=Problem(Status.FAILED, "no"), first_logits_seconds=0.1, host_peak_ratio=0.0),
+        row("large", fits=False, first_logits_seconds=0.1, host_peak_ratio=0.0),
+    ]
+    [host] = frontier_figures(table, "small")
+    values = host.spec["datasets"]
+    assert {p["strategy"]: p["kind"] for p in values["points"]} == {
+        "a": BEST,
+        "b": OTHER,
+        "wrong": FAILED,
+        "large": TOO_BIG,
+    }
+    names = {one["name"] for side in ("left", "right") for one in values[f"named_{side}"]}
+    assert names == {"a", "b", "wrong (failed)", "large (too big)"}
+    assert frontier_figures(table[2:], "small") == []
 
 
 def test_of_many_ranks_those_are_in_a_chart_that_divide_the_model_alike_by_what_one_holds_of_it() -> None:
@@ -73,6 +79,6 @@ def test_of_many_ranks_those_are_in_a_chart_that_divide_the_model_alike_by_what_
     assert many.title == "small fsdp x1000: time and peak on the device"
     for figure in (device, many):
         [point] = figure.spec["datasets"]["points"]
-        assert point == {"seconds": 1.0, "ratio": pytest.approx(1.5), "strategy": "streamed"}
+        assert point == {"seconds": 1.0, "ratio": pytest.approx(1.5), "strategy": "streamed", "kind": BEST}
     assert "multiples of S/N" in device.text
     assert "multiples of the model" in host.text

@@ -13,7 +13,7 @@ import altair as alt
 from bench.meters.timeline import MOMENTS
 from bench.record.field import DEVICE, Peak
 from bench.record.record import PEAKS, Record
-from bench.report.page.charts.figure import COLOURS, Chart, filled, of, ratio_axis, specification
+from bench.report.page.charts.figure import COLOURS, TICKS, Chart, filled, of, ratio_axis, specification
 from bench.report.rows import CaseResult
 from model.byte_sizes import GIB
 
@@ -105,7 +105,7 @@ def _figure(result: CaseResult, ends: dict[str, float]) -> Chart:
 @cache
 def _specification() -> dict[str, Any]:
     x, y = alt.X("seconds:Q", scale=alt.Scale(nice=False)), alt.Y("ratio:Q", scale=alt.Scale(nice=False))
-    x, y = x.title("seconds"), y.axis(ratio_axis(None))
+    x, y = x.axis(alt.Axis(title="seconds", tickCount=TICKS)), y.axis(ratio_axis(None))
     names = [one.name for one in SERIES]
     colours = alt.Scale(domain=names, range=[one.colour for one in SERIES])
     dashes = alt.Scale(domain=names, range=[one.dash for one in SERIES])
