@@ -60,10 +60,12 @@ class Advice:
         """
         lines = [self.paragraph, *(f"  {remedy}" for remedy in self.remedies)]
         if self.command:
-            lines += ["This checks it:", f"    {self.command}"]
+            lines += ["Check it:", f"    {self.command}"]
         if code := self.code():
             count = len(code.splitlines())
-            lines += [f"Its code, torch and the standard library only: {code_file or self.code_file}, {count} lines"]
+            lines += [
+                f"Its code needs torch and the standard library only: {code_file or self.code_file}, {count} lines"
+            ]
             lines += [f"    {line}".rstrip() for line in self.usage]
         return lines
 
@@ -104,8 +106,8 @@ def _one_that_fits(fitting: Sequence[Row], tried: Sequence[Row], known: Mapping[
     best, *equal = to_use(fitting)
     case = known.get(best.key)
     said = list(sentences(best, equal, fitting, tried))
-    # What it takes, and then what it leaves.
-    said[1:1] = left_free(best, case)
+    # Which one, what it takes, and then what it leaves.
+    said[2:2] = left_free(best, case)
     return Advice(
         best.key.strategy,
         " ".join(said),

@@ -40,8 +40,10 @@ def _taken(row: Row, figure: str) -> int:
 
 
 def sentences(best: Row, equal: Sequence[Row], fitting: Sequence[Row], tried: Sequence[Row]) -> Iterator[str]:
-    """Yield why the best is to be used, where its weights end, and what does not fit."""
-    yield f"Use {best.key.strategy} for {best.size}{_on(best)}: it fits{_takes(best)}{_speed(best, equal, fitting)}."
+    """Yield which strategy is the best, what it takes, why it is the best, and what does not fit."""
+    yield f"Use {best.key.strategy} for {best.size}{_on(best)}."
+    yield _takes(best)
+    yield from _comparison(best, equal, fitting)
     yield from _mapped(best)
     if best.key.parallelism and (fewer := sorted({row.key.ranks for row in tried if row.key.ranks < best.key.ranks})):
         yield f"On {' or '.join(f'{count:,}' for count in fewer)} devices nothing fits."
@@ -53,17 +55,18 @@ def sentences(best: Row, equal: Sequence[Row], fitting: Sequence[Row], tried: Se
 
 
 def needs(best: Row, equal: Sequence[Row]) -> Iterator[str]:
-    """Yield what the best takes, where no budget was given, and where its weights end."""
+    """Yield the best strategy and what it takes, where no budget was given, and where its weights end."""
     record, parts = best.record, []
-    each = " of each rank" if record.ranks else ""
     if (device := record.device_reserved_peak_bytes) is not None:
         parts.append(f"{short_size(device)} of {'each' if record.ranks else 'the'} device")
     if record.ranks and record.node_private_peak_bytes is not None:
-        parts.append(f"{short_size(record.node_private_peak_bytes)} of a node's memory")
+        parts.append(f"{short_size(record.node_private_peak_bytes)} of each node")
     elif (host := record.host_private_peak_bytes) is not None:
-        parts.append(f"{short_size(max(host, 0))} of the host's memory{each}")
-    alike = f", as {listed([_name(row) for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
-    yield f"Use {best.key.strategy} for {best.size}{_on(best)}: it takes {' and '.join(parts) or 'least'}{alike}."
+        # It is counted from a level before the load, and may be less.
+        parts.append(f"{short_size(max(host, 0))} of the host")
+    take = f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little"
+    yield f"Use {best.key.strategy} for {best.size}{_on(best)}."
+    yield f"It takes {' and '.join(parts) or 'the least memory'}{take if equal else ''}."
     if best.record.first_logits_seconds:
         where = "GPU" if recorded_kind(best.timed_on).is_gpu else "CPU"
         yield f"On this {where}, the first output came after {best.seconds:.2f} s."
@@ -99,30 +102,38 @@ def _takes(row: Row) -> str:
     record, parts = row.record, []
     device, host = record.device_reserved_peak_bytes, record.host_private_peak_bytes
     if device is not None and record.device_budget_bytes:
-        whole = short_size(record.device_budget_bytes)
-        parts.append(f"{short_size(device)} of {f'each {whole}' if record.ranks else f'{whole} of the device'}")
+        which = "each" if record.ranks else "the"
+        parts.append(f"{short_size(device)} of the {short_size(record.device_budget_bytes)} of {which} device")
     if record.ranks and record.host_budget_bytes and record.node_private_peak_bytes is not None:
         parts.append(
-            f"{short_size(record.node_private_peak_bytes)} of the {short_size(record.host_budget_bytes)} of a node "
-            f"beside its {record.ranks_per_node} empty processes"
+            f"{short_size(record.node_private_peak_bytes)} of the {short_size(record.host_budget_bytes)} of each node, "
+            f"beside {record.ranks_per_node} empty processes"
         )
     elif host is not None and record.host_budget_bytes:
-        parts.append(f"{short_size(host)} of the host's {short_size(record.host_budget_bytes)} beside an empty process")
-    return f", taking {' and '.join(parts)}" if parts else ""
+        parts.append(
+            f"{short_size(host)} of the {short_size(record.host_budget_bytes)} of the host, beside an empty process"
+        )
+    return f"It takes {' and '.join(parts)}." if parts else "It fits."
 
 
-def _speed(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> str:
+def _comparison(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> Iterator[str]:
+    """Yield how soon the first output comes, beside the next strategy; without times, that it takes least memory."""
     if not _is_timed_there(best):
-        alike = f", as {listed([_name(row) for row in equal])} {'does' if len(equal) == 1 else 'do'}" if equal else ""
         count = sum(row.key.ranks == best.key.ranks for row in fitting)
-        return "" if count == 1 else f", and takes least of the {count} that do{alike}"
+        if count > 1:
+            take = f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little"
+            yield f"Of the {count} that fit, it takes the least memory{take if equal else ''}."
+        return
     seconds = best.seconds
-    speed = f"; first logits come after {seconds:.2f} s"
+    speed = f"The first output comes after {seconds:.2f} s"
     others = [row for row in fitting if row is not best and _is_timed_there(row)]
     if not others:
-        return speed
+        yield f"{speed}."
+        return
     next_best = min(others, key=lambda row: row.seconds)
     times = next_best.seconds / seconds
     if times <= EQUAL_TIMES:
-        return f"{speed}, as soon as with {next_best.name}{'' if next_best in equal else ', which takes more'}"
-    return f"{speed}, {times:.1f} times as fast as with {next_best.name}, the next"
+        more = "" if next_best in equal else ", which takes more memory"
+        yield f"{speed}, as soon as with {next_best.name}{more}."
+    else:
+        yield f"{speed}, {times:.1f} times as fast as with {next_best.name}, the next."

@@ -29,8 +29,8 @@ def test_the_fastest_of_those_that_fit_is_to_be_used() -> None:
     )
     assert advice.strategy == "streamed"
     assert advice.paragraph == (
-        "Use streamed for small on one device: it fits, taking 1.5 GiB of 2 GiB of the device; first logits come after "
-        "0.40 s, 2.5 times as fast as with load_assign, the next. 1 GiB of the 2 GiB stay free for activations. "
+        "Use streamed for small on one device. It takes 1.5 GiB of the 2 GiB of the device. 1 GiB of the 2 GiB stay "
+        "free for activations. The first output comes after 0.40 s, 2.5 times as fast as with load_assign, the next. "
         "baseline does not fit."
     )
 
@@ -44,8 +44,8 @@ def test_of_those_that_are_as_fast_the_one_that_takes_less() -> None:
     )
     assert advice.strategy == "load_assign"
     assert advice.paragraph == (
-        "Use load_assign for small on one device: it fits, taking 1 GiB of 2 GiB of the device; first logits come "
-        "after 0.43 s, as soon as with streamed, which takes more. 1 GiB of the 2 GiB stay free for activations. "
+        "Use load_assign for small on one device. It takes 1 GiB of the 2 GiB of the device. 1 GiB of the 2 GiB stay "
+        "free for activations. The first output comes after 0.43 s, as soon as with streamed, which takes more memory. "
         "baseline, sequential do not fit."
     )
 
@@ -60,8 +60,8 @@ def test_without_times_of_the_device_the_one_that_takes_least(times: dict[str, A
         row("streamed", **times),
     )
     assert advice.paragraph == (
-        "Use streamed for small on one device: it fits, taking 1 GiB of 2 GiB of the device, and takes least of the 3 "
-        "that do. 1 GiB of the 2 GiB stay free for activations."
+        "Use streamed for small on one device. It takes 1 GiB of the 2 GiB of the device. 1 GiB of the 2 GiB stay free "
+        "for activations. Of the 3 that fit, it takes the least memory."
     )
 
 
@@ -73,7 +73,7 @@ def test_of_those_that_are_equal_the_one_that_takes_least_by_theory_whatever_noi
             row("mmap_assign", host_bound_ratio=0.0, host_peak_ratio=0.04 - noise, **bounds),
         )
         advice = said(*equal, row("baseline", device_peak_ratio=2.0))
-        assert ", and takes least of the 3 that do, as load_assign does. " in advice.paragraph
+        assert " Of the 3 that fit, it takes the least memory; load_assign takes as little." in advice.paragraph
         assert advice.strategy == "mmap_assign"
 
 
@@ -81,7 +81,7 @@ def test_what_was_not_timed_for_want_of_memory_may_be_used() -> None:
     advice = said(row("streamed", problem=Problem(Status.SKIPPED, "takes 13.5 GB of host memory")))
     assert advice.strategy == "streamed"
     assert advice.paragraph == (
-        "Use streamed for small on one device: it fits, taking 1 GiB of 2 GiB of the device. 1 GiB of the 2 GiB stay "
+        "Use streamed for small on one device. It takes 1 GiB of the 2 GiB of the device. 1 GiB of the 2 GiB stay "
         "free for activations."
     )
 
@@ -100,7 +100,7 @@ def test_of_a_mapped_model_the_file_has_to_stay(monkeypatch: pytest.MonkeyPatch)
     on_host: dict[str, Any] = {"device": "cpu", "device_budget_bytes": None, "device_reserved_peak_bytes": None}
     advice = said(row("mmap_assign", ownership="mapped", host_budget_bytes=GIB, **on_host))
     assert advice.paragraph == (
-        "Use mmap_assign for small: it fits, taking 0 MiB of the host's 1 GiB beside an empty process. 824 MiB of the "
+        "Use mmap_assign for small. It takes 0 MiB of the 1 GiB of the host, beside an empty process. 824 MiB of the "
         "host's 1 GiB stay free for activations. Its weights stay in the pages of the file, which has to stay as it is "
         "while the model is used."
     )
@@ -109,7 +109,7 @@ def test_of_a_mapped_model_the_file_has_to_stay(monkeypatch: pytest.MonkeyPatch)
 def test_the_largest_model_counts() -> None:
     advice = said(row("streamed", size="small"), row("load_assign", size="large", state_bytes=GIB + MIB))
     assert advice.strategy == "load_assign"
-    assert advice.paragraph.startswith("Use load_assign for large on one device: ")
+    assert advice.paragraph.startswith("Use load_assign for large on one device. ")
 
 
 def test_its_code_is_there_to_be_pasted() -> None:
@@ -119,11 +119,11 @@ def test_its_code_is_there_to_be_pasted() -> None:
     compile(code, "load_streamed.py", "exec")
     count = len(code.splitlines())
     assert advice.lines("results/report/load_streamed.py")[-3:] == [
-        f"Its code, torch and the standard library only: results/report/load_streamed.py, {count} lines",
+        f"Its code needs torch and the standard library only: results/report/load_streamed.py, {count} lines",
         "    from load_streamed import streamed",
         '    model = streamed(build, "checkpoint.pt", torch.device("cuda"))  # build() makes your model',
     ]
-    assert f"Its code, torch and the standard library only: load_streamed.py, {count} lines" in advice.lines()
+    assert f"Its code needs torch and the standard library only: load_streamed.py, {count} lines" in advice.lines()
     assert said(row("mine", loader="mine.py:mine")).code() is None
     *_, used = said(row("streamed", cast="bfloat16")).lines()
     assert 'torch.device("cuda"), dtype=torch.bfloat16)' in used
@@ -140,9 +140,9 @@ def test_of_ranks_the_fewest_that_fit_and_of_those_what_takes_least() -> None:
     )
     assert (advice.strategy, advice.of_ranks) == ("streamed", True)
     assert advice.paragraph == (
-        "Use streamed for small on 8 devices, divided by fsdp: it fits, taking 1.1 GiB of each 2 GiB and 512 MiB of "
-        "the 64 GiB of a node beside its 8 empty processes, and takes least of the 3 that do. 960 MiB of each 2 GiB "
-        "stay free for activations. On 2 devices nothing fits. load_then_shard fsdp does not fit."
+        "Use streamed for small on 8 devices, divided by fsdp. It takes 1.1 GiB of the 2 GiB of each device and 512 "
+        "MiB of the 64 GiB of each node, beside 8 empty processes. 960 MiB of each 2 GiB stay free for activations. "
+        "Of the 3 that fit, it takes the least memory. On 2 devices nothing fits. load_then_shard fsdp does not fit."
     )
 
 
@@ -152,7 +152,7 @@ def test_ways_to_divide_are_compared_by_bytes() -> None:
         rank_row("streamed", 8, "tensor", share_bytes=2 * GIB),
         rank_row("streamed", 8, device_requested_peak_bytes=GIB + GIB // 4),
     )
-    assert advice.paragraph.startswith("Use streamed for small on 8 devices, divided by fsdp: ")
+    assert advice.paragraph.startswith("Use streamed for small on 8 devices, divided by fsdp. ")
 
 
 def test_what_a_load_gives_back_is_free_after_it() -> None:
@@ -166,10 +166,10 @@ def test_the_command_and_all_lines_are_of_one_text() -> None:
     advice = advised([row("streamed")], [], never, Budget(2 * GIB), typed)
     assert advice
     checks = "    pytest bench --model {} --strategies streamed --device-memory 2GiB"
-    assert advice.lines()[:3] == [advice.paragraph, "This checks it:", checks.format("'/models/my llama'")]
+    assert advice.lines()[:3] == [advice.paragraph, "Check it:", checks.format("'/models/my llama'")]
     assert advice.recorded().lines() == [
         advice.paragraph,
-        "This checks it:",
+        "Check it:",
         checks.format("'my llama'"),
         *advice.lines()[3:],
     ]

@@ -35,7 +35,7 @@ def test_where_none_fits_what_would_is_planned() -> None:
         "  quantising: int8 316.5 MiB, which fits; 4 bit 257.6 MiB, which fits (bytes only: no strategy here loads it)",
         "  more devices: each of 2 takes 359 MiB, which fits",
         "  offloading: weights on the host, a block at a time on the device: 147.2 MiB for tok_emb, which fits",
-        "This checks it:",
+        "Check it:",
         "    pytest bench --sizes small --cast bfloat16 --strategies mmap_assign",
     ]
 
@@ -179,7 +179,7 @@ def test_what_was_refused_is_not_called_untried(tmp_path: Path) -> None:
     assert lines[0] == "No strategy loads wrapped with this memory. What would, by plan:"
     # With the segments that its allocator takes for 48 MiB.
     assert lines[1] == "  more memory: sequential takes 62 MiB of the device and 40 MiB of the host"
-    assert [line.partition(":")[0] for line in lines[2:-1]] == ["  --cast bfloat16", "This checks it"]
+    assert [line.partition(":")[0] for line in lines[2:-1]] == ["  --cast bfloat16", "Check it"]
 
 
 def ranks_of(count: int) -> ShardedCase:

@@ -54,7 +54,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Pa
 def users_run() -> dict[str, Any]:
     """Return a run of a model of the user's in which loads are refused, fail and do not fit."""
     own = {"model": "mine.py:net", "state_digest": "d", "layout": "torch", "size": "net", "host_budget_bytes": 2**30}
-    advice = ["Use streamed for net on one device: it fits.", "This checks it:", "    pytest bench --model mine.py:net"]
+    advice = ["Use streamed for net on one device: it fits.", "Check it:", "    pytest bench --model mine.py:net"]
     run = content(1, problems=[], advice=advice)
     for benchmark in run["benchmarks"]:
         benchmark["fullname"] = benchmark["fullname"].replace("small", "net")

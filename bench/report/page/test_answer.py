@@ -62,7 +62,7 @@ def test_where_nothing_can_be_used_nothing_is_recommended(tmp_path: Path, cache:
 
 ADVICE = [
     "Use streamed for small on one device: it fits.",
-    "This checks it:",
+    "Check it:",
     "    pytest bench --rename '<b>=x'",
     "Its code: load_streamed.py, 3 lines",
     "    import os",

@@ -46,7 +46,7 @@ def test_who_lives_and_who_dies_is_in_the_table_and_the_best_of_those_who_live_i
     assert f"baseline-tiny: {tried['baseline']['fate']}" in lines
     # Nothing is timed here: it takes least.
     advice = last_record(folder)["advice"]
-    assert advice[0].startswith("Use mmap_assign for tiny on one device: it fits, taking ")
+    assert advice[0].startswith("Use mmap_assign for tiny on one device. It takes ")
     shown = " ".join(run.stdout.split())
     # Where the code lies is said in the terminal alone.
     [code] = [line for line in advice if line.startswith("Its code")]
@@ -86,7 +86,7 @@ def test_planned_ranks_fit_their_devices_and_nodes_or_die(bench: Bench, folder: 
         f"out of device memory: rank 0 needs {taken} MiB, and has 44 MiB" for taken in (70, 50)
     ]
     advice = last_record(folder)["advice"]
-    assert advice[0].startswith("Use streamed for tiny on 2 devices, divided by fsdp: it fits, taking ")
+    assert advice[0].startswith("Use streamed for tiny on 2 devices, divided by fsdp. It takes ")
     assert "    return fully_shard(model, mesh=mesh)" in [line.removeprefix("    ") for line in advice]
     assert (folder / "results" / "report" / "load_streamed.py").is_file()
 
