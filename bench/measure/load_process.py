@@ -96,17 +96,12 @@ def run_load(
     """
     try:
         build, keywords = checkpoint.specification.build, checkpoint.specification.keywords
-        model = load(noted(build) if noted else build, checkpoint.path, device, **keywords)
+        return load(noted(build) if noted else build, checkpoint.path, device, **keywords)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         _diagnose(checkpoint, error)
         raise
-    if isinstance(model, nn.Module):
-        return model
-    raise TypeError(
-        f"the loader returned an object of type {type(model).__name__}, not a torch.nn.Module; return the model"
-    )
 
 
 def _diagnose(checkpoint: Checkpoint, error: Exception) -> None:

@@ -252,10 +252,10 @@ def _start(process: ForkServerProcess) -> None:
 @cache
 def _end_server_at_exit() -> None:
     # After children, which it tells how they ended.
-    Finalize(None, _end_server, exitpriority=-90)
+    Finalize(None, end_server, exitpriority=-90)
 
 
-def _end_server() -> None:
+def end_server() -> None:
     """Kill the fork server, and all below it: while it imports, it does not notice that nobody needs it any more."""
     if pid := server_pid():
         end_below(pid)

@@ -41,8 +41,8 @@ class Options:
     model: str | None = option(
         None,
         "MODEL",
-        "your model: a function without arguments that builds it, package.module:function or file.py:function; or a "
-        "folder of Hugging Face with its config.json and weights, or the config.json alone; or, with --plan, "
+        "your model: a Hugging Face folder with config.json and weights, or a config.json alone; or a function "
+        "without arguments that builds it, file.py:function or package.module:function; or, with --plan, "
         "hub:ORG/NAME[@REVISION] on the Hugging Face hub, of which the headers are fetched (default: GPT-2)",
     )
     checkpoint: str | None = option(

@@ -124,8 +124,13 @@ class Reporter:
         storage = self._regression.storage
         if storage and storage.saved:
             folder = self._chosen.options.report or storage.path / "report"
-            self._page = self._write_page(storage.saved, folder)
-            self._write_code(folder)
+            try:
+                self._page = self._write_page(storage.saved, folder)
+                self._write_code(folder)
+            except SystemExit:
+                # What was measured is to be shown, though the user does not wait for the page.
+                where = os.path.relpath(storage.path)
+                self._page = f"No page: it was interrupted; python -m bench.report --storage {where} makes it"
         elif storage and storage.unsaved:
             self._page = (
                 "No page, because the run is not recorded; name another folder for both with --benchmark-storage"

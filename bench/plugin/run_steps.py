@@ -14,9 +14,9 @@ STEPS = (
     ("_peak_memory", "peak memory"),
     ("_limit", "this machine's fastest load"),
     ("_load_time", "load time"),
-    ("_short_memory", "a load with half of the memory"),
+    ("_short_memory", "load in half the memory"),
     ("_smallest_budget", "least memory"),
-    ("_budget", "a load with the given memory"),
+    ("_budget", "load in the given memory"),
 )
 
 
@@ -28,7 +28,7 @@ class Step(NamedTuple):
     size: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.name}{f'-{self.size}' if self.size else ''}"
+        return f"{self.name}: {self.what}{f' ({self.size})' if self.size else ''}"
 
 
 def step_of(item: pytest.Item) -> Step | None:

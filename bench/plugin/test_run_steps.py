@@ -104,7 +104,7 @@ def test_what_is_measured_stands_beside_the_dots_and_is_erased() -> None:
     line._step = STEPS["b"]
     line.pytest_runtest_logstart()
     line.pytest_runtest_logreport(SimpleNamespace(when="setup", passed=True))  # type: ignore[arg-type]
-    assert terminal.written == ["\x1b7 peak memory: streamed-small"]
+    assert terminal.written == ["\x1b7 streamed: peak memory (small)"]
     line.pytest_runtest_logreport(SimpleNamespace(when="call", passed=True))  # type: ignore[arg-type]
     line.erase()
     assert terminal.written[1:] == ["\x1b8\x1b[K"]

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from bench.meters.budget import Budget
 from bench.record.field import Column
-from bench.record.formats import Unit, in_three_digits
+from bench.record.formats import Unit
 from bench.record.record import Record
 from bench.report.rows import Row, Status
+from model.byte_sizes import short_size
 
 # Stands before a figure that is more than the budget in its heading.
 MARK = "! "
@@ -40,12 +41,12 @@ def _with_fit(record: Record) -> Record:
 
 
 def heading(text: str, column: Column, table: Sequence[Row], unit: Unit) -> str:
-    """Return a heading with its unit, and the budget if all rows have the same: `GPU of 23 GiB`."""
+    """Return a heading with its unit, and the budget if all rows have the same: `GPU of 23 GiB`, `RAM MiB of 4 GiB`."""
     given = {row.record.value(column.budget) for row in table} - {None} if column.budget else set()
     if len(given) != 1:
         return text.format(unit=unit.name)
-    amount = in_three_digits(given.pop() / unit.size)
-    return text.format(unit=f"of {amount.rstrip('0').rstrip('.') if '.' in amount else amount} {unit.name}")
+    amount = short_size(given.pop())
+    return text.format(unit=f"of {amount}" if amount.endswith(unit.name) else f"{unit.name} of {amount}")
 
 
 def mark(record: Record, name: str, column: Column) -> str:

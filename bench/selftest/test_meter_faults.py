@@ -163,7 +163,12 @@ def late_at_first(monkeypatch: pytest.MonkeyPatch, blind: int) -> list[None]:
         (load_beside_known_bytes, KNOWN_BYTES, 0, r"host private peak is 1\.4.x .* above its bound 0"),
         (load_and_map_and_read, 0, KNOWN_BYTES, r"host file peak is 2\.4.x .* above its bound S"),
         (load_and_map_untouched, 0, 0, None),
-        (load_and_keep, 0, 0, r"3\d\.\d MB of file-backed host memory are still allocated after the model was deleted"),
+        (
+            load_and_keep,
+            0,
+            0,
+            r"leak: 3\d\.\d MB of file-backed host memory are still allocated after the " r"model was deleted",
+        ),
     ],
 )
 def test_a_fault_changes_its_figure_and_fails_its_gate(
@@ -181,7 +186,7 @@ def test_a_fault_changes_its_figure_and_fails_its_gate(
 def test_a_load_that_keeps_what_it_owns_is_told_of(run: Run) -> None:
     case = Case("per_tensor", "tiny", "cpu", "float32")
     [problem] = problems_of(run(load_and_keep_owned, case), case)
-    assert re.match(r"3\d\.\d MB of private host memory are still allocated after the model was deleted", problem)
+    assert re.match(r"leak: 3\d\.\d MB of private host memory are still allocated after the model was deleted", problem)
 
 
 def test_what_a_load_keeps_beside_the_model_is_told_after_each_load(run: Run) -> None:

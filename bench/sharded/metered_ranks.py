@@ -8,7 +8,7 @@ from bench.measure.checks import MeteredProcess
 from bench.measure.peak_fields import peaks
 from bench.meters.allocations import Alive
 from bench.meters.measure import Measurement
-from bench.meters.process_tree import end_below, server_pid
+from bench.meters.process import end_server
 from bench.record.record import Fields, Record
 from bench.sharded.measure_ranks import measure_ranks
 from bench.sharded.rank_jobs import rank_jobs
@@ -60,10 +60,9 @@ class RankPlans:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        server = server_pid()
-        if server and any(not future.done() for future in self._known.values()):
-            # The run ends early: nobody waits for what is measured.
-            end_below(server)
+        if any(not future.done() for future in self._known.values()):
+            # The run ends early: nobody waits for what is measured. Threads may wait for processes that start.
+            end_server()
         self._pool.shutdown()
 
     def measured(self, load: MeteredRanks) -> dict[int, Measurement]:

@@ -1,11 +1,16 @@
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from threading import Barrier, Event
+from threading import Barrier, Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bench.meters import process, process_tree
+from bench.meters.process import child_process
 from bench.sharded.metered_ranks import RankPlans
 from bench.sharded.rank_group import RankGroup
 from bench.sharded.rendezvous import RankFailed
@@ -76,8 +81,7 @@ def test_an_error_is_that_of_its_load(asked: list[int]) -> None:
 def test_a_run_that_ends_early_ends_what_it_measures(asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """It begins nothing, and ends the processes that nobody waits for."""
     begun, go = Event(), Event()
-    monkeypatch.setattr("bench.sharded.metered_ranks.server_pid", lambda: 7)
-    monkeypatch.setattr("bench.sharded.metered_ranks.end_below", lambda pid: go.set() if pid == 7 else None)
+    monkeypatch.setattr("bench.sharded.metered_ranks.end_server", go.set)
 
     def waits() -> int:
         begun.set()
@@ -90,3 +94,36 @@ def test_a_run_that_ends_early_ends_what_it_measures(asked: list[int], monkeypat
         begun.wait(30)
     assert go.is_set()
     assert asked == []
+
+
+def test_a_run_that_ends_early_waits_for_no_process_that_is_being_started() -> None:
+    """The server that starts it is stopped, as it is when it ends what it has started."""
+    ends: list[type[BaseException]] = []
+
+    def starts() -> None:
+        try:
+            with child_process(_nothing, None, 60.0):
+                pass
+        except BaseException as error:
+            ends.append(type(error))
+            raise
+
+    process.warm_up()
+    server = process_tree.server_pid()
+    assert server
+    os.kill(server, signal.SIGSTOP)
+    plans = RankPlans(list, 1)
+    plans._begin([load_of(8, starts)])
+    time.sleep(0.2)  # Later it would not be waiting yet, and this would test less.
+    ending = Thread(target=plans.__exit__, args=(None, None, None), daemon=True)
+    ending.start()
+    ending.join(30)
+    try:
+        assert not ending.is_alive()
+        assert ends == [EOFError]
+    finally:
+        process.end_server()
+
+
+def _nothing(_connection: Any, _task: object) -> None:
+    pass

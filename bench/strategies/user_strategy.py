@@ -17,7 +17,12 @@ class UserRecipe(LazyRecipe):
     """Calls a function of the user's, with the path as a string: that is what most libraries are written for."""
 
     def __call__(self, build: Any, path: Path | str, device: torch.device, *others: Any, **keywords: Any) -> nn.Module:
-        return super().__call__(build, str(path), device, *others, **keywords)
+        """Raises `TypeError` where the function returns something else than a model."""
+        model: Any = super().__call__(build, str(path), device, *others, **keywords)
+        if isinstance(model, nn.Module):
+            return model
+        kind = type(model).__name__
+        raise TypeError(f"the loader returned an object of type {kind}, not a torch.nn.Module; return the model")
 
 
 def required_layout(function: Any) -> str | None:

@@ -56,5 +56,5 @@ def columns(printed: str, *names: str) -> dict[str, list[str]]:
     lines = [re.split(r" {2,}", line) for line in printed.splitlines()]
     [heading] = [line for line in lines if line[0] == "strategy" and set(names) <= set(line)]
     places = [heading.index(name) for name in names]
-    rows = [line for line in lines if len(line) == len(heading) and line != heading]
+    rows = [line for line in lines if line[0] and len(line) == len(heading) and line != heading]
     return {row[0]: [row[place] for place in places] for row in rows}

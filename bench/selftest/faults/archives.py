@@ -129,23 +129,27 @@ _OTHER_MARKS = "marks that torch.save does not make"
 
 ARCHIVE_FAULTS = {
     "empty": Fault(edited(lambda _: b""), "is empty"),
-    "garbage": Fault(edited(lambda _: _JUNK * 99), "does not start with the header of a zip"),
+    "garbage": Fault(edited(lambda _: _JUNK * 99), "does not start with the header of a file of torch.save"),
     "cut in half": Fault(edited(lambda content: content[: len(content) // 2]), "is cut off"),
     "without its last byte": Fault(edited(lambda content: content[:-1]), "is cut off"),
     "bare pickle": Fault(edited(_bare_pickle), "is a bare pickle"),
     "format before 1.6": Fault(_old_format, r"is in the format of torch before 1\.6"),
     "safetensors": Fault(edited(lambda _: struct.pack("<Q", 2) + b"{}"), "is a safetensors file"),
-    "another zip": Fault(_other_zip, "not one that torch.save wrote: it has no data.pkl"),
+    "another zip": Fault(_other_zip, "torch.save did not write, as it has no data.pkl"),
     "zip of no records": Fault(edited(lambda _: b"PK\5\6" + bytes(18)), "is an empty zip"),
-    "zip around it": Fault(_zipped(zipfile.ZIP_STORED, around=True), r"around another one: take checkpoint\.pt out"),
-    "torch's zip around it": Fault(_around, r"around another one: take \S*checkpoint\.pt out"),
+    "zip around it": Fault(
+        _zipped(zipfile.ZIP_STORED, around=True), r"is a zip that holds the checkpoint " r"checkpoint\.pt: unpack it"
+    ),
+    "torch's zip around it": Fault(_around, r"is a zip that holds the checkpoint \S*checkpoint\.pt: unpack it"),
     "zipped by another tool": Fault(_zipped(zipfile.ZIP_STORED, around=False), _OTHER_MARKS),
     "compressed": Fault(_zipped(zipfile.ZIP_DEFLATED, around=False), "has a compressed record", silent=True),
     "TorchScript": Fault(_torchscript, "is a TorchScript archive, which holds a program"),
-    "bytes before": Fault(edited(lambda content: _JUNK + content), "does not start with the header of a zip"),
+    "bytes before": Fault(
+        edited(lambda content: _JUNK + content), "does not start with the header of a file of torch.save"
+    ),
     "bytes behind": Fault(edited(lambda content: content + _JUNK), "has 64 bytes behind the end of its zip"),
     "archive behind": Fault(edited(_with_an_archive_behind), "has no second end where it says that one is"),
-    "bytes between": Fault(edited(_with_a_gap), r"bytes [\d,]+ to [\d,]+ belong to none of its records"),
+    "bytes between": Fault(edited(_with_a_gap), r"has bytes [\d,]+ to [\d,]+ that belong to no record"),
     "two records of a name": Fault(
         edited(lambda content: content.replace(b"data/10", b"data/11")), r"has two records \S+/data/11"
     ),

@@ -125,13 +125,15 @@ def _key_twice(text: bytes) -> bytes:
     return f'{{"{NAME}":{entry},'.encode() + text[1:]
 
 
-_OUT = "a name that leads out of the folder"
+_OUT = "is listed in .*, which leads out of the folder"
 _NOT_THERE = r"^is not in this file, but \S+ lists it there"
 
 _INDEX_FAULTS = {
-    "index empty": Fault(edited(lambda _: b""), "^is no JSON$"),
-    "index cut": Fault(edited(lambda content: content[:-9]), "^is no JSON$"),
-    "index that is a list": Fault(edited(lambda content: b"[" + content + b"]"), "^is no JSON object$"),
+    "index empty": Fault(edited(lambda _: b""), "^is no JSON: download or copy it again$"),
+    "index cut": Fault(edited(lambda content: content[:-9]), "^is no JSON: download or copy it again$"),
+    "index that is a list": Fault(
+        edited(lambda content: b"[" + content + b"]"), "^is no JSON object: download or copy it again$"
+    ),
     "index of nothing": Fault(_index(dict.clear), "has no weight_map"),
     "key twice in the index": Fault(_twice, "is there twice", NAME),
     "key not in the index": Fault(_places(lambda places: places.pop(NAME)), "^is missing$", NAME),
@@ -140,12 +142,12 @@ _INDEX_FAULTS = {
     ),
     "key in another file": Fault(_elsewhere, _NOT_THERE, NAME),
     "files swapped": Fault(_swapped, _NOT_THERE, "final_norm.scale"),
-    "file missing": Fault(_shard(Path.unlink), "^is missing$"),
+    "file missing": Fault(_shard(Path.unlink), "^is missing: download or copy it again$"),
     "file above the folder": Fault(_placed("../above.bin"), _OUT, NAME),
     "folder above for a file": Fault(_placed(".."), _OUT, NAME),
     "absolute file": Fault(lambda path: _placed(str(_shard_of(path)))(path), _OUT, NAME),
     "number for a file": Fault(
-        _index(lambda index: index["weight_map"].update({NAME: 7})), "something else than the name", NAME
+        _index(lambda index: index["weight_map"].update({NAME: 7})), "is listed without the name of a file", NAME
     ),
     "FIFO for a file": Fault(_shard(_fifo), "is a FIFO, not a file"),
     "file cut": Fault(_shard(lambda path: os.truncate(path, path.stat().st_size - 1)), "is cut off|tensors end at"),
@@ -153,7 +155,7 @@ _INDEX_FAULTS = {
 
 TORCH_SHARD_FAULTS = _INDEX_FAULTS | {
     "file that executes": Fault(_shard(executes), r"uses (posix|nt)\.mkdir", "final_norm.scale"),
-    "file of a list": Fault(_shard(lambda path: torch.save([], path)), "holds a list, no state dict"),
+    "file of a list": Fault(_shard(lambda path: torch.save([], path)), "holds a list, not a state dict"),
     "dtype that would be cast": Fault(
         _shard(resaved(lambda part: part.update({NAME: part[NAME].half()}))), r"is torch\.float16", NAME
     ),
@@ -161,11 +163,13 @@ TORCH_SHARD_FAULTS = _INDEX_FAULTS | {
 
 SAFETENSORS_FAULTS = {
     "file empty": Fault(_shard(edited(lambda _: b"")), "^is empty: download or copy it again$"),
-    "file of another kind": Fault(_shard(lambda path: torch.save({}, path)), "is a zip, as torch.save writes it"),
-    "header beyond the file": Fault(
-        _shard(edited(lambda content: b"\xff\xff\0\0" + content[4:])), "is cut off: .* a header of 65,535 bytes"
+    "file of another kind": Fault(
+        _shard(lambda path: torch.save({}, path)), "is a file of torch.save, where a .safetensors file is expected"
     ),
-    "header cut": Fault(_text(lambda text: text[:-20]), "has a header that is no JSON$"),
+    "header beyond the file": Fault(
+        _shard(edited(lambda content: b"\xff\xff\0\0" + content[4:])), "is cut off at .* a header of 65,535 bytes"
+    ),
+    "header cut": Fault(_text(lambda text: text[:-20]), "has a header that is no JSON: download"),
     "header that is a list": Fault(_text(lambda text: b"[" + text + b"]"), "has a header that is no JSON object"),
     "key twice": Fault(_text(_key_twice), "is there twice", NAME),
     "dtype that torch has not": Fault(_entry(dtype="Q4"), "has the dtype Q4, which torch does not have", NAME),

@@ -74,7 +74,7 @@ def _file_instead(path: Path) -> None:
 _OUT = "stands for a name that leads out of the folder"
 
 FOLDER_FAULTS = {
-    "file missing": Fault(_file(Path.unlink), "^is missing$", NAME),
+    "file missing": Fault(_file(Path.unlink), "^is missing: download or copy it again$", NAME),
     "file too many": Fault(_copied_to("stranger.pt"), "belongs to no tensor of the model", "stranger"),
     "file without a suffix": Fault(_copied_to("notes"), "belongs to no tensor of the model", "notes"),
     "name of a folder above": Fault(_copied_to("..%2F..%2Fescape.pt"), _OUT, "../../escape"),
@@ -92,7 +92,7 @@ FOLDER_FAULTS = {
     "socket": Fault(_instead(_socket), "is a socket, not a file", NAME),
     "folder for a file": Fault(_instead(Path.mkdir), "is a folder, not a file", NAME),
     "file for the folder": Fault(_file_instead, "is a file, not a folder"),
-    "nothing for the folder": Fault(shutil.rmtree, "^is missing$"),
+    "nothing for the folder": Fault(shutil.rmtree, "^is missing: download or copy it again$"),
     "file empty": Fault(_file(lambda path: path.write_bytes(b"")), "is empty", NAME),
     "file cut": Fault(_file(_cut), "is cut off", NAME),
     "file of another kind": Fault(_file(lambda path: path.write_bytes(b"text" * 99)), "is text that begins with", NAME),

@@ -98,7 +98,7 @@ PICKLE_FAULTS = {
     "pickle of another protocol": Fault(_protocol_4, "has a pickle of protocol 4"),
     "pickle damaged": Fault(
         edited(lambda content: content.replace(b"\3\0\0\0cpu", b"\3\0\0\0cqu", 1)),
-        r"its data\.pkl is damaged: the CRC-32",
+        r"has a damaged data\.pkl, whose CRC-32",
     ),
     "pickle cut off": Fault(_patched(lambda content: content[:-40]), "has a pickle that is broken"),
     "pickle of nothing": Fault(_pickled(b""), "has a pickle that is broken"),

@@ -55,8 +55,8 @@ STATE_FAULTS = {
         f"shares its memory with {QUERY}, where in the model it has its own memory",
         KEY,
     ),
-    "list": Fault(_saved_as(lambda state_dict: list(state_dict.values())), "holds a list, no state dict"),
-    "tensor alone": Fault(_saved_as(lambda state_dict: state_dict[NAME]), "holds a tensor, no state dict"),
+    "list": Fault(_saved_as(lambda state_dict: list(state_dict.values())), "holds a list, not a state dict"),
+    "tensor alone": Fault(_saved_as(lambda state_dict: state_dict[NAME]), "holds a tensor, not a state dict"),
     "state dict in a dict": Fault(
         _saved_as(lambda state_dict: {"model": state_dict}), "^is missing$", "tok_emb.weight"
     ),

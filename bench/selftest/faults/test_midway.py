@@ -114,7 +114,7 @@ def test_a_file_cut_while_it_is_mapped_ends_its_own_process_alone(tmp_path: Path
 )
 def test_a_file_changed_after_it_was_loaded_is_told(tmp_path: Path, strategy: str, change: Change, reason: str) -> None:
     """The check holds the model against the file, so the file has to be the one that it was."""
-    with pytest.raises(LoadFailed, match=rf"(?m)^UntrustedCheckpoint: \S+{TARGET}/checkpoint\.pt: {reason}$"):
+    with pytest.raises(LoadFailed, match=rf"(?m)^UntrustedCheckpoint: \S+{TARGET}/checkpoint\.pt {reason}$"):
         measure(job_with(tmp_path, strategy, change), LIMIT_SECONDS)
 
 
@@ -174,7 +174,7 @@ def test_a_file_that_may_not_be_read_is_told(in_a_process: InAProcess, tmp_path:
         locked = target.path if target.path.is_file() else target.path / "final_norm.scale.pt"
         locked.chmod(0)
         with pytest.raises(
-            LoadFailed, match=rf"(?m)^UntrustedCheckpoint: {locked}: .*cannot be read: Permission denied$"
+            LoadFailed, match=rf"(?m)^UntrustedCheckpoint: {locked}.* cannot be read: Permission denied$"
         ):
             in_a_process(partial(load_unprivileged, STRATEGIES[strategy].load, target, sound))
 

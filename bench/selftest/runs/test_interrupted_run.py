@@ -24,7 +24,7 @@ def test_an_interrupted_plan_shows_what_it_has(tmp_path: Path) -> None:
     output = b""
     while data := _read(controller):
         output += data
-        if b"peak memory: streamed-tiny" in output and process.poll() is None:
+        if b"streamed: peak memory" in output and process.poll() is None:
             process.send_signal(signal.SIGINT)
             break
     while data := _read(controller):
