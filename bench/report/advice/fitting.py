@@ -55,20 +55,18 @@ def sentences(best: Row, equal: Sequence[Row], fitting: Sequence[Row], tried: Se
 
 
 def needs(best: Row, equal: Sequence[Row]) -> Iterator[str]:
-    """Yield what the best takes, where no budget was given, and where its weights end."""
+    """Yield the best strategy and what it takes, where no budget was given, and where its weights end."""
     record, parts = best.record, []
-    each = " of each rank" if record.ranks else ""
     if (device := record.device_reserved_peak_bytes) is not None:
         parts.append(f"{short_size(device)} of {'each' if record.ranks else 'the'} device")
     if record.ranks and record.node_private_peak_bytes is not None:
-        parts.append(f"{short_size(record.node_private_peak_bytes)} of a node's memory")
+        parts.append(f"{short_size(record.node_private_peak_bytes)} of each node")
     elif (host := record.host_private_peak_bytes) is not None:
-        parts.append(f"{short_size(max(host, 0))} of the host's memory{each}")
+        # It is counted from a level before the load, and may be less.
+        parts.append(f"{short_size(max(host, 0))} of the host")
+    take = f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little"
     yield f"Use {best.key.strategy} for {best.size}{_on(best)}."
-    alike = (
-        f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little" if equal else ""
-    )
-    yield f"It takes {' and '.join(parts) or 'the least memory'}{alike}."
+    yield f"It takes {' and '.join(parts) or 'the least memory'}{take if equal else ''}."
     if best.record.first_logits_seconds:
         where = "GPU" if recorded_kind(best.timed_on).is_gpu else "CPU"
         yield f"On this {where}, the first output came after {best.seconds:.2f} s."
