@@ -132,9 +132,7 @@ class Reporter:
                 where = os.path.relpath(storage.path)
                 self._page = f"No page: it was interrupted; python -m bench.report --storage {where} makes it"
         elif storage and storage.unsaved:
-            self._page = (
-                "No page, because the run is not recorded; name another folder for both with --benchmark-storage"
-            )
+            self._page = "No page: it shows the recorded run; name another folder for both with --benchmark-storage"
 
     @cache  # noqa: B019 - there is one of these, and it lasts as long as the run
     def _advice(self) -> Advice | None:

@@ -247,9 +247,7 @@ def test_a_run_that_is_not_recorded_has_no_page(reporter: Reporter, in_folder: P
 
 def test_where_a_run_cannot_be_recorded_it_says_how_to_get_a_page(reporter: Reporter, in_folder: Path) -> None:
     ended = Ended(reporter, None, in_folder / "report", unsaved="the disk is full")
-    assert (
-        ended.said == "No page, because the run is not recorded; name another folder for both with --benchmark-storage"
-    )
+    assert ended.said == "No page: it shows the recorded run; name another folder for both with --benchmark-storage"
     assert (ended.complaints, list(in_folder.iterdir())) == ([], [])
 
 

@@ -173,14 +173,14 @@ class SimulatedDevice:
     def refusal(self, what: str) -> NotSimulated:
         """Return the error for a recipe that wants values."""
         if self.planned:
-            return self._refused(f"it reads values ({what}), and a plan has none; leave out --plan")
+            return self._refused(f"reads values ({what}), and a plan has none; leave out --plan")
         return self._refused(
-            f"it reads values from the device ({what}), and a simulated one has none; use --device cpu or cuda"
+            f"reads values from the device ({what}), and a simulated one has none; use --device cpu or cuda"
         )
 
     def lack(self, what: str) -> NotSimulated:
         """Return the error for a recipe that wants something of CUDA that is not simulated."""
-        return self._refused(f"it uses {what}, which is not simulated; use --device cpu or cuda")
+        return self._refused(f"uses {what}, which is not simulated; use --device cpu or cuda")
 
     def _refused(self, why: str) -> NotSimulated:
         line = self.ledger.asking_line()

@@ -88,7 +88,7 @@ def test_a_failure_says_what_was_wrong(faulty_run: "subprocess.CompletedProcess[
     )
     assert re.search(
         r"load_and_look-tiny: NotSimulated: \w*meter_faults\.py:\d+ reads values from the device "
-        r"\(torch\.Tensor\.item\): a simulated one has none; use --device cpu or cuda",
+        r"\(torch\.Tensor\.item\), and a simulated one has none; use --device cpu or cuda",
         faulty_run.stdout,
     )
     assert (

@@ -232,7 +232,7 @@ def test_what_comes_from_weights_is_refused_by_name_and_a_budget_that_is_too_sma
     assert "without an example" in run.stdout
     lines = [line for line in run.stdout.splitlines() if line.startswith("mmap_assign")]
     assert lines[0].endswith("refused")
-    assert lines[1].startswith("mmap_assign-normed: refused: ['norms'] are in no checkpoint, and get their values from")
+    assert lines[1].startswith("mmap_assign-normed: refused: ['norms'] are in no checkpoint, and are computed from")
     assert "; use baseline or sequential, or let the model be built without values of its weights" in lines[1]
     assert "1 of 2 strategies work with normed: sequential; 1 refused" in run.stdout.splitlines()
     assert {one["verdict"].partition(":")[0] for one in last_record(folder)["problems"]} == {"refused"}
@@ -247,7 +247,7 @@ def test_what_the_model_itself_keeps_is_not_called_the_strategys(bench: Bench, f
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     [problem] = last_record(folder)["problems"]
     assert problem["strategy"] == "leaky"
-    assert re.match(r"12\.\d MB of private host memory are still held after the model", problem["verdict"])
+    assert re.match(r"leak: 12\.\d MB of private host memory are still allocated after", problem["verdict"])
 
 
 @pytest.mark.parametrize("factory", ["toy", "many"])
