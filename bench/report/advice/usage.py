@@ -22,7 +22,8 @@ BUILD = "  # build() makes your model"
 
 def usage(best: Row, case: Case | None) -> Iterator[str]:
     """Yield the lines that load a model as an advice says; none for a loader of the user's, whose code is theirs."""
-    strategy, on = best.key.strategy, recorded_kind(case.device if case else best.record.device or "sim").torch_type
+    # Of the device that the advice is about: the case may be of a load that was timed elsewhere.
+    strategy, on = best.key.strategy, recorded_kind(best.record.device or "sim").torch_type
     if strategy not in (SHARDED if best.key.parallelism else STRATEGIES):
         return
     if isinstance(case, ShardedCase):
