@@ -13,7 +13,10 @@ PROPERTY_ESCAPES = (*MESSAGE_ESCAPES, (":", "%3A"), (",", "%2C"))
 
 @dataclass(frozen=True)
 class FailedTest:
-    """A test that failed: its file, from the root of the repository, its line and name, and a line that says why."""
+    """A test that failed: its file, from the root of the repository, its line and name, and a line that says why.
+
+    `file` is empty if the suite is no part of the repository that the job is of.
+    """
 
     file: str
     line: int
@@ -36,7 +39,8 @@ def annotations(
 
 
 def _of_failure(failure: FailedTest) -> _Note:
-    return _Note(failure.reason, {"file": failure.file, "line": str(failure.line), "title": failure.name})
+    place = {"file": failure.file, "line": str(failure.line)} if failure.file else {}
+    return _Note(failure.reason, {**place, "title": failure.name})
 
 
 def _commands(kind: str, notes: Sequence[_Note]) -> Iterator[str]:

@@ -28,7 +28,10 @@ def main() -> int:
     if information := _information({*arguments}):
         sys.stdout.write(information)
         return 0
-    # Installed files are not written to.
+    if stray := next(_stray(arguments), None):
+        sys.stderr.write(f"ERROR: {stray} is no option; write --model {stray} if it is your model\n")
+        return int(pytest.ExitCode.USAGE_ERROR)
+    # pytest's cache would be written beside the installed files.
     sys.argv[1:] = with_own_settings([str(ROOT / "bench"), "-p", "no:cacheprovider", *arguments])
     return int(pytest.console_main())
 
@@ -43,6 +46,13 @@ def _information(arguments: set[str]) -> str:
     from model.installation import NAME  # noqa: PLC0415
 
     return command_help(NAME, OPTIONS) if {"-h", "--help"} & arguments else f"{NAME} {version(NAME)}\n"
+
+
+def _stray(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield what is neither an option nor the value of one: pytest would take it for a file of tests."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if not before.startswith("-") or "=" in before:
+            yield from () if argument.startswith("-") else (argument,)
 
 
 def with_own_settings(arguments: Sequence[str]) -> list[str]:

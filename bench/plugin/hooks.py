@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import version
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -25,7 +26,7 @@ from bench.plugin.fixtures import find_checkpoint
 from bench.plugin.history_scope import belongs, records_folder
 from bench.plugin.option import add_options, typed
 from bench.plugin.options import OPTIONS, parsed
-from bench.plugin.preconditions import require_benchmarks, require_room, require_surroundings
+from bench.plugin.preconditions import require_benchmarks, require_own_tests, require_room, require_surroundings
 from bench.plugin.progress import progress_bar, write_line
 from bench.plugin.rank_groups import rank_prefix
 from bench.plugin.regression import RegressionPlugin, comparison_request
@@ -44,7 +45,7 @@ from bench.plugin.versus_plugin import Versus
 from bench.report.advice.command import PROGRAM
 from bench.sharded.rendezvous import RankRendezvous
 from model.checkpoints.cache import CheckpointCache, DiskTooSmall, cache_folder
-from model.installation import started
+from model.installation import NAME, is_installed, started
 from model.run_folder import begin_run_folder
 from model.user.user_code import UserCodeFailed
 
@@ -66,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
         interrupts.interrupt_the_run()
     require_surroundings(vars(config.option), sys.flags.optimize)
     require_own_settings(config)
+    require_own_tests(config)
     require_benchmarks(config)
     if hasattr(config, "workerinput"):
         interrupts.forget_xdist_worker()
@@ -92,6 +94,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's own default
         folder = records_folder(config.rootpath, config.invocation_params.dir, chosen)
+        if folder.exists() and not folder.is_dir():
+            raise pytest.UsageError(f"{folder.name} is a file; move it, or name a folder with --benchmark-storage")
         config.option.benchmark_storage = f"file://{folder}"
     regression = RegressionPlugin(config, request, partial(belongs, chosen))
     given = {PROGRAM: started(config.rootpath), **typed(config.option, OPTIONS)}
@@ -206,6 +210,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return LoadFileScheduling(config, log)
+
+
+def pytest_benchmark_update_commit_info(commit_info: dict[str, Any]) -> None:
+    # The message of git has the folder.
+    if "error" in commit_info:
+        commit_info["error"] = "git cannot read the repository of the current folder"
+    if is_installed():
+        commit_info["suite"] = version(NAME)
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

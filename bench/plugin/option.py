@@ -1,7 +1,7 @@
 """A row of the table of options. Pytest's options and the Markdown table are made from these rows."""
 
 import dataclasses
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -92,12 +92,30 @@ def add_options(parser: Any, options: Iterable[Option]) -> None:
         group.addoption(one.name, **form)
 
 
+# The end of the help of a command.
+EPILOG = """\
+options of pytest and pytest-benchmark, of which these are used most:
+  -k EXPRESSION         measure what matches, such as -k "streamed and peak_memory"
+  -v, -q, -x            name each test, print less, stop at the first failure
+  --benchmark-compare[=RUN]
+                        compare with earlier runs, or with one run by its number
+  --benchmark-storage FOLDER
+                        folder of the records (default: weight-loading/ here)
+  --benchmark-json FILE
+                        file to write the record into as well
+
+exit status: 0: all is right; 1: something failed, is worse or does not fit;
+2: interrupted; 4: the options are wrong
+"""
+
+
 def command_help(program: str, options: Iterable[Option]) -> str:
     """Return the help of a command that takes these options, and those of pytest."""
     parser = ArgumentParser(
         program,
         f"{program} --model FOLDER [OPTION ...]",
-        epilog="It takes the options of pytest and pytest-benchmark too, such as -k: see pytest --help.",
+        formatter_class=RawDescriptionHelpFormatter,
+        epilog=EPILOG,
         add_help=False,
     )
 

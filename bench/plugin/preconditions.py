@@ -24,6 +24,15 @@ def require_surroundings(options: Mapping[str, object], optimised: int) -> None:
         )
 
 
+def require_own_tests(config: pytest.Config) -> None:
+    """Raise `UsageError` for a word of the command line that names a file or folder outside the suite's tree."""
+    for word in config.args:
+        place = config.invocation_params.dir / word.partition("::")[0]
+        # A checkout may have links to the sources.
+        if not place.is_relative_to(config.rootpath) and not place.resolve().is_relative_to(config.rootpath.resolve()):
+            raise pytest.UsageError(f"{word} is no option, and no test of this suite; is it the value of --model?")
+
+
 # Options that only benchmarks know of.
 _OF_BENCHMARKS = ("model", "loader", "plan", "sharded", "device_memory", "host_memory", "history", "versus")
 

@@ -85,7 +85,8 @@ class Reporter:
         reason = _failure_reason(call)
         if report.failed:
             file, line, name = item.location
-            self._failures.append(FailedTest(file, (line or 0) + 1, name, reason))
+            ours = item.config.invocation_params.dir.is_relative_to(item.config.rootpath)
+            self._failures.append(FailedTest(file if ours else "", (line or 0) + 1, name, reason))
         case = None if item.get_closest_marker("not_in_table") else case_of(item)
         if case and isinstance(item, pytest.Function) and (report.when == "call" or not report.passed):
             problem = Problem.of_skip(reason) if report.skipped else Problem(Status.FAILED, reason)

@@ -13,6 +13,11 @@ def test_a_failure_is_shown_where_its_test_is() -> None:
     ]
 
 
+def test_a_failure_in_a_repository_without_the_suite_has_no_place_there() -> None:
+    [line] = annotations([FailedTest("", 37, "test_x", "no")], [], [])
+    assert line == "::error title=test_x::no"
+
+
 def test_what_is_about_the_whole_run_comes_first_and_what_cannot_be_told_is_a_warning() -> None:
     lines = list(annotations([failed("no")], ["this run is not recorded"], ["NOT COMPARED: test_x"]))
     assert [line.partition(" file")[0] for line in lines] == [

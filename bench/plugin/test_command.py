@@ -12,7 +12,7 @@ from bench.plugin import command
 from bench.plugin.command import SETTINGS, STARTED_AGAIN, require_own_settings, with_own_settings
 from bench.plugin.option import command_help
 from bench.plugin.options import HEADINGS, OPTIONS
-from bench.plugin.preconditions import require_benchmarks
+from bench.plugin.preconditions import require_benchmarks, require_own_tests
 from model import installation
 from model.installation import PACKAGE, ROOT, pip_install, started
 
@@ -33,6 +33,37 @@ def test_a_path_after_an_option_is_not_taken_for_one_of_tests() -> None:
         *("-c", str(SETTINGS), "--rootdir", str(ROOT)),
         *("there/bench", "--model=my-llama", "--strategies", "all", "--report=x", "--checkpoint"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stray"),
+    [
+        ("my-llama", "my-llama"),
+        ("--model x my-llama --plan", "my-llama"),
+        ("--model=x tests", "tests"),
+        ("--model x -k a -n 2 --benchmark-compare 0001 --plan", None),
+        ("", None),
+    ],
+)
+def test_a_word_that_is_no_option_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, stray: str | None
+) -> None:
+    monkeypatch.setattr(pytest, "console_main", lambda: 0)
+    monkeypatch.setattr(sys, "argv", ["weight-loading-bench", *arguments.split()])
+    assert command.main() == (4 if stray else 0)
+    said = f"ERROR: {stray} is no option; write --model {stray} if it is your model\n" if stray else ""
+    assert capsys.readouterr().err == said
+
+
+def test_tests_outside_the_suite_are_refused(tmp_path: Path) -> None:
+    inside = ["bench", str(ROOT / "bench" / "test_budget.py::test_budget[a/b]")]
+    config: Any = SimpleNamespace(args=inside, rootpath=ROOT, invocation_params=SimpleNamespace(dir=ROOT))
+    require_own_tests(config)
+    config.args = ["bench", str(tmp_path)]
+    with pytest.raises(
+        pytest.UsageError, match=r"is no option, and no test of this suite; is it the value of --model\?$"
+    ):
+        require_own_tests(config)
 
 
 def test_every_option_with_a_path_is_known_as_one() -> None:
@@ -73,7 +104,7 @@ def test_help_has_all_options_under_headings_and_names_those_of_pytest() -> None
     places = [text.index(f"weight loading: {heading}:") for heading in HEADINGS.values()]
     assert places == sorted(places)
     assert all(f"  {one.name}" in text for one in OPTIONS)
-    assert "pytest --help" in text
+    assert "--benchmark-compare" in text
 
 
 def test_what_a_user_types_follows_from_the_folder_and_the_installation(

@@ -189,7 +189,7 @@ def _taken(place: str) -> str:
     name = place.partition(".")[0]
     if name not in SUITE_NAMES:
         return ""
-    return f", and {name} is a package of this suite; name yours as a file, FOLDER/{name}.py:FUNCTION"
+    return f", and {name} is a package of this suite; name yours as a file, {place.replace('.', '/')}.py:FUNCTION"
 
 
 def _absent(place: str, error: ModuleNotFoundError) -> str:

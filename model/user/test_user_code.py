@@ -177,9 +177,9 @@ def test_a_file_that_ends_the_process_is_told_in_a_line(tmp_path: Path, code: st
 
 def test_a_package_that_is_the_suites_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(project)
-    said = "and model is a package of this suite; name yours as a file, FOLDER/model.py:FUNCTION"
-    for text in ("model:GPT", "model.gpt:net"):
-        with pytest.raises(ValueError, match=said):
+    said = "and model is a package of this suite; name yours as a file, {}:FUNCTION"
+    for text, file in (("model:GPT", "model.py"), ("model.gpt:net", "model/gpt.py")):
+        with pytest.raises(ValueError, match=said.format(file)):
             Reference(text).get()
     # By the name of its module, a user's finds what lies beside it too.
     (project / "by_name.py").write_text("from model import GPT\n\ndef net(): return GPT(8, 8)")
@@ -204,3 +204,14 @@ def test_what_its_module_imports_from_beside_it_is_known(project: Path) -> None:
     before = model.identity()
     (project / "model.py").write_text(f"{MODEL}\n# changed")
     assert model.identity() != before
+
+
+def test_modules_in_the_working_folder_are_found_by_a_file_below_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a project whose `model` package is beside the folder of its scripts."""
+    (project / "train").mkdir()
+    (project / "train" / "job.py").write_text("from model import GPT\n\ndef net(): return GPT(8, 8)")
+    monkeypatch.chdir(project)
+    assert type(user_model("train/job.py:net").build()).__name__ == "GPT"
+    assert "model.gpt2" in sys.modules, "the suite keeps its own"

@@ -57,15 +57,17 @@ def naming_failures(what: str) -> Iterator[None]:
 class UserSurroundings:
     """Interpreter state for the code in a folder, kept between its calls and not in force for other code.
 
-    Modules in the folder hide those of the suite with the same names. The command line is that of a script without
-    arguments. The working folder and the filters of warnings are as the code left them; at first the filters are those
-    of Python for a script.
+    Modules in the folder, and in the working folder, hide modules of the suite with the same names. The command line is
+    that of a script without arguments. The working folder and the filters of warnings are as the code left them; at
+    first the filters are those of Python for a script.
     """
 
     def __init__(self, folder: Path, *, first: bool) -> None:
-        names = SUITE_NAMES if folder != SUITE else ()
-        self._names = {n for n in names if (folder / f"{n}.py").is_file() or (folder / n).is_dir()}
-        self._path = [str(folder)] if first or self._names else []
+        of_folder, caller = _hidden(folder), _working_folder()
+        of_caller = _hidden(caller) if caller else set()
+        self._names = of_folder | of_caller
+        self._path = [str(folder)] if first or of_folder else []
+        self._path += [str(caller)] if of_caller else []
         self._modules: dict[str, ModuleType] = {}
         self._filters = _ordinary_filters()
         self._working_folder: Path | None = None
@@ -118,6 +120,17 @@ class UserSurroundings:
     def _taken(self) -> dict[str, ModuleType]:
         """Remove the modules with shared names, and those below them, from `sys.modules`, and return them."""
         return {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] in self._names}
+
+
+def _hidden(folder: Path) -> set[str]:
+    """Return the names of modules of the suite that are names of modules in a folder too."""
+    if folder == SUITE:
+        return set()
+    return {
+        name
+        for name in SUITE_NAMES
+        if (folder / f"{name}.py").is_file() or any((folder / name).glob("*.py")) or any((folder / name).glob("*/*.py"))
+    }
 
 
 @cache

@@ -128,9 +128,9 @@ def test_the_steps_of_a_workflow_name_inputs_of_the_action(name: str) -> None:
     action = (ROOT / ".github" / "actions" / "measure" / "action.yml").read_text()
     inputs = re.findall(r"^  (\w+):$", action.partition("\ninputs:\n")[2].partition("\nruns:")[0], re.MULTILINE)
     for block in code(DOCUMENTS[name], "yaml"):
-        used, given = block.partition("/.github/actions/measure@main\n  with:\n")[::2]
-        assert re.search(r"^- uses: OWNER/REPOSITORY$", used, re.MULTILINE)
-        assert {"model"} <= set(re.findall(r"^    (\w+): ", given, re.MULTILINE)) <= set(inputs)
+        used, given = re.split(r"/\.github/actions/measure@main\n +with:\n", block)
+        assert used.endswith("- uses: OWNER/REPOSITORY")
+        assert {"model"} <= set(re.findall(r"^ +(\w+): ", given, re.MULTILINE)) <= set(inputs)
 
 
 @each_document

@@ -53,6 +53,7 @@ ELSEWHERE = {
     "f'transformers {library.__version__} is too old'": "in that note",
     "f'it is quantised by {printable(method)}'": "in that note",
     "'without what its index does not list'": "a note",
+    "f'{word} is no option, and no test of this suite; is it the value of --model?'": "in bench/plugin/test_command.py",
     "f'the loader returned an object of type {kind}, not a torch.nn.Module; return the model'": "of a load, later",
 }
 

@@ -153,7 +153,7 @@ def test_the_run_has_a_page_beside_the_runs(whole_run: "subprocess.CompletedProc
     page = (folder / "results" / "report" / "index.html").read_text()
     for strategy in STRATEGIES:
         assert f"{strategy}-tiny" in page
-    assert "Memory while a load runs" in page
+    assert "Memory over time" in page
     for private in (str(Path.home()), str(ROOT), str(folder)):
         assert private not in page
 

@@ -121,5 +121,5 @@ def test_experts_that_pytorch_cannot_divide_are_refused_by_name(model_of: Callab
         group=local_group(2),
     )
     assert str(skip_reason(case)).startswith(
-        "refused: tensor: the plan has the style 'packed_colwise' for model.layers.*.mlp.experts.gate_up_proj, which "
+        "refused: tensor: the plan gives model.layers.*.mlp.experts.gate_up_proj the style 'packed_colwise', which "
     )

@@ -63,7 +63,7 @@ def test_a_cpus_peaks_do_not_depend_on_a_gpus_allocator(monkeypatch: pytest.Monk
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "backend:cudaMallocAsync")
     for meter in (device_meter("cpu", planned=True), device_meter("cpu", explained=True), device_meter("cpu")):
         assert meter.peaks() == DevicePeaks()
-    with pytest.raises(ValueError, match="is not modelled"):
+    with pytest.raises(ValueError, match="simulated CUDA does not model"):
         device_meter("sim")
 
 
