@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from bench.conformance.judge import CellStatus, Judgement, judge, judge_own
 from bench.conformance.own_model import OwnModel
@@ -20,6 +21,7 @@ from model.user.user_model import UserModel
 CODE = """
 import os
 import torch
+from torch import nn
 from torch import nn
 
 def drawn(*shape):
@@ -292,7 +294,8 @@ def test_a_factory_that_gives_other_weights_each_time_is_judged_too(
 
 
 def test_a_loader_is_given_the_path_as_a_string(tmp_path: Path) -> None:
-    (tmp_path / "kind.py").write_text("def kind(build, path, device):\n    return type(path), path")
+    code = "def kind(build, path, device):\n    model = build()\n    model.seen = type(path), path\n    return model"
+    (tmp_path / "kind.py").write_text(code)
     load = UserRecipe(Reference(f"{tmp_path / 'kind.py'}:kind"))
     path = tmp_path / LAYOUTS["torch"].entrance
-    assert load(None, path, CPU) == (str, str(path))  # type: ignore[comparison-overlap]
+    assert load(nn.Module, path, CPU).seen == (str, str(path))

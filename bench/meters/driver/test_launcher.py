@@ -176,7 +176,7 @@ def test_a_torch_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_missing_tool_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tool: str) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(shutil, "which", lambda name: None if name == tool else f"/bin/{name}")
-    with pytest.raises(CannotBuild, match=f"is built with {tool}, which is not here; install gcc and binutils"):
+    with pytest.raises(CannotBuild, match=f"is built with {tool}, which is not installed; install gcc and binutils"):
         library(tmp_path)
 
 

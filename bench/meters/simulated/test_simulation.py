@@ -59,7 +59,7 @@ def test_values_cannot_be_read_back_and_the_line_is_named(world: SimulatedDevice
     message = str(caught.value)
     assert message.startswith("test_simulation.py:")
     assert "reads values" in message
-    assert ("without --plan" if world.planned else "use --device cpu or cuda") in message
+    assert ("leave out --plan" if world.planned else "use --device cpu or cuda") in message
     assert "\n" not in message
 
 
@@ -83,7 +83,7 @@ def test_the_hosts_values_can_be_read() -> None:
     ],
 )
 def test_a_plans_host_has_no_values_to_read_or_write(read: Callable[[], object]) -> None:
-    with simulation(Ledger(__file__), planned=True), pytest.raises(NotSimulated, match="measure it without --plan"):
+    with simulation(Ledger(__file__), planned=True), pytest.raises(NotSimulated, match="leave out --plan"):
         read()
 
 

@@ -72,8 +72,8 @@ def test_why_one_cannot_be_measured_is_said() -> None:
     assert peer_of(PEERS["dcp"]).skip_reason("sim", planned=True) is None
     assert peer_of(PEERS["dcp"]).skip_reason("cpu", planned=True) is None
     assert there.skip_reason("cuda:1") is None
-    assert there.skip_reason("cpu") == "it loads to cuda only"
-    assert there.skip_reason("sim") == "its own code cannot write to a simulated device: use --device cpu or cuda"
+    assert there.skip_reason("cpu") == "it loads to cuda only; choose with --device"
+    assert there.skip_reason("sim") == "its own code cannot write to a simulated device; use --device cpu or cuda"
     assert there.as_record()["versions"]["torch"]
 
 
