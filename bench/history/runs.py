@@ -113,6 +113,11 @@ class Run:
     doubtful: frozenset[tuple[Key, str | None]] = frozenset()
 
     @property
+    def short_commit(self) -> str:
+        """The first digits of the commit; empty outside a repository."""
+        return self.commit[:7] if re.fullmatch(r"[0-9a-f]+", self.commit) else ""
+
+    @property
     def name(self) -> str:
         """The name of the file without `.json`."""
         return self.file.stem

@@ -61,7 +61,7 @@ def comparison_title(comparison: Comparison) -> str:
     last = runs[-1]
     what = ", ".join(filter(None, (f"torch {last.machine.get('torch')}", gpus(last.machine))))
     others = f" and {len(runs) - 1} before it" if len(runs) > 1 else ""
-    return f"compared with {last.number} ({last.commit[:7]}, {what}){others}"
+    return f"compared with {last.number} ({', '.join(filter(None, (last.short_commit, what)))}){others}"
 
 
 def comparison_lines(comparison: Comparison, recorded: Path | None, width: int) -> list[str]:

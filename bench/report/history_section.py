@@ -60,7 +60,7 @@ def _cells(points: Sequence[ChangePoint]) -> list[list[str]]:
             [
                 f"{run.number} ({', '.join(marks)})" if marks else run.number,
                 run.moment[:10],
-                run.commit[:7],
+                run.short_commit,
                 str(run.machine.get("torch")),
                 change.key.whole_title,
                 title(change.figure).removesuffix(" peak"),

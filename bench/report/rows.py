@@ -204,7 +204,9 @@ def _in_checkpoint(record: Record) -> str:
 
 def scales(table: list[Row]) -> list[str]:
     """Explain S and L of the bounds, and C of loads that cast, a line a size."""
-    records = {row.size: row.record for row in table if row.record.state_bytes}
+    # Of a roofline nobody says what its loads are asked.
+    loads_last = sorted(table, key=lambda row: not row.key.roofline)
+    records = {row.size: row.record for row in loads_last if row.record.state_bytes}
     return [
         f"{size}: model S = {fine_size(record.state_bytes)} ({record.state_bytes:,} bytes), largest tensor "
         f"L = {fine_size(record.largest_tensor_bytes)}{_in_checkpoint(record)}"

@@ -79,7 +79,8 @@ def _all_well(loads: Sequence[Row]) -> str:
         several += f" for {', '.join(f'{count:,}' for count in ranks)} ranks"
     right = "every weight is right" if any(map(_has_values, loads)) else "every name, dtype and shape is right"
     metered = any(row.record.host_total_peak_bytes is not None for row in loads)
-    return f"{many}{several} measured: {right}{', and every peak is what theory says' if metered else ''}."
+    done = "planned" if all(row.record.planned for row in loads) else "measured"
+    return f"{many}{several} {done}: {right}{', and every peak is what theory says' if metered else ''}."
 
 
 def _has_values(row: Row) -> bool:

@@ -26,7 +26,8 @@ def left_free(row: Row, case: Case | None) -> Iterator[str]:
     on_host = recorded_kind(record.device).is_host
     budget = short_size((record.host_budget_bytes if on_host else record.device_budget_bytes) or 0)
     whole = f"the host's {budget}" if on_host else f"{'each' if row.key.parallelism else 'the'} {budget}"
-    said = f"{short_size(max(left, 0))} of {whole} stay free for activations{_and_cache(kept, left) if kept else ''}"
+    with_cache = _and_cache(kept, left) if kept else ""
+    said = f"After the load, {short_size(max(left, 0))} of {whole} stay free for activations{with_cache}"
     # Ranks of FSDP have sequences of their own, others compute the same ones together.
     yield f"{said} on each device." if kept and row.key.parallelism == "fsdp" else f"{said}."
 

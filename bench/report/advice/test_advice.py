@@ -29,8 +29,9 @@ def test_the_fastest_of_those_that_fit_is_to_be_used() -> None:
     )
     assert advice.strategy == "streamed"
     assert advice.paragraph == (
-        "Use streamed for small on one device. It takes 1.5 GiB of the 2 GiB of the device. 1 GiB of the 2 GiB stay "
-        "free for activations. The first output comes after 0.40 s, 2.5 times as fast as with load_assign, the next. "
+        "Use streamed for small on one device. It takes 1.5 GiB of the 2 GiB of the device. "
+        "After the load, 1 GiB of the 2 GiB stay free for activations. "
+        "The first output comes after 0.40 s, 2.5 times as fast as with load_assign, the next. "
         "baseline does not fit."
     )
 
@@ -44,8 +45,9 @@ def test_of_those_that_are_as_fast_the_one_that_takes_less() -> None:
     )
     assert advice.strategy == "load_assign"
     assert advice.paragraph == (
-        "Use load_assign for small on one device. It takes 1 GiB of the 2 GiB of the device. 1 GiB of the 2 GiB stay "
-        "free for activations. The first output comes after 0.43 s, as soon as with streamed, which takes more memory. "
+        "Use load_assign for small on one device. It takes 1 GiB of the 2 GiB of the device. "
+        "After the load, 1 GiB of the 2 GiB stay free for activations. "
+        "The first output comes after 0.43 s, as soon as with streamed, which takes more memory. "
         "baseline, sequential do not fit."
     )
 
@@ -60,8 +62,8 @@ def test_without_times_of_the_device_the_one_that_takes_least(times: dict[str, A
         row("streamed", **times),
     )
     assert advice.paragraph == (
-        "Use streamed for small on one device. It takes 1 GiB of the 2 GiB of the device. 1 GiB of the 2 GiB stay free "
-        "for activations. Of the 3 that fit, it takes the least memory."
+        "Use streamed for small on one device. It takes 1 GiB of the 2 GiB of the device. After the load, 1 GiB of "
+        "the 2 GiB stay free for activations. Of the 3 that fit, it takes the least memory."
     )
 
 
@@ -81,8 +83,8 @@ def test_what_was_not_timed_for_want_of_memory_may_be_used() -> None:
     advice = said(row("streamed", problem=Problem(Status.SKIPPED, "takes 13.5 GB of host memory")))
     assert advice.strategy == "streamed"
     assert advice.paragraph == (
-        "Use streamed for small on one device. It takes 1 GiB of the 2 GiB of the device. 1 GiB of the 2 GiB stay "
-        "free for activations."
+        "Use streamed for small on one device. It takes 1 GiB of the 2 GiB of the device. "
+        "After the load, 1 GiB of the 2 GiB stay free for activations."
     )
 
 
@@ -100,8 +102,9 @@ def test_of_a_mapped_model_the_file_has_to_stay(monkeypatch: pytest.MonkeyPatch)
     on_host: dict[str, Any] = {"device": "cpu", "device_budget_bytes": None, "device_reserved_peak_bytes": None}
     advice = said(row("mmap_assign", ownership="mapped", host_budget_bytes=GIB, **on_host))
     assert advice.paragraph == (
-        "Use mmap_assign for small. It takes 0 MiB of the 1 GiB of the host, beside an empty process. 824 MiB of the "
-        "host's 1 GiB stay free for activations. Its weights stay in the pages of the file, which has to stay as it is "
+        "Use mmap_assign for small. It takes 0 MiB of the 1 GiB of the host, beside an empty process. "
+        "After the load, 824 MiB of the host's 1 GiB stay free for activations. "
+        "Its weights stay in the pages of the file, which has to stay as it is "
         "while the model is used."
     )
 
@@ -141,7 +144,8 @@ def test_of_ranks_the_fewest_that_fit_and_of_those_what_takes_least() -> None:
     assert (advice.strategy, advice.of_ranks) == ("streamed", True)
     assert advice.paragraph == (
         "Use streamed for small on 8 devices, divided by fsdp. It takes 1.1 GiB of the 2 GiB of each device and 512 "
-        "MiB of the 64 GiB of each node, beside 8 empty processes. 960 MiB of each 2 GiB stay free for activations. "
+        "MiB of the 64 GiB of each node, beside 8 empty processes. After the load, 960 MiB of each 2 GiB stay free for "
+        "activations. "
         "Of the 3 that fit, it takes the least memory. On 2 devices nothing fits. load_then_shard fsdp does not fit."
     )
 
@@ -158,7 +162,10 @@ def test_ways_to_divide_are_compared_by_bytes() -> None:
 def test_what_a_load_gives_back_is_free_after_it() -> None:
     """`broadcast` takes half a GiB more while it loads, and its allocator takes a quarter beside all."""
     peaks: dict[str, Any] = {"device_requested_peak_bytes": 3 * GIB // 2, "device_reserved_peak_bytes": 7 * GIB // 4}
-    assert " 768 MiB of each 2 GiB stay free for activations." in said(rank_row("broadcast", 8, **peaks)).paragraph
+    assert (
+        " After the load, 768 MiB of each 2 GiB stay free for activations."
+        in said(rank_row("broadcast", 8, **peaks)).paragraph
+    )
 
 
 def test_the_command_and_all_lines_are_of_one_text() -> None:

@@ -77,7 +77,9 @@ def test_what_is_free_is_said_with_what_a_cache_takes_of_it(
 ) -> None:
     monkeypatch.setattr(left, "cache_of", lambda _: kept)
     left._cache_of.cache_clear()
-    assert list(left_free(row("streamed"), case_of(model))) == [f"1 GiB of the 2 GiB stay free for activations{said}"]
+    assert list(left_free(row("streamed"), case_of(model))) == [
+        f"After the load, 1 GiB of the 2 GiB stay free for activations{said}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,10 @@ def test_ranks_divide_the_cache_if_they_divide_the_heads(
     left._cache_of.cache_clear()
     table_row = rank_row("streamed", 8, parallelism)
     [sentence] = left_free(table_row, case_of(model, parallelism))
-    assert sentence == f"1 GiB of each 2 GiB stay free for activations and the KV cache, which takes {said}"
+    assert (
+        sentence
+        == f"After the load, 1 GiB of each 2 GiB stay free for activations and the KV cache, which takes {said}"
+    )
 
 
 def test_without_a_budget_of_the_place_where_weights_end_nothing_is_said() -> None:
@@ -109,4 +114,4 @@ def test_on_the_host_an_empty_process_and_what_passes_are_reckoned(monkeypatch: 
     monkeypatch.setattr(left, "planned_empty_bytes", lambda: 256 * MIB)
     on_host: dict[str, Any] = {"device": "cpu", "device_budget_bytes": None, "device_reserved_peak_bytes": None}
     loaded = row("per_tensor", host_budget_bytes=2 * GIB, host_private_peak_bytes=3 * GIB // 2, **on_host)
-    assert list(left_free(loaded, None)) == ["768 MiB of the host's 2 GiB stay free for activations."]
+    assert list(left_free(loaded, None)) == ["After the load, 768 MiB of the host's 2 GiB stay free for activations."]

@@ -16,7 +16,7 @@ from bench.report.page.page import write_page
 def answered(text: str) -> str:
     """Return the section that answers the question of the page; it is the first."""
     first = text.index("<section")
-    assert text[first:].startswith('<section class="answer"')
+    assert text[first:].startswith('<section class="answer')
     return text[first : text.index("</section>")]
 
 

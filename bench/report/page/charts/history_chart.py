@@ -134,7 +134,7 @@ def _about(run: Run) -> dict[str, str]:
     return {
         "run": run.name,
         "date": run.moment[:16].replace("T", " "),
-        "commit": run.commit[:7],
+        "commit": run.short_commit,
         "torch": str(run.machine.get("torch")),
         "python": str(run.machine.get("python_version")),
         "machine": ", ".join(filter(None, machine)),
