@@ -115,7 +115,7 @@ class Run:
     @property
     def short_commit(self) -> str:
         """The first digits of the commit; empty outside a repository."""
-        return self.commit[:7] if re.fullmatch(r"[0-9a-f]+", self.commit) else ""
+        return "" if self.commit in ("unversioned", "unknown") else self.commit[:7]
 
     @property
     def name(self) -> str:

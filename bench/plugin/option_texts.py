@@ -89,7 +89,7 @@ def folder(text: str) -> Path:
         raise ValueError("the name is empty; name a folder")
     if Path(text).exists() and not Path(text).is_dir():
         raise ValueError(f"{text!r} is a file; name a folder")
-    return Path(text)
+    return Path(text).expanduser()
 
 
 def writable_folder(text: str) -> Path:

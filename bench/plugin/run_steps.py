@@ -50,13 +50,13 @@ class RunSteps:
     def pytest_report_collectionfinish(self, config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:
         """Return a line with what is going to be measured, and how often."""
         option = config.option
-        if option.benchmark_disable or option.benchmark_skip or option.benchmark_quiet:
+        if option.benchmark_disable or option.benchmark_skip or option.benchmark_quiet or option.collectonly:
             return None
         found = [step for item in items if case_of(item) and (step := step_of(item))]
         counts = {step.what: sum(one.what == step.what for one in found) for step in found}
         return f"measuring {', '.join(f'{what} ({count})' for what, count in counts.items())}" if counts else None
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         for item in session.items:
             is_shown = case_of(item) and not item.get_closest_marker("not_in_table")

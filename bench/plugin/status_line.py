@@ -1,11 +1,13 @@
 """The measurement that is running, beside pytest's dots on a terminal: it is gone when the measurement ends."""
 
+import os
 from collections.abc import Generator
 from typing import Any, ClassVar
 
 import pytest
 
 from bench.plugin.run_steps import Step, step_of
+from bench.plugin.selection import conformance_case_of
 from bench.plugin.terminal import SafeFile
 from model.printable import printable
 
@@ -43,7 +45,7 @@ class StatusLine:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._step = step_of(item)
+        self._step = None if _may_print(item) else step_of(item)
         try:
             return (yield)
         finally:
@@ -70,9 +72,16 @@ class StatusLine:
         """The reporter of pytest, if it writes to a terminal that shows dots; or None."""
         option, reporter = self._config.option, self._config.pluginmanager.getplugin("terminalreporter")
         is_plain = option.verbose <= 0 and option.capture != "no" and not option.benchmark_quiet
+        is_plain = is_plain and os.environ.get("TERM") != "dumb"
         return reporter if reporter and reporter.isatty and is_plain else None
 
     def _write(self, text: str) -> None:
         file = self._reporter._tw._file  # noqa: SLF001 - it has no other name
         if isinstance(file, SafeFile):
             file.write_raw(text)
+
+
+def _may_print(item: pytest.Item) -> bool:
+    """Return True for a test whose processes run code of the user's, and are not captured."""
+    conformance_case = conformance_case_of(item)
+    return bool(item.get_closest_marker("own_model") or (conformance_case and conformance_case.user_strategy))

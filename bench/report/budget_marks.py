@@ -61,6 +61,20 @@ def mark(record: Record, name: str, column: Column) -> str:
     return MARK if is_why else ""
 
 
+def reserves_too_much(record: Record) -> bool:
+    """Return True if the tensors of a load are not too big for its device, and what the allocator reserves is."""
+    return not _exceeds(record, _DEVICE, "device_budget_bytes") and _exceeds(
+        record, "device_reserved_peak_bytes", "device_budget_bytes"
+    )
+
+
+def needs_its_process_too(record: Record) -> bool:
+    """Return True if a load is too big for its host with its process, and not without."""
+    host = "node_private_peak_bytes" if record.ranks else "host_private_peak_bytes"
+    device = any(_exceeds(record, one, "device_budget_bytes") for one in (_DEVICE, "device_reserved_peak_bytes"))
+    return record.host_budget_bytes is not None and not device and not _exceeds(record, host, "host_budget_bytes")
+
+
 def verdict(row: Row) -> str:
     """Return the word of the column `verdict`: with a budget, `fits` or `too big` instead of `ok`."""
     if row.status != Status.OK or row.record.fits is None:

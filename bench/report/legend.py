@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from bench.meters import recorded_kind
 from bench.record.formats import in_three_digits
-from bench.report.budget_marks import MARK
+from bench.report.budget_marks import MARK, needs_its_process_too, reserves_too_much
 from bench.report.rows import Row
 from bench.report.text_table import wrapped
 from model.byte_sizes import GB
@@ -20,7 +20,7 @@ def legend(table: Sequence[Row], cells: Sequence[Sequence[str]], width: int) -> 
     """
     shown = set(cells[0]) if cells else set()
     marked = any(cell.startswith(MARK) for row in cells[1:] for cell in row)
-    parts = [*_of_memory(table, shown), *(["!: does not fit"] if marked else []), *_of_speed(table)]
+    parts = [*_of_memory(table, shown), *(_of_marks(table) if marked else []), *_of_speed(table)]
     whole = [*parts, *([_OUTPUT] if "output s" in shown else [])]
     line = "; ".join(whole)
     return wrapped([line if len(line) <= width or not parts else "; ".join(parts)], width) if line else []
@@ -35,6 +35,16 @@ def _of_memory(table: Sequence[Row], shown: Collection[str]) -> Iterator[str]:
         yield f"{'node, mapped' if any(one.startswith('mapped') for one in shown) else 'node'}: all ranks of a node"
     if "read" in shown:
         yield "read: by all ranks, x model"
+
+
+def _of_marks(table: Sequence[Row]) -> Iterator[str]:
+    """Yield what a mark says, and why it may stand before a figure that is less than the budget."""
+    yield "!: does not fit"
+    too_big = [row.record for row in table if row.record.fits is False]
+    if any(reserves_too_much(record) for record in too_big):
+        yield "PyTorch reserves more than GPU"
+    if any(needs_its_process_too(record) for record in too_big):
+        yield "the process itself takes RAM too"
 
 
 def _of_speed(table: Sequence[Row]) -> Iterator[str]:

@@ -23,7 +23,7 @@ def best(table: Sequence[Row]) -> list[str]:
     Said of the largest size, of those that fit and did not fail; all that are equal are named. Where no memory, or no
     time, was measured, there is no such line.
     """
-    usable = [row for row in table if row.fits and not row.has_failed and row.record.state_bytes]
+    usable = [row for row in table if row.fits and not (row.has_failed or row.was_refused) and row.record.state_bytes]
     lines = []
     if metered := _largest([row for row in usable if _is_metered(row)]):
         lines.append(f"Least memory: {_chosen(metered, least_memory, _peaks, lambda row: row.record.ownership)}")

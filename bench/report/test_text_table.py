@@ -1,4 +1,4 @@
-from bench.report.text_table import wrapped
+from bench.report.text_table import markdown_table, wrapped
 
 
 def test_lines_are_broken_at_blanks_and_what_is_to_be_copied_is_not() -> None:
@@ -15,3 +15,11 @@ def test_lines_are_broken_at_blanks_and_what_is_to_be_copied_is_not() -> None:
         "end",
     ]
     assert wrapped(lines, 80) == lines
+
+
+def test_a_name_stays_in_its_cell_of_a_table_in_markdown() -> None:
+    assert markdown_table([["size", "GPU"], ["a|b\nc", "1.00"]], {1}) == [
+        "| size | GPU |",
+        "| --- | ---: |",
+        "| a\\|b\\nc | 1.00 |",
+    ]

@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
+from model.printable import LONGEST_LINE, printable
+
 Cells = Sequence[Sequence[str]]
 
 
@@ -49,4 +51,9 @@ def markdown_table(cells: Cells, figures: Collection[int]) -> list[str]:
     """Heading, ruler and rows."""
     heading, *body = cells
     ruler = ["---:" if column in figures else "---" for column in range(len(heading))]
-    return ["| " + " | ".join(row) + " |" for row in (heading, ruler, *body)]
+    return ["| " + " | ".join(map(_in_a_cell, row)) + " |" for row in (heading, ruler, *body)]
+
+
+def _in_a_cell(text: str) -> str:
+    """Return a text that stays in its cell: a name may have a bar, or a line break."""
+    return printable(text, LONGEST_LINE).replace("|", "\\|")

@@ -84,8 +84,8 @@ def advised(
     largest = max(row.record.state_bytes for row in tried)
     tried = [row for row in tried if row.record.state_bytes == largest]
     known: dict[RowKey, Case] = {}
-    for case in cases:
-        # Memory is measured first, on the device that the advice is about.
+    # First the loads on the device that the advice is about: the user's model was tested elsewhere before.
+    for case in sorted(cases, key=lambda case: case.device != tried[0].record.device):
         if case.size == tried[0].size and not case.row_key.roofline:
             known.setdefault(case.row_key, case)
     fitting = [row for row in tried if row.record.fits and not (row.has_failed or row.was_refused)]

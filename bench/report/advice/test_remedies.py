@@ -1,5 +1,6 @@
 """The remedies in the advice, if no load fits a budget."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def test_where_none_fits_what_would_is_planned() -> None:
     table = [row(case.strategy_name, fits=False) for case in cases]
     advice = would(table, cases, Budget(600 * MIB))
     assert (advice.strategy, advice.code()) == (None, None)
+    # A model of the user's is tested on the CPU before, where a device has no memory of its own.
+    on_cpu = [replace(case, device="cpu") for case in cases]
+    on_sim = [replace(one, record=one.record.with_fields({"device": "sim"})) for one in table]
+    assert (
+        would(on_sim, [*on_cpu, *cases], Budget(600 * MIB)).lines() == would(on_sim, cases, Budget(600 * MIB)).lines()
+    )
     # Of 669.9 MiB 48 MiB are masks. Of the rest, the matrices of the blocks and the head are 4 bytes a number.
     assert advice.lines() == [
         "No strategy can load small with this memory: its weights take 669.9 MiB of the device, which has 600 MiB. "

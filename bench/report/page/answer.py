@@ -6,6 +6,7 @@ from itertools import groupby
 from textwrap import dedent
 from typing import Any, NamedTuple
 
+from bench.history.schema import INTERRUPTED
 from bench.report.advice.advice import Advice
 from bench.report.advice.from_rows import chosen, suggested
 from bench.report.recorded import Recorded
@@ -56,13 +57,20 @@ def answer(recorded: Recorded) -> Answer:
     best = chosen(recorded.rows, recorded.cells)[:1]
     advice = suggested(recorded.rows, recorded.cells)
     lines = recorded.advice or (advice.lines() if advice else ())
-    if not best:
-        return Answer("", (), list(advice_parts(lines)))
+    if not best or not _is_advised(best[0], recorded):
+        return Answer("", (), list(advice_parts(recorded.advice)))
     [row] = best
     named = Advice(row.key.strategy, "", of_ranks=bool(row.key.parallelism))
     needed = list(needs(row, recorded.run.machine))
     divided = f", {row.key.parallelism} on {row.key.ranks:,} ranks" if row.key.parallelism else ""
     return Answer(f"{row.key.strategy}{divided}", needed, list(advice_parts(lines)), named.code(), named.code_file)
+
+
+def _is_advised(row: Row, recorded: Recorded) -> bool:
+    """Return False if the run's own advice names another strategy, or if the run was interrupted before it had one."""
+    if recorded.advice:
+        return recorded.advice[0].startswith(f"Use {row.key.strategy} for ")
+    return row.record.fits is not None or recorded.run.outcome != INTERRUPTED
 
 
 def needs(row: Row, machine: Mapping[str, Any]) -> Iterator[Need]:

@@ -1,4 +1,5 @@
 import html
+import json
 import re
 from pathlib import Path
 
@@ -85,3 +86,25 @@ def test_the_advice_is_on_it_as_it_was_recorded(tmp_path: Path, cache: Path) -> 
     ids = re.findall(r' id="([^"]+)"', text.partition("<noscript>")[0])
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'data-copy="([^"]+)"', section)) <= set(ids)
+
+
+@pytest.mark.parametrize(
+    ("advice", "outcome", "choice"),
+    [
+        (["No strategy can load small with this memory."], "failed", False),
+        (["Use streamed for small on one device. It fits."], "failed", True),
+        ([], "interrupted", False),
+        ([], "failed", True),
+    ],
+)
+def test_nothing_is_recommended_that_the_run_did_not_advise(
+    tmp_path: Path, cache: Path, advice: list[str], outcome: str, choice: bool
+) -> None:
+    """A record does not say that a load was not tried yet with the memory that the user gave."""
+    benchmarks = content(1)["benchmarks"][:4]
+    run = content(1, benchmarks=benchmarks, conformance=[], advice=advice)
+    file = tmp_path / "failed-0001_run.json"
+    file.write_text(json.dumps(run | {"history": run["history"] | {"outcome": outcome}}))
+    one = recorded(file)
+    section = answered(write_page(one, [one.run], tmp_path, cache).read_text())
+    assert ('<p class="choice">streamed</p>' in section) == choice
