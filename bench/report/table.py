@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from bench.meters.process import FOUND_WRONG
 from bench.record.record import FIELDS
 from bench.report import budget_marks, sharded
 from bench.report.legend import legend
@@ -116,8 +117,11 @@ def problems(table: Sequence[Row]) -> list[str]:
 def _reasons(table: Sequence[Row], *, refused: bool) -> list[str]:
     named: dict[Problem, dict[str, None]] = {}
     for row in table:
+        reasons = {problem.reason for problem in row.problems}
         for problem in row.problems:
-            if (problem.status == Status.REFUSED) == refused:
+            # Another test of the row found the same, and says it without the name of the error.
+            is_repeated = any(problem.reason == f"{error}{reason}" for error in FOUND_WRONG for reason in reasons)
+            if (problem.status == Status.REFUSED) == refused and not is_repeated:
                 named.setdefault(problem, {})[f"{_whose(problem, row, table)}-{row.size}"] = None
     return [f"{', '.join(names)}: {problem}" for problem, names in named.items()]
 

@@ -231,3 +231,11 @@ def test_a_refusal_is_no_failure_and_a_bound_of_times_is_none_of_peaks() -> None
     own.record.update(host_bound_ratio=None)
     [row] = rows([own, timed])
     assert row.record.host_bound_ratio is None
+
+
+def test_a_failure_that_two_tests_found_is_said_once() -> None:
+    found = [Problem(Status.FAILED, f"{error}0.weight differs") for error in ("", "WrongModel: ")]
+    table = rows([CaseResult(RowKey("streamed", "small"), problem=problem) for problem in found])
+    assert [line for line in terminal_lines(table, 80) if "differs" in line] == ["streamed-small: 0.weight differs"]
+    alone = rows([CaseResult(RowKey("streamed", "small"), problem=found[1])])
+    assert "streamed-small: WrongModel: 0.weight differs" in terminal_lines(alone, 80)
