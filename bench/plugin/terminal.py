@@ -64,6 +64,19 @@ class Terminal:
         interrupts.leave_quietly()
         return (yield)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Leave out calls of which Python knows no line, as of some that a signal interrupts: pytest would raise."""
+        excinfo.traceback = excinfo.traceback.filter(_has_line)
+        excinfo.value.__cause__ = excinfo.value.__context__ = None
+
+
+def _has_line(entry: Any) -> bool:
+    try:
+        return entry.lineno is not None
+    except TypeError:
+        return False
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main() -> Generator[None, object, object]:

@@ -1,7 +1,8 @@
 """Tests that control characters from a file are shown in the terminal without effect."""
 
+import sys
 from io import StringIO
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import pytest
@@ -85,3 +86,15 @@ def test_an_error_of_usage_is_one_line(pytestconfig: pytest.Config) -> None:
     assert raised.value.args == (SHOWN,)
     hooks = [one.function for one in pytestconfig.hook.pytest_cmdline_main.get_hookimpls()]
     assert pytest_cmdline_main in hooks
+
+
+def test_an_interrupt_where_python_knows_no_line_is_shown() -> None:
+    """Python 3.11 has such places, and pytest subtracts one from the line."""
+    here = TracebackType(None, sys._getframe(), 0, 7)
+    nowhere = TracebackType(here, sys._getframe(), 2**20, -1)
+    assert nowhere.tb_lineno is None
+    excinfo = pytest.ExceptionInfo.from_exception(KeyboardInterrupt().with_traceback(nowhere))
+    with pytest.raises(TypeError):
+        excinfo.getrepr(funcargs=True)
+    Terminal().pytest_keyboard_interrupt(excinfo)
+    assert "KeyboardInterrupt" in str(excinfo.getrepr(funcargs=True))
