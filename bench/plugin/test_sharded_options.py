@@ -7,20 +7,10 @@ from bench.meters.driver.variables import CARD
 from bench.plugin.options import parsed
 from bench.plugin.rank_groups import rank_groups
 from bench.plugin.test_options import given
+from bench.selftest.messages.situations import ALONE, TORCHRUN
 from bench.sharded.rank_group import RankGroup, local_group
 
-# What `torchrun --nnodes 2 --nproc-per-node 4` says to the second process of the second node.
-TORCHRUN = {
-    "RANK": "5",
-    "WORLD_SIZE": "8",
-    "LOCAL_RANK": "1",
-    "LOCAL_WORLD_SIZE": "4",
-    "MASTER_ADDR": "10.0.0.1",
-    "MASTER_PORT": "29500",
-}
 STARTED = RankGroup(8, (5,), 4, 1, ("10.0.0.1", 29500))
-# And to the only one of a node.
-TORCHRUN_OF_ONE = TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 
 
 def chosen(
@@ -29,7 +19,7 @@ def chosen(
     return rank_groups(parsed(given(**options)), device, environment or {})
 
 
-@pytest.mark.parametrize("environment", [{}, {"RANK": "3"}, {"WORLD_SIZE": "3"}, TORCHRUN_OF_ONE])
+@pytest.mark.parametrize("environment", [{}, {"RANK": "3"}, {"WORLD_SIZE": "3"}, ALONE])
 def test_one_process_that_loads_by_itself_is_no_team(environment: dict[str, str]) -> None:
     assert chosen({}, environment=environment) == ()
 

@@ -30,8 +30,7 @@ def _with_fit(record: Record) -> Record:
     """Add whether a load fits, if its peaks tell: a larger one does not, and a plan is exact for its device."""
     if record.fits is not None:
         return record
-    host = "node_private_peak_bytes" if record.ranks else "host_private_peak_bytes"
-    if any(_exceeds(record, *one) for one in ((_DEVICE, "device_budget_bytes"), (host, "host_budget_bytes"))):
+    if _exceeds(record, _DEVICE, "device_budget_bytes") or _exceeds_host(record):
         record.fits = False
     elif record.planned and record.host_budget_bytes is None and record.device_reserved_peak_bytes is not None:
         # An allocator that runs out of memory gives back what it does not use: with less than that it may fit, too.
@@ -56,23 +55,19 @@ def mark(record: Record, name: str, column: Column) -> str:
     """
     if record.fits is not False or not column.budget or record.value(column.budget) is None:
         return ""
-    device = any(_exceeds(record, one, "device_budget_bytes") for one in (_DEVICE, "device_reserved_peak_bytes"))
+    device = _exceeds_device(record)
     is_why = device if name == _DEVICE else not device or _exceeds(record, name, column.budget)
     return MARK if is_why else ""
 
 
 def reserves_too_much(record: Record) -> bool:
     """Return True if the tensors of a load are not too big for its device, and what the allocator reserves is."""
-    return not _exceeds(record, _DEVICE, "device_budget_bytes") and _exceeds(
-        record, "device_reserved_peak_bytes", "device_budget_bytes"
-    )
+    return _exceeds_device(record) and not _exceeds(record, _DEVICE, "device_budget_bytes")
 
 
 def needs_its_process_too(record: Record) -> bool:
     """Return True if a load is too big for its host with its process, and not without."""
-    host = "node_private_peak_bytes" if record.ranks else "host_private_peak_bytes"
-    device = any(_exceeds(record, one, "device_budget_bytes") for one in (_DEVICE, "device_reserved_peak_bytes"))
-    return record.host_budget_bytes is not None and not device and not _exceeds(record, host, "host_budget_bytes")
+    return record.host_budget_bytes is not None and not (_exceeds_device(record) or _exceeds_host(record))
 
 
 def verdict(row: Row) -> str:
@@ -80,6 +75,17 @@ def verdict(row: Row) -> str:
     if row.status != Status.OK or row.record.fits is None:
         return row.status
     return FITS if row.record.fits else TOO_BIG
+
+
+def _exceeds_device(record: Record) -> bool:
+    """Return True if tensors, or what the allocator reserves for them, are more than the device has."""
+    return any(_exceeds(record, one, "device_budget_bytes") for one in (_DEVICE, "device_reserved_peak_bytes"))
+
+
+def _exceeds_host(record: Record) -> bool:
+    """Return True if a load is more than its host has, without the process itself."""
+    host = "node_private_peak_bytes" if record.ranks else "host_private_peak_bytes"
+    return _exceeds(record, host, "host_budget_bytes")
 
 
 def _exceeds(record: Record, name: str, budget: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.record.formats import Unit, in_three_digits
-from bench.report.budget_marks import FITS, TOO_BIG
+from bench.report.budget_marks import verdict
 from bench.report.rows import Row, Status
 from bench.report.unit import unit
 
@@ -54,7 +54,7 @@ def _cell(row: Row | None, scale: Unit) -> PivotCell | None:
     if row.status != Status.OK:
         return PivotCell(str(row.status), "-", str(row.status).lower())
     record = row.record
-    style = "" if record.fits is None else FITS if record.fits else TOO_BIG
+    style = "" if record.fits is None else verdict(row)
     device, node = record.device_requested_peak_bytes, record.node_private_peak_bytes
     return PivotCell(_shown(device, scale), _shown(node, scale), style)
 
