@@ -51,8 +51,9 @@ def _information(arguments: set[str]) -> str:
 def _stray(arguments: Sequence[str]) -> Iterator[str]:
     """Yield what is neither an option nor the value of one: pytest would take it for a file of tests."""
     for before, argument in zip(("", *arguments), arguments, strict=False):
-        if not before.startswith("-") or "=" in before:
-            yield from () if argument.startswith("-") else (argument,)
+        is_value = before.startswith("-") and "=" not in before
+        if not is_value and not argument.startswith("-"):
+            yield argument
 
 
 def with_own_settings(arguments: Sequence[str]) -> list[str]:

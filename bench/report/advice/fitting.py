@@ -64,13 +64,19 @@ def needs(best: Row, equal: Sequence[Row]) -> Iterator[str]:
     elif (host := record.host_private_peak_bytes) is not None:
         # It is counted from a level before the load, and may be less.
         parts.append(f"{short_size(max(host, 0))} of the host")
-    take = f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little"
     yield f"Use {best.key.strategy} for {best.size}{_on(best)}."
-    yield f"It takes {' and '.join(parts) or 'the least memory'}{take if equal else ''}."
+    yield f"It takes {' and '.join(parts) or 'the least memory'}{_as_little(equal)}."
     if best.record.first_logits_seconds:
         where = "GPU" if recorded_kind(best.timed_on).is_gpu else "CPU"
         yield f"On this {where}, the first output came after {best.seconds:.2f} s."
     yield from _mapped(best)
+
+
+def _as_little(equal: Sequence[Row]) -> str:
+    """Return the end of a sentence that names the rows that take as little as the best; empty if there are none."""
+    if not equal:
+        return ""
+    return f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little"
 
 
 def _mapped(best: Row) -> Iterator[str]:
@@ -121,8 +127,7 @@ def _comparison(best: Row, equal: Sequence[Row], fitting: Sequence[Row]) -> Iter
     if not _is_timed_there(best):
         count = sum(row.key.ranks == best.key.ranks for row in fitting)
         if count > 1:
-            take = f"; {listed([_name(row) for row in equal])} {'takes' if len(equal) == 1 else 'take'} as little"
-            yield f"Of the {count} that fit, it takes the least memory{take if equal else ''}."
+            yield f"Of the {count} that fit, it takes the least memory{_as_little(equal)}."
         return
     seconds = best.seconds
     speed = f"The first output comes after {seconds:.2f} s"
