@@ -14,10 +14,10 @@ from bench.meters.sampling import MemorySample, ReadMemory, sample_memory
 from bench.meters.timeline import Points, Timeline, raised, timeline
 
 # Bytes of a peak, and the share of a small one, that may be too short to be sampled. On a busy machine samples come
-# late and miss more: then the load is measured again, TRIES times in all at most.
+# late and miss more: then the load is measured again, more closely, TRIES times in all at most.
 UNSEEN_BYTES = 4 * 2**20
 UNSEEN_SHARE = 1 / 4
-TRIES = 6
+TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -48,35 +48,38 @@ def measure(job: Job, limit_seconds: float) -> Measurement:
     `LoadFailed`, with the exception's own words, if anything in it raised.
     """
 
-    def once() -> list[Measurement]:
+    def once(closely: bool) -> list[Measurement]:
         with child_process(run, job, limit_seconds) as child:
-            return [measure_child(child, job)]
+            return [measure_child(child, job, closely=closely)]
 
     return best_of(once)[0]
 
 
-def best_of(measure_all: Callable[[], list[Measurement]]) -> list[Measurement]:
-    """Measure loads that run at once, and again if too little of any was sampled; return the best measurements."""
+def best_of(measure_all: Callable[[bool], list[Measurement]]) -> list[Measurement]:
+    """Measure loads that run at once, and again if too little of any was sampled; return the best measurements.
+
+    `measure_all(closely)` measures them once, see `sample_memory`.
+    """
 
     def unseen(measurements: list[Measurement]) -> int:
         return max(_unseen_bytes(measurement.host) for measurement in measurements)
 
-    tries = [measure_all()]
+    tries = [measure_all(False)]
     while any(_hardly_seen(measurement.host) for measurement in tries[-1]) and len(tries) < TRIES:
-        tries.append(measure_all())
+        tries.append(measure_all(True))
     best = min(tries, key=unseen)
     return [replace(measurement, host=_mend_private(measurement.host)) for measurement in best]
 
 
-def measure_child(child: Child, job: Job) -> Measurement:
-    """Measure the load of a child, see `child.run`. Raises `LoadDied` and `LoadFailed`."""
+def measure_child(child: Child, job: Job, *, closely: bool = False) -> Measurement:
+    """Measure the load of a child, see `child.run` and `sample_memory`. Raises `LoadDied` and `LoadFailed`."""
     deadline = child.deadline()
     level, meter = child.receive(Ready, deadline).level, job.meter()
     used_level = meter.used_bytes() if level else None
     if level:
         level = replace(level, outside_bytes=child.outside_watcher.look())
     child.connection.send("go")
-    samples, used = sample_load(child, level, meter, deadline) if level else ([], 0)
+    samples, used = sample_load(child, level, meter, deadline, closely=closely) if level else ([], 0)
     stats = child.receive(ChildStats, deadline)
     for _ in range(2 if job.again else 1):
         child.require_right(job.judge, RetainedMemory, deadline)
@@ -146,7 +149,9 @@ def _mend_private(peaks: HostMemory) -> HostMemory:
     return replace(peaks, private_bytes=inside + beyond, total_peak_bytes=total, outside_bytes=0)
 
 
-def sample_load(child: Child, level: HostMemory, meter: DeviceMeter, deadline: float) -> tuple[list[MemorySample], int]:
+def sample_load(
+    child: Child, level: HostMemory, meter: DeviceMeter, deadline: float, *, closely: bool = False
+) -> tuple[list[MemorySample], int]:
     """Sample the child until it sends its next message, or ends.
 
     Returns the samples that differ from the one before, and the most bytes that the device's driver told; 0 without
@@ -164,5 +169,5 @@ def sample_load(child: Child, level: HostMemory, meter: DeviceMeter, deadline: f
     def take_last(read_memory: ReadMemory) -> None:
         samples.append(MemorySample(time.monotonic(), child.outside_watcher.again(read_memory)))
 
-    sample_memory(child, deadline, take, take_last)
+    sample_memory(child, deadline, take, take_last, closely=closely)
     return samples, driver_bytes

@@ -108,10 +108,13 @@ class OutsideWatcher:
         What processes share with each other, and not with the load, counts as the first one's.
         """
         pids = self._below()
-        shared, rolled_up = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
+        shared, before = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
         maps = self._maps(pids)
         self._note(shared, maps)
-        processes = {pid: one.private_bytes(maps.get(pid)) for pid, one in rolled_up.items()}
+        # A process that fills shared memory meanwhile had less before; one that ends has less afterwards.
+        processes = {
+            pid: min(one.private_bytes(maps.get(pid)) for one in (before[pid], _rolled_up(pid))) for pid in pids
+        }
         if pids and self._forked_twice:
             processes[pids[0]] += common_bytes(self._pid, pids)
         return processes, shared

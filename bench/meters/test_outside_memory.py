@@ -3,8 +3,9 @@
 import mmap
 import os
 import re
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -21,8 +22,10 @@ from bench.meters.budget import Budget, BudgetedLoad
 from bench.meters.child import Job
 from bench.meters.clock import LoadClock, remote_clock
 from bench.meters.measure import Measurement, measure
+from bench.meters.outside_memory import OutsideWatcher
 from bench.meters.process import LoadDied
-from bench.meters.shared_memory import SHARED_FOLDER
+from bench.meters.process_tree import below, end_below
+from bench.meters.shared_memory import SHARED_FOLDER, Mapped
 from bench.record.record import Record
 from bench.selftest.loads_outside import (
     HELD,
@@ -161,6 +164,32 @@ def test_what_one_process_fills_and_another_maps_counts_once() -> None:
     measurement = measure(job_of(partial(filled_by_a_worker, NAME)), 60.0)
     assert measurement.host.private_bytes == pytest.approx(HELD, abs=SLACK)
     assert problems_of(measurement) == []
+
+
+def test_what_a_process_filled_counts_once_if_it_ends_while_it_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two readings of it the memory that it mapped is gone from one, and was in the other."""
+    with mmap.mmap(-1, HELD) as memory:
+        load = in_fork(lambda: in_fork(partial(write_to, memory)))
+    try:
+        watcher = OutsideWatcher(load, time.time())
+        assert watcher.look() == pytest.approx(HELD, abs=SLACK)
+        [filled_it], maps_of = below(load), watcher._maps
+
+        def maps_after_its_end(_: Sequence[int]) -> dict[int, Mapped]:
+            os.kill(filled_it, signal.SIGKILL)
+            while below(load):
+                time.sleep(0.001)
+            return {filled_it: Mapped({}, {})} | maps_of([])
+
+        monkeypatch.setattr(watcher, "_maps", maps_after_its_end)
+        # The load maps it still.
+        assert watcher.look() == pytest.approx(HELD, abs=SLACK)
+    finally:
+        end_below(load)
+        os.kill(load, signal.SIGKILL)
+        os.waitpid(load, 0)
 
 
 def test_a_checkpoint_in_shared_memory_is_a_file_like_others() -> None:

@@ -118,9 +118,14 @@ def test_a_load_is_measured_again_if_much_of_its_peak_was_unseen(
     def seen(unseen: int) -> list[Measurement]:
         return [replace(healthy, host=HostMemory(0, peak - unseen, 0, peak))]
 
-    looks = iter([seen(unseen), seen(0)])
-    [measurement] = measure_module.best_of(lambda: next(looks))
-    assert 2 - len(list(looks)) == tries
+    looks = list[bool]()
+
+    def look(closely: bool) -> list[Measurement]:
+        looks.append(closely)
+        return seen(0 if closely else unseen)
+
+    [measurement] = measure_module.best_of(look)
+    assert looks == [False, True][:tries]
     assert measurement.host.private_bytes == (unseen if tries == 1 else 0)
 
 
@@ -144,13 +149,13 @@ def late_at_first(monkeypatch: pytest.MonkeyPatch, blind: int) -> list[None]:
     loads = list[None]()
 
     def sample_late(
-        child: Child, level: HostMemory, meter: DeviceMeter, deadline: float
+        child: Child, level: HostMemory, meter: DeviceMeter, deadline: float, *, closely: bool
     ) -> tuple[list[MemorySample], int]:
         loads.append(None)
         if len(loads) <= blind:
             child.connection.poll(deadline - time.monotonic())
             return [MemorySample(time.monotonic(), level)], 0
-        return sample_load(child, level, meter, deadline)
+        return sample_load(child, level, meter, deadline, closely=closely)
 
     monkeypatch.setattr(measure_module, "sample_load", sample_late)
     return loads

@@ -18,14 +18,16 @@ def measure_ranks(rendezvous: RankRendezvous, jobs: Jobs, timeout_seconds: float
     """Measure the load in every rank. Raises `RankFailed`, see `RankRendezvous.together`."""
     ranks: list[int] = []
 
-    def once() -> list[Measurement]:
+    def once(closely: bool) -> list[Measurement]:
         mine = jobs(rendezvous.name())
         with ExitStack() as stack:
             children = {
                 rank: stack.enter_context(child_process(run, job, timeout_seconds)) for rank, job in mine.items()
             }
             measured = rendezvous.together(
-                children, lambda rank, child: measure_child(child, mine[rank]), timeout_seconds
+                children,
+                lambda rank, child: measure_child(child, mine[rank], closely=closely),
+                timeout_seconds,
             )
         ranks[:] = measured
         return list(measured.values())
