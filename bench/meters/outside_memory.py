@@ -4,6 +4,7 @@ It takes the machine's memory like the load's own. What the load's process maps 
 not counted here again.
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ LOOK_SECONDS = 0.005
 # Time for processes to end after they were told to.
 GRACE_SECONDS = 0.5
 
-_FIELDS = (b"Private_Clean:", b"Private_Dirty:", b"Anonymous:")
+_FIELDS = re.compile(rb"^(Private_Clean|Private_Dirty|Anonymous|Pss_Shmem): +(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,10 @@ class OutsideWatcher:
         What processes share with each other, and not with the load, counts as the first one's.
         """
         pids = self._below()
-        shared, before = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
+        shared, rolled_up = self._held(pids), {pid: _rolled_up(pid) for pid in pids}
         maps = self._maps(pids)
         self._note(shared, maps)
-        # A process that fills shared memory meanwhile had less before; one that ends has less afterwards.
-        processes = {
-            pid: min(one.private_bytes(maps.get(pid)) for one in (before[pid], _rolled_up(pid))) for pid in pids
-        }
+        processes = {pid: one.private_bytes(maps.get(pid)) for pid, one in rolled_up.items()}
         if pids and self._forked_twice:
             processes[pids[0]] += common_bytes(self._pid, pids)
         return processes, shared
@@ -178,22 +176,34 @@ def _resident_shared(pid: int) -> int:
 
 @dataclass(frozen=True)
 class _MemoryRollup:
-    """Bytes of a process, as the kernel tells: of anonymous memory, and of all memory that no other process has."""
+    """Bytes of a process, as the kernel tells.
+
+    Of anonymous memory, of all memory that no other process has, and its share of shared memory: what it has alone of
+    that, and a part of the rest.
+    """
 
     anonymous_bytes: int = 0
     alone_bytes: int = 0
+    shared_share_bytes: int = 0
 
     def private_bytes(self, maps: Mapped | None) -> int:
         """Return what it has alone of anonymous memory; without what it `maps`, it has ended meanwhile."""
-        return max(0, min(self.anonymous_bytes, self.alone_bytes - maps.alone_bytes)) if maps else 0
+        if not maps:
+            return 0
+        # What it had of shared memory may be gone from its mappings: then its share tells of it.
+        common = sum(maps.shared.values()) - maps.alone_bytes
+        shared_alone = max(maps.alone_bytes, self.shared_share_bytes - common)
+        return max(0, min(self.anonymous_bytes, self.alone_bytes - shared_alone))
 
 
 def _rolled_up(pid: int) -> _MemoryRollup:
     """Return nothing of a process that cannot be read."""
-    with suppress(OSError, IndexError):
+    with suppress(OSError, KeyError):
         rollup = (PROC / str(pid) / "smaps_rollup").read_bytes()
-        clean, dirty, anonymous = (1024 * int(rollup.split(name, 1)[1].split(None, 1)[0]) for name in _FIELDS)
-        return _MemoryRollup(anonymous, clean + dirty)
+        fields = {name: 1024 * int(kib) for name, kib in _FIELDS.findall(rollup)}
+        alone = fields[b"Private_Clean"] + fields[b"Private_Dirty"]
+        # Linux tells the last since 5.3.
+        return _MemoryRollup(fields[b"Anonymous"], alone, fields.get(b"Pss_Shmem", 0))
     return _MemoryRollup()
 
 

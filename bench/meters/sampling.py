@@ -1,6 +1,5 @@
 """Samples of a child's memory, taken from outside while it loads."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,8 +10,6 @@ from bench.meters.process import Child
 
 # Between two samples, and where a load was hardly seen before.
 SAMPLE_SECONDS, CLOSE_SECONDS = 0.0005, 0.00005
-# How much a load that is sampled closely gives way: whoever samples it gets a processor as soon as it is due.
-NICE = 10
 
 ReadMemory = Callable[[], HostMemory]
 
@@ -38,13 +35,11 @@ def sample_memory(
 ) -> None:
     """Call `take` with a reader of the child's memory until the child sends its next message, then `last`.
 
-    `closely`: ten times as often, while the child gives way to other processes.
+    `closely`: ten times as often.
     Returns early at the deadline, on the monotonic clock, and when the child has ended.
     """
     # A process that has ended cannot be read: the next `receive` tells how it ended.
     with suppress(ProcessLookupError), memory_reader(child.pid, child.outside_watcher.since) as read_memory:
-        if closely:
-            os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
         while not child.connection.poll() and time.monotonic() < deadline:
             take(read_memory)
             # Not a wait for the connection: that is rounded up to whole milliseconds.
